@@ -1,0 +1,196 @@
+"""The pilot of the ranking study: which space and recipe separate children, and leave a super-net room to be wrong?
+
+    python benchmarks/pilot.py run [SETTING ...]     adds what the records lack
+    python benchmarks/pilot.py table                 prints what they say, as it stands in docs/ranking-pilot.md
+
+For every candidate setting some random children are trained alone under two seeds, and one super-net by uniform
+single-path sampling for four times the steps of a child.
+"""
+
+import argparse
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_nasbert import records
+from hf_nasbert.data import Corpus, DataArguments, load_corpus
+from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.records import Record
+from hf_nasbert.scoring import score_architectures
+from hf_nasbert.space import Architecture
+from hf_nasbert.training.farm import compress_table, run_farm
+from hf_nasbert.training.machine import tune_allocator
+from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer, make_optimizer, take_step
+
+RECORDS = Path(__file__).parent / "records"
+SEEDS = (0, 1)
+FACTOR = 4  # steps of the super-net, in a child's
+
+STEM = ["conv3"]  # one shared convolution, so that attention need not find out by itself where it is
+SMALL: dict[str, Any] = {"hidden_size": 64, "max_steps": 800, "learning_rate": 3e-3}
+EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator has about 4 D^2 parameters
+
+# name: (vocabulary, sequence length, arguments of the recipe); a step is 2,048 tokens in all of them
+SETTINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "stem5": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL}),
+    "stem5-equal": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL, **EQUAL}),
+    "plain5": (2048, 64, {"blocks": ["attention,ffn,conv3"] * 5, **SMALL}),
+    "stem5-skip": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3,skip"] * 5, **SMALL}),
+    "stem8-two": (2048, 64, {"blocks": STEM + ["attention,conv3"] * 8, **SMALL}),
+    "stem5-long": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL, "max_steps": 1600}),
+}
+
+
+def make_trainer(name: str, corpora: dict[tuple[int, int], Corpus]) -> StandaloneTrainer:
+    """The trainer of a setting."""
+    vocab_size, length, settings = SETTINGS[name]
+    if (vocab_size, length) not in corpora:
+        corpora[vocab_size, length] = load_corpus(
+            DataArguments(packaged="imdb", vocab_size=vocab_size, max_seq_length=length)
+        )
+    arguments = StandaloneArguments(**{"train_batch_size": 2048 // length, **settings})
+    return StandaloneTrainer(arguments, corpora[vocab_size, length], source="imdb")
+
+
+def draw_children(trainer: StandaloneTrainer, number: int) -> list[Architecture]:
+    """Distinct children, all equally likely."""
+    rng = random.Random(0)
+    children: dict[Architecture, None] = {}
+    while len(children) < number:
+        children[trainer.space.sample(rng, uniform_over="children")] = None
+    return list(children)
+
+
+def train_supernet(trainer: StandaloneTrainer, children: list[Architecture], seed: int) -> Record:
+    """Train a super-net by uniform single-path sampling (Guo et al., 2020), and score the children on the way."""
+    child_steps = trainer.arguments.max_steps
+    arguments = StandaloneArguments(**{**vars(trainer.arguments), "max_steps": FACTOR * child_steps})
+    rng, batches, scores = random.Random(seed), trainer.train_batches(seed), []
+    start = time.process_time()
+    torch.manual_seed(seed)
+    supernet = SupernetForMaskedLM(trainer.config).train()
+    optimizer = make_optimizer(supernet, arguments)
+    for step in range(arguments.max_steps):
+        take_step(supernet, optimizer, batches.batch(step), arguments, step, architecture=trainer.space.sample(rng))
+        if (step + 1) % child_steps == 0:
+            scores.append([step + 1, score_architectures(supernet, children, trainer.dev_batches)])
+    return {
+        "seed": seed,
+        "children": [str(child) for child in children],
+        "scores": scores,
+        "recipe_hash": trainer.recipe_hash,
+        "versions": records.versions(),
+        "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
+    }
+
+
+def run(names: list[str], num_children: int, num_workers: int, nice: int) -> None:
+    """Add the missing records of some settings; training runs at the priority `nice`."""
+    torch.set_num_threads(1)
+    tune_allocator()
+    corpora: dict[tuple[int, int], Corpus] = {}
+    trainers = {name: make_trainer(name, corpora) for name in names}
+    os.nice(nice)
+    for name, trainer in trainers.items():
+        children = draw_children(trainer, num_children)
+        jobs = [(child, seed) for seed in SEEDS for child in children]
+        table = RECORDS / f"pilot-{name}.jsonl"
+        run_farm(trainer, jobs, table, num_workers=num_workers)
+        compress_table(table)
+        supernets = RECORDS / f"pilot-{name}-supernet.jsonl"
+        if not supernets.exists():
+            records.append(supernets, train_supernet(trainer, children, seed=0))
+            compress_table(supernets)
+
+
+def read(name: str) -> list[Record]:
+    """The records of a file, compressed or not; none if there is neither."""
+    for path in (RECORDS / f"{name}.jsonl", RECORDS / f"{name}.jsonl.gz"):
+        if path.exists():
+            return records.read(path)
+    return []
+
+
+def describe(name: str) -> list[str] | None:
+    """One row of the table: what the records of a setting say; None if there are none yet."""
+    children = read(f"pilot-{name}")
+    by_seed = [{r["architecture"]: r["dev_loss"] for r in children if r["seed"] == seed} for seed in SEEDS]
+    common = [child for child in by_seed[0] if child in by_seed[1]]
+    if len(common) < 3:
+        return None
+    losses = np.array([[losses[child] for child in common] for losses in by_seed])  # (seeds, children)
+    truth = losses.mean(axis=0)
+    sizes = np.array([next(r["num_parameters"] for r in children if r["architecture"] == child) for child in common])
+    num_buckets = 3 if sizes.max() > 1.1 * sizes.min() else 1
+    # A shift that all children of a seed share ranks nobody, so it is no noise.
+    noise = float((losses[0] - losses[1]).std(ddof=1) / np.sqrt(2))
+    spread = float(truth.std(ddof=1))
+    row = [
+        f"`{name}`",
+        f"{len(common)} x {len(SEEDS)}",
+        f"{np.mean([r['timing']['cpu_seconds'] for r in children]):.0f}",
+        f"{truth.min():.3f} to {truth.max():.3f}",
+        f"{spread:.4f}",
+        f"{_spread_within(truth, sizes, num_buckets):.4f}",
+        f"{noise:.4f}",
+        f"{spread / noise:.1f}",
+        f"{_spread_within(truth, sizes, num_buckets) / noise:.1f}",
+        _taus(losses[0], losses[1], sizes, num_buckets),
+        _taus(sizes, truth, sizes, num_buckets),
+    ]
+    for supernet in read(f"pilot-{name}-supernet")[:1]:
+        for _, scores in supernet["scores"]:
+            known = dict(zip(supernet["children"], scores, strict=True))
+            row.append(_taus([known[child] for child in common], truth, sizes, num_buckets))
+    return row
+
+
+def _spread_within(truth: Any, sizes: Any, num_buckets: int) -> float:
+    """The standard deviation of children around the mean of their parameter bucket."""
+    edges = np.quantile(sizes, np.arange(1, num_buckets) / num_buckets)
+    bucket_of = np.searchsorted(edges, sizes, side="left")
+    parts = [truth[bucket_of == bucket] for bucket in np.unique(bucket_of)]
+    squares = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
+    return float(np.sqrt(squares / max(len(truth) - len(parts), 1)))
+
+
+def _taus(score: Any, truth: Any, sizes: Any, num_buckets: int) -> str:
+    return f"{kendall_tau(score, truth):.2f} / {mean_bucketed_tau(score, truth, sizes, num_buckets):.2f}"
+
+
+def table() -> str:
+    """The table of all settings that have records, in Markdown."""
+    head = [
+        "setting", "children x seeds", "CPU s per child", "dev loss", "spread", "spread within buckets", "seed noise",
+        "spread / noise", "within / noise", "tau of two seeds", "tau of size",
+        *(f"tau of super-net, {factor} x" for factor in range(1, FACTOR + 1)),
+    ]  # fmt: skip
+    rows = [row + [""] * (len(head) - len(row)) for name in SETTINGS if (row := describe(name)) is not None]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("settings", nargs="*", default=list(SETTINGS), metavar="SETTING")
+    running.add_argument("--num_children", type=int, default=10)
+    running.add_argument("--num_workers", type=int, default=2)
+    running.add_argument("--nice", type=int, default=0, help="Lower the priority by this much.")
+    commands.add_parser("table")
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        print(table())
+    else:
+        run(arguments.settings, arguments.num_children, arguments.num_workers, arguments.nice)
+
+
+if __name__ == "__main__":
+    main()

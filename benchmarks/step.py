@@ -1,0 +1,173 @@
+"""Time one training step of a super-net against stock BERT: ratios from one process, steps taken in turns.
+
+    python benchmarks/step.py --json
+
+Compares, for a sampled child that is a plain BERT (attention and ffn in turn), the same batch, optimizer and dropout:
+
+- `supernet_over_stock`: against `BertForMaskedLM`, which projects every position onto the vocabulary;
+- `supernet_over_stock_masked`: against the same BERT with its head on the masked positions only;
+- `candidates_8_over_2`: a super-net of eight candidates per block against one of two, running the same child;
+- `magic_a_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment against plain sampling, for
+  random children and anchors of a space of four operators, aligning all rows or a quarter of them.
+
+Every ratio is a median over rounds of paired steps; the spread is the interquartile range.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM
+
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.space import SearchSpace
+from hf_nasbert.training.machine import tune_allocator
+
+SHAPES = {  # hidden size, vocabulary, batch size
+    "hidden128_vocab8k": (128, 8192, 32),
+    "hidden256_vocab30k": (256, 30522, 16),
+}
+NUM_LAYERS, NUM_TOKENS = 6, 128
+BERT_PATH = ("attention", "ffn") * NUM_LAYERS
+
+
+def masked_batch(batch_size: int, vocab_size: int) -> dict[str, torch.Tensor]:
+    """Random token ids with 15 % of the positions labelled: the values do not matter for time."""
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(5, vocab_size, (batch_size, NUM_TOKENS), generator=generator)
+    chosen = torch.rand(input_ids.shape, generator=generator) < 0.15
+    return {"input_ids": input_ids, "labels": input_ids.masked_fill(~chosen, -100)}
+
+
+def stepper(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """One optimizer step on `loss`, everything included."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
+
+    def step() -> None:
+        loss().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def build_supernet(space: SearchSpace, hidden_size: int, vocab_size: int, dropout: float) -> SupernetForMaskedLM:
+    """A super-net of the given sizes, in training mode."""
+    config = SupernetConfig(
+        search_space=space,
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return SupernetForMaskedLM(config).train()
+
+
+def masked_stock_loss(bert: BertForMaskedLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Stock BERT's loss with its head on the labelled positions only."""
+    rows = (batch["labels"].flatten() != -100).nonzero().squeeze(-1)
+    hidden = bert.bert(batch["input_ids"]).last_hidden_state.flatten(0, 1)[rows]
+    return nn.functional.cross_entropy(bert.cls(hidden), batch["labels"].flatten()[rows])
+
+
+def time_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every step in every round; the order turns, so that none always runs behind the same one."""
+    # One thread's CPU time does not depend on who else uses the machine; the CPU time of several would count waiting.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for round_ in range(rounds + 2):
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+            start = clock()
+            steps[name]()
+            if round_ >= 2:  # the first two warm caches and the allocator up
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, float]:
+    """Median and quartiles of the paired ratios of two steps."""
+    ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {
+        "median": round(median, 4),
+        "quartile_1": round(low, 4),
+        "quartile_3": round(high, 4),
+        "rounds": len(ratios),
+    }
+
+
+def measure_shape(
+    hidden_size: int, vocab_size: int, batch_size: int, dropout: float, rounds: int
+) -> dict[str, object]:
+    """The ratios against stock BERT for one shape."""
+    batch = masked_batch(batch_size, vocab_size)
+    heads = hidden_size // 64
+    bert = BertForMaskedLM(
+        BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=NUM_LAYERS,
+            num_attention_heads=heads,
+            intermediate_size=4 * hidden_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    ).train()
+    chain = SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn", "conv3", "conv5", "conv7"))
+    supernet = build_supernet(chain, hidden_size, vocab_size, dropout)
+    steps = {
+        "stock": stepper(bert, lambda: bert(**batch).loss),
+        "stock_masked": stepper(bert, lambda: masked_stock_loss(bert, batch)),
+        "supernet": stepper(supernet, lambda: supernet(**batch, architecture=BERT_PATH).loss),
+    }
+    seconds = time_in_turns(steps, rounds)
+    return {
+        "supernet_over_stock": ratio(seconds, "supernet", "stock"),
+        "supernet_over_stock_masked": ratio(seconds, "supernet", "stock_masked"),
+    }
+
+
+def measure_candidates(
+    hidden_size: int, vocab_size: int, batch_size: int, dropout: float, rounds: int
+) -> dict[str, object]:
+    """Eight resident candidates per block against two: what is not sampled must not cost."""
+    batch = masked_batch(batch_size, vocab_size)
+    two = build_supernet(SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn")), hidden_size, vocab_size, dropout)
+    kinds = ("attention", "ffn", "conv3", "conv5")
+    eight_space = SearchSpace.staged(1, 2 * NUM_LAYERS, kinds, (hidden_size, hidden_size // 2))
+    eight = build_supernet(eight_space, hidden_size, vocab_size, dropout)
+    wide_path = [f"{name}@{hidden_size}" for name in BERT_PATH]
+    steps = {
+        "two": stepper(two, lambda: two(**batch, architecture=BERT_PATH).loss),
+        "eight": stepper(eight, lambda: eight(**batch, architecture=wide_path).loss),
+    }
+    return {"candidates_8_over_2": ratio(time_in_turns(steps, rounds), "eight", "two")}
+
+
+def main() -> None:
+    """Measure what the arguments ask for, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--rounds", type=int, default=15, help="paired steps per ratio")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 compares CPU time, more wall time")
+    parser.add_argument("--dropout", type=float, default=0.1, help="dropout of both models (0.1 as in BERT)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    tune_allocator()
+    result: dict[str, object] = {}
+    for name, shape in SHAPES.items():
+        result[name] = measure_shape(*shape, arguments.dropout, arguments.rounds)
+    small = SHAPES["hidden128_vocab8k"]
+    result.update(measure_candidates(*small, arguments.dropout, arguments.rounds))
+    print(json.dumps(result, indent=None if arguments.json else 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Find a better BERT for a budget: train one super-net, search its children, publish the winner as a Hub model.
+
+The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_nasbert.costs import Budget
+    from hf_nasbert.extraction import extract_child
+    from hf_nasbert.modeling import (
+        NasBertConfig,
+        NasBertForMaskedLM,
+        NasBertForMultipleChoice,
+        NasBertForQuestionAnswering,
+        NasBertForSequenceClassification,
+        NasBertForTokenClassification,
+        NasBertModel,
+        SupernetConfig,
+        SupernetForMaskedLM,
+        SupernetModel,
+    )
+    from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
+    from hf_nasbert.space import Architecture, SearchSpace
+
+_HOME_OF = {
+    "hf_nasbert.costs": ("Budget",),
+    "hf_nasbert.extraction": ("extract_child",),
+    "hf_nasbert.modeling": (
+        "NasBertConfig",
+        "NasBertForMaskedLM",
+        "NasBertForMultipleChoice",
+        "NasBertForQuestionAnswering",
+        "NasBertForSequenceClassification",
+        "NasBertForTokenClassification",
+        "NasBertModel",
+        "SupernetConfig",
+        "SupernetForMaskedLM",
+        "SupernetModel",
+    ),
+    "hf_nasbert.samplers": ("FairSampler", "GradualSampler", "UniformSampler"),
+    "hf_nasbert.space": ("Architecture", "SearchSpace"),
+}
+_MODULE_OF = {name: module for module, names in _HOME_OF.items() for name in names}
+
+__all__ = [*_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'hf_nasbert' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

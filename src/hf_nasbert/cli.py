@@ -1,0 +1,89 @@
+"""The `hf-nasbert` command: every subcommand turns its arguments into one library call."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    """What a subcommand calls, the dataclasses that it calls it with (from YAML and flags), and what it says then."""
+
+    help: str
+    function: str
+    arguments: tuple[str, ...]
+    report: Callable[..., str]
+
+
+_DATA = "hf_nasbert.data.DataArguments"
+_SUPERNET = ("hf_nasbert.training.SupernetArguments", _DATA, "hf_nasbert.training.SupernetTrainingArguments")
+
+COMMANDS = {
+    "run": Command(
+        "text to child: all stages, resumed where they stopped",
+        "hf_nasbert.pipeline.run_pipeline",
+        (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
+        lambda results, *_: find("hf_nasbert.pipeline.as_table")(results),
+    ),
+    "pretrain": Command(
+        "train a super-net",
+        "hf_nasbert.training.pretrain_supernet",
+        _SUPERNET,
+        lambda output, *arguments: f"super-net of {output.global_step} steps in {arguments[-1].output_dir}",
+    ),
+    "pretrain-child": Command(
+        "continue a child's masked-LM pre-training",
+        "hf_nasbert.finetuning.pretrain_child",
+        ("hf_nasbert.finetuning.PretrainChildArguments", _DATA),
+        lambda record, *_: f"dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}",
+    ),
+    "finetune": Command(
+        "fine-tune a child, or any other model, on GLUE or labelled files",
+        "hf_nasbert.finetuning.finetune",
+        ("hf_nasbert.finetuning.FinetuneArguments",),
+        lambda result, *_: result.table(),
+    ),
+}
+
+
+def find(name: str) -> Any:
+    """The object of a dotted name; torch and transformers are loaded here at the earliest, never for `--help`."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        print(f"hf_nasbert {metadata.version('hf_nasbert')}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"hf-nasbert: no command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    command = COMMANDS[argv[0]]
+    sys.argv[0] = f"hf-nasbert {argv[0]}"  # what usage messages call the program
+    parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
+    arguments = parse([find(name) for name in command.arguments], argv[1:], description=command.help)
+    try:
+        result = find(command.function)(*arguments)
+    except (ValueError, OSError) as error:
+        print(f"hf-nasbert {argv[0]}: {error}", file=sys.stderr)
+        return 1
+    print(command.report(result, *arguments))
+    return 0
+
+
+def usage() -> str:
+    """The text of `--help`."""
+    width = max(len(name) for name in COMMANDS)
+    commands = "\n".join(f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        "usage: hf-nasbert COMMAND [--config FILE.yaml] [--setting VALUE ...]\n\n"
+        f"Find a better BERT for a budget.\n\n{commands}\n\n"
+        "hf-nasbert COMMAND --help lists the settings of a command."
+    )

@@ -1,0 +1,286 @@
+"""What a child costs, by arithmetic and without building it: parameters, FLOPs; and the budget that caps them.
+
+`config` is anything with the fields of `SupernetConfig` or `NasBertConfig`; sizes and operators are those of
+`modeling/`, and the tests hold every number against the built child.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Self
+
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind, operator_width
+
+Cost = dict[str, float]
+"""A child's costs by name: `num_parameters`, `flops`, `latency_ms`."""
+
+
+def num_parameters(config: Any, architecture: Sequence[str]) -> int:
+    """The parameters of a child as a stand-alone `NasBertForMaskedLM`; tied weights count once.
+
+    Raises:
+        ValueError: If the architecture does not fit the config's stages.
+    """
+    hidden, embedding, vocabulary = int(config.hidden_size), _embedding_size(config), int(config.vocab_size)
+    tables = vocabulary + int(config.max_position_embeddings) + int(config.type_vocab_size)
+    total = tables * embedding + 2 * embedding + _projection_parameters(embedding, hidden)
+    total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
+    if not config.tie_word_embeddings:
+        total += embedding * vocabulary
+    for names, width in _stages(config, architecture):
+        total += _projection_parameters(hidden, width) + _projection_parameters(width, hidden)
+        total += sum(operator_parameters(config, name) for name in names)
+    return total
+
+
+def flops(
+    config: Any,
+    architecture: Sequence[str],
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    num_predictions: int | None = None,
+) -> int:
+    """The floating-point operations of one forward of a child, as `torch.utils.flop_counter` counts them.
+
+    Products of matrices and convolutions count, a multiplication and an addition each as one; element-wise work does
+    not.
+
+    Args:
+        config: Sizes of the model.
+        architecture: The child.
+        batch_size: Sequences in the batch.
+        sequence_length: Tokens of each, padding included.
+        num_predictions: Positions at which the vocabulary is predicted. All by default; 0 leaves the head out, which
+            is what a fine-tuned child costs but for its small classifier.
+
+    Raises:
+        ValueError: If the architecture does not fit the config's stages, or a number is out of range.
+    """
+    num_tokens = _num_tokens(batch_size, sequence_length)
+    if num_predictions is None:
+        num_predictions = num_tokens
+    if not 0 <= num_predictions <= num_tokens:
+        raise ValueError(f"num_predictions must lie between 0 and the {num_tokens} tokens, not {num_predictions}")
+    hidden, embedding, vocabulary = int(config.hidden_size), _embedding_size(config), int(config.vocab_size)
+    total = _projection_flops(num_tokens, embedding, hidden)
+    total += 2 * num_predictions * embedding * (hidden + vocabulary)
+    for names, width in _stages(config, architecture):
+        total += _projection_flops(num_tokens, hidden, width) + _projection_flops(num_tokens, width, hidden)
+        total += sum(operator_flops(config, name, batch_size, sequence_length) for name in names)
+    return total
+
+
+def operator_parameters(config: Any, name: str) -> int:
+    """The parameters of one operator, such as `"ffn"` or `"conv5@192"`.
+
+    Raises:
+        ValueError: If there is no such operator.
+    """
+    kind, kernel_size, width = _parsed(name)
+    width = width or int(config.hidden_size)
+    match kind:
+        case "skip":
+            return 0
+        case "attention":
+            return 4 * _linear_parameters(width, width) + 2 * width
+        case "ffn":
+            inner = int(config.ffn_ratio) * width
+            return _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
+        case _:
+            depthwise = kernel_size * width + width
+            return int(config.num_conv_layers) * (depthwise + _linear_parameters(width, width) + 2 * width)
+
+
+def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length: int = 128) -> int:
+    """The floating-point operations of one operator on all positions of a batch.
+
+    Raises:
+        ValueError: If there is no such operator, or the batch is empty.
+    """
+    kind, kernel_size, width = _parsed(name)
+    width, num_tokens = width or int(config.hidden_size), _num_tokens(batch_size, sequence_length)
+    square = 2 * num_tokens * width * width  # one linear map of the width onto itself
+    match kind:
+        case "skip":
+            return 0
+        case "attention":
+            # Heads share out the width, so scores and their application cost the same for any number of heads.
+            return 4 * square + 4 * num_tokens * sequence_length * width
+        case "ffn":
+            return 2 * int(config.ffn_ratio) * square
+        case _:
+            return int(config.num_conv_layers) * (2 * num_tokens * width * kernel_size + square)
+
+
+def cost_function(config: Any, batch_size: int = 1, sequence_length: int = 128) -> Callable[[Sequence[str]], Cost]:
+    """The costs of a child as one callable, which is what a search asks for: `num_parameters` and `flops`."""
+
+    def cost(architecture: Sequence[str]) -> Cost:
+        return {
+            "num_parameters": num_parameters(config, architecture),
+            "flops": flops(config, architecture, batch_size, sequence_length),
+        }
+
+    return cost
+
+
+def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Architecture:
+    """The child of least cost, exactly and without enumeration; of equals the one whose operators come first.
+
+    `cost` must be a sum over stages, each a sum over its blocks given the stage's width: so are parameters, FLOPs and
+    latencies from a table. Then stages, and blocks within a stage of given width and depth, can be chosen one by one.
+    """
+    best: list[str] = list(next(space.enumerate()))
+    for where in space.stage_slices:
+        offers = []
+        for chain in _chains(space.blocks[where]):
+            names = [candidates[0] for candidates in chain]
+            for block, candidates in enumerate(chain):
+                trials = [[*names[:block], candidate, *names[block + 1 :]] for candidate in candidates]
+                names = min(trials, key=lambda names: cost(Architecture(_replaced(best, where, names))))
+            offers.append(names)
+        best = _replaced(best, where, min(offers, key=lambda names: cost(Architecture(_replaced(best, where, names)))))
+    return space.validate(best)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps on what a child may cost; None caps nothing. All caps hold at once.
+
+    Args:
+        max_parameters: Cap on `num_parameters`, embeddings and head included.
+        max_flops: Cap on `flops`.
+        max_latency_ms: Cap on `latency_ms`.
+
+    Raises:
+        ValueError: If a cap is not a positive number.
+    """
+
+    max_parameters: float | None = None
+    max_flops: float | None = None
+    max_latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, cap in vars(self).items():
+            if cap is None:
+                continue
+            if isinstance(cap, bool) or not isinstance(cap, int | float) or not math.isfinite(cap) or cap <= 0:
+                raise ValueError(f"{name} must be a positive number or None, not {cap!r}; Budget.parse reads '15M'")
+
+    @classmethod
+    def parse(cls, **caps: str | float | None) -> Self:
+        """A budget of caps as people write them: `Budget.parse(max_parameters="15M", max_flops="2.5G")`.
+
+        Raises:
+            ValueError: If a text is not a number, or a cap is not positive.
+            TypeError: If there is no cap of that name.
+        """
+        return cls(**{name: parse_quantity(cap) if isinstance(cap, str) else cap for name, cap in caps.items()})
+
+    @property
+    def caps(self) -> dict[str, float]:
+        """The caps that are set, by the name of the cost that each one caps."""
+        caps = {"num_parameters": self.max_parameters, "flops": self.max_flops, "latency_ms": self.max_latency_ms}
+        return {name: cap for name, cap in caps.items() if cap is not None}
+
+    def admits(self, cost: Mapping[str, float]) -> bool:
+        """Whether a child of this cost is within every cap."""
+        return self.why_not(cost) is None
+
+    def why_not(self, cost: Mapping[str, float]) -> str | None:
+        """Which cap a child of this cost exceeds, in words, or None.
+
+        Raises:
+            ValueError: If a capped cost was not measured.
+        """
+        for name, cap in self.caps.items():
+            if name not in cost:
+                raise ValueError(f"the budget caps {name}, but the child's cost holds {sorted(cost)}: measure it too")
+            if not cost[name] <= cap:  # so written, NaN exceeds every cap
+                return f"{name} is {cost[name]:,} and may be at most {cap:,}"
+        return None
+
+
+def parse_quantity(text: str) -> int | float:
+    """The number that a text such as `"15M"`, `"2.5G"` or `"800_000"` means; suffixes K, M, G or B, and T.
+
+    Raises:
+        ValueError: If it means none.
+    """
+    match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([KMGBT]?)\s*", text, flags=re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is not a quantity: write a number such as 15M, 2.5G or 800000")
+    factor = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}[match[2].upper()]
+    try:
+        value = Decimal(match[1]) * factor  # decimal, so that 2.3G is a whole number
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not a quantity: its number is too long") from None
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def _embedding_size(config: Any) -> int:
+    return int(config.hidden_size if config.embedding_size is None else config.embedding_size)
+
+
+def _linear_parameters(num_inputs: int, num_outputs: int) -> int:
+    return num_inputs * num_outputs + num_outputs
+
+
+def _projection_parameters(num_inputs: int, num_outputs: int) -> int:
+    return 0 if num_inputs == num_outputs else _linear_parameters(num_inputs, num_outputs)
+
+
+def _projection_flops(num_tokens: int, num_inputs: int, num_outputs: int) -> int:
+    return 0 if num_inputs == num_outputs else 2 * num_tokens * num_inputs * num_outputs
+
+
+def _num_tokens(batch_size: int, sequence_length: int) -> int:
+    if batch_size < 1 or sequence_length < 1:
+        raise ValueError(f"batch_size {batch_size} and sequence_length {sequence_length} must both be at least 1")
+    return batch_size * sequence_length
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(name: str) -> tuple[str, int, int]:
+    """The kind of an operator, the size of its kernel and its width; 0 where it has none."""
+    kind, width = operator_kind(name), operator_width(name) or 0
+    if kind in (SKIP, "attention", "ffn"):
+        return kind, 0, width
+    match = re.fullmatch(r"conv([0-9]+)", kind)
+    if match is None:
+        raise ValueError(f"cannot tell what operator {name!r} costs: known are attention, ffn, conv<size> and skip")
+    return "conv", int(match[1]), width
+
+
+def _stages(config: Any, architecture: Sequence[str]) -> Iterator[tuple[Sequence[str], int]]:
+    """The operators of every stage and the width they share."""
+    if hasattr(config, "search_space"):
+        lengths = [len(stage["blocks"]) for stage in config.search_space["stages"]]
+    else:
+        lengths = [len(architecture)] if config.stage_lengths is None else config.stage_lengths
+    if sum(lengths) != len(architecture):
+        raise ValueError(f"the architecture names {len(architecture)} operators for stages of {lengths} blocks")
+    start = 0
+    for length in lengths:
+        names = architecture[start : start + length]
+        widths = {_parsed(name)[2] or config.hidden_size for name in names if name != SKIP}
+        if len(widths) > 1:
+            raise ValueError(f"operators {'-'.join(names)} of one stage have widths {sorted(widths)}: expected one")
+        yield names, widths.pop() if widths else config.hidden_size
+        start += length
+
+
+def _chains(blocks: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
+    """The free choices in one stage: for each width and depth, the candidates of every block."""
+    for width in dict.fromkeys(operator_width(name) for name in blocks[0] if name != SKIP):
+        real = [[name for name in names if name != SKIP and operator_width(name) == width] for names in blocks]
+        for depth in range(1, len(blocks) + 1):
+            if all(SKIP in names for names in blocks[depth:]):
+                yield real[:depth] + [[SKIP]] * (len(blocks) - depth)
+
+
+def _replaced(names: list[str], where: slice, part: list[str]) -> list[str]:
+    return [*names[: where.start], *part, *names[where.stop :]]

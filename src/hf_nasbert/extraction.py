@@ -1,0 +1,444 @@
+"""From super-net to child: inherited weights, the proof of equal logits, stock BERT, and a folder that leaves home."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_nasbert.modeling import (
+    NasBertConfig,
+    NasBertForMaskedLM,
+    SupernetConfig,
+    SupernetForMaskedLM,
+    modeling_nasbert,
+)
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
+from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
+
+CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
+TOLERANCE = 1e-6
+"""Largest difference of logits that other kernels for the same mathematics may cause in float32."""
+
+# Beginnings of a stock BERT's weight names, and of the same weights' names in a child.
+_NAMES_OUTSIDE_LAYERS = {
+    "bert.embeddings.": "nasbert.embeddings.",
+    "cls.predictions.transform.": "lm_head.",
+    "cls.predictions.": "lm_head.",
+}
+_SHARED_WITH_BERT = (
+    "vocab_size",
+    "hidden_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "layer_norm_eps",
+    "pad_token_id",
+    "tie_word_embeddings",
+)
+# What belongs to a saved model and is replaced together with it; anything else in its folder is somebody's.
+_MODEL_FILE = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt|README\.md"
+    r"|(model|pytorch_model).*\.(safetensors|bin|json)|(operators|configuration|modeling)_nasbert\.py"
+)
+
+_Model = TypeVar("_Model", bound=PreTrainedModel)
+
+
+def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
+    """Load a super-net from a folder, every weight of it from the file.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no super-net, a damaged one, or weights of another space.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"super-net {folder}: no such folder")
+    config_file = folder / "config.json"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
+    except ValueError as error:
+        raise ValueError(f"{folder} is not a super-net: {config_file.name} is not JSON ({error})") from None
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type != SupernetConfig.model_type:
+        raise ValueError(
+            f"{folder} is not a super-net: its config.json says model_type {model_type!r}, "
+            f"expected {SupernetConfig.model_type!r}; name the folder that super-net training wrote"
+        )
+    try:
+        supernet, loading = SupernetForMaskedLM.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {folder} are damaged ({error}): fetch or train them again") from error
+    # transformers fills what is missing with fresh random weights and goes on.
+    problems = {name: sorted(map(str, keys)) for name, keys in loading.items() if name.endswith("_keys") and keys}
+    if problems:
+        shown = "; ".join(f"{name.replace('_', ' ')}: {', '.join(keys[:3])}" for name, keys in problems.items())
+        raise ValueError(f"the weights of {folder} do not belong to its config.json ({shown})")
+    return supernet
+
+
+def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | str) -> NasBertForMaskedLM:
+    """Make a child of a super-net into a model of its own, with copies of the weights it had there.
+
+    The super-net is left as it is: its weights, its training mode, the global random state. The child comes on the
+    same device in the same precision, and, as everything that is loaded, in evaluation mode. `prove_equal_logits`
+    shows that it computes what the super-net computes.
+
+    Args:
+        supernet: The super-net.
+        architecture: Operator names, one per choice block, or their text form.
+
+    Raises:
+        ValueError: If the architecture is not in the super-net's space; names block, operator and candidates.
+    """
+    operators = supernet.space.validate(_architecture(architecture))
+    shared = {
+        field.name: getattr(supernet.config, field.name)
+        for field in dataclasses.fields(NasBertShapeConfig)
+        if field.name not in {inherited.name for inherited in dataclasses.fields(PreTrainedConfig)}
+    }
+    slices = supernet.space.stage_slices
+    config = NasBertConfig(
+        **{**shared, "sparse_prediction": False},  # users of a child expect logits at every position
+        operators=operators,
+        stage_lengths=[stage.stop - stage.start for stage in slices] if len(slices) > 1 else None,
+    )
+    child = _build(NasBertForMaskedLM, config, like=supernet)
+    child.load_state_dict(_child_state(supernet, child, operators), strict=True)
+    return child
+
+
+def prove_equal_logits(
+    supernet: SupernetForMaskedLM,
+    architecture: Sequence[str] | str,
+    child: PreTrainedModel,
+    batch: Mapping[str, torch.Tensor] | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Show that a child computes what its architecture computes in the super-net, or raise.
+
+    Both run without dropout; their training modes and the global random state are left alone.
+
+    Args:
+        supernet: The super-net.
+        architecture: The child's architecture.
+        child: Any masked-LM model with the same inputs: an extracted child, or its `to_bert`.
+        batch: Inputs of both models, without labels. By default random tokens of a fixed seed, in sequences of
+            different lengths with padding on the right and on the left, and both segments where there are two.
+        tolerance: Largest absolute difference allowed. The same kernels on the same device give 0.
+
+    Returns:
+        The largest absolute difference of logits.
+
+    Raises:
+        ValueError: If the logits differ by more, or are not finite.
+    """
+    architecture = _architecture(architecture)
+    batch = _proof_batch(supernet) if batch is None else {name: batch[name] for name in batch if name != "labels"}
+    with torch.inference_mode(), _evaluation_mode(supernet, child):
+        expected = supernet(**batch, architecture=architecture).logits  # (B, T, V)
+        actual = child(**batch).logits
+    if actual.shape != expected.shape:
+        raise ValueError(f"logits of shape {tuple(actual.shape)}, but the super-net's are {tuple(expected.shape)}")
+    difference = float((actual.float() - expected.float()).abs().max())
+    if not difference <= tolerance:  # not "greater": NaN must fail
+        raise ValueError(
+            f"the child's logits differ from the super-net's by up to {difference:.3g}, allowed are {tolerance:.3g}: "
+            f"it is not {architecture}, or one of the two was trained after the extraction"
+        )
+    return difference
+
+
+def to_bert(child: NasBertForMaskedLM) -> BertForMaskedLM:
+    """Turn a child that alternates attention and ffn into the stock BERT that it is, with equal logits.
+
+    Skips are left out. The result needs no code of ours.
+
+    Raises:
+        ValueError: If the child is no BERT, naming the first block in the way, or its embeddings, and why.
+    """
+    config = child.config
+    if not isinstance(child, NasBertForMaskedLM) or not isinstance(config, NasBertConfig):
+        raise ValueError(f"expected a NasBertForMaskedLM, got a {type(child).__name__}")
+    blocks = _bert_blocks(config)
+    if config.word_embedding_size != config.hidden_size:
+        raise ValueError(
+            f"BERT's embeddings are as wide as its layers, this child's are {config.word_embedding_size} wide "
+            f"and its blocks {config.hidden_size}: keep the child's own class"
+        )
+    bert_config = BertConfig(
+        **{name: getattr(config, name) for name in _SHARED_WITH_BERT},
+        num_hidden_layers=len(blocks) // 2,
+        num_attention_heads=config.hidden_size // config.head_size(config.hidden_size),
+        intermediate_size=config.ffn_ratio * config.hidden_size,
+    )
+    bert = _build(BertForMaskedLM, bert_config, like=child)
+    state = child.state_dict()
+    # Untied, BERT still has this second bias, which nothing reads.
+    state.setdefault("lm_head.bias", state["lm_head.decoder.bias"])
+    bert.load_state_dict({name: state[_child_name(name, blocks)] for name in bert.state_dict()}, strict=True)
+    return bert
+
+
+def from_bert(bert: BertForMaskedLM) -> NasBertForMaskedLM:
+    """Turn a stock BERT into the child that it is: attention and ffn in turn, with equal logits.
+
+    The way back, `to_bert`, gives the same weights bit for bit.
+
+    Raises:
+        ValueError: If the model is not a plain BERT encoder, or its sizes are none a child can have.
+    """
+    config = bert.config
+    if not isinstance(bert, BertForMaskedLM):
+        raise ValueError(f"expected a BertForMaskedLM, got a {type(bert).__name__}")
+    if config.is_decoder or config.add_cross_attention:
+        raise ValueError("this BERT is a decoder: a child's attention sees every token")
+    if config.intermediate_size % config.hidden_size:
+        raise ValueError(
+            f"intermediate_size {config.intermediate_size} is no whole multiple of hidden_size {config.hidden_size}: "
+            "a child's ffn widens by a whole ffn_ratio"
+        )
+    child_config = NasBertConfig(
+        **{name: getattr(config, name) for name in _SHARED_WITH_BERT},
+        operators=("attention", "ffn") * config.num_hidden_layers,
+        ffn_ratio=config.intermediate_size // config.hidden_size,
+        attention_head_size=config.hidden_size // config.num_attention_heads,
+    )
+    child = _build(NasBertForMaskedLM, child_config, like=bert)
+    blocks = _bert_blocks(child_config)
+    state = {_child_name(name, blocks): tensor for name, tensor in bert.state_dict().items()}
+    if not config.tie_word_embeddings:
+        del state["lm_head.bias"]  # nothing reads it there
+    child.load_state_dict(state, strict=True)
+    return child
+
+
+def save_child(
+    child: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    card: str | None = None,
+    *,
+    attachments: Sequence[str | Path] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a child's folder: config, safetensors, tokenizer, its three code files, the card and files of yours.
+
+    The folder appears whole or not at all. With its code beside it, it loads where this package is not installed:
+    `AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)`, and so with every other head.
+
+    Args:
+        child: A child with any head, or a stock model from `to_bert`, which needs no code files.
+        tokenizer: The tokenizer the child was trained with.
+        folder: Where to write; its parents are made.
+        card: Text of README.md (`cards.render_child_card`).
+        attachments: Files to copy beside it: figures, records.
+        overwrite: Replace a model that is there. Files in that folder that are none of a model stay in it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: If the folder holds something, and `overwrite` is not given or what it holds is no model.
+        ValueError: If the tokenizer has tokens that the child has no embedding for.
+    """
+    folder = Path(folder).resolve()  # a link to a folder stays a link
+    if len(tokenizer) > child.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the child {child.config.vocab_size} embeddings: "
+            "save it with the tokenizer it was trained with"
+        )
+    files = [Path(path) for path in attachments]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file to put beside the child: {path}")
+        if _MODEL_FILE.fullmatch(path.name) or [other.name for other in files].count(path.name) > 1:
+            raise ValueError(f"cannot put {path} beside the child: another file there has that name")
+    _check_place(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
+    try:
+        staging.mkdir()
+        child.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        if card is not None:
+            (staging / "README.md").write_text(card, encoding="utf-8")
+        for path in files:
+            shutil.copyfile(path, staging / path.name)
+        if child.config.model_type == NasBertConfig.model_type:
+            _pack_code(staging)
+        _move_into_place(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _architecture(architecture: Sequence[str] | str) -> Architecture:
+    return Architecture.parse(architecture) if isinstance(architecture, str) else Architecture(architecture)
+
+
+def _build(model_class: type[_Model], config: PreTrainedConfig, like: PreTrainedModel) -> _Model:
+    """A model on the device, in the precision and with the attention kernels of another, to be filled with weights."""
+    config._attn_implementation = like.config._attn_implementation
+    with torch.random.fork_rng(devices=[]):  # its random weights are thrown away: nobody's draws may depend on them
+        model = model_class(config)
+    nn.Module.to(model, device=like.device, dtype=like.dtype)
+    model.train(False)
+    return model
+
+
+def _child_state(
+    supernet: SupernetForMaskedLM, child: NasBertForMaskedLM, architecture: Architecture
+) -> dict[str, torch.Tensor]:
+    """The super-net's weights under the names they have in the child."""
+    state = supernet.state_dict()
+    widths = [width for _, width, _ in child.config.block_widths()]
+
+    def name_in_supernet(name: str) -> str:
+        match = re.fullmatch(
+            r"(nasbert\.encoder\.blocks\.(\d+)\.)(operator|input_projection|output_projection)\.(.+)", name
+        )
+        if match is None:
+            return name  # embeddings and head are shared by all children
+        prefix, block, module, rest = match.groups()
+        key = architecture[int(block)] if module == "operator" else widths[int(block)]
+        return f"{prefix}{module}s.{key}.{rest}"
+
+    return {name: state[name_in_supernet(name)] for name in child.state_dict()}
+
+
+def _bert_blocks(config: NasBertConfig) -> list[int]:
+    """The child's blocks that become BERT's layers, attention and ffn in turn; refuses the first that cannot."""
+    blocks: list[int] = []
+    for block, name in enumerate(config.operators):
+        kind, width = operator_kind(name), operator_width(name) or config.hidden_size
+        if kind == SKIP:
+            continue
+        expected = ("attention", "ffn")[len(blocks) % 2]
+        if kind not in ("attention", "ffn"):
+            reason = f"BERT has no {kind}"
+        elif width != config.hidden_size:
+            reason = f"it is {width} wide between states of {config.hidden_size}, and BERT has one width"
+        elif kind != expected:
+            reason = f"BERT alternates attention and ffn, so {expected} would have to stand here"
+        else:
+            blocks.append(block)
+            continue
+        raise ValueError(f"this child is no BERT: block {block} ({name}): {reason}")
+    if not blocks:
+        raise ValueError("this child is no BERT: all its blocks are skips")
+    if len(blocks) % 2:
+        raise ValueError(f"this child is no BERT: block {blocks[-1]} (attention): BERT's last operator is an ffn")
+    return blocks
+
+
+def _child_name(name: str, blocks: Sequence[int]) -> str:
+    """Where a child keeps the weight that BERT calls `name`."""
+    match = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)", name)
+    if match:
+        layer, part = int(match[1]), match[2]
+        attention = part.startswith("attention.")
+        block = blocks[2 * layer + (0 if attention else 1)]
+        return f"nasbert.encoder.blocks.{block}.operator.{part.removeprefix('attention.')}"
+    for theirs, ours in _NAMES_OUTSIDE_LAYERS.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    raise ValueError(f"a BertForMaskedLM with a weight {name!r} is none that a child can hold")
+
+
+@contextmanager
+def _evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and back to its own mode afterwards (parts of a model may differ)."""
+    modes = {module: module.training for model in models for module in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _proof_batch(supernet: SupernetForMaskedLM) -> dict[str, torch.Tensor]:
+    config = supernet.config
+    generator = torch.Generator().manual_seed(0)
+    num_tokens = min(16, config.max_position_embeddings)
+    shape = (4, num_tokens)
+    attention_mask = torch.ones(shape, dtype=torch.long)
+    attention_mask[1, (num_tokens + 1) // 2 :] = 0
+    attention_mask[2, 1:] = 0
+    attention_mask[3, : num_tokens // 3] = 0
+    batch = {
+        "input_ids": torch.randint(config.vocab_size, shape, generator=generator),
+        "attention_mask": attention_mask,
+        "token_type_ids": torch.randint(config.type_vocab_size, shape, generator=generator),
+    }
+    return {name: tensor.to(supernet.device) for name, tensor in batch.items()}
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
+    """Refuse a place where something would be lost, before anything is written."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: name a folder to write the child to")
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{folder} is not empty: name another folder, or pass overwrite to replace the model in it"
+        )
+    if not (folder / "config.json").is_file():
+        raise FileExistsError(f"{folder} holds no model (no config.json): it is left as it is; name another folder")
+
+
+def _pack_code(folder: Path) -> None:
+    """Put the three code files and the names of all heads into a child's folder, whatever class was saved.
+
+    transformers copies the code of registered classes only, and a child that was itself loaded from the Hub keeps
+    pointing there for all heads but its own.
+    """
+    package = Path(modeling_nasbert.__file__).parent
+    for name in CODE_FILES:
+        shutil.copyfile(package / name, folder / name)
+    file = folder / "config.json"
+    config = {**json.loads(file.read_text(encoding="utf-8")), "auto_map": AUTO_MAP}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _move_into_place(staging: Path, folder: Path) -> None:
+    """Rename the finished folder to its name. Of a model that is there, the other files of its folder are kept."""
+    if not folder.exists() or not any(folder.iterdir()):
+        staging.replace(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    folder.rename(old)
+    try:
+        staging.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    for path in old.iterdir():
+        if not _MODEL_FILE.fullmatch(path.name) and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    shutil.rmtree(old)

@@ -1,0 +1,276 @@
+"""Labelled texts from the Hub, from a package or from files, brought into one form and checked before training."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from datasets import Dataset
+
+from hf_nasbert.data import load_labelled
+from hf_nasbert.finetuning.glue import GLUE_TASKS
+
+ProblemType = Literal["classification", "regression"]
+
+# Looked for in this order where nobody names the text columns; other files are asked for theirs.
+_KNOWN_TEXT_COLUMNS = (
+    *dict.fromkeys(task.text_columns for task in GLUE_TASKS.values() if len(task.text_columns) == 2),
+    ("question", "passage"),
+    ("sentence",),
+    ("text",),
+)
+_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
+
+
+@dataclass(frozen=True)
+class LabelledTask:
+    """Texts and labels of one task: every split holds the text columns and `label`, an index or a float.
+
+    Attributes:
+        name: Names the results.
+        text_columns: One text, or the two texts of a pair.
+        label_names: What each label index means; empty for regression.
+        metric: The GLUE task whose metrics judge this one.
+        train: What is learned from.
+        validation: By split name; the first one selects the best epoch and the settings.
+        test: Read once, after everything is chosen; None where its labels are not published.
+    """
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_names: tuple[str, ...]
+    metric: str
+    train: Dataset
+    validation: Mapping[str, Dataset]
+    test: Dataset | None
+
+    @property
+    def splits(self) -> dict[str, Dataset]:
+        """Every split by its name."""
+        test = {} if self.test is None else {"test": self.test}
+        return {"train": self.train, **self.validation, **test}
+
+    def digest(self) -> str:
+        """A hash of all texts and labels, to tell whether a finished run saw this very data."""
+        hashed = hashlib.sha256(json.dumps([self.text_columns, self.label_names, self.metric]).encode())
+        for name, split in self.splits.items():
+            hashed.update(name.encode())
+            for batch in split.select_columns([*self.text_columns, "label"]).iter(batch_size=1000):
+                hashed.update(json.dumps(batch).encode())
+        return hashed.hexdigest()
+
+
+def load_glue(task: str, *, source: str = "nyu-mll/glue", cache_dir: str | None = None) -> LabelledTask:
+    """One of the nine GLUE tasks, from the Hub or from a local copy of that data set's repository.
+
+    Raises:
+        ValueError: If GLUE has no such task, or the data set lacks a split or column of it.
+    """
+    if task not in GLUE_TASKS:
+        raise ValueError(f"GLUE has no task {task!r}; choose one of {', '.join(GLUE_TASKS)}")
+    splits = datasets.load_dataset(source, task, cache_dir=cache_dir)
+    glue = GLUE_TASKS[task]
+    # GLUE publishes no test labels (they are all -1), so its test splits are of no use here.
+    wanted = {name: splits[name] for name in ("train", *glue.validation_splits) if name in splits}
+    return make_task(
+        task, wanted, text_columns=glue.text_columns, metric=task, validation_splits=glue.validation_splits
+    )
+
+
+def load_packaged(name: str) -> LabelledTask:
+    """A labelled set that `hf_nasbert.data.load_labelled` knows, such as `stsb` or `rotten_tomatoes`."""
+    return make_task(name, load_labelled(name))
+
+
+def load_files(
+    train: str,
+    validation: str,
+    test: str | None = None,
+    *,
+    label_column: str = "label",
+    text_columns: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    cache_dir: str | None = None,
+) -> LabelledTask:
+    """Local csv, tsv, json or jsonl files; labels may be names, whole numbers (classes) or floats (regression).
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is empty, of another format, or its columns or labels do not fit the training file's.
+    """
+    files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
+    splits = {split: _read_file(file, cache_dir) for split, file in files.items()}
+    path = Path(train).resolve()
+    name = path.parent.name if path.stem == "train" else path.stem
+    return make_task(name, splits, label_column=label_column, text_columns=text_columns, problem_type=problem_type)
+
+
+def make_task(
+    name: str,
+    splits: Mapping[str, Dataset],
+    *,
+    label_column: str = "label",
+    text_columns: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    metric: str | None = None,
+    validation_splits: Sequence[str] = ("validation",),
+) -> LabelledTask:
+    """Find the texts and labels of any splits and check that they fit each other.
+
+    Args:
+        name: Names the results and the task in errors.
+        splits: `train`, the validation splits and, where it has labels, `test`.
+        label_column: Where the labels are.
+        text_columns: One or two columns; None looks for the names that GLUE's tasks use, or takes the only ones.
+        problem_type: None takes floats for regression and everything else for classification.
+        metric: The GLUE task whose metrics apply; None means Pearson and Spearman, or accuracy.
+        validation_splits: Their names; the first one selects.
+
+    Raises:
+        ValueError: Naming the split, the column and the row that does not fit.
+    """
+    for split in ("train", *validation_splits):
+        if split not in splits:
+            raise ValueError(f"{name}: there is no {split!r} split, only {', '.join(splits)}")
+    # A set without labels cannot be scored: GLUE's convention for those is a label of -1 throughout.
+    splits = {split: rows for split, rows in splits.items() if split != "test" or _is_labelled(rows, label_column)}
+    used = {split: splits[split] for split in ("train", *validation_splits, "test") if split in splits}
+    for split, rows in used.items():
+        if len(rows) == 0:
+            raise ValueError(f"{name}: the {split} split is empty")
+        if label_column not in rows.column_names:
+            raise ValueError(
+                f"{name}: the {split} split has no label column {label_column!r}, only {', '.join(rows.column_names)}"
+            )
+    columns = _find_text_columns(name, used["train"], label_column) if text_columns is None else tuple(text_columns)
+    for split, rows in used.items():
+        _check_texts(name, split, rows, columns, label_column)
+    values = {split: _label_values(name, split, rows, label_column) for split, rows in used.items()}
+    if problem_type is None:
+        problem_type = "regression" if isinstance(values["train"][0], float) else "classification"
+    label_names: tuple[str, ...] = ()
+    labels: dict[str, Sequence[int | float]] = {}
+    if problem_type == "regression":
+        labels = {split: _as_floats(name, split, found) for split, found in values.items()}
+    else:
+        label_names = _label_names(name, used["train"], values["train"], label_column)
+        labels = {split: _as_indices(name, split, found, label_names) for split, found in values.items()}
+    ready = {split: _with_labels(rows, columns, labels[split]) for split, rows in used.items()}
+    return LabelledTask(
+        name=name,
+        text_columns=columns,
+        label_names=label_names,
+        metric=metric or ("stsb" if problem_type == "regression" else "sst2"),
+        train=ready["train"],
+        validation={split: ready[split] for split in validation_splits},
+        test=ready.get("test"),
+    )
+
+
+def _read_file(file: str, cache_dir: str | None) -> Dataset:
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no labelled file {file}")
+    if path.suffix not in _FORMATS:
+        raise ValueError(
+            f"{file}: cannot read {path.suffix or 'a file without a suffix'}; expected {', '.join(_FORMATS)}"
+        )
+    if not path.read_bytes().strip():
+        raise ValueError(f"{file} is empty")
+    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    kind = _FORMATS[path.suffix]
+    try:
+        rows: Dataset = datasets.load_dataset(kind, data_files=file, split="train", cache_dir=cache_dir, **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:  # the latter for a header without rows
+        raise ValueError(f"{file} does not read as a {kind} table with rows: {error.__cause__ or error}") from error
+    return rows
+
+
+def _is_labelled(rows: Dataset, label_column: str) -> bool:
+    return label_column in rows.column_names and any(label not in (None, -1) for label in rows[label_column][:])
+
+
+def _find_text_columns(name: str, rows: Dataset, label_column: str) -> tuple[str, ...]:
+    for columns in _KNOWN_TEXT_COLUMNS:
+        if set(columns) <= set(rows.column_names) - {label_column}:
+            return columns
+    texts = tuple(c for c, kind in rows.features.items() if c != label_column and _is_text(kind))
+    if len(texts) not in (1, 2):
+        raise ValueError(
+            f"{name}: which of {', '.join(rows.column_names)} are the texts? Name one or two columns (text_columns)"
+        )
+    return texts
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def _check_texts(name: str, split: str, rows: Dataset, columns: Sequence[str], label_column: str) -> None:
+    if len(columns) not in (1, 2):
+        raise ValueError(f"{name}: {len(columns)} text columns ({', '.join(columns)}); expected one or two")
+    for column in columns:
+        if column in (label_column, "label"):
+            raise ValueError(f"{name}: column {column!r} cannot be both text and label")
+        if column not in rows.column_names:
+            raise ValueError(
+                f"{name}: the {split} split has no text column {column!r}; it has {', '.join(rows.column_names)}"
+            )
+        for row, text in enumerate(rows[column][:]):
+            if text is None:
+                raise ValueError(f"{name}: row {row} of the {split} split has no text in column {column!r}")
+
+
+def _label_values(name: str, split: str, rows: Dataset, label_column: str) -> list[Any]:
+    """The labels as they stand in the data; class names where the column has them."""
+    feature = rows.features[label_column]
+    values = rows[label_column][:]
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"{name}: row {row} of the {split} split has no label in column {label_column!r}")
+        if isinstance(feature, datasets.ClassLabel) and not 0 <= value < feature.num_classes:
+            raise ValueError(
+                f"{name}: row {row} of the {split} split has label {value}, not one of 0 to {feature.num_classes - 1}"
+            )
+    return [feature.names[value] for value in values] if isinstance(feature, datasets.ClassLabel) else values
+
+
+def _label_names(name: str, rows: Dataset, values: Sequence[Any], label_column: str) -> tuple[str, ...]:
+    feature = rows.features[label_column]
+    # A declared order is kept (entailment, neutral, contradiction); a discovered one is the sorted one.
+    found = (
+        feature.names if isinstance(feature, datasets.ClassLabel) else [str(value) for value in sorted(set(values))]
+    )
+    if len(set(values)) < 2:
+        raise ValueError(f"{name}: every training label is {values[0]!r}, so there is nothing to learn")
+    return tuple(found)
+
+
+def _as_indices(name: str, split: str, values: Sequence[Any], label_names: Sequence[str]) -> list[int]:
+    index = {label: position for position, label in enumerate(label_names)}
+    unknown = sorted({str(value) for value in values} - set(index))
+    if unknown:
+        raise ValueError(
+            f"{name}: the {split} split has labels that training never sees: {', '.join(unknown[:5])}; "
+            f"the training labels are {', '.join(label_names[:10])}"
+        )
+    return [index[str(value)] for value in values]
+
+
+def _as_floats(name: str, split: str, values: Sequence[Any]) -> list[float]:
+    for row, value in enumerate(values):
+        if not isinstance(value, int | float):
+            raise ValueError(f"{name}: row {row} of the {split} split has label {value!r}; regression needs numbers")
+    return [float(value) for value in values]
+
+
+def _with_labels(rows: Dataset, columns: Sequence[str], labels: Sequence[Any]) -> Dataset:
+    texts = rows.select_columns(list(columns))
+    for column in columns:
+        if not _is_text(texts.features[column]):
+            texts = texts.cast_column(column, datasets.Value("string"))
+    return texts.add_column("label", list(labels))

@@ -1,0 +1,176 @@
+"""Continued masked-LM pre-training of one stand-alone model, on the very batches a super-net is trained on."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer, TrainerCallback, set_seed
+
+from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
+from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.finetuning import runs
+from hf_nasbert.records import Record, versions
+from hf_nasbert.records import append as append_record
+from hf_nasbert.records import read as read_records
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(kw_only=True)
+class PretrainChildArguments(runs.RunArguments):
+    """Which model to pre-train for how long.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate of AdamW."})
+    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
+    save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints to resume from."})
+    num_dev_batches: int = field(
+        default=8, metadata={"help": "Fixed batches of the dev set for the loss before and after."}
+    )
+    dev_batch_size: int = field(default=32, metadata={"help": "Sequences in each of them."})
+    seed: int = field(default=0, metadata={"help": "Seed of dropout, and of the weights from scratch."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_steps", "save_steps", "num_dev_batches", "dev_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+def pretrain_child(
+    arguments: PretrainChildArguments, data: DataArguments, *, callbacks: Sequence[TrainerCallback] = ()
+) -> Record:
+    """Train a masked-LM model on, save it to `output_dir`, and record its dev loss before and after.
+
+    The batches are functions of (`data.data_seed`, step) alone: every model given the same data and batch size, with
+    inherited weights or from scratch, sees the same sequences under the same masks. Called again with the same
+    arguments, a finished run is read from its record and an interrupted one continues from its last checkpoint.
+
+    Args:
+        arguments: Model and optimization. With `from_scratch` only the folder's configuration is used.
+        data: Text and masking. Without `tokenizer_name` the model's own tokenizer is taken.
+        callbacks: Further callbacks for `Trainer`.
+
+    Returns:
+        The run's record.
+
+    Raises:
+        FileNotFoundError: If the model or a file of the text is missing.
+        ValueError: If model, tokenizer, text and settings do not fit each other, or `output_dir` holds something else.
+    """
+    started = time.perf_counter()
+    commit, identity = runs.identify_model(arguments)
+    config = runs.load_config(arguments, commit)
+    if not data.tokenizer_name:
+        data = replace(data, tokenizer_name=arguments.model, tokenizer_revision=commit)
+    corpus = load_corpus(data)
+    runs.check_vocabulary(corpus.tokenizer, config, arguments.model)
+    runs.check_length(data.max_seq_length, config, arguments.model)
+    masking: dict[str, Any] = {"mlm_probability": data.mlm_probability, "whole_word_mask": data.whole_word_mask}
+    batches = MaskedBatches(
+        corpus.train, corpus.tokenizer, batch_size=arguments.batch_size, seed=data.data_seed, **masking
+    )
+    dev_batches = fixed_masked_batches(
+        corpus.dev, corpus.tokenizer, arguments.num_dev_batches, arguments.dev_batch_size, data.data_seed, **masking
+    )
+    settings = {
+        **arguments.settings(),
+        "model": identity,
+        "tokenizer": tokenizer_digest(corpus.tokenizer),
+        "batches": batches.describe(),
+    }
+    digest = runs.digest_of(settings)
+    for record in read_records(arguments.records_file) if arguments.records_file.exists() else []:
+        if record.get("run") == digest:
+            return record
+    folder = Path(arguments.output_dir)
+    checkpoint = runs.open_run(folder, settings)
+    set_seed(arguments.seed)
+    model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)
+    is_sparse = hasattr(model.config, "sparse_prediction")
+    if is_sparse:
+        # The same loss, without logits of the unmasked positions that nobody reads.
+        model.config.sparse_prediction = True
+    trainer = Trainer(
+        model=model,
+        args=runs.trainer_arguments(
+            arguments,
+            folder,
+            arguments.seed,
+            max_steps=arguments.max_steps,
+            save_strategy="steps",
+            save_steps=arguments.save_steps,
+            train_sampling_strategy="sequential",  # the order is MaskedBatches' own
+            remove_unused_columns=False,
+        ),
+        train_dataset=_MaskedExamples(batches, arguments.max_steps),
+        data_collator=_as_it_is,
+        processing_class=corpus.tokenizer,
+        callbacks=list(callbacks),
+    )
+    loss_before = dev_loss(model, dev_batches)
+    runs.train(trainer, checkpoint)
+    loss_after = dev_loss(model, dev_batches)
+    if is_sparse:
+        model.config.sparse_prediction = config.sparse_prediction
+    record = {
+        "kind": "pretrain_child",
+        "model": arguments.model,
+        "revision": commit,
+        "dev_loss_before": loss_before,
+        "dev_loss_after": loss_after,
+        "losses": runs.learning_curve(trainer, "loss"),
+        "num_steps": trainer.state.global_step,
+        "num_tokens": trainer.state.global_step * arguments.batch_size * batches.sequence_length,
+        "num_sequences": {"train": len(corpus.train), "dev": arguments.num_dev_batches * arguments.dev_batch_size},
+        "num_parameters": model.num_parameters(),
+        "seconds": round(time.perf_counter() - started, 3),
+        "resumed_from": None if checkpoint is None else checkpoint.name,
+        "settings": settings,
+        "run": digest,
+        "versions": versions(),
+    }
+    if trainer.is_world_process_zero():
+        runs.save_model(model, corpus.tokenizer, folder)
+        append_record(arguments.records_file, record)
+        runs.close_run(folder)
+    return record
+
+
+@torch.no_grad()
+def dev_loss(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
+    """Mean masked-LM loss per labelled token over all batches, without dropout; the model's mode is left as it was."""
+    was_training = model.training
+    model.train(False)
+    total, num_labels = 0.0, 0
+    for batch in batches:
+        here = int((batch["labels"] != -100).sum())
+        loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
+        total, num_labels = total + float(loss) * here, num_labels + here
+    model.train(was_training)
+    return total / num_labels
+
+
+class _MaskedExamples(torch.utils.data.Dataset[Batch]):
+    """The rows of all steps in a row: `Trainer` can share them among devices, and skip on resuming."""
+
+    def __init__(self, batches: MaskedBatches, num_steps: int) -> None:
+        self.batches, self.num_steps = batches, num_steps
+
+    def __len__(self) -> int:
+        return self.num_steps * self.batches.batch_size
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The rows of one micro-batch, which are neighbours within one step, stacked."""
+        step, first = divmod(indices[0], self.batches.batch_size)
+        return self.batches.batch(step, slice(first, first + len(indices)))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

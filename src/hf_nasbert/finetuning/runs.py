@@ -1,0 +1,299 @@
+"""What every Trainer run of this room shares: its model, its settings, its folder and its checkpoints."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import (
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+)
+from transformers import TrainingArguments as TrainerArguments
+from transformers.utils.hub import cached_file
+
+import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
+
+_WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """Model and optimization of one run.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    # What may differ between a run and its resumption: it decides where things lie or what is shown, not what comes
+    # out. Model and data are told apart by their content, not by their names.
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {
+            "disable_tqdm",
+            "logging_steps",
+            "model",
+            "output_dir",
+            "records",
+            "report_to",
+            "revision",
+            "trust_remote_code",
+        }
+    )
+
+    model: str = field(
+        metadata={"help": "Folder or Hub name of the model: a child, a BERT, any that the Auto class knows."}
+    )
+    output_dir: str = field(metadata={"help": "Folder of the models and records; an interrupted run continues in it."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the model."})
+    from_scratch: bool = field(default=False, metadata={"help": "Fresh random weights of the same configuration."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Highest learning rate of AdamW."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    warmup_steps: float = field(
+        default=0.06, metadata={"help": "Steps of rising learning rate; below 1, a share of all."}
+    )
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Any of transformers' schedules."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Sequences of one optimizer step, over all devices and accumulated parts."}
+    )
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Parts that a step's batch is cut into."})
+    bf16: bool = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
+    fp16: bool = field(default=False, metadata={"help": "Mixed precision in float16."})
+    records: str | None = field(
+        default=None, metadata={"help": "File that results are appended to; by default records.jsonl in output_dir."}
+    )
+    report_to: str = field(default="none", metadata={"help": "A tracker that transformers knows, e.g. tensorboard."})
+    logging_steps: int = field(default=50, metadata={"help": "Steps between two logged losses."})
+    disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be cut into gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps} equal parts"
+            )
+
+    @property
+    def records_file(self) -> Path:
+        """Where results are appended."""
+        return Path(self.records) if self.records else Path(self.output_dir) / "records.jsonl"
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that decides the result, but for the contents of model and data."""
+        return {name: value for name, value in asdict(self).items() if name not in self.incidental}
+
+
+def identify_model(arguments: RunArguments) -> tuple[str | None, str]:
+    """The Hub commit to load (None for a folder) and a digest that changes whenever configuration, code or weights do.
+
+    The commit pins all later loads of this run to one state of the repository, whatever is pushed meanwhile.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or Hub model.
+    """
+    folder = Path(arguments.model)
+    if not folder.is_dir():
+        try:
+            config_file = cached_file(arguments.model, "config.json", revision=arguments.revision)
+        except OSError as error:
+            raise FileNotFoundError(f"there is no model {arguments.model!r}: {error}") from error
+        commit = Path(str(config_file)).parent.name
+        return commit, commit
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json: expected the folder of a model")
+    hashed = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        is_weights = file.suffix in _WEIGHTS and not arguments.from_scratch
+        if is_weights or file.name == "config.json" or file.suffix == ".py":
+            with file.open("rb") as content:
+                hashed.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return None, hashed.hexdigest()
+
+
+def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -> PreTrainedConfig:
+    """The model's configuration with every override that is not None.
+
+    Raises:
+        ValueError: If the configuration has no such field, or belongs to a super-net.
+    """
+    config = AutoConfig.from_pretrained(
+        arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code
+    )
+    if config.model_type == "nasbert_supernet":
+        raise ValueError(f"{arguments.model} is a super-net; extract one of its children first (extract_child)")
+    for name, value in overrides.items():
+        if value is not None:
+            if not hasattr(config, name):
+                raise ValueError(
+                    f"{name}={value} cannot be set: the {config.model_type} of {arguments.model} has no {name}"
+                )
+            setattr(config, name, value)
+    return config  # type: ignore[no-any-return]  # the Auto classes are untyped
+
+
+def load_model(
+    auto_class: Any, arguments: RunArguments, commit: str | None, config: PreTrainedConfig
+) -> PreTrainedModel:
+    """The model under a head of `auto_class`, in fp32; what only the head lacks is drawn anew.
+
+    Raises:
+        ValueError: If weights below the head are missing or of another shape: they would silently be random.
+    """
+    config = copy.deepcopy(config)  # loading writes into it
+    options = {"trust_remote_code": arguments.trust_remote_code, "dtype": torch.float32}
+    if arguments.from_scratch:
+        scratch: PreTrainedModel = auto_class.from_config(config, **options)
+        return scratch
+    # A head of another task (three labels where there are two) is replaced: so does one fine-tune on from MNLI.
+    options |= {"revision": commit, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
+    body = f"{model.base_model_prefix}."
+    absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    # Masked-LM models carry no pooler: it belongs to the new head.
+    lost = sorted(name for name in absent if name.startswith(body) and ".pooler." not in name)
+    if lost:
+        raise ValueError(
+            f"{arguments.model} lacks {len(lost)} weights that its configuration asks for, such as {lost[0]}: "
+            "the folder is incomplete or its config.json belongs to another model"
+        )
+    return model  # type: ignore[no-any-return]  # the Auto classes are untyped
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, model: str) -> None:
+    """Refuse a tokenizer whose ids the model has no embedding for."""
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, the vocabulary of {model!r} only "
+            f"{config.vocab_size}: use the tokenizer that the model was trained with"
+        )
+
+
+def check_length(max_seq_length: int, config: PreTrainedConfig, model: str) -> None:
+    """Refuse sequences that are longer than the model's position table."""
+    longest = config.to_dict().get("max_position_embeddings")
+    if longest is not None and max_seq_length > longest:
+        raise ValueError(f"max_seq_length={max_seq_length} is more than the {longest} positions of {model!r}")
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """A short name of a run's settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """Claim a folder for a run, or find the run of these very settings in it.
+
+    Returns:
+        The latest whole checkpoint to continue from, if there is one.
+
+    Raises:
+        ValueError: If the folder holds a run of other settings or a foreign model: neither is overwritten.
+    """
+    settings = json.loads(json.dumps(settings))  # as they come back from the file: tuples are lists
+    claim = folder / "run" / "run.json"
+    if claim.is_file():
+        found = json.loads(claim.read_text())
+        changed = [name for name in sorted({*found, *settings}) if found.get(name) != settings.get(name)]
+        if changed:
+            changes = ", ".join(f"{name} ({found.get(name)!r}, now {settings.get(name)!r})" for name in changed)
+            raise ValueError(
+                f"{folder} holds a run with another {changes}; choose another output_dir or remove that folder"
+            )
+        return _latest_checkpoint(claim.parent)
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds a model that this run did not make; choose another output_dir")
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a kill leaves either no claim or a whole one.
+    aside = claim.with_name(f"run.json.{os.getpid()}")  # one per process of a distributed run
+    aside.write_text(json.dumps(settings, indent=1))
+    aside.replace(claim)
+    return None
+
+
+def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **options: Any) -> TrainerArguments:
+    """Trainer's own arguments for a run in `folder`."""
+    use_cpu = not torch.accelerator.is_available()
+    passed: tuple[str, ...] = (
+        "learning_rate",
+        "weight_decay",
+        "warmup_steps",
+        "lr_scheduler_type",
+        "max_grad_norm",
+        "bf16",
+        "fp16",
+    )
+    passed += ("gradient_accumulation_steps", "report_to", "logging_steps", "disable_tqdm")
+    made = TrainerArguments(
+        output_dir=str(folder / "run"),
+        seed=seed,
+        data_seed=seed,
+        use_cpu=use_cpu,
+        dataloader_pin_memory=not use_cpu,
+        dataloader_num_workers=0,
+        save_total_limit=1,
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping survives a restart
+        **{name: getattr(arguments, name) for name in passed},
+        **options,
+    )
+    # One batch size whatever the number of devices, so that a result does not depend on where it was made.
+    parts = made.world_size * max(1, made.n_gpu) * arguments.gradient_accumulation_steps
+    if arguments.batch_size % parts:
+        raise ValueError(
+            f"batch_size={arguments.batch_size} cannot be shared by {parts} devices and accumulated parts"
+        )
+    made.per_device_train_batch_size = arguments.batch_size // parts
+    return made
+
+
+def train(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint if there is one."""
+    # Stock BERT takes `num_items_in_batch` and ignores it, and Trainer then does not divide by the accumulated parts
+    # (https://github.com/huggingface/transformers/issues/47688). Averaging over the parts is right for every model.
+    trainer.model_accepts_loss_kwargs = False
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save model, configuration, code and tokenizer as one folder that the Auto classes load."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def close_run(folder: Path) -> None:
+    """Delete the checkpoints of a finished run; they are several times the model's size."""
+    for checkpoint in (folder / "run").glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def learning_curve(trainer: Trainer, name: str) -> list[list[float]]:
+    """The logged values of one number, as [step, value]: the form in which they come back from a record."""
+    return [[entry["step"], entry[name]] for entry in trainer.state.log_history if name in entry]
+
+
+def _latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; Trainer writes trainer_state.json last."""
+    by_step = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in by_step:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return checkpoint
+    return None

@@ -1,0 +1,253 @@
+"""Numbers in, numbers out: how well one ranking of children agrees with another, and how sure that is.
+
+Everywhere `score` is what ranks (a proxy loss, a parameter count, a predictor) and `truth` what is to be ranked (a
+stand-alone loss). Both count as losses: **the lowest is the best**. Negate what is better when higher. Where ties
+leave open which children are the best few, a measure is its expectation over all ways to break them, so that the order
+of the children never matters.
+
+The measures follow Yu et al. (2020, https://arxiv.org/abs/2003.04276; sparse tau) and Ning et al. (2021,
+https://arxiv.org/abs/2008.03064; precision and ranks at the top).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_ROWS = 1 << 22  # pairs compared at a time
+
+
+class Interval(NamedTuple):
+    """A statistic of all children and a bootstrap interval around it."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Bucket(NamedTuple):
+    """The rank agreement among children of similar size, from `smallest` to `largest`."""
+
+    smallest: float
+    largest: float
+    num_children: int
+    tau: float
+
+
+def kendall_tau(score: ArrayLike, truth: ArrayLike) -> float:
+    """Kendall's tau-b: concordant minus discordant pairs, over the geometric mean of the pairs untied in each.
+
+    NaN if either side is constant, since then no pair can agree.
+    """
+    score, truth = _paired(score=score, truth=truth)
+    agreement = untied_score = untied_truth = 0
+    num_rows = max(1, _ROWS // len(score))
+    for start in range(0, len(score), num_rows):
+        signs = []
+        for values in (score, truth):
+            some = values[start : start + num_rows, None]
+            signs.append((some > values).astype(np.int8) - (some < values).astype(np.int8))
+        agreement += int(np.sum(signs[0] * signs[1], dtype=np.int64))
+        untied_score += int(np.count_nonzero(signs[0]))
+        untied_truth += int(np.count_nonzero(signs[1]))
+    if untied_score == 0 or untied_truth == 0:
+        return float("nan")
+    return agreement / math.sqrt(untied_score * untied_truth)
+
+
+def sparse_kendall_tau(score: ArrayLike, truth: ArrayLike, resolution: float) -> float:
+    """Kendall's tau-b after the truth is cut into steps of `resolution`, such as its seed noise.
+
+    Pairs whose true difference is noise become ties instead of coin flips. NaN if all truths fall into one step.
+    """
+    if not (np.isfinite(resolution) and resolution > 0):
+        raise ValueError(f"resolution must be a positive number, not {resolution}")
+    score, truth = _paired(score=score, truth=truth)
+    return kendall_tau(score, np.floor(truth / resolution))
+
+
+def pearson(score: ArrayLike, truth: ArrayLike) -> float:
+    """Pearson's linear correlation; NaN if either side is constant."""
+    score, truth = _paired(score=score, truth=truth)
+    if np.ptp(score) == 0 or np.ptp(truth) == 0:
+        return float("nan")
+    # Scaled first, so that squares of very large or very small numbers neither overflow nor vanish.
+    a, b = ((values - values.mean()) / np.ptp(values) for values in (score, truth))
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def spearman(score: ArrayLike, truth: ArrayLike) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; NaN if either side is constant."""
+    score, truth = _paired(score=score, truth=truth)
+    return pearson(_mean_ranks(score), _mean_ranks(truth))
+
+
+def precision_at_top(score: ArrayLike, truth: ArrayLike, fraction: float) -> float:
+    """The share of the predicted best `fraction` of children that is among the truly best as many (P@top-k)."""
+    score, truth = _paired(score=score, truth=truth)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must lie in (0, 1], not {fraction}")
+    k = max(1, round(fraction * len(score)))
+    return float(np.dot(_top_membership(score, k), _top_membership(truth, k))) / k
+
+
+def best_rank_at(score: ArrayLike, truth: ArrayLike, k: int) -> float:
+    """The best true rank (1 is the best child of all) among the predicted best `k` (BR@K)."""
+    return _expected_extreme_rank(score, truth, k, best=True)
+
+
+def worst_rank_at(score: ArrayLike, truth: ArrayLike, k: int) -> float:
+    """The worst true rank (1 is the best child of all) among the predicted best `k` (WR@K)."""
+    return _expected_extreme_rank(score, truth, k, best=False)
+
+
+def top_tau(score: ArrayLike, truth: ArrayLike, k: int) -> float:
+    """Kendall's tau-b among the predicted best `k` children, and those that tie with the last of them."""
+    score, truth = _paired(score=score, truth=truth)
+    if not 2 <= k <= len(score):
+        raise ValueError(f"k must lie between 2 and the {len(score)} children, not {k}")
+    chosen = score <= np.partition(score, k - 1)[k - 1]
+    return kendall_tau(score[chosen], truth[chosen])
+
+
+def relative_improvement(score: ArrayLike, truth: ArrayLike) -> float:
+    """How many percent lower the true loss of the predicted best child is than that of the average child."""
+    score, truth = _paired(score=score, truth=truth)
+    average = truth.mean()
+    if average <= 0:
+        raise ValueError(f"relative improvement needs positive losses, but their mean is {average}")
+    return float(100 * (average - truth[score == score.min()].mean()) / average)
+
+
+def supernet_gap(score: ArrayLike, truth: ArrayLike) -> float:
+    """How much higher the mean loss with inherited weights is than that of the same children trained alone."""
+    score, truth = _paired(score=score, truth=truth)
+    return float(np.mean(score - truth))
+
+
+def bucketed_tau(score: ArrayLike, truth: ArrayLike, sizes: ArrayLike, num_buckets: int = 4) -> list[Bucket]:
+    """Kendall's tau-b among children of similar size, smallest bucket first.
+
+    Size alone ranks children well, so agreement over all sizes proves little. Buckets are cut at quantiles of `sizes`;
+    children of equal size are never parted, so there may be fewer buckets than asked for. The tau of a bucket is NaN
+    if it has one child or no untied pair.
+    """
+    score, truth, sizes = _paired(score=score, truth=truth, sizes=sizes)
+    if num_buckets < 1:
+        raise ValueError(f"num_buckets must be at least 1, not {num_buckets}")
+    inner_edges = np.quantile(sizes, np.arange(1, num_buckets) / num_buckets)
+    bucket_of = np.searchsorted(inner_edges, sizes, side="left")
+    buckets = []
+    for index in np.unique(bucket_of):
+        inside = bucket_of == index
+        tau = kendall_tau(score[inside], truth[inside]) if inside.sum() > 1 else float("nan")
+        buckets.append(Bucket(float(sizes[inside].min()), float(sizes[inside].max()), int(inside.sum()), tau))
+    return buckets
+
+
+def mean_bucketed_tau(score: ArrayLike, truth: ArrayLike, sizes: ArrayLike, num_buckets: int = 4) -> float:
+    """The mean of `bucketed_tau` over buckets, each weighted by its pairs of children; NaN if no bucket has a tau."""
+    buckets = [bucket for bucket in bucketed_tau(score, truth, sizes, num_buckets) if not np.isnan(bucket.tau)]
+    if not buckets:
+        return float("nan")
+    num_pairs = [bucket.num_children * (bucket.num_children - 1) / 2 for bucket in buckets]
+    return float(np.average([bucket.tau for bucket in buckets], weights=num_pairs))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    num_resamples: int = 1000,
+    confidence: float = 0.9,
+    seed: int,
+) -> Interval:
+    """A percentile bootstrap interval over children (Efron, 1979).
+
+    Children are redrawn with replacement, the same ones in every array. Redraws on which the statistic is NaN (all
+    children equal, likely only when there are few) are left out; if none is left the bounds are NaN.
+
+    Args:
+        statistic: Takes as many arrays as are given here and returns a number.
+        arrays: One value per child each.
+        num_resamples: How often to redraw.
+        confidence: The share of redraws that the interval covers.
+        seed: Seed of this call's own generator.
+    """
+    values = _paired(**{f"array {index}": array for index, array in enumerate(arrays)})
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, not {num_resamples}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), not {confidence}")
+    rng = np.random.default_rng(seed)
+    num_children = len(values[0])
+    resampled = []
+    for _ in range(num_resamples):
+        chosen = rng.integers(num_children, size=num_children)
+        value = statistic(*(array[chosen] for array in values))
+        if not np.isnan(value):
+            resampled.append(value)
+    estimate = float(statistic(*values))
+    if not resampled:
+        return Interval(estimate, float("nan"), float("nan"))
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
+def _paired(**arrays: ArrayLike) -> list[Array]:
+    """The arguments as arrays of one length, or an error that names the one that is not fit."""
+    if not arrays:
+        raise ValueError("no array was given")
+    checked: dict[str, Array] = {}
+    for name, array in arrays.items():
+        values = np.asarray(array, dtype=np.float64)
+        if values.ndim != 1:
+            raise ValueError(f"{name} must be one number per child, but has the shape {values.shape}")
+        if not np.isfinite(values).all():
+            index = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(f"{name}[{index}] is {values[index]}: leave out children without a finite value")
+        checked[name] = values
+    lengths = {name: len(values) for name, values in checked.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"one value per child is needed, but the lengths differ: {lengths}")
+    if min(lengths.values()) < 2:
+        raise ValueError(f"at least 2 children are needed, not {min(lengths.values())}")
+    return list(checked.values())
+
+
+def _mean_ranks(values: Array) -> Array:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _top_membership(values: Array, k: int) -> Array:
+    """The probability that each child is among the lowest `k` when ties are broken at random."""
+    last = np.partition(values, k - 1)[k - 1]
+    inside, tied = values < last, values == last
+    membership: Array = inside + tied * ((k - inside.sum()) / tied.sum())
+    return membership
+
+
+def _expected_extreme_rank(score: ArrayLike, truth: ArrayLike, k: int, best: bool) -> float:
+    """The expected best or worst true rank among the lowest `k` scores, over all ways to break ties of the score."""
+    score, truth = _paired(score=score, truth=truth)
+    if not 1 <= k <= len(score):
+        raise ValueError(f"k must lie between 1 and the {len(score)} children, not {k}")
+    # Children of equal truth share the best of their ranks.
+    ranks = 1.0 + np.searchsorted(np.sort(truth), truth, side="left")
+    last = np.partition(score, k - 1)[k - 1]
+    sure, tied = ranks[score < last], ranks[score == last]
+    if not best:
+        sure, tied = -sure, -tied
+    # `num_drawn` of the tied children are drawn; the i-th best of them is the best one drawn with probability[i].
+    num_drawn, tied = k - len(sure), np.sort(tied)
+    probability, left = np.zeros(len(tied)), 1.0
+    for index in range(len(tied) - num_drawn + 1):
+        probability[index] = left * num_drawn / (len(tied) - index)
+        left -= probability[index]
+    extreme = np.minimum(tied, sure.min()) if len(sure) else tied
+    return abs(float(probability @ extreme))

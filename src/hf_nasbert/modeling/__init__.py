@@ -1,0 +1,59 @@
+"""Model family: super-nets and their children. Importing it registers both with transformers' Auto classes.
+
+Tensor axes in comments: B batch, T tokens, D hidden size, W width of an operator, H heads, V vocabulary, L choice
+blocks, N labelled positions.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from .configuration_nasbert import OPERATOR_KINDS, NasBertConfig
+from .configuration_supernet import SupernetConfig
+from .modeling_nasbert import (
+    NasBertForMaskedLM,
+    NasBertForMultipleChoice,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertForTokenClassification,
+    NasBertModel,
+)
+from .modeling_supernet import SupernetForMaskedLM, SupernetModel
+
+AutoConfig.register("nasbert", NasBertConfig)
+AutoConfig.register("nasbert_supernet", SupernetConfig)
+AutoModel.register(SupernetConfig, SupernetModel)
+AutoModelForMaskedLM.register(SupernetConfig, SupernetForMaskedLM)
+
+# `register_for_auto_class` makes `save_pretrained` copy the three files that a child needs where we are not installed.
+NasBertConfig.register_for_auto_class()
+for auto_class, model_class in (
+    (AutoModel, NasBertModel),
+    (AutoModelForMaskedLM, NasBertForMaskedLM),
+    (AutoModelForSequenceClassification, NasBertForSequenceClassification),
+    (AutoModelForTokenClassification, NasBertForTokenClassification),
+    (AutoModelForQuestionAnswering, NasBertForQuestionAnswering),
+    (AutoModelForMultipleChoice, NasBertForMultipleChoice),
+):
+    auto_class.register(NasBertConfig, model_class)
+    model_class.register_for_auto_class(auto_class.__name__)
+
+__all__ = [
+    "OPERATOR_KINDS",
+    "NasBertConfig",
+    "NasBertForMaskedLM",
+    "NasBertForMultipleChoice",
+    "NasBertForQuestionAnswering",
+    "NasBertForSequenceClassification",
+    "NasBertForTokenClassification",
+    "NasBertModel",
+    "SupernetConfig",
+    "SupernetForMaskedLM",
+    "SupernetModel",
+]

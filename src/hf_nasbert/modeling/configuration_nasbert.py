@@ -1,0 +1,233 @@
+"""Configuration of a NasBert child: an ordinary BERT-like encoder whose every block is one chosen operator."""
+
+import difflib
+
+from huggingface_hub.dataclasses import strict
+from transformers import GenerationConfig, PreTrainedConfig
+
+OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
+"""Kinds of candidate operators; `skip` passes its input on and holds no weights."""
+
+SKIP = "skip"
+
+_COUNTS = ("vocab_size", "hidden_size", "ffn_ratio", "num_conv_layers", "max_position_embeddings", "type_vocab_size")
+
+# What transformers itself, its tools and its older releases put into a config.json beyond the declared fields.
+_FOREIGN_FIELDS = {
+    "attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "finetuning_task", "model_type",
+    "name_or_path", "num_labels", "output_attentions", "per_layer_config", "quantization_config",
+    "sentence_transformers", "task_specific_params", "tokenizer_class", "torch_dtype", "use_cache",
+}  # fmt: skip
+
+
+def operator_kind(name: str) -> str:
+    """The kind of an operator name: `"conv5@192"` is a `"conv5"`."""
+    return name.partition("@")[0]
+
+
+def operator_width(name: str, default: int) -> int:
+    """The width an operator name asks for: 192 in `"conv5@192"`, `default` in `"conv5"`.
+
+    Raises:
+        ValueError: If what follows the `@` is not a positive whole number.
+    """
+    _, at, width = name.partition("@")
+    if not at:
+        return default
+    if not width.isdecimal() or int(width) == 0:
+        raise ValueError(f"operator {name!r} asks for width {width!r}; expected a positive whole number after '@'")
+    return int(width)
+
+
+@strict
+class NasBertShapeConfig(PreTrainedConfig):
+    """What a child and a super-net have in common: the sizes of everything that is not the choice of operators.
+
+    Unlike other transformers configs this one refuses fields that it does not know, so that a misspelt field is an
+    error and not a silently ignored wish.
+
+    Args:
+        vocab_size: Number of tokens of the vocabulary.
+        hidden_size: Width of the embeddings' output, of the blocks of a space without widths, and of the states
+            between the stages of a space with widths.
+        embedding_size: Width of the embedding tables; `None` means `hidden_size`. A smaller one is projected up (and
+            down again before the vocabulary), as in ELECTRA: small children cannot afford a wide vocabulary.
+        ffn_ratio: Inner width of a feed-forward operator, in multiples of the operator's width.
+        attention_head_size: Width of an attention head; `None` means 64 where the operator's width is a multiple of
+            64 and at least 128, and 32 elsewhere.
+        num_conv_layers: Stacked convolution sub-layers in one `conv` operator. 2 as in the public NAS-BERT port
+            (dotnet/machinelearning, `Microsoft.ML.TorchSharp/NasBert`); 1 as in the paper's description.
+        max_position_embeddings: Longest sequence.
+        type_vocab_size: Number of segment embeddings.
+        hidden_act: Activation of feed-forward and convolution operators and of the masked-LM head.
+        hidden_dropout_prob: Dropout behind every operator and the embeddings.
+        attention_probs_dropout_prob: Dropout of attention probabilities.
+        classifier_dropout: Dropout before a classification head; `None` means `hidden_dropout_prob`.
+        layer_norm_eps: Epsilon of every layer normalisation.
+        initializer_range: Standard deviation of initial linear and embedding weights.
+        pad_token_id: Id of the padding token.
+        tie_word_embeddings: Whether the vocabulary projection shares the word embeddings' weights.
+        sparse_prediction: With `labels`, compute vocabulary logits at the labelled positions only, and the last block
+            only where it is read: the same loss for a fraction of the time. `logits` then has shape
+            (num_labelled, vocab_size).
+
+    Raises:
+        ValueError: For an unknown field, naming its nearest known one, and for sizes that do not fit each other.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 256
+    embedding_size: int | None = None
+    ffn_ratio: int = 4
+    attention_head_size: int | None = None
+    num_conv_layers: int = 2
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    classifier_dropout: float | int | None = None
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+    sparse_prediction: bool = False
+
+    def __post_init__(self, **kwargs):
+        known = _FOREIGN_FIELDS | set(GenerationConfig._get_default_generation_params())
+        for name in kwargs:
+            if name not in known and not name.startswith("_"):
+                near = difflib.get_close_matches(name, type(self).__dataclass_fields__, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{type(self).__name__} has no field {name!r}{hint}")
+        super().__post_init__(**kwargs)
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
+        for name in ("embedding_size", "attention_head_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1, or None for the default")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a probability of at least 0 and below 1")
+
+    @property
+    def word_embedding_size(self) -> int:
+        """Width of the embedding tables."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
+
+    def head_size(self, width: int) -> int:
+        """Width of one attention head in an operator of `width`.
+
+        Raises:
+            ValueError: If heads of that size do not fill the width.
+        """
+        head_size = self.attention_head_size
+        if head_size is None:
+            head_size = 64 if width % 64 == 0 and width >= 128 else 32
+        if width % head_size:
+            raise ValueError(
+                f"attention of width {width} does not divide into heads of {head_size}: set attention_head_size"
+            )
+        return head_size
+
+    def check_operator(self, name: str) -> None:
+        """Refuse a name that no operator can be built from.
+
+        Raises:
+            ValueError: For an unknown kind, a malformed width, or an attention width that does not divide into heads.
+        """
+        kind, width = operator_kind(name), operator_width(name, self.hidden_size)
+        if kind not in OPERATOR_KINDS:
+            raise ValueError(f"unknown operator {name!r}: expected one of {', '.join(OPERATOR_KINDS)}")
+        if kind == "attention":
+            self.head_size(width)
+
+
+@strict
+class NasBertConfig(NasBertShapeConfig):
+    """Configuration of a child: a chain of operators, one per choice block of the super-net it came from.
+
+    `operators` is the child's architecture; transformers keeps the name `architectures` for model classes.
+
+    Args:
+        operators: One operator name per block, such as `("attention", "ffn", "conv3", "skip")`; in a staged space
+            with widths `("conv5@192", "skip")`.
+        stage_lengths: Number of blocks of each stage; `None` means one stage. Between stages of another width than
+            `hidden_size` the states pass through linear projections.
+
+    Raises:
+        ValueError: For an unknown operator, an empty chain, stages that do not add up, or two widths in one stage.
+
+    Example:
+        >>> config = NasBertConfig(operators=["attention", "ffn"] * 3, hidden_size=128, vocab_size=8192)
+        >>> config.num_hidden_layers
+        6
+    """
+
+    model_type = "nasbert"
+
+    operators: list[str] | tuple[str, ...] = ("attention", "ffn") * 6
+    stage_lengths: list[int] | tuple[int, ...] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.operators = list(self.operators)
+        self.stage_lengths = None if self.stage_lengths is None else list(self.stage_lengths)
+        # All heads, whichever is being saved: a masked-LM child is loaded as a classifier in the next line of code.
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__post_init__(**kwargs)
+        if not self.operators:
+            raise ValueError("operators is empty; expected one operator name per block")
+        for block, name in enumerate(self.operators):
+            try:
+                self.check_operator(name)
+            except ValueError as error:
+                raise ValueError(f"block {block}: {error}") from None
+        self.block_widths()
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of blocks, skips included."""
+        return len(self.operators)
+
+    def block_widths(self) -> list[tuple[int, int, int]]:
+        """(width of the input, width of the operator, width of the output) of every block.
+
+        Raises:
+            ValueError: If the stages do not add up, or a stage holds two widths.
+        """
+        lengths = [len(self.operators)] if self.stage_lengths is None else self.stage_lengths
+        if sum(lengths) != len(self.operators) or min(lengths) < 1:
+            raise ValueError(
+                f"stage_lengths {lengths} sum to {sum(lengths)}, but there are {len(self.operators)} operators; "
+                "expected positive lengths with exactly that sum"
+            )
+        widths, start = [], 0
+        for stage, length in enumerate(lengths):
+            names = [name for name in self.operators[start : start + length] if operator_kind(name) != SKIP]
+            found = sorted({operator_width(name, self.hidden_size) for name in names})
+            if len(found) > 1:
+                raise ValueError(f"stage {stage} holds operators of widths {found}; expected one width in a stage")
+            width = found[0] if found else self.hidden_size
+            for block in range(length):
+                input_width = self.hidden_size if block == 0 else width
+                output_width = self.hidden_size if block == length - 1 else width
+                widths.append((input_width, width, output_width))
+            start += length
+        return widths
+
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_nasbert.NasBertConfig",
+    "AutoModel": "modeling_nasbert.NasBertModel",
+    "AutoModelForMaskedLM": "modeling_nasbert.NasBertForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_nasbert.NasBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_nasbert.NasBertForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_nasbert.NasBertForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_nasbert.NasBertForMultipleChoice",
+}
+"""Where transformers finds every class of a child in the child's own folder."""
+
+__all__ = ["NasBertConfig"]

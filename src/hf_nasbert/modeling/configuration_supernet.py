@@ -1,0 +1,99 @@
+"""Configuration of a super-net: a whole search space, stored in config.json as plain JSON."""
+
+from huggingface_hub.dataclasses import strict
+
+from hf_nasbert.space import SearchSpace
+
+from .configuration_nasbert import NasBertShapeConfig
+
+# Widths and operators of the presets. What the MAGIC paper does not let us verify is tagged in docs/papers.md.
+_PRESETS = {
+    "quickstart": lambda: {
+        "search_space": SearchSpace.chain(num_choice_blocks=6, operators=("attention", "ffn", "conv3", "conv5")),
+        "vocab_size": 8192,
+        "hidden_size": 128,
+        "max_position_embeddings": 128,
+    },
+    "magic-base": lambda: {
+        "search_space": SearchSpace.chain(
+            num_choice_blocks=24, operators=("attention", "ffn", "conv3", "conv5", "conv7", "skip")
+        ),
+        "hidden_size": 768,
+    },
+    "nasbert": lambda: {
+        "search_space": SearchSpace.staged(
+            num_stages=4,
+            blocks_per_stage=6,
+            operators=("attention", "ffn", "conv3", "conv5", "conv7", "skip"),
+            widths=(128, 192, 256, 384, 512),
+        ),
+        "hidden_size": 512,
+        "embedding_size": 128,
+    },
+}
+
+
+@strict
+class SupernetConfig(NasBertShapeConfig):
+    """Configuration of a super-net: the search space and the sizes its children share.
+
+    Args:
+        search_space: A `SearchSpace`, or the plain dictionary that `SearchSpace.to_dict` makes of one.
+
+    Raises:
+        ValueError: For an unknown field or a space with an operator that cannot be built, naming block and operator.
+
+    Example:
+        >>> from hf_nasbert.space import SearchSpace
+        >>> space = SearchSpace.chain(num_choice_blocks=6, operators=("attention", "ffn", "conv3"))
+        >>> SupernetConfig(search_space=space, hidden_size=128).space.num_children
+        729
+    """
+
+    model_type = "nasbert_supernet"
+
+    search_space: SearchSpace | dict | None = None
+    sparse_prediction: bool = True
+
+    def __post_init__(self, **kwargs):
+        space = _PRESETS["quickstart"]()["search_space"] if self.search_space is None else self.search_space
+        if not isinstance(space, SearchSpace):
+            space = SearchSpace.from_dict(space)
+        self.search_space = space.to_dict()
+        super().__post_init__(**kwargs)
+        for block, candidates in enumerate(self.space.blocks):
+            for name in candidates:
+                try:
+                    self.check_operator(name)
+                except ValueError as error:
+                    raise ValueError(f"choice block {block}: {error}") from None
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space as an object."""
+        return SearchSpace.from_dict(self.search_space)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of choice blocks."""
+        return self.space.num_choice_blocks
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "SupernetConfig":
+        """A named space and its sizes; `overrides` replace single fields.
+
+        - `"quickstart"`: 6 blocks of 4 operators (4,096 children), width 128, vocabulary 8,192.
+        - `"magic-base"`: MAGIC's base-size space, 24 blocks of width 768 (its operators are partly unverified, see
+          docs/papers.md).
+        - `"nasbert"`: NAS-BERT's space (https://arxiv.org/abs/2105.14444, section 3): 4 stages of 6 blocks, 26
+          operators, widths 128 to 512.
+
+        Raises:
+            ValueError: If there is no preset of that name.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"unknown preset {name!r}: expected one of {', '.join(_PRESETS)}")
+        return cls(**{**_PRESETS[name](), **overrides})
+
+
+__all__ = ["SupernetConfig"]

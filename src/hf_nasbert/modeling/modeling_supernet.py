@@ -1,0 +1,174 @@
+"""The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from hf_nasbert.space import Architecture, SearchSpace
+
+from .configuration_nasbert import SKIP, operator_kind, operator_width
+from .configuration_supernet import SupernetConfig
+from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
+from .operators_nasbert import NasBertSelfAttention, build_operator
+
+
+class ChoiceBlock(GradientCheckpointingLayer):
+    """All candidate operators of one choice block, and a stage's projections at its borders, one per width."""
+
+    def __init__(self, config: SupernetConfig, candidates: Sequence[str], is_first: bool, is_last: bool):
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
+        widths = {operator_width(name, config.hidden_size) for name in candidates if operator_kind(name) != SKIP}
+        widths = sorted(widths - {config.hidden_size})
+        self.input_projections = nn.ModuleDict(
+            {str(width): projection(config.hidden_size, width) for width in widths if is_first}
+        )
+        self.output_projections = nn.ModuleDict(
+            {str(width): projection(width, config.hidden_size) for width in widths if is_last}
+        )
+
+    def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
+        if self.input_projections:
+            width = str(operator_width(operator, self.hidden_size))
+            if width in self.input_projections:
+                hidden_states = self.input_projections[width](hidden_states)
+        hidden_states = self.operators[operator](hidden_states, attention_mask, padding_mask, positions, **kwargs)
+        # A skip has no width of its own: what passes through it tells which stage width is to be left.
+        width = str(hidden_states.shape[-1])
+        if width in self.output_projections:
+            hidden_states = self.output_projections[width](hidden_states)
+        return hidden_states
+
+
+class SupernetEncoder(nn.Module):
+    """The chain of choice blocks; runs the one child it is told to."""
+
+    def __init__(self, config: SupernetConfig):
+        super().__init__()
+        self.space: SearchSpace = config.space
+        self.blocks = nn.ModuleList()
+        for stage in self.space.stage_slices:
+            candidates = self.space.blocks[stage]
+            for index, names in enumerate(candidates):
+                self.blocks.append(ChoiceBlock(config, names, index == 0, index == len(candidates) - 1))
+        self.largest_architecture = self._largest_architecture()
+
+    def _largest_architecture(self) -> Architecture:
+        """The child with the most parameters; of equals the one whose operators come first."""
+        operators: list[str] = []
+        for stage in self.space.stage_slices:
+            blocks = self.blocks[stage]
+            chains: dict[str, list[str]] = {}  # by width, as the names carry it
+            for block in blocks:
+                best: dict[str, str] = {}
+                for name in block.operators:
+                    width = name.partition("@")[2]
+                    if operator_kind(name) != SKIP and (
+                        width not in best or _size(block.operators[name]) > _size(block.operators[best[width]])
+                    ):
+                        best[width] = name
+                for width, name in best.items():
+                    chains.setdefault(width, []).append(name)
+            operators += max(
+                (chain for chain in chains.values() if len(chain) == len(blocks)),
+                key=lambda chain: sum(_size(module) for module in self._modules_of_stage(blocks, chain)),
+            )
+        return self.space.validate(operators)
+
+    @staticmethod
+    def _modules_of_stage(blocks: nn.ModuleList, operators: Sequence[str]) -> Iterator[nn.Module]:
+        """The modules that a child's operators in one stage use, its projections included."""
+        width = operators[0].partition("@")[2]
+        for block, name in zip(blocks, operators, strict=True):
+            yield block.operators[name]
+            for projections in (block.input_projections, block.output_projections):
+                if width in projections:
+                    yield projections[width]
+
+    def modules_of(self, architecture: Sequence[str]) -> Iterator[nn.Module]:
+        """The modules that a child uses."""
+        architecture = self.space.validate(architecture)
+        for stage in self.space.stage_slices:
+            yield from self._modules_of_stage(self.blocks[stage], architecture[stage])
+
+    def forward(self, hidden_states, masks: Masks, positions=None, architecture=None, **kwargs):
+        architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
+        last = last_real_block(architecture)
+        for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):
+            rows = positions if index == last else None
+            hidden_states = block(hidden_states, masks.attention, masks.padding, rows, operator=operator, **kwargs)
+        return hidden_states
+
+
+def last_real_block(architecture: Sequence[str]) -> int:
+    """Index of the last block that is not a skip: the one that needs to run only where it is read."""
+    return max(index for index, name in enumerate(architecture) if operator_kind(name) != SKIP)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class SupernetPreTrainedModel(NasBertPreTrainedModel):
+    """What loading, saving and recording must know about super-nets; the first base of every super-net class."""
+
+    config: SupernetConfig
+    _auto_class = None  # children carry their code along; a super-net's users have this package
+    _no_split_modules = ["NasBertEmbeddings", "ChoiceBlock"]
+    _can_record_outputs = {"hidden_states": ChoiceBlock, "attentions": NasBertSelfAttention}
+
+
+class SupernetModel(SupernetPreTrainedModel, NasBertModel):
+    """The super-net's encoder. `forward` takes `architecture` beside a child's arguments.
+
+    Args:
+        config: The space and the sizes.
+        add_pooling_layer: Whether to add BERT's pooler.
+    """
+
+    encoder_class = SupernetEncoder
+
+    def run_block(
+        self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
+    ) -> torch.Tensor:
+        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
+        return self.encoder.blocks[index](hidden_states, masks.attention, masks.padding, positions, operator=operator)
+
+    def last_real_block(self, architecture: Sequence[str]) -> int:
+        """Index of the last block that is not a skip: the one that needs to run only where it is read."""
+        return last_real_block(architecture)
+
+
+class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
+    """The super-net with a masked-LM head: every child of the space, by name.
+
+    The architecture is an argument, never state: `supernet(input_ids, labels=labels, architecture=architecture)`. It
+    may be an `Architecture` or any sequence of operator names; without one the largest child runs (the one with the
+    most parameters). Operators off the path cost no time and get no gradient (`grad is None`).
+
+    Raises:
+        ValueError: By `forward`, for an architecture that is not in the space: names block, operator and candidates.
+    """
+
+    encoder_model_class = SupernetModel
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.nasbert.encoder.space
+
+    @property
+    def largest_architecture(self) -> Architecture:
+        """The child with the most parameters, which runs where no architecture is given."""
+        return self.nasbert.encoder.largest_architecture
+
+    def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
+        """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
+        modules = [self.nasbert.embeddings, *self.nasbert.encoder.modules_of(architecture), self.lm_head]
+        return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))
+
+
+__all__ = ["SupernetForMaskedLM", "SupernetModel"]

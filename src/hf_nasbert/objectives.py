@@ -1,0 +1,130 @@
+"""What training minimises beside the masked-LM loss: tensors in, one scalar out."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def alignment_loss(
+    child_states: Sequence[torch.Tensor],
+    anchor_states: Sequence[torch.Tensor],
+    padding_mask: torch.Tensor | None = None,
+    *,
+    positions: torch.Tensor | None = None,
+    layers: Collection[int] | None = None,
+    normalize: bool = False,
+    detach_anchor: bool = True,
+    num_tokens: int | None = None,
+    num_positions: int | None = None,
+) -> torch.Tensor:
+    """How far the outputs of a child's blocks lie from those of the anchor's: MAGIC-A's alignment term.
+
+    The mean squared difference per real token and hidden unit of each block's output, averaged over blocks. One
+    block's output is the next one's input, so this pulls the inputs and the outputs of shared operators to what they
+    are under the anchor, which makes their gradients under different children alike (Xu et al., 2022,
+    https://arxiv.org/abs/2108.12821). The paper's norm, its layers and whether it averages or sums could not be
+    verified: these are ours.
+
+    A block counts only where both states exist: at `positions` where either was computed only there (the last block
+    of a child that is read at the labelled tokens), and not at all where the two differ in width (inside a stage of a
+    space with several widths; the stage's end has the common one). Where both lists hold the very same tensor (a
+    common prefix computed once) the difference is exactly zero, so is its gradient, and nothing is computed.
+
+    Args:
+        child_states: Output of every block of the child: (B, T, D), or (N, D) at the `positions` only.
+        anchor_states: The anchor's outputs of the same batch.
+        padding_mask: True (or 1) at real tokens, (B, T) or (B, T, 1); `None` where there is no padding.
+        positions: Flat indices into (B * T) of the rows of all (N, D) states.
+        layers: Indices of the blocks to align; `None` means all.
+        normalize: Compare directions: every token's state is first brought to mean 0 and variance 1.
+        detach_anchor: Move the child towards the anchor only. Otherwise gradients reach the anchor too, and its
+            states must have been computed with them.
+        num_tokens: Real tokens to divide by: those of the whole step where this batch is only a part of it, so that
+            the parts add up to the whole. By default those of this batch.
+        num_positions: Likewise for the states that exist at `positions` only.
+
+    Returns:
+        A scalar; zero where there is nothing to compare.
+
+    Raises:
+        ValueError: If the lists differ in length, a block of `layers` does not exist, or (N, D) states came without
+            their positions.
+    """
+    if len(child_states) != len(anchor_states):
+        raise ValueError(f"the child has {len(child_states)} block outputs, the anchor {len(anchor_states)}")
+    blocks = range(len(child_states)) if layers is None else sorted(set(layers))
+    if any(block not in range(len(child_states)) for block in blocks):
+        raise ValueError(f"cannot align blocks {list(blocks)}: there are blocks 0 to {len(child_states) - 1}")
+    total = child_states[0].new_zeros((), dtype=torch.float32)
+    num_blocks = 0
+    for block in blocks:
+        child, anchor = child_states[block], anchor_states[block]
+        if child.shape[-1] != anchor.shape[-1]:
+            continue
+        num_blocks += 1
+        if child is anchor:
+            continue
+        if child.dim() != anchor.dim():
+            child, anchor = _rows(child, positions), _rows(anchor, positions)
+        if detach_anchor:
+            anchor = anchor.detach()
+        if normalize:
+            child, anchor = (nn.functional.layer_norm(states, states.shape[-1:]) for states in (child, anchor))
+        total = total + _mean_squared_difference(child, anchor, padding_mask, num_tokens, num_positions)
+    return total / max(num_blocks, 1)
+
+
+def _rows(states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+    """States at `positions` only: (N, D)."""
+    if states.dim() == 2:
+        return states
+    if positions is None:
+        raise ValueError("one of two block outputs exists at some positions only; pass these positions")
+    return states.flatten(0, 1).index_select(0, positions)
+
+
+def _mean_squared_difference(
+    child: torch.Tensor,
+    anchor: torch.Tensor,
+    padding_mask: torch.Tensor | None,
+    num_tokens: int | None,
+    num_positions: int | None,
+) -> torch.Tensor:
+    """Squared difference per token and hidden unit of (B, T, D) states, or of (N, D) states, which hold no padding."""
+    if child.dim() == 2:
+        padding_mask, count = None, len(child) if num_positions is None else num_positions
+    elif padding_mask is None:
+        count = child.shape[0] * child.shape[1] if num_tokens is None else num_tokens
+    else:
+        count = int(padding_mask.sum()) if num_tokens is None else num_tokens
+    padding = None if padding_mask is None else ~padding_mask.bool().reshape(*child.shape[:2], 1)
+    total: torch.Tensor = _SquaredDifference.apply(child, anchor, padding)  # type: ignore[no-untyped-call]
+    # Divide by the number of summed terms, not by a batch's size: short texts and small parts must not weigh less.
+    return total / (max(count, 1) * child.shape[-1])
+
+
+class _SquaredDifference(torch.autograd.Function):
+    """Sum of squared differences, in fp32, where `padding` is not true.
+
+    What autograd would make of `mse_loss` takes three passes over memory more, and these are all its cost.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, child: torch.Tensor, anchor: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        difference = child.float() - anchor.float()
+        if padding is not None:
+            # Filled and not multiplied: whatever stands at padding, 0 * inf would be nan.
+            difference.masked_fill_(padding, 0.0)
+        ctx.save_for_backward(difference)
+        ctx.dtypes = child.dtype, anchor.dtype
+        flat = difference.flatten()
+        return torch.dot(flat, flat)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (difference,) = ctx.saved_tensors
+        for_child = difference * (2 * gradient)
+        for_anchor = (-for_child).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
+        return for_child.to(ctx.dtypes[0]), for_anchor, None

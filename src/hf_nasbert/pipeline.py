@@ -1,0 +1,529 @@
+"""The whole way from text to a published child, as stages that are made once and picked up where they stopped."""
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_nasbert import records
+from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
+from hf_nasbert.costs import Budget, cost_function
+from hf_nasbert.data import Corpus, DataArguments, fixed_masked_batches, load_corpus
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits, save_child
+from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
+from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.scoring import score_architectures
+from hf_nasbert.search import EvolutionarySearch, run_search
+from hf_nasbert.space import Architecture
+from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet, tune_allocator
+from hf_nasbert.training.journal import LOG as TRAIN_LOG
+
+# Run in a fresh process in which this package cannot be imported: what a user sees who does not have it.
+_STRANGER = """
+import importlib.abc, json, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_nasbert":
+            raise ModuleNotFoundError("No module named 'hf_nasbert'", name=name)
+sys.meta_path.insert(0, Absent())
+from transformers import pipeline
+fill_mask = pipeline("fill-mask", sys.argv[1], trust_remote_code=True, device="cpu")
+answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in sys.argv[2:]}
+print(json.dumps(answers))
+"""
+
+
+@dataclass
+class PipelineArguments:
+    """What happens behind the super-net's training: scoring, budget, the winner's further training.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
+    num_scored: int = field(
+        default=5000, metadata={"help": "Children to score: all of a space that has no more, else by evolution."}
+    )
+    num_dev_batches: int = field(default=2, metadata={"help": "Fixed dev batches that children are scored on."})
+    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
+    max_parameters: str | None = field(
+        default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
+    )
+    max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
+    child_steps: int = field(default=500, metadata={"help": "Steps of the winner's continued pre-training."})
+    child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
+    child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
+    finetune_packaged: str = field(
+        default="rotten_tomatoes", metadata={"help": "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."}
+    )
+    finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
+    finetune_learning_rate: float = field(default=2e-4, metadata={"help": "Highest learning rate of fine-tuning."})
+    finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
+    mask_examples: list[str] = field(
+        default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
+        metadata={"help": "Sentences that the finished child completes."},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made, where it lies, and how long it took when it was made."""
+
+    name: str
+    made: str
+    where: str
+    seconds: float
+    is_reused: bool
+    content: dict[str, Any]
+
+
+def run_pipeline(
+    supernet: SupernetArguments, data: DataArguments, training: SupernetTrainingArguments, arguments: PipelineArguments
+) -> list[StageResult]:
+    """Run all stages, or those that an earlier call has not finished; see `Pipeline`."""
+    return Pipeline(supernet, data, training, arguments).run()
+
+
+class Pipeline:
+    """Text, super-net, scores, winner, proof, pre-training, fine-tuning, card.
+
+    A finished stage leaves one record in `stages.jsonl` and is not repeated. An unfinished one is begun again; the
+    long ones (super-net, scores, pre-training, fine-tuning) continue from their own checkpoints and records.
+
+    Args:
+        supernet: The space and its sizes.
+        data: The text.
+        training: The super-net's training; its `output_dir` is replaced by a folder of the pipeline's.
+        arguments: Everything behind it.
+
+    Raises:
+        ValueError: If the folder was made with other settings, naming the first that differs, or the budget cannot be
+            met by any child.
+    """
+
+    def __init__(
+        self,
+        supernet: SupernetArguments,
+        data: DataArguments,
+        training: SupernetTrainingArguments,
+        arguments: PipelineArguments,
+    ) -> None:
+        self.folder = Path(arguments.output_dir)
+        self.supernet_arguments = supernet
+        self.data = dataclasses.replace(data, cache_dir=data.cache_dir or str(self.folder / "text"))
+        self.training = dataclasses.replace(
+            training, output_dir=str(self.folder / "supernet"), resume_from_checkpoint="latest"
+        )
+        self.arguments = arguments
+        # The stages of a folder belong together: changed settings would mix two runs under one roof.
+        self.settings = {
+            "supernet": dataclasses.asdict(supernet),
+            "data": dataclasses.asdict(data),
+            "training": dataclasses.asdict(training),
+            "pipeline": dataclasses.asdict(arguments),
+        }
+        self.results: list[StageResult] = []
+        self._check_folder()
+        self._corpus: Corpus | None = None
+
+    def run(self) -> list[StageResult]:
+        """Run what is not finished yet, and return all stages' results."""
+        tune_allocator()
+        self._stage("text", "tokenizer and packed text", "tokenizer", self._make_text)
+        self._stage("super-net", f"super-net ({self.training.method})", "supernet", self._make_supernet)
+        self._stage("scores", "proxy loss and cost per child", "scores.jsonl", self._make_scores)
+        self._stage("extraction", "the winner, weights inherited", "extracted", self._make_extracted)
+        self._stage("pre-training", "the winner, trained on alone", "pretrained", self._make_pretrained)
+        self._stage("fine-tuning", "results of the child and of a baseline", "finetuned", self._make_finetuned)
+        self._stage("card", "the child: model, card, figures", "child", self._make_child)
+        self._stage("fresh process", "fill-mask without this package", "fill-mask.json", self._ask_stranger)
+        return self.results
+
+    def _check_folder(self) -> None:
+        file = self.folder / "settings.json"
+        settings = json.loads(json.dumps(self.settings))
+        if file.exists():
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            for group, values in settings.items():
+                for name, value in values.items():
+                    before = earlier.get(group, {}).get(name)
+                    if before != value:
+                        raise ValueError(
+                            f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
+                            "choose another output_dir, or delete that folder to begin anew"
+                        )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        partial.replace(file)
+
+    def _stage(self, name: str, made: str, where: str, make: Callable[[], dict[str, Any]]) -> None:
+        file = self.folder / "stages.jsonl"
+        earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
+        is_reused = name in earlier and (self.folder / where).exists()
+        if is_reused:
+            record = earlier[name]
+        else:
+            say(f"\n== {name}: {made}")
+            start = time.perf_counter()
+            content = make()
+            record = {
+                "stage": name,
+                "seconds": round(time.perf_counter() - start, 1),
+                "content": content,
+                "versions": records.versions(),
+            }
+            records.append(file, record)
+        where = str(self.folder / where)
+        self.results.append(StageResult(name, made, where, record["seconds"], is_reused, record["content"]))
+
+    def _content(self, name: str) -> dict[str, Any]:
+        return next(result.content for result in self.results if result.name == name)
+
+    @property
+    def corpus(self) -> Corpus:
+        """The packed text; after the first stage it comes from the disk."""
+        if self._corpus is None:
+            self._corpus = load_corpus(self._packed)
+        return self._corpus
+
+    @property
+    def _packed(self) -> DataArguments:
+        """The text, cut by the tokenizer of the first stage."""
+        return dataclasses.replace(self.data, tokenizer_name=str(self.folder / "tokenizer"))
+
+    def _make_text(self) -> dict[str, Any]:
+        self._corpus = load_corpus(self.data)
+        self._corpus.tokenizer.save_pretrained(self.folder / "tokenizer")
+        content = {
+            "vocab_size": len(self._corpus.tokenizer),
+            "num_sequences": len(self._corpus.train),
+            "num_dev_sequences": len(self._corpus.dev),
+            "sequence_length": self.data.max_seq_length,
+        }
+        say(
+            f"{content['num_sequences']:,} sequences of {content['sequence_length']} tokens to train on, "
+            f"{content['num_dev_sequences']:,} held out; vocabulary of {content['vocab_size']:,}"
+        )
+        return content
+
+    def _build_config(self) -> SupernetConfig:
+        return self.supernet_arguments.build_config(vocab_size=self._content("text")["vocab_size"])
+
+    def _dev_batches(self) -> list[dict[str, torch.Tensor]]:
+        return fixed_masked_batches(
+            self.corpus.dev,
+            self.corpus.tokenizer,
+            self.arguments.num_dev_batches,
+            self.arguments.dev_batch_size,
+            self.data.data_seed,
+        )
+
+    def _make_supernet(self) -> dict[str, Any]:
+        space, training = self._build_config().space, self.training
+        say(
+            f"{space.num_children:,} children over {space.num_choice_blocks} choice blocks; {training.max_steps} steps"
+        )
+        output = pretrain_supernet(self.supernet_arguments, self._packed, training)
+        if not output.is_finished:
+            raise SystemExit(f"stopped at step {output.global_step}: the same command goes on from there")
+        return {
+            "num_children": space.num_children,
+            "num_steps": output.global_step,
+            "num_tokens": output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
+            "anchor": None if output.anchor is None else str(output.anchor),
+        }
+
+    def _budget(self, config: SupernetConfig) -> Budget:
+        caps: dict[str, str | float | None]
+        caps = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
+        if not any(caps.values()):
+            bert = bert_of(config)
+            caps = {"max_parameters": cost_function(config)(bert)["num_parameters"]} if bert else {}
+        return Budget.parse(**caps)
+
+    def _search(self, config: SupernetConfig) -> EvolutionarySearch:
+        """The search, which refuses a budget that no child meets before anything is scored."""
+        cost = cost_function(config, sequence_length=self.data.max_seq_length)
+        return EvolutionarySearch(config.space, cost=cost, budget=self._budget(config), seed=self.training.seed)
+
+    def _make_scores(self) -> dict[str, Any]:
+        supernet = load_supernet(self.folder / "supernet")
+        config, space = supernet.config, supernet.space
+        cost = cost_function(config, sequence_length=self.data.max_seq_length)
+        search = self._search(config)
+        budget = search.budget
+        batches = self._dev_batches()
+        file = self.folder / "scores.jsonl"
+        if space.num_children <= self.arguments.num_scored:
+            method = "every child"
+            children = list(space.enumerate())
+            losses = score_architectures(supernet, children, batches, progress=True)
+        else:
+            method = "evolution"
+            ranking = run_search(
+                search,
+                lambda children: score_architectures(supernet, children, batches),
+                num_evaluations=self.arguments.num_scored,
+                history_path=self.folder / "search.jsonl",
+                progress=True,
+            )
+            children, losses = [list(column) for column in zip(*ranking, strict=True)]
+        lines = [
+            json.dumps({"architecture": str(child), "proxy_loss": loss, **cost(child)})
+            for child, loss in zip(children, losses, strict=True)
+        ]
+        partial = file.with_suffix(".partial")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(file)
+        admitted = [(loss, child) for child, loss in zip(children, losses, strict=True) if budget.admits(cost(child))]
+        loss, winner = min(admitted)
+        say(f"{len(children):,} children scored; best of {len(admitted):,} within the budget: {winner} ({loss:.4f})")
+        return {
+            "method": method,
+            "num_scored": len(children),
+            "num_within_budget": len(admitted),
+            "caps": budget.caps,
+            "winner": str(winner),
+            "proxy_loss": loss,
+        }
+
+    def _make_extracted(self) -> dict[str, Any]:
+        supernet = load_supernet(self.folder / "supernet")
+        winner = Architecture.parse(self._content("scores")["winner"])
+        child = extract_child(supernet, winner)
+        difference = prove_equal_logits(supernet, winner, child)
+        neighbour = random.Random(0).choice(supernet.space.neighbours(winner))
+        other = largest_difference(supernet, neighbour, child)
+        say(f"{winner}: logits differ from the super-net's by at most {difference:g} (its neighbour's by {other:.2g})")
+        save_child(child, self.corpus.tokenizer, self.folder / "extracted", overwrite=True)
+        return {"max_logit_difference": difference}
+
+    def _make_pretrained(self) -> dict[str, Any]:
+        arguments = PretrainChildArguments(
+            model=str(self.folder / "extracted"),
+            output_dir=str(self.folder / "pretrained"),
+            learning_rate=self.arguments.child_learning_rate,
+            max_steps=self.arguments.child_steps,
+            batch_size=self.arguments.child_batch_size,
+            num_dev_batches=self.arguments.num_dev_batches,
+            dev_batch_size=self.arguments.dev_batch_size,
+            seed=self.training.seed,
+        )
+        record = pretrain_child(arguments, self._packed)
+        say(f"dev loss {record['dev_loss_before']:.4f} with inherited weights, {record['dev_loss_after']:.4f} after")
+        names = ("dev_loss_before", "dev_loss_after", "num_steps", "num_tokens")
+        return {name: record[name] for name in names}
+
+    def _make_finetuned(self) -> dict[str, Any]:
+        child, scratch = (self._finetune(from_scratch) for from_scratch in (False, True))
+        say(f"child, pre-trained:\n{child.table()}\n\nthe same child from scratch:\n{scratch.table()}")
+        return {"child": child.records, "from_scratch": scratch.records}
+
+    def _finetune(self, from_scratch: bool) -> FinetuneResult:
+        arguments = self.arguments
+        name = "from-scratch" if from_scratch else "child"
+        return finetune(
+            FinetuneArguments(
+                model=str(self.folder / "pretrained"),
+                output_dir=str(self.folder / "finetuned" / name),
+                from_scratch=from_scratch,
+                learning_rate=arguments.finetune_learning_rate,
+                num_train_epochs=arguments.finetune_epochs,
+                max_seq_length=min(64, self.data.max_seq_length),
+                hidden_dropout_prob=0.1,
+                seeds=arguments.finetune_seeds,
+                save_models=not from_scratch,
+                packaged=arguments.finetune_packaged,
+            )
+        )
+
+    def _make_child(self) -> dict[str, Any]:
+        scores, text, trained = self._content("scores"), self._content("text"), self._content("super-net")
+        pretrained, finetuned = self._content("pre-training"), self._content("fine-tuning")
+        child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
+        config = child.config
+        cost = cost_function(config, sequence_length=self.data.max_seq_length)
+        record = ChildRecord(
+            name=f"NasBert child {scores['winner']}",
+            architecture=scores["winner"],
+            language="en",
+            model={
+                "vocabulary": config.vocab_size,
+                "hidden size": config.hidden_size,
+                "longest sequence": config.max_position_embeddings,
+            },
+            cost=cost(config.operators),
+            bert_cost=self._bert_cost(),
+            cost_conditions=f"FLOPs of one sequence of {self.data.max_seq_length} tokens, vocabulary head included.",
+            supernet={
+                "method": self.training.method,
+                "num_children": trained["num_children"],
+                "num_steps": trained["num_steps"],
+                "num_tokens": trained["num_tokens"],
+                "text": self.data.packaged or self.data.dataset_name or "local files",
+                "seed": self.training.seed,
+            },
+            search={
+                "how": scores["method"],
+                "num_scored": scores["num_scored"],
+                "children within the budget": scores["num_within_budget"],
+                **{f"at most {name}": cap for name, cap in scores["caps"].items()},
+                "proxy_loss": scores["proxy_loss"],
+            },
+            training={
+                "num_steps": pretrained["num_steps"],
+                "num_tokens": pretrained["num_tokens"],
+                "dev loss with inherited weights": pretrained["dev_loss_before"],
+                "dev loss after": pretrained["dev_loss_after"],
+            },
+            max_logit_difference=self._content("extraction")["max_logit_difference"],
+            evaluations=tuple(evaluations(finetuned["child"], finetuned["from_scratch"])),
+            figures={name: f"{name}.png" for name in ("architecture", "front", "training", "operators")},
+            limits=(
+                f"Trained on {text['num_sequences'] * text['sequence_length']:,} tokens of one kind of English text, "
+                "for minutes: an example of the method, not a model to build on.",
+            ),
+            versions=records.versions(),
+        )
+        figures = self._draw(scores)
+        # The record travels with the child, so that the card can be rendered again from it.
+        record_file = self.folder / "card.json"
+        record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+        save_child(
+            child,
+            self.corpus.tokenizer,
+            self.folder / "child",
+            render_child_card(record),
+            attachments=[record_file, *figures],
+            overwrite=True,
+        )
+        return {"figures": [figure.name for figure in figures]}
+
+    def _bert_cost(self) -> dict[str, Any]:
+        config = self._build_config()
+        bert = bert_of(config)
+        if bert is None:
+            return {}
+        return {
+            "name": f"BERT of the same depth and width ({bert})",
+            **cost_function(config, sequence_length=self.data.max_seq_length)(bert),
+        }
+
+    def _draw(self, scores: dict[str, Any]) -> list[Path]:
+        from hf_nasbert import plots
+
+        children = records.read(self.folder / "scores.jsonl")
+        history = records.read(self.folder / "supernet" / TRAIN_LOG)
+        figures = {
+            "architecture": plots.plot_architecture(scores["winner"]),
+            "front": plots.plot_pareto_front(
+                children, winner=scores["winner"], max_cost=scores["caps"].get("num_parameters")
+            ),
+            "training": plots.plot_training(history),
+            "operators": plots.plot_operator_frequency(children),
+        }
+        return [
+            path
+            for name, figure in figures.items()
+            for path in plots.save_figure(figure, self.folder / "figures" / name)
+        ]
+
+    def _ask_stranger(self) -> dict[str, Any]:
+        answers = ask_in_fresh_process(self.folder / "child", self.arguments.mask_examples)
+        for text, predictions in answers.items():
+            say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
+        file = self.folder / "fill-mask.json"
+        file.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
+        return {"answers": answers}
+
+
+def as_table(results: list[StageResult]) -> str:
+    """What was made, where it lies, and how long each stage took."""
+    rows = [("stage", "made", "lies in", "seconds")]
+    for result in results:
+        note = " (made earlier)" if result.is_reused else ""
+        rows.append((result.name, result.made, result.where, f"{result.seconds:.0f}{note}"))
+    rows.append(("all", "", "", f"{sum(result.seconds for result in results if not result.is_reused):.0f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=False)] for row in rows]
+    lines = ["  ".join([*cells, row[3]]) for cells, row in zip(padded, rows, strict=True)]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def ask_in_fresh_process(folder: Path, texts: list[str]) -> dict[str, list[tuple[str, float]]]:
+    """Complete masked texts with a child's folder, in a process in which this package cannot be imported.
+
+    Raises:
+        RuntimeError: If the child does not load there: its folder does not carry all that it needs.
+    """
+    # The code files must come from the folder itself, not from a cache of an earlier run, and not from the network.
+    modules = folder.parent / "modules"
+    environment = {**os.environ, "HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", _STRANGER, str(folder), *texts]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{folder} does not load where hf_nasbert is not installed:\n{done.stderr.strip()}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def bert_of(config: SupernetConfig) -> Architecture | None:
+    """The child that is a BERT of the space's depth and width, attention and ffn in turn, if the space has one."""
+    space = config.space
+    bert = [("attention", "ffn")[block % 2] for block in range(space.num_choice_blocks)]
+    return Architecture(bert) if bert in space else None
+
+
+@torch.inference_mode()
+def largest_difference(supernet: SupernetForMaskedLM, architecture: Architecture, child: NasBertForMaskedLM) -> float:
+    """Largest difference of logits between a child and some architecture of the super-net, on arbitrary tokens."""
+    input_ids = torch.arange(16).remainder(child.config.vocab_size)[None]
+    expected = supernet.eval()(input_ids, architecture=architecture).logits
+    return float((child.eval()(input_ids).logits - expected).abs().max())
+
+
+def evaluations(child: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> list[Evaluation]:
+    """The card's evaluation table from the records of fine-tuning: every metric of every split, one value per seed."""
+    found = []
+    for split, metrics in child[0]["metrics"].items():
+        for metric in metrics:
+            values, baseline_values = (
+                tuple(record["metrics"][split][metric] for record in runs) for runs in (child, baseline)
+            )
+            if None in values + baseline_values:
+                continue  # a constant prediction has no correlation: nothing to print
+            found.append(
+                Evaluation(
+                    task="text-classification",
+                    dataset=child[0]["task"],
+                    metric=metric,
+                    values=values,
+                    seeds=tuple(record["seed"] for record in child),
+                    split=split,
+                    baseline="same architecture from scratch",
+                    baseline_values=baseline_values,
+                )
+            )
+    return found
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

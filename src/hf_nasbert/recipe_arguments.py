@@ -1,0 +1,164 @@
+"""Settings of a recipe: dataclasses filled from one YAML file and from command-line flags, which win."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+from transformers import HfArgumentParser
+
+
+def parse_recipe_arguments(
+    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
+) -> tuple[Any, ...]:
+    """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
+
+    A field that two dataclasses share (a seed, say) is one setting and fills both. Whatever does not fit ends the
+    program with exit status 2 and one message that names it, as argparse does.
+
+    Args:
+        dataclass_types: The dataclasses; their fields are the settings.
+        argv: Arguments of the command line; by default those of this process.
+        description: First line of `--help`.
+
+    Returns:
+        One instance per dataclass, in their order.
+
+    Raises:
+        SystemExit: For an unknown or misspelt key or flag (the closest known one is suggested), a value of the wrong
+            type, a missing required setting, an unreadable file, or a value that a dataclass refuses.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    kinds: Any = list(dataclass_types)  # transformers' own name for the type cannot be imported
+    parser = HfArgumentParser(
+        kinds,
+        description=description,
+        allow_abbrev=False,
+        conflict_handler="resolve",
+        usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
+    try:
+        settings = _read_config_of(argv, dataclass_types)
+        for action in parser._actions:
+            if action.dest in settings:
+                action.required, action.default = False, settings[action.dest]
+        namespace, strange = parser.parse_known_args(argv)
+        if strange:
+            raise ValueError(_describe_unknown(strange, parser))
+        values = vars(namespace)
+        return tuple(
+            kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.init})
+            for kind in dataclass_types
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, Any]:
+    """Read the settings of a YAML file, checked against the fields of the dataclasses.
+
+    YAML 1.2's words are understood: `no` and `on` are words, not booleans, and `1e-3` is a number.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
+            suggested) or a value of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path}: no such file")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path} is no YAML file: {error}") from None
+    settings = {} if settings is None else settings
+    if not isinstance(settings, dict):
+        raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
+    types_of = {}
+    for kind in dataclass_types:
+        hints = typing.get_type_hints(kind)
+        types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
+    for key in settings:
+        if key not in types_of:
+            raise ValueError(f"config {path}: unknown setting {key!r}{_closest(str(key), types_of)}")
+    return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's scalars, and without silently dropped duplicate keys."""
+
+    yaml_implicit_resolvers = {}  # of its own: PyYAML's are shared by all loaders
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping whose keys are all different."""
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _read_config_of(argv: list[str], dataclass_types: Sequence[type]) -> dict[str, Any]:
+    """The settings of the `--config` among the arguments."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", nargs="?")
+    path = finder.parse_known_args(argv)[0].config
+    return {} if path is None else read_config(path, dataclass_types)
+
+
+def _checked(name: str, value: Any, expected: Any) -> Any:
+    """`value` as the type that a field declares; a whole number may stand for a float."""
+    origin = typing.get_origin(expected)
+    if origin in (Union, types.UnionType):
+        for option in typing.get_args(expected):
+            try:
+                return _checked(name, value, option)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        if value in typing.get_args(expected):
+            return value
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, typing.get_args(expected)))}")
+    elif origin is list and isinstance(value, list):
+        (item,) = typing.get_args(expected)
+        return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
+    elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(expected, type) and issubclass(expected, Enum):
+        return expected(value)
+    elif origin is None and isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+        return value
+    expected_name = expected.__name__ if isinstance(expected, type) and origin is None else str(expected)
+    raise ValueError(f"{name} is {value!r} ({type(value).__name__}); expected {expected_name}")
+
+
+def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser) -> str:
+    """One sentence about arguments that no setting has."""
+    flags = [argument.partition("=")[0] for argument in strange if argument.startswith("-")]
+    if not flags:
+        return f"unexpected argument {strange[0]!r}: settings are given as `--setting value`"
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    return "; ".join(f"unknown flag {flag}{_closest(flag, known)}" for flag in flags)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else "; --help lists all that there are"

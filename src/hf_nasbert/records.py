@@ -1,0 +1,184 @@
+"""Append-only JSON lines: what a run was asked, what it ran on and what came out, one record a line."""
+
+import gzip
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import zlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+_PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
+_CHUNK = 1 << 16  # bytes read at a time while looking for the last line
+
+
+def append(path: str | Path, record: Record) -> None:
+    """Add one record to the end of a file and wait until it lies on the disk.
+
+    Several processes may append to one file: each line is one write under an exclusive lock, so lines never mix. A
+    last line left half-written by a killed process is cut off first; every complete record stays.
+
+    Args:
+        path: The file; it and its folder are made if missing. Compressed files are for reading only.
+        record: Plain JSON types. NaN and infinity are refused, since JSON has no word for them: write None.
+
+    Raises:
+        ValueError: If the record is not plain JSON, or the file holds something other than records.
+        OSError: If the line could not be written whole; the file is then as it was.
+    """
+    import fcntl  # POSIX only: reading works without it
+
+    path = Path(path)
+    if path.suffix == ".gz":
+        raise ValueError(f"cannot append to {path.name}: it is compressed; append to a plain .jsonl and compress that")
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is a dict, not {type(record).__name__}")
+    _check(record, "record")
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    is_new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
+        size = _repair(descriptor, path)
+        try:
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"wrote {written} of {len(line)} bytes to {path.name}: is the disk full?")
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    if is_new:
+        _sync_folder(path.parent)
+
+
+def read(path: str | Path) -> list[Record]:
+    """All complete records of a file, `.jsonl` or `.jsonl.gz`, in the order in which they were written.
+
+    A half-written last line, the trace of a killed process, is left out and named in a warning of this module's
+    logger; the next `append` removes it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line before the last, or a complete last line, is not a record.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no records at {path}")
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+    found = []
+    *lines, tail = content.split(b"\n")  # a file that ends as it should leaves an empty tail
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is None:
+            raise ValueError(f"{path}, line {number} is not a record: {line[:80]!r}; repair or remove that line")
+        found.append(record)
+    if tail:
+        record = _parse(tail)
+        if record is not None:
+            found.append(record)
+        elif tail.startswith(b"{"):
+            logger.warning("%s ends in a half-written record (line %d): left out", path, len(lines) + 1)
+        else:
+            raise ValueError(f"{path}, line {len(lines) + 1} is not a record: {tail[:80]!r}")
+    return found
+
+
+def versions() -> Record:
+    """What a run ran on: Python, the packages that decide numbers, processor and threads; no host names, no paths."""
+    found: Record = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    found["platform"] = f"{platform.system()} {platform.machine()}"
+    found["cpu"] = _processor()
+    found["num_cpus"] = os.cpu_count() or 1
+    torch = sys.modules.get("torch")  # ask torch where it is in use, but never load it for this
+    found["num_threads"] = int(torch.get_num_threads()) if torch is not None else found["num_cpus"]
+    return found
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuse, by its place in the record, what JSON would not give back as it went in."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where} has the key {key!r}: JSON keys are strings")
+            _check(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which JSON cannot hold: write None and say why beside it")
+    elif not (value is None or isinstance(value, str | bool | int)):
+        raise ValueError(f"{where} is of type {type(value).__name__}: use plain JSON types")
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record of a line, or None. The last character of an object closes it, so no torn record parses."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _repair(descriptor: int, path: Path) -> int:
+    """Make the file end in a complete line, under the caller's lock; returns its size then."""
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return 0
+    # Up to two line ends are looked for: the file's last one and the one before the last line.
+    tail, start = b"", size
+    while start > 0 and tail.rstrip(b"\n").count(b"\n") == 0:
+        length = min(_CHUNK, start)
+        start -= length
+        tail = os.pread(descriptor, length, start) + tail
+    last = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
+    if not last.startswith(b"{"):
+        raise ValueError(f"{path} ends in {last[:80]!r}, which is no record: left as it was; name another file")
+    if tail.endswith(b"\n"):
+        return size
+    if _parse(last) is not None:  # only the line end is missing
+        os.write(descriptor, b"\n")
+        return size + 1
+    logger.warning("%s ended in a half-written record of %d bytes: cut off", path, len(last))
+    os.ftruncate(descriptor, size - len(last))
+    return size - len(last)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name as lasting as its content."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

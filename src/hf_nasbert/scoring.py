@@ -1,0 +1,230 @@
+"""The masked-LM loss of many children of one super-net, computing every shared prefix of operators once.
+
+Children are leaves of a tree whose edges are operators. The tree is walked depth first with one hidden state per
+depth, so memory does not grow with the number of children; the last real block and the vocabulary projection run at
+the labelled positions only. Nothing is approximated: every loss equals that of its child scored alone, to rounding.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from tqdm import tqdm
+
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.space import SKIP, Architecture
+
+logger = logging.getLogger(__name__)
+
+Batch = Mapping[str, torch.Tensor]
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_IGNORED = -100  # the label of positions where nothing is to be predicted
+# Positions whose logits are held at once: few enough for a CPU's cache, many enough for an accelerator's cores.
+_ROWS_ON_CPU = 256
+_ROWS_ELSEWHERE = 4096
+
+
+@dataclass(frozen=True)
+class ScoringReport:
+    """Losses in the order asked for, and what they took.
+
+    `num_operator_calls` counts operators other than skip; `num_naive_operator_calls` is what scoring each distinct
+    child alone would have needed.
+    """
+
+    losses: list[float]
+    num_distinct: int
+    num_batches: int
+    num_labels: int
+    seconds: float
+    num_operator_calls: int
+    num_naive_operator_calls: int
+
+    @property
+    def children_per_second(self) -> float:
+        """Distinct children scored per second, on all batches."""
+        return self.num_distinct / self.seconds
+
+    @property
+    def share_saved(self) -> float:
+        """The share of operator calls that common prefixes saved."""
+        return 1 - self.num_operator_calls / self.num_naive_operator_calls
+
+
+def score_architectures(
+    supernet: SupernetForMaskedLM,
+    architectures: Sequence[Sequence[str]],
+    batches: Iterable[Batch],
+    *,
+    progress: bool = False,
+    leaves_per_head: int = 8,
+) -> list[float]:
+    """The proxy loss of every child: its mean masked-LM loss per labelled token over all batches, lower is better.
+
+    Args:
+        supernet: The weights that children inherit. Scored in evaluation mode; its own mode is restored afterwards.
+        architectures: Any children, in any order; one that comes twice is scored once.
+        batches: Batches as the model takes them, with `labels` (-100 where nothing is to be predicted). Every child
+            sees them all.
+        progress: Whether to show a bar with the time left.
+        leaves_per_head: How many children go through the head together.
+
+    Returns:
+        One loss per architecture, in the order given. One that is not finite is named in a warning of this module's
+        logger and returned as it is.
+
+    Raises:
+        ValueError: If an architecture is not in the space, or there is no labelled token.
+    """
+    return score_with_report(
+        supernet, architectures, batches, progress=progress, leaves_per_head=leaves_per_head
+    ).losses
+
+
+@torch.inference_mode()
+def score_with_report(
+    supernet: SupernetForMaskedLM,
+    architectures: Sequence[Sequence[str]],
+    batches: Iterable[Batch],
+    *,
+    progress: bool = False,
+    leaves_per_head: int = 8,
+) -> ScoringReport:
+    """As `score_architectures`, with the speed and the share of operator calls that was saved."""
+    if not architectures:
+        raise ValueError("no architecture to score")
+    if leaves_per_head < 1:
+        raise ValueError(f"leaves_per_head must be at least 1, not {leaves_per_head}")
+    asked = [supernet.space.validate(architecture) for architecture in architectures]
+    # Sorted, children with a common prefix are neighbours; skips last, so that a deeper child has run their blocks.
+    distinct = sorted(set(asked), key=lambda child: [(name == SKIP, name) for name in child])
+    total = len(distinct) * len(batches) if isinstance(batches, Sized) else None  # for the time left
+    start = time.perf_counter()
+    totals = torch.zeros(len(distinct), dtype=torch.float64)
+    num_batches = num_labels = num_calls = 0
+    with _evaluating(supernet), tqdm(total=total, unit=" children", disable=not progress, leave=False) as bar:
+        head = _Head(supernet)
+        for batch in batches:
+            walk = _Walk(supernet, batch)
+            num_batches += 1
+            num_labels += len(walk.labels)
+            for first in range(0, len(distinct), leaves_per_head):
+                children = distinct[first : first + leaves_per_head]
+                if len(walk.labels):
+                    rows = torch.cat([walk.leaf(child) for child in children])
+                    losses = head.losses(rows, walk.labels.repeat(len(children)))
+                    totals[first : first + len(children)] += losses.view(len(children), -1).double().sum(1).cpu()
+                bar.update(len(children))
+            num_calls += walk.num_calls
+    if num_labels == 0:
+        raise ValueError(f"the {num_batches} batches have no labelled token: give labels other than {_IGNORED}")
+    loss_of = dict(zip(distinct, (totals / num_labels).tolist(), strict=True))
+    for child, loss in loss_of.items():
+        if not math.isfinite(loss):
+            logger.warning("the loss of %s is %s", child, loss)
+    return ScoringReport(
+        losses=[loss_of[child] for child in asked],
+        num_distinct=len(distinct),
+        num_batches=num_batches,
+        num_labels=num_labels,
+        seconds=time.perf_counter() - start,
+        num_operator_calls=num_calls,
+        num_naive_operator_calls=num_batches * sum(name != SKIP for child in distinct for name in child),
+    )
+
+
+class _Walk:
+    """The walk over the tree of children on one batch: remembers the hidden states of the path it stands on."""
+
+    def __init__(self, supernet: SupernetForMaskedLM, batch: Batch) -> None:
+        for name in ("input_ids", "labels"):
+            if name not in batch:
+                raise ValueError(f"a batch has no {name}, only {sorted(batch)}: scoring needs masked-LM batches")
+        batch = {name: tensor.to(supernet.device) for name, tensor in batch.items()}
+        labels = batch["labels"].flatten()
+        self.positions = (labels != _IGNORED).nonzero().squeeze(-1)  # (N,)
+        self.labels = labels[self.positions]
+        self.num_calls = 0
+        self._model = supernet.nasbert
+        embedded, self._masks = self._model.embed(**{name: batch[name] for name in _INPUTS if name in batch})
+        self._path: list[str] = []
+        self._states = [embedded]  # self._states[i] is what block i sees, (B, T, W)
+
+    def leaf(self, child: Architecture) -> torch.Tensor:
+        """What the head sees of a child at the labelled positions, (N, D)."""
+        last = self._model.last_real_block(child)
+        pairs = zip(self._path, child[:last], strict=False)
+        num_shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if num_shared < last:
+            del self._path[num_shared:], self._states[num_shared + 1 :]
+        for block in range(num_shared, last):
+            self._states.append(self._run(block, child[block], self._states[block]))
+            self._path.append(child[block])
+        rows: torch.Tensor
+        if self._path[last : last + 1] == [child[last]]:  # a deeper child has run this block, on all positions
+            rows = self._states[last + 1].flatten(0, 1)[self.positions]
+        else:
+            rows = self._run(last, child[last], self._states[last], self.positions)
+        for block in range(last + 1, len(child)):  # skips, at whose end the stage's projection may stand
+            rows = self._run(block, child[block], rows)
+        return rows
+
+    def _run(
+        self, block: int, operator: str, states: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        self.num_calls += operator != SKIP
+        after: torch.Tensor = self._model.run_block(block, operator, states, self._masks, positions)
+        return after
+
+
+class _Head:
+    """The masked-LM head and its cross-entropy, which is most of the time once prefixes are shared.
+
+    The projection writes into one buffer that stays in the cache, and the exponentials overwrite it. The bias is left
+    out of the product (it would cost a pass of its own over all logits) and enters as `sum(exp(x) * exp(bias))`. Only
+    where that leaves the range of fp32 is the largest logit subtracted first, as a softmax does.
+    """
+
+    def __init__(self, supernet: SupernetForMaskedLM) -> None:
+        self._head = supernet.lm_head
+        self._weight = self._head.decoder.weight.float()  # (V, D)
+        self._bias = self._head.decoder.bias.float()
+        self._exp_bias = self._bias.exp()
+        self._num_rows = _ROWS_ON_CPU if self._weight.device.type == "cpu" else _ROWS_ELSEWHERE
+        self._buffer = self._weight.new_empty(self._num_rows, len(self._weight))
+
+    def losses(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy at every row (N, D)."""
+        head = self._head
+        states: torch.Tensor = head.LayerNorm(head.activation(head.dense(rows))).float()
+        parts = zip(torch.split(states, self._num_rows), torch.split(labels, self._num_rows), strict=True)
+        return torch.cat([self._cross_entropy(states, labels) for states, labels in parts])
+
+    def _cross_entropy(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = torch.mm(states, self._weight.T, out=self._buffer[: len(states)])
+        label_logits = logits.gather(1, labels[:, None]).squeeze(1) + self._bias[labels]
+        normaliser = logits.exp_() @ self._exp_bias
+        losses: torch.Tensor = normaliser.log() - label_logits
+        # Written so that NaN is out of range too.
+        if not bool(((normaliser > 1e-30) & (normaliser < 1e38)).all()):
+            logits = torch.addmm(self._bias, states, self._weight.T)
+            losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return losses
+
+
+@contextmanager
+def _evaluating(supernet: SupernetForMaskedLM) -> Iterator[None]:
+    """Evaluation mode for a while; every module's own mode comes back, also after an error."""
+    modes = [(module, module.training) for module in supernet.modules()]
+    supernet.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

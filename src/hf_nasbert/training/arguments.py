@@ -1,0 +1,259 @@
+"""What a user may say about a super-net and its training: two dataclasses for `HfArgumentParser`."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.space import SearchSpace
+
+
+class Method(NamedTuple):
+    """How children are drawn, and whether they are aligned to an anchor."""
+
+    sampler: str
+    is_aligned: bool
+
+
+METHODS = {
+    "uniform": Method("uniform", is_aligned=False),
+    "fair": Method("fair", is_aligned=False),
+    "magic_t": Method("gradual", is_aligned=False),
+    "magic_a": Method("uniform", is_aligned=True),
+    "magic_at": Method("gradual", is_aligned=True),
+}
+"""Single-path one-shot, FairNAS, and the three of MAGIC (Xu et al., 2022, https://arxiv.org/abs/2108.12821)."""
+
+
+@dataclass
+class SupernetArguments:
+    """Which super-net to train: a preset, or a space of one's own; sizes override either.
+
+    Raises:
+        ValueError: If the settings of a space do not make one.
+    """
+
+    preset: str | None = field(
+        default=None, metadata={"help": "A named space and its sizes: quickstart, magic-base or nasbert."}
+    )
+    operators: list[str] | None = field(
+        default=None, metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, skip."}
+    )
+    num_choice_blocks: int | None = field(default=None, metadata={"help": "Choice blocks, over all stages."})
+    num_stages: int = field(default=1, metadata={"help": "Stages into which the choice blocks are cut, equally long."})
+    widths: list[int] | None = field(
+        default=None, metadata={"help": "Widths a stage may choose from; without them all have hidden_size."}
+    )
+    hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
+    embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding tables."})
+    ffn_ratio: int | None = field(default=None, metadata={"help": "Inner width of ffn, in widths."})
+    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
+    num_conv_layers: int | None = field(default=None, metadata={"help": "Convolutions stacked in one conv operator."})
+    max_position_embeddings: int | None = field(default=None, metadata={"help": "Longest sequence."})
+    hidden_act: str | None = field(default=None, metadata={"help": "Activation, by transformers' name."})
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout behind every operator."})
+    attention_probs_dropout_prob: float | None = field(
+        default=None, metadata={"help": "Dropout of attention probabilities."}
+    )
+    initializer_range: float | None = field(default=None, metadata={"help": "Deviation of the initial weights."})
+
+    def __post_init__(self) -> None:
+        own = {"operators": self.operators, "num_choice_blocks": self.num_choice_blocks, "widths": self.widths}
+        given = [name for name, value in own.items() if value is not None]
+        if self.preset is not None and (given or self.num_stages != 1):
+            raise ValueError(
+                f"preset={self.preset!r} brings its own space, but {', '.join(given or ['num_stages'])} was given too"
+            )
+        if self.preset is None and (self.operators is None or self.num_choice_blocks is None):
+            raise ValueError("a super-net needs a preset, or operators and num_choice_blocks")
+        if self.num_choice_blocks is not None and (self.num_stages < 1 or self.num_choice_blocks % self.num_stages):
+            raise ValueError(
+                f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
+            )
+
+    def build_config(self, **overrides: Any) -> SupernetConfig:
+        """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size`, say) win.
+
+        Raises:
+            ValueError: If there is no such preset, operator or size.
+        """
+        not_sizes = {"preset", "operators", "num_choice_blocks", "num_stages", "widths"}
+        sizes = {name: value for name, value in asdict(self).items() if name not in not_sizes and value is not None}
+        if self.preset is not None:
+            return SupernetConfig.preset(self.preset, **{**sizes, **overrides})
+        assert self.operators is not None
+        assert self.num_choice_blocks is not None
+        if self.num_stages == 1 and self.widths is None:
+            space = SearchSpace.chain(self.num_choice_blocks, tuple(self.operators))
+        else:
+            blocks_per_stage = self.num_choice_blocks // self.num_stages
+            space = SearchSpace.staged(
+                self.num_stages, blocks_per_stage, tuple(self.operators), tuple(self.widths or ())
+            )
+        return SupernetConfig(search_space=space, **{**sizes, **overrides})
+
+
+@dataclass
+class SupernetTrainingArguments:
+    """How to train a super-net.
+
+    Learning rate, dropout of the step and architecture are functions of the step and the seeds alone, so a run that
+    was interrupted continues as if it had not been.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
+    method: Literal["uniform", "fair", "magic_t", "magic_a", "magic_at"] = field(
+        default="magic_at",
+        metadata={
+            "help": "How children are drawn: uniformly, every operator once per step, or changing one block per step "
+            "(magic_t); _a aligns them to an anchor."
+        },
+    )
+    max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Sequences that one process computes at once."}
+    )
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Micro-batches per optimizer step; all train the same child."}
+    )
+    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "Decoupled weight decay of everything but biases and normalisations."}
+    )
+    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
+    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up; 0: warmup_ratio decides."})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps."})
+    lr_scheduler_type: Literal["linear", "cosine"] = field(
+        default="linear", metadata={"help": "How the learning rate falls to zero after the warm-up."}
+    )
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(
+        default="no", metadata={"help": "On GPUs that have it. CPUs without bf16 units are ten times slower with it."}
+    )
+    activation_checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute activations in the backward pass: less memory, more time."}
+    )
+    torch_compile: bool = field(
+        default=False,
+        metadata={"help": "Compile every operator by itself. On two CPU cores it took longer than it saved."},
+    )
+    torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch_compile."})
+    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU though there is a GPU."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, sampler, dropout and evaluated children."})
+    dataloader_num_workers: int = field(
+        default=0, metadata={"help": "Processes that prepare batches ahead; 0: the training process itself."}
+    )
+
+    alignment_weight: float = field(
+        default=0.5,
+        metadata={"help": "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified."},
+    )
+    alignment_layers: str = field(
+        default="all", metadata={"help": "Choice blocks whose outputs are aligned: all, or numbers such as 0,2,5."}
+    )
+    alignment_rows: float = field(
+        default=1.0,
+        metadata={"help": "Share of the sequences that are aligned: at 0.25 the same mean for less time."},
+    )
+    alignment_normalize: bool = field(
+        default=False, metadata={"help": "Align directions: states brought to mean 0 and variance 1 per token."}
+    )
+    alignment_detach: bool = field(
+        default=True, metadata={"help": "Move the child to the anchor and not the anchor to the child (one process)."}
+    )
+    anchor: str | None = field(
+        default=None, metadata={"help": "First anchor, such as attention-ffn-conv3; by default the first child drawn."}
+    )
+    anchor_interval: int = field(
+        default=25,
+        metadata={
+            "help": "Steps between two judgings of anchor against child. The paper's step ends with one; at 25, "
+            "with 2 dev batches, they take about 5%% of the time."
+        },
+    )
+    anchor_dev_batches: int = field(default=2, metadata={"help": "Dev batches that a judging uses, always the first."})
+
+    logging_steps: int = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    eval_steps: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})
+    num_eval_batches: int = field(
+        default=8, metadata={"help": "Dev batches, of per_device_train_batch_size sequences, that all scores use."}
+    )
+    num_eval_children: int = field(
+        default=8, metadata={"help": "Children evaluated, always the same: the largest one and random ones."}
+    )
+    save_steps: int = field(default=500, metadata={"help": "Steps between checkpoints; the last step has one too."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; 0: all."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint's folder, or latest: the newest whole one, if there is any."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Start anew and delete the checkpoints and the log of an earlier run."}
+    )
+    report_to: str = field(
+        default="auto",
+        metadata={"help": "A tracker of Accelerate by name, none, or auto: tensorboard where it is installed."},
+    )
+    disable_tqdm: bool = field(default=False, metadata={"help": "Show no progress bar."})
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
+        for name in (
+            "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "anchor_interval",
+            "anchor_dev_batches", "logging_steps", "save_steps", "num_eval_batches",
+        ):  # fmt: skip
+            self._check(name, at_least=1)
+        for name in (
+            "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
+            "warmup_ratio", "max_grad_norm", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
+            "eval_steps", "num_eval_children", "save_total_limit",
+        ):  # fmt: skip
+            self._check(name, at_least=0)
+        for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows"):
+            self._check(name, at_most=1)
+        if self.alignment_rows == 0:
+            raise ValueError("alignment_rows=0 aligns nothing; choose a method without alignment: uniform or magic_t")
+        self.aligned_blocks()
+
+    def _check(self, name: str, at_least: float = -math.inf, at_most: float = math.inf) -> None:
+        value = getattr(self, name)
+        if not at_least <= value <= at_most:  # also refuses nan
+            bound = f"at least {at_least}" if value < at_least else f"at most {at_most}"
+            raise ValueError(f"{name}={value}: expected {bound}")
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether the method aligns children to an anchor."""
+        return METHODS[self.method].is_aligned
+
+    def aligned_blocks(self) -> list[int] | None:
+        """Indices of the choice blocks to align; `None` means all.
+
+        Raises:
+            ValueError: If `alignment_layers` is neither `all` nor a list of numbers.
+        """
+        if self.alignment_layers == "all":
+            return None
+        words = [word.strip() for word in self.alignment_layers.split(",")]
+        if not all(word.isdecimal() for word in words):
+            raise ValueError(f"alignment_layers={self.alignment_layers!r}: expected all, or numbers such as 0,2,5")
+        return sorted({int(word) for word in words})
+
+    def train_batch_size(self, num_processes: int) -> int:
+        """Sequences of one optimizer step, over all processes and micro-batches."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * num_processes
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (from 0): linear warm-up, then down to zero at `max_steps`."""
+        warmup = self.warmup_steps or math.ceil(self.warmup_ratio * self.max_steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        done = min((step - warmup) / max(self.max_steps - warmup, 1), 1.0)
+        if self.lr_scheduler_type == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        return self.learning_rate * (1 - done)

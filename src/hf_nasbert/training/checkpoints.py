@@ -1,0 +1,269 @@
+"""Checkpoints that are whole or not there: written beside, flushed, renamed, and checked by size and checksum.
+
+A checkpoint is a folder `checkpoint-{step}` whose `manifest.json` names every file of it. It holds no pickle: tensors
+lie in safetensors files, the rest in JSON.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+STATE = "training_state.json"
+OPTIMIZER = "optimizer.safetensors"
+_FORMAT = 1
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that is not what was written: names the folder, the file and what is wrong with it."""
+
+
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoints of a run, oldest first, damaged ones included."""
+    found = {}
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if step.isdecimal() and folder.is_dir():
+            found[int(step)] = folder
+    return [found[step] for step in sorted(found)]
+
+
+def find_checkpoint(output_dir: str | Path, which: str) -> Path | None:
+    """The checkpoint to resume from.
+
+    Args:
+        output_dir: The folder of the run.
+        which: `latest`, the newest whole one (damaged ones are named in a warning and passed over), or a folder.
+
+    Returns:
+        The folder, or `None` if `latest` was asked for and the run has no checkpoint yet.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DamagedCheckpointError: If the folder that was asked for is damaged, or all are: starting anew would throw
+            away what they still hold.
+    """
+    if which != "latest":
+        folder = Path(which)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"resume_from_checkpoint={which}: no such folder")
+        verify_checkpoint(folder)
+        return folder
+    damages = []
+    for folder in reversed(list_checkpoints(output_dir)):
+        try:
+            verify_checkpoint(folder)
+        except DamagedCheckpointError as error:
+            logger.warning("%s; trying the one before", error)
+            damages.append(str(error))
+            continue
+        return folder
+    if damages:
+        raise DamagedCheckpointError(f"no whole checkpoint is left to resume from: {'; '.join(damages)}")
+    return None
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare a checkpoint with its manifest.
+
+    Raises:
+        DamagedCheckpointError: If a file is missing, or of another size or content than was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+    except FileNotFoundError:
+        raise DamagedCheckpointError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read ({error})") from None
+    if manifest.get("format") != _FORMAT:
+        raise DamagedCheckpointError(
+            f"checkpoint {folder} has format {manifest.get('format')}, this version reads {_FORMAT}"
+        )
+    for name, (size, digest) in files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} is missing")
+        if file.stat().st_size != size:
+            raise DamagedCheckpointError(
+                f"checkpoint {folder} is damaged: {name} has {file.stat().st_size} bytes, {size} were written"
+            )
+        if _digest(file) != digest:
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: the content of {name} has changed")
+
+
+def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], None], limit: int = 0) -> Path:
+    """Write a checkpoint so that at any moment, and after any interruption, the one before or this one is whole.
+
+    Args:
+        output_dir: The folder of the run.
+        step: Optimizer steps that the checkpoint has behind it.
+        write: Writes the files into the folder it is given.
+        limit: Checkpoints to keep, this one included; 0 keeps all.
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    output_dir = Path(output_dir)
+    partial, folder = output_dir / f".checkpoint-{step}.partial", output_dir / f"checkpoint-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write(partial)
+        files = sorted(partial.iterdir())
+        manifest = {file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in files}
+        write_json(partial / MANIFEST, {"format": _FORMAT, "step": step, "files": manifest})
+        for file in [*files, partial / MANIFEST, partial]:
+            _flush(file)
+        if folder.exists():  # a damaged one that was passed over, say: its number is needed, its content may be too
+            folder.rename(_free_name(output_dir / f"checkpoint-{step}.replaced"))
+        partial.rename(folder)
+        _flush(output_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if limit:
+        for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
+            delete_checkpoint(old)
+    return folder
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint; one that is half deleted is no longer called a checkpoint."""
+    doomed = _free_name(folder.with_name(f".{folder.name}.deleted"))
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def delete_leftovers(output_dir: str | Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for pattern in (".checkpoint-*.partial", ".checkpoint-*.deleted*"):
+        for folder in Path(output_dir).glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain JSON types; floats come back to the last bit."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
+    """Words for the first place where two pieces of plain JSON differ, or `None`."""
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in [*saved, *(key for key in current if key not in saved)]:
+            found = first_difference(saved.get(key), current.get(key), f"{name}.{key}" if name else str(key))
+            if found is not None:
+                return found
+        return None
+    if isinstance(saved, list | tuple) and isinstance(current, list | tuple) and len(saved) == len(current):
+        for index, (one, other) in enumerate(zip(saved, current, strict=True)):
+            found = first_difference(one, other, f"{name}[{index}]")
+            if found is not None:
+                return found
+        return None
+    return None if saved == current else f"{name} was {saved}, and is {current} here"
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:
+    """Write moments and step count of every parameter that has any, under the parameter's name.
+
+    Each parameter has a step count of its own: an operator is updated only when a sampled child uses it.
+    """
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = torch.as_tensor(value).contiguous()
+    save_file(tensors, folder / OPTIMIZER)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:
+    """Put back what `save_optimizer` wrote; parameters that had no state have none.
+
+    Raises:
+        DamagedCheckpointError: If the file cannot be read or does not fit the model.
+    """
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, tensor in _load_tensors(folder / OPTIMIZER).items():
+        name, _, entry = key.rpartition("/")
+        if name not in parameters or (tensor.dim() and tensor.shape != parameters[name].shape):
+            raise DamagedCheckpointError(f"checkpoint {folder}: {OPTIMIZER} does not fit this super-net at {key}")
+        # The step count, a scalar, lies where fused AdamW wants it; the others keep it on the CPU.
+        device = parameters[name].device if tensor.dim() or optimizer.defaults.get("fused") else "cpu"
+        # A copy: what was loaded is a view of the file, which may be deleted later.
+        optimizer.state[parameters[name]][entry] = tensor.to(device, copy=True)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write configuration and weights as `save_pretrained` does, without its progress bar."""
+    model.config.save_pretrained(folder)
+    tied = model.all_tied_weights_keys
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_model(model: PreTrainedModel, folder: Path) -> None:
+    """Put back the weights that `save_model` wrote.
+
+    Raises:
+        DamagedCheckpointError: If the file cannot be read or does not fit the model.
+    """
+    tensors = _load_tensors(folder / "model.safetensors")
+    expected = model.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
+    if wrong:
+        raise DamagedCheckpointError(f"checkpoint {folder} does not hold this super-net: {', '.join(wrong[:3])}")
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    untied = [name for name in missing if name not in model.all_tied_weights_keys]
+    if untied:
+        raise DamagedCheckpointError(f"checkpoint {folder} does not hold this super-net: no {', '.join(untied[:3])}")
+
+
+def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"checkpoint {file.parent} is damaged: {file.name} ({error})") from None
+    return tensors
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, lie on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
+    candidate, number = path, 0
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate

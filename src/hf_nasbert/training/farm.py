@@ -1,0 +1,328 @@
+"""The farm: many children trained alone on worker processes, one record each; killed at any moment, it goes on."""
+
+import fcntl
+import gzip
+import hashlib
+import logging
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from accelerate import PartialState
+
+from hf_nasbert import records
+from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.records import Record
+from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.training.machine import check_world, tune_allocator
+from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3  # workers that may die in a row without any child being finished
+_POLL_SECONDS = 0.5
+
+
+class Job(NamedTuple):
+    """One child to train: an architecture under a seed."""
+
+    architecture: Architecture
+    seed: int
+
+
+@dataclass
+class FarmArguments:
+    """Which children to train, how often, and by how many processes.
+
+    Raises:
+        ValueError: If a number lies outside its range, or the file has no name of records.
+    """
+
+    table: str = field(metadata={"help": "File of the records, .jsonl; at the end compressed beside itself."})
+    num_children: int = field(
+        default=0, metadata={"help": "How many children of the space to train, drawn at random; 0: all of them."}
+    )
+    num_repeated: int = field(default=30, metadata={"help": "How many of them to train under more seeds than one."})
+    num_seeds: int = field(default=3, metadata={"help": "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0."})
+    num_workers: int = field(default=2, metadata={"help": "Worker processes of one thread each."})
+    order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
+
+    def __post_init__(self) -> None:
+        if not self.table.endswith(".jsonl"):
+            raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
+        for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+
+
+def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
+    """The children to train, in an order in which a table that is not finished is of use already.
+
+    Children come in random order: first, under seed 0, twice as many as are to be repeated; then the repeated ones
+    under their other seeds, which gives the seed noise; then all others.
+
+    Raises:
+        ValueError: If more children are asked for than the space has.
+    """
+    number = arguments.num_children or space.num_children
+    if number > space.num_children:
+        raise ValueError(f"num_children={number}: the space has {space.num_children} children")
+    rng = random.Random(arguments.order_seed)
+    if number == space.num_children:
+        children = list(space.enumerate())
+        rng.shuffle(children)
+    else:
+        indices: dict[int, None] = {}
+        while len(indices) < number:
+            indices[rng.randrange(space.num_children)] = None
+        children = [space.child_at(index) for index in indices]
+    repeated, first = children[: arguments.num_repeated], 2 * arguments.num_repeated
+    return [
+        *(Job(child, 0) for child in children[:first]),
+        *(Job(child, seed) for seed in range(1, arguments.num_seeds) for child in repeated),
+        *(Job(child, 0) for child in children[first:]),
+    ]
+
+
+class Trainer(Protocol):
+    """What the farm needs of `StandaloneTrainer`: it travels to the workers by pickle."""
+
+    space: SearchSpace
+
+    @property
+    def recipe_hash(self) -> str:
+        """Name of the recipe; part of a record's key."""
+
+    def train(self, architecture: Sequence[str], seed: int, on_step: "OnStep") -> Record:
+        """Train one child; `on_step` raises where the farm is no longer there."""
+
+
+class OnStep(Protocol):
+    """Called before every training step."""
+
+    def __call__(self, step: int) -> None:
+        """Raise to end the training."""
+
+
+def read_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> dict[Job, Record]:
+    """The children of one recipe that a file holds, by architecture and seed; none if there is no file.
+
+    A half-written last line, the trace of a killed worker, is no record yet.
+
+    Raises:
+        ValueError: If the file holds a child of another recipe or space, the same child twice, a record without the
+            entries of a child, or a line cut in its middle. Each is named by its place in the file.
+    """
+    path = Path(path)
+    table: dict[Job, Record] = {}
+    if not path.exists():
+        return table
+    for number, record in enumerate(records.read(path), start=1):
+        where = f"{path}, record {number}"
+        missing = [name for name in ("architecture", "seed", "dev_loss", "recipe_hash") if name not in record]
+        if missing:
+            raise ValueError(f"{where} is no trained child: it lacks {', '.join(missing)}; name another file")
+        architecture = Architecture.parse(record["architecture"])
+        reason = space.why_not(architecture)
+        if reason is not None:
+            raise ValueError(f"{where} is a child of another space, {architecture}: {reason}; name another file")
+        if record["recipe_hash"] != recipe_hash:
+            raise ValueError(
+                f"{where} was trained by the recipe {record['recipe_hash']}, not by {recipe_hash}: children of two "
+                "recipes cannot be ranked together; name another file, or go back to that recipe"
+            )
+        job = Job(architecture, record["seed"])
+        if job in table:
+            raise ValueError(f"{where} doubles an earlier one, {architecture} at seed {record['seed']}: remove one")
+        table[job] = record
+    return table
+
+
+def run_farm(
+    trainer: Trainer,
+    jobs: Iterable[tuple[Sequence[str], int]],
+    path: str | Path,
+    *,
+    num_workers: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> dict[Job, Record]:
+    """Train all children that the file does not hold yet, in the order given, each appended as soon as it is done.
+
+    Workers are processes of one torch thread: on two cores, two of them do 1.3 to 1.6 times the work of one with two
+    threads. They agree by locks on the children, which a killed process releases, so several farms may share one file
+    and no child is ever recorded twice. A killed worker is replaced; the workers of a killed farm stop by themselves.
+
+    Args:
+        trainer: Trains one child.
+        jobs: Architectures and seeds; repeated ones count once.
+        path: File of the records, `.jsonl`, beside which a `.lock` file lies.
+        num_workers: Processes of this rank.
+        rank: Number of this process among `num_ranks`; every rank takes its share of the jobs.
+        num_ranks: Processes over all machines, by Accelerate's count. Without a common file system each machine
+            fills a file of its own.
+
+    Returns:
+        All children of the file.
+
+    Raises:
+        ValueError: If the file holds records of another space or recipe (see `read_table`), or a job is not in the
+            space.
+        RuntimeError: If children cannot be trained: workers fail one after the other.
+    """
+    path = Path(path)
+    if num_workers < 1:
+        raise ValueError(f"num_workers={num_workers}: expected at least 1")
+    if not 0 <= rank < num_ranks:
+        raise ValueError(f"rank={rank} of num_ranks={num_ranks}: ranks count from 0")
+    everything = dict.fromkeys(Job(trainer.space.validate(architecture), seed) for architecture, seed in jobs)
+    share = list(everything)[rank::num_ranks]
+    table = read_table(path, trainer.recipe_hash, trainer.space)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Forking this process, which may have used torch, could hang; the fork server has only imported it, and once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    workers: list[multiprocessing.process.BaseProcess] = []
+    deaths = 0
+    try:
+        while num_open := sum(job not in table for job in share):
+            while len(workers) < min(num_workers, num_open):
+                workers.append(context.Process(target=_work, args=(trainer, share, path), daemon=True))
+                workers[-1].start()
+            wait([worker.sentinel for worker in workers])
+            codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
+            workers = [worker for worker in workers if worker.exitcode is None]
+            num_before, table = len(table), read_table(path, trainer.recipe_hash, trainer.space)
+            deaths = sum(code != 0 for code in codes) + (deaths if len(table) == num_before else 0)
+            for code in codes:
+                if code:
+                    logger.warning("a worker died with exit code %d; another one takes its place", code)
+            if deaths >= _PATIENCE:
+                raise RuntimeError(
+                    f"{deaths} workers died in a row without finishing a child (exit code {codes[-1]}): see their "
+                    "messages above; -9 without any may mean that memory ran out"
+                )
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+    return table
+
+
+def compress_table(path: str | Path) -> Path:
+    """Write the complete records of a file beside it, as `.jsonl.gz`: the same bytes for the same records."""
+    path = Path(path)
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    compressed = path.with_name(path.name + ".gz")
+    half = compressed.with_name(f"{compressed.name}.{os.getpid()}.tmp")
+    half.write_bytes(gzip.compress(b"".join(lines), mtime=0))
+    half.replace(compressed)
+    return compressed
+
+
+def restore_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> int:
+    """Add to a file the children that only its compressed copy holds, as after a fresh checkout; returns how many.
+
+    Raises:
+        ValueError: If either file holds something else than children of this space and recipe.
+    """
+    path = Path(path)
+    kept = read_table(path.with_name(path.name + ".gz"), recipe_hash, space)
+    if not kept:
+        return 0
+    with _Claim(path, "restore", wait=True):
+        have = read_table(path, recipe_hash, space)
+        missing = [record for job, record in kept.items() if job not in have]
+        for record in missing:
+            records.append(path, record)
+    return len(missing)
+
+
+def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataArguments) -> dict[Job, Record]:
+    """Do what `recipes/train_children.py` is asked: go on with a table on the CPUs of all processes.
+
+    Under torchrun or accelerate every process takes its share of the children.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: See `load_corpus`, `restore_table` and `run_farm`.
+    """
+    state = PartialState(cpu=True)
+    check_world(state.num_processes)
+    with state.local_main_process_first():
+        trainer = StandaloneTrainer(recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data))
+        restore_table(farm.table, trainer.recipe_hash, trainer.space)
+    jobs = plan_jobs(trainer.space, farm)
+    table = run_farm(
+        trainer,
+        jobs,
+        farm.table,
+        num_workers=farm.num_workers,
+        rank=state.process_index,
+        num_ranks=state.num_processes,
+    )
+    compress_table(farm.table)
+    return table
+
+
+def _name_of(data: DataArguments) -> str:
+    """How the records name the text: never by a folder of this machine."""
+    if data.train_files:
+        return ", ".join(Path(file).name for file in data.train_files)
+    return str(data.packaged or data.dataset_name)
+
+
+def _work(trainer: Trainer, jobs: Sequence[Job], path: Path) -> None:
+    """One worker: claim a child that nobody has, train it, append its record; until there is none."""
+    torch.set_num_threads(1)  # bit-deterministic
+    tune_allocator()
+
+    farm = multiprocessing.parent_process()
+    assert farm is not None
+
+    def stop_without_farm(step: int) -> None:
+        if not farm.is_alive():
+            raise SystemExit(f"the farm is gone: a child is left at step {step}")
+
+    def read() -> dict[Job, Record]:
+        return read_table(path, trainer.recipe_hash, trainer.space)
+
+    while open_jobs := set(jobs) - set(read()):
+        is_idle = True
+        for job in (job for job in jobs if job in open_jobs):  # in the order that was asked for
+            stop_without_farm(0)
+            with _Claim(path, f"{trainer.recipe_hash} {job.architecture} {job.seed}") as is_mine:
+                # Read after claiming: whoever held the claim before may have finished the child.
+                if is_mine and job not in read():
+                    records.append(path, trainer.train(job.architecture, job.seed, on_step=stop_without_farm))
+                    is_idle = False
+        if is_idle:  # the last children are in other hands, which may still drop them
+            time.sleep(_POLL_SECONDS)
+
+
+class _Claim:
+    """A lock on one child: one byte of the lock file, released by the system when its holder dies."""
+
+    def __init__(self, path: Path, name: str, wait: bool = False) -> None:
+        self.path = path.with_name(path.name + ".lock")
+        self.flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        # Any offset below 2**63 can be locked, whatever the file's size.
+        self.place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+
+    def __enter__(self) -> bool:
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(self.descriptor, self.flags, 1, self.place)
+        except OSError:
+            return False
+        return True
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self.descriptor)  # frees all locks that this process has on the file, of which there is one at a time

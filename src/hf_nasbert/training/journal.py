@@ -1,0 +1,147 @@
+"""What a run says while it runs: a progress bar, a log of records, and a tracker. Only the main process speaks."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from hf_nasbert import records
+
+LOG = "train_log.jsonl"
+
+
+class Journal:
+    """Tells people, the log and the tracker how a run goes.
+
+    Args:
+        accelerator: Knows the main process and the tracker.
+        output_dir: Where the log lies.
+        max_steps: Steps of the whole run.
+        initial_step: Steps that are behind it.
+        description: Words before the progress bar.
+        show_progress: Whether there is a progress bar.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        output_dir: str | Path,
+        *,
+        max_steps: int,
+        initial_step: int,
+        description: str,
+        show_progress: bool,
+    ) -> None:
+        self.accelerator = accelerator
+        self.path = Path(output_dir) / LOG
+        self.bar = tqdm(
+            total=max_steps,
+            initial=initial_step,
+            desc=description,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (show_progress and accelerator.is_main_process),
+        )
+        self._since = time.perf_counter()
+        self._paused = 0.0
+        self._num_tokens = 0
+
+    def record(self, event: str, **content: Any) -> None:
+        """Append one record to the log."""
+        if self.accelerator.is_main_process:
+            records.append(self.path, {"event": event, **content})
+
+    def advance(self, num_tokens: int, **shown: Any) -> None:
+        """One optimizer step was made, on so many tokens."""
+        self._num_tokens += num_tokens
+        self.bar.set_postfix({**shown, "tok/s": f"{self.tokens_per_second():,.0f}"}, refresh=False)
+        self.bar.update()
+
+    def tokens_per_second(self) -> float:
+        """Speed of training since the last measurement, pauses not counted."""
+        return self._num_tokens / max(time.perf_counter() - self._since - self._paused, 1e-9)
+
+    def measure(self, step: int, measurements: Mapping[str, float], **content: Any) -> None:
+        """Write one line of measurements to log and tracker, and measure the speed anew."""
+        measurements = {**measurements, "tokens_per_second": round(self.tokens_per_second(), 1)}
+        self.record("train", step=step, **measurements, **content)
+        self.track(step, measurements)
+        self._since, self._paused, self._num_tokens = time.perf_counter(), 0.0, 0
+
+    def track(self, step: int, measurements: Mapping[str, float]) -> None:
+        """Send numbers to the tracker, if there is one."""
+        self.accelerator.log(dict(measurements), step=step)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time in here does not count as training."""
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
+
+    def say(self, text: str) -> None:
+        """One line above the progress bar."""
+        if self.accelerator.is_main_process and not self.bar.disable:
+            self.bar.write(text)
+
+    def close(self) -> None:
+        """End the progress bar and the trackers."""
+        self.bar.close()
+        self.accelerator.end_training()
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last line of the log. Part of a checkpoint, so that a resumed log is the same."""
+
+    num_steps: int = 0
+    loss: float = 0.0
+    alignment: float | None = None
+    grad_norm: float | None = None
+    learning_rate: float = 0.0
+
+    def add(self, loss: float, alignment: float | None, grad_norm: float | None, learning_rate: float) -> None:
+        """Count one step."""
+        self.num_steps += 1
+        self.loss += loss
+        if alignment is not None:
+            self.alignment = (self.alignment or 0.0) + alignment
+        if grad_norm is not None:
+            self.grad_norm = (self.grad_norm or 0.0) + grad_norm
+        self.learning_rate = learning_rate
+
+    def means(self) -> dict[str, float]:
+        """Means over the window, and the last learning rate."""
+        sums = {"loss": self.loss, "alignment": self.alignment, "grad_norm": self.grad_norm}
+        means = {name: total / self.num_steps for name, total in sums.items() if total is not None}
+        return {**means, "learning_rate": self.learning_rate}
+
+
+def read_log(output_dir: str | Path) -> list[dict[str, Any]]:
+    """The log of a run without what was undone: steps behind the checkpoint that a killed run was resumed from.
+
+    The log itself is append-only, so those steps stand in it twice.
+    """
+    kept: list[dict[str, Any]] = []
+    for record in records.read(Path(output_dir) / LOG):
+        if record["event"] == "resume":
+            kept = [earlier for earlier in kept if earlier.get("step", 0) <= record["step"]]
+        kept.append(record)
+    return kept
+
+
+def trackable(settings: Mapping[str, Any]) -> dict[str, int | float | str | bool]:
+    """Settings in the types that every tracker takes."""
+    plain = (int, float, str, bool)
+    return {key: value if isinstance(value, plain) else str(value) for key, value in settings.items()}
+
+
+def shortened(architecture: Iterable[str], limit: int = 32) -> str:
+    """An architecture in few characters, for the progress bar."""
+    text = "-".join(architecture)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,422 @@
+"""The super-net's training loop: draws children, steps, keeps the anchor, saves, resumes."""
+
+import json
+import logging
+import math
+import random
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from hf_nasbert import records
+from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.samplers import UpdateCounter, make_sampler
+from hf_nasbert.scoring import score_architectures
+from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.training import checkpoints
+from hf_nasbert.training.anchor import Anchor
+from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
+from hf_nasbert.training.journal import LOG, Journal, Window, shortened, trackable
+from hf_nasbert.training.machine import make_accelerator, on_main_process, on_sigterm
+from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingBatches(Protocol):
+    """What the loop wants of its data (`data.MaskedBatches` is it): every batch a function of its step alone."""
+
+    batch_size: int
+
+    def describe(self) -> dict[str, Any]:
+        """All that the batches depend on, in plain JSON types."""
+
+    def loader(self, start_step: int, num_steps: int, *, rows: slice, num_workers: int) -> Iterable[Batch]:
+        """The given rows of the batches of `num_steps` steps from `start_step` on."""
+
+
+class DivergenceError(FloatingPointError):
+    """The loss or the gradient is no finite number; names the step and the architecture."""
+
+
+@dataclass(frozen=True)
+class TrainingOutput:
+    """What a training run ends with.
+
+    Args:
+        global_step: Optimizer steps behind the super-net.
+        anchor: The last anchor, if the method has one.
+        evaluation: The evaluated children and their losses, if the run came to its end.
+        is_finished: False if the run was asked to stop (SIGTERM) and wants to be resumed.
+    """
+
+    global_step: int
+    anchor: Architecture | None
+    evaluation: list[tuple[Architecture, float]]
+    is_finished: bool
+
+
+def train_supernet(
+    supernet: SupernetForMaskedLM,
+    arguments: SupernetTrainingArguments,
+    batches: TrainingBatches,
+    dev_batches: Sequence[Batch] = (),
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    accelerator: Accelerator | None = None,
+) -> TrainingOutput:
+    """Train a super-net; see `SupernetTrainer`."""
+    trainer = SupernetTrainer(supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator)
+    return trainer.train()
+
+
+class SupernetTrainer:
+    """Trains a super-net on any number of processes, by one of five methods, from wherever it was interrupted.
+
+    One optimizer step: the sampler draws the children, the same ones on every process with no communication;
+    `TrainingStep` computes their gradient; it is clipped; AdamW moves the operators that have one. In MAGIC-A the
+    main process then judges, when it is due, whether the child takes the anchor's place.
+
+    Data, children, dropout and learning rate are functions of the step and the seeds. So a checkpoint holds no random
+    state, a resumed run equals an uninterrupted one to the bit (same machine, same number of threads), and a run may
+    go on with another number of processes for the same global batch.
+
+    Args:
+        supernet: The super-net; it is trained in place.
+        arguments: How to train.
+        batches: The training data, with `arguments.train_batch_size(num_processes)` sequences per step.
+        dev_batches: Fixed batches, to judge anchors and to evaluate children.
+        tokenizer: Saved beside the final super-net.
+        accelerator: By default `make_accelerator(arguments)`.
+
+    Raises:
+        ValueError: If data, method and arguments do not fit each other, or the world is not the one asked for.
+    """
+
+    def __init__(
+        self,
+        supernet: SupernetForMaskedLM,
+        arguments: SupernetTrainingArguments,
+        batches: TrainingBatches,
+        dev_batches: Sequence[Batch] = (),
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.supernet, self.arguments, self.batches, self.tokenizer = supernet, arguments, batches, tokenizer
+        self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
+        self.space: SearchSpace = supernet.space
+        self.output_dir = Path(arguments.output_dir)
+        self._check(dev_batches)
+        self.sampler = make_sampler(METHODS[arguments.method].sampler, self.space, seed=arguments.seed)
+        self.counter = UpdateCounter(self.space)
+        self.anchor: Anchor | None = None
+        if arguments.is_aligned:
+            first = None if arguments.anchor is None else Architecture.parse(arguments.anchor)
+            self.anchor = Anchor(self.space, interval=arguments.anchor_interval, first=first)
+        if arguments.activation_checkpointing:
+            supernet.activation_checkpointing_enable()
+        if arguments.torch_compile:
+            compile_operators(supernet, arguments.torch_compile_backend)
+        self.model = self.accelerator.prepare_model(supernet)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
+        self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
+        device = self.accelerator.device
+        self.dev_batches = [{key: value.to(device) for key, value in batch.items()} for batch in dev_batches]
+        self.global_step = 0
+        self._window = Window()
+        self._is_stopping = False
+
+    def train(self) -> TrainingOutput:
+        """Train to `max_steps`, or until SIGTERM, from the start or from a checkpoint.
+
+        Raises:
+            ValueError: If the output folder holds another run, or the checkpoint belongs to another one.
+            DivergenceError: If loss or gradient is not finite. Nothing is saved then.
+        """
+        arguments = self.arguments
+        is_resumed = self._resume_or_start()
+        self.accelerator.init_trackers("supernet", config=trackable(asdict(arguments)))
+        self.journal = Journal(
+            self.accelerator,
+            self.output_dir,
+            max_steps=arguments.max_steps,
+            initial_step=self.global_step,
+            description=arguments.method,
+            show_progress=not arguments.disable_tqdm,
+        )
+        self.journal.record(
+            "resume" if is_resumed else "start",
+            step=self.global_step,
+            num_processes=self.accelerator.num_processes,
+            arguments=asdict(arguments),
+            config=self._identity()["config"],
+            search_space=self.space.to_dict(),
+            data=self.batches.describe(),
+            versions=records.versions(),
+        )
+        evaluation: list[tuple[Architecture, float]] = []
+        try:
+            with on_sigterm(self.request_stop):
+                self._run_steps()
+            is_finished = self.global_step >= arguments.max_steps
+            if is_finished:
+                evaluation = self.evaluate()
+                self.save_model()
+                self.journal.record("finish", step=self.global_step)
+        finally:
+            self.journal.close()
+        anchor = None if self.anchor is None else self.anchor.architecture
+        return TrainingOutput(self.global_step, anchor, evaluation, is_finished)
+
+    def request_stop(self) -> None:
+        """Finish the running step, save a checkpoint, and return from `train`."""
+        self._is_stopping = True
+
+    def evaluate(self) -> list[tuple[Architecture, float]]:
+        """Score the fixed children on the dev batches, with the weights of this moment."""
+        if not self.dev_batches or not self.arguments.num_eval_children:
+            return []
+        children = self._eval_children()
+        with self.journal.pause():
+            losses = on_main_process(self.accelerator, lambda: self._score(children, self.dev_batches))
+        scored = list(zip(children, losses, strict=True))
+        mean, best = sum(losses) / len(losses), min(losses)
+        described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
+        self.journal.record("eval", step=self.global_step, loss=mean, children=described)
+        self.journal.track(self.global_step, {"eval_loss": mean, "eval_loss_best": best})
+        self.journal.say(f"step {self.global_step}: {len(children)} children, mean loss {mean:.4f}, best {best:.4f}")
+        return scored
+
+    def save_model(self) -> None:
+        """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
+        partial = self.output_dir / ".final.partial"
+
+        def save() -> None:
+            shutil.rmtree(partial, ignore_errors=True)
+            self.supernet.save_pretrained(partial)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(partial)
+            for file in sorted(partial.iterdir()):
+                file.replace(self.output_dir / file.name)
+            partial.rmdir()
+
+        on_main_process(self.accelerator, save)
+
+    def save_checkpoint(self) -> None:
+        """Save everything that the rest of the run depends on."""
+
+        def write(folder: Path) -> None:
+            checkpoints.save_model(self.supernet, folder)
+            checkpoints.save_optimizer(self.optimizer.optimizer, self.supernet, folder)
+            checkpoints.write_json(folder / checkpoints.STATE, self._state())
+
+        def save() -> None:
+            limit = self.arguments.save_total_limit
+            checkpoints.write_checkpoint(self.output_dir, self.global_step, write, limit=limit)
+
+        with self.journal.pause():
+            on_main_process(self.accelerator, save)
+
+    def _run_steps(self) -> None:
+        arguments = self.arguments
+        batches = self.batches.loader(
+            self.global_step,
+            arguments.max_steps - self.global_step,
+            rows=self.step.rows,
+            num_workers=arguments.dataloader_num_workers,
+        )
+        self.model.train()
+        for batch in batches:
+            children = self._take_step(batch)
+            step, is_last = self.global_step, self.global_step == arguments.max_steps
+            if self.anchor is not None and self.anchor.is_due(step):
+                self._judge_anchor(children[-1])
+            if step % arguments.logging_steps == 0 or is_last:
+                self.journal.measure(step, self._window.means(), **self._names(children))
+                self._window = Window()
+            if arguments.eval_steps and step % arguments.eval_steps == 0 and not is_last:
+                self.evaluate()
+            if step % arguments.save_steps == 0 or is_last or self._is_stopping:
+                self.save_checkpoint()
+            if self._is_stopping:
+                self.journal.say(f"stopped at step {step}; resume_from_checkpoint=latest goes on from there")
+                return
+
+    def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
+        """Train one step's children on one batch, and return them."""
+        arguments, accelerator = self.arguments, self.accelerator
+        children = self.sampler.next_step()
+        learning_rate = arguments.learning_rate_at(self.global_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses = self.step.backward(self.global_step, children, batch, is_stopping=self._is_stopping)
+        self._is_stopping = losses.is_anyone_stopping
+        self._check_finite("loss", losses.masked_lm + losses.alignment, children)
+        norm = None
+        if arguments.max_grad_norm:
+            norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), arguments.max_grad_norm))
+            if accelerator.scaler is None:  # fp16 expects infinite gradients: it skips the step and scales down
+                self._check_finite("gradient's norm", norm, children)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.counter.update(children)
+        self.global_step += 1
+        self._window.add(losses.masked_lm, losses.alignment if self.anchor else None, norm, learning_rate)
+        shown = {"anchor": shortened(self.anchor.architecture or ())} if self.anchor else {}
+        self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
+        return children
+
+    def _check_finite(self, what: str, value: float, children: Sequence[Architecture]) -> None:
+        if math.isfinite(value):
+            return
+        kept = checkpoints.list_checkpoints(self.output_dir)
+        raise DivergenceError(
+            f"the {what} of step {self.global_step + 1} is {value}, training {', '.join(map(str, children))} at a "
+            f"learning rate of {self.arguments.learning_rate_at(self.global_step):.3g}. Nothing of it was saved: the "
+            f"last checkpoint is {kept[-1].name if kept else 'none yet'}. Lower learning_rate or max_grad_norm, or "
+            "turn off mixed_precision."
+        )
+
+    def _judge_anchor(self, child: Architecture) -> None:
+        """Let the child just trained take the anchor's place if it is better: decided once, for all processes."""
+        anchor, batches = self.anchor, self.dev_batches[: self.arguments.anchor_dev_batches]
+        assert anchor is not None
+
+        def judge() -> tuple[dict[str, Any] | None, dict[str, Any]]:
+            event = anchor.judge(self.global_step, child, lambda children: self._score(children, batches))
+            return event, anchor.state_dict()
+
+        event, state = on_main_process(self.accelerator, judge)
+        anchor.load_state_dict(state)
+        if event is not None:
+            self.journal.record("anchor", **event)
+
+    def _score(self, children: Sequence[Architecture], batches: Sequence[Batch]) -> list[float]:
+        return score_architectures(self.supernet, children, batches)
+
+    def _eval_children(self) -> list[Architecture]:
+        """The largest child and distinct random ones: the same in every evaluation and on every process."""
+        rng = random.Random(f"evaluation {self.arguments.seed}")
+        children = [self.supernet.largest_architecture]
+        while len(children) < min(self.arguments.num_eval_children, self.space.num_children):
+            child = self.space.sample(rng, "children")
+            if child not in children:
+                children.append(child)
+        return children
+
+    def _names(self, children: Sequence[Architecture]) -> dict[str, str]:
+        names = {"architecture": str(children[-1])}
+        if self.anchor is not None:
+            names["anchor"] = str(self.anchor.architecture)
+        return names
+
+    def _check(self, dev_batches: Sequence[Batch]) -> None:
+        arguments, num_processes = self.arguments, self.accelerator.num_processes
+        expected = arguments.train_batch_size(num_processes)
+        if self.batches.batch_size != expected:
+            raise ValueError(
+                f"the batches hold {self.batches.batch_size} sequences a step, but {num_processes} process(es) with "
+                f"per_device_train_batch_size={arguments.per_device_train_batch_size} and gradient_accumulation_steps="
+                f"{arguments.gradient_accumulation_steps} take {expected}"
+            )
+        if arguments.is_aligned and len(dev_batches) < arguments.anchor_dev_batches:
+            raise ValueError(
+                f"method={arguments.method} judges anchors on {arguments.anchor_dev_batches} dev batches, "
+                f"but there are {len(dev_batches)}"
+            )
+        layers = arguments.aligned_blocks()
+        if layers is not None and max(layers) >= self.space.num_choice_blocks:
+            last = self.space.num_choice_blocks - 1
+            raise ValueError(f"alignment_layers={arguments.alignment_layers}: the space has choice blocks 0 to {last}")
+        if arguments.is_aligned and not arguments.alignment_detach and num_processes > 1:
+            # The anchor's forward runs beside DistributedDataParallel, which would not wait for its gradients.
+            raise ValueError("alignment_detach=false trains the anchor too, which works in one process only")
+
+    # Checkpoints
+
+    def _resume_or_start(self) -> bool:
+        """Restore a checkpoint if that was asked for, else make sure that nothing of an earlier run is in the way."""
+        asked = self.arguments.resume_from_checkpoint
+        folder = None
+        if asked is not None:
+            folder = on_main_process(self.accelerator, lambda: checkpoints.find_checkpoint(self.output_dir, asked))
+        if folder is None:
+            on_main_process(self.accelerator, self._clear_output_dir)
+            return False
+        on_main_process(self.accelerator, lambda: checkpoints.delete_leftovers(self.output_dir))
+        self._restore(folder)
+        return True
+
+    def _clear_output_dir(self) -> None:
+        arguments, log = self.arguments, self.output_dir / LOG
+        earlier = [folder.name for folder in checkpoints.list_checkpoints(self.output_dir)]
+        # A run that was killed before its first checkpoint leaves only a log; asked to resume, it starts again.
+        if log.exists() and arguments.resume_from_checkpoint is None:
+            earlier.append(LOG)
+        if earlier and not arguments.overwrite_output_dir:
+            raise ValueError(
+                f"{self.output_dir} holds an earlier run ({earlier[-1]}): go on with resume_from_checkpoint=latest, "
+                "choose another output_dir, or delete that run with overwrite_output_dir"
+            )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        checkpoints.delete_leftovers(self.output_dir)
+        for folder in checkpoints.list_checkpoints(self.output_dir):
+            checkpoints.delete_checkpoint(folder)
+        if arguments.overwrite_output_dir:
+            log.unlink(missing_ok=True)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to belong to this run."""
+        volatile = ("transformers_version", "dtype", "architectures", "_name_or_path", "search_space")
+        config = json.loads(self.supernet.config.to_json_string(use_diff=False))
+        arguments = asdict(self.arguments)
+        names = ["method", "seed", "mixed_precision"]
+        names += [name for name in arguments if name.startswith(("alignment", "anchor"))] if self.anchor else []
+        return {
+            "search_space": self.space.to_dict(),
+            **{name: arguments[name] for name in names},
+            "config": {key: value for key, value in config.items() if key not in volatile},
+            "data": self.batches.describe(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.global_step,
+            "identity": self._identity(),
+            "sampler": self.sampler.state_dict(),
+            "anchor": None if self.anchor is None else self.anchor.state_dict(),
+            "update_counter": self.counter.state_dict(),
+            "window": asdict(self._window),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "arguments": asdict(self.arguments),
+            "num_processes": self.accelerator.num_processes,
+            "versions": records.versions(),
+        }
+
+    def _restore(self, folder: Path) -> None:
+        state = checkpoints.read_json(folder / checkpoints.STATE)
+        difference = checkpoints.first_difference(state["identity"], self._identity())
+        if difference is not None:
+            raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
+        for name, value in asdict(self.arguments).items():
+            if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "max_")):
+                saved = state["arguments"].get(name)
+                if saved != value:
+                    logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, saved)
+        checkpoints.load_model(self.supernet, folder)
+        checkpoints.load_optimizer(self.optimizer.optimizer, self.supernet, folder)
+        self.sampler.load_state_dict(state["sampler"])
+        self.counter.load_state_dict(state["update_counter"])
+        if self.anchor is not None:
+            self.anchor.load_state_dict(state["anchor"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._window = Window(**state["window"])
+        self.global_step = state["step"]

@@ -1,0 +1,276 @@
+"""Train one child alone, from scratch, by one fixed recipe: the truth that a super-net's ranking is held against."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from hf_nasbert.costs import flops
+from hf_nasbert.data import Corpus, MaskedBatches, fixed_masked_batches
+from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.records import Record, versions
+from hf_nasbert.space import Architecture, SearchSpace, Stage
+
+Batch = dict[str, torch.Tensor]
+
+_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "hidden_dropout_prob")
+
+
+@dataclass
+class StandaloneArguments:
+    """The space whose children are trained, their sizes, and the recipe that is the same for all of them.
+
+    Whatever changes a child's loss stands here or in `DataArguments`; only architecture and seed vary within a table.
+
+    Raises:
+        ValueError: If the blocks make no space, or a number lies outside its range.
+    """
+
+    blocks: list[str] = field(
+        metadata={
+            "help": "Candidates of every choice block, as in: attention,ffn,conv3 attention,ffn,conv3. A block with a "
+            "single candidate is the same in all children."
+        }
+    )
+    hidden_size: int = field(default=128, metadata={"help": "Width of the model."})
+    ffn_ratio: int = field(default=4, metadata={"help": "Inner width of ffn, in widths."})
+    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
+    num_conv_layers: int = field(default=2, metadata={"help": "Convolutions stacked in one conv operator."})
+    hidden_dropout_prob: float = field(
+        default=0.0, metadata={"help": "Dropout; a run too short to see its text twice needs none."}
+    )
+    max_steps: int = field(default=500, metadata={"help": "Optimizer steps of one child."})
+    train_batch_size: int = field(default=32, metadata={"help": "Sequences of one step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of AdamW."})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps; then down to zero."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
+    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm."})
+    num_dev_batches: int = field(default=16, metadata={"help": "Batches of the fixed dev set."})
+    eval_steps: int = field(default=100, metadata={"help": "Steps between two points of the learning curve."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
+            self.blocks = [self.blocks]
+        for name in ("max_steps", "train_batch_size", "num_dev_batches", "eval_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
+        self.build_space()
+
+    def build_space(self) -> SearchSpace:
+        """The space that `blocks` describes: one stage, at the model's width."""
+        return SearchSpace((Stage(tuple(tuple(block.replace(" ", "").split(",")) for block in self.blocks)),))
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (from 0): linear warm-up, then linearly down to zero at `max_steps`."""
+        warmup = math.ceil(self.warmup_ratio * self.max_steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        return self.learning_rate * (self.max_steps - step) / max(self.max_steps - warmup, 1)
+
+
+class StandaloneTrainer:
+    """Trains children of one space on one text by one recipe.
+
+    The same architecture and seed give the same record on the same machine, to the bit at one torch thread; the
+    `timing` entry aside. The seed decides the initial weights, the order of the text and the masks; the dev set is
+    the same for all.
+
+    Args:
+        arguments: Space, sizes and recipe.
+        corpus: Packed text with its tokenizer.
+        data_seed: Seed of the fixed dev set.
+        source: The name of the text, for readers of the records.
+    """
+
+    def __init__(
+        self, arguments: StandaloneArguments, corpus: Corpus, *, data_seed: int = 0, source: str = ""
+    ) -> None:
+        self.arguments, self.corpus, self.data_seed, self.source = arguments, corpus, data_seed, source
+        self.space = arguments.build_space()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a worker without what it can compute itself."""
+        return _make_trainer, (self.arguments, self.corpus, self.data_seed, self.source)
+
+    @cached_property
+    def config(self) -> SupernetConfig:
+        """The super-net's configuration whose children these are."""
+        sizes = {name: getattr(self.arguments, name) for name in _SIZES}
+        return SupernetConfig(
+            search_space=self.space,
+            vocab_size=len(self.corpus.tokenizer),
+            max_position_embeddings=self.train_batches(0).sequence_length,
+            attention_probs_dropout_prob=self.arguments.hidden_dropout_prob,
+            **sizes,
+        )
+
+    @cached_property
+    def dev_batches(self) -> list[Batch]:
+        """The fixed dev set."""
+        number, size = self.arguments.num_dev_batches, self.arguments.train_batch_size
+        return fixed_masked_batches(self.corpus.dev, self.corpus.tokenizer, number, size, self.data_seed)
+
+    def train_batches(self, seed: int) -> MaskedBatches:
+        """The training batches of a seed."""
+        return MaskedBatches(
+            self.corpus.train, self.corpus.tokenizer, batch_size=self.arguments.train_batch_size, seed=seed
+        )
+
+    @cached_property
+    def recipe(self) -> Record:
+        """Everything but architecture and seed that a child's loss depends on, in plain JSON types."""
+        data = self.train_batches(0).describe()
+        dev = hashlib.sha256(b"".join(batch["input_ids"].numpy().tobytes() for batch in self.dev_batches))
+        settings = asdict(self.arguments)
+        for name in ("blocks", "eval_steps"):  # the space says the one, the other changes no loss
+            del settings[name]
+        return {
+            "space": self.space.to_dict(),
+            **settings,
+            "source": self.source,
+            "text": data["dataset"],
+            "dev": dev.hexdigest()[:16],
+            "tokenizer": tokenizer_digest(self.corpus.tokenizer)[:16],
+            **{name: data[name] for name in ("vocab_size", "sequence_length", "mlm_probability", "whole_word_mask")},
+        }
+
+    @cached_property
+    def recipe_hash(self) -> str:
+        """A short name for the recipe: equal recipes have equal hashes."""
+        return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+    def train(
+        self, architecture: Sequence[str], seed: int, on_step: Callable[[int], None] = lambda step: None
+    ) -> Record:
+        """Train a child and describe what came of it.
+
+        Args:
+            architecture: The child, a member of the space.
+            seed: Seed of weights, text order and masks.
+            on_step: Called before every step; an exception out of it ends the training.
+
+        Returns:
+            The child's record, plain JSON types.
+
+        Raises:
+            ValueError: If the architecture is not in the space, or the training diverged.
+        """
+        architecture = self.space.validate(architecture)
+        arguments, config = self.arguments, self.config
+        start, cpu_start = time.perf_counter(), time.process_time()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            child = NasBertForMaskedLM(_child_config(config, architecture)).train()
+            curve = fit(child, arguments, self.train_batches(seed), self.dev_batches, on_step=on_step)
+        return {
+            "architecture": str(architecture),
+            "seed": seed,
+            "dev_loss": curve[-1][1],
+            "curve": curve,
+            "num_parameters": sum(parameter.numel() for parameter in child.parameters()),
+            "flops": flops(config, architecture, sequence_length=config.max_position_embeddings),
+            "recipe_hash": self.recipe_hash,
+            "recipe": self.recipe,
+            "versions": versions(),
+            "timing": {
+                "cpu_seconds": round(time.process_time() - cpu_start, 2),
+                "seconds": round(time.perf_counter() - start, 2),
+            },
+        }
+
+
+def _make_trainer(arguments: StandaloneArguments, corpus: Corpus, data_seed: int, source: str) -> StandaloneTrainer:
+    return StandaloneTrainer(arguments, corpus, data_seed=data_seed, source=source)
+
+
+def fit(
+    model: torch.nn.Module,
+    arguments: StandaloneArguments,
+    batches: MaskedBatches,
+    dev_batches: Iterable[Batch],
+    *,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> list[list[float]]:
+    """Run the recipe on a model; returns its learning curve, pairs of step and dev loss, the last step included.
+
+    Raises:
+        ValueError: If the dev loss is not finite.
+    """
+    optimizer = make_optimizer(model, arguments)
+    curve = []
+    for step in range(arguments.max_steps):
+        on_step(step)
+        take_step(model, optimizer, batches.batch(step), arguments, step)
+        done = step + 1
+        if done % arguments.eval_steps == 0 or done == arguments.max_steps:
+            loss = dev_loss(model, dev_batches)
+            if not math.isfinite(loss):
+                raise ValueError(f"the dev loss is {loss} after {done} steps: lower the learning_rate")
+            curve.append([done, loss])
+    return curve
+
+
+def make_optimizer(model: torch.nn.Module, arguments: StandaloneArguments) -> torch.optim.AdamW:
+    """AdamW as in BERT: no decay of biases and normalisations."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": arguments.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    return torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=betas, eps=arguments.adam_epsilon, fused=True)
+
+
+def take_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    arguments: StandaloneArguments,
+    step: int,
+    **forward_arguments: Any,
+) -> None:
+    """Train a model on one batch; `forward_arguments` are for super-nets (`architecture=...`)."""
+    for group in optimizer.param_groups:
+        group["lr"] = arguments.learning_rate_at(step)
+    # Packed text has no padding, so there is no attention mask to give.
+    model(input_ids=batch["input_ids"], labels=batch["labels"], **forward_arguments).loss.backward()
+    clip_grad_norm_([p for p in model.parameters() if p.grad is not None], arguments.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def dev_loss(model: torch.nn.Module, batches: Iterable[Batch], **forward_arguments: Any) -> float:
+    """The mean masked-LM loss per labelled token over all batches."""
+    was_training = model.training
+    model.eval()
+    total, num_labels = 0.0, 0
+    for batch in batches:
+        count = int((batch["labels"] != -100).sum())
+        total += count * float(model(input_ids=batch["input_ids"], labels=batch["labels"], **forward_arguments).loss)
+        num_labels += count
+    model.train(was_training)
+    return total / num_labels
+
+
+def _child_config(config: SupernetConfig, architecture: Architecture) -> NasBertConfig:
+    sizes = (*_SIZES, "vocab_size", "max_position_embeddings", "attention_probs_dropout_prob")
+    return NasBertConfig(
+        operators=list(architecture), sparse_prediction=True, **{name: getattr(config, name) for name in sizes}
+    )

@@ -1,0 +1,315 @@
+"""Cards: valid metadata, every number from the record, nothing invented, and no text that becomes markup."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_nasbert.cards import ChildRecord, render_child_card
+
+RECORD = {
+    "name": "Little film BERT",
+    "architecture": "conv3-attention-ffn-conv5-skip-skip",
+    "hub_id": "someone/little-film-bert",
+    "summary": "Made in 12 minutes.",
+    "license": "apache-2.0",
+    "language": "en",
+    "datasets": ["stanfordnlp/imdb"],
+    "base_model": "someone/supernet",
+    "tags": ["films"],
+    "model": {"hidden_size": 128, "vocab_size": 8192},
+    "cost": {"num_parameters": 3434567, "flops": 123456789, "latency_ms": 3.219876},
+    "bert_cost": {"name": "BERT of 2 layers", "num_parameters": 3512345, "flops": 134567891},
+    "cost_conditions": "One text of 128 tokens, one thread.",
+    "supernet": {"method": "magic_at", "num_children": 4096, "num_steps": 3001, "seed": 7},
+    "search": {"method": "evolution", "num_scored": 1009, "budget": {"max_parameters": 3500000}, "proxy_loss": 4.5678},
+    "training": {"num_steps": 611},
+    "max_logit_difference": 0.0,
+    "evaluations": [
+        {
+            "task": "text-classification",
+            "dataset": "Rotten Tomatoes",
+            "dataset_id": "cornell-movie-review-data/rotten_tomatoes",
+            "split": "test",
+            "num_examples": 1066,
+            "metric": "accuracy",
+            "values": [0.70, 0.71, 0.72],
+            "seeds": [0, 1, 2],
+            "baseline": "BERT of 2 layers",
+            "baseline_values": [0.69, 0.70, 0.74],
+        },
+        {"task": "fill-mask", "dataset": "IMDb", "metric": "loss", "values": [4.321]},
+    ],
+    "figures": {name: f"figures/{name}.png" for name in ("architecture", "front", "training", "operators")},
+    "limits": ["One genre only."],
+    "versions": {"torch": "2.13.0"},
+}
+MINIMAL = {"name": "child", "architecture": "attention-ffn"}
+
+
+def section(card: str, title: str) -> str:
+    return card.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+class TestMetadata:
+    def test_says_what_the_hub_reads(self):
+        data = ModelCard(render_child_card(RECORD)).data
+        assert data.library_name == "transformers"
+        assert data.pipeline_tag == "fill-mask"
+        assert data.license == "apache-2.0"
+        assert data.language == "en"
+        assert data.datasets == ["stanfordnlp/imdb"]
+        assert data.base_model == "someone/supernet"
+        assert {"nasbert", "neural-architecture-search", "films"} <= set(data.tags)
+        accuracy, loss = data.eval_results
+        assert (accuracy.task_type, accuracy.metric_type, accuracy.metric_value) == (
+            "text-classification",
+            "accuracy",
+            0.71,
+        )
+        assert accuracy.dataset_type == "cornell-movie-review-data/rotten_tomatoes"
+        assert accuracy.dataset_split == "test"
+        assert (loss.metric_type, loss.metric_value) == ("loss", 4.321)
+        assert data.model_name == "Little film BERT"
+
+    def test_is_silent_about_what_nobody_said(self):
+        data = ModelCard(render_child_card(MINIMAL)).data.to_dict()
+        assert set(data) == {"library_name", "pipeline_tag", "tags"}
+
+    def test_a_stock_bert_needs_no_flag(self):
+        card = render_child_card({**MINIMAL, "native": True})
+        assert "trust_remote_code" not in card
+        assert "bert" in ModelCard(card).data.tags
+        assert "trust_remote_code=True" in render_child_card(MINIMAL)
+
+
+class TestText:
+    def test_every_number_of_the_record_is_there(self):
+        card = render_child_card(RECORD)
+        body = card.split("---\n", 2)[2]
+        for number in (
+            *("128", "8,192", "3,434,567", "123,456,789", "3.22", "3,512,345", "134,567,891"),
+            *("4,096", "3,001", "7", "1,009", "3,500,000", "4.568", "611", "1,066", "2.13.0"),
+        ):
+            assert re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d,])", body), number
+
+    def test_no_number_comes_from_elsewhere(self):
+        """Every number of the text is one of the record's, once the papers are left out."""
+        known = json.dumps(RECORD) + " 3.22 4.568 0.7100 0.0100 0.7100 0.0265 4.3210 conv3 3 5 0"
+        body = render_child_card(RECORD).split("---\n", 2)[2].split("## Citation")[0]
+        for number in re.findall(r"\d[\d,.]*\d|\d", body):
+            assert number.replace(",", "") in known.replace(",", " "), number
+
+    def test_means_and_spreads_are_those_of_the_seeds(self):
+        rows = section(render_child_card(RECORD), "Evaluation")
+        # Sample standard deviations, by hand: sqrt(2 * 0.01^2 / 2) and sqrt((0.02^2 + 0.01^2 + 0.03^2) / 2).
+        assert "| 0.7100 ± 0.0100 | 0.7100 ± 0.0265 | BERT of 2 layers | 3 |" in rows
+        assert "| 4.3210 |  |  | 1 |" in rows
+        assert "one seed has no spread" in rows
+
+    def test_columns_and_notes_that_nothing_fills_are_left_out(self):
+        alone = {**MINIMAL, "evaluations": [RECORD["evaluations"][1]]}
+        rows = section(render_child_card(alone), "Evaluation")
+        assert "| Data | Metric | This model | Seeds |" in rows
+        assert "±" not in rows
+
+    @pytest.mark.parametrize(
+        ("key", "trace"),
+        [
+            ("cost", "## Cost"),
+            ("bert_cost", "BERT of the same"),
+            ("cost_conditions", "one thread"),
+            ("supernet", "**The super-net**"),
+            ("search", "**The search**"),
+            ("training", "**After the extraction**"),
+            ("max_logit_difference", "logits differ"),
+            ("evaluations", "## Evaluation"),
+            ("versions", "## Versions"),
+            ("figures", "!["),
+            ("model", "hidden size"),
+            ("summary", "12 minutes"),
+            ("limits", "One genre only"),
+        ],
+    )
+    def test_what_is_absent_leaves_no_section(self, key, trace):
+        full = {**RECORD, "bert_cost": {"num_parameters": 1}}
+        assert trace in render_child_card(full)
+        assert trace not in render_child_card({name: value for name, value in full.items() if name != key})
+        assert trace not in render_child_card(MINIMAL)
+
+    def test_a_minimal_card_has_no_holes(self):
+        card = render_child_card(MINIMAL)
+        for hole in ("None", "nan", "[]", "{}", "| |", "\n\n\n", "()"):
+            assert hole not in card
+        assert card.endswith("\n")
+        assert [line for line in card.splitlines() if line != line.rstrip()] == []
+
+    def test_the_paper_of_the_method_is_cited(self):
+        papers = {"uniform": "1904.00420", "fair": "1907.01845", "magic_t": "2108.12821", "magic_at": "2108.12821"}
+        for method, paper in papers.items():
+            citation = section(render_child_card({**MINIMAL, "supernet": {"method": method}}), "Citation")
+            assert paper in citation
+            assert not any(other in citation for other in set(papers.values()) - {paper})
+        assert section(render_child_card(MINIMAL), "Citation").count("arxiv") == 1
+
+    def test_operators_are_explained_once_in_order(self):
+        text = section(render_child_card({**MINIMAL, "architecture": "conv5@64-ffn@64-conv5@64-skip"}), "Architecture")
+        assert "`conv5@64-ffn@64-conv5@64-skip`" in text
+        assert text.index("`conv5` is") < text.index("`ffn` is") < text.index("`skip` is")
+        assert text.count("over 5 tokens") == 1
+        assert "hidden size" in text
+        assert "attention" not in text
+
+    def test_the_same_record_gives_the_same_bytes(self):
+        assert render_child_card(RECORD) == render_child_card(json.loads(json.dumps(RECORD)))
+        assert render_child_card(RECORD) == render_child_card(ChildRecord.from_dict(RECORD))
+
+
+NASTY = [
+    "<script>alert(1)</script>",
+    "[click](javascript:alert(1))",
+    "![x](http://evil.example/x.png)",
+    "a | b | c",
+    "`code` ``more``",
+    "**bold** _it_ ~~gone~~ # head",
+    "---\nlicense: mit\n---\n# Owned",
+    "\n\n## Heading\n\n- item",
+    "1. first",
+    "- [ ] task",
+    "+ plus",
+    "===",
+    "{{ 7 * 7 }}{% raw %}",
+    "&lt;b&gt; &#60;",
+    "tail\\",
+    '\'; import os #"""',
+    "yes: [no, {a: b}] # &x *x !!python/object",
+    "\u2028line\u0085sep\x00\x1b[31m\u202e",
+    "www.evil.example me@evil.example http://evil.example",
+    "```python\nimport os\n```",
+    "<!-- comment",
+    "    indented",
+    "> quote",
+    "<div onclick=alert(1) ",
+]
+
+
+def record_with(text: str) -> dict:
+    """A record with one text in every place that takes one."""
+    evaluation = {**RECORD["evaluations"][0], "task": text, "dataset": text, "dataset_id": text, "split": text}
+    evaluation |= {"metric": text, "baseline": text, "dataset_config": text}
+    return {
+        **RECORD,
+        **{"name": text, "summary": text, "tags": [text], "cost_conditions": text, "limits": [text, text]},
+        "mask_token": text,
+        "model": {text: text, "hidden_size": 128},
+        "cost": {**RECORD["cost"], text: text},
+        "bert_cost": {**RECORD["bert_cost"], "name": text},
+        "supernet": {"method": f"my {text}", "data": [text, {text: text}]},
+        "search": {text: {text: text}},
+        "training": {text: text},
+        "versions": {text: text},
+        "evaluations": [evaluation],
+    }
+
+
+def structure(card: str) -> list:
+    """What a Markdown reader builds of a card, texts left out."""
+    markdown_it = pytest.importorskip("markdown_it", reason="comes with rich, which comes with huggingface_hub")
+    parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    body = card.split("\n---\n", 1)[1]
+
+    def walk(tokens):
+        for token in tokens:
+            if token.type not in ("text", "text_special"):
+                yield token.type, token.tag, dict(token.attrs)
+            yield from walk(token.children or [])
+
+    return list(walk(parser.parse(body)))
+
+
+class TestInjection:
+    @settings(max_examples=40, deadline=None)
+    @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30))
+    def test_no_text_becomes_markup(self, text):
+        if not text.strip() or not any(sign.isprintable() and not sign.isspace() for sign in text):
+            text += "x"
+        card = render_child_card(record_with(text))
+        assert structure(card) == structure(render_child_card(record_with("harmless")))
+
+    @pytest.mark.parametrize("text", NASTY)
+    def test_known_attacks_stay_text(self, text):
+        card = render_child_card(record_with(text))
+        assert structure(card) == structure(render_child_card(record_with("harmless")))
+
+    def test_addresses_do_not_become_links(self):
+        """GitHub's dialect, which the Hub reads, links bare addresses; CommonMark, checked above, does not."""
+        card = render_child_card({**MINIMAL, "limits": ["www.evil.example me@evil.example http://evil.example"]})
+        assert r"- www\.evil.example me\@evil.example http\://evil.example" in card
+
+    def test_the_test_sees_markup(self):
+        """Sanity check: the structure of a card changes where a text does become markup."""
+        card = render_child_card(RECORD)
+        plain = structure(card)
+        for change in ("<b>", "**x**", "[x](y)", "\n\n## x\n\n", "| x |"):
+            assert structure(card.replace("BERT of 2 layers", change)) != plain
+
+    @pytest.mark.parametrize("text", NASTY)
+    def test_metadata_keeps_its_shape(self, text):
+        data = ModelCard(render_child_card(record_with(text))).data
+        assert data.license == "apache-2.0"
+        assert data.pipeline_tag == "fill-mask"
+        one_line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+        assert data.model_name == one_line
+        assert data.tags[-1] == one_line
+        assert data.eval_results[0].metric_type == one_line
+
+    @pytest.mark.parametrize("text", NASTY)
+    def test_the_snippet_stays_python(self, text):
+        card = render_child_card({**MINIMAL, "mask_token": text})
+        snippet = re.search(r"```python\n(.*?)\n```", card, re.DOTALL)[1]
+        said = []
+        source = snippet.replace("from transformers import pipeline", "")
+        exec(source, {"pipeline": lambda task, **kwargs: said.append, "print": lambda *args: None})
+        assert said == [f"The film was {text}."]
+
+
+def evaluated(**fields) -> dict:
+    return {"evaluations": [{"task": "x", "dataset": "d", "metric": "m", **fields}]}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"licence": "mit"}, r"unknown keys \['licence'\]"),
+            ({"architecture": "attention ffn"}, "operator name"),
+            ({"hub_id": "a/b/c"}, "name on the Hub"),
+            ({"base_model": "x\ny"}, "name on the Hub"),
+            ({"datasets": ["<b>"]}, "name on the Hub"),
+            ({"license": "my license"}, "license"),
+            ({"figures": {"architecture": "../secret.png"}}, "relative path"),
+            ({"figures": {"architecture": "http://x.example/a.png"}}, "relative path"),
+            ({"figures": {"architecture": "a) [x](y.png"}}, "relative path"),
+            ({"figures": {"arch": "a.png"}}, r"unknown figures \['arch'\]"),
+            ({"cost": {"num_parameters": float("nan")}}, "not a finite number"),
+            ({"max_logit_difference": float("inf")}, "not a finite number"),
+            ({"max_logit_difference": "0"}, "not a finite number"),
+            (evaluated(values=[]), "no value"),
+            (evaluated(values=[float("nan")]), "not a finite"),
+            (evaluated(values=[1.0], seeds=[0, 1]), "1 values for 2 seeds"),
+            (evaluated(values=[1.0], baseline="b"), "both or neither"),
+            (evaluated(values=[1.0], baseline_values=[1.0]), "both or neither"),
+            (evaluated(), r"missing keys \['values'\]"),
+            (evaluated(values=[1.0], value=1.0), r"unknown keys \['value'\]"),
+        ],
+    )
+    def test_odd_records_are_refused(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            render_child_card({**MINIMAL, **change})
+
+    def test_a_name_and_an_architecture_are_required(self):
+        with pytest.raises(ValueError, match=r"missing keys \['architecture', 'name'\]"):
+            render_child_card({})

@@ -1,0 +1,274 @@
+"""`training.checkpoints`: whole or not there, exact, and found again."""
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hf_nasbert.training import checkpoints
+from hf_nasbert.training.checkpoints import DamagedCheckpointError
+
+
+def write(output_dir, step, *, content="weights", limit=0):
+    def fill(folder):
+        (folder / "model.txt").write_text(f"{content} of {step}")
+        (folder / "state.json").write_text("{}")
+
+    return checkpoints.write_checkpoint(output_dir, step, fill, limit=limit)
+
+
+def names(output_dir):
+    return sorted(path.name for path in output_dir.iterdir())
+
+
+class TestWriting:
+    def test_is_whole_and_names_every_file(self, tmp_path):
+        folder = write(tmp_path / "new" / "run", 7)
+        assert folder.name == "checkpoint-7"
+        assert names(folder) == ["manifest.json", "model.txt", "state.json"]
+        assert set(json.loads((folder / "manifest.json").read_text())["files"]) == {"model.txt", "state.json"}
+        checkpoints.verify_checkpoint(folder)
+        assert names(folder.parent) == ["checkpoint-7"]
+
+    def test_a_failure_leaves_nothing_behind_and_the_one_before(self, tmp_path):
+        write(tmp_path, 1)
+
+        def fill(folder):
+            (folder / "model.txt").write_text("half")
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            checkpoints.write_checkpoint(tmp_path, 2, fill, limit=1)
+        assert names(tmp_path) == ["checkpoint-1"]
+        checkpoints.verify_checkpoint(tmp_path / "checkpoint-1")
+
+    @pytest.mark.parametrize("kill_at", range(12))
+    def test_killed_anywhere_there_is_a_whole_one(self, tmp_path, monkeypatch, kill_at):
+        """Every call that changes the disk is a place to die; what is then on the disk must do."""
+        write(tmp_path, 1)
+        calls = 0
+
+        class Killed(BaseException):
+            pass
+
+        def dying(call):
+            def wrapped(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls > kill_at:
+                    raise Killed
+                return call(*args, **kwargs)
+
+            return wrapped
+
+        path = type(tmp_path)
+        for name in ("mkdir", "rename", "write_text"):
+            monkeypatch.setattr(path, name, dying(getattr(path, name)))
+        monkeypatch.setattr(checkpoints, "_flush", dying(checkpoints._flush))
+        # A killed process cleans nothing up.
+        monkeypatch.setattr(checkpoints.shutil, "rmtree", dying(lambda *args, **kwargs: None))
+        try:
+            write(tmp_path, 2, limit=1)
+        except Killed:
+            pass
+        else:
+            assert kill_at > 10
+        monkeypatch.undo()
+        found = checkpoints.find_checkpoint(tmp_path, "latest")
+        assert (found / "model.txt").read_text() == f"weights of {found.name.removeprefix('checkpoint-')}"
+        checkpoints.delete_leftovers(tmp_path)
+        write(tmp_path, 2, limit=1)
+        assert checkpoints.find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
+        assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+    def test_keeps_the_newest(self, tmp_path):
+        for step in (1, 2, 10, 9):
+            write(tmp_path, step, limit=2)
+        assert [folder.name for folder in checkpoints.list_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+        write(tmp_path, 11, limit=1)
+        assert names(tmp_path) == ["checkpoint-11"]
+        for step in (12, 13, 14):
+            write(tmp_path, step, limit=0)
+        assert len(names(tmp_path)) == 4
+
+    def test_what_was_there_is_moved_and_not_destroyed(self, tmp_path):
+        write(tmp_path, 1, content="old")
+        write(tmp_path, 1, content="new")
+        write(tmp_path, 1, content="newest")
+        contents = {folder.name: (folder / "model.txt").read_text() for folder in tmp_path.iterdir()}
+        assert contents == {
+            "checkpoint-1": "newest of 1",
+            "checkpoint-1.replaced": "old of 1",
+            "checkpoint-1.replaced.1": "new of 1",
+        }
+        assert len(checkpoints.list_checkpoints(tmp_path)) == 1
+
+    def test_other_files_are_none_of_its_business(self, tmp_path):
+        for name in ("checkpoint-notes", "checkpoint-x5", "final"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "checkpoint-3").write_text("a file")
+        for step in (1, 2, 4):
+            write(tmp_path, step, limit=1)
+        checkpoints.delete_leftovers(tmp_path)
+        assert names(tmp_path) == ["checkpoint-3", "checkpoint-4", "checkpoint-notes", "checkpoint-x5", "final"]
+
+
+def truncate(folder):
+    content = (folder / "model.txt").read_bytes()
+    (folder / "model.txt").write_bytes(content[:-1])
+
+
+def flip(folder):
+    content = bytearray((folder / "model.txt").read_bytes())
+    content[0] ^= 1
+    (folder / "model.txt").write_bytes(content)
+
+
+def other_format(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+
+
+def escape(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["../model.txt"] = manifest["files"]["model.txt"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+DAMAGES = {
+    "truncated": (truncate, r"model\.txt has \d+ bytes, \d+ were written"),
+    "flipped": (flip, r"content of model\.txt"),
+    "missing": (lambda folder: (folder / "state.json").unlink(), r"state\.json is missing"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "incomplete"),
+    "empty manifest": (lambda folder: (folder / "manifest.json").write_text(""), r"manifest\.json cannot be read"),
+    "odd manifest": (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json cannot be read"),
+    "format": (other_format, "format 99"),
+    "path outside": (escape, "missing"),
+}
+
+
+class TestFinding:
+    @pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES.keys())
+    def test_a_damaged_one_is_named_and_passed_over(self, tmp_path, caplog, damage, words):
+        good, bad = write(tmp_path, 1), write(tmp_path, 2)
+        (tmp_path / "model.txt").write_text("weights of 2")
+        damage(bad)
+        with caplog.at_level(logging.WARNING):
+            assert checkpoints.find_checkpoint(tmp_path, "latest") == good
+        assert "checkpoint-2" in caplog.text
+        with pytest.raises(DamagedCheckpointError, match=words):
+            checkpoints.find_checkpoint(tmp_path, str(bad))
+        assert bad.is_dir(), "looking at it destroyed it"
+
+    def test_the_newest_by_number(self, tmp_path):
+        for step in (9, 10, 100):
+            write(tmp_path, step)
+        assert checkpoints.find_checkpoint(tmp_path, "latest").name == "checkpoint-100"
+
+    def test_none_yet(self, tmp_path):
+        assert checkpoints.find_checkpoint(tmp_path, "latest") is None
+        assert checkpoints.find_checkpoint(tmp_path / "missing", "latest") is None
+
+    def test_all_damaged_is_no_fresh_start(self, tmp_path):
+        truncate(write(tmp_path, 1))
+        truncate(write(tmp_path, 2))
+        with pytest.raises(DamagedCheckpointError, match=r"no whole checkpoint.*checkpoint-2.*checkpoint-1"):
+            checkpoints.find_checkpoint(tmp_path, "latest")
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            checkpoints.find_checkpoint(tmp_path, str(tmp_path / "nowhere"))
+
+
+def make_model(seed=0):
+    torch.manual_seed(seed)
+    model = nn.ModuleDict({"used": nn.Linear(3, 2), "unused": nn.Linear(3, 2)})
+    model.all_tied_weights_keys = {}
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+
+def train(model, optimizer, steps):
+    for _ in range(steps):
+        model["used"](torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+class TestTensors:
+    def test_the_optimizer_comes_back_to_the_bit(self, tmp_path):
+        model, optimizer = make_model()
+        train(model, optimizer, 3)
+        checkpoints.save_optimizer(optimizer, model, tmp_path)
+        again, fresh = make_model()
+        again.load_state_dict(model.state_dict())
+        train(again, fresh, 1)
+        again.load_state_dict(model.state_dict())
+        checkpoints.load_optimizer(fresh, again, tmp_path)
+        assert len(fresh.state) == len(optimizer.state) == 2, "parameters that were never updated have no state"
+        train(model, optimizer, 3)
+        train(again, fresh, 3)
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, again.get_parameter(name))
+        for name, parameter in model["used"].named_parameters():
+            one, other = optimizer.state[parameter], fresh.state[again["used"].get_parameter(name)]
+            assert one["step"] == other["step"] == 6
+            assert torch.equal(one["exp_avg"], other["exp_avg"])
+            assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
+
+    def test_what_was_loaded_does_not_depend_on_the_file(self, tmp_path):
+        model, optimizer = make_model()
+        train(model, optimizer, 1)
+        checkpoints.save_optimizer(optimizer, model, tmp_path)
+        checkpoints.load_optimizer(optimizer, model, tmp_path)
+        expected = {name: optimizer.state[p]["exp_avg"].clone() for name, p in model["used"].named_parameters()}
+        (tmp_path / checkpoints.OPTIMIZER).write_bytes(b"\0" * (tmp_path / checkpoints.OPTIMIZER).stat().st_size)
+        for name, parameter in model["used"].named_parameters():
+            assert torch.equal(optimizer.state[parameter]["exp_avg"], expected[name])
+
+    def test_refuses_another_optimizer_and_a_truncated_file(self, tmp_path):
+        model, optimizer = make_model()
+        train(model, optimizer, 1)
+        checkpoints.save_optimizer(optimizer, model, tmp_path)
+        other = nn.ModuleDict({"used": nn.Linear(4, 2)})
+        with pytest.raises(DamagedCheckpointError, match=r"does not fit.*used\.weight"):
+            checkpoints.load_optimizer(torch.optim.AdamW(other.parameters()), other, tmp_path)
+        content = (tmp_path / checkpoints.OPTIMIZER).read_bytes()
+        (tmp_path / checkpoints.OPTIMIZER).write_bytes(content[: len(content) // 2])
+        with pytest.raises(DamagedCheckpointError, match=r"optimizer\.safetensors"):
+            checkpoints.load_optimizer(optimizer, model, tmp_path)
+
+    def test_refuses_another_model(self, tmp_path):
+        model, _ = make_model()
+        save_file({"used.weight": torch.zeros(2, 3)}, tmp_path / "model.safetensors")
+        with pytest.raises(DamagedCheckpointError, match=r"no used\.bias"):
+            checkpoints.load_model(model, tmp_path)
+        save_file({"used.weight": torch.zeros(2, 4)}, tmp_path / "model.safetensors")
+        with pytest.raises(DamagedCheckpointError, match=r"used\.weight"):
+            checkpoints.load_model(model, tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        with pytest.raises(DamagedCheckpointError, match=r"model\.safetensors"):
+            checkpoints.load_model(model, tmp_path)
+
+
+def test_floats_in_json_come_back_to_the_bit(tmp_path):
+    values = [*torch.rand(100, dtype=torch.float64).tolist(), 1e-300, 0.1 + 0.2]
+    checkpoints.write_json(tmp_path / "x.json", {"values": values})
+    assert checkpoints.read_json(tmp_path / "x.json") == {"values": values}
+
+
+@pytest.mark.parametrize(
+    ("saved", "current", "words"),
+    [
+        ({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]}, None),
+        ({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}, "a.b[1].c was 2, and is 3 here"),
+        ({"a": [1]}, {"a": [1, 2]}, "a was [1], and is [1, 2] here"),
+        ({"a": 1}, {}, "a was 1, and is None here"),
+        ({}, {"a": 1}, "a was None, and is 1 here"),
+        ({"a": 1}, {"a": {"b": 1}}, "a was 1, and is {'b': 1} here"),
+    ],
+)
+def test_first_difference(saved, current, words):
+    assert checkpoints.first_difference(saved, current) == words

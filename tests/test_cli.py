@@ -1,0 +1,55 @@
+"""The command line: help is instant, unknown commands and settings are refused, commands reach their call."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+import hf_nasbert
+from hf_nasbert import cli
+
+
+def test_help_lists_the_commands_and_loads_no_torch():
+    program = "import sys; from hf_nasbert.cli import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    for name in cli.COMMANDS:
+        assert name in done.stdout
+    assert done.stdout.rstrip().endswith("False")
+
+
+def test_an_unknown_command_is_refused(capsys):
+    assert cli.main(["pretain"]) == 2
+    assert "pretain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_calls_what_exists(name):
+    command = cli.COMMANDS[name]
+    assert callable(cli.find(command.function))
+    for arguments in command.arguments:
+        assert dataclasses.is_dataclass(cli.find(arguments))
+
+
+def test_a_misspelt_setting_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["finetune", "--model", "x", "--output_dir", "y", "--packaged", "stsb", "--lerning_rate", "1"])
+    assert ended.value.code == 2
+    assert "lerning_rate" in capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_line_without_traceback(tmp_path, capsys):
+    arguments = ["--model", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "out"), "--packaged", "stsb"]
+    assert cli.main(["finetune", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("hf-nasbert finetune:")
+    assert "nowhere" in error
+    assert "Traceback" not in error
+
+
+def test_the_packages_names_load_on_first_use():
+    for name in hf_nasbert.__all__:
+        assert getattr(hf_nasbert, name).__name__ == name
+    assert set(hf_nasbert.__all__) <= set(dir(hf_nasbert))
+    with pytest.raises(AttributeError, match="SuperNet"):
+        hf_nasbert.SuperNet  # noqa: B018

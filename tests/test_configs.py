@@ -1,0 +1,389 @@
+"""Configs: what they refuse and how, what they keep, the presets, and what a saved child says about its code."""
+
+import json
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from tiny_models import (
+    HEADS,
+    KINDS,
+    SIZES,
+    chain_config,
+    chain_supernet_config,
+    every_head,
+    staged_config,
+    staged_supernet_config,
+)
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_nasbert import modeling
+from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
+from hf_nasbert.space import Architecture, SearchSpace
+
+CONFIGS = {"child": NasBertConfig, "supernet": SupernetConfig}
+every_config = pytest.mark.parametrize("config_class", CONFIGS.values(), ids=CONFIGS.keys())
+
+# Every field with a value that is not its default: a field that is not written or not read back cannot pass.
+OTHER_VALUES = {
+    "vocab_size": 77,
+    "hidden_size": 96,
+    "embedding_size": 24,
+    "ffn_ratio": 3,
+    "attention_head_size": 16,
+    "num_conv_layers": 3,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 5,
+    "hidden_act": "relu",
+    "hidden_dropout_prob": 0.25,
+    "attention_probs_dropout_prob": 0,
+    "classifier_dropout": 0.5,
+    "layer_norm_eps": 1e-6,
+    "initializer_range": 0.1,
+    "pad_token_id": 7,
+    "tie_word_embeddings": False,
+}
+OTHER_CHILD = {
+    **OTHER_VALUES,
+    "sparse_prediction": True,
+    "operators": ["attention@48", "skip", "conv7@32"],
+    "stage_lengths": [2, 1],
+}
+OTHER_SUPERNET = {
+    **OTHER_VALUES,
+    "sparse_prediction": False,
+    "search_space": SearchSpace.staged(2, 3, ("ffn", "conv5", "skip"), widths=(48, 96)).to_dict(),
+}
+
+
+def own_fields(config_class) -> set[str]:
+    return set(config_class.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
+
+
+# What is refused
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", "64"),
+        ("hidden_size", 64.0),
+        ("hidden_size", None),
+        ("embedding_size", "wide"),
+        ("tie_word_embeddings", "yes"),
+        ("hidden_dropout_prob", "0.1"),
+        ("hidden_act", 3),
+        ("layer_norm_eps", None),
+    ],
+)
+def test_a_wrong_type_is_refused(config_class, name, value):
+    with pytest.raises(StrictDataclassFieldValidationError, match=name):
+        config_class(**{name: value})
+    with pytest.raises(StrictDataclassFieldValidationError, match=name):
+        setattr(config_class(), name, value)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "name", "value"),
+    [
+        (NasBertConfig, "operators", "attention-ffn"),
+        (NasBertConfig, "operators", None),
+        (NasBertConfig, "operators", [1, 2]),
+        (NasBertConfig, "stage_lengths", 6),
+        (NasBertConfig, "stage_lengths", ["6"]),
+        (SupernetConfig, "search_space", ["attention"]),
+        (SupernetConfig, "search_space", "attention"),
+    ],
+)
+def test_a_wrong_type_of_the_architecture_is_refused(config_class, name, value):
+    with pytest.raises(StrictDataclassFieldValidationError, match=name):
+        config_class(**{name: value})
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("misspelt", "near"),
+    [("hiden_size", "hidden_size"), ("vocabsize", "vocab_size"), ("hidden_activation", "hidden_act")],
+)
+def test_a_misspelt_field_is_refused_with_the_near_name(config_class, misspelt, near):
+    with pytest.raises(
+        ValueError, match=rf"{config_class.__name__} has no field '{misspelt}'; did you mean '{near}'\?"
+    ):
+        config_class(**{misspelt: 3})
+
+
+def test_the_near_name_is_one_of_the_same_config():
+    with pytest.raises(ValueError, match="did you mean 'operators'"):
+        NasBertConfig(operator=["ffn"])
+    with pytest.raises(ValueError, match="did you mean 'search_space'"):
+        SupernetConfig(searchspace=None)
+
+
+@every_config
+def test_an_unknown_field_is_refused_without_a_guess(config_class):
+    with pytest.raises(ValueError, match=r"has no field 'qqq'$"):
+        config_class(qqq=1)
+
+
+def test_a_misspelt_field_in_a_file_is_refused(tmp_path):
+    config = chain_config()
+    config.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"hidden_size"', '"hiden_size"'))
+    with pytest.raises(ValueError, match=r"hiden_size.*did you mean 'hidden_size'"):
+        NasBertConfig.from_pretrained(tmp_path)
+
+
+@every_config
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_labels": 5},
+        {"id2label": {0: "bad", 1: "good", 2: "fine"}},
+        {"problem_type": "regression"},
+        {"output_hidden_states": True},
+        {"attn_implementation": "eager"},
+        {"torch_dtype": "bfloat16"},
+        {"dtype": "bfloat16"},
+        {"sentence_transformers": {"version": "5"}},  # what its CrossEncoder leaves in config.json
+        {"architectures": ["X"], "transformers_version": "5.0.0"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_fields_of_transformers_and_its_friends_are_taken(config_class, fields, tmp_path):
+    config = config_class(**fields)
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, 0) for name in ("vocab_size", "hidden_size", "embedding_size", "ffn_ratio", "attention_head_size")],
+        *[(name, -1) for name in ("num_conv_layers", "max_position_embeddings", "type_vocab_size")],
+        *[(name, 1.0) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")],
+        *[(name, -0.1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")],
+        ("pad_token_id", -1),
+        ("pad_token_id", 30522),
+    ],
+)
+def test_an_impossible_size_is_refused(config_class, name, value):
+    with pytest.raises(ValueError, match=rf"{name} is {value}; expected"):
+        config_class(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["conv9", "lstm", "", "Attention", "conv3 "])
+def test_an_unknown_operator_names_block_operator_and_candidates(name):
+    with pytest.raises(ValueError, match=rf"block 1: unknown operator '{name}'") as caught:
+        NasBertConfig(operators=["ffn", name])
+    assert all(kind in str(caught.value) for kind in KINDS)
+
+
+def test_an_unknown_operator_of_a_space_names_block_operator_and_candidates():
+    with pytest.raises(ValueError, match="choice block 0: unknown operator 'lstm@32'") as caught:
+        SupernetConfig(search_space=SearchSpace.staged(1, 2, ("ffn", "lstm"), widths=(32,)))
+    assert all(kind in str(caught.value) for kind in KINDS)
+
+
+@pytest.mark.parametrize("width", ["", "0", "-1", "1.5", "wide"])
+def test_a_malformed_width_is_refused(width):
+    with pytest.raises(ValueError, match=rf"block 0: operator 'conv5@{width}' asks for width '{width}'"):
+        NasBertConfig(operators=[f"conv5@{width}"])
+
+
+def test_attention_that_does_not_divide_into_heads_is_refused():
+    with pytest.raises(ValueError, match="block 1: attention of width 40 does not divide into heads of 32"):
+        NasBertConfig(operators=["ffn", "attention"], hidden_size=40)
+    with pytest.raises(ValueError, match="choice block 0: attention of width 100 does not divide into heads of 32"):
+        SupernetConfig(search_space=SearchSpace.staged(1, 1, ("attention",), widths=(64, 100)))
+    NasBertConfig(operators=["ffn", "attention"], hidden_size=40, attention_head_size=20)
+    NasBertConfig(operators=["ffn", "conv3"], hidden_size=40)
+
+
+@pytest.mark.parametrize("lengths", [[], [1], [2, 2], [3, 0], [4, -1]])
+def test_stages_that_do_not_add_up_are_refused(lengths):
+    with pytest.raises(ValueError, match=r"stage_lengths .* there are 3 operators"):
+        NasBertConfig(operators=["ffn"] * 3, stage_lengths=lengths)
+
+
+def test_two_widths_in_a_stage_are_refused():
+    with pytest.raises(ValueError, match=r"stage 1 holds operators of widths \[32, 64\]"):
+        NasBertConfig(operators=["ffn", "ffn@64", "conv3@32"], stage_lengths=[1, 2])
+    with pytest.raises(ValueError, match=r"stage 0 holds operators of widths \[64, 256\]"):
+        NasBertConfig(operators=["ffn", "ffn@64"])  # no width means hidden_size
+    with pytest.raises(ValueError, match="operators is empty"):
+        NasBertConfig(operators=[])
+
+
+# What is computed from the fields
+
+
+@pytest.mark.parametrize(
+    ("width", "head_size"), [(32, 32), (64, 32), (96, 32), (128, 64), (160, 32), (192, 64), (256, 64), (768, 64)]
+)
+def test_head_size(width, head_size):
+    assert NasBertConfig().head_size(width) == head_size
+    assert NasBertConfig(attention_head_size=16).head_size(width) == 16
+
+
+def test_block_widths():
+    assert chain_config().block_widths() == [(32, 32, 32)] * 4
+    assert staged_config().block_widths() == [
+        *[(32, 64, 64), (64, 64, 32)],
+        *[(32, 32, 32), (32, 32, 32)],  # a stage of the model's own width has no projections
+        *[(32, 96, 96), (96, 96, 32)],  # what a skip passes on keeps its stage's width
+    ]
+    assert chain_config(["ffn@48"]).block_widths() == [(32, 48, 32)]
+
+
+def test_num_hidden_layers_counts_every_block():
+    assert chain_config().num_hidden_layers == 4
+    assert staged_config().num_hidden_layers == 6
+    assert chain_supernet_config().num_hidden_layers == 3
+    assert staged_supernet_config().num_hidden_layers == 4
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(("config_class", "fields"), [(NasBertConfig, OTHER_CHILD), (SupernetConfig, OTHER_SUPERNET)])
+def test_round_trip_keeps_every_field(config_class, fields, tmp_path):
+    assert fields.keys() == own_fields(config_class)
+    config = config_class(**fields)
+    assert all(getattr(config_class(), name) != value for name, value in fields.items())
+    config.save_pretrained(tmp_path)
+    for loaded in (
+        config_class.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+        config_class.from_dict(json.loads(config.to_json_string(use_diff=False))),
+        config_class.from_dict(json.loads(config.to_json_string())),
+    ):
+        assert type(loaded) is config_class
+        assert {name: getattr(loaded, name) for name in fields} == fields
+        assert loaded.to_dict() | {"_name_or_path": None} == config.to_dict() | {"_name_or_path": None}
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
+
+
+def test_every_field_is_documented():
+    documented = f"{NasBertShapeConfig.__doc__}{NasBertConfig.__doc__}{SupernetConfig.__doc__}"
+    for config_class in CONFIGS.values():
+        for name in own_fields(config_class):
+            assert f"        {name}: " in documented, name
+
+
+def test_an_architecture_is_taken_as_it_is():
+    architecture = Architecture.parse("attention-ffn-skip")
+    config = chain_config(architecture)
+    assert config.operators == ["attention", "ffn", "skip"]
+    assert type(config.operators) is list
+
+
+def test_configs_share_nothing():
+    operators, space = ["ffn"], SearchSpace.chain(2, ("ffn", "conv3")).to_dict()
+    first, second = NasBertConfig(operators=operators), NasBertConfig(operators=operators)
+    supernet = SupernetConfig(search_space=space)
+    operators.append("conv3")
+    space["stages"][0]["blocks"].pop()
+    first.auto_map.clear()
+    assert first.operators == second.operators == ["ffn"]
+    assert second.auto_map == AUTO_MAP
+    assert supernet.space.num_choice_blocks == 2
+
+
+def test_a_space_is_stored_as_plain_json():
+    space = SearchSpace.staged(2, 3, ("ffn", "skip", "conv3"), widths=(32, 64))
+    from_space, from_dict = SupernetConfig(search_space=space), SupernetConfig(search_space=space.to_dict())
+    assert from_space.search_space == from_dict.search_space == json.loads(json.dumps(space.to_dict()))
+    assert type(from_space.search_space) is dict
+    assert from_space.space == from_dict.space == space
+    # One space, one stored form: `skip` has its place whatever the order it was given in.
+    reordered = {"stages": [{"blocks": [["skip", "ffn", "conv3"]] * 3, "widths": [32, 64]}] * 2}
+    assert SupernetConfig(search_space=reordered).search_space == from_space.search_space
+
+
+def test_a_space_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"unknown .*depth"):
+        SupernetConfig(search_space={"stages": [{"blocks": [["ffn"]], "depth": 3}]})
+    with pytest.raises(ValueError, match=r"missing .*stages"):
+        SupernetConfig(search_space={})
+
+
+# Presets
+
+
+def test_preset_quickstart():
+    config = SupernetConfig.preset("quickstart")
+    assert (config.space.num_children, config.hidden_size, config.vocab_size) == (4**6, 128, 8192)
+    assert SupernetConfig().space == config.space
+
+
+def test_preset_magic_base():
+    config = SupernetConfig.preset("magic-base")
+    assert (config.space.num_choice_blocks, config.space.num_stages, config.hidden_size) == (24, 1, 768)
+    assert config.vocab_size == 30522
+
+
+def test_preset_nasbert():
+    config = SupernetConfig.preset("nasbert")
+    assert config.space.num_children == 97_650**4
+    assert [len(candidates) for candidates in config.space.blocks] == [26] * 24
+    assert config.space.num_stages == 4
+
+
+@pytest.mark.parametrize("name", ["magic-base", "nasbert"])
+def test_presets_can_be_built(name):
+    config = SupernetConfig.preset(name)
+    with torch.device("meta"):
+        supernet = SupernetForMaskedLM(config)
+    assert [set(block.operators) for block in supernet.nasbert.encoder.blocks] == [set(b) for b in config.space.blocks]
+    # ffn is the widest operator; where widths are chosen, the widest stage is the largest.
+    assert set(supernet.largest_architecture) == {"ffn@512" if name == "nasbert" else "ffn"}
+
+
+def test_preset_fields_can_be_replaced():
+    config = SupernetConfig.preset("nasbert", vocab_size=1000, sparse_prediction=False)
+    assert (config.vocab_size, config.sparse_prediction, config.embedding_size) == (1000, False, 128)
+    assert SupernetConfig.preset("nasbert").vocab_size == 30522
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown preset 'huge': expected one of quickstart, magic-base, nasbert"):
+        SupernetConfig.preset("huge")
+
+
+# The code that travels
+
+
+def test_auto_map_names_every_class():
+    tasks = {name.removeprefix("NasBert") for name in HEADS} - {"Model"}
+    assert set(AUTO_MAP) == {"AutoConfig", "AutoModel"} | {f"AutoModel{task}" for task in tasks}
+    for place in AUTO_MAP.values():
+        module, name = place.split(".")
+        assert getattr(modeling, name).__module__ == f"hf_nasbert.modeling.{module}"
+
+
+@every_head
+def test_auto_map_is_full_whichever_head_is_saved(head, tmp_path):
+    head(chain_config()).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["auto_map"] == AUTO_MAP
+    assert saved["architectures"] == [head.__name__]
+    assert sorted(file.name for file in tmp_path.glob("*.py")) == [
+        "configuration_nasbert.py",
+        "modeling_nasbert.py",
+        "operators_nasbert.py",
+    ]
+
+
+def test_a_saved_supernet_carries_no_code(tmp_path):
+    SupernetForMaskedLM(chain_supernet_config()).save_pretrained(tmp_path)
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
+    assert list(tmp_path.glob("*.py")) == []
+
+
+def test_sizes_of_these_tests_are_fields():
+    assert own_fields(NasBertConfig) >= SIZES.keys()

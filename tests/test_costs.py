@@ -1,0 +1,224 @@
+"""Costs, against the built child for every operator, width and space shape; budgets, against enumeration."""
+
+import math
+import random
+import subprocess
+import sys
+
+import pytest
+
+from hf_nasbert import costs
+from hf_nasbert.costs import Budget, cheapest, flops, num_parameters, parse_quantity
+from hf_nasbert.space import SearchSpace, Stage
+
+KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
+CHAIN = SearchSpace.chain(num_choice_blocks=3, operators=KINDS)
+STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=KINDS, widths=(32, 64, 96))
+UNEVEN = SearchSpace(
+    (
+        Stage(blocks=(("ffn", "attention", "conv7"), ("conv3", "skip"), ("ffn", "skip")), widths=(96, 32)),
+        Stage(blocks=(("attention", "conv5"),)),
+        Stage(blocks=(("conv3", "conv5"), ("attention", "skip")), widths=(128, 64)),
+    )
+)
+SHAPES = {
+    "chain": (CHAIN, {}),
+    "staged": (STAGED, {}),
+    "uneven": (UNEVEN, {}),
+    "narrow embeddings": (STAGED, {"embedding_size": 24}),
+    "untied": (CHAIN, {"tie_word_embeddings": False, "embedding_size": 32}),
+    "other sizes": (STAGED, {"ffn_ratio": 3, "num_conv_layers": 1, "attention_head_size": 16, "type_vocab_size": 1}),
+}
+
+
+def supernet_config(space, **overrides):
+    from hf_nasbert.modeling import SupernetConfig
+
+    sizes = {"vocab_size": 101, "hidden_size": 64, "max_position_embeddings": 40}
+    return SupernetConfig(search_space=space, **{**sizes, **overrides})
+
+
+def child_config(config, architecture):
+    from hf_nasbert.modeling import NasBertConfig
+
+    shape = (
+        "vocab_size hidden_size embedding_size ffn_ratio attention_head_size num_conv_layers max_position_embeddings "
+        "type_vocab_size tie_word_embeddings"
+    ).split()
+    return NasBertConfig(
+        operators=list(architecture),
+        stage_lengths=[stage.num_blocks for stage in config.space.stages],
+        attn_implementation="eager",
+        **{name: getattr(config, name) for name in shape},
+    )
+
+
+def children_with_every_operator(space):
+    """Random children, plus more until every candidate of every block has been met."""
+    rng = random.Random(0)
+    missing = {(block, name) for block, names in enumerate(space.blocks) for name in names}
+    missing -= {(stage.start, "skip") for stage in space.stage_slices}  # a stage holds at least one real operator
+    while missing:
+        child = space.sample(rng)
+        if missing & set(enumerate(child)):
+            missing -= set(enumerate(child))
+            yield child
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_costs_equal_those_of_the_built_child(shape):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hf_nasbert.modeling import NasBertForMaskedLM
+
+    space, overrides = SHAPES[shape]
+    config = supernet_config(space, **overrides)
+    for architecture in children_with_every_operator(space):
+        its_config = child_config(config, architecture)
+        child = NasBertForMaskedLM(its_config).eval()
+        expected = sum(parameter.numel() for parameter in child.parameters())
+        assert num_parameters(config, architecture) == num_parameters(its_config, architecture) == expected
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            child(torch.ones(2, 9, dtype=torch.long))
+        counted = counter.get_total_flops()
+        assert flops(config, architecture, 2, 9) == flops(its_config, architecture, 2, 9) == counted
+
+
+@pytest.mark.parametrize("name", [f"{kind}@{width}" for kind in KINDS[:-1] for width in (32, 128)] + ["conv9", "skip"])
+def test_costs_of_one_operator_equal_those_of_its_module(name):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hf_nasbert.modeling.operators_nasbert import NasBertConvolution, build_operator
+
+    config = supernet_config(CHAIN, attn_implementation="eager")
+    width = int(name.partition("@")[2] or 64)
+    module = NasBertConvolution(config, width, 9) if name == "conv9" else build_operator(config, name)
+    assert costs.operator_parameters(config, name) == sum(parameter.numel() for parameter in module.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(torch.zeros(3, 7, width))
+    assert costs.operator_flops(config, name, 3, 7) == counter.get_total_flops()
+
+
+def test_flops_of_the_head_follow_the_number_of_predictions():
+    config = supernet_config(CHAIN)
+    architecture = ("attention", "ffn", "conv3")
+    whole, none, one = (flops(config, architecture, 2, 9, num) for num in (None, 0, 1))
+    assert (whole - none) == 18 * (one - none) == 18 * 2 * 64 * (64 + 101)
+    assert flops(config, architecture, 2, 9, num_predictions=18) == whole
+    for bad in (-1, 19):
+        with pytest.raises(ValueError, match="num_predictions"):
+            flops(config, architecture, 2, 9, num_predictions=bad)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (("attention", "ffn"), "2 operators"),
+        (("attention", "magic", "ffn"), "magic"),
+        (("attention@32", "ffn@64", "skip"), r"\[32, 64\]"),
+    ],
+)
+def test_architectures_that_do_not_fit_are_refused_by_name(architecture, message):
+    config = supernet_config(CHAIN)
+    for cost in (num_parameters, flops):
+        with pytest.raises(ValueError, match=message):
+            cost(config, architecture)
+    with pytest.raises(ValueError, match="sequence_length 0"):
+        flops(config, ("ffn", "ffn", "ffn"), 1, 0)
+
+
+@pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])
+@pytest.mark.parametrize("key", ["num_parameters", "flops"])
+def test_the_cheapest_child_is_the_cheapest_of_all(space, key):
+    cost = costs.cost_function(supernet_config(space), sequence_length=16)
+    least = min(cost(child)[key] for child in space.enumerate())
+    assert cost(cheapest(space, lambda child: cost(child)[key]))[key] == least
+
+
+@pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])
+def test_the_cheapest_child_under_any_additive_cost(space):
+    # Odd tables, where deep can be cheaper than shallow and each block has its own favourite.
+    for seed in range(6):
+        rng = random.Random(seed)
+        table = {(i, name): rng.uniform(-1, 1) for i, names in enumerate(space.blocks) for name in names}
+
+        def cost(child, table=table):
+            return sum(table[place] for place in enumerate(child))
+
+        found = cheapest(space, cost)
+        assert found in space
+        assert cost(found) == pytest.approx(min(map(cost, space.enumerate())))
+
+
+def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
+    operators = KINDS
+    space = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=operators, widths=(128, 192, 256, 384, 512))
+    calls = []
+
+    def cost(child):
+        calls.append(child)
+        return num_parameters(supernet_config_like(space), child)
+
+    found = cheapest(space, cost)
+    assert found == ("conv3@128", *["skip"] * 5) * 4
+    assert len(calls) < 10_000
+
+
+def supernet_config_like(space, cache={}):  # noqa: B006 one config for many calls
+    if "config" not in cache:
+        cache["config"] = supernet_config(space, hidden_size=512)
+    return cache["config"]
+
+
+def test_a_budget_admits_what_is_within_every_cap():
+    budget = Budget(max_parameters=100, max_flops=2e9)
+    assert budget.caps == {"num_parameters": 100, "flops": 2e9}
+    assert budget.admits({"num_parameters": 100, "flops": 2e9, "latency_ms": 1e9})
+    assert budget.why_not({"num_parameters": 100, "flops": 2e9}) is None
+    assert not budget.admits({"num_parameters": 101, "flops": 1})
+    assert "num_parameters is 1,234,567 and may be at most 100" in budget.why_not({"num_parameters": 1234567})
+    assert "flops" in budget.why_not({"num_parameters": 1, "flops": math.nan})
+    assert Budget(max_latency_ms=0.5).admits({"latency_ms": 0.5})
+    assert not Budget(max_latency_ms=0.5).admits({"latency_ms": 0.51})
+    assert Budget().admits({})
+    with pytest.raises(ValueError, match=r"caps flops.*\['num_parameters'\]"):
+        budget.admits({"num_parameters": 1})
+
+
+@pytest.mark.parametrize("name", ["max_parameters", "max_flops", "max_latency_ms"])
+@pytest.mark.parametrize("cap", [0, -1, math.nan, math.inf, "15M", True])
+def test_nonsense_budgets_are_refused_by_name(name, cap):
+    with pytest.raises(ValueError, match=name):
+        Budget(**{name: cap})
+
+
+def test_budgets_as_people_write_them():
+    budget = Budget.parse(max_parameters="15M", max_flops="2.3G", max_latency_ms=8)
+    assert budget == Budget(15_000_000, 2_300_000_000, 8)
+    assert Budget.parse(max_parameters=None) == Budget()
+    with pytest.raises(ValueError, match="max_flops"):
+        Budget.parse(max_flops="0")
+    with pytest.raises(TypeError, match="max_memory"):
+        Budget.parse(max_memory="1G")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("15M", 15_000_000), ("2.5G", 2_500_000_000), ("1b", 10**9), (" 3 k ", 3000), ("7.5", 7.5), ("800_000", 800_000)],
+)
+def test_quantities(text, value):
+    assert parse_quantity(text) == value
+    assert type(parse_quantity(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "M", "15MB", "-3M", "nan", "inf", "1e6", "1,5", "15 M M", "0x10"])
+def test_quantities_that_mean_nothing_are_refused(text):
+    with pytest.raises(ValueError, match="not a quantity"):
+        parse_quantity(text)
+
+
+def test_costs_need_neither_torch_nor_transformers():
+    program = "import sys, hf_nasbert.costs; raise SystemExit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

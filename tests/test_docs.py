@@ -1,0 +1,100 @@
+"""Words that can be run are run: README code, recipe configs, the fields that docstrings promise."""
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import PreTrainedConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for block in blocks("python") if "extract_child" in block]
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["logits"].shape[-1] == 8192
+    assert (tmp_path / "runs/my-child/modeling_nasbert.py").exists()
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), f"README links to {target}"
+
+
+def test_every_readme_command_names_a_target_or_a_file():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for target in re.findall(r"^make ([\w-]+)", text, flags=re.MULTILINE):
+        assert target in targets
+    for file in re.findall(r"\brecipes/[\w./-]+\.(?:py|yaml|txt)", text):
+        assert (ROOT / file).exists(), f"README names {file}"
+
+
+def recipes() -> list[Path]:
+    return sorted((ROOT / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.stem)
+def test_recipes_explain_themselves_and_refuse_misspelt_settings(recipe, capsys):
+    main = runpy.run_path(str(recipe))["main"]
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "--config" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["--no_such_setting", "1"])
+    assert ended.value.code == 2
+    assert "no_such_setting" in capsys.readouterr().err
+
+
+def test_super_net_configs_parse(tmp_path):
+    from hf_nasbert.data import DataArguments
+    from hf_nasbert.pipeline import PipelineArguments
+    from hf_nasbert.recipe_arguments import parse_recipe_arguments
+    from hf_nasbert.training import METHODS, SupernetArguments, SupernetTrainingArguments
+
+    methods = set()
+    for name in ("uniform", "fair", "magic-t", "magic-a", "magic-at"):
+        config = ROOT / "recipes/configs" / f"{name}.yaml"
+        space, _, training = parse_recipe_arguments(
+            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+        )
+        assert space.build_config(vocab_size=100).space.num_children > 1
+        methods.add(training.method)
+    assert methods == set(METHODS)
+    types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
+    quickstart = ROOT / "recipes/configs/quickstart.yaml"
+    assert parse_recipe_arguments(types, ["--config", str(quickstart)])[2].method == "magic_at"
+    misspelt = {**yaml.safe_load(quickstart.read_text(encoding="utf-8")), "max_step": 3}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(misspelt))
+    with pytest.raises(SystemExit):
+        parse_recipe_arguments(types, ["--config", str(tmp_path / "bad.yaml")])
+
+
+def test_config_fields_are_documented():
+    from hf_nasbert.modeling import NasBertConfig, SupernetConfig
+
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    for config in (NasBertConfig, SupernetConfig):
+        documented = "".join(base.__doc__ or "" for base in config.__mro__ if base.__module__.startswith("hf_nasbert"))
+        for field in dataclasses.fields(config):
+            if field.name not in inherited:
+                assert f"        {field.name}: " in documented, f"{config.__name__}.{field.name} is not documented"
+
+
+def test_papers_page_names_files_that_exist():
+    text = (ROOT / "docs/papers.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert (ROOT / "src/hf_nasbert" / name).exists(), f"docs/papers.md names {name}"
+    for name in re.findall(r"`(configs/[\w-]+\.yaml)`", text):
+        assert (ROOT / "recipes" / name).exists(), f"docs/papers.md names {name}"

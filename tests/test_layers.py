@@ -1,0 +1,91 @@
+"""The house: imports go down only, rooms of one floor do not know each other, travelling files carry only siblings."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
+FLOORS = [  # lowest first
+    {"space", "data", "metrics", "records", "recipe_arguments"},
+    {"modeling", "samplers", "objectives", "costs"},
+    {"scoring", "search"},
+    {"ranking", "interference"},
+    {"training", "finetuning", "extraction", "cards", "plots"},
+    {"hub"},
+    {"pipeline"},
+    {"cli"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
+LIGHT = ["space", "metrics", "records", "samplers", "costs", "search", "cards", "cli"]
+
+
+def imported_modules(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "hf_nasbert":  # `from hf_nasbert import records` names a room too
+                found |= {f"hf_nasbert.{alias.name}" for alias in node.names}
+            else:
+                found.add("." * node.level + (node.module or ""))
+    return found
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    return [file for file in sorted(PACKAGE.rglob("*.py")) if room_of(file) != "__init__"]
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_down_only(file):
+    here = room_of(file)
+    assert here in FLOOR_OF, f"{here} stands on no floor"
+    for module in imported_modules(file):
+        assert not module.startswith(".."), "name the room: from hf_nasbert.<room> import name"
+        if module.startswith("."):
+            assert here == "modeling", "relative imports are for siblings in modeling/ only"
+        elif module.split(".")[0] == "hf_nasbert":
+            assert "." in module, "name the room: from hf_nasbert.<room> import name"
+            there = module.split(".")[1]
+            assert there == here or FLOOR_OF[there] < FLOOR_OF[here], f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("name", TRAVELLERS)
+def test_travellers_carry_only_their_siblings(name):
+    for module in imported_modules(PACKAGE / "modeling" / f"{name}.py"):
+        if module.startswith("."):
+            assert module.removeprefix(".") in TRAVELLERS, "only `from .sibling import name` is copied"
+        else:
+            allowed = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
+            assert module.split(".")[0] in allowed, f"a Hub user may not have {module}"
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_every_file_says_its_job_in_its_first_line(file):
+    docstring = ast.get_docstring(ast.parse(file.read_text()))
+    assert docstring, f"{file.name} has no docstring"
+    assert docstring.splitlines()[0].endswith((".", ":"))
+
+
+def test_light_rooms_need_no_torch():
+    rooms = [room for room in LIGHT if (PACKAGE / f"{room}.py").exists()]
+    program = "import sys\n" + "\n".join(f"import hf_nasbert.{room}" for room in rooms)
+    program += "\nprint([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_violation_is_noticed(tmp_path, monkeypatch):
+    """Sanity check: the walker sees an upward import, inside a function too."""
+    file = tmp_path / "space.py"
+    file.write_text("def f():\n    from hf_nasbert.training import loop\n")
+    assert imported_modules(file) == {"hf_nasbert.training"}
+    assert FLOOR_OF["training"] > FLOOR_OF["space"]

@@ -1,0 +1,148 @@
+"""A child's folder where nobody has this package: every head, the pipeline, the card's snippet, saved once more."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from modelling_helpers import logits_of, padded_batch, tiny_supernet, tiny_tokenizer
+from transformers import AutoConfig
+
+from hf_nasbert.cards import render_child_card
+from hf_nasbert.extraction import CODE_FILES, extract_child, save_child
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+
+CHILDREN = {
+    "chain-with-skip": "conv5-attention-conv7-ffn-skip",
+    "staged": "attention@96-conv3@96-skip-ffn@32-conv3@32-attention@32",
+}
+HEADS = [name for name in AUTO_MAP if name != "AutoConfig"]
+
+# Runs with nothing but the standard library and what a stranger has; prints one line of JSON.
+ABROAD = r"""
+import importlib.abc, json, re, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_nasbert":
+            raise ImportError("there is no hf_nasbert here")
+
+sys.meta_path.insert(0, Blocker())
+folder, batch_file, again = sys.argv[1:]
+report = {}
+try:
+    import hf_nasbert
+except ImportError as error:
+    report["blocked"] = str(error)
+
+import torch, transformers
+from pathlib import Path
+torch.set_num_threads(1)
+batch, expected = torch.load(batch_file)
+
+def load(head, place, **kwargs):
+    model, loading = getattr(transformers, head).from_pretrained(
+        place, trust_remote_code=True, output_loading_info=True, **kwargs
+    )
+    return model, sorted(loading["missing_keys"])
+
+for place, logits in expected.items():
+    model, missing = load("AutoModelForMaskedLM", f"{folder}/{place}")
+    with torch.no_grad():
+        difference = float((model(**batch).logits - logits).abs().max())
+    report[place] = {"missing": missing, "difference": difference, "module": type(model).__module__}
+
+child = f"{folder}/{place}"
+report["heads"] = {}
+for head in json.loads(Path(child, "config.json").read_text())["auto_map"]:
+    if head != "AutoConfig":
+        model, missing = load(head, child)
+        report["heads"][head] = [type(model).__name__, sorted({name.split(".")[0] for name in missing})]
+
+card = Path(child, "README.md").read_text()
+snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+assert "path/to/this/folder" in snippet
+names = {"print": lambda found: report.update(filled=[one["token_str"] for one in found])}
+exec(snippet.replace("path/to/this/folder", child), names)
+
+model, _ = load("AutoModelForSequenceClassification", child, num_labels=3)
+model.train()
+before = model.nasbert.embeddings.word_embeddings.weight.detach().clone()
+model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+torch.optim.SGD(model.parameters(), lr=1.0).step()
+report["trained"] = not torch.equal(before, model.nasbert.embeddings.word_embeddings.weight)
+model.eval().save_pretrained(again)
+reloaded, report["missing again"] = load("AutoModelForSequenceClassification", again)
+with torch.no_grad():
+    report["equal again"] = torch.equal(reloaded(**batch).logits, model(**batch).logits)
+report["other head again"] = type(load("AutoModelForTokenClassification", again)[0]).__name__
+report["ours"] = sorted(name for name in sys.modules if name.startswith("hf_nasbert"))
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder with one child's folder per space shape, and every child's logits on one batch."""
+    root, batch, expected = tmp_path_factory.mktemp("children"), padded_batch(), {}
+    for shape, architecture in CHILDREN.items():
+        child = extract_child(tiny_supernet(shape), architecture)
+        card = render_child_card({"name": shape, "architecture": architecture})
+        save_child(child, tiny_tokenizer(), root / shape, card)
+        expected[shape] = logits_of(child, batch)
+    return root, batch, expected
+
+
+def test_a_child_lives_where_nobody_has_this_package(folders, tmp_path):
+    root, batch, expected = folders
+    torch.save((batch, expected), tmp_path / "batch.pt")
+    (tmp_path / "abroad.py").write_text(ABROAD)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", tmp_path / "abroad.py", root, tmp_path / "batch.pt", tmp_path / "again"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["blocked"] == "there is no hf_nasbert here"
+    assert report["ours"] == []
+    for shape in CHILDREN:
+        assert report[shape]["difference"] == 0
+        assert report[shape]["missing"] == []
+        assert report[shape]["module"].startswith("transformers_modules.")
+    # Whichever head was saved, every head loads, and draws only its own new weights.
+    assert report["heads"] == {
+        "AutoModel": ["NasBertModel", ["pooler"]],
+        "AutoModelForMaskedLM": ["NasBertForMaskedLM", []],
+        "AutoModelForSequenceClassification": ["NasBertForSequenceClassification", ["classifier", "nasbert"]],
+        "AutoModelForTokenClassification": ["NasBertForTokenClassification", ["classifier"]],
+        "AutoModelForQuestionAnswering": ["NasBertForQuestionAnswering", ["qa_outputs"]],
+        "AutoModelForMultipleChoice": ["NasBertForMultipleChoice", ["classifier", "nasbert"]],
+    }
+    assert len(report["filled"]) == 5
+    # Trained and saved from there, the folder is complete again: https://github.com/huggingface/transformers/issues/29714
+    assert report["trained"]
+    again = tmp_path / "again"
+    assert set(CODE_FILES) <= {path.name for path in again.iterdir()}
+    assert json.loads((again / "config.json").read_text())["auto_map"] == AUTO_MAP
+    assert report["missing again"] == []
+    assert report["equal again"]
+    assert report["other head again"] == "NasBertForTokenClassification"
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_with_the_package_no_flag_is_needed(folders, head):
+    root, batch, expected = folders
+    for shape in CHILDREN:
+        model = getattr(transformers, head).from_pretrained(root / shape)
+        assert type(model).__module__ == "hf_nasbert.modeling.modeling_nasbert"
+    if head == "AutoModelForMaskedLM":
+        assert torch.equal(logits_of(model, batch), expected[shape])
+    assert type(AutoConfig.from_pretrained(root / shape)).__module__ == "hf_nasbert.modeling.configuration_nasbert"

@@ -1,0 +1,261 @@
+"""Metrics, against scipy, against their definitions over all pairs, and against every way to break ties."""
+
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_nasbert import metrics
+from hf_nasbert.metrics import (
+    bootstrap_interval,
+    bucketed_tau,
+    kendall_tau,
+    mean_bucketed_tau,
+    pearson,
+    precision_at_top,
+    relative_improvement,
+    sparse_kendall_tau,
+    spearman,
+    supernet_gap,
+    top_tau,
+)
+
+MEASURES = {
+    "kendall_tau": kendall_tau,
+    "spearman": spearman,
+    "pearson": pearson,
+    "sparse_kendall_tau": lambda a, b: sparse_kendall_tau(a, b, 0.1),
+    "precision_at_top": lambda a, b: precision_at_top(a, b, 0.5),
+    "best_rank_at": lambda a, b: metrics.best_rank_at(a, b, 1),
+    "worst_rank_at": lambda a, b: metrics.worst_rank_at(a, b, 1),
+    "top_tau": lambda a, b: top_tau(a, b, max(2, len(a) // 2)),
+    "relative_improvement": relative_improvement,
+    "supernet_gap": supernet_gap,
+    "bucketed_tau": lambda a, b: bucketed_tau(a, b, [1.0] * len(a)),
+    "bootstrap_interval": lambda a, b: bootstrap_interval(kendall_tau, a, b, seed=0, num_resamples=5),
+}
+
+few_values = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30)
+
+
+def tau_by_definition(score, truth):
+    concordant = discordant = untied_score = untied_truth = 0
+    for (a, b), (c, d) in itertools.combinations(zip(score, truth, strict=True), 2):
+        concordant += (a - c) * (b - d) > 0
+        discordant += (a - c) * (b - d) < 0
+        untied_score += a != c
+        untied_truth += b != d
+    if not untied_score or not untied_truth:
+        return math.nan
+    return (concordant - discordant) / math.sqrt(untied_score * untied_truth)
+
+
+def all_orders(score):
+    """The children, best first, in every order that respects the score."""
+    groups = [[i for i, value in enumerate(score) if value == level] for level in sorted(set(score))]
+    for parts in itertools.product(*(itertools.permutations(group) for group in groups)):
+        yield [child for part in parts for child in part]
+
+
+@given(few_values)
+@settings(max_examples=150, deadline=None)
+def test_correlations_equal_scipy_and_the_definition_with_ties(pairs):
+    score, truth = (list(side) for side in zip(*pairs, strict=True))
+    if len(set(score)) == 1 or len(set(truth)) == 1:
+        assert all(math.isnan(measure(score, truth)) for measure in (kendall_tau, spearman, pearson))
+        return
+    assert kendall_tau(score, truth) == pytest.approx(tau_by_definition(score, truth), abs=1e-12)
+    assert kendall_tau(score, truth) == pytest.approx(scipy.stats.kendalltau(score, truth).statistic, abs=1e-12)
+    assert spearman(score, truth) == pytest.approx(scipy.stats.spearmanr(score, truth).statistic, abs=1e-12)
+    assert pearson(score, truth) == pytest.approx(scipy.stats.pearsonr(score, truth).statistic, abs=1e-12)
+
+
+def test_many_children_are_compared_in_several_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=777)
+    truth = np.round(score + rng.normal(size=777), 1)
+    expected = scipy.stats.kendalltau(score, truth).statistic
+    assert kendall_tau(score, truth) == pytest.approx(expected, abs=1e-12)
+    monkeypatch.setattr(metrics, "_ROWS", 10_000)
+    assert kendall_tau(score, truth) == pytest.approx(expected, abs=1e-12)
+
+
+def test_perfect_and_reversed_rankings():
+    truth = [3.0, 1.0, 2.0, 2.0]
+    assert kendall_tau(truth, truth) == spearman(truth, truth) == pearson(truth, truth) == 1.0
+    assert kendall_tau(truth, [-value for value in truth]) == -1.0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_pearson_of_tiny_and_huge_numbers(scale):
+    assert pearson([1 * scale, 2 * scale, 4 * scale], [1, 2, 3]) == pytest.approx(pearson([1, 2, 4], [1, 2, 3]))
+
+
+def test_sparse_tau_forgives_differences_below_the_resolution():
+    truth = [1.00, 1.05, 2.00, 2.05]
+    score = [2, 1, 4, 3]  # wrong only inside the noise
+    assert kendall_tau(score, truth) < sparse_kendall_tau(score, truth, 0.5)
+    assert sparse_kendall_tau(score, truth, 0.5) == pytest.approx(tau_by_definition(score, [2, 2, 4, 4]))
+    assert math.isnan(sparse_kendall_tau(score, truth, 100.0))
+    for resolution in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="resolution"):
+            sparse_kendall_tau(score, truth, resolution)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=6), st.data())
+@settings(max_examples=60, deadline=None)
+def test_measures_of_the_top_are_means_over_all_ways_to_break_ties(pairs, data):
+    score, truth = (list(side) for side in zip(*pairs, strict=True))
+    k = data.draw(st.integers(1, len(score)))
+    rank = [1 + sum(other < mine for other in truth) for mine in truth]
+    tops = [order[:k] for order in all_orders(score)]
+    true_tops = [order[:k] for order in all_orders(truth)]
+    best = np.mean([min(rank[child] for child in top) for top in tops])
+    worst = np.mean([max(rank[child] for child in top) for top in tops])
+    overlap = np.mean([len({*a} & {*b}) / k for a in tops for b in true_tops])
+    assert metrics.best_rank_at(score, truth, k) == pytest.approx(best)
+    assert metrics.worst_rank_at(score, truth, k) == pytest.approx(worst)
+    assert precision_at_top(score, truth, k / len(score)) == pytest.approx(overlap)
+
+
+def test_measures_of_the_top_by_hand():
+    truth = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+    score = [3, 1, 2, 4, 5, 6, 7, 8, 10, 9]
+    assert precision_at_top(score, truth, 0.1) == 0.0
+    assert precision_at_top(score, truth, 0.2) == 0.5
+    assert precision_at_top(score, truth, 0.3) == 1.0
+    assert [metrics.best_rank_at(score, truth, k) for k in (1, 2, 3)] == [2, 2, 1]
+    assert [metrics.worst_rank_at(score, truth, k) for k in (1, 2, 9)] == [2, 3, 10]
+    assert top_tau(score, truth, 3) == pytest.approx(-1 / 3)
+    assert relative_improvement(score, truth) == pytest.approx(100 * (55 - 20) / 55)
+    assert supernet_gap([1.5, 2.0], [1.0, 1.5]) == pytest.approx(0.5)
+
+
+def test_top_tau_takes_in_all_that_tie_with_the_last():
+    assert top_tau([1, 2, 2, 3], [1, 2, 3, 0], 2) == pytest.approx(tau_by_definition([1, 2, 2], [1, 2, 3]))
+
+
+def test_relative_improvement_is_the_mean_over_tied_picks_and_needs_losses():
+    assert relative_improvement([1, 1, 2], [1.0, 3.0, 8.0]) == pytest.approx(50.0)
+    with pytest.raises(ValueError, match="positive"):
+        relative_improvement([1, 2], [-1.0, -2.0])
+
+
+@pytest.mark.parametrize("name", MEASURES.keys() - {"bucketed_tau", "bootstrap_interval"})
+def test_the_order_of_children_never_matters(name):
+    rng = random.Random(0)
+    pairs = [(rng.randrange(1, 9), rng.randrange(1, 5)) for _ in range(40)]
+    measured = MEASURES[name](*zip(*pairs, strict=True))
+    for _ in range(5):
+        rng.shuffle(pairs)
+        assert MEASURES[name](*zip(*pairs, strict=True)) == pytest.approx(measured)
+
+
+def test_agreement_by_size_alone_vanishes_within_buckets():
+    rng = np.random.default_rng(0)
+    sizes = np.repeat([1.0, 2.0, 3.0, 4.0], 100)
+    truth = -10 * sizes + rng.normal(size=400)
+    score = -10 * sizes + rng.normal(size=400)
+    assert kendall_tau(score, truth) > 0.7
+    buckets = bucketed_tau(score, truth, sizes)
+    assert [(b.smallest, b.largest, b.num_children) for b in buckets] == [(s, s, 100) for s in (1.0, 2.0, 3.0, 4.0)]
+    for bucket in buckets:
+        inside = sizes == bucket.smallest
+        assert bucket.tau == kendall_tau(score[inside], truth[inside])
+    assert abs(mean_bucketed_tau(score, truth, sizes)) < 0.1
+    assert mean_bucketed_tau(truth, truth, sizes) == 1.0
+
+
+def test_buckets_cover_every_child_and_never_part_equal_sizes():
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(0, 6, size=50).astype(float)
+    buckets = bucketed_tau(rng.normal(size=50), rng.normal(size=50), sizes, num_buckets=4)
+    assert sum(bucket.num_children for bucket in buckets) == 50
+    assert all(a.largest < b.smallest for a, b in itertools.pairwise(buckets))
+    spread = bucketed_tau(rng.normal(size=40), rng.normal(size=40), np.arange(40), num_buckets=4)
+    assert [bucket.num_children for bucket in spread] == [10] * 4
+
+
+def test_the_mean_over_buckets_weighs_pairs_and_skips_those_without_a_tau():
+    score, truth, sizes = [1, 2, 1, 2, 3, 9], [1, 2, 3, 2, 1, 0], [1, 1, 2, 2, 2, 3]
+    assert [b.tau for b in bucketed_tau(score, truth, sizes, 6)[:2]] == [1.0, -1.0]
+    assert math.isnan(bucketed_tau(score, truth, sizes, 6)[2].tau)
+    assert mean_bucketed_tau(score, truth, sizes, 6) == pytest.approx((1 * 1 + 3 * -1) / 4)
+    assert math.isnan(mean_bucketed_tau([1, 2], [1, 1], [1, 1]))
+    with pytest.raises(ValueError, match="num_buckets"):
+        bucketed_tau(score, truth, sizes, 0)
+
+
+def test_bootstrap_covers_the_truth_as_often_as_it_says():
+    covered = 0
+    for seed in range(200):
+        sample = np.random.default_rng(seed).normal(size=40)
+        interval = bootstrap_interval(np.mean, sample, num_resamples=200, confidence=0.9, seed=seed)
+        assert interval.low < interval.estimate < interval.high
+        covered += interval.low <= 0.0 <= interval.high
+    assert 0.82 < covered / 200 < 0.95
+
+
+def test_bootstrap_keeps_pairs_together_and_a_shuffled_proxy_covers_zero():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=60)
+    assert bootstrap_interval(kendall_tau, truth, truth, num_resamples=50, seed=0) == (1.0, 1.0, 1.0)
+    good = bootstrap_interval(kendall_tau, truth + rng.normal(size=60), truth, seed=0)
+    assert 0 < good.low < good.estimate < good.high < 1
+    bad = bootstrap_interval(kendall_tau, rng.permutation(truth), truth, seed=0)
+    assert bad.low < 0 < bad.high
+
+
+def test_bootstrap_depends_on_its_seed_alone_and_widens_with_confidence():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=20), rng.normal(size=20)
+    state = np.random.get_state()[1].tolist()
+    first = bootstrap_interval(kendall_tau, a, b, num_resamples=100, seed=3)
+    assert first == bootstrap_interval(kendall_tau, a, b, num_resamples=100, seed=3)
+    assert first != bootstrap_interval(kendall_tau, a, b, num_resamples=100, seed=4)
+    assert np.random.get_state()[1].tolist() == state
+    wide = bootstrap_interval(kendall_tau, a, b, num_resamples=100, confidence=0.99, seed=3)
+    assert wide.low < first.low < first.high < wide.high
+
+
+def test_bootstrap_leaves_out_redraws_without_a_value():
+    interval = bootstrap_interval(kendall_tau, [1, 2], [1, 2], seed=0)  # half of all redraws are constant
+    assert interval == (1.0, 1.0, 1.0)
+    assert math.isnan(bootstrap_interval(kendall_tau, [1, 1], [1, 2], seed=0, num_resamples=20).low)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_bad_input_is_refused_by_name(name):
+    measure = MEASURES[name]
+    first, second = ("array 0", "array 1") if name == "bootstrap_interval" else ("score", "truth")
+    with pytest.raises(ValueError, match=rf"{second}\[1\] is nan"):
+        measure([1.0, 2.0], [1.0, math.nan])
+    with pytest.raises(ValueError, match=rf"{first}\[0\] is inf"):
+        measure([math.inf, 2.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="lengths differ"):
+        measure([1.0, 2.0, 3.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="at least 2 children"):
+        measure([1.0], [1.0])
+    with pytest.raises(ValueError, match="shape"):
+        measure([[1.0, 2.0]], [[1.0, 2.0]])
+
+
+def test_bad_options_are_refused_by_name():
+    a = [1.0, 2.0, 3.0]
+    for call, word in [
+        (lambda: precision_at_top(a, a, 0.0), "fraction"),
+        (lambda: precision_at_top(a, a, 1.5), "fraction"),
+        (lambda: metrics.best_rank_at(a, a, 0), "k must"),
+        (lambda: metrics.worst_rank_at(a, a, 4), "k must"),
+        (lambda: top_tau(a, a, 1), "k must"),
+        (lambda: bootstrap_interval(kendall_tau, a, a, seed=0, num_resamples=0), "num_resamples"),
+        (lambda: bootstrap_interval(kendall_tau, a, a, seed=0, confidence=1.0), "confidence"),
+        (lambda: bootstrap_interval(kendall_tau, seed=0), "no array"),
+    ]:
+        with pytest.raises(ValueError, match=word):
+            call()

@@ -1,0 +1,162 @@
+"""`objectives`: alignment against the definition written as a double loop."""
+
+import pytest
+import torch
+
+from hf_nasbert.objectives import alignment_loss
+
+B, T, D = 3, 5, 4
+
+
+def states(count, *, seed, width=D):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(B, T, width, generator=generator) for _ in range(count)]
+
+
+@pytest.fixture
+def padding_mask():
+    return torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 1, 1, 1]])
+
+
+def by_loop(child, anchor, mask):
+    """Mean over blocks of the mean over real tokens and hidden units of the squared difference."""
+    blocks = []
+    for one, other in zip(child, anchor, strict=True):
+        terms = [
+            float((one[b, t, d] - other[b, t, d]) ** 2)
+            for b in range(B)
+            for t in range(T)
+            if mask is None or mask[b, t]
+            for d in range(one.shape[-1])
+        ]
+        blocks.append(sum(terms) / len(terms))
+    return sum(blocks) / len(blocks)
+
+
+class TestAgainstTheDefinition:
+    def test_without_padding(self):
+        child, anchor = states(3, seed=0), states(3, seed=1)
+        assert alignment_loss(child, anchor).item() == pytest.approx(by_loop(child, anchor, None), rel=1e-6)
+
+    @pytest.mark.parametrize("shape", [(B, T), (B, T, 1)])
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+    def test_padding_counts_for_nothing(self, padding_mask, shape, dtype):
+        child, anchor = states(2, seed=0), states(2, seed=1)
+        expected = by_loop(child, anchor, padding_mask)
+        child[0][1, 3], anchor[1][2, 0] = float("inf"), float("nan")
+        mask = padding_mask.reshape(shape).to(dtype)
+        assert alignment_loss(child, anchor, mask).item() == pytest.approx(expected, rel=1e-6)
+
+    def test_gradient_is_finite_where_padding_is_not(self, padding_mask):
+        child = states(1, seed=0)[0]
+        child[1, 3] = float("inf")
+        child.requires_grad_()
+        alignment_loss([child], states(1, seed=1), padding_mask).backward()
+        assert child.grad.isfinite().all()
+        assert (child.grad[padding_mask == 0] == 0).all()
+
+    def test_chosen_layers_only(self):
+        child, anchor = states(4, seed=0), states(4, seed=1)
+        expected = by_loop([child[1], child[3]], [anchor[1], anchor[3]], None)
+        assert alignment_loss(child, anchor, layers=[3, 1]).item() == pytest.approx(expected, rel=1e-6)
+
+    def test_normalized_states_have_mean_zero_and_variance_one(self):
+        child, anchor = states(1, seed=0), states(1, seed=1)
+        brought = [
+            (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+            for x in child + anchor
+        ]
+        expected = by_loop(brought[:1], brought[1:], None)
+        assert alignment_loss(child, anchor, normalize=True).item() == pytest.approx(expected, rel=1e-5)
+        assert alignment_loss(child, [5 * x + 1 for x in child], normalize=True).item() < 1e-4
+
+
+class TestStatesAtPositionsOnly:
+    positions = torch.tensor([1, 4, 7, 12])
+
+    def rows(self, x):
+        return x.flatten(0, 1)[self.positions]
+
+    def test_both_restricted(self, padding_mask):
+        child, anchor = states(2, seed=0), states(2, seed=1)
+        expected = (
+            by_loop(child[:1], anchor[:1], padding_mask) + by_rows(self.rows(child[1]), self.rows(anchor[1]))
+        ) / 2
+        found = alignment_loss([child[0], self.rows(child[1])], [anchor[0], self.rows(anchor[1])], padding_mask)
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+
+    @pytest.mark.parametrize("restricted", ["child", "anchor"])
+    def test_one_restricted(self, restricted):
+        child, anchor = states(1, seed=0), states(1, seed=1)
+        expected = by_rows(self.rows(child[0]), self.rows(anchor[0]))
+        given = {"child": child, "anchor": anchor}
+        given[restricted] = [self.rows(x) for x in given[restricted]]
+        found = alignment_loss(given["child"], given["anchor"], positions=self.positions)
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+        with pytest.raises(ValueError, match="positions"):
+            alignment_loss(given["child"], given["anchor"])
+
+
+def by_rows(one, other):
+    terms = [float((a - b) ** 2) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)]
+    return sum(terms) / len(terms)
+
+
+def test_blocks_of_other_widths_are_left_out():
+    wide_child, narrow_anchor = states(1, seed=0, width=8), states(1, seed=1)
+    child, anchor = states(1, seed=2), states(1, seed=3)
+    found = alignment_loss(wide_child + child, narrow_anchor + anchor)
+    assert found.item() == pytest.approx(by_loop(child, anchor, None), rel=1e-6)
+    assert alignment_loss(wide_child, narrow_anchor).item() == 0
+
+
+def test_moves_the_child_and_not_the_anchor():
+    child, anchor = (states(1, seed=seed)[0].requires_grad_() for seed in (0, 1))
+    alignment_loss([child], [anchor]).backward()
+    assert anchor.grad is None
+    torch.testing.assert_close(child.grad, 2 * (child - anchor).detach() / child.numel())
+    child.grad = None
+    alignment_loss([child], [anchor], detach_anchor=False).backward()
+    torch.testing.assert_close(anchor.grad, -child.grad)
+
+
+def test_the_very_same_tensor_is_zero_and_counts_as_a_block():
+    shared, child, anchor = states(1, seed=0)[0], states(1, seed=1)[0], states(1, seed=2)[0]
+    expected = by_loop([shared, child], [shared.clone(), anchor], None)
+    assert alignment_loss([shared, child], [shared, anchor]).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_parts_with_the_counts_of_the_whole_add_up(padding_mask):
+    child, anchor = states(1, seed=0)[0], states(1, seed=1)[0]
+    positions = torch.tensor([0, 3, 6, 11])
+    rows = child.flatten(0, 1)[positions], anchor.flatten(0, 1)[positions]
+    whole = alignment_loss([child, rows[0]], [anchor, rows[1]], padding_mask)
+    parts = [
+        alignment_loss(
+            [child[part], rows[0][kept]],
+            [anchor[part], rows[1][kept]],
+            padding_mask[part],
+            num_tokens=int(padding_mask.sum()),
+            num_positions=len(positions),
+        )
+        for part, kept in ((slice(0, 1), slice(0, 2)), (slice(1, 3), slice(2, 4)))
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
+    # Sanity check: parts weighed as if each were a whole do not.
+    naive = [alignment_loss([child[part]], [anchor[part]], padding_mask[part]) for part in (slice(0, 1), slice(1, 3))]
+    assert sum(naive).item() / 2 != pytest.approx(alignment_loss([child], [anchor], padding_mask).item(), rel=1e-3)
+
+
+def test_half_precision_is_summed_in_full():
+    child, anchor = states(1, seed=0), states(1, seed=1)
+    halves = [[x.to(torch.bfloat16) for x in side] for side in (child, anchor)]
+    found = alignment_loss(*halves)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(by_loop(*([x.float() for x in side] for side in halves), None), rel=1e-6)
+
+
+def test_refuses_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="2 block outputs, the anchor 3"):
+        alignment_loss(states(2, seed=0), states(3, seed=0))
+    with pytest.raises(ValueError, match="blocks 0 to 1"):
+        alignment_loss(states(2, seed=0), states(2, seed=0), layers=[2])

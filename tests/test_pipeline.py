@@ -1,0 +1,142 @@
+"""The whole way, tiny: real text in, a child out that loads elsewhere; stages are made once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_nasbert import records
+from hf_nasbert.cards import render_child_card
+from hf_nasbert.data import DataArguments
+from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.pipeline import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
+from hf_nasbert.space import SearchSpace
+from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
+
+TEXT = Path(__file__).parent / "data" / "tiny.txt"
+SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna was glad .", 1), ("rain and fog .", 0)]
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """A pipeline shrunk to seconds; its labelled data are sentences of the same harbour."""
+    from hf_nasbert.finetuning import labelled, sentences
+
+    rows = [{"sentence": text, "label": label} for text, label in SENTENCES * 8]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def load_packaged(name):
+        return labelled.load_files(
+            str(tmp_path / "train.jsonl"), str(tmp_path / "validation.jsonl"), cache_dir=str(tmp_path / "cache")
+        )
+
+    monkeypatch.setattr(sentences, "load_packaged", load_packaged)
+
+    def make_pipeline(**changes):
+        space = SupernetArguments(
+            operators=["attention", "ffn", "conv3"],
+            num_choice_blocks=3,
+            hidden_size=32,
+            max_position_embeddings=32,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+        data = DataArguments(
+            train_files=[str(TEXT)], vocab_size=300, max_seq_length=16, validation_fraction=0.3, sample_by="paragraph"
+        )
+        training = SupernetTrainingArguments(
+            output_dir="unused",
+            max_steps=6,
+            per_device_train_batch_size=4,
+            anchor_interval=2,
+            num_eval_batches=2,
+            num_eval_children=2,
+            save_steps=3,
+            logging_steps=2,
+            report_to="none",
+            disable_tqdm=True,
+        )
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "num_scored": 27,
+            "num_dev_batches": 1,
+            "dev_batch_size": 4,
+            "child_steps": 2,
+            "child_batch_size": 4,
+            "finetune_epochs": 1.0,
+            "finetune_seeds": [0],
+            "mask_examples": ["the boats [MASK] home"],
+        }
+        return Pipeline(space, data, training, PipelineArguments(**{**settings, **changes}))
+
+    return make_pipeline
+
+
+@pytest.mark.slow
+def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
+    pipeline = make()
+    results = pipeline.run()
+    folder = tmp_path / "run"
+    assert [result.is_reused for result in results] == [False] * len(results)
+    assert all(Path(result.where).exists() for result in results)
+    table = as_table(results)
+    for result in results:
+        assert result.name in table
+
+    # The winner is the best child within the budget, which is the parameter count of a BERT of that shape.
+    scores = records.read(folder / "scores.jsonl")
+    assert len(scores) == 27
+    content = {result.name: result.content for result in results}
+    cap = content["scores"]["caps"]["num_parameters"]
+    best = min((row for row in scores if row["num_parameters"] <= cap), key=lambda row: row["proxy_loss"])
+    assert content["scores"]["winner"] == best["architecture"]
+    assert len([row for row in scores if row["num_parameters"] <= cap]) == content["scores"]["num_within_budget"] < 27
+    assert content["extraction"]["max_logit_difference"] <= 1e-6
+    assert content["pre-training"]["num_steps"] == 2
+
+    # The card is what its record says, and the record lies beside it.
+    child = folder / "child"
+    assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
+    assert best["architecture"] in (child / "README.md").read_text()
+    (predictions,) = content["fresh process"]["answers"].values()
+    assert len(predictions) == 5
+
+    # A second call makes nothing again; a stage that was lost is made again, and only that.
+    before = (child / "model.safetensors").stat().st_mtime_ns
+    assert all(result.is_reused for result in make().run())
+    assert (child / "model.safetensors").stat().st_mtime_ns == before
+    (folder / "fill-mask.json").unlink()
+    again = {result.name: result.is_reused for result in make().run()}
+    assert again.pop("fresh process") is False
+    assert all(again.values())
+
+    # A child without its code does not load where we are not installed, and that is said, not hidden.
+    (child / "modeling_nasbert.py").unlink()
+    with pytest.raises(RuntimeError, match="does not load"):
+        ask_in_fresh_process(child, ["the [MASK]"])
+
+
+def test_a_folder_of_other_settings_is_refused(make):
+    make()
+    make()
+    with pytest.raises(ValueError, match=r"num_scored=27, now it is 5"):
+        make(num_scored=5)
+
+
+def test_an_impossible_budget_is_refused_before_any_scoring(make):
+    pipeline = make(max_parameters="1K")
+    config = SupernetConfig(search_space=SearchSpace.chain(3, ("ffn", "attention")), hidden_size=32, vocab_size=100)
+    with pytest.raises(
+        ValueError, match=r"num_parameters may be at most 1,000, but that of the smallest child, attention-"
+    ):
+        pipeline._search(config)
+
+
+def test_the_default_budget_is_a_bert_of_the_same_shape(make):
+    space = SearchSpace.chain(4, ("attention", "ffn", "conv3"))
+    config = SupernetConfig(search_space=space, hidden_size=32, vocab_size=100)
+    assert str(bert_of(config)) == "attention-ffn-attention-ffn"
+    budget = make()._budget(config)
+    assert set(budget.caps) == {"num_parameters"}
+    assert bert_of(SupernetConfig(search_space=SearchSpace.chain(2, ("ffn", "conv3")), hidden_size=32)) is None

@@ -1,0 +1,142 @@
+"""`recipe_arguments`: one YAML file plus flags, and nothing misspelt gets through."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
+
+
+@dataclass
+class Shape:
+    name: str = field(metadata={"help": "A required one."})
+    width: int = field(default=4, metadata={"help": "50%% of it."})
+    rate: float = 0.5
+    seed: int = 0
+    kind: Literal["no", "bf16"] = "no"
+    blocks: list[str] = field(default_factory=list)
+    limit: int | None = None
+    loud: bool = False
+    quick: bool = True
+
+    def __post_init__(self):
+        if self.width < 0:
+            raise ValueError(f"width={self.width} is negative")
+
+
+@dataclass
+class Run:
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        (tmp_path / "config.yaml").write_text(text)
+        return str(tmp_path / "config.yaml")
+
+    return write
+
+
+def parse(*argv):
+    return parse_recipe_arguments([Shape, Run], list(argv))
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*argv)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_flags_override_the_file(config):
+    path = config("name: a\nwidth: 8\nlearning_rate: 0.1\nblocks: [x, y]\nlimit: 3\nquick: false\n")
+    shape, run = parse("--config", path, "--width", "16", "--loud", "--no_quick", "--blocks", "z")
+    assert shape == Shape("a", width=16, blocks=["z"], limit=3, loud=True, quick=False)
+    assert run == Run(learning_rate=0.1)
+    shape, _ = parse("--config", path, "--quick", "true")
+    assert (shape.quick, shape.blocks) == (True, ["x", "y"])
+
+
+def test_defaults_and_required(config, capsys):
+    assert parse("--name", "a") == (Shape("a"), Run())
+    assert parse("--config", config("name: b\n")) == (Shape("b"), Run())
+    assert "--name" in refused(capsys)
+
+
+def test_a_shared_field_fills_both(config):
+    shape, run = parse("--name", "a", "--seed", "7")
+    assert (shape.seed, run.seed) == (7, 7)
+    shape, run = parse("--config", config("name: a\nseed: 5\n"))
+    assert (shape.seed, run.seed) == (5, 5)
+
+
+def test_numbers_and_words_of_yaml_1_2(config):
+    path = config("name: on\nkind: no\nlearning_rate: 1e-4\nrate: 1\nlimit: null\n")
+    shape, run = parse("--config", path)
+    assert (shape.name, shape.kind, shape.rate, shape.limit, run.learning_rate) == ("on", "no", 1.0, None, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nlerning_rate: 1\n", ["lerning_rate", "did you mean learning_rate?"]),
+        ("name: a\nwidth: 4.5\n", ["width", "4.5", "int"]),
+        ("name: a\nwidth: '4'\n", ["width", "'4'", "int"]),
+        ("name: a\nwidth: true\n", ["width", "True", "int"]),
+        ("name: a\nwidth: -1\n", ["width=-1 is negative"]),
+        ("name: a\nloud: 1\n", ["loud", "bool"]),
+        ("name: 3\n", ["name", "3", "str"]),
+        ("name: a\nkind: fp8\n", ["kind", "fp8", "'no', 'bf16'"]),
+        ("name: a\nblocks: x\n", ["blocks", "'x'", "list"]),
+        ("name: a\nblocks: [x, 3]\n", ["blocks[1]", "3"]),
+        ("name: a\nwidth: 4\nwidth: 5\n", ["'width' is given twice"]),
+        ("- name\n", ["list", "setting: value"]),
+        ("name: [a\n", ["no YAML"]),
+        ("name: !!python/object/apply:os.getcwd []\n", ["no YAML"]),
+    ],
+)
+def test_what_does_not_fit_is_named(config, capsys, text, words):
+    message = refused(capsys, "--config", config(text))
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--lerning_rate", "1"], ["--lerning_rate", "did you mean --learning_rate?"]),
+        (["--learning", "1"], ["--learning"]),  # an abbreviation is no name
+        (["--width", "wide"], ["--width", "wide"]),
+        (["--kind", "fp8"], ["--kind", "fp8"]),
+        (["stray"], ["stray"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
+        (["--config"], ["--config"]),
+    ],
+)
+def test_misspelt_flags_are_named(capsys, argv, words):
+    message = refused(capsys, "--name", "a", *argv)
+    for word in words:
+        assert word in message
+
+
+def test_a_folder_or_binary_file_is_no_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_config(tmp_path, [Shape])
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"binary\.yaml"):
+        read_config(tmp_path / "binary.yaml", [Shape])
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_config(tmp_path / "empty.yaml", [Shape]) == {}
+
+
+def test_help_names_every_setting(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("--help")
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name}" in shown for name in ("name", "width", "learning_rate", "config"))
+    assert "50%" in shown

@@ -1,0 +1,240 @@
+"""Scoring: every loss is that of the child alone, and shared prefixes are really computed once."""
+
+import logging
+import random
+
+import pytest
+import torch
+
+from hf_nasbert import scoring
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.scoring import score_architectures, score_with_report
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage
+
+OPERATORS = ("attention", "ffn", "conv3", "skip")
+CHAIN = SearchSpace.chain(num_choice_blocks=4, operators=OPERATORS)
+STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=OPERATORS, widths=(32, 64))
+UNEVEN = SearchSpace(
+    (
+        Stage((("ffn", "conv3"), ("attention", "skip")), widths=(64, 96)),
+        Stage((("attention", "ffn"), ("conv5", "skip"))),
+    )
+)
+SPACES = {"chain": CHAIN, "staged": STAGED, "uneven": UNEVEN}
+
+
+def make_supernet(space, **overrides):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 97, "hidden_size": 64, "max_position_embeddings": 24}
+    supernet = SupernetForMaskedLM(SupernetConfig(search_space=space, **{**sizes, **overrides}))
+    with torch.no_grad():  # norms start at one and biases at zero, which would hide a forgotten one
+        for parameter in supernet.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return supernet.eval()
+
+
+def make_batch(seed, num_sequences=3, num_tokens=12, padded=True, labelled=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_sequences, num_tokens)
+    input_ids = torch.randint(1, 97, shape, generator=generator)
+    attention_mask = torch.ones(shape, dtype=torch.long)
+    if padded:
+        attention_mask[0, 7:] = 0
+        attention_mask[-1, :2] = 0
+    chosen = (torch.rand(shape, generator=generator) < labelled) & attention_mask.bool()
+    labels = torch.randint(1, 97, shape, generator=generator).where(chosen, -100)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+BATCHES = [make_batch(0), make_batch(1, num_tokens=9), make_batch(2, num_sequences=1, padded=False, labelled=0.9)]
+
+
+@torch.no_grad()
+def alone(supernet, architecture, batches):
+    """The definition: each batch's loss from the model, weighted by its labelled tokens."""
+    counts = [int((batch["labels"] != -100).sum()) for batch in batches]
+    losses = [supernet(**batch, architecture=architecture).loss.item() for batch in batches]
+    return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_loss_is_that_of_the_child_alone(name):
+    supernet = make_supernet(SPACES[name])
+    children = list(SPACES[name].enumerate())
+    random.Random(0).shuffle(children)
+    children = children[:80]
+    found = score_architectures(supernet, children, BATCHES)
+    expected = [alone(supernet, child, BATCHES) for child in children]
+    assert found == pytest.approx(expected, rel=1e-6)
+    # The children must differ by far more than that, or the comparison shows nothing.
+    assert max(expected) - min(expected) > 0.01
+    assert len(set(expected)) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"embedding_size": 24}, {"tie_word_embeddings": False}, {"attn_implementation": "eager"}, {"hidden_act": "relu"}],
+    ids=str,
+)
+def test_every_shape_of_model(overrides):
+    supernet = make_supernet(CHAIN, **overrides)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(6)]
+    assert score_architectures(supernet, children, BATCHES) == pytest.approx(
+        [alone(supernet, child, BATCHES) for child in children], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("leaves_per_head", [1, 3, 1000])
+@pytest.mark.parametrize("rows", [1, 7, 256])
+def test_any_grouping_of_leaves_and_rows_gives_the_same(monkeypatch, leaves_per_head, rows):
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(10)]
+    expected = score_architectures(supernet, children, BATCHES)
+    monkeypatch.setattr(scoring, "_ROWS_ON_CPU", rows)
+    found = score_architectures(supernet, children, BATCHES, leaves_per_head=leaves_per_head)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_order_and_duplicates_change_nothing_and_duplicates_cost_nothing():
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(5)]
+    once = score_with_report(supernet, children, BATCHES)
+    twice = score_with_report(supernet, [*reversed(children), *children, list(children[0])], BATCHES)
+    assert twice.losses == [*reversed(once.losses), *once.losses, once.losses[0]]
+    assert twice.num_operator_calls == once.num_operator_calls
+    assert twice.num_distinct == once.num_distinct == len(set(children))
+
+
+def test_common_prefixes_are_run_once():
+    space = SearchSpace.chain(num_choice_blocks=4, operators=("ffn", "conv3", "conv5"))
+    supernet = make_supernet(space)
+    calls = []
+    for index, block in enumerate(supernet.nasbert.encoder.blocks):
+        for operator in block.operators.values():
+            operator.register_forward_hook(lambda *_, index=index: calls.append(index))
+    report = score_with_report(supernet, list(space.enumerate()), BATCHES[:2])
+    assert [calls.count(index) for index in range(4)] == [2 * 3 ** (index + 1) for index in range(4)]
+    assert report.num_operator_calls == len(calls) == 2 * (3 + 9 + 27 + 81)
+    assert report.num_naive_operator_calls == 2 * 81 * 4
+    assert report.share_saved == pytest.approx(1 - 120 / 324)
+    assert report.children_per_second == pytest.approx(81 / report.seconds)
+    assert (report.num_batches, report.num_labels) == (2, sum(int((b["labels"] != -100).sum()) for b in BATCHES[:2]))
+
+
+def test_the_last_block_runs_at_the_labelled_positions_only():
+    space = SearchSpace.chain(num_choice_blocks=3, operators=("attention", "ffn", "conv3"))
+    supernet = make_supernet(space)
+    shapes = set()
+    for index, block in enumerate(supernet.nasbert.encoder.blocks):
+        block.register_forward_hook(lambda module, inputs, output, index=index: shapes.add((index, output.shape)))
+    score_architectures(supernet, list(space.enumerate()), BATCHES[:1])
+    num_labels = int((BATCHES[0]["labels"] != -100).sum())
+    assert shapes == {(0, (3, 12, 64)), (1, (3, 12, 64)), (2, (num_labels, 64))}
+
+
+def test_a_child_that_ends_where_a_deeper_one_passed_runs_nothing_more():
+    supernet = make_supernet(CHAIN)
+    deep = Architecture(["ffn", "attention", "conv3", "ffn"])
+    shallow = [Architecture([*deep[:depth], *[SKIP] * (4 - depth)]) for depth in (1, 2, 3)]
+    children = [shallow[1], deep, shallow[2], shallow[0]]
+    report = score_with_report(supernet, children, BATCHES)
+    assert report.num_operator_calls == 4 * len(BATCHES)
+    assert report.num_naive_operator_calls == (4 + 1 + 2 + 3) * len(BATCHES)
+    assert report.losses == pytest.approx([alone(supernet, child, BATCHES) for child in children], rel=1e-6)
+
+
+def test_hidden_states_held_at_once_do_not_grow_with_the_children(monkeypatch):
+    held = []
+    leaf = scoring._Walk.leaf
+
+    def watched(walk, child):
+        rows = leaf(walk, child)
+        held.append(len(walk._states))
+        return rows
+
+    monkeypatch.setattr(scoring._Walk, "leaf", watched)
+    score_architectures(make_supernet(CHAIN), list(CHAIN.enumerate()), BATCHES[:1])
+    assert len(held) == CHAIN.num_children
+    assert max(held) == 4  # the embeddings and one per block but the last
+
+
+@pytest.mark.parametrize("shift", [150.0, -150.0])
+def test_logits_beyond_the_range_of_an_exponential_are_no_trouble(shift):
+    supernet = make_supernet(CHAIN)
+    with torch.no_grad():
+        supernet.lm_head.bias += shift
+    child = CHAIN.sample(random.Random(0))
+    assert score_architectures(supernet, [child], BATCHES) == pytest.approx(
+        [alone(supernet, child, BATCHES)], rel=1e-5
+    )
+    with torch.no_grad():
+        supernet.lm_head.bias -= shift
+        supernet.lm_head.LayerNorm.weight *= 200
+    assert score_architectures(supernet, [child], BATCHES) == pytest.approx(
+        [alone(supernet, child, BATCHES)], rel=1e-6
+    )
+
+
+def test_a_loss_that_is_not_finite_is_named_and_spoils_no_other(caplog):
+    supernet = make_supernet(CHAIN)
+    with torch.no_grad():
+        supernet.nasbert.encoder.blocks[1].operators["conv3"].layers[0].dense.weight.fill_(float("nan"))
+    good, bad = Architecture(["ffn", "ffn", "ffn", "skip"]), Architecture(["ffn", "conv3", "skip", "skip"])
+    with caplog.at_level(logging.WARNING):
+        losses = score_architectures(supernet, [bad, good], BATCHES)
+    assert losses[0] != losses[0]
+    assert losses[1] == pytest.approx(alone(supernet, good, BATCHES), rel=1e-6)
+    assert str(bad) in caplog.text
+    assert str(good) not in caplog.text
+
+
+def test_scoring_leaves_the_supernet_as_it_was():
+    supernet = make_supernet(CHAIN, hidden_dropout_prob=0.5)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(3)]
+    expected = score_architectures(supernet, children, BATCHES)
+    supernet.train()
+    supernet.nasbert.embeddings.eval()  # a mode of its own, as of a frozen part
+    modes = [module.training for module in supernet.modules()]
+    weights = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    state = torch.get_rng_state()
+    assert score_architectures(supernet, children, BATCHES) == expected
+    assert [module.training for module in supernet.modules()] == modes
+    with pytest.raises(ValueError, match="no input_ids"):
+        score_architectures(supernet, children, [{"labels": BATCHES[0]["labels"]}])
+    assert [module.training for module in supernet.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in supernet.state_dict().items())
+    supernet(**BATCHES[0], architecture=children[0]).loss.backward()  # nothing of inference mode clings to it
+
+
+def test_batches_without_labels_count_for_nothing():
+    supernet = make_supernet(CHAIN)
+    child = CHAIN.sample(random.Random(0))
+    empty = {**BATCHES[1], "labels": torch.full_like(BATCHES[1]["labels"], -100)}
+    assert score_architectures(supernet, [child], [empty, BATCHES[0]]) == score_architectures(
+        supernet, [child], iter([BATCHES[0]])
+    )
+    for batches in ([], [empty]):
+        with pytest.raises(ValueError, match="no labelled token"):
+            score_architectures(supernet, [child], batches)
+    with pytest.raises(ValueError, match="no labels"):
+        score_architectures(supernet, [child], [{"input_ids": BATCHES[0]["input_ids"]}])
+
+
+def test_bad_requests_are_refused_by_name():
+    supernet = make_supernet(CHAIN)
+    with pytest.raises(ValueError, match="conv7"):
+        score_architectures(supernet, [["ffn", "ffn", "ffn", "conv7"]], BATCHES)
+    with pytest.raises(ValueError, match="no architecture"):
+        score_architectures(supernet, [], BATCHES)
+    with pytest.raises(ValueError, match="leaves_per_head"):
+        score_architectures(supernet, [CHAIN.sample(random.Random(0))], BATCHES, leaves_per_head=0)
+
+
+def test_progress_shows_the_children_left(capsys):
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(4)]
+    score_architectures(supernet, children, BATCHES)
+    assert capsys.readouterr().err == ""
+    score_architectures(supernet, children, BATCHES, progress=True)
+    assert f"/{len(set(children)) * len(BATCHES)}" in capsys.readouterr().err

@@ -1,0 +1,1067 @@
+"""`training`: gradients, methods, anchor, resumption. Batches are synthetic token ids; models are tiny."""
+
+import importlib.util
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from modelling_helpers import randomise_
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
+
+from hf_nasbert.data import DataArguments
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.objectives import alignment_loss
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.samplers import make_sampler
+from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.training import (
+    METHODS,
+    DamagedCheckpointError,
+    DivergenceError,
+    SupernetArguments,
+    SupernetTrainer,
+    SupernetTrainingArguments,
+    list_checkpoints,
+    machine,
+    read_log,
+    step,
+    train_supernet,
+)
+from hf_nasbert.training.anchor import Anchor, aligned_states
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SPACES = {
+    "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
+    "staged": SearchSpace.staged(2, 2, ("attention", "conv3", "skip"), widths=(32, 64)),
+}
+VOCAB_SIZE = 60
+T = 10
+
+
+class TinyBatches:
+    """Batches of a language to learn: every token is followed by the next number. Rows have padding, if asked for."""
+
+    def __init__(self, batch_size, *, seed=0, padding=False):
+        self.batch_size, self.seed, self.padding = batch_size, seed, padding
+
+    def describe(self):
+        return {"seed": self.seed, "batch_size": self.batch_size}
+
+    def batch(self, step, rows=slice(None)):
+        generator = torch.Generator().manual_seed(1000 * self.seed + step)
+        first = torch.randint(0, 5, (self.batch_size, 1), generator=generator)
+        input_ids = 5 + first + torch.arange(T)
+        masked = torch.rand(input_ids.shape, generator=generator) < 0.25
+        masked[:, 0] = True
+        attention_mask = torch.ones_like(input_ids)
+        if self.padding:
+            lengths = torch.randint(2, T + 1, (self.batch_size, 1), generator=generator)
+            attention_mask = (torch.arange(T) < lengths).long()
+        labels = torch.where(masked & attention_mask.bool(), input_ids, -100)
+        hidden = torch.where(masked, 4, input_ids)
+        return {"input_ids": hidden[rows], "attention_mask": attention_mask[rows], "labels": labels[rows]}
+
+    def loader(self, start_step, num_steps, *, rows=slice(None), num_workers=0):
+        return (self.batch(start_step + number, rows) for number in range(num_steps))
+
+
+class KilledBatches(TinyBatches):
+    """Batches whose data source dies before some step."""
+
+    def __init__(self, *args, kill_at, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.kill_at = kill_at
+
+    def batch(self, step, rows=slice(None)):
+        if step == self.kill_at:
+            raise KeyboardInterrupt
+        return super().batch(step, rows)
+
+
+@pytest.fixture(autouse=True)
+def _a_world_of_its_own(monkeypatch):
+    """Accelerate keeps its state for the whole process; each test gets a new one, as each run does."""
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def make_supernet(space="chain", *, dropout=0.0, seed=0, **sizes):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "max_position_embeddings": 16, **sizes}
+    return SupernetForMaskedLM(
+        SupernetConfig(
+            search_space=SPACES[space],
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            **sizes,
+        )
+    )
+
+
+def make_arguments(output_dir, **settings):
+    defaults = {
+        "max_steps": 12,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "warmup_ratio": 0.2,
+        "logging_steps": 1,
+        "save_steps": 5,
+        "anchor_interval": 3,
+        "anchor_dev_batches": 1,
+        "num_eval_children": 3,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return SupernetTrainingArguments(output_dir=str(output_dir), **{**defaults, **settings})
+
+
+def make_trainer(output_dir, *, supernet=None, batches=None, **settings):
+    arguments = make_arguments(output_dir, **settings)
+    batches = TinyBatches(arguments.train_batch_size(1)) if batches is None else batches
+    dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return SupernetTrainer(make_supernet() if supernet is None else supernet, arguments, batches, dev_batches)
+
+
+def train_log(output_dir, event="train"):
+    """The deterministic part of a log."""
+    chosen = [record for record in read_log(output_dir) if record["event"] == event]
+    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in chosen]
+
+
+def gradients(supernet):
+    return {name: p.grad.clone() for name, p in supernet.named_parameters() if p.grad is not None}
+
+
+def random_children(space, count, seed=0):
+    rng = random.Random(seed)
+    return [SPACES[space].sample(rng, "children") for _ in range(count)]
+
+
+class TestArguments:
+    def test_methods_are_what_their_names_say(self, tmp_path):
+        for method, (sampler, is_aligned) in METHODS.items():
+            trainer = make_trainer(tmp_path / method, method=method)
+            assert trainer.sampler.name == sampler
+            assert (trainer.anchor is not None) == is_aligned == method.startswith("magic_a")
+        assert METHODS["magic_t"].sampler == METHODS["magic_at"].sampler == "gradual"
+        assert METHODS["magic_a"].sampler == "uniform"
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"method": "magic"}, "method='magic'"),
+            ({"max_steps": 0}, "max_steps=0: expected at least 1"),
+            ({"alignment_rows": 0}, "alignment_rows=0"),
+            ({"alignment_rows": 1.5}, "alignment_rows=1.5: expected at most 1"),
+            ({"learning_rate": float("nan")}, "learning_rate=nan"),
+            ({"adam_beta2": 2.0}, "adam_beta2"),
+            ({"alignment_layers": "0;1"}, "alignment_layers"),
+        ],
+    )
+    def test_bad_values_are_named(self, tmp_path, settings, words):
+        with pytest.raises(ValueError, match=words):
+            make_arguments(tmp_path, **settings)
+
+    def test_learning_rate(self, tmp_path):
+        linear = make_arguments(tmp_path, max_steps=100, learning_rate=1.0, warmup_steps=10)
+        rates = [linear.learning_rate_at(step) for step in range(101)]
+        assert rates[0] == pytest.approx(0.1)
+        assert rates[9] == rates[10] == 1.0
+        assert rates[55] == pytest.approx(0.5)
+        assert rates[100] == 0.0
+        cosine = make_arguments(
+            tmp_path, max_steps=100, learning_rate=1.0, warmup_ratio=0.1, lr_scheduler_type="cosine"
+        )
+        assert cosine.learning_rate_at(9) == 1.0
+        assert cosine.learning_rate_at(55) == pytest.approx(0.5)
+        assert cosine.learning_rate_at(25) > linear.learning_rate_at(25)
+        flat = make_arguments(tmp_path, max_steps=4, learning_rate=1.0, warmup_ratio=0.0)
+        assert [flat.learning_rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+    def test_supernet_arguments_build_configs(self):
+        own = SupernetArguments(operators=["attention", "skip"], num_choice_blocks=4, hidden_size=64, ffn_ratio=2)
+        config = own.build_config(vocab_size=77)
+        assert config.space == SearchSpace.chain(4, ("attention", "skip"))
+        assert (config.vocab_size, config.hidden_size, config.ffn_ratio) == (77, 64, 2)
+        staged = SupernetArguments(operators=["ffn", "skip"], num_choice_blocks=4, num_stages=2, widths=[32, 64])
+        assert staged.build_config().space == SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64))
+        preset = SupernetArguments(preset="quickstart", hidden_dropout_prob=0.0).build_config(vocab_size=50)
+        assert (preset.hidden_size, preset.vocab_size, preset.hidden_dropout_prob) == (128, 50, 0.0)
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({}, "preset"),
+            ({"operators": ["ffn"]}, "num_choice_blocks"),
+            ({"preset": "quickstart", "operators": ["ffn"]}, "operators was given too"),
+            ({"preset": "quickstart", "num_stages": 2}, "num_stages"),
+            ({"operators": ["ffn"], "num_choice_blocks": 5, "num_stages": 2}, "2 equal stages"),
+        ],
+    )
+    def test_a_space_that_is_none_is_refused(self, settings, words):
+        with pytest.raises(ValueError, match=words):
+            SupernetArguments(**settings)
+
+    def test_data_methods_and_arguments_must_fit(self, tmp_path):
+        with pytest.raises(ValueError, match=r"hold 5 sequences a step.* take 4"):
+            make_trainer(tmp_path, batches=TinyBatches(5))
+        with pytest.raises(ValueError, match=r"judges anchors on 7 dev batches.* there are 2"):
+            make_trainer(tmp_path, anchor_dev_batches=7)
+        with pytest.raises(ValueError, match="choice blocks 0 to 3"):
+            make_trainer(tmp_path, alignment_layers="1,4")
+        with pytest.raises(ValueError, match=r"choice block 0.*pooling"):
+            make_trainer(tmp_path, anchor="pooling-ffn-ffn-ffn")
+        with pytest.raises(ValueError, match="report_to='wandbb'"):
+            make_trainer(tmp_path, report_to="wandbb")
+        with pytest.raises(ValueError, match="fp16 needs a GPU"):
+            make_trainer(tmp_path, mixed_precision="fp16")
+
+
+class TestMachine:
+    def test_refuses_a_world_that_was_not_asked_for(self, tmp_path, monkeypatch):
+        machine.check_world(1)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        machine.check_world(2)
+        with pytest.raises(ValueError, match=r"WORLD_SIZE=2, but 1 process.*ACCELERATE_USE_CPU"):
+            machine.check_world(1)
+        monkeypatch.delenv("WORLD_SIZE")
+        # What `accelerate launch --cpu --num_processes 2` leaves: one process, and no word about it.
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        machine.check_world(1)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        with pytest.raises(ValueError, match="started one"):
+            make_trainer(tmp_path)
+
+    def test_work_of_one_process_is_just_done(self, tmp_path):
+        accelerator = make_trainer(tmp_path).accelerator
+        assert machine.on_main_process(accelerator, lambda: 5) == 5
+        with pytest.raises(OSError, match="full"):
+            machine.on_main_process(accelerator, lambda: (_ for _ in ()).throw(OSError("full")))
+
+    def test_allocator_is_tuned_on_glibc_only(self, monkeypatch):
+        monkeypatch.setattr(machine.platform, "libc_ver", lambda: ("", ""))
+        assert machine.tune_allocator() is False
+
+
+class TestStep:
+    def backward(self, tmp_path, *, architectures, batches=None, number=0, **settings):
+        trainer = make_trainer(tmp_path, supernet=make_supernet(), batches=batches, **settings)
+        randomise_(trainer.supernet)
+        losses = trainer.step.backward(
+            number,
+            [Architecture.parse(text) for text in architectures],
+            trainer.batches.batch(number),
+            is_stopping=False,
+        )
+        return losses, gradients(trainer.supernet), trainer
+
+    @pytest.mark.parametrize("padding", [False, True])
+    @pytest.mark.parametrize(
+        "settings",
+        [{"method": "uniform"}, {"method": "magic_a"}, {"method": "magic_a", "alignment_rows": 0.3}],
+        ids=["uniform", "aligned", "aligned rows"],
+    )
+    def test_accumulated_equals_unaccumulated(self, tmp_path, padding, settings):
+        settings |= {"anchor": "attention-conv3-ffn-ffn"} if settings["method"] == "magic_a" else {}
+        batches = TinyBatches(8, padding=padding)
+        labels = (batches.batch(0)["labels"] != -100).sum(1)
+        assert len(set(labels.view(4, 2).sum(1).tolist())) > 1, "micro-batches must weigh differently"
+        found = [
+            self.backward(
+                tmp_path,
+                architectures=["attention-ffn-conv3-attention"],
+                batches=batches,
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=8 // size,
+                **settings,
+            )
+            for size in (8, 2, 1)
+        ]
+        whole, expected, _ = found[0]
+        assert whole.num_tokens == int(batches.batch(0)["attention_mask"].sum())
+        for losses, grads, _ in found[1:]:
+            assert losses.masked_lm == pytest.approx(whole.masked_lm, rel=1e-6)
+            assert losses.alignment == pytest.approx(whole.alignment, rel=1e-5)
+            assert grads.keys() == expected.keys()
+            for name, grad in grads.items():
+                torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+
+    def test_the_loss_is_the_mean_over_labelled_tokens(self, tmp_path):
+        losses, _, trainer = self.backward(tmp_path, architectures=["conv3-ffn-skip-skip"], method="uniform")
+        batch, child = trainer.batches.batch(0), Architecture.parse("conv3-ffn-skip-skip")
+        logits = trainer.supernet(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], architecture=child
+        ).logits
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        assert losses.masked_lm == pytest.approx(expected.item(), rel=1e-6)
+        assert losses.alignment == 0
+
+    def test_fair_adds_up_the_gradients_of_its_children(self, tmp_path):
+        texts = ["attention-ffn-conv3-attention", "ffn-conv3-skip-skip"]
+        together_losses, together, _ = self.backward(tmp_path, architectures=texts, method="fair")
+        alone = [self.backward(tmp_path, architectures=[text], method="fair") for text in texts]
+        assert together.keys() == alone[0][1].keys() | alone[1][1].keys()
+        for name, grad in together.items():
+            expected = sum(grads[name] for _, grads, _ in alone if name in grads)
+            torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-6)
+        assert together_losses.masked_lm == pytest.approx(
+            sum(losses.masked_lm for losses, _, _ in alone) / 2, rel=1e-6
+        )
+        assert together_losses.num_tokens == 2 * alone[0][0].num_tokens
+
+    def test_dropout_is_drawn_per_step_micro_batch_and_child(self, tmp_path):
+        same = TinyBatches(2).batch(0)
+
+        class Same(TinyBatches):
+            def batch(self, step, rows=slice(None)):
+                return {key: torch.cat([value, value])[rows] for key, value in same.items()}
+
+        trainer = make_trainer(
+            tmp_path,
+            supernet=make_supernet(dropout=0.5),
+            batches=Same(4),
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            method="fair",
+        )
+        child = Architecture.parse("attention-ffn-conv3-attention")
+        seen = []
+        forward = trainer.model.forward
+
+        def listening(*args, **kwargs):
+            outputs = forward(*args, **kwargs)
+            seen.append(outputs.loss.item())
+            return outputs
+
+        trainer.model.forward = listening
+        trainer.model.train()
+        for number in (0, 1, 0):
+            torch.rand(3)  # what others draw in between changes nothing
+            trainer.step.backward(number, [child, child], trainer.batches.batch(number), is_stopping=False)
+        assert len(set(seen[:8])) == 8
+        assert seen[8:] == seen[:4]
+
+    def test_off_path_operators_and_their_moments_do_not_move_a_bit(self, tmp_path):
+        trainer = make_trainer(tmp_path, method="uniform", weight_decay=0.1, max_steps=6)
+        trainer.train()  # all operators have moments
+        before = {name: p.detach().clone() for name, p in trainer.supernet.named_parameters()}
+        optimizer = trainer.optimizer.optimizer
+        moments = {
+            name: {key: value.clone() for key, value in optimizer.state.get(p, {}).items()}
+            for name, p in trainer.supernet.named_parameters()
+        }
+        trainer.global_step = 1  # where the learning rate is high
+        child = Architecture.parse("attention-ffn-skip-skip")
+        on_path = {id(p) for p in trainer.supernet.parameters_of(child)}
+        trainer.sampler.next_step = lambda: (child,)
+        trainer._take_step(trainer.batches.batch(7))
+        num_moved = 0
+        for name, parameter in trainer.supernet.named_parameters():
+            assert parameter.grad is None
+            if id(parameter) in on_path:
+                num_moved += not torch.equal(parameter, before[name])
+                continue
+            assert torch.equal(parameter, before[name]), name
+            state = optimizer.state.get(parameter, {})
+            assert state.keys() == moments[name].keys()
+            assert all(torch.equal(state[key], moments[name][key]) for key in state), name
+        assert num_moved > 20
+        assert any(moments[name] for name, p in trainer.supernet.named_parameters() if id(p) not in on_path)
+
+    def test_decay_spares_biases_and_normalisations(self, tmp_path):
+        supernet = make_supernet()
+        randomise_(supernet)
+        optimizer = step.make_optimizer(supernet, make_arguments(tmp_path, weight_decay=0.5, learning_rate=1.0))
+        before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
+        for parameter in supernet.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        for name, parameter in supernet.named_parameters():
+            spared = name.endswith("bias") or "LayerNorm" in name
+            expected = before[name] if spared else before[name] * 0.5
+            torch.testing.assert_close(parameter.detach(), expected, msg=name)
+
+    @pytest.mark.parametrize(("share", "expected"), [(0.25, 4), (0.5, 8), (0.3, 5), (0.01, 1), (0.99, 16)])
+    def test_aligned_rows_are_a_share_evenly_spread(self, share, expected):
+        rows = step.spread_rows(16, share)
+        assert int(rows.sum()) == expected
+        assert max(abs(float(rows[:n].sum()) - share * n) for n in range(17)) <= 1.0
+        assert step.spread_rows(16, 1.0) is None
+
+
+class TestAlignedStates:
+    """Every shortcut must give what the plain way gives: two whole forward passes, compared."""
+
+    @pytest.mark.parametrize(
+        ("space", "padding", "rows"),
+        [("chain", False, None), ("chain", True, [1, 4, 5]), ("staged", True, None), ("staged", False, [0])],
+    )
+    def test_loss_and_gradient_are_those_of_the_plain_way(self, space, padding, rows):
+        supernet = make_supernet(space).train()
+        randomise_(supernet)
+        batch = TinyBatches(6, padding=padding).batch(0)
+        kept = list(range(6)) if rows is None else rows
+        labelled = batch["labels"] != -100
+        rng = random.Random(0)
+        drawn = [SPACES[space].sample(rng, "children") for _ in range(16)]
+        children = [
+            *itertools.pairwise(drawn[:9]),
+            *((child, SPACES[space].mutate(child, rng)) for child in drawn[8:]),
+        ]
+        for child, anchor in children:
+            outputs = supernet(**batch, architecture=child, output_hidden_states=True)
+            states = aligned_states(
+                supernet,
+                child,
+                anchor,
+                outputs.hidden_states,
+                batch["input_ids"],
+                batch["attention_mask"] if padding else None,
+                batch["labels"],
+                rows=None if rows is None else torch.tensor(rows),
+            )
+            found = alignment_loss(states.child, states.anchor, states.padding_mask, positions=states.positions)
+            (found * 10 + 0 * outputs.loss).backward()
+            found_grads = gradients(supernet)
+            supernet.zero_grad()
+
+            # Two whole forward passes, everything at all tokens, compared in float64 with numpy-like indexing.
+            inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+            own = supernet(**inputs, architecture=child, output_hidden_states=True).hidden_states[1:]
+            with torch.no_grad():
+                other = supernet(**inputs, architecture=anchor, output_hidden_states=True).hidden_states[1:]
+            last = min(supernet.nasbert.last_real_block(network) for network in (child, anchor))
+            terms = []
+            for block, (one, two) in enumerate(zip(own, other, strict=True)):
+                if one.shape[-1] != two.shape[-1]:
+                    continue
+                is_shared = child[: block + 1] == anchor[: block + 1]
+                where = labelled if block >= last and not is_shared else batch["attention_mask"].bool()
+                terms.append((one - two)[kept][where[kept]].square().mean())
+            expected = sum(terms) / len(terms)
+            assert found.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-9)
+            if not expected.requires_grad:
+                continue
+            (expected * 10 + 0 * outputs_zero(supernet, batch, child)).backward()
+            expected_grads = gradients(supernet)
+            supernet.zero_grad()
+            assert found_grads.keys() == expected_grads.keys()
+            for name, grad in expected_grads.items():
+                torch.testing.assert_close(found_grads[name], grad, rtol=1e-3, atol=1e-6, msg=name)
+
+    def test_the_anchor_is_constant_unless_asked(self):
+        supernet = make_supernet().train()
+        child, anchor = (Architecture.parse(text) for text in ("attention-ffn-ffn-ffn", "attention-conv3-conv3-conv3"))
+        batch = TinyBatches(4).batch(0)
+        for detach in (True, False):
+            outputs = supernet(**batch, architecture=child, output_hidden_states=True)
+            inputs = (outputs.hidden_states, batch["input_ids"], None, batch["labels"])
+            states = aligned_states(supernet, child, anchor, *inputs, detach=detach)
+            alignment_loss(states.child, states.anchor, positions=states.positions, detach_anchor=detach).backward()
+            anchors_own = [
+                p
+                for module in supernet.nasbert.encoder.blocks[1].operators["conv3"].children()
+                for p in module.parameters()
+            ]
+            assert all((p.grad is None) == detach for p in anchors_own)
+            supernet.zero_grad()
+
+    def test_no_work_that_changes_nothing(self):
+        """The common prefix is not run again, nor are blocks behind the last aligned one; dropout is off."""
+        supernet = make_supernet(dropout=0.5).train()
+        child, anchor = (Architecture.parse(text) for text in ("attention-ffn-ffn-ffn", "attention-conv3-conv3-conv3"))
+        batch = TinyBatches(4).batch(0)
+        outputs = supernet(**batch, architecture=child, output_hidden_states=True)
+        run = []
+        run_block = supernet.nasbert.run_block
+        supernet.nasbert.run_block = lambda block, *args: run.append(block) or run_block(block, *args)
+        inputs = (outputs.hidden_states, batch["input_ids"], None, batch["labels"])
+        states = aligned_states(supernet, child, anchor, *inputs)
+        assert run == [1, 2, 3]
+        assert states.anchor[0] is states.child[0] is outputs.hidden_states[1]
+        again = aligned_states(supernet, child, anchor, *inputs)
+        assert all(torch.equal(one, other) for one, other in zip(states.anchor, again.anchor, strict=True))
+        run.clear()
+        aligned_states(supernet, child, anchor, *inputs, layers=[0, 2])
+        assert run == [1, 2]
+        assert all(module.training for module in supernet.modules())
+
+
+def outputs_zero(supernet, batch, child):
+    """A loss that reaches every parameter of a child, so that the same ones have a gradient."""
+    return supernet(**batch, architecture=child).loss
+
+
+class TestAnchor:
+    space = SPACES["chain"]
+    first, second = (Architecture.parse(text) for text in ("ffn-ffn-ffn-ffn", "attention-ffn-ffn-ffn"))
+
+    def make(self, **settings):
+        return Anchor(self.space, **{"interval": 3, **settings})
+
+    def test_the_first_child_is_the_first_anchor(self):
+        anchor = self.make()
+        assert anchor.adopt_first(self.first) == anchor.adopt_first(self.second) == self.first
+        assert self.make(first=self.second).adopt_first(self.first) == self.second
+
+    def test_is_judged_every_interval(self):
+        assert [number for number in range(1, 10) if self.make().is_due(number)] == [3, 6, 9]
+
+    @pytest.mark.parametrize(
+        ("losses", "is_replaced"),
+        [((1.0, 2.0), True), ((2.0, 1.0), False), ((1.0, 1.0), False), ((float("nan"), 1.0), False)],
+    )
+    def test_the_better_one_stays(self, losses, is_replaced):
+        anchor = self.make(first=self.first)
+        event = anchor.judge(
+            6, self.second, lambda children: losses if children == [self.second, self.first] else None
+        )
+        assert anchor.architecture == (self.second if is_replaced else self.first)
+        assert (event is not None) == is_replaced == bool(anchor.history)
+        if is_replaced:
+            assert event["architecture"], event["previous"] == (str(self.second), str(self.first))
+            assert (event["step"], event["loss"], event["previous_loss"]) == (6, 1.0, 2.0)
+
+    def test_is_not_judged_against_itself(self):
+        assert self.make(first=self.first).judge(3, self.first, lambda children: pytest.fail("scored")) is None
+
+    def test_state_comes_back(self):
+        anchor, other = self.make(first=self.first), self.make()
+        anchor.judge(3, self.second, lambda children: (1.0, 2.0))
+        other.load_state_dict(json.loads(json.dumps(anchor.state_dict())))
+        assert (other.architecture, other.history) == (anchor.architecture, anchor.history)
+
+    def test_the_loop_judges_by_dev_loss_with_the_weights_of_the_moment(self, tmp_path):
+        """A replay by hand: after every third step the sampled child against the anchor, on the first dev batch."""
+        trainer = make_trainer(tmp_path, method="magic_a", max_steps=24, save_steps=100)
+        take_step, judged = trainer._take_step, []
+
+        def watching(batch):
+            children = take_step(batch)
+            losses = []
+            trainer.supernet.eval()
+            for child in (children[-1], trainer.anchor.architecture):
+                with torch.no_grad():
+                    losses.append(float(trainer.supernet(**trainer.dev_batches[0], architecture=child).loss))
+            trainer.supernet.train()
+            judged.append((children[-1], trainer.anchor.architecture, *losses))
+            return children
+
+        trainer._take_step = watching
+        trainer.train()
+        anchors = [record["anchor"] for record in train_log(tmp_path)]
+        for number, (child, anchor, child_loss, anchor_loss) in enumerate(judged, start=1):
+            is_replaced = number % 3 == 0 and child_loss < anchor_loss
+            assert anchors[number - 1] == str(child if is_replaced else anchor)
+        events = train_log(tmp_path, "anchor")
+        assert events, "no anchor was replaced in this test"
+        assert [event["step"] for event in events] == [n for n in range(2, 25) if anchors[n - 1] != anchors[n - 2]]
+        # The first child was the first anchor, so its alignment to itself is zero.
+        assert judged[0][0] == judged[0][1]
+        for (child, anchor, *_), record in zip(judged, train_log(tmp_path), strict=True):
+            assert (record["alignment"] == 0) == (child == anchor)
+
+
+class TestTraining:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_learns(self, tmp_path, method):
+        trainer = make_trainer(
+            tmp_path, method=method, max_steps=30, per_device_train_batch_size=8, save_steps=100, logging_steps=10
+        )
+        before = trainer._score([trainer.supernet.largest_architecture], trainer.dev_batches)[0]
+        output = trainer.train()
+        after = dict(output.evaluation)[trainer.supernet.largest_architecture]
+        assert after < before - 0.5
+        assert output.is_finished
+        assert output.global_step == 30
+        assert trainer.counter.num_children == 30 * (3 if method == "fair" else 1)
+        log = train_log(tmp_path)
+        assert [record["step"] for record in log] == [10, 20, 30]
+        assert log[-1]["learning_rate"] < log[1]["learning_rate"]
+
+    def test_trains_the_samplers_children(self, tmp_path):
+        trainer = make_trainer(tmp_path, method="magic_t", seed=5)
+        trainer.train()
+        sampler = make_sampler("gradual", SPACES["chain"], seed=5)
+        assert [record["architecture"] for record in train_log(tmp_path)] == [
+            str(sampler.next_architecture()) for _ in range(12)
+        ]
+
+    def test_alignment_pulls_children_to_the_anchor(self, tmp_path):
+        """With a heavy weight the children's states end nearer to the anchor's than without alignment."""
+        ends = {}
+        for weight in (0.0, 20.0):
+            trainer = make_trainer(
+                tmp_path / str(weight),
+                method="magic_a",
+                anchor="attention-attention-ffn-ffn",
+                anchor_interval=1000,
+                alignment_weight=weight,
+                max_steps=20,
+                save_steps=100,
+            )
+            trainer.train()
+            ends[weight] = sum(record["alignment"] for record in train_log(tmp_path / str(weight))[-10:])
+        assert ends[20.0] < 0.5 * ends[0.0]
+
+    def test_staged_spaces_train_and_align(self, tmp_path):
+        trainer = make_trainer(tmp_path, supernet=make_supernet("staged"), method="magic_at")
+        trainer.train()
+        assert all(record["alignment"] > 0 for record in train_log(tmp_path)[1:])
+
+    def test_the_final_supernet_loads_and_its_tokenizer_lies_beside(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        vocabulary = {
+            token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])
+        }
+        arguments = make_arguments(tmp_path, max_steps=3)
+        dev_batches = [TinyBatches(4, seed=9).batch(0)]
+        supernet = make_supernet()
+        train_supernet(supernet, arguments, TinyBatches(4), dev_batches, tokenizer=BertTokenizer(vocab=vocabulary))
+        loaded = AutoModelForMaskedLM.from_pretrained(tmp_path)
+        assert type(loaded) is SupernetForMaskedLM
+        batch = TinyBatches(2).batch(0)
+        for child in random_children("chain", 3):
+            logits = [model.eval()(**batch, architecture=child).logits for model in (supernet, loaded)]
+            assert torch.equal(*logits)
+        assert AutoTokenizer.from_pretrained(tmp_path).convert_tokens_to_ids("a") == 5
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    def test_evaluates_the_same_children_always(self, tmp_path):
+        trainer = make_trainer(tmp_path, eval_steps=4, num_eval_children=4)
+        output = trainer.train()
+        evaluations = train_log(tmp_path, "eval")
+        assert [record["step"] for record in evaluations] == [4, 8, 12]
+        children = [[child["architecture"] for child in record["children"]] for record in evaluations]
+        assert children[0] == children[1] == children[2]
+        assert len(set(children[0])) == 4
+        assert str(trainer.supernet.largest_architecture) in children[0]
+        assert evaluations[-1]["loss"] == pytest.approx(sum(loss for _, loss in output.evaluation) / 4)
+        assert trainer.supernet.training
+
+    def test_evaluation_does_not_change_training(self, tmp_path):
+        logs = []
+        for eval_steps in (0, 1):
+            folder = tmp_path / str(eval_steps)
+            make_trainer(folder, supernet=make_supernet(dropout=0.1), eval_steps=eval_steps).train()
+            logs.append(train_log(folder))
+        assert logs[0] == logs[1]
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "activation_checkpointing",
+            pytest.param(
+                "torch_compile",
+                marks=[
+                    pytest.mark.slow,
+                    # torch 2.13's dynamo looks at .grad of any tensor, and hides its own warning but from "error".
+                    pytest.mark.filterwarnings(
+                        "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+                    ),
+                ],
+            ),
+        ],
+    )
+    def test_options_that_change_no_result(self, tmp_path, setting):
+        logs = []
+        for value in (False, True):
+            folder = tmp_path / str(value)
+            options = {setting: value, "torch_compile_backend": "eager", "max_steps": 4}
+            make_trainer(folder, supernet=make_supernet(dropout=0.1), **options).train()
+            logs.append([record["loss"] for record in train_log(folder)])
+        assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+    def test_bf16(self, tmp_path):
+        trainer = make_trainer(tmp_path, mixed_precision="bf16", max_steps=4)
+        trainer.train()
+        full = make_trainer(tmp_path / "full", max_steps=4)
+        full.train()
+        half, whole = ([record["loss"] for record in train_log(folder)] for folder in (tmp_path, tmp_path / "full"))
+        assert half != whole
+        assert half == pytest.approx(whole, rel=2e-2)
+        assert all(p.dtype == torch.float32 for p in trainer.supernet.parameters())
+
+    def test_reports_to_tensorboard(self, tmp_path):
+        pytest.importorskip("tensorboard")
+        make_trainer(tmp_path, report_to="auto", max_steps=2).train()
+        assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+    def test_shows_progress(self, tmp_path, capsys):
+        make_trainer(tmp_path, disable_tqdm=False, max_steps=3).train()
+        shown = capsys.readouterr().err
+        for word in ("magic_at", "3/3", "loss=", "tok/s=", "anchor="):
+            assert word in shown
+
+
+class TestDivergence:
+    def test_stops_with_step_and_architecture_and_saves_nothing(self, tmp_path):
+        trainer = make_trainer(tmp_path, max_steps=9, save_steps=3)
+        take_step = trainer._take_step
+
+        def poisoned(batch):
+            if trainer.global_step == 4:
+                with torch.no_grad():
+                    trainer.supernet.lm_head.bias.fill_(float("nan"))
+            return take_step(batch)
+
+        trainer._take_step = poisoned
+        with pytest.raises(
+            DivergenceError, match=r"loss of step 5 is nan, training .*-.*last checkpoint is checkpoint-3"
+        ) as stopped:
+            trainer.train()
+        sampler = make_sampler("gradual", SPACES["chain"], seed=0)
+        assert str([sampler.next_architecture() for _ in range(5)][-1]) in str(stopped.value)
+        assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+        assert [record["step"] for record in train_log(tmp_path)] == [1, 2, 3, 4]
+
+    def test_a_gradient_that_is_infinite_does_not_reach_the_weights(self, tmp_path):
+        trainer = make_trainer(tmp_path, method="uniform")
+        before = {name: p.detach().clone() for name, p in trainer.supernet.named_parameters()}
+        trainer.supernet.lm_head.bias.register_hook(lambda grad: grad + float("inf"))
+        with pytest.raises(DivergenceError, match="gradient's norm of step 1 is"):
+            trainer.train()
+        assert all(torch.equal(p, before[name]) for name, p in trainer.supernet.named_parameters())
+
+
+class TestResuming:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method):
+        options = {"method": method, "max_steps": 12, "save_steps": 4, "logging_steps": 3, "eval_steps": 5}
+        straight = make_trainer(tmp_path / "straight", supernet=make_supernet(dropout=0.1), **options)
+        straight.train()
+        folder = tmp_path / "killed"
+        with pytest.raises(KeyboardInterrupt):
+            make_trainer(
+                folder, supernet=make_supernet(dropout=0.1), batches=KilledBatches(4, kill_at=6), **options
+            ).train()
+        assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-4"]
+        # Nothing but the checkpoint is to matter: other initial weights, another generator.
+        resumed = make_trainer(
+            folder, supernet=make_supernet(dropout=0.1, seed=77), resume_from_checkpoint="latest", **options
+        )
+        torch.manual_seed(123)
+        resumed.train()
+        for event in ("train", "eval", "anchor"):
+            assert train_log(folder, event) == train_log(tmp_path / "straight", event)
+        for (name, one), other in zip(
+            straight.supernet.named_parameters(), resumed.supernet.parameters(), strict=True
+        ):
+            assert torch.equal(one, other), name
+        assert resumed.counter.state_dict() == straight.counter.state_dict()
+
+    def test_latest_of_nothing_is_a_fresh_start(self, tmp_path):
+        make_trainer(tmp_path, resume_from_checkpoint="latest", max_steps=2).train()
+        assert read_log(tmp_path)[0]["event"] == "start"
+
+    def test_a_finished_run_has_nothing_left_to_do(self, tmp_path):
+        make_trainer(tmp_path, max_steps=5).train()
+        again = make_trainer(tmp_path, max_steps=5, resume_from_checkpoint="latest")
+        output = again.train()
+        assert output.is_finished
+        assert len(train_log(tmp_path)) == 5
+
+    def test_asked_to_stop_it_saves_and_returns(self, tmp_path):
+        straight = make_trainer(tmp_path / "straight", max_steps=8)
+        straight.train()
+        trainer = make_trainer(tmp_path / "stopped", max_steps=8)
+        take_step = trainer._take_step
+
+        def asked(batch):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return take_step(batch)
+
+        trainer._take_step = asked
+        handler = signal.getsignal(signal.SIGTERM)
+        output = trainer.train()
+        assert (output.is_finished, output.global_step) == (False, 3)
+        assert signal.getsignal(signal.SIGTERM) == handler
+        assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-3"]
+        make_trainer(tmp_path / "stopped", max_steps=8, resume_from_checkpoint="latest").train()
+        assert train_log(tmp_path / "stopped") == train_log(tmp_path / "straight")
+
+    def test_refuses_to_start_over_an_earlier_run(self, tmp_path):
+        make_trainer(tmp_path, max_steps=5).train()
+        (tmp_path / "notes.txt").write_text("mine")
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match=r"earlier run.*resume_from_checkpoint=latest"):
+            make_trainer(tmp_path, max_steps=5).train()
+        assert sorted(path.name for path in tmp_path.rglob("*")) == before
+        make_trainer(tmp_path, max_steps=4, overwrite_output_dir=True, save_steps=2).train()
+        assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+        assert len(train_log(tmp_path)) == 4
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"supernet": {"space": "staged"}}, "search_space"),
+            ({"supernet": {"ffn_ratio": 2}}, r"config\.ffn_ratio was 4, and is 2 here"),
+            ({"method": "magic_t"}, "method was magic_at, and is magic_t here"),
+            ({"seed": 3}, "seed was 0, and is 3 here"),
+            ({"alignment_weight": 0.1}, r"alignment_weight was 0\.5, and is 0\.1 here"),
+            ({"batches": TinyBatches(4, seed=8)}, r"data\.seed was 0, and is 8 here"),
+        ],
+    )
+    def test_refuses_a_checkpoint_of_another_run(self, tmp_path, change, words):
+        make_trainer(tmp_path, max_steps=5).train()
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        change = {**change, "supernet": make_supernet(**change.get("supernet", {}))}
+        with pytest.raises(ValueError, match=f"checkpoint-5 belongs to another run: {words}"):
+            make_trainer(tmp_path, max_steps=5, resume_from_checkpoint="latest", **change).train()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def test_a_longer_schedule_is_allowed_and_said(self, tmp_path, caplog):
+        make_trainer(tmp_path, max_steps=5).train()
+        with caplog.at_level(logging.WARNING):
+            make_trainer(tmp_path, max_steps=7, resume_from_checkpoint="latest").train()
+        assert "max_steps=7" in caplog.text
+        assert [record["step"] for record in train_log(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+
+    def test_a_truncated_checkpoint_is_passed_over(self, tmp_path, caplog):
+        straight = make_trainer(tmp_path, max_steps=12)
+        straight.train()
+        expected = train_log(tmp_path)
+        weights = tmp_path / "checkpoint-12" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(DamagedCheckpointError, match=r"model\.safetensors has"):
+            make_trainer(tmp_path, resume_from_checkpoint=str(weights.parent)).train()
+        with caplog.at_level(logging.WARNING):
+            resumed = make_trainer(tmp_path, resume_from_checkpoint="latest")
+            resumed.train()
+        assert "checkpoint-12" in caplog.text
+        assert train_log(tmp_path) == expected
+        assert (tmp_path / "checkpoint-12.replaced").is_dir(), "the damaged one may still be of use"
+
+    def test_checkpoints_hold_no_pickle(self, tmp_path):
+        make_trainer(tmp_path, max_steps=5).train()
+        suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+        assert suffixes == {".json", ".jsonl", ".safetensors"}
+
+
+def run_recipe(*argv):
+    spec = importlib.util.spec_from_file_location("pretrain_supernet_recipe", RECIPES / "pretrain_supernet.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe.main([str(argument) for argument in argv])
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path):
+    """A config of a small run on a text file."""
+    rng = random.Random(0)
+    words = ["the", "film", "was", "good", "bad", "and", "long", "actors", "play", "well"]
+    (tmp_path / "text.txt").write_text("\n".join(" ".join(rng.choices(words, k=40)) for _ in range(120)))
+    settings = {
+        "output_dir": tmp_path / "run",
+        "train_files": [tmp_path / "text.txt"],
+        "cache_dir": tmp_path / "cache",
+        "vocab_size": 60,
+        "max_seq_length": 16,
+        "operators": ["attention", "ffn", "conv3"],
+        "num_choice_blocks": 3,
+        "hidden_size": 32,
+        "method": "magic_at",
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": "1e-2",
+        "num_eval_batches": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+        "report_to": "none",
+    }
+    as_yaml = {
+        key: f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value for key, value in settings.items()
+    }
+    (tmp_path / "tiny.yaml").write_text("".join(f"{key}: {value}\n" for key, value in as_yaml.items()))
+    return tmp_path / "tiny.yaml"
+
+
+class TestRecipe:
+    @pytest.mark.parametrize("name", ["quickstart", *(method.replace("_", "-") for method in METHODS)])
+    def test_configs_parse_and_say_their_method(self, name):
+        config = RECIPES / "configs" / f"{name}.yaml"
+        supernet, data, training = parse_recipe_arguments(
+            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+        )
+        assert training.method == ("magic_at" if name == "quickstart" else name.replace("-", "_"))
+        built = supernet.build_config(vocab_size=data.vocab_size)
+        assert built.max_position_embeddings >= data.max_seq_length
+
+    def test_runs_from_text_to_supernet_and_flags_override(self, tiny_recipe, capsys):
+        run_recipe("--config", tiny_recipe, "--method", "uniform")
+        output_dir = tiny_recipe.parent / "run"
+        assert f"super-net of 4 steps in {output_dir}" in capsys.readouterr().out
+        supernet = SupernetForMaskedLM.from_pretrained(output_dir)
+        assert supernet.space == SearchSpace.chain(3, ("attention", "ffn", "conv3"))
+        assert supernet.config.vocab_size == len(AutoTokenizer.from_pretrained(output_dir))
+        assert read_log(output_dir)[0]["arguments"]["method"] == "uniform"
+        # A finished run is taken up again, and another one refused.
+        run_recipe("--config", tiny_recipe, "--method", "uniform", "--resume_from_checkpoint", "latest")
+        with pytest.raises(ValueError, match="method was uniform, and is magic_at here"):
+            run_recipe("--config", tiny_recipe, "--resume_from_checkpoint", "latest")
+        with pytest.raises(SystemExit):
+            run_recipe("--config", tiny_recipe, "--metod", "uniform")
+        assert "did you mean --method?" in capsys.readouterr().err
+
+    def test_sequences_must_fit_the_positions(self, tiny_recipe):
+        with pytest.raises(ValueError, match=r"max_seq_length=16 exceeds .* max_position_embeddings=8"):
+            run_recipe("--config", tiny_recipe, "--max_position_embeddings", "8")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("launcher", "num_processes"),
+        [
+            ([], 1),
+            (["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no"], 1),
+            (["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"], 2),
+        ],
+        ids=["python", "accelerate launch", "torchrun"],
+    )
+    def test_launchers(self, tiny_recipe, launcher, num_processes):
+        recipe = [RECIPES / "pretrain_supernet.py", "--config", tiny_recipe]
+        done = subprocess.run([sys.executable, *launcher, *recipe], capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stderr[-3000:]
+        log = read_log(tiny_recipe.parent / "run")
+        assert log[0]["num_processes"] == num_processes
+        assert log[-1]["event"] == "finish"
+        assert [record["step"] for record in log if record["event"] == "train"] == [1, 2, 3, 4]
+
+    @pytest.mark.slow
+    def test_refuses_the_launcher_that_starts_one_process_for_two(self, tiny_recipe):
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        recipe = [RECIPES / "pretrain_supernet.py", "--config", tiny_recipe]
+        done = subprocess.run([*launcher, *recipe], capture_output=True, text=True, timeout=250)
+        assert done.returncode != 0
+        assert "asked for several processes and started one" in done.stderr
+        assert not (tiny_recipe.parent / "run").exists()
+
+
+# Run as its own process, killed from outside, and run again.
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}]
+from test_training import TinyBatches, make_arguments, make_supernet
+from hf_nasbert.training import train_supernet
+
+output_dir, method = sys.argv[1:]
+arguments = make_arguments(output_dir, method=method, max_steps=40, save_steps=3, resume_from_checkpoint="latest")
+dev_batches = [TinyBatches(4, seed=99).batch(0)]
+train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), dev_batches)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, script, folder, method], stderr=subprocess.PIPE, text=True)
+
+    straight = start(tmp_path / "straight")
+    _, errors = straight.communicate(timeout=120)
+    assert straight.returncode == 0, errors
+    rng = random.Random(f"kill {method}")
+    folder, num_kills = tmp_path / "killed", 0
+    for _ in range(30):
+        target = (len(train_log(folder)) if (folder / "train_log.jsonl").exists() else 0) + rng.randint(1, 12)
+        process = start(folder)
+        while process.poll() is None:
+            if (folder / "train_log.jsonl").exists() and len(train_log(folder)) >= target:
+                time.sleep(rng.random() * 0.05)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        if process.returncode == 0:
+            break
+        num_kills += 1
+    assert num_kills >= 2
+    assert process.returncode == 0
+    assert train_log(folder) == train_log(tmp_path / "straight")
+    assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
+    final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]
+    assert final[0] == final[1]
+
+
+def two_processes(output_dir, method):
+    trainer = make_trainer_in_a_world_of_two(output_dir, method)
+    trainer.train()
+
+
+def make_trainer_in_a_world_of_two(output_dir, method):
+    torch.set_num_threads(1)
+    arguments = make_arguments(
+        output_dir, method=method, max_steps=10, per_device_train_batch_size=2, alignment_rows=0.5
+    )
+    supernet = make_supernet(dropout=0.1, seed=int(os.environ.get("RANK", 0)))  # rank 0's weights are to win
+    trainer = SupernetTrainer(supernet, arguments, TinyBatches(4, padding=True), [TinyBatches(4, seed=99).batch(0)])
+    assert trainer.accelerator.num_processes == 2
+    if not trainer.accelerator.is_main_process:
+        trainer._score = lambda *_: pytest.fail("only the main process judges and evaluates")
+    return trainer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_are_one_with_two_micro_batches(tmp_path, method):
+    """Sums of two halves are rounded otherwise than a running sum: fp32 relative 1e-4 after ten steps."""
+    run = textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from test_training import two_processes
+        two_processes({str(tmp_path / "two")!r}, {method!r})
+    """)
+    (tmp_path / "run.py").write_text(run)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*torchrun, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = make_trainer(
+        tmp_path / "one",
+        supernet=make_supernet(dropout=0.1),
+        batches=TinyBatches(4, padding=True),
+        method=method,
+        max_steps=10,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        alignment_rows=0.5,
+    )
+    one.train()
+    for event in ("train", "anchor", "eval"):
+        logs = [train_log(tmp_path / name, event) for name in ("one", "two")]
+        assert len(logs[0]) == len(logs[1])
+        for single, double in zip(*logs, strict=True):
+            for key, value in single.items():
+                if key != "children":
+                    assert double[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), key
+    two = SupernetForMaskedLM.from_pretrained(tmp_path / "two")
+    for (name, parameter), other in zip(one.supernet.named_parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-4, msg=name)
