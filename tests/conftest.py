@@ -1,10 +1,14 @@
-"""What every test shares: one torch thread, no network, tiny spaces and models."""
+"""What every test shares: one torch thread, no network, caches of its own."""
 
 import os
 import sys
+import tempfile
 
-# Read when huggingface_hub and datasets are imported, hence before any import of theirs.
+# Read when huggingface_hub, datasets and evaluate are imported, hence before any import of theirs: no test reads or
+# fills the caches of whoever runs it.
+_HF_HOME = tempfile.TemporaryDirectory(prefix="hf_home_")
 os.environ.update(
+    HF_HOME=_HF_HOME.name,
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -15,15 +19,6 @@ os.environ.update(
 )
 
 import pytest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def hub_cache(tmp_path_factory):
-    """A cache folder of our own: no test reads or fills the user's."""
-    folder = tmp_path_factory.mktemp("hf_home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(folder))
-        yield folder
 
 
 @pytest.fixture(autouse=True)

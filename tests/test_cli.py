@@ -53,3 +53,17 @@ def test_the_packages_names_load_on_first_use():
     assert set(hf_nasbert.__all__) <= set(dir(hf_nasbert))
     with pytest.raises(AttributeError, match="SuperNet"):
         hf_nasbert.SuperNet  # noqa: B018
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["hf_nasbert", "transformers"])
+def test_import_alone_registers_the_auto_classes(first):
+    second = {"hf_nasbert": "transformers", "transformers": "hf_nasbert"}[first]
+    program = (
+        f"import {first}, {second}\n"
+        "from transformers import AutoConfig, AutoModelForMaskedLM\n"
+        "config = AutoConfig.for_model('nasbert', vocab_size=50, hidden_size=32)\n"
+        "print(type(AutoModelForMaskedLM.from_config(config)).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "NasBertForMaskedLM"

@@ -24,6 +24,7 @@ from hf_nasbert import cards, extraction, records
 from hf_nasbert.extraction import extract_child, from_bert, load_supernet, prove_equal_logits, save_child, to_bert
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, NasBertForSequenceClassification
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
 
 ALTERNATING = ("attention", "ffn", "attention", "ffn", "skip")
 
@@ -519,7 +520,7 @@ class TestRecipes:
         best = min(found, key=lambda record: record["proxy_loss"])
         assert len({record["proxy_loss"] for record in found}) == 12
         said = run("--architectures", best["architecture"], "attention-ffn-attention-ffn-skip")
-        assert "2 children, 1 of them scored before" in said
+        assert "2 children scored" in said
         again = records.read(tmp_path / "scores.jsonl")
         assert again[:12] == found
         assert len(again) == 13
@@ -539,17 +540,43 @@ class TestRecipes:
             assert "num_random" in capsys.readouterr().err
 
     def test_every_child_is_chosen_once(self):
-        module = recipe("score_children")
+        def chosen_by(**flags):
+            return choose_children(ScoreChildrenArguments(supernet="s", output="o", **flags), space)
+
         space = SPACES["staged"]
         for flags in ({"all_children": True}, {"num_random": 10**9}):
-            chosen = module.choose_children(module.ScoringArguments("s", "o", **flags), space)
+            chosen = chosen_by(**flags)
             assert len(set(chosen)) == len(chosen) == space.num_children
-        some = [
-            module.choose_children(module.ScoringArguments("s", "o", num_random=20, seed=s), space) for s in (0, 0, 1)
-        ]
+        some = [chosen_by(num_random=20, seed=seed) for seed in (0, 0, 1)]
         assert some[0] == some[1] != some[2]
         assert len(set(some[0])) == 20
         assert all(child in space for child in some[0])
+
+    def test_search_children_finds_the_best_within_the_budget_and_resumes(
+        self, supernet_folder, text, tmp_path, capsys
+    ):
+        def run(name, *flags):
+            common = ["--supernet", supernet_folder, "--output", tmp_path / f"{name}.jsonl", "--train_files", text]
+            common += ["--max_seq_length", 16, "--num_dev_batches", 1, "--dev_batch_size", 4]
+            common += ["--validation_fraction", 0.5, "--cache_dir", tmp_path / "cache", *flags]
+            recipe(name.split("-")[0]).main([str(part) for part in common])
+            return capsys.readouterr().out
+
+        run("score_children", "--all_children")
+        scores = records.read(tmp_path / "score_children.jsonl")
+        cap = sorted(record["num_parameters"] for record in scores)[len(scores) // 10]
+        within = [record for record in scores if record["num_parameters"] <= cap]
+        best = min(within, key=lambda record: record["proxy_loss"])
+        said = run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))
+        assert said.splitlines()[1].endswith(f"  {best['architecture']}")
+        history = records.read(tmp_path / "search_children.jsonl")
+        assert len(history) == len(within) + 1  # the settings, then every child within the budget, once
+        run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))
+        assert records.read(tmp_path / "search_children.jsonl") == history
+        with pytest.raises(SystemExit, match="no child is within the budget"):
+            run("search_children-2", "--max_parameters", "1K")
+        with pytest.raises(SystemExit, match="another search"):
+            run("search_children", "--max_parameters", cap, "--seed", 5)
 
 
 def recipe(name):

@@ -305,6 +305,19 @@ class TestStandaloneTrainer:
         assert first["dev_loss"] != trainer.train(("conv3", "attention"), 2)["dev_loss"]
         assert first["dev_loss"] != trainer.train(("conv3", "ffn"), 1)["dev_loss"]
 
+    def test_the_seed_decides_the_order_of_the_text_too(self, trainer, monkeypatch):
+        seen = []
+
+        def spy(child, arguments, batches, *rest, **options):
+            seen.append(batches.batch(0)["input_ids"])
+            return [[1, 1.0]]
+
+        monkeypatch.setattr("hf_nasbert.training.standalone.fit", spy)
+        for seed in (1, 1, 2):
+            trainer.train(("conv3", "ffn"), seed)
+        assert torch.equal(seen[0], seen[1])
+        assert not torch.equal(seen[0], seen[2])
+
     def test_neither_reads_nor_writes_the_global_generator(self, trainer):
         torch.manual_seed(5)
         before = torch.get_rng_state()

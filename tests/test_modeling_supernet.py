@@ -79,14 +79,16 @@ def test_children_are_different_networks(make_config):
 @every_shape
 def test_the_architecture_is_never_state(make_config):
     supernet, batch = make_supernet(make_config), tiny_batch()
+    largest, default = supernet.largest_architecture, supernet(**batch).logits
     first, second = children_of(supernet.space, 2)
     results = [supernet(**batch, architecture=child).logits for child in (first, second, first, second)]
     assert torch.equal(results[0], results[2])
     assert torch.equal(results[1], results[3])
     assert not torch.equal(results[0], results[1])
-    # Nor does the default remember what ran before.
-    default = supernet(**batch).logits
-    assert torch.equal(default, supernet(**batch, architecture=supernet.largest_architecture).logits)
+    # Nor does the default remember what ran before it.
+    assert supernet.largest_architecture == largest
+    assert torch.equal(supernet(**batch).logits, default)
+    assert torch.equal(supernet(**batch, architecture=largest).logits, default)
 
 
 @pytest.mark.parametrize("as_type", [tuple, list, Architecture])
@@ -465,3 +467,9 @@ def test_deepcopy_runs_alone():
     randomise_(duplicate, seed=5)
     assert torch.equal(supernet(**batch).logits, before)
     assert duplicate.space == supernet.space
+
+
+def test_a_misspelt_keyword_does_not_silently_run_the_largest_child():
+    supernet = make_supernet()
+    with pytest.raises(TypeError, match="no argument arch; the child is `architecture`"):
+        supernet(tiny_batch()["input_ids"], arch=supernet.largest_architecture)

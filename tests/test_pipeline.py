@@ -9,7 +9,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import render_child_card
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
+from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 
@@ -130,7 +130,7 @@ def test_an_impossible_budget_is_refused_before_any_scoring(make):
     with pytest.raises(
         ValueError, match=r"num_parameters may be at most 1,000, but that of the smallest child, attention-"
     ):
-        pipeline._search(config)
+        pipeline._budget(config)
 
 
 def test_the_default_budget_is_a_bert_of_the_same_shape(make):

@@ -935,7 +935,7 @@ class TestRecipe:
         [
             ([], 1),
             (["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no"], 1),
-            (["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"], 2),
+            (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
         ],
         ids=["python", "accelerate launch", "torchrun"],
     )
@@ -1038,7 +1038,7 @@ def test_two_processes_are_one_with_two_micro_batches(tmp_path, method):
         two_processes({str(tmp_path / "two")!r}, {method!r})
     """)
     (tmp_path / "run.py").write_text(run)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
         [*torchrun, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=250

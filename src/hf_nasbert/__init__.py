@@ -4,6 +4,11 @@ The names below load on first use, so that `import hf_nasbert` and `hf-nasbert -
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +28,35 @@ if TYPE_CHECKING:
     )
     from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
     from hf_nasbert.space import Architecture, SearchSpace
+
+
+class _AfterTransformers(importlib.abc.MetaPathFinder):
+    """Imports our models right after transformers, which registers them with its Auto classes.
+
+    So `AutoModel.from_pretrained` knows a child as soon as both packages are imported, in either order, and neither
+    torch nor transformers is loaded for those who only count architectures or read `--help`.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name != "transformers":
+            return None
+        sys.meta_path.remove(self)  # the spec is the next finder's; ours would be asked again
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader, execute = spec.loader, spec.loader.exec_module
+
+            def execute_and_register(module: types.ModuleType) -> None:
+                execute(module)
+                importlib.import_module("hf_nasbert.modeling")
+
+            setattr(loader, "exec_module", execute_and_register)  # noqa: B010 - of this one loader object
+        return spec
+
+
+if "transformers" in sys.modules:
+    importlib.import_module("hf_nasbert.modeling")
+else:
+    sys.meta_path.insert(0, _AfterTransformers())
 
 _HOME_OF = {
     "hf_nasbert.costs": ("Budget",),

@@ -24,13 +24,31 @@ COMMANDS = {
         "text to child: all stages, resumed where they stopped",
         "hf_nasbert.pipeline.run_pipeline",
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
-        lambda results, *_: find("hf_nasbert.pipeline.as_table")(results),
+        lambda results, *_: find("hf_nasbert.pipeline.whole.as_table")(results),
     ),
     "pretrain": Command(
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",
         _SUPERNET,
         lambda output, *arguments: f"super-net of {output.global_step} steps in {arguments[-1].output_dir}",
+    ),
+    "score": Command(
+        "score children of a super-net on held-out text",
+        "hf_nasbert.pipeline.score_children",
+        ("hf_nasbert.pipeline.ScoreChildrenArguments", _DATA),
+        lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
+    ),
+    "search": Command(
+        "search a super-net for its best children under a budget",
+        "hf_nasbert.pipeline.search_children",
+        ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
+        lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
+    ),
+    "extract": Command(
+        "make a child a model of its own, and prove equal logits",
+        "hf_nasbert.pipeline.extract",
+        ("hf_nasbert.pipeline.ExtractionArguments",),
+        lambda extracted, *_: str(extracted),
     ),
     "pretrain-child": Command(
         "continue a child's masked-LM pre-training",

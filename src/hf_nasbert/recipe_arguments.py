@@ -51,7 +51,10 @@ def parse_recipe_arguments(
         for action in parser._actions:
             if action.dest in settings:
                 action.required, action.default = False, settings[action.dest]
-        namespace, strange = parser.parse_known_args(argv)
+        # Before argparse asks for what is required: a misspelt flag is why it is missing.
+        strange = [word for word in argv if word.startswith("--") and not _is_known(word, parser)]
+        if not strange:
+            namespace, strange = parser.parse_known_args(argv)
         if strange:
             raise ValueError(_describe_unknown(strange, parser))
         values = vars(namespace)
@@ -148,6 +151,10 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         return value
     expected_name = expected.__name__ if isinstance(expected, type) and origin is None else str(expected)
     raise ValueError(f"{name} is {value!r} ({type(value).__name__}); expected {expected_name}")
+
+
+def _is_known(word: str, parser: argparse.ArgumentParser) -> bool:
+    return word.partition("=")[0] in parser._option_string_actions
 
 
 def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser) -> str:

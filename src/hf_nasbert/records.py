@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import zlib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,32 @@ _CHUNK = 1 << 16  # bytes read at a time while looking for the last line
 
 
 def append(path: str | Path, record: Record) -> None:
-    """Add one record to the end of a file and wait until it lies on the disk.
+    """Add one record to the end of a file and wait until it lies on the disk; see `extend`."""
+    extend(path, [record])
 
-    Several processes may append to one file: each line is one write under an exclusive lock, so lines never mix. A
-    last line left half-written by a killed process is cut off first; every complete record stays.
+
+def extend(path: str | Path, new_records: Iterable[Record]) -> None:
+    """Add records to the end of a file, all in one write, and wait until they lie on the disk.
+
+    Several processes may add to one file: each call is one write under an exclusive lock, so lines never mix. A last
+    line left half-written by a killed process is cut off first; every complete record stays.
 
     Args:
         path: The file; it and its folder are made if missing. Compressed files are for reading only.
-        record: Plain JSON types. NaN and infinity are refused, since JSON has no word for them: write None.
+        new_records: Plain JSON types. NaN and infinity are refused, since JSON has no word for them: write None.
 
     Raises:
-        ValueError: If the record is not plain JSON, or the file holds something other than records.
-        OSError: If the line could not be written whole; the file is then as it was.
+        ValueError: If a record is not plain JSON, or the file holds something other than records.
+        OSError: If the lines could not be written whole; the file is then as it was.
     """
     import fcntl  # POSIX only: reading works without it
 
     path = Path(path)
     if path.suffix == ".gz":
         raise ValueError(f"cannot append to {path.name}: it is compressed; append to a plain .jsonl and compress that")
-    if not isinstance(record, dict):
-        raise ValueError(f"a record is a dict, not {type(record).__name__}")
-    _check(record, "record")
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    lines = b"".join(_line(record) for record in new_records)
+    if not lines:
+        return
     is_new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -50,9 +55,9 @@ def append(path: str | Path, record: Record) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
         size = _repair(descriptor, path)
         try:
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(f"wrote {written} of {len(line)} bytes to {path.name}: is the disk full?")
+            written = os.write(descriptor, lines)
+            if written != len(lines):
+                raise OSError(f"wrote {written} of {len(lines)} bytes to {path.name}: is the disk full?")
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, size)
@@ -114,6 +119,13 @@ def versions() -> Record:
     torch = sys.modules.get("torch")  # ask torch where it is in use, but never load it for this
     found["num_threads"] = int(torch.get_num_threads()) if torch is not None else found["num_cpus"]
     return found
+
+
+def _line(record: Record) -> bytes:
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is a dict, not {type(record).__name__}")
+    _check(record, "record")
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _check(value: Any, where: str) -> None:

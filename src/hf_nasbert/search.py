@@ -372,10 +372,10 @@ def run_search(
             scores = list(score(new)) if new else []
             if len(scores) != len(new):
                 raise ValueError(f"score returned {len(scores)} scores for {len(new)} architectures")
-            for child, value in zip(new, scores, strict=True):
-                known[child] = float(value)
-                if history_path is not None:
-                    records.append(history_path, _record(search, child, float(value)))
+            values = dict(zip(new, map(float, scores), strict=True))
+            if history_path is not None:
+                records.extend(history_path, [_record(search, child, value) for child, value in values.items()])
+            known |= values
             search.tell(children, [known[child] for child in children])
             best = search.best()
             bar.update(len(children))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -95,6 +96,10 @@ class SupernetEncoder(nn.Module):
             yield from self._modules_of_stage(self.blocks[stage], architecture[stage])
 
     def forward(self, hidden_states, masks: Masks, positions=None, architecture=None, **kwargs):
+        # A misspelt `architecture` among transformers' many keywords would silently run the largest child.
+        unknown = kwargs.keys() - TransformersKwargs.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a super-net takes no argument {', '.join(sorted(unknown))}; the child is `architecture`")
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
         last = last_real_block(architecture)
         for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):

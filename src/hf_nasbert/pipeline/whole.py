@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,29 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
-from hf_nasbert.costs import Budget, cost_function
-from hf_nasbert.data import Corpus, DataArguments, fixed_masked_batches, load_corpus
+from hf_nasbert.costs import Budget, cost_function, num_parameters
+from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import EvolutionarySearch, run_search
+from hf_nasbert.pipeline.scores import (
+    ScoreChildrenArguments,
+    SearchChildrenArguments,
+    score_children,
+    search_children,
+)
+from hf_nasbert.pipeline.scores import (
+    as_table as as_score_table,
+)
+from hf_nasbert.search import RandomSearch
 from hf_nasbert.space import Architecture
-from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet, tune_allocator
-from hf_nasbert.training.journal import LOG as TRAIN_LOG
+from hf_nasbert.training import (
+    SupernetArguments,
+    SupernetTrainingArguments,
+    pretrain_supernet,
+    read_log,
+    tune_allocator,
+)
 
 # Run in a fresh process in which this package cannot be imported: what a user sees who does not have it.
 _STRANGER = """
@@ -226,17 +239,10 @@ class Pipeline:
     def _build_config(self) -> SupernetConfig:
         return self.supernet_arguments.build_config(vocab_size=self._content("text")["vocab_size"])
 
-    def _dev_batches(self) -> list[dict[str, torch.Tensor]]:
-        return fixed_masked_batches(
-            self.corpus.dev,
-            self.corpus.tokenizer,
-            self.arguments.num_dev_batches,
-            self.arguments.dev_batch_size,
-            self.data.data_seed,
-        )
-
     def _make_supernet(self) -> dict[str, Any]:
-        space, training = self._build_config().space, self.training
+        config, training = self._build_config(), self.training
+        space = config.space
+        self._budget(config)
         say(
             f"{space.num_children:,} children over {space.num_choice_blocks} choice blocks; {training.max_steps} steps"
         )
@@ -250,58 +256,55 @@ class Pipeline:
             "anchor": None if output.anchor is None else str(output.anchor),
         }
 
-    def _budget(self, config: SupernetConfig) -> Budget:
-        caps: dict[str, str | float | None]
-        caps = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
-        if not any(caps.values()):
-            bert = bert_of(config)
-            caps = {"max_parameters": cost_function(config)(bert)["num_parameters"]} if bert else {}
-        return Budget.parse(**caps)
+    def _caps(self, config: SupernetConfig) -> dict[str, str]:
+        """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
+        given = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
+        caps = {name: cap for name, cap in given.items() if cap is not None}
+        bert = bert_of(config)
+        if not caps and bert is not None:
+            caps = {"max_parameters": str(num_parameters(config, bert))}
+        return caps
 
-    def _search(self, config: SupernetConfig) -> EvolutionarySearch:
-        """The search, which refuses a budget that no child meets before anything is scored."""
-        cost = cost_function(config, sequence_length=self.data.max_seq_length)
-        return EvolutionarySearch(config.space, cost=cost, budget=self._budget(config), seed=self.training.seed)
+    def _budget(self, config: SupernetConfig) -> Budget:
+        """The budget, refused if no child meets it: before anything is trained or scored."""
+        budget = Budget.parse(**self._caps(config))
+        RandomSearch(config.space, seed=0, cost=self._cost(config), budget=budget)
+        return budget
+
+    def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:
+        return cost_function(config, sequence_length=self.data.max_seq_length)
 
     def _make_scores(self) -> dict[str, Any]:
-        supernet = load_supernet(self.folder / "supernet")
-        config, space = supernet.config, supernet.space
-        cost = cost_function(config, sequence_length=self.data.max_seq_length)
-        search = self._search(config)
-        budget = search.budget
-        batches = self._dev_batches()
-        file = self.folder / "scores.jsonl"
-        if space.num_children <= self.arguments.num_scored:
-            method = "every child"
-            children = list(space.enumerate())
-            losses = score_architectures(supernet, children, batches, progress=True)
+        arguments, folder = self.arguments, self.folder
+        scoring: dict[str, Any] = {
+            "supernet": str(folder / "supernet"),
+            "output": str(folder / "scores.jsonl"),
+            "num_dev_batches": arguments.num_dev_batches,
+            "dev_batch_size": arguments.dev_batch_size,
+            "seed": self.training.seed,
+        }
+        config = self._build_config()
+        budget = self._budget(config)
+        if config.space.num_children <= arguments.num_scored:
+            how = "every child"
+            scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
-            method = "evolution"
-            ranking = run_search(
-                search,
-                lambda children: score_architectures(supernet, children, batches),
-                num_evaluations=self.arguments.num_scored,
-                history_path=self.folder / "search.jsonl",
-                progress=True,
-            )
-            children, losses = [list(column) for column in zip(*ranking, strict=True)]
-        lines = [
-            json.dumps({"architecture": str(child), "proxy_loss": loss, **cost(child)})
-            for child, loss in zip(children, losses, strict=True)
-        ]
-        partial = file.with_suffix(".partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(file)
-        admitted = [(loss, child) for child, loss in zip(children, losses, strict=True) if budget.admits(cost(child))]
-        loss, winner = min(admitted)
-        say(f"{len(children):,} children scored; best of {len(admitted):,} within the budget: {winner} ({loss:.4f})")
+            how = "evolution"
+            scoring |= {"num_evaluations": arguments.num_scored, **self._caps(config)}
+            scored = search_children(SearchChildrenArguments(**scoring), self._packed)
+        admitted = [record for record in scored if record["proxy_loss"] is not None and budget.admits(record)]
+        if not admitted:
+            raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
+        winner = admitted[0]
+        say(as_score_table(scored))
+        say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner['architecture']}")
         return {
-            "method": method,
-            "num_scored": len(children),
+            "how": how,
+            "num_scored": len(scored),
             "num_within_budget": len(admitted),
             "caps": budget.caps,
-            "winner": str(winner),
-            "proxy_loss": loss,
+            "winner": winner["architecture"],
+            "proxy_loss": winner["proxy_loss"],
         }
 
     def _make_extracted(self) -> dict[str, Any]:
@@ -359,7 +362,6 @@ class Pipeline:
         pretrained, finetuned = self._content("pre-training"), self._content("fine-tuning")
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
         config = child.config
-        cost = cost_function(config, sequence_length=self.data.max_seq_length)
         record = ChildRecord(
             name=f"NasBert child {scores['winner']}",
             architecture=scores["winner"],
@@ -369,7 +371,7 @@ class Pipeline:
                 "hidden size": config.hidden_size,
                 "longest sequence": config.max_position_embeddings,
             },
-            cost=cost(config.operators),
+            cost=self._cost(config)(config.operators),
             bert_cost=self._bert_cost(),
             cost_conditions=f"FLOPs of one sequence of {self.data.max_seq_length} tokens, vocabulary head included.",
             supernet={
@@ -381,7 +383,7 @@ class Pipeline:
                 "seed": self.training.seed,
             },
             search={
-                "how": scores["method"],
+                "how": scores["how"],
                 "num_scored": scores["num_scored"],
                 "children within the budget": scores["num_within_budget"],
                 **{f"at most {name}": cap for name, cap in scores["caps"].items()},
@@ -423,14 +425,14 @@ class Pipeline:
             return {}
         return {
             "name": f"BERT of the same depth and width ({bert})",
-            **cost_function(config, sequence_length=self.data.max_seq_length)(bert),
+            **self._cost(config)(bert),
         }
 
     def _draw(self, scores: dict[str, Any]) -> list[Path]:
         from hf_nasbert import plots
 
-        children = records.read(self.folder / "scores.jsonl")
-        history = records.read(self.folder / "supernet" / TRAIN_LOG)
+        children = [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record]
+        history = read_log(self.folder / "supernet")
         figures = {
             "architecture": plots.plot_architecture(scores["winner"]),
             "front": plots.plot_pareto_front(

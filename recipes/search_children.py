@@ -1,0 +1,24 @@
+"""Search a super-net for its best children under a budget; interrupted, the same command goes on.
+
+python recipes/search_children.py --supernet runs/supernet --packaged imdb --output search.jsonl --max_parameters 1.5M
+python recipes/search_children.py --supernet runs/supernet --packaged imdb --output random.jsonl --search random
+"""
+
+from hf_nasbert.data import DataArguments
+from hf_nasbert.pipeline import SearchChildrenArguments, search_children
+from hf_nasbert.pipeline.scores import as_table
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Search as the arguments say, and print the best."""
+    settings = parse_recipe_arguments([SearchChildrenArguments, DataArguments], argv, description=__doc__)
+    try:
+        scored = search_children(*settings)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"search_children: {error}") from None
+    print(as_table(scored))
+
+
+if __name__ == "__main__":
+    main()

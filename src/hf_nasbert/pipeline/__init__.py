@@ -1,0 +1,27 @@
+"""The rooms joined: from a folder and text to scores, to a child, and the whole way from text to a published child."""
+
+from hf_nasbert.pipeline.extract import Extracted, ExtractionArguments, extract
+from hf_nasbert.pipeline.scores import (
+    ProxyScorer,
+    ScoreChildrenArguments,
+    SearchChildrenArguments,
+    score_children,
+    search_children,
+)
+from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, ask_in_fresh_process, run_pipeline
+
+__all__ = [
+    "Extracted",
+    "ExtractionArguments",
+    "Pipeline",
+    "PipelineArguments",
+    "ProxyScorer",
+    "ScoreChildrenArguments",
+    "SearchChildrenArguments",
+    "StageResult",
+    "ask_in_fresh_process",
+    "extract",
+    "run_pipeline",
+    "score_children",
+    "search_children",
+]

@@ -1,0 +1,119 @@
+"""A super-net's folder and an architecture in, a child's folder out: nothing is written before the proof holds."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from hf_nasbert import records
+from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.costs import cost_function
+from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits, save_child, to_bert
+from hf_nasbert.space import Architecture
+
+
+@dataclass
+class ExtractionArguments:
+    """Which child of which super-net, and where to put it."""
+
+    supernet: str = field(metadata={"help": "Folder of the super-net."})
+    architecture: str = field(metadata={"help": "The child, such as attention-ffn-conv3-skip."})
+    output_dir: str = field(metadata={"help": "Folder to write the child to."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder of the tokenizer; by default the super-net's."}
+    )
+    native: bool = field(
+        default=False,
+        metadata={"help": "Write a stock BertForMaskedLM, which needs no code of ours; refused if it is none."},
+    )
+    tolerance: float = field(
+        default=TOLERANCE, metadata={"help": "Largest difference of logits that the proof allows."}
+    )
+    card: str | None = field(
+        default=None, metadata={"help": "JSON file with what else the card shall say: fields of cards.ChildRecord."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A child's folder, and the largest difference of its logits from the super-net's."""
+
+    folder: Path
+    architecture: Architecture
+    num_parameters: int
+    max_logit_difference: float
+
+    def __str__(self) -> str:
+        proof = f"logits equal the super-net's (largest difference {self.max_logit_difference:g})"
+        return f"{self.folder}: {self.architecture}, {self.num_parameters:,} parameters; {proof}"
+
+
+def extract(arguments: ExtractionArguments) -> Extracted:
+    """Load, extract, prove, write.
+
+    Raises:
+        FileNotFoundError: If super-net, tokenizer or card file are missing.
+        FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
+        ValueError: If the architecture is not in the space, is no plain BERT though `native` was asked for, or the
+            logits differ.
+    """
+    facts = _read_facts(arguments.card) if arguments.card else {}
+    supernet = load_supernet(arguments.supernet)
+    tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)
+    if not (tokenizer_folder / "tokenizer_config.json").is_file():
+        raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    architecture = Architecture.parse(arguments.architecture)
+    child = extract_child(supernet, architecture)
+    model = to_bert(child) if arguments.native else child
+    difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
+    space = supernet.space
+    stage_lengths = [stage.stop - stage.start for stage in space.stage_slices]
+    with TemporaryDirectory() as drawings:
+        figures = []
+        if find_spec("matplotlib") is not None:  # the extra "plots"
+            from hf_nasbert.plots import plot_architecture, save_figure
+
+            drawn = plot_architecture(architecture, stage_lengths=stage_lengths if len(stage_lengths) > 1 else None)
+            figures = list(save_figure(drawn, Path(drawings) / "architecture"))
+        record = ChildRecord.from_dict(
+            {
+                "name": Path(arguments.output_dir).resolve().name,
+                "architecture": str(architecture),
+                "native": arguments.native,
+                "mask_token": tokenizer.mask_token,
+                "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
+                "cost": cost_function(supernet.config)(architecture),
+                "cost_conditions": "FLOPs of one sequence of 128 tokens.",
+                "supernet": {"num_children": space.num_children},
+                "max_logit_difference": difference,
+                "figures": {"architecture": "architecture.png"} if figures else {},
+                "versions": records.versions(),
+                **facts,
+            }
+        )
+        folder = save_child(
+            model,
+            tokenizer,
+            arguments.output_dir,
+            render_child_card(record),
+            attachments=figures,
+            overwrite=arguments.overwrite,
+        )
+    return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference)
+
+
+def _read_facts(path: str) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} holds no JSON object, but a {type(facts).__name__}")
+    return facts

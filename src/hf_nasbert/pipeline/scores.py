@@ -1,0 +1,225 @@
+"""A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget."""
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import PartialState
+
+from hf_nasbert import records
+from hf_nasbert.costs import Budget, cost_function
+from hf_nasbert.data import DataArguments, fixed_masked_batches, load_corpus
+from hf_nasbert.extraction import load_supernet
+from hf_nasbert.records import Record
+from hf_nasbert.scoring import score_architectures
+from hf_nasbert.search import EvolutionarySearch, RandomSearch, Search, run_search
+from hf_nasbert.space import Architecture, SearchSpace
+
+_CHUNK = 1000  # children between two writes: what a killed run has to repeat
+_MAX_ENUMERATED = 1_000_000
+_SEARCHES: dict[str, type[Search]] = {"random": RandomSearch, "evolution": EvolutionarySearch}
+
+
+@dataclass(kw_only=True)
+class ScoringArguments:
+    """What children are scored with: a super-net's weights, on how much of the held-out text.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    supernet: str = field(metadata={"help": "Folder of the super-net."})
+    output: str = field(metadata={"help": "File of records; an interrupted run continues from it."})
+    num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
+    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
+    seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
+
+    def __post_init__(self) -> None:
+        for name in ("num_dev_batches", "dev_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(kw_only=True)
+class ScoreChildrenArguments(ScoringArguments):
+    """Which children to score.
+
+    Raises:
+        ValueError: If not exactly one choice of children is given.
+    """
+
+    architectures: list[str] | None = field(default=None, metadata={"help": "These children."})
+    num_random: int | None = field(default=None, metadata={"help": "So many different children, drawn uniformly."})
+    all_children: bool = field(default=False, metadata={"help": "Every child of the space."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
+            raise ValueError("choose children by exactly one of architectures, num_random and all_children")
+        if self.num_random is not None and self.num_random < 1:
+            raise ValueError(f"num_random={self.num_random} must be at least 1")
+
+
+@dataclass(kw_only=True)
+class SearchChildrenArguments(ScoringArguments):
+    """How to search, and within which budget.
+
+    Raises:
+        ValueError: If a number lies outside its range, or a cap is no quantity.
+    """
+
+    search: Literal["random", "evolution"] = field(default="evolution", metadata={"help": "How children are chosen."})
+    num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
+    max_parameters: str | None = field(
+        default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
+    )
+    max_flops: str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_evaluations < 1:
+            raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
+        self.budget()
+
+    def budget(self) -> Budget:
+        """The caps."""
+        return Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
+
+
+class ProxyScorer:
+    """Scores children of a super-net's folder on fixed batches of held-out text, and knows what they cost.
+
+    Args:
+        arguments: The super-net, and how much text.
+        data: The text; without `tokenizer_name` the super-net's own tokenizer cuts it.
+
+    Raises:
+        FileNotFoundError: If the super-net or a file of the text is missing.
+        ValueError: If super-net, tokenizer and text do not fit each other.
+    """
+
+    def __init__(self, arguments: ScoringArguments, data: DataArguments) -> None:
+        self.supernet = load_supernet(arguments.supernet)
+        self.config = self.supernet.config
+        self.space: SearchSpace = self.supernet.space
+        longest = self.config.max_position_embeddings
+        if data.max_seq_length > longest:
+            raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
+        self.cost = cost_function(self.config, sequence_length=data.max_seq_length)
+        weights = b"".join(file.read_bytes() for file in sorted(Path(arguments.supernet).glob("*.safetensors")))
+        self.settings: dict[str, Any] = {
+            "supernet": hashlib.sha256(weights).hexdigest()[:16],  # its weights: a folder's name says nothing
+            "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
+            "data_seed": data.data_seed,
+            "max_seq_length": data.max_seq_length,
+            "num_dev_batches": arguments.num_dev_batches,
+            "dev_batch_size": arguments.dev_batch_size,
+        }
+        """What the scores depend on: losses of other settings do not compare."""
+        corpus = load_corpus(replace(data, tokenizer_name=data.tokenizer_name or arguments.supernet))
+        if len(corpus.tokenizer) > self.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {len(corpus.tokenizer)} tokens, the super-net {self.config.vocab_size} "
+                "embeddings: name the one it was trained with (tokenizer_name)"
+            )
+        self._batches = fixed_masked_batches(
+            corpus.dev,
+            corpus.tokenizer,
+            arguments.num_dev_batches,
+            arguments.dev_batch_size,
+            data.data_seed,
+            mlm_probability=data.mlm_probability,
+            whole_word_mask=data.whole_word_mask,
+        )
+        self.supernet.to(PartialState().device)
+
+    def __call__(self, children: Sequence[Architecture], *, progress: bool = False) -> list[float]:
+        """The proxy loss of every child."""
+        return score_architectures(self.supernet, children, self._batches, progress=progress)
+
+    def record(self, child: Architecture, loss: float) -> Record:
+        """One child's loss (None where it is not finite) and costs, and what they depend on."""
+        proxy_loss = loss if math.isfinite(loss) else None
+        return {"architecture": str(child), "proxy_loss": proxy_loss, **self.cost(child), **self.settings}
+
+
+def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> list[Record]:
+    """Score children, one record each in the output file; those that it holds already are not scored again.
+
+    Returns:
+        The records of the chosen children, best first.
+
+    Raises:
+        ValueError: If a child is not in the space, or the file holds scores of other settings.
+    """
+    scorer = ProxyScorer(arguments, data)
+    children = choose_children(arguments, scorer.space)
+    output = Path(arguments.output)
+    found = {record["architecture"]: record for record in records.read(output)} if output.exists() else {}
+    for record in found.values():
+        different = [name for name, value in scorer.settings.items() if record.get(name) != value]
+        if different:
+            raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+    missing = [child for child in children if str(child) not in found]
+    for start in range(0, len(missing), _CHUNK):
+        chunk = missing[start : start + _CHUNK]
+        scored = [scorer.record(*pair) for pair in zip(chunk, scorer(chunk, progress=True), strict=True)]
+        records.extend(output, scored)
+        found |= {record["architecture"]: record for record in scored}
+    return _best_first([found[str(child)] for child in children])
+
+
+def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[Record]:
+    """Search for the best child within a budget; the output file is the search's history, from which it resumes.
+
+    Returns:
+        The records of all scored children, best first.
+
+    Raises:
+        ValueError: If no child is within the budget, before anything is scored; or if the file holds another search.
+    """
+    scorer = ProxyScorer(arguments, data)
+    search = _SEARCHES[arguments.search](
+        scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget()
+    )
+    ranking = run_search(
+        search,
+        scorer,
+        num_evaluations=arguments.num_evaluations,
+        history_path=arguments.output,
+        about=scorer.settings,
+        progress=True,
+    )
+    return [scorer.record(child, loss) for child, loss in ranking]
+
+
+def as_table(scored: Sequence[Record], limit: int = 10) -> str:
+    """The first children of a list of records, as text."""
+    finite = [record for record in scored if record["proxy_loss"] is not None]
+    lines = [f"{len(scored):,} children scored, {len(scored) - len(finite):,} without a finite loss; the best:"]
+    for record in finite[:limit]:
+        loss, size, flops = record["proxy_loss"], record["num_parameters"], record["flops"]
+        lines.append(f"{loss:.4f}  {size:>12,} parameters  {flops / 1e6:>10,.1f} MFLOPs  {record['architecture']}")
+    return "\n".join(lines)
+
+
+def _best_first(scored: list[Record]) -> list[Record]:
+    return sorted(scored, key=lambda record: math.inf if record["proxy_loss"] is None else record["proxy_loss"])
+
+
+def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> list[Architecture]:
+    """The children to score, in an order in which neighbours share long prefixes."""
+    if arguments.architectures is not None:
+        return [space.validate(Architecture.parse(text)) for text in arguments.architectures]
+    if arguments.all_children or (arguments.num_random or 0) >= space.num_children:
+        if space.num_children > _MAX_ENUMERATED:
+            raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")
+        return list(space.enumerate())
+    rng, indices = random.Random(arguments.seed), set[int]()
+    while len(indices) < (arguments.num_random or 0):
+        indices.add(rng.randrange(space.num_children))
+    return [space.child_at(index) for index in sorted(indices)]
