@@ -34,16 +34,24 @@ FACTOR = 4  # steps of the super-net, in a child's
 
 STEM = ["conv3"]  # one shared convolution, so that attention need not find out by itself where it is
 SMALL: dict[str, Any] = {"hidden_size": 64, "max_steps": 800, "learning_rate": 3e-3}
+# Half the tokens a step and twice the steps: early training is short of steps, not of tokens.
+STEPS: dict[str, Any] = {
+    "hidden_size": 64, "max_steps": 1600, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 32,
+    "eval_steps": 200,
+}  # fmt: skip
 EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator has about 4 D^2 parameters
+THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv3,skip"
 
-# name: (vocabulary, sequence length, arguments of the recipe); a step is 2,048 tokens in all of them
+# name: (vocabulary, sequence length, arguments of the recipe)
 SETTINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "stem5": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL}),
-    "stem5-equal": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL, **EQUAL}),
-    "plain5": (2048, 64, {"blocks": ["attention,ffn,conv3"] * 5, **SMALL}),
-    "stem5-skip": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3,skip"] * 5, **SMALL}),
-    "stem8-two": (2048, 64, {"blocks": STEM + ["attention,conv3"] * 8, **SMALL}),
-    "stem5-long": (2048, 64, {"blocks": STEM + ["attention,ffn,conv3"] * 5, **SMALL, "max_steps": 1600}),
+    "stem5": (2048, 64, {"blocks": STEM + [THREE] * 5, **SMALL}),
+    "stem5-equal": (2048, 64, {"blocks": STEM + [THREE] * 5, **SMALL, **EQUAL}),
+    "stem5-steps": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS}),
+    "stem5-skip-steps": (2048, 64, {"blocks": STEM + [SKIP] * 5, **STEPS}),
+    "stem5-slow": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS, "learning_rate": 1e-3}),
+    "stem8-two-steps": (2048, 64, {"blocks": STEM + [TWO] * 8, **STEPS}),
+    "stem5-wide": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS, "hidden_size": 128, "max_steps": 1000}),
+    "plain5-steps": (2048, 64, {"blocks": [THREE] * 5, **STEPS}),
 }
 
 

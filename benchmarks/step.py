@@ -15,17 +15,21 @@ Every ratio is a median over rounds of paired steps; the spread is the interquar
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
-from hf_nasbert.training.machine import tune_allocator
+from hf_nasbert.training import SupernetTrainingArguments, tune_allocator
+from hf_nasbert.training.anchor import Anchor
+from hf_nasbert.training.step import TrainingStep, make_optimizer
 
 SHAPES = {  # hidden size, vocabulary, batch size
     "hidden128_vocab8k": (128, 8192, 32),
@@ -75,13 +79,16 @@ def masked_stock_loss(bert: BertForMaskedLM, batch: dict[str, torch.Tensor]) -> 
     return nn.functional.cross_entropy(bert.cls(hidden), batch["labels"].flatten()[rows])
 
 
-def time_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def time_in_turns(
+    steps: dict[str, Callable[[], None]], rounds: int, before_round: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
     """Seconds of every step in every round; the order turns, so that none always runs behind the same one."""
     # One thread's CPU time does not depend on who else uses the machine; the CPU time of several would count waiting.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for round_ in range(rounds + 2):
+        before_round()
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
             start = clock()
             steps[name]()
@@ -150,11 +157,58 @@ def measure_candidates(
     return {"candidates_8_over_2": ratio(time_in_turns(steps, rounds), "eight", "two")}
 
 
+def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds: int) -> dict[str, object]:
+    """What aligning a random child to a random anchor adds to a step, with a new pair in every round.
+
+    Pairs differ in cost by a factor of five, so besides the quartiles over pairs there is the ratio of the sums: what
+    a whole run pays.
+    """
+    space = SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn", "conv3", "conv5"))
+    supernet = build_supernet(space, hidden_size, vocab_size, dropout=0.0)
+    batch = masked_batch(batch_size, vocab_size)
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    accelerator, rng = Accelerator(cpu=True), random.Random(0)
+    anchor = Anchor(space, interval=1, first=space.sample(rng))
+    child = [space.sample(rng)]
+
+    def aligned(share: float | None) -> Callable[[], None]:
+        arguments = SupernetTrainingArguments(
+            output_dir="unused",
+            method="uniform" if share is None else "magic_a",
+            per_device_train_batch_size=batch_size,
+            alignment_rows=share or 1.0,
+        )
+        training_step = TrainingStep(supernet, supernet, accelerator, arguments, None if share is None else anchor)
+        optimizer = make_optimizer(supernet, arguments)
+
+        def step() -> None:
+            training_step.backward(0, child, batch, is_stopping=False)
+            nn.utils.clip_grad_norm_(supernet.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    def draw_pair() -> None:
+        child[0], anchor.architecture = space.sample(rng), space.sample(rng)
+
+    steps = {"plain": aligned(None), "all": aligned(1.0), "quarter": aligned(0.25)}
+    seconds = time_in_turns(steps, rounds, draw_pair)
+    return {
+        f"magic_a_{name}over_plain": {
+            "of_sums": round(sum(seconds[key]) / sum(seconds["plain"]), 4),
+            **ratio(seconds, key, "plain"),
+        }
+        for name, key in (("", "all"), ("quarter_", "quarter"))
+    }
+
+
 def main() -> None:
     """Measure what the arguments ask for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--rounds", type=int, default=15, help="paired steps per ratio")
+    parser.add_argument("--pairs", type=int, default=60, help="random pairs of child and anchor")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 compares CPU time, more wall time")
     parser.add_argument("--dropout", type=float, default=0.1, help="dropout of both models (0.1 as in BERT)")
     arguments = parser.parse_args()
@@ -166,6 +220,8 @@ def main() -> None:
         result[name] = measure_shape(*shape, arguments.dropout, arguments.rounds)
     small = SHAPES["hidden128_vocab8k"]
     result.update(measure_candidates(*small, arguments.dropout, arguments.rounds))
+    result.update(measure_alignment(*small, arguments.pairs))
+    result["threads"] = arguments.threads
     print(json.dumps(result, indent=None if arguments.json else 2))
 
 

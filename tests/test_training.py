@@ -20,7 +20,7 @@ from modelling_helpers import randomise_
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
 from hf_nasbert.data import DataArguments
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, last_mixing_block
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import make_sampler
@@ -278,7 +278,7 @@ class TestStep:
         ids=["uniform", "aligned", "aligned rows"],
     )
     def test_accumulated_equals_unaccumulated(self, tmp_path, padding, settings):
-        settings |= {"anchor": "attention-conv3-ffn-ffn"} if settings["method"] == "magic_a" else {}
+        settings |= {"anchor": "attention-conv3-ffn-conv3"} if settings["method"] == "magic_a" else {}
         batches = TinyBatches(8, padding=padding)
         labels = (batches.batch(0)["labels"] != -100).sum(1)
         assert len(set(labels.view(4, 2).sum(1).tolist())) > 1, "micro-batches must weigh differently"
@@ -311,6 +311,30 @@ class TestStep:
         expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
         assert losses.masked_lm == pytest.approx(expected.item(), rel=1e-6)
         assert losses.alignment == 0
+
+    def test_aligned_rows_estimate_the_mean_over_all_rows(self, tmp_path):
+        """The mean over the chosen rows, not a share of the sum: with a single distinct row, the very same number."""
+        row = TinyBatches(1).batch(0)
+
+        class Same(TinyBatches):
+            def batch(self, step, rows=slice(None)):
+                return {key: value.expand(8, -1)[rows] for key, value in row.items()}
+
+        found = [
+            self.backward(
+                tmp_path,
+                architectures=["attention-ffn-conv3-attention"],
+                batches=Same(8),
+                per_device_train_batch_size=8,
+                method="magic_a",
+                anchor="attention-conv3-ffn-conv3",
+                alignment_rows=share,
+            )[0]
+            for share in (1.0, 0.25)
+        ]
+        assert found[0].alignment == pytest.approx(found[1].alignment, rel=1e-5)
+        assert found[0].alignment > 0
+        assert found[0].masked_lm == pytest.approx(found[1].masked_lm, rel=1e-6)
 
     def test_fair_adds_up_the_gradients_of_its_children(self, tmp_path):
         texts = ["attention-ffn-conv3-attention", "ffn-conv3-skip-skip"]
@@ -446,7 +470,7 @@ class TestAlignedStates:
             own = supernet(**inputs, architecture=child, output_hidden_states=True).hidden_states[1:]
             with torch.no_grad():
                 other = supernet(**inputs, architecture=anchor, output_hidden_states=True).hidden_states[1:]
-            last = min(supernet.nasbert.last_real_block(network) for network in (child, anchor))
+            last = min(last_mixing_block(network) for network in (child, anchor))
             terms = []
             for block, (one, two) in enumerate(zip(own, other, strict=True)):
                 if one.shape[-1] != two.shape[-1]:
@@ -485,7 +509,9 @@ class TestAlignedStates:
     def test_no_work_that_changes_nothing(self):
         """The common prefix is not run again, nor are blocks behind the last aligned one; dropout is off."""
         supernet = make_supernet(dropout=0.5).train()
-        child, anchor = (Architecture.parse(text) for text in ("attention-ffn-ffn-ffn", "attention-conv3-conv3-conv3"))
+        child, anchor = (
+            Architecture.parse(text) for text in ("attention-ffn-ffn-conv3", "attention-conv3-conv3-conv3")
+        )
         batch = TinyBatches(4).batch(0)
         outputs = supernet(**batch, architecture=child, output_hidden_states=True)
         run = []
@@ -500,6 +526,17 @@ class TestAlignedStates:
         run.clear()
         aligned_states(supernet, child, anchor, *inputs, layers=[0, 2])
         assert run == [1, 2]
+        # Behind its last mixing block the child has states at labelled tokens only. What the anchor shares with it
+        # there is run again, for all tokens, but stays the same network: dropout is no distance.
+        child, anchor = (Architecture.parse(text) for text in ("attention-ffn-ffn-ffn", "attention-ffn-conv3-ffn"))
+        states = aligned_states(supernet, child, anchor, *inputs)
+        assert all(states.anchor[block] is states.child[block] for block in (0, 1))
+        assert states.anchor[2] is not states.child[2]
+        # An anchor that mixes no more tokens goes on at the labelled ones.
+        child, anchor = (Architecture.parse(text) for text in ("attention-ffn-conv3-conv3", "attention-ffn-ffn-skip"))
+        outputs = supernet(**batch, architecture=child, output_hidden_states=True)
+        states = aligned_states(supernet, child, anchor, outputs.hidden_states, *inputs[1:])
+        assert [len(states.anchor[block]) for block in (2, 3)] == [len(states.positions)] * 2
         assert all(module.training for module in supernet.modules())
 
 
@@ -594,6 +631,19 @@ class TestTraining:
         log = train_log(tmp_path)
         assert [record["step"] for record in log] == [10, 20, 30]
         assert log[-1]["learning_rate"] < log[1]["learning_rate"]
+
+    def test_the_learning_rate_reaches_the_optimizer(self, tmp_path):
+        trainer = make_trainer(tmp_path, max_steps=6)
+        optimizer_step, rates = trainer.optimizer.step, []
+
+        def watching():
+            rates.append({group["lr"] for group in trainer.optimizer.param_groups})
+            optimizer_step()
+
+        trainer.optimizer.step = watching
+        trainer.train()
+        assert rates == [{trainer.arguments.learning_rate_at(number)} for number in range(6)]
+        assert len(set.union(*rates)) > 4
 
     def test_trains_the_samplers_children(self, tmp_path):
         trainer = make_trainer(tmp_path, method="magic_t", seed=5)
@@ -771,6 +821,17 @@ class TestResuming:
         make_trainer(tmp_path, resume_from_checkpoint="latest", max_steps=2).train()
         assert read_log(tmp_path)[0]["event"] == "start"
 
+    def test_killed_before_its_first_checkpoint_a_run_starts_again(self, tmp_path):
+        straight = make_trainer(tmp_path / "straight", max_steps=6)
+        straight.train()
+        folder = tmp_path / "killed"
+        with pytest.raises(KeyboardInterrupt):
+            make_trainer(folder, max_steps=6, batches=KilledBatches(4, kill_at=3)).train()
+        with pytest.raises(ValueError, match="earlier run"):
+            make_trainer(folder, max_steps=6).train()
+        make_trainer(folder, max_steps=6, resume_from_checkpoint="latest").train()
+        assert train_log(folder) == train_log(tmp_path / "straight")
+
     def test_a_finished_run_has_nothing_left_to_do(self, tmp_path):
         make_trainer(tmp_path, max_steps=5).train()
         again = make_trainer(tmp_path, max_steps=5, resume_from_checkpoint="latest")
@@ -782,19 +843,19 @@ class TestResuming:
         straight = make_trainer(tmp_path / "straight", max_steps=8)
         straight.train()
         trainer = make_trainer(tmp_path / "stopped", max_steps=8)
-        take_step = trainer._take_step
+        optimizer_step = trainer.optimizer.step
 
-        def asked(batch):
-            if trainer.global_step == 2:
+        def asked():
+            if trainer.global_step == 2:  # in the middle of the third step, whose losses were already exchanged
                 os.kill(os.getpid(), signal.SIGTERM)
-            return take_step(batch)
+            optimizer_step()
 
-        trainer._take_step = asked
+        trainer.optimizer.step = asked
         handler = signal.getsignal(signal.SIGTERM)
         output = trainer.train()
-        assert (output.is_finished, output.global_step) == (False, 3)
+        assert (output.is_finished, output.global_step) == (False, 4)
         assert signal.getsignal(signal.SIGTERM) == handler
-        assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-3"]
+        assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-4"]
         make_trainer(tmp_path / "stopped", max_steps=8, resume_from_checkpoint="latest").train()
         assert train_log(tmp_path / "stopped") == train_log(tmp_path / "straight")
 
@@ -828,6 +889,21 @@ class TestResuming:
         with pytest.raises(ValueError, match=f"checkpoint-5 belongs to another run: {words}"):
             make_trainer(tmp_path, max_steps=5, resume_from_checkpoint="latest", **change).train()
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def test_refuses_another_dev_set_and_another_model_in_the_folder(self, tmp_path):
+        trainer = make_trainer(tmp_path / "run", max_steps=5)
+        trainer.train()
+        other = make_trainer(tmp_path / "run", max_steps=5, resume_from_checkpoint="latest")
+        AcceleratorState._reset_state(reset_partial_state=True)
+        dev_batches = [TinyBatches(4, seed=1).batch(0)]
+        with pytest.raises(ValueError, match="belongs to another run: dev_data"):
+            train_supernet(make_supernet(), other.arguments, TinyBatches(4), dev_batches)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("somebody's")
+        for resume in (None, "latest"):
+            with pytest.raises(ValueError, match=r"another model \(config\.json\)"):
+                make_trainer(tmp_path / "model", resume_from_checkpoint=resume).train()
+        assert (tmp_path / "model" / "config.json").read_text() == "somebody's"
 
     def test_a_longer_schedule_is_allowed_and_said(self, tmp_path, caplog):
         make_trainer(tmp_path, max_steps=5).train()
@@ -1012,6 +1088,7 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
 def two_processes(output_dir, method):
     trainer = make_trainer_in_a_world_of_two(output_dir, method)
     trainer.train()
+    machine.leave_world(trainer.accelerator)
 
 
 def make_trainer_in_a_world_of_two(output_dir, method):
@@ -1020,7 +1097,8 @@ def make_trainer_in_a_world_of_two(output_dir, method):
         output_dir, method=method, max_steps=10, per_device_train_batch_size=2, alignment_rows=0.5
     )
     supernet = make_supernet(dropout=0.1, seed=int(os.environ.get("RANK", 0)))  # rank 0's weights are to win
-    trainer = SupernetTrainer(supernet, arguments, TinyBatches(4, padding=True), [TinyBatches(4, seed=99).batch(0)])
+    dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
+    trainer = SupernetTrainer(supernet, arguments, TinyBatches(4, padding=True), dev_batches)
     assert trainer.accelerator.num_processes == 2
     if not trainer.accelerator.is_main_process:
         trainer._score = lambda *_: pytest.fail("only the main process judges and evaluates")

@@ -1,7 +1,7 @@
 """The masked-LM loss of many children of one super-net, computing every shared prefix of operators once.
 
 Children are leaves of a tree whose edges are operators. The tree is walked depth first with one hidden state per
-depth, so memory does not grow with the number of children; the last real block and the vocabulary projection run at
+depth, so memory does not grow with the number of children; the last blocks and the vocabulary projection run at
 the labelled positions only. Nothing is approximated: every loss equals that of its child scored alone, to rounding.
 """
 
@@ -16,8 +16,8 @@ from itertools import takewhile
 import torch
 from tqdm import tqdm
 
-from hf_nasbert.modeling import SupernetForMaskedLM
-from hf_nasbert.space import SKIP, Architecture
+from hf_nasbert.modeling import TOKENWISE_KINDS, SupernetForMaskedLM, last_mixing_block
+from hf_nasbert.space import SKIP, Architecture, operator_kind
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,10 @@ def score_with_report(
     if leaves_per_head < 1:
         raise ValueError(f"leaves_per_head must be at least 1, not {leaves_per_head}")
     asked = [supernet.space.validate(architecture) for architecture in architectures]
-    # Sorted, children with a common prefix are neighbours; skips last, so that a deeper child has run their blocks.
-    distinct = sorted(set(asked), key=lambda child: [(name == SKIP, name) for name in child])
+    # Sorted, children with a common prefix are neighbours. Mixing operators come first: the blocks before them are
+    # then there, at all positions, for the children that would need them at some positions only.
+    tokenwise = {name: operator_kind(name) in TOKENWISE_KINDS for child in asked for name in child}
+    distinct = sorted(set(asked), key=lambda child: [(tokenwise[name], name) for name in child])
     total = len(distinct) * len(batches) if isinstance(batches, Sized) else None  # for the time left
     start = time.perf_counter()
     totals = torch.zeros(len(distinct), dtype=torch.float64)
@@ -155,25 +157,31 @@ class _Walk:
         embedded, self._masks = self._model.embed(**{name: batch[name] for name in _INPUTS if name in batch})
         self._path: list[str] = []
         self._states = [embedded]  # self._states[i] is what block i sees, (B, T, W)
+        self._leaf: Sequence[str] = ()  # the child scored last
+        self._rows: dict[int, torch.Tensor] = {}  # its states after so many blocks, at the labelled positions, (N, W)
 
     def leaf(self, child: Architecture) -> torch.Tensor:
         """What the head sees of a child at the labelled positions, (N, D)."""
-        last = self._model.last_real_block(child)
-        pairs = zip(self._path, child[:last], strict=False)
-        num_shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if num_shared < last:
+        last = last_mixing_block(child)
+        num_known = _num_shared(self._leaf, child)
+        self._rows = {depth: rows for depth, rows in self._rows.items() if depth <= num_known}
+        # Behind its last mixing block a child needs its rows only: after how many blocks are they there already?
+        depth = max((depth for depth in self._rows if depth > last), default=0)
+        num_shared = _num_shared(self._path, child)
+        if max(depth, num_shared) <= last:
             del self._path[num_shared:], self._states[num_shared + 1 :]
-        for block in range(num_shared, last):
-            self._states.append(self._run(block, child[block], self._states[block]))
-            self._path.append(child[block])
-        rows: torch.Tensor
-        if self._path[last : last + 1] == [child[last]]:  # a deeper child has run this block, on all positions
-            rows = self._states[last + 1].flatten(0, 1)[self.positions]
-        else:
-            rows = self._run(last, child[last], self._states[last], self.positions)
-        for block in range(last + 1, len(child)):  # skips, at whose end the stage's projection may stand
-            rows = self._run(block, child[block], rows)
-        return rows
+            for block in range(num_shared, last):
+                self._states.append(self._run(block, child[block], self._states[block]))
+                self._path.append(child[block])
+            depth = last + 1
+            self._rows[depth] = self._run(last, child[last], self._states[last], self.positions)
+        elif num_shared > depth:
+            depth = num_shared
+            self._rows[depth] = self._states[depth].flatten(0, 1)[self.positions]
+        for block in range(depth, len(child)):
+            self._rows[block + 1] = self._run(block, child[block], self._rows[block])
+        self._leaf = child
+        return self._rows[len(child)]
 
     def _run(
         self, block: int, operator: str, states: torch.Tensor, positions: torch.Tensor | None = None
@@ -181,6 +189,11 @@ class _Walk:
         self.num_calls += operator != SKIP
         after: torch.Tensor = self._model.run_block(block, operator, states, self._masks, positions)
         return after
+
+
+def _num_shared(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many operators two architectures have in common from the start."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 class _Head:

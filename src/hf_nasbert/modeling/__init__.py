@@ -14,7 +14,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from .configuration_nasbert import OPERATOR_KINDS, NasBertConfig
+from .configuration_nasbert import OPERATOR_KINDS, TOKENWISE_KINDS, NasBertConfig, last_mixing_block
 from .configuration_supernet import SupernetConfig
 from .modeling_nasbert import (
     NasBertForMaskedLM,
@@ -46,6 +46,7 @@ for auto_class, model_class in (
 
 __all__ = [
     "OPERATOR_KINDS",
+    "TOKENWISE_KINDS",
     "NasBertConfig",
     "NasBertForMaskedLM",
     "NasBertForMultipleChoice",
@@ -56,4 +57,5 @@ __all__ = [
     "SupernetConfig",
     "SupernetForMaskedLM",
     "SupernetModel",
+    "last_mixing_block",
 ]

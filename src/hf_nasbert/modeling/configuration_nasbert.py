@@ -1,6 +1,7 @@
 """Configuration of a NasBert child: an ordinary BERT-like encoder whose every block is one chosen operator."""
 
 import difflib
+from collections.abc import Sequence
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
@@ -9,6 +10,9 @@ OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
 """Kinds of candidate operators; `skip` passes its input on and holds no weights."""
 
 SKIP = "skip"
+
+TOKENWISE_KINDS = ("ffn", SKIP)
+"""Kinds whose output at a token depends on that token alone; all others mix tokens."""
 
 _COUNTS = ("vocab_size", "hidden_size", "ffn_ratio", "num_conv_layers", "max_position_embeddings", "type_vocab_size")
 
@@ -37,6 +41,16 @@ def operator_width(name: str, default: int) -> int:
     if not width.isdecimal() or int(width) == 0:
         raise ValueError(f"operator {name!r} asks for width {width!r}; expected a positive whole number after '@'")
     return int(width)
+
+
+def last_mixing_block(operators: Sequence[str]) -> int:
+    """Index of the last block that mixes tokens, 0 if none does.
+
+    It and all blocks behind it need to run only at those tokens whose last state is read.
+    """
+    return max(
+        (block for block, name in enumerate(operators) if operator_kind(name) not in TOKENWISE_KINDS), default=0
+    )
 
 
 @strict

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_nasbert import SKIP, NasBertConfig, NasBertShapeConfig, operator_kind
+from .configuration_nasbert import NasBertConfig, NasBertShapeConfig, last_mixing_block
 from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
 
 
@@ -97,13 +97,12 @@ class NasBertEncoder(nn.Module):
         super().__init__()
         shapes = zip(config.operators, config.block_widths(), strict=True)
         self.blocks = nn.ModuleList(NasBertBlock(config, name, widths) for name, widths in shapes)
-        real = (block for block, name in enumerate(config.operators) if operator_kind(name) != SKIP)
-        self.last_real_block = max(real, default=len(config.operators) - 1)
+        self.last_mixing_block = last_mixing_block(config.operators)
 
     def forward(self, hidden_states, masks: Masks, positions=None, **kwargs):
-        # Skips behind the last real block neither mix rows nor bring them back: they pass on the rows they are given.
+        # Blocks behind the last mixing one neither mix rows nor bring them back: they work on those they are given.
         for index, block in enumerate(self.blocks):
-            rows = positions if index == self.last_real_block else None
+            rows = positions if index == self.last_mixing_block else None
             hidden_states = block(hidden_states, masks.attention, masks.padding, rows, **kwargs)
         return hidden_states
 

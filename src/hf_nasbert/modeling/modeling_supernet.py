@@ -9,7 +9,7 @@ from transformers.utils import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
-from .configuration_nasbert import SKIP, operator_kind, operator_width
+from .configuration_nasbert import SKIP, last_mixing_block, operator_kind, operator_width
 from .configuration_supernet import SupernetConfig
 from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
 from .operators_nasbert import NasBertSelfAttention, build_operator
@@ -101,16 +101,11 @@ class SupernetEncoder(nn.Module):
         if unknown:
             raise TypeError(f"a super-net takes no argument {', '.join(sorted(unknown))}; the child is `architecture`")
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
-        last = last_real_block(architecture)
+        last = last_mixing_block(architecture)
         for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):
             rows = positions if index == last else None
             hidden_states = block(hidden_states, masks.attention, masks.padding, rows, operator=operator, **kwargs)
         return hidden_states
-
-
-def last_real_block(architecture: Sequence[str]) -> int:
-    """Index of the last block that is not a skip: the one that needs to run only where it is read."""
-    return max(index for index, name in enumerate(architecture) if operator_kind(name) != SKIP)
 
 
 def _size(module: nn.Module) -> int:
@@ -141,10 +136,6 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
     ) -> torch.Tensor:
         """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
         return self.encoder.blocks[index](hidden_states, masks.attention, masks.padding, positions, operator=operator)
-
-    def last_real_block(self, architecture: Sequence[str]) -> int:
-        """Index of the last block that is not a skip: the one that needs to run only where it is read."""
-        return last_real_block(architecture)
 
 
 class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):

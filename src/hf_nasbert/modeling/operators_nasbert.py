@@ -58,9 +58,11 @@ class NasBertSelfAttention(nn.Module):
             sequence = positions // num_tokens
             counts = torch.bincount(sequence, minlength=batch_size)
             first = counts.cumsum(0) - counts
-            slot = torch.arange(len(positions), device=positions.device) - first[sequence]
-            padded = query.new_zeros(batch_size, max(1, int(counts.max())), width)
-            query = padded.index_put((sequence, slot), query)
+            widest = max(1, int(counts.max()))
+            # Flat indices: copying rows is several times faster, forward and backward, than indexing by pairs.
+            slots = torch.arange(len(positions), device=positions.device) + sequence * widest - first[sequence]
+            padded = query.new_zeros(batch_size * widest, width)
+            query = padded.index_copy(0, slots, query).unflatten(0, (batch_size, widest))
             # A padding mask is the same for every query, so any of its rows serves.
             attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
         query = query.unflatten(-1, heads).transpose(1, 2)
@@ -76,7 +78,7 @@ class NasBertSelfAttention(nn.Module):
             **kwargs,
         )
         context = context.flatten(2)  # (B, T, W)
-        return (context if positions is None else context[sequence, slot]), weights
+        return (context if positions is None else context.flatten(0, 1).index_select(0, slots)), weights
 
 
 class NasBertOutput(nn.Module):

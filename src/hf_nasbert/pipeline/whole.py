@@ -73,14 +73,14 @@ class PipelineArguments:
         default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
     )
     max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
-    child_steps: int = field(default=500, metadata={"help": "Steps of the winner's continued pre-training."})
+    child_steps: int = field(default=2000, metadata={"help": "Steps of the winner's continued pre-training."})
     child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
     child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
     finetune_packaged: str = field(
         default="rotten_tomatoes", metadata={"help": "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."}
     )
     finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
-    finetune_learning_rate: float = field(default=2e-4, metadata={"help": "Highest learning rate of fine-tuning."})
+    finetune_learning_rate: float = field(default=3e-4, metadata={"help": "Highest learning rate of fine-tuning."})
     finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
     mask_examples: list[str] = field(
         default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
@@ -324,6 +324,7 @@ class Pipeline:
             output_dir=str(self.folder / "pretrained"),
             learning_rate=self.arguments.child_learning_rate,
             max_steps=self.arguments.child_steps,
+            logging_steps=max(self.arguments.child_steps // 10, 1),
             batch_size=self.arguments.child_batch_size,
             num_dev_batches=self.arguments.num_dev_batches,
             dev_batch_size=self.arguments.dev_batch_size,
@@ -350,6 +351,7 @@ class Pipeline:
                 learning_rate=arguments.finetune_learning_rate,
                 num_train_epochs=arguments.finetune_epochs,
                 max_seq_length=min(64, self.data.max_seq_length),
+                logging_steps=10_000,  # the evaluation of every epoch says enough
                 hidden_dropout_prob=0.1,
                 seeds=arguments.finetune_seeds,
                 save_models=not from_scratch,

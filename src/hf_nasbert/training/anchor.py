@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hf_nasbert.modeling import last_mixing_block
 from hf_nasbert.modeling.modeling_nasbert import Masks
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.space import Architecture, SearchSpace
@@ -112,8 +113,9 @@ def aligned_states(
     """Block outputs of a child and of the anchor on the same sequences, with no work that leaves the loss unchanged.
 
     The anchor needs no head, no gradient and none of the blocks in front of the first one where it differs from the
-    child: up to there both are the same network, and the child's own states serve. Its last block runs at the
-    labelled tokens only, as the child's does. Its dropout is off: noise in the target only adds variance.
+    child: up to there both are the same network, and the child's own states serve. From its last block that mixes
+    tokens on it runs at the labelled tokens only, as the child does. Its dropout is off: noise in the target would
+    only add variance.
 
     Args:
         supernet: The super-net, not wrapped.
@@ -140,12 +142,13 @@ def aligned_states(
         """The rows to align, of states at all tokens or at the labelled ones."""
         return states if rows is None else states.index_select(0, rows if states.dim() == 3 else taken)
 
-    child_last, anchor_last = (supernet.nasbert.last_real_block(network) for network in (child, anchor))
+    child_last, anchor_last = last_mixing_block(child), last_mixing_block(anchor)
     end = len(child) if layers is None else max(layers) + 1
-    # The states behind the child's last block may exist at the labelled tokens only: nothing can follow them.
-    start = min(_num_shared(child, anchor), child_last, end)
+    num_shared = min(_num_shared(child, anchor), end)
+    # From its last mixing block on the child's states may exist at the labelled tokens only. Where the anchor needs
+    # all tokens behind that, what the two have in common there is run again, but not compared: it is the same.
+    start = min(num_shared, child_last)
     restricted = hidden_states[child_last + 1].dim() == 2 and supernet.config._attn_implementation in ("eager", "sdpa")
-    shared = list(hidden_states[1 : start + 1])
     anchor_states = []
     modules = list(supernet.nasbert.encoder.modules_of(anchor))
     with torch.set_grad_enabled(not detach), _dropout_off(modules):
@@ -154,11 +157,14 @@ def aligned_states(
         if attention_mask is not None:
             _, masks = supernet.nasbert.embed(input_ids, attention_mask)
         for block in range(start, end):
-            at = positions if restricted and block == anchor_last else None
+            at = positions if restricted and block == max(anchor_last, start) else None
             states = supernet.nasbert.run_block(block, anchor[block], states, masks, at)
             anchor_states.append(states)
-    child_states = [take(states) for states in hidden_states[start + 1 : end + 1]]
-    return AlignedStates(shared + child_states, shared + anchor_states, attention_mask, positions)
+    shared = list(hidden_states[1 : num_shared + 1])
+    child_states = [take(states) for states in hidden_states[num_shared + 1 : end + 1]]
+    return AlignedStates(
+        shared + child_states, shared + anchor_states[num_shared - start :], attention_mask, positions
+    )
 
 
 def _num_shared(a: Sequence[str], b: Sequence[str]) -> int:

@@ -215,6 +215,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: P
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write configuration and weights as `save_pretrained` does, without its progress bar."""
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     tied = model.all_tied_weights_keys
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}

@@ -90,9 +90,10 @@ class Journal:
             self.bar.write(text)
 
     def close(self) -> None:
-        """End the progress bar and the trackers."""
+        """End the progress bar and the trackers; unlike `Accelerator.end_training`, not the process group."""
         self.bar.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 @dataclass
@@ -123,13 +124,15 @@ class Window:
 
 
 def read_log(output_dir: str | Path) -> list[dict[str, Any]]:
-    """The log of a run without what was undone: steps behind the checkpoint that a killed run was resumed from.
+    """The log of a run without what was undone: steps behind the checkpoint that a killed run went on from.
 
     The log itself is append-only, so those steps stand in it twice.
     """
     kept: list[dict[str, Any]] = []
     for record in records.read(Path(output_dir) / LOG):
-        if record["event"] == "resume":
+        if record["event"] == "start":
+            kept = []
+        elif record["event"] == "resume":
             kept = [earlier for earlier in kept if earlier.get("step", 0) <= record["step"]]
         kept.append(record)
     return kept

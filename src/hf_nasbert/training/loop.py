@@ -1,5 +1,6 @@
 """The super-net's training loop: draws children, steps, keeps the anchor, saves, resumes."""
 
+import hashlib
 import json
 import logging
 import math
@@ -26,6 +27,9 @@ from hf_nasbert.training.machine import make_accelerator, on_main_process, on_si
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
 
 logger = logging.getLogger(__name__)
+
+
+_FINAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class TrainingBatches(Protocol):
@@ -128,9 +132,11 @@ class SupernetTrainer:
         self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
         device = self.accelerator.device
         self.dev_batches = [{key: value.to(device) for key, value in batch.items()} for batch in dev_batches]
+        self._dev_digest = _digest(dev_batches)
         self.global_step = 0
         self._window = Window()
-        self._is_stopping = False
+        self._stop_requested = False  # of this process, at any moment
+        self._is_stopping = False  # agreed by all, at the end of a step
 
     def train(self) -> TrainingOutput:
         """Train to `max_steps`, or until SIGTERM, from the start or from a checkpoint.
@@ -175,8 +181,8 @@ class SupernetTrainer:
         return TrainingOutput(self.global_step, anchor, evaluation, is_finished)
 
     def request_stop(self) -> None:
-        """Finish the running step, save a checkpoint, and return from `train`."""
-        self._is_stopping = True
+        """Let `train` save a checkpoint and return, at the end of the next step at the latest."""
+        self._stop_requested = True
 
     def evaluate(self) -> list[tuple[Architecture, float]]:
         """Score the fixed children on the dev batches, with the weights of this moment."""
@@ -199,7 +205,8 @@ class SupernetTrainer:
 
         def save() -> None:
             shutil.rmtree(partial, ignore_errors=True)
-            self.supernet.save_pretrained(partial)
+            partial.mkdir(parents=True)
+            checkpoints.save_model(self.supernet, partial)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(partial)
             for file in sorted(partial.iterdir()):
@@ -255,7 +262,7 @@ class SupernetTrainer:
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        losses = self.step.backward(self.global_step, children, batch, is_stopping=self._is_stopping)
+        losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop_requested)
         self._is_stopping = losses.is_anyone_stopping
         self._check_finite("loss", losses.masked_lm + losses.alignment, children)
         norm = None
@@ -356,13 +363,14 @@ class SupernetTrainer:
     def _clear_output_dir(self) -> None:
         arguments, log = self.arguments, self.output_dir / LOG
         earlier = [folder.name for folder in checkpoints.list_checkpoints(self.output_dir)]
+        earlier += [file.name for name in _FINAL_FILES for file in self.output_dir.glob(name)]
         # A run that was killed before its first checkpoint leaves only a log; asked to resume, it starts again.
         if log.exists() and arguments.resume_from_checkpoint is None:
             earlier.append(LOG)
         if earlier and not arguments.overwrite_output_dir:
             raise ValueError(
-                f"{self.output_dir} holds an earlier run ({earlier[-1]}): go on with resume_from_checkpoint=latest, "
-                "choose another output_dir, or delete that run with overwrite_output_dir"
+                f"{self.output_dir} holds an earlier run or another model ({earlier[-1]}): go on with "
+                "resume_from_checkpoint=latest, choose another output_dir, or have it deleted by overwrite_output_dir"
             )
         self.output_dir.mkdir(parents=True, exist_ok=True)
         checkpoints.delete_leftovers(self.output_dir)
@@ -383,6 +391,7 @@ class SupernetTrainer:
             **{name: arguments[name] for name in names},
             "config": {key: value for key, value in config.items() if key not in volatile},
             "data": self.batches.describe(),
+            "dev_data": self._dev_digest,
         }
 
     def _state(self) -> dict[str, Any]:
@@ -420,3 +429,12 @@ class SupernetTrainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._window = Window(**state["window"])
         self.global_step = state["step"]
+
+
+def _digest(batches: Sequence[Batch]) -> str:
+    """A fingerprint of batches: what is judged and evaluated must stay the same."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for tensor in (batch["input_ids"], batch["labels"]):
+            content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -35,9 +36,11 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
         log_with=_tracker(arguments.report_to),
         project_dir=arguments.output_dir,
         # Every step trains one child, and all others' operators stay without gradient on every rank alike.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     check_world(accelerator.num_processes)
+    # Of a depth-wise convolution's weight, (W, 1, 1, k): the strides of axes of length one decide nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     if accelerator.device.type == "cpu":
         if arguments.mixed_precision == "fp16":
             raise ValueError("mixed_precision=fp16 needs a GPU; train on a CPU with mixed_precision=no")
@@ -100,6 +103,16 @@ def sum_over_processes(accelerator: Accelerator, values: torch.Tensor) -> torch.
         return values
     total: torch.Tensor = accelerator.reduce(values.to(accelerator.device), reduction="sum")
     return total.cpu()
+
+
+def leave_world(accelerator: Accelerator) -> None:
+    """End the process group, when all is done; gloo's (CPUs) is left to the exit of the interpreter.
+
+    A thread of gloo may still hold a tensor of the last message, which takes Python's lock to free, and ending the
+    group holds that lock and waits for the thread: one run in ten hung (torch 2.13).
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() != "gloo":
+        accelerator.state.destroy_process_group()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, 
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
-from hf_nasbert.training.machine import make_accelerator
+from hf_nasbert.training.machine import leave_world, make_accelerator
 
 
 def pretrain_supernet(
@@ -48,6 +48,8 @@ def pretrain_supernet(
         batch_size=arguments.per_device_train_batch_size,
         **masking,
     )
-    return train_supernet(
+    output = train_supernet(
         supernet, arguments, batches, dev_batches, tokenizer=corpus.tokenizer, accelerator=accelerator
     )
+    leave_world(accelerator)
+    return output
