@@ -433,14 +433,14 @@ class TestAlignedStates:
     """Every shortcut must give what the plain way gives: two whole forward passes, compared."""
 
     @pytest.mark.parametrize(
-        ("space", "padding", "rows"),
-        [("chain", False, None), ("chain", True, [1, 4, 5]), ("staged", True, None), ("staged", False, [0])],
+        ("space", "padding", "num_rows"),
+        [("chain", False, None), ("chain", True, 2), ("staged", True, None), ("staged", False, 1)],
     )
-    def test_loss_and_gradient_are_those_of_the_plain_way(self, space, padding, rows):
+    def test_loss_and_gradient_are_those_of_the_plain_way(self, space, padding, num_rows):
         supernet = make_supernet(space).train()
         randomise_(supernet)
         batch = TinyBatches(6, padding=padding).batch(0)
-        kept = list(range(6)) if rows is None else rows
+        kept = slice(num_rows)
         labelled = batch["labels"] != -100
         rng = random.Random(0)
         drawn = [SPACES[space].sample(rng, "children") for _ in range(16)]
@@ -458,7 +458,7 @@ class TestAlignedStates:
                 batch["input_ids"],
                 batch["attention_mask"] if padding else None,
                 batch["labels"],
-                rows=None if rows is None else torch.tensor(rows),
+                num_rows=num_rows,
             )
             found = alignment_loss(states.child, states.anchor, states.padding_mask, positions=states.positions)
             (found * 10 + 0 * outputs.loss).backward()
@@ -643,7 +643,7 @@ class TestTraining:
         trainer.optimizer.step = watching
         trainer.train()
         assert rates == [{trainer.arguments.learning_rate_at(number)} for number in range(6)]
-        assert len(set.union(*rates)) > 4
+        assert len(set.union(*rates)) == 4
 
     def test_trains_the_samplers_children(self, tmp_path):
         trainer = make_trainer(tmp_path, method="magic_t", seed=5)
@@ -843,14 +843,14 @@ class TestResuming:
         straight = make_trainer(tmp_path / "straight", max_steps=8)
         straight.train()
         trainer = make_trainer(tmp_path / "stopped", max_steps=8)
-        optimizer_step = trainer.optimizer.step
+        backward = trainer.accelerator.backward
 
-        def asked():
-            if trainer.global_step == 2:  # in the middle of the third step, whose losses were already exchanged
+        def asked(loss):
+            if trainer.global_step == 2:  # in the third step, which has already asked whether to stop
                 os.kill(os.getpid(), signal.SIGTERM)
-            optimizer_step()
+            backward(loss)
 
-        trainer.optimizer.step = asked
+        trainer.accelerator.backward = asked
         handler = signal.getsignal(signal.SIGTERM)
         output = trainer.train()
         assert (output.is_finished, output.global_step) == (False, 4)

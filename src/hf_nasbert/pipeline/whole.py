@@ -73,7 +73,7 @@ class PipelineArguments:
         default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
     )
     max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
-    child_steps: int = field(default=2000, metadata={"help": "Steps of the winner's continued pre-training."})
+    child_steps: int = field(default=1500, metadata={"help": "Steps of the winner's continued pre-training."})
     child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
     child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
     finetune_packaged: str = field(

@@ -106,7 +106,7 @@ def aligned_states(
     attention_mask: torch.Tensor | None,
     labels: torch.Tensor,
     *,
-    rows: torch.Tensor | None = None,
+    num_rows: int | None = None,
     layers: Iterable[int] | None = None,
     detach: bool = True,
 ) -> AlignedStates:
@@ -125,22 +125,18 @@ def aligned_states(
         input_ids: The tokens of that forward.
         attention_mask: Its attention mask; `None` where there is no padding.
         labels: Its labels.
-        rows: Sequences to align; `None` means all.
+        num_rows: Align the first sequences only, so many; `None` means all.
         layers: Blocks to align; later ones are not computed. `None` means all.
         detach: Whether the anchor's states are constants. If not, gradients reach its operators too.
     """
+    if num_rows is not None:
+        input_ids, labels = input_ids[:num_rows], labels[:num_rows]
+        attention_mask = None if attention_mask is None else attention_mask[:num_rows]
     positions = (labels.flatten() != -100).nonzero().squeeze(-1)  # (N,)
-    taken = positions
-    if rows is not None:
-        is_taken = torch.zeros(len(labels), dtype=torch.bool, device=labels.device).index_fill(0, rows, True)
-        taken = is_taken[positions // labels.shape[1]].nonzero().squeeze(-1)
-        labels, input_ids = labels.index_select(0, rows), input_ids.index_select(0, rows)
-        attention_mask = None if attention_mask is None else attention_mask.index_select(0, rows)
-        positions = (labels.flatten() != -100).nonzero().squeeze(-1)
 
     def take(states: torch.Tensor) -> torch.Tensor:
-        """The rows to align, of states at all tokens or at the labelled ones."""
-        return states if rows is None else states.index_select(0, rows if states.dim() == 3 else taken)
+        """What to align of states at all tokens, or at the labelled ones."""
+        return states if num_rows is None else states[: num_rows if states.dim() == 3 else len(positions)]
 
     child_last, anchor_last = last_mixing_block(child), last_mixing_block(anchor)
     end = len(child) if layers is None else max(layers) + 1

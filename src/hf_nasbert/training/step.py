@@ -20,12 +20,12 @@ Batch = dict[str, torch.Tensor]
 
 
 class MicroBatch(NamedTuple):
-    """The sequences of one forward pass, and which of them are aligned (`None`: all)."""
+    """The sequences of one forward pass, and how many of them are aligned, the first ones (`None`: all)."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
-    rows: torch.Tensor | None
+    num_aligned: int | None
 
 
 class StepLosses(NamedTuple):
@@ -67,7 +67,8 @@ class TrainingStep:
         first = accelerator.process_index * self.rows_per_process
         self.rows = slice(first, first + self.rows_per_process)
         """This process' rows of the global batch."""
-        aligned = spread_rows(arguments.train_batch_size(accelerator.num_processes), arguments.alignment_rows)
+        num_rows = arguments.train_batch_size(accelerator.num_processes)
+        aligned = None if anchor is None else spread_rows(num_rows, arguments.alignment_rows)
         self._aligned_rows = None if aligned is None else aligned[self.rows]
 
     def backward(self, step: int, children: Sequence[Architecture], batch: Batch, *, is_stopping: bool) -> StepLosses:
@@ -109,7 +110,7 @@ class TrainingStep:
         )
         loss, alignment = outputs.loss, torch.zeros_like(outputs.loss)
         # Aligned to itself a child has loss zero.
-        if anchor is not None and anchor != child and (batch.rows is None or len(batch.rows)):
+        if anchor is not None and anchor != child and batch.num_aligned != 0:
             with self.accelerator.autocast():
                 alignment = self._alignment(child, anchor, outputs.hidden_states, batch, counts)
             loss = loss + self.arguments.alignment_weight * alignment
@@ -133,7 +134,7 @@ class TrainingStep:
             batch.input_ids,
             batch.attention_mask,
             batch.labels,
-            rows=batch.rows,
+            num_rows=batch.num_aligned,
             layers=self.layers,
             detach=self.arguments.alignment_detach,
         )
@@ -154,13 +155,17 @@ class TrainingStep:
         size, device = self.arguments.per_device_train_batch_size, self.accelerator.device
         has_padding = not bool(batch["attention_mask"].all())
         for start in range(0, len(batch["input_ids"]), size):
-            part = {key: value[start : start + size].to(device, non_blocking=True) for key, value in batch.items()}
-            rows = None
+            part = {key: value[start : start + size] for key, value in batch.items()}
+            num_aligned = None
             if self._aligned_rows is not None:
-                rows = self._aligned_rows[start : start + size].nonzero().squeeze(-1).to(device)
+                # Those to be aligned come first: a slice costs less than a choice, block after block.
+                is_aligned = self._aligned_rows[start : start + size]
+                order, num_aligned = is_aligned.long().argsort(descending=True, stable=True), int(is_aligned.sum())
+                part = {key: value[order] for key, value in part.items()}
+            part = {key: value.to(device, non_blocking=True) for key, value in part.items()}
             # Without padding there is nothing to mask: operators and attention are told so by None.
             mask = part["attention_mask"] if has_padding else None
-            yield MicroBatch(part["input_ids"], mask, part["labels"], rows)
+            yield MicroBatch(part["input_ids"], mask, part["labels"], num_aligned)
 
     def _count(self, batch: Batch) -> dict[str, int]:
         """What the losses of the whole step are divided by, counted over all processes."""
