@@ -5,16 +5,14 @@ python recipes/extract_child.py --supernet runs/supernet --architecture attentio
 """
 
 from hf_nasbert.pipeline import ExtractionArguments, extract
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
 def main(argv: list[str] | None = None) -> None:
     """Extract as the arguments say; a mistake in them ends in one line that names it."""
     (arguments,) = parse_recipe_arguments([ExtractionArguments], argv, description=__doc__)
-    try:
+    with user_mistakes("extract_child"):
         extracted = extract(arguments)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"extract_child: {error}") from None
     print(extracted)
 
 

@@ -6,13 +6,15 @@ python recipes/finetune_glue.py --model my-child --train_file a.csv --validation
 """
 
 from hf_nasbert.finetuning import FinetuneArguments, finetune
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune as the arguments say, and print the summary over the seeds."""
     (arguments,) = parse_recipe_arguments([FinetuneArguments], argv, description=__doc__.splitlines()[0])
-    print(finetune(arguments).table())
+    with user_mistakes("finetune_glue"):
+        result = finetune(arguments)
+    print(result.table())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ python recipes/pretrain_child.py --model bert-config --from_scratch --tokenizer_
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
 def main(argv: list[str] | None = None) -> None:
     """Pre-train as the arguments say, and print the dev loss before and after."""
     kinds = [PretrainChildArguments, DataArguments]
     arguments, data = parse_recipe_arguments(kinds, argv, description=__doc__.splitlines()[0])
-    record = pretrain_child(arguments, data)
+    with user_mistakes("pretrain_child"):
+        record = pretrain_child(arguments, data)
     print(f"{arguments.output_dir}: dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}")
 
 

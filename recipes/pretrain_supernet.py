@@ -6,7 +6,7 @@ ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/pretrain_supernet.py
 """
 
 from hf_nasbert.data import DataArguments
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet
 
 
@@ -15,12 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = parse_recipe_arguments(
         [SupernetArguments, DataArguments, SupernetTrainingArguments], argv, description=__doc__
     )
-    output = pretrain_supernet(*settings)
-    output_dir = settings[-1].output_dir
-    if output.is_finished:
-        print(f"super-net of {output.global_step} steps in {output_dir}")
-    else:
-        print(f"stopped at step {output.global_step}; go on with the same command and --resume_from_checkpoint latest")
+    with user_mistakes("pretrain_supernet"):
+        output = pretrain_supernet(*settings)
+    print(f"{settings[-1].output_dir}: {output}")
 
 
 if __name__ == "__main__":

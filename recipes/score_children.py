@@ -9,16 +9,14 @@ python recipes/score_children.py --supernet runs/supernet --architectures attent
 from hf_nasbert.data import DataArguments
 from hf_nasbert.pipeline import ScoreChildrenArguments, score_children
 from hf_nasbert.pipeline.scores import as_table
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score as the arguments say, and print the best."""
     settings = parse_recipe_arguments([ScoreChildrenArguments, DataArguments], argv, description=__doc__)
-    try:
+    with user_mistakes("score_children"):
         scored = score_children(*settings)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"score_children: {error}") from None
     print(as_table(scored))
 
 

@@ -7,16 +7,14 @@ python recipes/search_children.py --supernet runs/supernet --packaged imdb --out
 from hf_nasbert.data import DataArguments
 from hf_nasbert.pipeline import SearchChildrenArguments, search_children
 from hf_nasbert.pipeline.scores import as_table
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
 def main(argv: list[str] | None = None) -> None:
     """Search as the arguments say, and print the best."""
     settings = parse_recipe_arguments([SearchChildrenArguments, DataArguments], argv, description=__doc__)
-    try:
+    with user_mistakes("search_children"):
         scored = search_children(*settings)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"search_children: {error}") from None
     print(as_table(scored))
 
 

@@ -7,7 +7,7 @@ Killed at any moment it loses at most the children in hand; the same command goe
 """
 
 from hf_nasbert.data import DataArguments
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 from hf_nasbert.training.farm import FarmArguments, train_children
 from hf_nasbert.training.standalone import StandaloneArguments
 
@@ -17,7 +17,8 @@ def main(argv: list[str] | None = None) -> None:
     farm, recipe, data = parse_recipe_arguments(
         [FarmArguments, StandaloneArguments, DataArguments], argv, description=__doc__
     )
-    losses = [record["dev_loss"] for record in train_children(farm, recipe, data).values()]
+    with user_mistakes("train_children"):
+        losses = [record["dev_loss"] for record in train_children(farm, recipe, data).values()]
     print(f"{farm.table}: {len(losses)} children, dev loss {min(losses):.4f} to {max(losses):.4f}")
 
 

@@ -1,5 +1,6 @@
 """What tests of models share: weights that hide nothing, tiny super-nets of every space, a batch, a tokenizer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,9 +57,9 @@ def padded_batch(vocab_size: int = len(WORDS), seed: int = 0) -> dict[str, torch
     }
 
 
-def tiny_tokenizer() -> BertTokenizer:
-    """A BERT tokenizer of `WORDS`."""
-    return BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, model_max_length=32)
+def tiny_tokenizer(words: Sequence[str] = WORDS) -> BertTokenizer:
+    """A BERT tokenizer of these words."""
+    return BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=32)
 
 
 def logits_of(model: nn.Module, batch: dict[str, torch.Tensor], **kwargs: Any) -> torch.Tensor:

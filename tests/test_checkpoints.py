@@ -116,6 +116,22 @@ class TestWriting:
         assert names(tmp_path) == ["checkpoint-3", "checkpoint-4", "checkpoint-notes", "checkpoint-x5", "final"]
 
 
+class TestLocking:
+    def test_one_run_at_a_time(self, tmp_path):
+        with checkpoints.locked(tmp_path / "run"):
+            with pytest.raises(ValueError, match="another run is at work"), checkpoints.locked(tmp_path / "run"):
+                pass
+            with checkpoints.locked(tmp_path / "other"):
+                pass
+        with checkpoints.locked(tmp_path / "run"):
+            pass
+        assert names(tmp_path / "run") == []
+
+    def test_what_fails_inside_is_not_mistaken_for_it(self, tmp_path):
+        with pytest.raises(BlockingIOError, match="busy"), checkpoints.locked(tmp_path):
+            raise BlockingIOError("busy")
+
+
 def truncate(folder):
     content = (folder / "model.txt").read_bytes()
     (folder / "model.txt").write_bytes(content[:-1])

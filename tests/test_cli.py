@@ -38,13 +38,10 @@ def test_a_misspelt_setting_is_refused(capsys):
     assert "lerning_rate" in capsys.readouterr().err
 
 
-def test_a_users_mistake_is_one_line_without_traceback(tmp_path, capsys):
+def test_a_users_mistake_is_one_line_without_traceback(tmp_path):
     arguments = ["--model", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "out"), "--packaged", "stsb"]
-    assert cli.main(["finetune", *arguments]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("hf-nasbert finetune:")
-    assert "nowhere" in error
-    assert "Traceback" not in error
+    with pytest.raises(SystemExit, match=r"^hf-nasbert finetune: .*nowhere"):
+        cli.main(["finetune", *arguments])
 
 
 def test_the_packages_names_load_on_first_use():
@@ -60,7 +57,9 @@ def test_the_packages_names_load_on_first_use():
 def test_import_alone_registers_the_auto_classes(first):
     second = {"hf_nasbert": "transformers", "transformers": "hf_nasbert"}[first]
     program = (
-        f"import {first}, {second}\n"
+        f"import {first}, importlib.util\n"
+        "importlib.util.find_spec('transformers')  # as those do who ask whether it is installed\n"
+        f"import {second}\n"
         "from transformers import AutoConfig, AutoModelForMaskedLM\n"
         "config = AutoConfig.for_model('nasbert', vocab_size=50, hidden_size=32)\n"
         "print(type(AutoModelForMaskedLM.from_config(config)).__name__)"

@@ -1,6 +1,7 @@
 """Words that can be run are run: README code, recipe configs, the fields that docstrings promise."""
 
 import dataclasses
+import json
 import re
 import runpy
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from transformers import PreTrainedConfig
+
+from hf_nasbert.cards import render_child_card
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,3 +101,13 @@ def test_papers_page_names_files_that_exist():
         assert (ROOT / "src/hf_nasbert" / name).exists(), f"docs/papers.md names {name}"
     for name in re.findall(r"`(configs/[\w-]+\.yaml)`", text):
         assert (ROOT / "recipes" / name).exists(), f"docs/papers.md names {name}"
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "model_cards").glob("*.md")), ids=lambda card: card.stem)
+def test_model_cards_are_what_their_records_say(card):
+    record = json.loads(card.with_suffix(".json").read_text(encoding="utf-8"))
+    assert card.read_text(encoding="utf-8") == render_child_card(record)
+
+
+def test_there_is_a_model_card():
+    assert list((ROOT / "model_cards").glob("*.md"))

@@ -445,6 +445,17 @@ class TestLoadSupernet:
         with pytest.raises(ValueError, match="do not belong to its config"):
             load_supernet(folder)
 
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [("hidden_size", 32, "do not belong to its config"), ("hidden_size", "x", "wrong field")],
+    )
+    def test_sizes_of_another_super_net_are_refused(self, folder, field, value, message):
+        config = json.loads((folder / "config.json").read_text())
+        assert config[field] != value
+        (folder / "config.json").write_text(json.dumps({**config, field: value}))
+        with pytest.raises(ValueError, match=message):
+            load_supernet(folder)
+
 
 class TestRecipes:
     @pytest.fixture
@@ -531,6 +542,23 @@ class TestRecipes:
         with pytest.raises(SystemExit, match="built for 32 tokens"):
             run("--num_random", 12, "--max_seq_length", 33)
         assert records.read(tmp_path / "scores.jsonl") == again
+
+    def test_a_tokenizer_of_another_size_is_refused(self, supernet_folder, text, tmp_path):
+        small = tiny_tokenizer(WORDS[:-1])
+        small.save_pretrained(tmp_path / "small")
+        flags = ["--supernet", str(supernet_folder), "--architecture", "attention-ffn-attention-ffn-skip"]
+        flags += ["--output_dir", str(tmp_path / "child"), "--tokenizer", str(tmp_path / "small")]
+        with pytest.raises(SystemExit, match=f"has {len(WORDS) - 1} tokens, the super-net {len(WORDS)} embeddings"):
+            recipe("extract_child").main(flags)
+        assert not (tmp_path / "child").exists()
+
+    def test_scores_under_other_masks_are_not_mixed(self, supernet_folder, text, tmp_path):
+        flags = ["--supernet", supernet_folder, "--output", tmp_path / "scores.jsonl", "--train_files", text]
+        flags += ["--max_seq_length", 16, "--num_dev_batches", 1, "--dev_batch_size", 4, "--num_random", 3]
+        flags += ["--validation_fraction", 0.5, "--cache_dir", tmp_path / "cache"]
+        recipe("score_children").main([str(part) for part in flags])
+        with pytest.raises(SystemExit, match="scores of another dev_data"):
+            recipe("score_children").main([str(part) for part in [*flags, "--mlm_probability", 0.6]])
 
     def test_score_children_needs_one_choice(self, supernet_folder, tmp_path, capsys):
         flags = ["--supernet", str(supernet_folder), "--output", str(tmp_path / "scores.jsonl"), "--packaged", "imdb"]

@@ -859,6 +859,44 @@ class TestResuming:
         make_trainer(tmp_path / "stopped", max_steps=8, resume_from_checkpoint="latest").train()
         assert train_log(tmp_path / "stopped") == train_log(tmp_path / "straight")
 
+    def test_a_foreign_checkpoint_destroys_nothing(self, tmp_path):
+        make_trainer(tmp_path / "a", max_steps=2, save_steps=1).train()
+        make_trainer(tmp_path / "b", max_steps=2, save_steps=1).train()
+        before = {file: file.read_bytes() for file in sorted((tmp_path / "b").rglob("*")) if file.is_file()}
+        foreign = str(tmp_path / "a" / "checkpoint-1")
+        with pytest.raises(ValueError, match="holds an earlier run"):
+            make_trainer(tmp_path / "b", max_steps=2, save_steps=1, resume_from_checkpoint=foreign).train()
+        assert {file: file.read_bytes() for file in sorted((tmp_path / "b").rglob("*")) if file.is_file()} == before
+        elsewhere = make_trainer(tmp_path / "c", max_steps=2, save_steps=1, resume_from_checkpoint=foreign)
+        assert elsewhere.train().is_finished
+
+    @pytest.mark.parametrize("most", [1e-3, 0.0])
+    def test_gradients_are_clipped_to_their_norm(self, tmp_path, most):
+        trainer = make_trainer(tmp_path, max_steps=1, max_grad_norm=most)
+        optimizer_step, norms = trainer.optimizer.step, []
+
+        def watching():
+            grads = [p.grad for p in trainer.supernet.parameters() if p.grad is not None]
+            norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+            return optimizer_step()
+
+        trainer.optimizer.step = watching
+        trainer.train()
+        assert norms[0] <= 1.01e-3 if most else norms[0] > 1e-2
+
+    def test_two_runs_in_one_folder_are_kept_apart(self, tmp_path):
+        trainer = make_trainer(tmp_path, max_steps=2)
+        other = make_trainer(tmp_path, max_steps=2)
+        take_step = trainer._take_step
+
+        def meanwhile(batch):
+            with pytest.raises(ValueError, match="another run is at work"):
+                other.train()
+            return take_step(batch)
+
+        trainer._take_step = meanwhile
+        assert trainer.train().is_finished
+
     def test_refuses_to_start_over_an_earlier_run(self, tmp_path):
         make_trainer(tmp_path, max_steps=5).train()
         (tmp_path / "notes.txt").write_text("mine")
@@ -988,7 +1026,7 @@ class TestRecipe:
     def test_runs_from_text_to_supernet_and_flags_override(self, tiny_recipe, capsys):
         run_recipe("--config", tiny_recipe, "--method", "uniform")
         output_dir = tiny_recipe.parent / "run"
-        assert f"super-net of 4 steps in {output_dir}" in capsys.readouterr().out
+        assert f"{output_dir}: super-net of 4 steps" in capsys.readouterr().out
         supernet = SupernetForMaskedLM.from_pretrained(output_dir)
         assert supernet.space == SearchSpace.chain(3, ("attention", "ffn", "conv3"))
         assert supernet.config.vocab_size == len(AutoTokenizer.from_pretrained(output_dir))
@@ -1002,7 +1040,7 @@ class TestRecipe:
         assert "did you mean --method?" in capsys.readouterr().err
 
     def test_sequences_must_fit_the_positions(self, tiny_recipe):
-        with pytest.raises(ValueError, match=r"max_seq_length=16 exceeds .* max_position_embeddings=8"):
+        with pytest.raises(SystemExit, match=r"max_seq_length=16 exceeds .* max_position_embeddings=8"):
             run_recipe("--config", tiny_recipe, "--max_position_embeddings", "8")
 
     @pytest.mark.slow
@@ -1043,14 +1081,14 @@ from test_training import TinyBatches, make_arguments, make_supernet
 from hf_nasbert.training import train_supernet
 
 output_dir, method = sys.argv[1:]
-arguments = make_arguments(output_dir, method=method, max_steps=40, save_steps=3, resume_from_checkpoint="latest")
+arguments = make_arguments(output_dir, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
 dev_batches = [TinyBatches(4, seed=99).batch(0)]
 train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), dev_batches)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["fair", "magic_at"])
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -1064,7 +1102,7 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
     rng = random.Random(f"kill {method}")
     folder, num_kills = tmp_path / "killed", 0
     for _ in range(30):
-        target = (len(train_log(folder)) if (folder / "train_log.jsonl").exists() else 0) + rng.randint(1, 12)
+        target = (len(train_log(folder)) if (folder / "train_log.jsonl").exists() else 0) + rng.randint(3, 12)
         process = start(folder)
         while process.poll() is None:
             if (folder / "train_log.jsonl").exists() and len(train_log(folder)) >= target:
@@ -1106,7 +1144,7 @@ def make_trainer_in_a_world_of_two(output_dir, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["fair", "magic_at"])
 def test_two_processes_are_one_with_two_micro_batches(tmp_path, method):
     """Sums of two halves are rounded otherwise than a running sum: fp32 relative 1e-4 after ten steps."""
     run = textwrap.dedent(f"""

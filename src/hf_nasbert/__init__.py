@@ -37,15 +37,22 @@ class _AfterTransformers(importlib.abc.MetaPathFinder):
     torch nor transformers is loaded for those who only count architectures or read `--help`.
     """
 
+    _is_asking = False
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name != "transformers":
+        if name != "transformers" or self._is_asking:
             return None
-        sys.meta_path.remove(self)  # the spec is the next finder's; ours would be asked again
-        spec = importlib.util.find_spec(name)
+        self._is_asking = True  # the spec is the next finder's
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._is_asking = False
         if spec is not None and spec.loader is not None:
             loader, execute = spec.loader, spec.loader.exec_module
 
             def execute_and_register(module: types.ModuleType) -> None:
+                if self in sys.meta_path:  # looked up is not yet imported: many ask whether transformers is there
+                    sys.meta_path.remove(self)
                 execute(module)
                 importlib.import_module("hf_nasbert.modeling")
 

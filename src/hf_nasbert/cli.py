@@ -30,7 +30,7 @@ COMMANDS = {
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",
         _SUPERNET,
-        lambda output, *arguments: f"super-net of {output.global_step} steps in {arguments[-1].output_dir}",
+        lambda output, *arguments: f"{arguments[-1].output_dir}: {output}",
     ),
     "score": Command(
         "score children of a super-net on held-out text",
@@ -87,11 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv[0] = f"hf-nasbert {argv[0]}"  # what usage messages call the program
     parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
     arguments = parse([find(name) for name in command.arguments], argv[1:], description=command.help)
-    try:
+    with find("hf_nasbert.recipe_arguments.user_mistakes")(f"hf-nasbert {argv[0]}"):
         result = find(command.function)(*arguments)
-    except (ValueError, OSError) as error:
-        print(f"hf-nasbert {argv[0]}: {error}", file=sys.stderr)
-        return 1
     print(command.report(result, *arguments))
     return 0
 

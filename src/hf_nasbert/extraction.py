@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -83,8 +84,10 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
         )
     try:
         supernet, loading = SupernetForMaskedLM.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True
+            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
         )
+    except StrictDataclassError as error:
+        raise ValueError(f"{folder} is not a super-net: its config.json has a wrong field ({error})") from error
     except SafetensorError as error:
         raise ValueError(f"the weights of {folder} are damaged ({error}): fetch or train them again") from error
     # transformers fills what is missing with fresh random weights and goes on.

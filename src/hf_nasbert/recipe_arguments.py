@@ -7,7 +7,8 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -64,6 +65,19 @@ def parse_recipe_arguments(
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+@contextmanager
+def user_mistakes(program: str) -> Iterator[None]:
+    """End the program in one line where what it was asked for cannot be done, in place of a traceback.
+
+    Raises:
+        SystemExit: With the message of a `ValueError`, `OSError`, `ArithmeticError` or `ImportError`.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+        raise SystemExit(f"{program}: {error}") from error
 
 
 def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, Any]:

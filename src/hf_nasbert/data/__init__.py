@@ -1,7 +1,7 @@
 """Text and labelled data in, batches out: every source named and pinned, every draw a function of (seed, step)."""
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.batches import MaskedBatches, fixed_masked_batches
+from hf_nasbert.data.batches import MaskedBatches, digest_of, fixed_masked_batches
 from hf_nasbert.data.corpus import Corpus, load_corpus, pack_texts, split_dev
 from hf_nasbert.data.packaged import PACKAGED_SOURCES, load_labelled
 from hf_nasbert.data.sources import load_text
@@ -12,6 +12,7 @@ __all__ = [
     "Corpus",
     "DataArguments",
     "MaskedBatches",
+    "digest_of",
     "fixed_masked_batches",
     "load_corpus",
     "load_labelled",

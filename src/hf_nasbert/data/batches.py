@@ -1,6 +1,7 @@
 """Packed sequences → masked batches, the batch of a step being a pure function of (seed, step)."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -333,3 +334,12 @@ def fixed_masked_batches(
         input_ids = rows[ids[ordinals]]
         batches.append(_as_batch(input_ids, *masker(input_ids, ordinals), tokenizer.pad_token_id))
     return batches
+
+
+def digest_of(batches: Sequence[Mapping[str, torch.Tensor]]) -> str:
+    """Return a fingerprint of batches: losses on other tokens or other masks do not compare."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for tensor in (batch["input_ids"], batch["labels"]):
+            content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -87,7 +87,8 @@ def pretrain_child(
     }
     digest = runs.digest_of(settings)
     for record in read_records(arguments.records_file) if arguments.records_file.exists() else []:
-        if record.get("run") == digest:
+        # A file of records may be shared; the model must lie in this run's own folder.
+        if record.get("run") == digest and (Path(arguments.output_dir) / "config.json").is_file():
             return record
     folder = Path(arguments.output_dir)
     checkpoint = runs.open_run(folder, settings)

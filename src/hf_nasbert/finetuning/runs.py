@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     PreTrainedConfig,
@@ -162,7 +163,12 @@ def load_model(
         return scratch
     # A head of another task (three labels where there are two) is replaced: so does one fine-tune on from MNLI.
     options |= {"revision": commit, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
+    try:
+        model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights of {arguments.model} are damaged ({error}): fetch or make them again"
+        ) from error
     body = f"{model.base_model_prefix}."
     absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     # Masked-LM models carry no pooler: it belongs to the new head.

@@ -101,8 +101,8 @@ class NasBertShapeConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
     classifier_dropout: float | int | None = None
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
+    layer_norm_eps: float | int = 1e-12
+    initializer_range: float | int = 0.02
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     sparse_prediction: bool = False

@@ -68,6 +68,11 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    if len(tokenizer) != supernet.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer in {tokenizer_folder} has {len(tokenizer)} tokens, the super-net "
+            f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer)"
+        )
     architecture = Architecture.parse(arguments.architecture)
     child = extract_child(supernet, architecture)
     model = to_bert(child) if arguments.native else child

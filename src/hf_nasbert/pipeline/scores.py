@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget, cost_function
-from hf_nasbert.data import DataArguments, fixed_masked_batches, load_corpus
+from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_corpus
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
@@ -121,7 +121,7 @@ class ProxyScorer:
         }
         """What the scores depend on: losses of other settings do not compare."""
         corpus = load_corpus(replace(data, tokenizer_name=data.tokenizer_name or arguments.supernet))
-        if len(corpus.tokenizer) > self.config.vocab_size:
+        if len(corpus.tokenizer) != self.config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {len(corpus.tokenizer)} tokens, the super-net {self.config.vocab_size} "
                 "embeddings: name the one it was trained with (tokenizer_name)"
@@ -135,6 +135,7 @@ class ProxyScorer:
             mlm_probability=data.mlm_probability,
             whole_word_mask=data.whole_word_mask,
         )
+        self.settings["dev_data"] = digest_of(self._batches)
         self.supernet.to(PartialState().device)
 
     def __call__(self, children: Sequence[Architecture], *, progress: bool = False) -> list[float]:
@@ -214,7 +215,7 @@ def _best_first(scored: list[Record]) -> list[Record]:
 def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> list[Architecture]:
     """The children to score, in an order in which neighbours share long prefixes."""
     if arguments.architectures is not None:
-        return [space.validate(Architecture.parse(text)) for text in arguments.architectures]
+        return list(dict.fromkeys(space.validate(Architecture.parse(text)) for text in arguments.architectures))
     if arguments.all_children or (arguments.num_random or 0) >= space.num_children:
         if space.num_children > _MAX_ENUMERATED:
             raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -76,7 +77,7 @@ class PipelineArguments:
     child_steps: int = field(default=1500, metadata={"help": "Steps of the winner's continued pre-training."})
     child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
     child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
-    finetune_packaged: str = field(
+    finetune_packaged: Literal["rotten_tomatoes", "stsb"] = field(
         default="rotten_tomatoes", metadata={"help": "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."}
     )
     finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
@@ -91,6 +92,11 @@ class PipelineArguments:
         for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("child_learning_rate", "finetune_learning_rate", "finetune_epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
+            raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,8 @@ class Pipeline:
     def _stage(self, name: str, made: str, where: str, make: Callable[[], dict[str, Any]]) -> None:
         file = self.folder / "stages.jsonl"
         earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
-        is_reused = name in earlier and (self.folder / where).exists()
+        # What was made from an earlier state of an earlier stage is out of date.
+        is_reused = name in earlier and (self.folder / where).exists() and all(r.is_reused for r in self.results)
         if is_reused:
             record = earlier[name]
         else:
@@ -363,6 +370,7 @@ class Pipeline:
         scores, text, trained = self._content("scores"), self._content("text"), self._content("super-net")
         pretrained, finetuned = self._content("pre-training"), self._content("fine-tuning")
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
+        figures = self._draw(scores)
         config = child.config
         record = ChildRecord(
             name=f"NasBert child {scores['winner']}",
@@ -399,14 +407,13 @@ class Pipeline:
             },
             max_logit_difference=self._content("extraction")["max_logit_difference"],
             evaluations=tuple(evaluations(finetuned["child"], finetuned["from_scratch"])),
-            figures={name: f"{name}.png" for name in ("architecture", "front", "training", "operators")},
+            figures={figure.stem: figure.name for figure in figures if figure.suffix == ".png"},
             limits=(
                 f"Trained on {text['num_sequences'] * text['sequence_length']:,} tokens of one kind of English text, "
                 "for minutes: an example of the method, not a model to build on.",
             ),
             versions=records.versions(),
         )
-        figures = self._draw(scores)
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
         record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
@@ -431,6 +438,8 @@ class Pipeline:
         }
 
     def _draw(self, scores: dict[str, Any]) -> list[Path]:
+        if find_spec("matplotlib") is None:  # the extra "plots"
+            return []
         from hf_nasbert import plots
 
         children = [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record]

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,27 @@ _FORMAT = 1
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint that is not what was written: names the folder, the file and what is wrong with it."""
+
+
+@contextmanager
+def locked(output_dir: str | Path) -> Iterator[None]:
+    """Keep a second run out of a folder, which is made if missing. The lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: If another run holds it.
+    """
+    import fcntl  # POSIX only
+
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(output_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is at work in {output_dir}: choose another output_dir") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:

@@ -1,12 +1,12 @@
 """The super-net's training loop: draws children, steps, keeps the anchor, saves, resumes."""
 
-import hashlib
 import json
 import logging
 import math
 import random
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
+from hf_nasbert.data import digest_of
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.samplers import UpdateCounter, make_sampler
 from hf_nasbert.scoring import score_architectures
@@ -63,6 +64,11 @@ class TrainingOutput:
     anchor: Architecture | None
     evaluation: list[tuple[Architecture, float]]
     is_finished: bool
+
+    def __str__(self) -> str:
+        if self.is_finished:
+            return f"super-net of {self.global_step} steps"
+        return f"stopped at step {self.global_step}; resume_from_checkpoint=latest goes on from there"
 
 
 def train_supernet(
@@ -132,7 +138,7 @@ class SupernetTrainer:
         self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
         device = self.accelerator.device
         self.dev_batches = [{key: value.to(device) for key, value in batch.items()} for batch in dev_batches]
-        self._dev_digest = _digest(dev_batches)
+        self._dev_digest = digest_of(dev_batches)
         self.global_step = 0
         self._window = Window()
         self._stop_requested = False  # of this process, at any moment
@@ -145,6 +151,12 @@ class SupernetTrainer:
             ValueError: If the output folder holds another run, or the checkpoint belongs to another one.
             DivergenceError: If loss or gradient is not finite. Nothing is saved then.
         """
+        with ExitStack() as stack:
+            lock = checkpoints.locked(self.output_dir)
+            on_main_process(self.accelerator, lambda: stack.enter_context(lock))
+            return self._train()
+
+    def _train(self) -> TrainingOutput:
         arguments = self.arguments
         is_resumed = self._resume_or_start()
         self.accelerator.init_trackers("supernet", config=trackable(asdict(arguments)))
@@ -265,11 +277,10 @@ class SupernetTrainer:
         losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop_requested)
         self._is_stopping = losses.is_anyone_stopping
         self._check_finite("loss", losses.masked_lm + losses.alignment, children)
-        norm = None
-        if arguments.max_grad_norm:
-            norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), arguments.max_grad_norm))
-            if accelerator.scaler is None:  # fp16 expects infinite gradients: it skips the step and scales down
-                self._check_finite("gradient's norm", norm, children)
+        most = arguments.max_grad_norm or math.inf  # the norm is wanted without clipping too: it tells divergence
+        norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), most))
+        if accelerator.scaler is None:  # fp16 expects infinite gradients: it skips the step and scales down
+            self._check_finite("gradient's norm", norm, children)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.counter.update(children)
@@ -285,7 +296,7 @@ class SupernetTrainer:
         kept = checkpoints.list_checkpoints(self.output_dir)
         raise DivergenceError(
             f"the {what} of step {self.global_step + 1} is {value}, training {', '.join(map(str, children))} at a "
-            f"learning rate of {self.arguments.learning_rate_at(self.global_step):.3g}. Nothing of it was saved: the "
+            f"learning rate of {self.arguments.learning_rate_at(self.global_step):.3g}. This step was not saved: the "
             f"last checkpoint is {kept[-1].name if kept else 'none yet'}. Lower learning_rate or max_grad_norm, or "
             "turn off mixed_precision."
         )
@@ -356,7 +367,10 @@ class SupernetTrainer:
         if folder is None:
             on_main_process(self.accelerator, self._clear_output_dir)
             return False
-        on_main_process(self.accelerator, lambda: checkpoints.delete_leftovers(self.output_dir))
+        if folder.resolve().parent == self.output_dir.resolve():
+            on_main_process(self.accelerator, lambda: checkpoints.delete_leftovers(self.output_dir))
+        else:  # another run's checkpoint: what this folder holds is none of its past
+            on_main_process(self.accelerator, self._clear_output_dir)
         self._restore(folder)
         return True
 
@@ -365,7 +379,7 @@ class SupernetTrainer:
         earlier = [folder.name for folder in checkpoints.list_checkpoints(self.output_dir)]
         earlier += [file.name for name in _FINAL_FILES for file in self.output_dir.glob(name)]
         # A run that was killed before its first checkpoint leaves only a log; asked to resume, it starts again.
-        if log.exists() and arguments.resume_from_checkpoint is None:
+        if log.exists() and arguments.resume_from_checkpoint != "latest":
             earlier.append(LOG)
         if earlier and not arguments.overwrite_output_dir:
             raise ValueError(
@@ -429,12 +443,3 @@ class SupernetTrainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._window = Window(**state["window"])
         self.global_step = state["step"]
-
-
-def _digest(batches: Sequence[Batch]) -> str:
-    """A fingerprint of batches: what is judged and evaluated must stay the same."""
-    content = hashlib.sha256()
-    for batch in batches:
-        for tensor in (batch["input_ids"], batch["labels"]):
-            content.update(tensor.cpu().numpy().tobytes())
-    return content.hexdigest()[:16]
