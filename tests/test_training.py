@@ -1033,7 +1033,7 @@ class TestRecipe:
         assert read_log(output_dir)[0]["arguments"]["method"] == "uniform"
         # A finished run is taken up again, and another one refused.
         run_recipe("--config", tiny_recipe, "--method", "uniform", "--resume_from_checkpoint", "latest")
-        with pytest.raises(ValueError, match="method was uniform, and is magic_at here"):
+        with pytest.raises(SystemExit, match="method was uniform, and is magic_at here"):
             run_recipe("--config", tiny_recipe, "--resume_from_checkpoint", "latest")
         with pytest.raises(SystemExit):
             run_recipe("--config", tiny_recipe, "--metod", "uniform")

@@ -515,7 +515,7 @@ def evaluations(child: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> 
     """The card's evaluation table from the records of fine-tuning: every metric of every split, one value per seed."""
     found = []
     for split, metrics in child[0]["metrics"].items():
-        for metric in metrics:
+        for metric in sorted(metrics.keys() - {"loss", "score"}):  # the task's own metrics; `score` is their mean
             values, baseline_values = (
                 tuple(record["metrics"][split][metric] for record in runs) for runs in (child, baseline)
             )
