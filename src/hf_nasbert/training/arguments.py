@@ -172,8 +172,8 @@ class SupernetTrainingArguments:
     anchor_interval: int = field(
         default=25,
         metadata={
-            "help": "Steps between two judgings of anchor against child. The paper's step ends with one; at 25, "
-            "with 2 dev batches, they take about 5%% of the time."
+            "help": "Steps between two judgings of anchor against child. The paper's step ends with one; a judging "
+            "costs about as much as a step, so they are spread out."
         },
     )
     anchor_dev_batches: int = field(default=2, metadata={"help": "Dev batches that a judging uses, always the first."})

@@ -111,8 +111,8 @@ def leave_world(accelerator: Accelerator) -> None:
     """End the process group when all is done and saved.
 
     gloo's (CPUs) cannot be ended safely (torch 2.13). A thread of it may still hold a tensor of the last message,
-    which takes Python's lock to free; ending the group holds that lock and waits for the thread: one run in ten hung.
-    Left to the interpreter's exit, one in thirty aborted, with all its work done. So that exit skips the teardown.
+    which takes Python's lock to free; ending the group holds that lock and waits for the thread: two of ten runs hung.
+    Left to the interpreter's exit, one was seen to abort with all its work done. So that exit skips the teardown.
     """
     if not torch.distributed.is_initialized():
         return
