@@ -33,37 +33,32 @@ SEEDS = (0, 1)
 FACTOR = 4  # steps of the super-net, in a child's
 
 STEM = ["conv3"]  # one shared convolution, so that attention need not find out by itself where it is
-SMALL: dict[str, Any] = {"hidden_size": 64, "max_steps": 800, "learning_rate": 3e-3}
-# Half the tokens a step and twice the steps: early training is short of steps, not of tokens.
-STEPS: dict[str, Any] = {
-    "hidden_size": 64, "max_steps": 1600, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 32,
+RECIPE: dict[str, Any] = {
+    "hidden_size": 64, "max_steps": 1200, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 32,
     "eval_steps": 200,
+}  # fmt: skip
+# The same tokens in fewer, larger steps.
+LARGE_BATCH: dict[str, Any] = {
+    **RECIPE, "max_steps": 600, "train_batch_size": 32, "learning_rate": 3e-3, "num_dev_batches": 16, "eval_steps": 100,
 }  # fmt: skip
 EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator has about 4 D^2 parameters
 THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv3,skip"
 
-# name: (vocabulary, sequence length, arguments of the recipe)
-SETTINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "stem5": (2048, 64, {"blocks": STEM + [THREE] * 5, **SMALL}),
-    "stem5-equal": (2048, 64, {"blocks": STEM + [THREE] * 5, **SMALL, **EQUAL}),
-    "stem5-steps": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS}),
-    "stem5-skip-steps": (2048, 64, {"blocks": STEM + [SKIP] * 5, **STEPS}),
-    "stem5-slow": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS, "learning_rate": 1e-3}),
-    "stem8-two-steps": (2048, 64, {"blocks": STEM + [TWO] * 8, **STEPS}),
-    "stem5-wide": (2048, 64, {"blocks": STEM + [THREE] * 5, **STEPS, "hidden_size": 128, "max_steps": 1000}),
-    "plain5-steps": (2048, 64, {"blocks": [THREE] * 5, **STEPS}),
+# name: the arguments of the recipe
+SETTINGS: dict[str, dict[str, Any]] = {
+    "stem5": {"blocks": STEM + [THREE] * 5, **RECIPE},
+    "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE},
+    "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL},
+    "stem5-skip": {"blocks": STEM + [SKIP] * 5, **RECIPE},
+    "plain5": {"blocks": [THREE] * 5, **RECIPE},
+    "stem5-slow": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 1e-3},
+    "stem5-large-batch": {"blocks": STEM + [THREE] * 5, **LARGE_BATCH},
 }
 
 
-def make_trainer(name: str, corpora: dict[tuple[int, int], Corpus]) -> StandaloneTrainer:
+def make_trainer(name: str, corpus: Corpus) -> StandaloneTrainer:
     """The trainer of a setting."""
-    vocab_size, length, settings = SETTINGS[name]
-    if (vocab_size, length) not in corpora:
-        corpora[vocab_size, length] = load_corpus(
-            DataArguments(packaged="imdb", vocab_size=vocab_size, max_seq_length=length)
-        )
-    arguments = StandaloneArguments(**{"train_batch_size": 2048 // length, **settings})
-    return StandaloneTrainer(arguments, corpora[vocab_size, length], source="imdb")
+    return StandaloneTrainer(StandaloneArguments(**SETTINGS[name]), corpus, source="imdb")
 
 
 def draw_children(trainer: StandaloneTrainer, number: int) -> list[Architecture]:
@@ -102,8 +97,8 @@ def run(names: list[str], num_children: int, num_workers: int, nice: int) -> Non
     """Add the missing records of some settings; training runs at the priority `nice`."""
     torch.set_num_threads(1)
     tune_allocator()
-    corpora: dict[tuple[int, int], Corpus] = {}
-    trainers = {name: make_trainer(name, corpora) for name in names}
+    corpus = load_corpus(DataArguments(packaged="imdb", vocab_size=2048, max_seq_length=64))
+    trainers = {name: make_trainer(name, corpus) for name in names}
     os.nice(nice)
     for name, trainer in trainers.items():
         children = draw_children(trainer, num_children)
@@ -189,7 +184,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("settings", nargs="*", default=list(SETTINGS), metavar="SETTING")
-    running.add_argument("--num_children", type=int, default=10)
+    running.add_argument("--num_children", type=int, default=8)
     running.add_argument("--num_workers", type=int, default=2)
     running.add_argument("--nice", type=int, default=0, help="Lower the priority by this much.")
     commands.add_parser("table")

@@ -192,8 +192,8 @@ def finetune(arguments: FinetuneArguments, *, callbacks: Sequence[TrainerCallbac
         FileNotFoundError: If the model or a file is missing.
         ValueError: If model, tokenizer, data and settings do not fit each other, or training diverged.
     """
-    task = load_task(arguments)
     commit, identity = runs.identify_model(arguments)
+    task = load_task(arguments)
     config = runs.load_config(
         arguments,
         commit,
