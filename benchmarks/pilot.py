@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hf_nasbert import records
-from hf_nasbert.data import Corpus, DataArguments, load_corpus
+from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
@@ -37,28 +37,26 @@ RECIPE: dict[str, Any] = {
     "hidden_size": 64, "max_steps": 1200, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 32,
     "eval_steps": 200,
 }  # fmt: skip
-# The same tokens in fewer, larger steps.
-LARGE_BATCH: dict[str, Any] = {
-    **RECIPE, "max_steps": 600, "train_batch_size": 32, "learning_rate": 3e-3, "num_dev_batches": 16, "eval_steps": 100,
-}  # fmt: skip
 EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator has about 4 D^2 parameters
 THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv3,skip"
 
-# name: the arguments of the recipe
-SETTINGS: dict[str, dict[str, Any]] = {
-    "stem5": {"blocks": STEM + [THREE] * 5, **RECIPE},
-    "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE},
-    "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL},
-    "stem5-skip": {"blocks": STEM + [SKIP] * 5, **RECIPE},
-    "plain5": {"blocks": [THREE] * 5, **RECIPE},
-    "stem5-slow": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 1e-3},
-    "stem5-large-batch": {"blocks": STEM + [THREE] * 5, **LARGE_BATCH},
+# name: the vocabulary, and the arguments of the recipe
+SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "stem5": (2048, {"blocks": STEM + [THREE] * 5, **RECIPE}),
+    "stem8-two": (2048, {"blocks": STEM + [TWO] * 8, **RECIPE}),
+    "plain5-small": (512, {"blocks": [THREE] * 5, **RECIPE}),
+    "stem5-small": (512, {"blocks": STEM + [THREE] * 5, **RECIPE}),
+    "plain5": (2048, {"blocks": [THREE] * 5, **RECIPE}),
+    "skip5-small": (512, {"blocks": [SKIP] * 5, **RECIPE}),
+    "stem5-equal": (2048, {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL}),
 }
 
 
-def make_trainer(name: str, corpus: Corpus) -> StandaloneTrainer:
+def make_trainer(name: str) -> StandaloneTrainer:
     """The trainer of a setting."""
-    return StandaloneTrainer(StandaloneArguments(**SETTINGS[name]), corpus, source="imdb")
+    vocab_size, settings = SETTINGS[name]
+    corpus = load_corpus(DataArguments(packaged="imdb", vocab_size=vocab_size, max_seq_length=64))
+    return StandaloneTrainer(StandaloneArguments(**settings), corpus, source="imdb")
 
 
 def draw_children(trainer: StandaloneTrainer, number: int) -> list[Architecture]:
@@ -97,8 +95,7 @@ def run(names: list[str], num_children: int, num_workers: int, nice: int) -> Non
     """Add the missing records of some settings; training runs at the priority `nice`."""
     torch.set_num_threads(1)
     tune_allocator()
-    corpus = load_corpus(DataArguments(packaged="imdb", vocab_size=2048, max_seq_length=64))
-    trainers = {name: make_trainer(name, corpus) for name in names}
+    trainers = {name: make_trainer(name) for name in names}
     os.nice(nice)
     for name, trainer in trainers.items():
         children = draw_children(trainer, num_children)

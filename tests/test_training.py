@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from modelling_helpers import randomise_
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
-from hf_nasbert.data import DataArguments
+from hf_nasbert.data import DataArguments, digest_of
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, last_mixing_block
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
@@ -201,6 +201,8 @@ class TestArguments:
         assert (config.vocab_size, config.hidden_size, config.ffn_ratio) == (77, 64, 2)
         staged = SupernetArguments(operators=["ffn", "skip"], num_choice_blocks=4, num_stages=2, widths=[32, 64])
         assert staged.build_config().space == SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64))
+        stem = SupernetArguments(blocks=["conv3", "attention, ffn", "attention,ffn"]).build_config()
+        assert stem.space.blocks == (("conv3",), ("attention", "ffn"), ("attention", "ffn"))
         preset = SupernetArguments(preset="quickstart", hidden_dropout_prob=0.0).build_config(vocab_size=50)
         assert (preset.hidden_size, preset.vocab_size, preset.hidden_dropout_prob) == (128, 50, 0.0)
 
@@ -211,6 +213,8 @@ class TestArguments:
             ({"operators": ["ffn"]}, "num_choice_blocks"),
             ({"preset": "quickstart", "operators": ["ffn"]}, "operators was given too"),
             ({"preset": "quickstart", "num_stages": 2}, "num_stages"),
+            ({"preset": "quickstart", "blocks": ["ffn"]}, "blocks was given too"),
+            ({"blocks": ["ffn"], "widths": [64]}, "widths was given too"),
             ({"operators": ["ffn"], "num_choice_blocks": 5, "num_stages": 2}, "2 equal stages"),
         ],
     )
@@ -1038,6 +1042,15 @@ class TestRecipe:
         with pytest.raises(SystemExit):
             run_recipe("--config", tiny_recipe, "--metod", "uniform")
         assert "did you mean --method?" in capsys.readouterr().err
+
+    def test_seeds_read_the_text_in_other_orders_and_are_judged_alike(self, tiny_recipe, monkeypatch):
+        seen = []
+        monkeypatch.setattr("hf_nasbert.training.pretrain.train_supernet", lambda *given, **_: seen.append(given[2:4]))
+        for seed in (0, 1):
+            run_recipe("--config", tiny_recipe, "--seed", seed)
+        (first, first_dev), (second, second_dev) = seen
+        assert not torch.equal(first.batch(0)["input_ids"], second.batch(0)["input_ids"])
+        assert digest_of(first_dev) == digest_of(second_dev)
 
     def test_sequences_must_fit_the_positions(self, tiny_recipe):
         with pytest.raises(SystemExit, match=r"max_seq_length=16 exceeds .* max_position_embeddings=8"):

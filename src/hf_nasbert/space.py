@@ -364,6 +364,14 @@ end of its stage only
         return cls((_uniform_stage(num_choice_blocks, operators, ()),))
 
     @classmethod
+    def of_blocks(cls, blocks: Sequence[str]) -> Self:
+        """A space of one stage from the candidates of every choice block, each as in `attention,ffn,conv3`.
+
+        A block with a single candidate, such as a convolution at the stem, is the same in all children.
+        """
+        return cls((Stage(tuple(tuple(block.replace(" ", "").split(",")) for block in blocks)),))
+
+    @classmethod
     def staged(cls, num_stages: int, blocks_per_stage: int, operators: Sequence[str], widths: Sequence[int]) -> Self:
         """A space of equal stages, each with one of several widths: NAS-BERT's form."""
         _check_count("num_stages", num_stages)

@@ -48,7 +48,8 @@ class DataArguments:
     )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise the text."})
     data_seed: int = field(
-        default=0, metadata={"help": "Seed of the dev split, of the order of the sequences and of the masks."}
+        default=0,
+        metadata={"help": "Seed of the dev split and its masks; of order and masks too where training has no seed."},
     )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of the Arrow files; by default the cache of the datasets library."}

@@ -40,6 +40,13 @@ class SupernetArguments:
         default=None, metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, skip."}
     )
     num_choice_blocks: int | None = field(default=None, metadata={"help": "Choice blocks, over all stages."})
+    blocks: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of operators: the candidates of every choice block, as in: conv3 attention,ffn,conv3 "
+            "attention,ffn,conv3."
+        },
+    )
     num_stages: int = field(default=1, metadata={"help": "Stages into which the choice blocks are cut, equally long."})
     widths: list[int] | None = field(
         default=None, metadata={"help": "Widths a stage may choose from; without them all have hidden_size."}
@@ -58,14 +65,20 @@ class SupernetArguments:
     initializer_range: float | None = field(default=None, metadata={"help": "Deviation of the initial weights."})
 
     def __post_init__(self) -> None:
-        own = {"operators": self.operators, "num_choice_blocks": self.num_choice_blocks, "widths": self.widths}
+        if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
+            self.blocks = [self.blocks]
+        own = {
+            "operators": self.operators,
+            "num_choice_blocks": self.num_choice_blocks,
+            "widths": self.widths,
+            "num_stages": self.num_stages if self.num_stages != 1 else None,
+        }
         given = [name for name, value in own.items() if value is not None]
-        if self.preset is not None and (given or self.num_stages != 1):
-            raise ValueError(
-                f"preset={self.preset!r} brings its own space, but {', '.join(given or ['num_stages'])} was given too"
-            )
-        if self.preset is None and (self.operators is None or self.num_choice_blocks is None):
-            raise ValueError("a super-net needs a preset, or operators and num_choice_blocks")
+        whole = [name for name in ("preset", "blocks") if getattr(self, name) is not None]
+        if whole and len(whole) + len(given) > 1:
+            raise ValueError(f"{whole[0]} brings its own space, but {', '.join([*whole[1:], *given])} was given too")
+        if not whole and (self.operators is None or self.num_choice_blocks is None):
+            raise ValueError("a super-net needs a preset, blocks, or operators and num_choice_blocks")
         if self.num_choice_blocks is not None and (self.num_stages < 1 or self.num_choice_blocks % self.num_stages):
             raise ValueError(
                 f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
@@ -77,10 +90,12 @@ class SupernetArguments:
         Raises:
             ValueError: If there is no such preset, operator or size.
         """
-        not_sizes = {"preset", "operators", "num_choice_blocks", "num_stages", "widths"}
+        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths"}
         sizes = {name: value for name, value in asdict(self).items() if name not in not_sizes and value is not None}
         if self.preset is not None:
             return SupernetConfig.preset(self.preset, **{**sizes, **overrides})
+        if self.blocks is not None:
+            return SupernetConfig(search_space=SearchSpace.of_blocks(self.blocks), **{**sizes, **overrides})
         assert self.operators is not None
         assert self.num_choice_blocks is not None
         if self.num_stages == 1 and self.widths is None:
@@ -144,7 +159,9 @@ class SupernetTrainingArguments:
     )
     torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch_compile."})
     use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU though there is a GPU."})
-    seed: int = field(default=0, metadata={"help": "Seed of weights, sampler, dropout and evaluated children."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of weights, sampler, text order, masks, dropout and evaluated children."}
+    )
     dataloader_num_workers: int = field(
         default=0, metadata={"help": "Processes that prepare batches ahead; 0: the training process itself."}
     )

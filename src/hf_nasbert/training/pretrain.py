@@ -33,12 +33,12 @@ def pretrain_supernet(
     masking: dict[str, Any] = {
         "mlm_probability": data_arguments.mlm_probability,
         "whole_word_mask": data_arguments.whole_word_mask,
-        "seed": data_arguments.data_seed,
     }
     batches = MaskedBatches(
         corpus.train,
         corpus.tokenizer,
         batch_size=arguments.train_batch_size(accelerator.num_processes),
+        seed=arguments.seed,
         **masking,
     )
     dev_batches = fixed_masked_batches(
@@ -46,6 +46,7 @@ def pretrain_supernet(
         corpus.tokenizer,
         num_batches=arguments.num_eval_batches,
         batch_size=arguments.per_device_train_batch_size,
+        seed=data_arguments.data_seed,  # runs of several seeds are judged alike
         **masking,
     )
     output = train_supernet(

@@ -17,7 +17,7 @@ from hf_nasbert.data import Corpus, MaskedBatches, fixed_masked_batches
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.records import Record, versions
-from hf_nasbert.space import Architecture, SearchSpace, Stage
+from hf_nasbert.space import Architecture, SearchSpace
 
 Batch = dict[str, torch.Tensor]
 
@@ -74,7 +74,7 @@ class StandaloneArguments:
 
     def build_space(self) -> SearchSpace:
         """The space that `blocks` describes: one stage, at the model's width."""
-        return SearchSpace((Stage(tuple(tuple(block.replace(" ", "").split(",")) for block in self.blocks)),))
+        return SearchSpace.of_blocks(self.blocks)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (from 0): linear warm-up, then linearly down to zero at `max_steps`."""

@@ -1,66 +1,34 @@
-"""Figures from records: an architecture, a Pareto front, a training run, the operators of the best children.
-
-Every function returns a matplotlib `Figure` of its own: no pyplot state, no changed backend, and the user's settings
-are neither read nor written. `save_figure` writes it as PNG and SVG, byte for byte the same for the same records.
-"""
+"""Figures of one super-net and its children: an architecture, a Pareto front, a training run, the best operators."""
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.plots.style import (
+    FRONT_COLOUR,
+    INK,
+    OPERATOR_COLOURS,
+    QUIET_COLOUR,
+    WINNER_COLOUR,
+    count_of,
+    figure_style,
+    legend_below,
+    new_figure,
+    operator_colours,
+)
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision: https://jfly.uni-koeln.de/color/
-OPERATOR_COLOURS = {
-    "attention": "#0072B2",
-    "ffn": "#E69F00",
-    "conv3": "#56B4E9",
-    "conv5": "#009E73",
-    "conv7": "#CC79A7",
-    SKIP: "#F2F2F2",
-}
-_SPARE_COLOURS = ("#F0E442", "#D55E00", "#8C8C8C", "#000000")  # for operators a user adds
-_WINNER_COLOUR = "#D55E00"
-_FRONT_COLOUR = "#0072B2"
-_QUIET_COLOUR = "#B0B0B0"
-_INK = "#333333"
-
 # Cost name in a record -> (axis label, what one unit of the axis is).
 _COST_AXES = {
     "num_parameters": ("parameters (millions)", 1e6),
     "flops": ("FLOPs (billions)", 1e9),
     "latency_ms": ("latency (ms)", 1.0),
-}
-
-_STYLE = {
-    "axes.edgecolor": _INK,
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.prop_cycle": "cycler('color', ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00'])",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.axisbelow": True,
-    "figure.dpi": 160,
-    "font.size": 9,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "savefig.dpi": 160,
-    "svg.hashsalt": "hf_nasbert",  # matplotlib's ids are random without it
-    "text.color": _INK,
-    "text.parse_math": False,  # a name with a dollar sign is a name
-    "xtick.color": _INK,
-    "ytick.color": _INK,
 }
 
 
@@ -83,25 +51,25 @@ def plot_architecture(
     widest = max((operator_width(name) or 0 for name in names), default=0)
     staged = len(stages) > 1 or widest > 0
     num_real = sum(operator_kind(name) != SKIP for name in names)
-    with _style():
+    with figure_style():
         # In units of the data, of which one is 0.72 inches: then a block holds the word "attention" in small print.
         step, row_step = 1.3, 2.0 if staged else 1.6
         left, right = -0.6, (row_length + 1) * step + 0.6  # the network's two ends stand beside the blocks
         bottom, top = -(num_rows - 1) * row_step - (1.2 if staged else 0.75), 0.5
-        figure = _new_figure((right - left) * 0.72, (top - bottom) * 0.72 + 0.35)
+        figure = new_figure((right - left) * 0.72, (top - bottom) * 0.72 + 0.35)
         axes = figure.add_subplot()
         axes.set_axis_off()
-        axes.set_title(title or f"{_count(num_real, 'operator')} in {_count(len(names), 'choice block')}", pad=4)
+        axes.set_title(title or f"{count_of(num_real, 'operator')} in {count_of(len(names), 'choice block')}", pad=4)
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
         axes.set_aspect("equal")
 
         centres = [((i % row_length + 1) * step, -(i // row_length) * row_step) for i in range(len(names))]
         first, last = (0.0, 0.0), (centres[-1][0] + step, centres[-1][1])
-        _draw_block(axes, first, 0.62, "embed-\ndings", "#FFFFFF", outline=_QUIET_COLOUR)
-        _draw_block(axes, last, 0.62, "masked-\nLM head", "#FFFFFF", outline=_QUIET_COLOUR)
+        _draw_block(axes, first, 0.62, "embed-\ndings", "#FFFFFF", outline=QUIET_COLOUR)
+        _draw_block(axes, last, 0.62, "masked-\nLM head", "#FFFFFF", outline=QUIET_COLOUR)
         _draw_arrows(axes, [first, *centres, last])
-        colours = _colours(names)
+        colours = operator_colours(names)
         width = None
         for index, (name, centre) in enumerate(zip(names, centres, strict=True)):
             kind = operator_kind(name)
@@ -147,31 +115,31 @@ def plot_pareto_front(
         )
     label, unit = _COST_AXES.get(cost, (cost, 1.0))
     front = _pareto_front([(x, y) for x, y, _ in finite])
-    with _style():
-        figure = _new_figure(6.4, 4.2)
+    with figure_style():
+        figure = new_figure(6.4, 4.2)
         axes = figure.add_subplot()
         axes.scatter(
             [x / unit for x, _, _ in finite],
             [y for _, y, _ in finite],
             s=max(3.0, min(18.0, 6000 / len(finite))),
-            color=_QUIET_COLOUR,
+            color=QUIET_COLOUR,
             alpha=0.6,
             linewidths=0,
-            label=_count(len(finite), "scored child", "scored children"),
+            label=count_of(len(finite), "scored child", "scored children"),
             rasterized=len(finite) > 2000,  # a point each would make the SVG megabytes
         )
         axes.step(
             [x / unit for x, _ in front],
             [y for _, y in front],
             where="post",  # between two members the cheaper one is the best there is
-            color=_FRONT_COLOUR,
+            color=FRONT_COLOUR,
             marker="o",
             markersize=4,
             linewidth=1.4,
             label=f"Pareto front ({len(front)})",
         )
         if max_cost is not None:
-            axes.axvline(max_cost / unit, color=_INK, linestyle="--", linewidth=1, label="budget")
+            axes.axvline(max_cost / unit, color=INK, linestyle="--", linewidth=1, label="budget")
         if winner is not None:
             text = _text(winner)
             marked = [point for point in finite if point[2] == text]
@@ -183,7 +151,7 @@ def plot_pareto_front(
                 [y],
                 marker="*",
                 markersize=15,
-                color=_WINNER_COLOUR,
+                color=WINNER_COLOUR,
                 markeredgecolor="white",
                 linestyle="none",
                 label=f"winner: {x / unit:,.3g}, loss {y:.3f}",
@@ -191,11 +159,11 @@ def plot_pareto_front(
             )
         num_lost = len(children) - len(finite)
         lost = f" ({num_lost:,} without a finite score not shown)" if num_lost else ""
-        axes.set_title(title or f"Proxy loss against cost, {_count(len(finite), 'child', 'children')}{lost}")
+        axes.set_title(title or f"Proxy loss against cost, {count_of(len(finite), 'child', 'children')}{lost}")
         axes.set_xlabel(label)
         axes.set_ylabel("proxy loss (nats per masked token)")
         axes.margins(0.06)
-        _legend_below(figure)
+        legend_below(figure)
     return figure
 
 
@@ -218,15 +186,15 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, title: str | None = N
         )
     steps, losses = [step for step, _ in trained], [loss for _, loss in trained]
     window = max(1, len(losses) // 40)
-    with _style():
-        figure = _new_figure(6.4, 3.6)
+    with figure_style():
+        figure = new_figure(6.4, 3.6)
         axes = figure.add_subplot()
         if window > 1:
-            axes.plot(steps, losses, color=_QUIET_COLOUR, linewidth=0.6, label="training loss")
+            axes.plot(steps, losses, color=QUIET_COLOUR, linewidth=0.6, label="training loss")
         axes.plot(
             steps,
             _running_mean(losses, window),
-            color=_FRONT_COLOUR,
+            color=FRONT_COLOUR,
             linewidth=1.6,
             marker="o" if len(steps) == 1 else "",
             label=f"mean of {window} records" if window > 1 else "training loss",
@@ -243,22 +211,22 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, title: str | None = N
             )
         if changes:
             # Short ticks from the top: dozens of full-height lines would hide the curve.
-            label = f"anchor replaced {_count(len(changes), 'time')}"
+            label = f"anchor replaced {count_of(len(changes), 'time')}"
             axes.vlines(
                 changes,
                 0.94,
                 1.0,
-                color=_WINNER_COLOUR,
+                color=WINNER_COLOUR,
                 linewidth=1,
                 transform=axes.get_xaxis_transform(),
                 label=label,
             )
             axes.margins(y=0.1)  # the ticks' share of the height stays free of the curve
-        axes.set_title(title or f"Super-net training, {_count(max(steps), 'step')}")
+        axes.set_title(title or f"Super-net training, {count_of(max(steps), 'step')}")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss (nats per masked token)")
         axes.margins(x=0.02)
-        _legend_below(figure)
+        legend_below(figure)
     return figure
 
 
@@ -292,78 +260,22 @@ def plot_operator_frequency(
         raise ValueError(f"share must lie in (0, 1], got {share}")
     everyone = [names for _, names in finite]
     best = everyone[: max(1, round(share * len(everyone)))]
-    colours = _colours([name for names in everyone for name in names])
-    with _style():
-        figure = _new_figure(max(5.0, 0.55 * lengths[0] + 1.6), 3.4)
+    colours = operator_colours([name for names in everyone for name in names])
+    with figure_style():
+        figure = new_figure(max(5.0, 0.55 * lengths[0] + 1.6), 3.4)
         axes = figure.add_subplot()
         axes.grid(visible=False, axis="x")
         _draw_shares(axes, everyone, colours, offset=-0.33, width=0.14, alpha=0.45)
         _draw_shares(axes, best, colours, offset=0.08, width=0.6, alpha=1.0)
-        population = _count(len(everyone), "child", "children")
+        population = count_of(len(everyone), "child", "children")
         axes.set_title(title or f"Operators of the best {len(best):,} of {population}")
         axes.set_xticks(range(lengths[0]))
         axes.set_xlabel(f"choice block (wide bar: the best {share:.0%}, narrow bar: all)")
         axes.set_ylabel("share of children (%)")
         axes.set_ylim(0, 100)
         axes.set_xlim(-0.6, lengths[0] - 0.4)
-        _legend_below(figure)
+        legend_below(figure)
     return figure
-
-
-def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
-    """Write a figure as PNG and SVG beside each other; the same figure gives the same bytes.
-
-    Args:
-        figure: One of this module's.
-        path: Where to write, without a suffix; folders are made.
-
-    Returns:
-        The two files.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = path.with_name(path.name + ".png"), path.with_name(path.name + ".svg")
-    with _style():
-        # The software's version and the date would change the bytes of an unchanged figure.
-        figure.savefig(png, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return png, svg
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    from matplotlib import style
-
-    # "default" first: a user's matplotlibrc would change the figures.
-    with style.context(["default", _STYLE]):
-        yield
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _legend_below(figure: "Figure") -> None:
-    """Under the figure, where it cannot hide a point: in one row if that fits, else in more; every label once."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    entries = dict(zip(labels, handles, strict=True))
-    inches = [0.07 * len(label) + 0.45 for label in entries]  # of 8.5 point letters and the sign before them
-    fitting = len(entries) if sum(inches) < figure.get_figwidth() else int(figure.get_figwidth() / max(inches))
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=max(1, fitting),
-        fontsize=8.5,
-        columnspacing=1.4,
-        handlelength=1.5,
-        handletextpad=0.5,
-    )
 
 
 def _parse(architecture: Sequence[str] | str) -> Architecture:
@@ -376,13 +288,6 @@ def _is_finite(number: float | None) -> bool:
 
 def _text(architecture: Sequence[str] | str) -> str:
     return str(_parse(architecture))
-
-
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for every kind of operator; kinds we do not know share out the spare ones in alphabetical order."""
-    unknown = sorted({operator_kind(name) for name in names} - OPERATOR_COLOURS.keys())
-    spare = {kind: _SPARE_COLOURS[i % len(_SPARE_COLOURS)] for i, kind in enumerate(unknown)}
-    return {**OPERATOR_COLOURS, **spare}
 
 
 def _stages(names: Architecture, stage_lengths: Sequence[int] | None) -> list[tuple[int, int]]:
@@ -463,7 +368,7 @@ def _draw_stages(
         for y in sorted({centres[i][1] for i in range(start, stop)}, reverse=True):
             xs = [centres[i][0] for i in range(start, stop) if centres[i][1] == y]
             level = y - 0.82
-            axes.plot([xs[0] - 0.46, xs[-1] + 0.46], [level, level], color=_INK, linewidth=1)
+            axes.plot([xs[0] - 0.46, xs[-1] + 0.46], [level, level], color=INK, linewidth=1)
             axes.text((xs[0] + xs[-1]) / 2, level - 0.08, label, ha="center", va="top", fontsize=7.5)
 
 
@@ -496,10 +401,6 @@ def _draw_shares(
             )
         for block, height in zip(blocks, heights, strict=True):
             bottoms[block] += height
-
-
-def _count(number: int, thing: str, things: str | None = None) -> str:
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def _text_colour(background: str) -> str:

@@ -1,0 +1,119 @@
+"""What all figures share: their look, the colours of operators, legends, and how they are written."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_nasbert.space import SKIP, operator_kind
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart with any colour vision: https://jfly.uni-koeln.de/color/
+OPERATOR_COLOURS = {
+    "attention": "#0072B2",
+    "ffn": "#E69F00",
+    "conv3": "#56B4E9",
+    "conv5": "#009E73",
+    "conv7": "#CC79A7",
+    SKIP: "#F2F2F2",
+}
+_SPARE_COLOURS = ("#F0E442", "#D55E00", "#8C8C8C", "#000000")  # for operators a user adds
+WINNER_COLOUR = "#D55E00"
+FRONT_COLOUR = "#0072B2"
+QUIET_COLOUR = "#B0B0B0"
+INK = "#333333"
+
+_STYLE = {
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.prop_cycle": "cycler('color', ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00'])",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.axisbelow": True,
+    "figure.dpi": 160,
+    "font.size": 9,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "hf_nasbert",  # matplotlib's ids are random without it
+    "text.color": INK,
+    "text.parse_math": False,  # a name with a dollar sign is a name
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG beside each other; the same figure gives the same bytes.
+
+    Args:
+        figure: One of this module's.
+        path: Where to write, without a suffix; folders are made.
+
+    Returns:
+        The two files.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = path.with_name(path.name + ".png"), path.with_name(path.name + ".svg")
+    with figure_style():
+        # The software's version and the date would change the bytes of an unchanged figure.
+        figure.savefig(png, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Our look and nobody else's settings, inside a `with`."""
+    from matplotlib import style
+
+    # "default" first: a user's matplotlibrc would change the figures.
+    with style.context(["default", _STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches that pyplot knows nothing of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def legend_below(figure: "Figure") -> None:
+    """Under the figure, where it cannot hide a point: in one row if that fits, else in more; every label once."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    inches = [0.07 * len(label) + 0.45 for label in entries]  # of 8.5 point letters and the sign before them
+    fitting = len(entries) if sum(inches) < figure.get_figwidth() else int(figure.get_figwidth() / max(inches))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=max(1, fitting),
+        fontsize=8.5,
+        columnspacing=1.4,
+        handlelength=1.5,
+        handletextpad=0.5,
+    )
+
+
+def operator_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for every kind of operator; kinds we do not know share out the spare ones in alphabetical order."""
+    unknown = sorted({operator_kind(name) for name in names} - OPERATOR_COLOURS.keys())
+    spare = {kind: _SPARE_COLOURS[i % len(_SPARE_COLOURS)] for i, kind in enumerate(unknown)}
+    return {**OPERATOR_COLOURS, **spare}
+
+
+def count_of(number: int, thing: str, things: str | None = None) -> str:
+    """A number with its noun: 1 child, 1,000 children."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
