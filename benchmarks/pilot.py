@@ -34,29 +34,28 @@ FACTOR = 4  # steps of the super-net, in a child's
 
 STEM = ["conv3"]  # one shared convolution, so that attention need not find out by itself where it is
 RECIPE: dict[str, Any] = {
-    "hidden_size": 64, "max_steps": 1200, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 32,
+    "hidden_size": 64, "max_steps": 1200, "train_batch_size": 16, "learning_rate": 2e-3, "num_dev_batches": 120,
     "eval_steps": 200,
 }  # fmt: skip
 EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator has about 4 D^2 parameters
 THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv3,skip"
 
-# name: the vocabulary, and the arguments of the recipe
-SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
-    "stem5": (2048, {"blocks": STEM + [THREE] * 5, **RECIPE}),
-    "stem8-two": (2048, {"blocks": STEM + [TWO] * 8, **RECIPE}),
-    "plain5-small": (512, {"blocks": [THREE] * 5, **RECIPE}),
-    "stem5-small": (512, {"blocks": STEM + [THREE] * 5, **RECIPE}),
-    "plain5": (2048, {"blocks": [THREE] * 5, **RECIPE}),
-    "skip5-small": (512, {"blocks": [SKIP] * 5, **RECIPE}),
-    "stem5-equal": (2048, {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL}),
+# name: the arguments of the recipe
+SETTINGS: dict[str, dict[str, Any]] = {
+    "stem5": {"blocks": STEM + [THREE] * 5, **RECIPE},
+    "stem5-few-dev": {"blocks": STEM + [THREE] * 5, **RECIPE, "num_dev_batches": 32, "dev_batch_size": 16},
+    "stem5-fast": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 5e-3},
+    "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL},
+    "stem6-skip": {"blocks": STEM + [SKIP] * 6, **RECIPE},
+    "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE},
+    "plain5": {"blocks": [THREE] * 5, **RECIPE},
 }
 
 
 def make_trainer(name: str) -> StandaloneTrainer:
     """The trainer of a setting."""
-    vocab_size, settings = SETTINGS[name]
-    corpus = load_corpus(DataArguments(packaged="imdb", vocab_size=vocab_size, max_seq_length=64))
-    return StandaloneTrainer(StandaloneArguments(**settings), corpus, source="imdb")
+    corpus = load_corpus(DataArguments(packaged="imdb", vocab_size=2048, max_seq_length=64))
+    return StandaloneTrainer(StandaloneArguments(**SETTINGS[name]), corpus, source="imdb")
 
 
 def draw_children(trainer: StandaloneTrainer, number: int) -> list[Architecture]:

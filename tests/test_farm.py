@@ -286,7 +286,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe():
-    return StandaloneArguments(**TINY, num_dev_batches=2, eval_steps=4)
+    return StandaloneArguments(**TINY, num_dev_batches=3, dev_batch_size=4, eval_steps=4, num_curve_batches=2)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,9 @@ class TestStandaloneTrainer:
         record = trainer.train(("conv3", "ffn"), 3)
         assert (record["architecture"], record["seed"]) == ("conv3-ffn", 3)
         assert [step for step, _ in record["curve"]] == [4, 6]
-        assert record["curve"][-1][1] == record["dev_loss"]
+        whole = StandaloneArguments(**{**vars(trainer.arguments), "num_curve_batches": 3})
+        again = StandaloneTrainer(whole, trainer.corpus).train(("conv3", "ffn"), 3)
+        assert again["dev_loss"] == again["curve"][-1][1] == record["dev_loss"] != record["curve"][-1][1]
         assert record["num_parameters"] == num_parameters(trainer.config, ("conv3", "ffn"))
         assert record["flops"] > trainer.train(("conv3", "conv3"), 3)["flops"]
         assert SearchSpace.from_dict(record["recipe"]["space"]) == trainer.space
@@ -348,7 +350,7 @@ class TestStandaloneTrainer:
             return StandaloneTrainer(arguments, trainer.corpus, source="tiny.txt").recipe_hash
 
         assert hash_with() == trainer.recipe_hash
-        assert hash_with(eval_steps=5) == trainer.recipe_hash
+        assert hash_with(eval_steps=5, num_curve_batches=1) == trainer.recipe_hash
         changed = [
             hash_with(learning_rate=1e-3),
             hash_with(max_steps=7),

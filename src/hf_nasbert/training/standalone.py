@@ -56,13 +56,28 @@ class StandaloneArguments:
     adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm."})
-    num_dev_batches: int = field(default=16, metadata={"help": "Batches of the fixed dev set."})
+    num_dev_batches: int = field(
+        default=16,
+        metadata={
+            "help": "Batches of the fixed dev set. Two trainings of one child differ on few sequences for no other "
+            "reason than that they are few."
+        },
+    )
+    dev_batch_size: int = field(default=64, metadata={"help": "Sequences in each of them."})
     eval_steps: int = field(default=100, metadata={"help": "Steps between two points of the learning curve."})
+    num_curve_batches: int = field(default=8, metadata={"help": "Dev batches, the first ones, behind those points."})
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
             self.blocks = [self.blocks]
-        for name in ("max_steps", "train_batch_size", "num_dev_batches", "eval_steps"):
+        for name in (
+            "max_steps",
+            "train_batch_size",
+            "num_dev_batches",
+            "dev_batch_size",
+            "eval_steps",
+            "num_curve_batches",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
@@ -123,7 +138,7 @@ class StandaloneTrainer:
     @cached_property
     def dev_batches(self) -> list[Batch]:
         """The fixed dev set."""
-        number, size = self.arguments.num_dev_batches, self.arguments.train_batch_size
+        number, size = self.arguments.num_dev_batches, self.arguments.dev_batch_size
         return fixed_masked_batches(self.corpus.dev, self.corpus.tokenizer, number, size, self.data_seed)
 
     def train_batches(self, seed: int) -> MaskedBatches:
@@ -138,7 +153,7 @@ class StandaloneTrainer:
         data = self.train_batches(0).describe()
         dev = hashlib.sha256(b"".join(batch["input_ids"].numpy().tobytes() for batch in self.dev_batches))
         settings = asdict(self.arguments)
-        for name in ("blocks", "eval_steps"):  # the space says the one, the other changes no loss
+        for name in ("blocks", "eval_steps", "num_curve_batches"):  # the space says the one, the others change no loss
             del settings[name]
         return {
             "space": self.space.to_dict(),
@@ -177,11 +192,13 @@ class StandaloneTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             child = NasBertForMaskedLM(_child_config(config, architecture)).train()
-            curve = fit(child, arguments, self.train_batches(seed), self.dev_batches, on_step=on_step)
+            few = self.dev_batches[: arguments.num_curve_batches]
+            curve = fit(child, arguments, self.train_batches(seed), few, on_step=on_step)
+            loss = dev_loss(child, self.dev_batches)
         return {
             "architecture": str(architecture),
             "seed": seed,
-            "dev_loss": curve[-1][1],
+            "dev_loss": loss,
             "curve": curve,
             "num_parameters": sum(parameter.numel() for parameter in child.parameters()),
             "flops": flops(config, architecture, sequence_length=config.max_position_embeddings),
