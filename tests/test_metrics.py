@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from hf_nasbert import metrics
 from hf_nasbert.metrics import (
     bootstrap_interval,
     bucketed_tau,
+    cluster_bootstrap_interval,
+    cluster_mean_interval,
     kendall_tau,
     mean_bucketed_tau,
     pearson,
@@ -259,3 +262,43 @@ def test_bad_options_are_refused_by_name():
     ]:
         with pytest.raises(ValueError, match=word):
             call()
+
+
+class TestClusters:
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(12), rng.integers(1, 9, size=12))
+    values = rng.normal(size=12)[clusters] + 0.01 * rng.normal(size=len(clusters))
+
+    def test_a_row_each_is_the_plain_bootstrap(self):
+        rows = self.values[:20]
+        plain = bootstrap_interval(np.mean, rows, seed=3)
+        assert cluster_bootstrap_interval(np.mean, np.arange(20), rows, seed=3) == plain
+        # Neither the clusters' numbers nor the order of rows matter.
+        order = np.random.default_rng(1).permutation(len(self.values))
+        shuffled = cluster_bootstrap_interval(np.mean, self.clusters[order] * 7 - 3, self.values[order], seed=0)
+        assert shuffled == pytest.approx(cluster_bootstrap_interval(np.mean, self.clusters, self.values, seed=0))
+
+    def test_rows_of_one_cluster_are_redrawn_together(self):
+        by_cluster = cluster_bootstrap_interval(np.mean, self.clusters, self.values, seed=0)
+        by_row = bootstrap_interval(np.mean, self.values, seed=0)
+        assert by_cluster.estimate == by_row.estimate == self.values.mean()
+        assert by_cluster.high - by_cluster.low > 1.5 * (by_row.high - by_row.low)
+        # Every row five times is no new evidence.
+        again = cluster_bootstrap_interval(np.mean, np.tile(self.clusters, 5), np.tile(self.values, 5), seed=0)
+        assert again == pytest.approx(by_cluster)
+
+    def test_the_mean_has_a_short_way(self):
+        for seed in range(3):
+            short = cluster_mean_interval(self.clusters, self.values, seed=seed)
+            assert short == pytest.approx(cluster_bootstrap_interval(np.mean, self.clusters, self.values, seed=seed))
+        assert cluster_mean_interval(self.clusters, self.values, seed=0) != short
+
+    @pytest.mark.parametrize("interval", [partial(cluster_bootstrap_interval, np.mean), cluster_mean_interval])
+    def test_one_cluster_says_nothing_of_others(self, interval):
+        found = interval([4, 4, 4], [1.0, 2.0, 3.0], seed=0)
+        assert found.estimate == 2
+        assert np.isnan([found.low, found.high]).all()
+        with pytest.raises(ValueError, match="lengths differ"):
+            interval([0, 1], [1.0, 2.0, 3.0], seed=0)
+        with pytest.raises(ValueError, match="num_resamples"):
+            interval([0, 1], [1.0, 2.0], seed=0, num_resamples=0)

@@ -110,7 +110,7 @@ def score_with_report(
     start = time.perf_counter()
     totals = torch.zeros(len(distinct), dtype=torch.float64)
     num_batches = num_labels = num_calls = 0
-    with _evaluating(supernet), tqdm(total=total, unit=" children", disable=not progress, leave=False) as bar:
+    with evaluating(supernet), tqdm(total=total, unit=" children", disable=not progress, leave=False) as bar:
         head = _Head(supernet)
         for batch in batches:
             walk = _Walk(supernet, batch)
@@ -232,8 +232,8 @@ class _Head:
 
 
 @contextmanager
-def _evaluating(supernet: SupernetForMaskedLM) -> Iterator[None]:
-    """Evaluation mode for a while; every module's own mode comes back, also after an error."""
+def evaluating(supernet: SupernetForMaskedLM) -> Iterator[None]:
+    """Evaluation mode for a while, so no dropout; every module's own mode comes back, also after an error."""
     modes = [(module, module.training) for module in supernet.modules()]
     supernet.eval()
     try:

@@ -1,6 +1,12 @@
 """The rooms joined: from a folder and text to scores, to a child, and the whole way from text to a published child."""
 
 from hf_nasbert.pipeline.extract import Extracted, ExtractionArguments, extract
+from hf_nasbert.pipeline.interference import (
+    InterferenceArguments,
+    InterferenceReportArguments,
+    measure_interference,
+    report_interference,
+)
 from hf_nasbert.pipeline.scores import (
     ProxyScorer,
     ScoreChildrenArguments,
@@ -13,6 +19,8 @@ from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, 
 __all__ = [
     "Extracted",
     "ExtractionArguments",
+    "InterferenceArguments",
+    "InterferenceReportArguments",
     "Pipeline",
     "PipelineArguments",
     "ProxyScorer",
@@ -21,6 +29,8 @@ __all__ = [
     "StageResult",
     "ask_in_fresh_process",
     "extract",
+    "measure_interference",
+    "report_interference",
     "run_pipeline",
     "score_children",
     "search_children",

@@ -1,10 +1,9 @@
 """A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget."""
 
-import hashlib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,9 @@ from accelerate import PartialState
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget, cost_function
-from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_corpus
+from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.search import EvolutionarySearch, RandomSearch, Search, run_search
@@ -106,36 +106,16 @@ class ProxyScorer:
         self.supernet = load_supernet(arguments.supernet)
         self.config = self.supernet.config
         self.space: SearchSpace = self.supernet.space
-        longest = self.config.max_position_embeddings
-        if data.max_seq_length > longest:
-            raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
-        self.cost = cost_function(self.config, sequence_length=data.max_seq_length)
-        weights = b"".join(file.read_bytes() for file in sorted(Path(arguments.supernet).glob("*.safetensors")))
-        self.settings: dict[str, Any] = {
-            "supernet": hashlib.sha256(weights).hexdigest()[:16],  # its weights: a folder's name says nothing
-            "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
-            "data_seed": data.data_seed,
-            "max_seq_length": data.max_seq_length,
-            "num_dev_batches": arguments.num_dev_batches,
-            "dev_batch_size": arguments.dev_batch_size,
-        }
-        """What the scores depend on: losses of other settings do not compare."""
-        corpus = load_corpus(replace(data, tokenizer_name=data.tokenizer_name or arguments.supernet))
-        if len(corpus.tokenizer) != self.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(corpus.tokenizer)} tokens, the super-net {self.config.vocab_size} "
-                "embeddings: name the one it was trained with (tokenizer_name)"
-            )
-        self._batches = fixed_masked_batches(
-            corpus.dev,
-            corpus.tokenizer,
-            arguments.num_dev_batches,
-            arguments.dev_batch_size,
-            data.data_seed,
-            mlm_probability=data.mlm_probability,
-            whole_word_mask=data.whole_word_mask,
+        self._batches, about_text = load_dev_batches(
+            self.config,
+            arguments.supernet,
+            data,
+            num_batches=arguments.num_dev_batches,
+            batch_size=arguments.dev_batch_size,
         )
-        self.settings["dev_data"] = digest_of(self._batches)
+        self.cost = cost_function(self.config, sequence_length=data.max_seq_length)
+        self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
+        """What the scores depend on: losses of other settings do not compare."""
         self.supernet.to(PartialState().device)
 
     def __call__(self, children: Sequence[Architecture], *, progress: bool = False) -> list[float]:

@@ -5,13 +5,16 @@ are neither read nor written. `save_figure` writes it as PNG and SVG, byte for b
 """
 
 from hf_nasbert.plots.children import plot_architecture, plot_operator_frequency, plot_pareto_front, plot_training
+from hf_nasbert.plots.interference import plot_gradient_similarity, plot_similarity_by_block
 from hf_nasbert.plots.style import OPERATOR_COLOURS, save_figure
 
 __all__ = [
     "OPERATOR_COLOURS",
     "plot_architecture",
+    "plot_gradient_similarity",
     "plot_operator_frequency",
     "plot_pareto_front",
+    "plot_similarity_by_block",
     "plot_training",
     "save_figure",
 ]

@@ -1,0 +1,442 @@
+"""Gradient similarities summarised: means by distance, block, kind and input; which blocks to split; Markdown.
+
+A *measurement* is one super-net's record: what it is (`method`, `seed`, `step`, `max_steps`), its settings, and the
+rows of `measure_pairs` and `measure_blocks` as columns. Rows of several batches are averaged first. Intervals are 90 %
+bootstrap intervals over **base children**, each redrawn with all its rows and in all super-nets alike: rows of one
+child are not independent, nor are super-nets that were compared on the same pairs. They say nothing of other training
+seeds; the range over seeds stands beside them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_nasbert.metrics import Interval, cluster_bootstrap_interval, cluster_mean_interval, spearman
+from hf_nasbert.records import Record
+from hf_nasbert.space import operator_kind
+
+Rows = dict[str, NDArray[Any]]
+
+NUM_BINS = 5
+BASELINE = "uniform"
+METHODS = ("uniform", "fair", "magic_t", "magic_a", "magic_at")  # the order of tables and figures; others follow
+UNKNOWN, UNTRAINED = "unknown", "untrained"
+
+_SIMILARITIES = ("gradient_similarity", "input_similarity", "output_similarity")
+_PAIR_COLUMNS = ("child", "other", "distance", "block", "operator", "num_before", *_SIMILARITIES)
+_BLOCK_COLUMNS = ("setting", "block", "first", "second", "gradient_similarity")
+_SEED = 0  # of the bootstrap: the same records give the same digits
+_NO_RECORDS = "*No records yet.*"
+_MARKED = re.compile(r"(<!-- interference: ([\w-]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+class Group(NamedTuple):
+    """Measurements of one method at one stage of training, one per seed.
+
+    Args:
+        stage: The share of training that is done, from 0 to 1; None where it is not known.
+        method: How the super-nets were trained; `untrained` before the first step, where methods do not differ.
+        records: The measurements.
+    """
+
+    stage: float | None
+    method: str
+    records: list[Record]
+
+    @property
+    def when(self) -> str:
+        """The stage in words."""
+        words = {None: "at an unknown step", 0.0: "before training", 1.0: "after training"}
+        return words[self.stage] if self.stage in words else f"at {self.stage:.0%} of training"
+
+
+class Bin(NamedTuple):
+    """Rows of neighbouring similarity: the mean of that similarity, and the gradient similarity there."""
+
+    centre: float
+    similarity: Interval
+    num_rows: int
+
+
+class Split(NamedTuple):
+    """A choice block's candidates in two groups, and how far the two are apart.
+
+    Args:
+        groups: The candidates of either half.
+        score: The mean distance (1 - gradient similarity) between candidates of different halves.
+        within: The mean distance within halves; NaN where both have one candidate.
+    """
+
+    groups: tuple[tuple[str, ...], tuple[str, ...]]
+    score: float
+    within: float
+
+
+def measurements(records: Iterable[Record]) -> list[Group]:
+    """Group measurements by stage and method, in the order of tables and figures.
+
+    Raises:
+        ValueError: If a record is no measurement, or one super-net was measured twice.
+    """
+    groups: dict[tuple[float | None, str], list[Record]] = {}
+    seen = set()
+    for number, record in enumerate(records):
+        missing = [name for name in ("supernet", "step", "method", "seed", "pairs", "blocks") if name not in record]
+        if missing:
+            raise ValueError(f"record {number} is no measurement of interference: it has no {', '.join(missing)}")
+        for part, columns in (("pairs", _PAIR_COLUMNS), ("blocks", _BLOCK_COLUMNS)):
+            lengths = {name: len(record[part].get(name, ())) for name in columns}
+            if len(set(lengths.values())) != 1 or not lengths[columns[0]]:
+                raise ValueError(f"record {number}: its {part} are cut, columns have the lengths {lengths}")
+        if record["supernet"] in seen:
+            raise ValueError(f"record {number}: super-net {record['supernet']} was measured twice")
+        seen.add(record["supernet"])
+        step, whole = record["step"], record.get("max_steps")
+        stage = 0.0 if step == 0 else round(step / whole, 2) if step is not None and whole else None
+        method = UNTRAINED if step == 0 else record["method"] or UNKNOWN
+        groups.setdefault((stage, method), []).append(record)
+    order = {method: number for number, method in enumerate(METHODS)}
+    keys = sorted(groups, key=lambda key: (-1.0 if key[0] is None else key[0], order.get(key[1], len(order)), key[1]))
+    return [Group(stage, method, groups[stage, method]) for stage, method in keys]
+
+
+def pair_rows(records: Sequence[Record]) -> Rows:
+    """The rows of several measurements as columns, averaged over batches.
+
+    One row per measurement, pair and shared block. `gradient_similarity` is the mean over the batches that have one,
+    NaN if none has; `measurement` is the record's number, `seed` its training seed.
+    """
+    parts = [_averaged(record["pairs"]) for record in records]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return rows | {"measurement": np.repeat(np.arange(len(parts)), [len(part["block"]) for part in parts])}
+
+
+def _averaged(columns: Mapping[str, Sequence[Any]]) -> Rows:
+    keys = list(zip(columns["child"], columns["other"], columns["block"], strict=True))
+    number_of: dict[tuple[Any, ...], int] = {}
+    inverse = np.array([number_of.setdefault(key, len(number_of)) for key in keys])
+    _, first = np.unique(inverse, return_index=True)
+    rows: Rows = {
+        name: np.asarray(columns[name])[first] for name in ("child", "other", "distance", "block", "operator")
+    }
+    rows["num_before"] = np.asarray(columns["num_before"])[first]
+    for name in _SIMILARITIES:
+        values = np.array(columns[name], dtype=np.float64)  # None becomes NaN
+        finite = np.isfinite(values)
+        counts = np.bincount(inverse[finite], minlength=len(first))
+        sums = np.bincount(inverse[finite], weights=values[finite], minlength=len(first))
+        rows[name] = np.divide(sums, counts, out=np.full(len(first), np.nan), where=counts > 0)
+    rows["kind"] = np.array([operator_kind(name) for name in rows["operator"]])
+    return rows
+
+
+def mean_similarity(rows: Rows, where: NDArray[np.bool_] | None = None) -> Interval | None:
+    """The mean gradient similarity of rows, with its interval over base children; None where there is no row."""
+    return _mean(rows["child"], rows["gradient_similarity"], where)
+
+
+def _mean(
+    clusters: NDArray[Any], values: NDArray[np.float64], where: NDArray[np.bool_] | None = None
+) -> Interval | None:
+    usable = np.isfinite(values) if where is None else np.isfinite(values) & where
+    if usable.sum() < 2:
+        return Interval(float(values[usable][0]), float("nan"), float("nan")) if usable.any() else None
+    return cluster_mean_interval(clusters[usable], values[usable], seed=_SEED)
+
+
+def associations(rows: Rows) -> dict[str, Interval | None]:
+    """Spearman's correlation of gradient similarity with distance, input and output similarity.
+
+    With inputs and outputs among rows with different inputs only: where all blocks in front are the same, so are
+    inputs and outputs. `within` a block and operator, the means of each (block, operator) are taken off both sides
+    first: deeper blocks have other gradients and less similar inputs for whatever reason.
+    """
+    differing = rows["num_before"] > 0
+    found: dict[str, Interval | None] = {}
+    for name, where in (("distance", None), ("input_similarity", differing), ("output_similarity", differing)):
+        usable = np.isfinite(rows["gradient_similarity"]) & np.isfinite(rows[name])
+        usable = usable if where is None else usable & where
+        sides = [rows["gradient_similarity"], rows[name].astype(np.float64)]
+        for suffix, (similarity, other) in (
+            ("", sides),
+            (" within", [_centred(rows, side, usable) for side in sides]),
+        ):
+            found[name + suffix] = (
+                cluster_bootstrap_interval(
+                    spearman, rows["child"][usable], similarity[usable], other[usable], seed=_SEED
+                )
+                if usable.sum() > 1
+                else None
+            )
+    return found
+
+
+def _centred(rows: Rows, values: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values less their mean over each measurement's usable rows of one block and operator."""
+    keys = list(zip(rows["measurement"], rows["block"], rows["operator"], strict=True))
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    group = np.array([number_of[key] for key in keys])
+    counts = np.bincount(group[usable], minlength=len(number_of))
+    sums = np.bincount(group[usable], weights=values[usable], minlength=len(number_of))
+    # Rounded: what is left of equal numbers after their mean are a few last bits, and ranks would tell them apart.
+    centred: NDArray[np.float64] = np.round(values - (sums / np.maximum(counts, 1))[group], 12)
+    return centred
+
+
+def similarity_bins(rows: Rows, column: str, num_bins: int = NUM_BINS) -> list[Bin]:
+    """Gradient similarity by input or output similarity, in bins with equally many rows, of rows with other inputs."""
+    usable = (rows["num_before"] > 0) & np.isfinite(rows["gradient_similarity"]) & np.isfinite(rows[column])
+    if not usable.any():
+        return []
+    edges = np.quantile(rows[column][usable], np.arange(1, num_bins) / num_bins)
+    bin_of = np.searchsorted(edges, rows[column], side="left")
+    bins = []
+    for number in range(num_bins):
+        inside = usable & (bin_of == number)
+        similarity = mean_similarity(rows, inside)
+        if similarity is not None:
+            bins.append(Bin(float(rows[column][inside].mean()), similarity, int(inside.sum())))
+    return bins
+
+
+def gain_over(rows: Rows, baseline: Rows, where: Callable[[Rows], NDArray[np.bool_]] | None = None) -> Interval | None:
+    """How much more alike gradients are than in the baseline: the mean difference over the same pairs and blocks.
+
+    Args:
+        rows: Measurements of one method.
+        baseline: As many of the baseline, super-net by super-net of the same seed.
+        where: Which rows count.
+
+    Raises:
+        ValueError: If the two were not measured on the same pairs.
+    """
+    for name in ("child", "other", "block", "operator", "measurement"):
+        if not np.array_equal(rows[name], baseline[name]):
+            raise ValueError(f"measured on other pairs: they differ in {name}")
+    difference = rows["gradient_similarity"] - baseline["gradient_similarity"]
+    return _mean(rows["child"], difference, None if where is None else where(rows))
+
+
+def best_split(candidates: Sequence[str], similarity: Mapping[tuple[str, str], float]) -> Split | None:
+    """Part candidates into two halves (sizes differ by one at most) with the least mean distance within halves.
+
+    Brute force, as GM-NAS (its public code) does for five operators; distance is 1 - gradient similarity, and the
+    score is the distance across, here as a mean, so that blocks with unequally many candidates compare.
+
+    Args:
+        candidates: The operators of one choice block.
+        similarity: The mean gradient similarity of every pair, its names in either order.
+
+    Returns:
+        The split, the first found of equals; None if there are fewer than two candidates, or a pair has no number.
+    """
+    distance = {frozenset(pair): 1 - value for pair, value in similarity.items() if np.isfinite(value)}
+    pairs = [frozenset(pair) for pair in combinations(candidates, 2)]
+    if not pairs or not all(pair in distance for pair in pairs):
+        return None
+    splits = []
+    for half in combinations(candidates, len(candidates) // 2):
+        rest = tuple(name for name in candidates if name not in half)
+        is_across = [len(pair & set(half)) == 1 for pair in pairs]
+        across = [distance[pair] for pair, crosses in zip(pairs, is_across, strict=True) if crosses]
+        within = [distance[pair] for pair, crosses in zip(pairs, is_across, strict=True) if not crosses]
+        inside = float(np.mean(within)) if within else float("nan")
+        first, second = sorted((half, rest), key=lambda group: candidates.index(group[0]))
+        splits.append(Split((first, second), float(np.mean(across)), inside))
+    return min(splits, key=lambda split: (0.0 if np.isnan(split.within) else split.within, -split.score))
+
+
+def block_splits(records: Sequence[Record]) -> dict[int, tuple[dict[tuple[str, str], Interval], Split | None]]:
+    """Per choice block the mean gradient similarity of every pair of candidates, and the best split of them.
+
+    Over all settings of all measurements; intervals are over settings, each redrawn in all measurements alike.
+    """
+    found: dict[int, dict[tuple[str, str], tuple[list[int], list[float]]]] = {}
+    for record in records:
+        names = ("block", "first", "second", "setting", "gradient_similarity")
+        for block, first, second, setting, value in zip(*(record["blocks"][name] for name in names), strict=True):
+            settings, values = found.setdefault(block, {}).setdefault((first, second), ([], []))
+            if value is not None:
+                settings.append(setting)
+                values.append(value)
+    splits = {}
+    for block in sorted(found):
+        known: dict[tuple[str, str], Interval] = {}
+        for pair, (settings, values) in found[block].items():
+            interval = _mean(np.array(settings), np.array(values))
+            if interval is not None:
+                known[pair] = interval
+        candidates = list(dict.fromkeys(name for names in zip(*found[block], strict=True) for name in names))
+        splits[block] = (known, best_split(candidates, {pair: known[pair].estimate for pair in known}))
+    return splits
+
+
+def as_markdown(records: Sequence[Record], names: Iterable[str] | None = None) -> dict[str, str]:
+    """The tables of `docs/interference.md` from measurements: all, or those of these names.
+
+    Raises:
+        ValueError: If there is no table of such a name, or a record is no measurement.
+    """
+    names = list(_TABLES if names is None else names)
+    unknown = [name for name in names if name not in _TABLES]
+    if unknown:
+        raise ValueError(f"there is no table {unknown[0]!r} of interference, only {', '.join(_TABLES)}")
+    groups = measurements(records)
+    if not groups:
+        return dict.fromkeys(names, _NO_RECORDS)
+    rows = [pair_rows(group.records) for group in groups]
+    return {name: _TABLES[name](groups, rows) for name in names}
+
+
+def fill_page(page: str, records: Sequence[Record]) -> str:
+    """A Markdown page with its tables made from records, between `<!-- interference: NAME -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: If the page marks a place for a table that there is not.
+    """
+    tables = as_markdown(records, [match[2] for match in _MARKED.finditer(page)])
+    return _MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", page)
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---"] * len(header)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None or np.isnan(interval.estimate):
+        return "-"
+    bounds = "" if np.isnan(interval.low) else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.estimate:.3f}{bounds}"
+
+
+def _names(group: Group) -> list[str]:
+    return [group.when, group.method]
+
+
+def _overview(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    lines = []
+    for group, columns in zip(groups, rows, strict=True):
+        values = columns["gradient_similarity"]
+        finite = np.isfinite(values)
+        per_seed = [
+            float(values[finite & (columns["measurement"] == number)].mean())
+            for number in range(len(group.records))
+            if (finite & (columns["measurement"] == number)).any()
+        ]
+        seeds = ", ".join(sorted({str(record["seed"]) for record in group.records}))
+        spread = f"{min(per_seed):.3f} to {max(per_seed):.3f}" if len(per_seed) > 1 else "-"
+        same = columns["num_before"] == 0
+        lines.append(
+            [
+                *_names(group),
+                seeds,
+                f"{len(np.unique(columns['child']))}",
+                f"{finite.sum():,}" + (f" ({(~finite).sum():,} without a direction)" if not finite.all() else ""),
+                _cell(mean_similarity(columns)),
+                spread,
+                _cell(mean_similarity(columns, same)),
+                _cell(mean_similarity(columns, ~same)),
+            ]
+        )
+    header = ["stage", "method", "seeds", "base children", "rows", "all rows", "range over seeds"]
+    return _table([*header, "same inputs", "different inputs"], lines)
+
+
+def _by_distance(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    distances = sorted({int(distance) for columns in rows for distance in columns["distance"]})
+    lines = [
+        [*_names(group), *(_cell(mean_similarity(columns, columns["distance"] == distance)) for distance in distances)]
+        for group, columns in zip(groups, rows, strict=True)
+    ]
+    return _table(["stage", "method", *map(str, distances)], lines)
+
+
+def _associations(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    lines = []
+    for group, columns in zip(groups, rows, strict=True):
+        found = associations(columns)
+        lines.append([*_names(group), *(_cell(interval) for interval in found.values())])
+    header = ["distance", "distance, within", "inputs", "inputs, within", "outputs", "outputs, within"]
+    return _table(["stage", "method", *header], lines)
+
+
+def _by_similarity(column: str, groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    lines = []
+    for group, columns in zip(groups, rows, strict=True):
+        bins = similarity_bins(columns, column)
+        cells = [f"at {part.centre:.3f}: {_cell(part.similarity)}" for part in bins]
+        lines.append([*_names(group), *cells, *["-"] * (NUM_BINS - len(cells))])
+    return _table(["stage", "method", *(f"fifth {number + 1}" for number in range(NUM_BINS))], lines)
+
+
+def _by_block(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    kinds = sorted({str(kind) for columns in rows for kind in columns["kind"]})
+    lines = []
+    for group, columns in zip(groups, rows, strict=True):
+        places: list[tuple[str, NDArray[np.bool_]]] = [
+            (str(block), columns["block"] == block) for block in sorted(set(columns["block"].tolist()))
+        ]
+        for name, here in [*places, ("all", np.ones(len(columns["block"]), dtype=np.bool_))]:
+            cells = [_cell(mean_similarity(columns, here & (columns["kind"] == kind))) for kind in kinds]
+            lines.append([*_names(group), name, *cells, _cell(mean_similarity(columns, here))])
+    return _table(["stage", "method", "block", *kinds, "all"], lines)
+
+
+def _gains(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    """The differences from the baseline at the same stage, on the seeds that both have."""
+    baselines = {group.stage: group for group in groups if group.method == BASELINE}
+    lines = []
+    for group in groups:
+        if group.stage not in baselines or group.method == BASELINE:
+            continue
+        own, theirs = ({record["seed"]: record for record in side.records} for side in (group, baselines[group.stage]))
+        seeds = [seed for seed in own if seed in theirs]
+        if not seeds:
+            continue
+        pair = pair_rows([own[seed] for seed in seeds]), pair_rows([theirs[seed] for seed in seeds])
+        per_seed = [gain_over(pair_rows([own[seed]]), pair_rows([theirs[seed]])) for seed in seeds]
+        gains = [f"{gain.estimate:+.3f}" for gain in per_seed if gain is not None]
+        lines.append(
+            [
+                *_names(group),
+                _cell(gain_over(*pair)),
+                ", ".join(gains),
+                _cell(gain_over(*pair, where=lambda columns: columns["distance"] == 1)),
+                _cell(gain_over(*pair, where=lambda columns: columns["num_before"] == 0)),
+                _cell(gain_over(*pair, where=lambda columns: columns["num_before"] > 0)),
+            ]
+        )
+    if not lines:
+        return f"*No stage has both {BASELINE} and another method.*"
+    header = ["all rows", "seed by seed", "one differing operator", "same inputs", "different inputs"]
+    return _table(["stage", "method", *header], lines)
+
+
+def _splits(groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    lines = []
+    for group in groups:
+        for block, (similarity, split) in block_splits(group.records).items():
+            pairs = "; ".join(f"{first}, {second}: {_cell(value)}" for (first, second), value in similarity.items())
+            halves = " / ".join(", ".join(half) for half in split.groups) if split else "-"
+            score = "-" if split is None else f"{split.score:.3f}"
+            within = "-" if split is None or np.isnan(split.within) else f"{split.within:.3f}"
+            lines.append([*_names(group), str(block), halves, score, within, pairs])
+    return _table(["stage", "method", "block", "split", "distance across", "within", "similarity of pairs"], lines)
+
+
+_TABLES: dict[str, Callable[[Sequence[Group], Sequence[Rows]], str]] = {
+    "overview": _overview,
+    "distance": _by_distance,
+    "associations": _associations,
+    "inputs": partial(_by_similarity, "input_similarity"),
+    "outputs": partial(_by_similarity, "output_similarity"),
+    "blocks": _by_block,
+    "gains": _gains,
+    "splits": _splits,
+}

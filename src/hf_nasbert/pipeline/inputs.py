@@ -1,0 +1,77 @@
+"""What measuring a super-net starts with: its weights, its tokenizer, and held-out text that fits both."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_corpus
+from hf_nasbert.modeling import SupernetConfig
+
+_TOKENIZER = "tokenizer_config.json"
+
+
+def weights_digest(folder: str | Path) -> str:
+    """A fingerprint of a super-net's weights, the same in a run's folder and its last checkpoint."""
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def find_tokenizer(folder: str | Path) -> Path | None:
+    """The folder of a super-net's own tokenizer: beside its weights, or beside its run's if it is a checkpoint."""
+    folder = Path(folder).resolve()
+    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+    return next((place for place in places if (place / _TOKENIZER).is_file()), None)
+
+
+def load_dev_batches(
+    config: SupernetConfig, folder: str | Path, data: DataArguments, *, num_batches: int, batch_size: int
+) -> tuple[list[dict[str, torch.Tensor]], dict[str, Any]]:
+    """The fixed dev batches for a super-net, and the settings that they depend on.
+
+    Args:
+        config: The super-net's.
+        folder: Its folder, in which its own tokenizer is looked for if `data` names none.
+        data: The text.
+        num_batches: Batches of held-out text.
+        batch_size: Sequences in each of them.
+
+    Returns:
+        The batches, and plain JSON types that tell them from others.
+
+    Raises:
+        FileNotFoundError: If a file of the text is missing.
+        ValueError: If super-net, tokenizer and text do not fit each other.
+    """
+    longest = config.max_position_embeddings
+    if data.max_seq_length > longest:
+        raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
+    tokenizer = data.tokenizer_name or find_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
+    corpus = load_corpus(replace(data, tokenizer_name=str(tokenizer)))
+    if len(corpus.tokenizer) != config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(corpus.tokenizer)} tokens, the super-net {config.vocab_size} "
+            "embeddings: name the one it was trained with (tokenizer_name)"
+        )
+    batches = fixed_masked_batches(
+        corpus.dev,
+        corpus.tokenizer,
+        num_batches,
+        batch_size,
+        data.data_seed,
+        mlm_probability=data.mlm_probability,
+        whole_word_mask=data.whole_word_mask,
+    )
+    settings = {
+        "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
+        "data_seed": data.data_seed,
+        "max_seq_length": data.max_seq_length,
+        "num_dev_batches": num_batches,
+        "dev_batch_size": batch_size,
+        "dev_data": digest_of(batches),
+    }
+    return batches, settings

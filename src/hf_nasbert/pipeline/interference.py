@@ -1,0 +1,271 @@
+"""Super-nets' folders and text in, interference out: a record per super-net, and tables and figures from records."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from hf_nasbert import records
+from hf_nasbert.data import DataArguments, load_tokenizer
+from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.extraction import load_supernet
+from hf_nasbert.interference import as_markdown, fill_page, measure_blocks, measure_pairs, measurements
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
+from hf_nasbert.records import Record
+from hf_nasbert.training import read_log
+from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
+from hf_nasbert.training.journal import LOG
+
+logger = logging.getLogger(__name__)
+
+_DIGITS = 6  # of a cosine in fp32 no more can be trusted from one machine to the next
+
+
+@dataclass(kw_only=True)
+class InterferenceArguments:
+    """Which super-nets to measure, and on how much.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    supernets: list[str] = field(metadata={"help": "Folders of super-nets: of finished runs, or their checkpoints."})
+    output: str = field(
+        metadata={"help": "File of records, one per super-net; those it holds are not measured again."}
+    )
+    untrained: bool = field(
+        default=False,
+        metadata={"help": "Measure each run's super-net before its first step too, made anew by its seed."},
+    )
+    num_children: int = field(default=32, metadata={"help": "Base children; each meets one child at every distance."})
+    max_distance: int | None = field(default=None, metadata={"help": "Most choice blocks in which two may differ."})
+    num_settings: int = field(
+        default=16, metadata={"help": "Random children in which each block's candidates are compared."}
+    )
+    num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
+    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
+    seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
+    figures: str | None = field(default=None, metadata={"help": "Folder to draw the records' figures into."})
+
+    def __post_init__(self) -> None:
+        for name in ("num_children", "max_distance", "num_settings", "num_dev_batches", "dev_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not self.supernets:
+            raise ValueError("no super-net to measure: name their folders (supernets)")
+
+
+@dataclass(kw_only=True)
+class InterferenceReportArguments:
+    """Which records to turn into tables and figures."""
+
+    measured: str = field(metadata={"help": "File of records that measure_interference wrote, .jsonl or .jsonl.gz."})
+    page: str | None = field(default=None, metadata={"help": "Markdown page whose marked tables are made anew."})
+    figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
+
+
+class _Job(NamedTuple):
+    """A super-net to measure: what tells it from others, what is known of it, and how to get it."""
+
+    supernet: str
+    about: dict[str, Any]
+    folder: str
+    make: Callable[[], SupernetForMaskedLM]
+
+
+def measure_interference(arguments: InterferenceArguments, data: DataArguments) -> list[Record]:
+    """Measure super-nets, one record each in the output file; those that it holds already are not measured again.
+
+    Everything is checked before anything is measured.
+
+    Returns:
+        The records of the whole file, in its order.
+
+    Raises:
+        FileNotFoundError: If a super-net or a file of the text is missing.
+        ValueError: If a folder holds no super-net or a damaged one; if super-nets differ in space or tokenizer; if
+            they and the text do not fit each other; if the file holds measurements of other settings, or a record
+            that is none.
+    """
+    output = Path(arguments.output)
+    found = records.read(output) if output.exists() else []
+    measurements(found)
+    jobs, configs = _plan(arguments)
+    first = arguments.supernets[0]
+    _check_tokenizers(arguments.supernets, data)
+    batches, about_text = load_dev_batches(
+        configs[0], first, data, num_batches=arguments.num_dev_batches, batch_size=arguments.dev_batch_size
+    )
+    settings = {
+        **about_text,
+        "search_space": configs[0].space.to_dict(),
+        "children_seed": arguments.seed,
+        **{name: getattr(arguments, name) for name in ("num_children", "max_distance", "num_settings")},
+    }
+    for record in found:
+        different = [name for name, value in settings.items() if record.get(name) != value]
+        if different:
+            raise ValueError(f"{output} holds measurements of another {different[0]}: two kinds do not compare")
+    measured = {record["supernet"] for record in found}
+    missing = [job for job in jobs if job.supernet not in measured]
+    if missing and output.suffix == ".gz":
+        raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
+    for job in tqdm(missing, desc="super-nets", unit="supernet", disable=not missing):
+        supernet = job.make().float().to(PartialState().device)
+        pairs = measure_pairs(
+            supernet,
+            batches,
+            num_children=arguments.num_children,
+            seed=arguments.seed,
+            max_distance=arguments.max_distance,
+            progress=True,
+        )
+        blocks = measure_blocks(
+            supernet, batches, num_settings=arguments.num_settings, seed=arguments.seed, progress=True
+        )
+        record = {
+            "supernet": job.supernet,
+            **job.about,
+            **settings,
+            "versions": records.versions(),
+            "pairs": _columns(pairs),
+            "blocks": _columns(blocks),
+        }
+        records.append(output, record)
+        found.append(record)
+    return found
+
+
+def report_interference(arguments: InterferenceReportArguments) -> str:
+    """Make tables and figures from records, without any super-net.
+
+    Returns:
+        The tables as text.
+
+    Raises:
+        FileNotFoundError: If records or page are missing.
+        ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
+    """
+    found = records.read(arguments.measured)
+    if arguments.page is not None:
+        page = Path(arguments.page)
+        page.write_text(fill_page(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+    if arguments.figures is not None:
+        draw_interference(found, arguments.figures)
+    return as_text(found)
+
+
+def draw_interference(found: Sequence[Record], folder: str | Path) -> list[Path]:
+    """Draw all figures of measurements, as PNG and SVG; returns the files."""
+    figures = {
+        "interference-distance": plot_gradient_similarity(found, against="distance"),
+        "interference-inputs": plot_gradient_similarity(found, against="input_similarity"),
+        "interference-outputs": plot_gradient_similarity(found, against="output_similarity"),
+        "interference-blocks": plot_similarity_by_block(found),
+    }
+    return [file for name, figure in figures.items() for file in save_figure(figure, Path(folder) / name)]
+
+
+def as_text(found: Sequence[Record]) -> str:
+    """All tables of measurements, each under its name."""
+    return "\n\n".join(f"{name}\n{table}" for name, table in as_markdown(found).items())
+
+
+def describe_run(folder: str | Path) -> dict[str, Any]:
+    """What a super-net's own run says of it: `method`, `seed`, `step` and `max_steps`; None where it says nothing.
+
+    Raises:
+        DamagedCheckpointError: If it is a checkpoint, and not what was written.
+        ValueError: If the run's log is damaged.
+    """
+    folder = Path(folder)
+    step, said = None, {}
+    if (folder / MANIFEST).is_file():
+        verify_checkpoint(folder)
+        state = read_json(folder / STATE)
+        step, said = state["step"], state["arguments"]
+    elif (folder / LOG).is_file():
+        log = read_log(folder)
+        said = next((record["arguments"] for record in reversed(log) if "arguments" in record), {})
+        # A run that goes on after its end has not written its super-net anew yet.
+        step = log[-1]["step"] if log and log[-1]["event"] == "finish" else None
+    return {"method": said.get("method"), "seed": said.get("seed"), "step": step, "max_steps": said.get("max_steps")}
+
+
+def initial_supernet(config: SupernetConfig, seed: int) -> SupernetForMaskedLM:
+    """The super-net that `pretrain_supernet` starts from; the same torch gives the same weights to the bit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SupernetForMaskedLM(config)
+
+
+def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetConfig]]:
+    """All that is to be measured, each super-net once, and the configs of the folders."""
+    jobs: dict[str, _Job] = {}
+    configs = []
+    for folder in arguments.supernets:
+        config = load_supernet(folder).config  # all of it: what is damaged is refused now
+        configs.append(config)
+        if config.space != configs[0].space:
+            raise ValueError(f"{folder} has another search space than {arguments.supernets[0]}: measure them apart")
+        for name in ("vocab_size", "max_position_embeddings"):
+            own, wanted = getattr(config, name), getattr(configs[0], name)
+            if own != wanted:
+                raise ValueError(
+                    f"{folder} has {name}={own}, but {arguments.supernets[0]} {wanted}: measure them apart"
+                )
+        about = describe_run(folder)
+        job = _Job(weights_digest(folder), about, folder, partial(load_supernet, folder))
+        if job.supernet in jobs:
+            logger.warning("%s holds the same weights as %s: measured once", folder, jobs[job.supernet].folder)
+        jobs.setdefault(job.supernet, job)
+        if arguments.untrained:
+            seed = about["seed"]
+            if seed is None:
+                raise ValueError(f"{folder} does not say by which seed its training began: leave out untrained")
+            start = _Job(
+                _digest_of_start(config, seed),
+                {**about, "method": None, "step": 0},
+                folder,
+                partial(initial_supernet, config, seed),
+            )
+            jobs.setdefault(start.supernet, start)
+    return list(jobs.values()), configs
+
+
+def _digest_of_start(config: SupernetConfig, seed: int) -> str:
+    """The fingerprint that an untrained super-net's folder would have."""
+    with TemporaryDirectory() as folder:
+        save_model(initial_supernet(config, seed), Path(folder))
+        return weights_digest(folder)
+
+
+def _check_tokenizers(folders: Sequence[str], data: DataArguments) -> None:
+    """Refuse super-nets of different tokenizers, or of another one than `data` names."""
+    named = {folder: place for folder in folders if (place := find_tokenizer(folder)) is not None}
+    owners: dict[str, str] = {"tokenizer_name": data.tokenizer_name} if data.tokenizer_name else {}
+    owners |= {folder: str(place) for folder, place in named.items()}
+    digests = {
+        owner: tokenizer_digest(load_tokenizer(replace(data, tokenizer_name=place))) for owner, place in owners.items()
+    }
+    for owner, digest in digests.items():
+        first = next(iter(digests))
+        if digest != digests[first]:
+            raise ValueError(f"{owner} has another tokenizer than {first}: gradients on other tokens do not compare")
+
+
+def _columns(rows: Sequence[Record]) -> dict[str, list[Any]]:
+    def plain(value: Any) -> Any:
+        return round(value, _DIGITS) if isinstance(value, float) else value
+
+    return {name: [plain(row[name]) for row in rows] for name in rows[0]}
