@@ -16,6 +16,7 @@ from hf_nasbert.interference.gradients import (
     state_similarity,
 )
 from hf_nasbert.interference.tables import (
+    FIGURES,
     Split,
     as_markdown,
     associations,
@@ -30,6 +31,7 @@ from hf_nasbert.interference.tables import (
 )
 
 __all__ = [
+    "FIGURES",
     "OperatorGradients",
     "Split",
     "as_markdown",

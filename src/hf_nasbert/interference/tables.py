@@ -28,6 +28,14 @@ METHODS = ("uniform", "fair", "magic_t", "magic_a", "magic_at")  # the order of 
 UNKNOWN, UNTRAINED = "unknown", "untrained"
 
 _SIMILARITIES = ("gradient_similarity", "input_similarity", "output_similarity")
+FIGURES = {
+    "interference-distance": "Gradient similarity against the number of differing choice blocks",
+    "interference-inputs": "Gradient similarity against the similarity of the shared operator's inputs",
+    "interference-outputs": "Gradient similarity against the similarity of the shared operator's outputs",
+    "interference-blocks": "Gradient similarity by choice block and operator",
+}
+"""Files in the folder `figures` beside the page, without suffix, and what they show."""
+
 _PAIR_COLUMNS = ("child", "other", "distance", "block", "operator", "num_before", *_SIMILARITIES)
 _BLOCK_COLUMNS = ("setting", "block", "first", "second", "gradient_similarity")
 _SEED = 0  # of the bootstrap: the same records give the same digits
@@ -277,7 +285,7 @@ def block_splits(records: Sequence[Record]) -> dict[int, tuple[dict[tuple[str, s
 
 
 def as_markdown(records: Sequence[Record], names: Iterable[str] | None = None) -> dict[str, str]:
-    """The tables of `docs/interference.md` from measurements: all, or those of these names.
+    """The tables and figure links of `docs/interference.md` from measurements: all, or those of these names.
 
     Raises:
         ValueError: If there is no table of such a name, or a record is no measurement.
@@ -301,6 +309,10 @@ def fill_page(page: str, records: Sequence[Record]) -> str:
     """
     tables = as_markdown(records, [match[2] for match in _MARKED.finditer(page)])
     return _MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", page)
+
+
+def _figure(name: str, groups: Sequence[Group], rows: Sequence[Rows]) -> str:
+    return f"![{FIGURES[name]}](figures/{name}.png)"
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -439,4 +451,5 @@ _TABLES: dict[str, Callable[[Sequence[Group], Sequence[Rows]], str]] = {
     "blocks": _by_block,
     "gains": _gains,
     "splits": _splits,
+    **{name: partial(_figure, name) for name in FIGURES},
 }

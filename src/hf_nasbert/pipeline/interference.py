@@ -16,7 +16,7 @@ from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import as_markdown, fill_page, measure_blocks, measure_pairs, measurements
+from hf_nasbert.interference import FIGURES, as_markdown, fill_page, measure_blocks, measure_pairs, measurements
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
@@ -178,7 +178,8 @@ def draw_interference(found: Sequence[Record], folder: str | Path) -> list[Path]
 
 def as_text(found: Sequence[Record]) -> str:
     """All tables of measurements, each under its name."""
-    return "\n\n".join(f"{name}\n{table}" for name, table in as_markdown(found).items())
+    tables = as_markdown(found)
+    return "\n\n".join(f"{name}\n{table}" for name, table in tables.items() if name not in FIGURES)
 
 
 def describe_run(folder: str | Path) -> dict[str, Any]:
