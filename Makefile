@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-fast check
+.PHONY: quickstart test test-fast study-smoke check
 
 # Real text in, a searched, extracted and fine-tuned BERT child out (about ten minutes on two cores).
 quickstart: .venv/.data-ready
@@ -13,6 +13,10 @@ test: .venv/.ready
 
 test-fast: .venv/.ready
 	$(BIN)/python -m pytest -m "not slow"
+
+# The ranking and the interference study on a dozen children over real text (some three minutes on two cores).
+study-smoke: .venv/.data-ready
+	$(BIN)/python -m pytest tests/study_smoke.py
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

@@ -41,15 +41,26 @@ EQUAL: dict[str, Any] = {"ffn_ratio": 2, "num_conv_layers": 4}  # every operator
 THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv3,skip"
 
 # name: the arguments of the recipe
+# fmt: off
 SETTINGS: dict[str, dict[str, Any]] = {
     "stem5": {"blocks": STEM + [THREE] * 5, **RECIPE},
     "stem5-few-dev": {"blocks": STEM + [THREE] * 5, **RECIPE, "num_dev_batches": 32, "dev_batch_size": 16},
     "stem5-fast": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 5e-3},
+    "stem5-wide": {
+        "blocks": STEM + [THREE] * 5, **RECIPE, "hidden_size": 128, "max_steps": 800, "learning_rate": 3e-3,
+        "eval_steps": 100,
+    },
+    "stem5-narrow": {
+        "blocks": STEM + [THREE] * 5, **RECIPE, "hidden_size": 32, "max_steps": 2000, "learning_rate": 5e-3,
+    },
+    "stem5-quick": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 3.5e-3, "warmup_ratio": 0.25},
+    "stem5-quicker": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
     "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL},
     "stem6-skip": {"blocks": STEM + [SKIP] * 6, **RECIPE},
     "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE},
     "plain5": {"blocks": [THREE] * 5, **RECIPE},
 }
+# fmt: on
 
 
 def make_trainer(name: str) -> StandaloneTrainer:

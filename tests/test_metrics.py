@@ -264,6 +264,28 @@ def test_bad_options_are_refused_by_name():
             call()
 
 
+class TestPairedDifference:
+    @pytest.mark.parametrize("num", [2, 5, 9])
+    def test_is_scipys(self, num):
+        values = np.random.default_rng(num).normal(0.3, 1, num)
+        found = metrics.paired_difference(values)
+        expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+        flipped = scipy.stats.permutation_test(
+            (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=np.inf
+        )
+        assert found.p_value == pytest.approx(flipped.pvalue, rel=1e-9)
+
+    def test_the_least_p_value_is_two_of_all_flips(self):
+        assert metrics.paired_difference([0.1, 0.2, 0.3, 0.1, 0.2]).p_value == 2 / 2**5
+        assert metrics.paired_difference([0.1, -0.1]).p_value == 1
+
+    @pytest.mark.parametrize("values", [[], [0.1], [0.1] * 21, [0.1, math.nan]])
+    def test_refuses_what_it_cannot_test(self, values):
+        with pytest.raises(ValueError, match=r"at least 2|at most 20|nan"):
+            metrics.paired_difference(values)
+
+
 class TestClusters:
     rng = np.random.default_rng(0)
     clusters = np.repeat(np.arange(12), rng.integers(1, 9, size=12))

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
@@ -190,6 +191,24 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
 
 class _Markdown(str):
     """Text that is Markdown already, and safe: never escaped again."""
+
+
+def fill_page(path: str | Path, tables: Mapping[str, str]) -> None:
+    """Put tables made from records into a Markdown page, each between `<!-- table: NAME -->` and `<!-- end -->`.
+
+    Raises:
+        FileNotFoundError: If there is no such page.
+        ValueError: If the page marks no place for one of the tables.
+    """
+    path = Path(path)
+    page = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        before, mark, rest = page.partition(f"<!-- table: {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        page = f"{before}{mark}{table}\n{end}{after}"
+        if not end:
+            raise ValueError(f"{path} has no place for the table: expected <!-- table: {name} --> and <!-- end -->")
+    path.write_text(page, encoding="utf-8")
 
 
 @functools.cache

@@ -263,6 +263,60 @@ def _percentiles(estimate: float, resampled: list[float], confidence: float) -> 
     return Interval(estimate, float(low), float(high))
 
 
+class PairedDifference(NamedTuple):
+    """The mean of paired differences, Student's interval around it, and the p-value of flipping their signs."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(differences: ArrayLike, *, confidence: float = 0.9) -> PairedDifference:
+    """Whether paired differences, such as those of two methods seed by seed, are more than chance.
+
+    The p-value is exact and two-sided: the share of all 2**n ways to flip signs whose mean is at least as far from
+    zero (Fisher, 1935). With n = 5 it cannot be less than 0.0625. The interval takes the differences as normal.
+
+    Args:
+        differences: At least 2 and at most 20 of them.
+        confidence: The share of intervals that cover the true mean.
+    """
+    (values,) = _paired(differences=differences)
+    if len(values) > 20:
+        raise ValueError(f"at most 20 differences can be flipped in all ways, not {len(values)}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), not {confidence}")
+    num = len(values)
+    signs = 1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)
+    means = np.abs(signs @ values) / num
+    # A hair of slack: the sums of the same numbers in another order differ in their last bit.
+    p_value = float(np.mean(means >= abs(values.mean()) * (1 - 1e-12)))
+    half = _student_quantile((1 + confidence) / 2, num - 1) * values.std(ddof=1) / math.sqrt(num)
+    return PairedDifference(float(values.mean()), float(values.mean() - half), float(values.mean() + half), p_value)
+
+
+def _student_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t, by bisection of its integrated density."""
+
+    def upto(bound: float) -> float:
+        # Simpson's rule on [0, bound]; the integrand is smooth and small beyond.
+        points = np.linspace(0.0, bound, 20_001)
+        density = (1 + points**2 / degrees) ** (-(degrees + 1) / 2)
+        weights = np.ones(len(points))
+        weights[1:-1:2], weights[2:-1:2] = 4, 2
+        scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
+        return 0.5 + scale * float(weights @ density) * bound / (3 * (len(points) - 1))
+
+    low, high = 0.0, 1.0
+    while upto(high) < probability:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if upto(middle) < probability else (low, middle)
+    return (low + high) / 2
+
+
 def _paired(**arrays: ArrayLike) -> list[Array]:
     """The arguments as arrays of one length, or an error that names the one that is not fit."""
     if not arrays:

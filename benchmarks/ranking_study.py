@@ -1,0 +1,118 @@
+"""The ranking study: super-nets of five methods at equal compute and several seeds, held against the table.
+
+    python benchmarks/ranking_study.py train      trains what is not trained yet, into runs/ranking
+    python benchmarks/ranking_study.py score      scores every quarter of every run, and measures interference
+    python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
+
+Killed at any moment, the same command goes on. What is held equal is the work of all forward and backward passes, in
+forward passes of one batch: a child's training is 3 (a backward pass is two), an anchor's forward is 1, and judging an
+anchor is 2 for each of its dev batches every `anchor_interval` steps.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hf_nasbert.data import DataArguments
+from hf_nasbert.recipe_arguments import read_config
+from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training.arguments import METHODS
+from hf_nasbert.training.farm import compress_table
+
+ROOT = Path(__file__).parents[1]
+RECIPES, RUNS = ROOT / "recipes", ROOT / "runs" / "ranking"
+RECORDS, DOCS = ROOT / "benchmarks" / "records", ROOT / "docs"
+CONFIG = RECIPES / "configs" / "study.yaml"
+QUARTERS = 4
+
+
+def steps_of(method: str) -> int:
+    """Optimizer steps of a method for the compute that `max_steps` of the config costs without anchor."""
+    settings = read_config(CONFIG, [SupernetArguments, DataArguments, SupernetTrainingArguments])
+    supernet = SupernetArguments(blocks=settings["blocks"])
+    children = max(len(names) for names in supernet.build_config().space.blocks) if method == "fair" else 1
+    per_step = 3.0 * children
+    if METHODS[method].is_aligned:
+        per_step += settings["alignment_rows"] + 2 * settings["anchor_dev_batches"] / settings["anchor_interval"]
+    return round(3 * settings["max_steps"] / per_step / QUARTERS) * QUARTERS
+
+
+def runs(methods: list[str], seeds: int, first_seed: int) -> Iterator[tuple[str, int]]:
+    """Every run of the study, seed by seed, so that a study cut short has compared the methods on the seeds it has."""
+    for seed in range(first_seed, first_seed + seeds):
+        for method in methods:
+            yield method, seed
+
+
+def train(method: str, seed: int) -> None:
+    """Train one super-net in a process of its own, from its last checkpoint if there is one."""
+    output_dir, steps = RUNS / f"{method}-{seed}", steps_of(method)
+    if (output_dir / "model.safetensors").exists():
+        return
+    command = [
+        sys.executable, RECIPES / "pretrain_supernet.py", "--config", CONFIG, "--output_dir", output_dir,
+        "--method", method, "--seed", seed, "--max_steps", steps, "--save_steps", steps // QUARTERS,
+        "--resume_from_checkpoint", "latest", "--disable_tqdm", "true",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([str(word) for word in command], check=True, env=environment, stdout=subprocess.DEVNULL)
+    print(f"{output_dir.name}: {steps} steps", flush=True)
+
+
+def checkpoints(methods: list[str], seeds: int, first_seed: int, quarters: list[int]) -> list[Path]:
+    """The folders of trained super-nets at some quarters of their training."""
+    found = []
+    for method, seed in runs(methods, seeds, first_seed):
+        steps = steps_of(method)
+        for quarter in quarters:
+            found.append(RUNS / f"{method}-{seed}" / f"checkpoint-{steps * quarter // QUARTERS}")
+    return [folder for folder in found if folder.exists()]
+
+
+def recipe(name: str, *arguments: object) -> None:
+    """Run a recipe in a process of its own."""
+    command = [sys.executable, RECIPES / f"{name}.py", *arguments]
+    subprocess.run([str(word) for word in command], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["train", "score", "report"])
+    parser.add_argument("--table", default="imdb")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first_seed", type=int, default=100, help="Not one of the table's.")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    chosen = (arguments.methods, arguments.seeds, arguments.first_seed)
+    ranking, interference = RECORDS / "ranking.jsonl", RECORDS / "interference.jsonl"
+    if arguments.command == "train":
+        with ThreadPoolExecutor(arguments.workers) as pool:
+            list(pool.map(lambda run: train(*run), runs(*chosen)))
+    elif arguments.command == "score":
+        text = ("--packaged", "imdb", "--max_seq_length", 64)
+        folders = checkpoints(*chosen, [1, 2, 3, 4])
+        recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *text)
+        compress_table(ranking)
+        few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])
+        recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *few, *text)
+        compress_table(interference)
+    else:
+        compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]
+        recipe(
+            "report_ranking", "--table", arguments.table, "--scores", compressed[0], "--page", DOCS / "ranking.md",
+            "--figures", DOCS / "figures",
+        )  # fmt: skip
+        recipe(
+            "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
+            DOCS / "figures",
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

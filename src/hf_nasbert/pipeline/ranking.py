@@ -1,0 +1,192 @@
+"""Super-nets' folders and a table of truth in, rank agreement out: a record per super-net, then tables and figures."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from hf_nasbert import records
+from hf_nasbert.cards import fill_page
+from hf_nasbert.data import DataArguments, load_tokenizer
+from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.extraction import load_supernet
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.interference import describe_run
+from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
+from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, report
+from hf_nasbert.records import Record
+from hf_nasbert.scoring import score_architectures
+
+_DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
+_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")
+
+
+@dataclass(kw_only=True)
+class RankingReportArguments:
+    """Which records to hold against which table, and where the outcome goes.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    table: str = field(
+        metadata={"help": "Children trained alone: the name of a table, or the file of recipes/train_children.py."}
+    )
+    scores: str = field(metadata={"help": "File of records, one per scored super-net."})
+    page: str | None = field(default=None, metadata={"help": "Markdown page whose marked table is made anew."})
+    figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
+    num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
+    resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
+
+    def __post_init__(self) -> None:
+        if self.num_resamples < 1:
+            raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
+
+
+@dataclass(kw_only=True)
+class RankChildrenArguments(RankingReportArguments):
+    """Which super-nets to score, beside what a report needs; those that the records hold are not scored again.
+
+    Raises:
+        ValueError: If a number lies outside its range, or there is no super-net.
+    """
+
+    supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
+    num_score_batches: int = field(
+        default=16, metadata={"help": "Dev batches that children are scored on, the first ones of the table's."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_score_batches < 1:
+            raise ValueError(f"num_score_batches={self.num_score_batches} must be at least 1")
+        if not self.supernets:
+            raise ValueError("no super-net to score: name their folders (supernets)")
+
+
+def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> RankingReport:
+    """Score the super-nets that the records lack, and report all that they hold then.
+
+    Args:
+        arguments: Table, super-nets and outputs.
+        data: The text that the table was made of.
+
+    Raises:
+        FileNotFoundError: If the table, a super-net or a file of the text is missing.
+        ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
+            text is another one than theirs, or a record is none. Nothing is scored then.
+    """
+    score_supernets(arguments, GroundTruth(load_table(arguments.table)), data)
+    return report_ranking(arguments)
+
+
+def report_ranking(arguments: RankingReportArguments) -> RankingReport:
+    """Make tables and figures from records, without any super-net.
+
+    Raises:
+        FileNotFoundError: If table, records or page are missing.
+        ValueError: If a record is none, or belongs to another table.
+    """
+    truth = GroundTruth(load_table(arguments.table))
+    scored = read_scores(arguments.scores, truth)
+    outcome = report(truth, scored, num_resamples=arguments.num_resamples, seed=arguments.resampling_seed)
+    if arguments.page is not None:
+        fill_page(arguments.page, {"ranking": outcome.as_markdown()})
+    if arguments.figures is not None:
+        figures = {
+            "ranking-tau": plot_tau_by_method(outcome),
+            "ranking-scatter": plot_proxy_against_truth(truth, scored),
+            "ranking-steps": plot_tau_over_steps(truth, scored),
+        }
+        for name, figure in figures.items():
+            save_figure(figure, Path(arguments.figures) / name)
+    return outcome
+
+
+def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: DataArguments) -> list[Record]:
+    """Score the table's children by every super-net that the records lack; returns all records.
+
+    Raises:
+        FileNotFoundError, ValueError: See `rank_children`.
+    """
+    path = Path(arguments.scores)
+    scored = read_scores(path, truth) if path.exists() else []
+    done = {record["supernet"] for record in scored}
+    missing: dict[str, tuple[str, SupernetForMaskedLM]] = {}
+    for folder in arguments.supernets:
+        supernet = load_supernet(folder)
+        _check_fit(folder, supernet, truth)
+        if weights_digest(folder) not in done:
+            missing[weights_digest(folder)] = (folder, supernet)
+    if not missing:
+        return scored
+    if path.suffix == ".gz":
+        raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
+    batches = _dev_batches(truth, data, next(iter(missing.values())))
+    for folder, _ in missing.values():
+        _check_tokenizer(folder, truth, data)
+    for digest, (folder, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
+        start = time.process_time()
+        supernet.to(PartialState().device)
+        losses = score_architectures(supernet, truth.architectures, batches[: arguments.num_score_batches])
+        record = {
+            "supernet": digest,
+            **describe_run(folder),
+            "recipe_hash": truth.recipe_hash,
+            "num_score_batches": min(arguments.num_score_batches, len(batches)),
+            "proxy_losses": {
+                str(child): round(loss, _DIGITS) for child, loss in zip(truth.architectures, losses, strict=True)
+            },
+            "versions": records.versions(),
+            "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
+        }
+        records.append(path, record)
+        scored.append(record)
+    return scored
+
+
+def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:
+    """Refuse a super-net whose children are not the table's."""
+    if supernet.space != truth.space:
+        raise ValueError(f"{folder} has another search space than the table: {supernet.space}, not {truth.space}")
+    for name in _SIZES:
+        ours, theirs = getattr(supernet.config, name), truth.recipe[name]
+        if ours != theirs and not (name == "attention_head_size" and None in (ours, theirs)):
+            raise ValueError(f"{folder} has {name}={ours}, the children of the table {theirs}: they do not compare")
+
+
+def _check_tokenizer(folder: str, truth: GroundTruth, data: DataArguments) -> None:
+    place = find_tokenizer(folder)
+    if place is None:
+        return  # `data` named one, which was checked with the text
+    digest = tokenizer_digest(load_tokenizer(replace(data, tokenizer_name=str(place))))[:16]
+    if digest != truth.recipe["tokenizer"]:
+        raise ValueError(f"{folder} was trained with another tokenizer than the children of the table")
+
+
+def _dev_batches(truth: GroundTruth, data: DataArguments, supernet: tuple[str, SupernetForMaskedLM]) -> list[Any]:
+    """The dev batches that the table's children were judged on."""
+    recipe = truth.recipe
+    settings = {"max_seq_length": recipe["sequence_length"], "vocab_size": recipe["vocab_size"]}
+    settings |= {name: recipe[name] for name in ("mlm_probability", "whole_word_mask")}
+    folder, model = supernet
+    _check_tokenizer(folder, truth, data)
+    batches, _ = load_dev_batches(
+        model.config,
+        folder,
+        replace(data, **settings),
+        num_batches=recipe["num_dev_batches"],
+        batch_size=recipe["dev_batch_size"],
+    )
+    digest = hashlib.sha256(b"".join(batch["input_ids"].numpy().tobytes() for batch in batches)).hexdigest()[:16]
+    if digest != recipe["dev"]:
+        raise ValueError(
+            f"the dev set of {data.packaged or data.dataset_name or data.train_files} is not the one that the table's "
+            f"children were judged on (text {recipe['source']!r}): give the same text, split and data_seed"
+        )
+    return batches

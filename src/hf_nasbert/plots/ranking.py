@@ -1,0 +1,128 @@
+"""Figures of the ranking study: tau by method, proxy against stand-alone loss, tau while the super-nets train."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hf_nasbert import metrics
+from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
+from hf_nasbert.ranking import GroundTruth, Ranked, RankingReport, last_steps, proxy_losses
+from hf_nasbert.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_tau_by_method(report: RankingReport) -> "Figure":
+    """Kendall's tau of every super-net as a dot, methods beside each other, over all children and within size buckets.
+
+    A bar is the mean; baselines are hollow, with the 90 % interval of their mean or draws; the grey band is the
+    agreement of two trainings of the same children, beyond which a ranking cannot be expected to go.
+    """
+    panels = {"kendall_tau": "all children", "bucketed_tau": "within size buckets"}
+    rows = [*report.methods, *report.baselines]
+    with figure_style():
+        figure = new_figure(8.2, 0.36 * len(rows) + 1.6)
+        axes_of = figure.subplots(1, 2, sharey=True)
+        for axes, (measure, title) in zip(axes_of, panels.items(), strict=True):
+            if measure in report.ceiling:
+                ceiling = report.ceiling[measure]
+                axes.axvspan(ceiling.low, ceiling.high, color=QUIET_COLOUR, alpha=0.25, linewidth=0)
+                axes.axvline(ceiling.estimate, color=QUIET_COLOUR, label="two trainings of the same children (90 %)")
+            axes.axvline(0, color=INK, linewidth=0.8)
+            for place, row in enumerate(rows):
+                _draw_row(axes, place, row, measure, is_method=place < len(report.methods))
+            axes.set_title(title)
+            axes.set_xlabel("Kendall's tau-b with stand-alone loss")
+            axes.set_yticks(range(len(rows)), [row.name for row in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.grid(axis="y", visible=False)
+        legend_below(figure)
+    return figure
+
+
+def _draw_row(axes: "Axes", place: int, row: Ranked, measure: str, *, is_method: bool) -> None:
+    taus = row.taus if measure == "kendall_tau" else row.bucketed_taus
+    measured = row.measured[measure]
+    if is_method:
+        axes.plot(taus, [place] * len(taus), "o", color=FRONT_COLOUR, alpha=0.6, ms=5, mew=0, label="a super-net")
+        axes.plot([measured.mean] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=2, label="their mean")
+    elif not math.isnan(measured.mean):
+        low, high = measured.mean - measured.low, measured.high - measured.mean
+        errors = [[max(low, 0.0)], [max(high, 0.0)]]
+        axes.errorbar(
+            measured.mean,
+            place,
+            xerr=errors,
+            fmt="o",
+            color=INK,
+            mfc="white",
+            ms=5,
+            elinewidth=1,
+            label="a baseline (90 %)",
+        )
+
+
+def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "Figure":
+    """Proxy loss against stand-alone loss, a dot per child, a panel per method: of each its first seed, at its end."""
+    methods = last_steps(scored)
+    if not methods:
+        raise ValueError("no super-net has been scored: nothing to draw")
+    num_columns = min(len(methods), 3)
+    num_rows = math.ceil(len(methods) / num_columns)
+    with figure_style():
+        figure = new_figure(2.9 * num_columns, 2.7 * num_rows + 0.4)
+        grid = figure.subplots(num_rows, num_columns, squeeze=False)
+        largest = truth.bucket_of.max()
+        for index, axes in enumerate(grid.flat):
+            if index >= len(methods):
+                axes.set_visible(False)
+                continue
+            method, records = list(methods.items())[index]
+            proxy = proxy_losses(records[0], truth)
+            for bucket in range(largest + 1):
+                inside = truth.bucket_of == bucket
+                sizes = truth.num_parameters[inside] / 1e3
+                shade = 0.25 + 0.65 * bucket / max(largest, 1)
+                axes.plot(
+                    truth.loss[inside], proxy[inside], "o", ms=3.2, mew=0, alpha=0.85, color=(0.0, 0.45, 0.7, shade),
+                    label=f"{sizes.min():,.0f} to {sizes.max():,.0f} thousand parameters",
+                )  # fmt: skip
+            tau = metrics.kendall_tau(proxy, truth.loss)
+            axes.set_title(f"{method}, seed {records[0]['seed']}: tau {tau:.2f}")
+            axes.set_xlabel("stand-alone loss")
+            axes.set_ylabel("proxy loss")
+        legend_below(figure)
+    return figure
+
+
+def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure":
+    """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds."""
+    methods = list(last_steps(scored))
+    if not methods:
+        raise ValueError("no super-net has been scored: nothing to draw")
+    with figure_style():
+        figure = new_figure(6.4, 3.8)
+        axes = figure.add_subplot()
+        for method in methods:
+            taus: dict[float, list[float]] = {}
+            for record in scored:
+                if record["method"] == method:
+                    share = record["step"] / (record["max_steps"] or record["step"])
+                    taus.setdefault(share, []).append(metrics.kendall_tau(proxy_losses(record, truth), truth.loss))
+            shares = sorted(taus)
+            means = [sum(taus[share]) / len(taus[share]) for share in shares]
+            (line,) = axes.plot([100 * share for share in shares], means, "o-", ms=4, label=method)
+            axes.fill_between(
+                [100 * share for share in shares],
+                [min(taus[share]) for share in shares],
+                [max(taus[share]) for share in shares],
+                color=line.get_color(), alpha=0.12, linewidth=0,
+            )  # fmt: skip
+        num_seeds = len({record["seed"] for record in scored})
+        axes.set_title(f"Rank agreement while super-nets train (mean and range of {count_of(num_seeds, 'seed')})")
+        axes.set_xlabel("share of the training (%)")
+        axes.set_ylabel("Kendall's tau-b")
+        legend_below(figure)
+    return figure

@@ -1,0 +1,543 @@
+"""Does a super-net rank its children as training each of them alone would? Tables of truth, measures and baselines.
+
+The protocol is that of Yu et al. (2020, https://arxiv.org/abs/2003.04276) and Ning et al. (2021,
+https://arxiv.org/abs/2008.03064): never one correlation alone, agreement among children of similar size, the noise of
+the truth itself beside every figure, and the dull baselines in the same table. The figures of MAGIC (Xu et al., 2022,
+https://arxiv.org/abs/2108.12821) that such a table is held against are 0.36, 0.49 and 0.57 for uniform sampling,
+MAGIC-T and (read as) MAGIC-AT on 60 children [secondary source; the metric is not named there].
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hf_nasbert import metrics, records
+from hf_nasbert.metrics import Interval, PairedDifference
+from hf_nasbert.records import Record
+from hf_nasbert.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Array = NDArray[np.float64]
+
+NUM_BUCKETS = 3
+_NUM_FITTED = 30  # children that the linear baseline learns from
+_NUM_DRAWS = 100  # random rankings, or draws of the children that the linear baseline learns from
+_FOLDERS = (
+    Path(__file__).parent / "tables",  # of an installed package
+    Path(__file__).parents[2] / "benchmarks" / "records",  # of a checkout
+)
+_COLUMNS = ("architecture", "seed", "dev_loss", "num_parameters", "flops", "recipe_hash", "recipe")
+
+
+def load_table(name: str) -> "Dataset":
+    """A ground-truth table: children trained alone, one row each.
+
+    Args:
+        name: The name of a table that comes with the package, such as `imdb`; or a file that
+            `recipes/train_children.py` wrote, `.jsonl` or `.jsonl.gz`.
+
+    Returns:
+        Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token), `curve` (pairs of step and dev
+        loss), `num_parameters`, `flops` (of one sequence), `recipe_hash`, `recipe`, `versions`, `timing`.
+
+    Raises:
+        FileNotFoundError: If there is no table of that name; names those there are.
+        ValueError: If the file holds something else than trained children, or a damaged record.
+    """
+    from datasets import Dataset
+
+    path = _find_table(name)
+    children = records.read(path)
+    for number, child in enumerate(children, start=1):
+        missing = [column for column in _COLUMNS if column not in child]
+        if missing:
+            raise ValueError(f"{path}, record {number} is no trained child: it lacks {', '.join(missing)}")
+    if not children:
+        raise ValueError(f"{path} holds no trained child")
+    return Dataset.from_list(children)
+
+
+def _find_table(name: str) -> Path:
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"no table at {name}")
+        return Path(name)
+    for folder in _FOLDERS:
+        path = folder / f"table-{name}.jsonl.gz"
+        if path.is_file():
+            return path
+    known = sorted(
+        path.name.removeprefix("table-").removesuffix(".jsonl.gz")
+        for folder in _FOLDERS
+        for path in folder.glob("table-*.jsonl.gz")
+    )
+    raise FileNotFoundError(f"no table {name!r}: expected a .jsonl or .jsonl.gz file, or one of {', '.join(known)}")
+
+
+class GroundTruth:
+    """What training alone says of the children of one space.
+
+    The truth of a child is its loss under one seed, the same for all: a mean over seeds, which only some children
+    have, would be less noisy for them than for the others. The further seeds say how noisy it is.
+
+    Args:
+        table: A table as `load_table` gives it.
+        seed: The seed whose losses are the truth.
+
+    Raises:
+        ValueError: If the rows come from several recipes, a child stands in it twice, an architecture lies outside the
+            table's space, or fewer than 3 children were trained under `seed`.
+    """
+
+    def __init__(self, table: "Dataset", *, seed: int = 0) -> None:
+        hashes = sorted(set(table["recipe_hash"]))
+        if len(hashes) != 1:
+            raise ValueError(f"the children of a table share one recipe, but here are {', '.join(hashes)}")
+        first: Record = table[0]
+        self.recipe: Record = first["recipe"]
+        self.recipe_hash: str = hashes[0]
+        self.space = SearchSpace.from_dict(self.recipe["space"])
+        self.losses: dict[Architecture, dict[int, float]] = {}
+        """The dev loss of every child, by seed."""
+        costs: dict[Architecture, tuple[int, int]] = {}
+        columns = ("architecture", "seed", "dev_loss", "num_parameters", "flops")
+        for text, child_seed, loss, size, flops in zip(*(table[column] for column in columns), strict=True):
+            child = self.space.validate(Architecture.parse(text))
+            if child_seed in self.losses.setdefault(child, {}):
+                raise ValueError(f"the table holds {child} at seed {child_seed} twice")
+            self.losses[child][child_seed] = loss
+            costs[child] = (size, flops)
+        self.architectures = sorted((child for child, by_seed in self.losses.items() if seed in by_seed), key=str)
+        if len(self.architectures) < 3:
+            raise ValueError(
+                f"{len(self.architectures)} children were trained under seed {seed}: at least 3 are needed"
+            )
+        self.loss: Array = np.array([self.losses[child][seed] for child in self.architectures])
+        """The truth: one dev loss per child, in the order of `architectures`."""
+        self.num_parameters: Array = np.array([costs[child][0] for child in self.architectures], dtype=np.float64)
+        self.flops: Array = np.array([costs[child][1] for child in self.architectures], dtype=np.float64)
+
+    @cached_property
+    def num_buckets(self) -> int:
+        """Buckets of similar size: one where no child is a tenth larger than another."""
+        return NUM_BUCKETS if self.num_parameters.max() > 1.1 * self.num_parameters.min() else 1
+
+    @cached_property
+    def bucket_of(self) -> NDArray[np.int64]:
+        """The size bucket of every child, as `metrics.bucketed_tau` cuts them."""
+        edges = np.quantile(self.num_parameters, np.arange(1, self.num_buckets) / self.num_buckets)
+        return np.searchsorted(edges, self.num_parameters, side="left")
+
+    @cached_property
+    def repeats(self) -> Array:
+        """Losses of the children trained under all seeds of the table: (seeds, children)."""
+        seeds = sorted({seed for by_seed in self.losses.values() for seed in by_seed})
+        whole = [by_seed for by_seed in self.losses.values() if len(by_seed) == len(seeds)]
+        return np.array([[by_seed[seed] for by_seed in whole] for seed in seeds])
+
+    @cached_property
+    def seed_noise(self) -> float:
+        """Standard deviation of one training around its child's mean, in nats; NaN without repeated children.
+
+        A shift that all children of a seed share ranks nobody, and does not count.
+        """
+        num_seeds, num_children = self.repeats.shape
+        if num_seeds < 2 or num_children < 2:
+            return float("nan")
+        centred = self.repeats - self.repeats.mean(axis=0) - self.repeats.mean(axis=1, keepdims=True)
+        residual = centred + self.repeats.mean()
+        return float(np.sqrt((residual**2).sum() / ((num_seeds - 1) * (num_children - 1))))
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation between the children, in nats; the seed noise is part of it."""
+        return float(self.loss.std(ddof=1))
+
+    @cached_property
+    def spread_within_buckets(self) -> float:
+        """Standard deviation of the children around the mean of their size bucket, in nats."""
+        parts = [self.loss[self.bucket_of == bucket] for bucket in np.unique(self.bucket_of)]
+        squares = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
+        return float(np.sqrt(squares / max(len(self.loss) - len(parts), 1)))
+
+    def ceiling(self, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """How well one training ranks the repeated children as another one does: no predictor can expect much more.
+
+        Returns:
+            The mean over all pairs of seeds, with an interval over children: `kendall_tau`, `bucketed_tau`,
+            `spearman`. Empty without repeated children.
+        """
+        num_seeds, num_children = self.repeats.shape
+        if num_seeds < 2 or num_children < 3:
+            return {}
+        size_of = dict(zip(self.architectures, self.num_parameters, strict=True))
+        sizes = np.array([size_of[child] for child, by_seed in self.losses.items() if len(by_seed) == num_seeds])
+        pairs = list(itertools.combinations(range(num_seeds), 2))
+
+        def over_pairs(measure: Callable[[Array, Array, Array], float]) -> Interval:
+            def statistic(sizes: Array, *losses: Array) -> float:
+                return float(np.mean([measure(losses[a], losses[b], sizes) for a, b in pairs]))
+
+            return metrics.bootstrap_interval(statistic, sizes, *self.repeats, num_resamples=num_resamples, seed=seed)
+
+        return {
+            "kendall_tau": over_pairs(lambda a, b, _: metrics.kendall_tau(a, b)),
+            "bucketed_tau": over_pairs(lambda a, b, sizes: metrics.mean_bucketed_tau(a, b, sizes, self.num_buckets)),
+            "spearman": over_pairs(lambda a, b, _: metrics.spearman(a, b)),
+        }
+
+
+def measures(truth: GroundTruth) -> dict[str, Callable[[Array, Array, Array], float]]:
+    """Everything that is said of one ranking: functions of (score, true loss, sizes), lower scores being better.
+
+    `sparse_tau` is there where the table knows its seed noise.
+    """
+
+    def at_top(measure: Callable[..., float], k: float) -> Callable[[Array, Array, Array], float]:
+        return lambda score, loss, _: measure(score, loss, k)
+
+    found: dict[str, Callable[[Array, Array, Array], float]] = {
+        "kendall_tau": lambda score, loss, _: metrics.kendall_tau(score, loss),
+        "bucketed_tau": lambda score, loss, sizes: metrics.mean_bucketed_tau(score, loss, sizes, truth.num_buckets),
+        "spearman": lambda score, loss, _: metrics.spearman(score, loss),
+        "pearson": lambda score, loss, _: metrics.pearson(score, loss),
+    }
+    if truth.seed_noise > 0:  # not where it is NaN
+        found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.seed_noise)
+    for percent in (5, 10, 20):
+        found[f"precision_at_{percent}%"] = at_top(metrics.precision_at_top, percent / 100)
+    for k in (1, 5, 10):
+        if k <= len(truth.loss):
+            found[f"best_rank_at_{k}"] = at_top(metrics.best_rank_at, k)
+            found[f"worst_rank_at_{k}"] = at_top(metrics.worst_rank_at, k)
+    found["relative_improvement"] = lambda score, loss, _: metrics.relative_improvement(score, loss)
+    return found
+
+
+class Measured(NamedTuple):
+    """One measure of a method: the mean over its super-nets, an interval over children, the deviation over seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seed_deviation: float | None
+    """None for a single super-net, or a baseline that is not random."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How well one method, or baseline, ranks the children of a table."""
+
+    name: str
+    num_rankings: int
+    """Super-nets, or draws of a random baseline."""
+    num_children: int
+    measured: dict[str, Measured]
+    taus: list[float]
+    """Kendall's tau of every super-net, by seed."""
+    bucketed_taus: list[float]
+    """The same within size buckets."""
+
+
+def rank(
+    name: str,
+    scores: Sequence[ArrayLike],
+    truth: GroundTruth,
+    *,
+    is_proxy_loss: bool = False,
+    chosen: Sequence[NDArray[np.bool_]] | None = None,
+    is_random: bool = False,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Ranked:
+    """Compare rankings of one kind with the truth.
+
+    Args:
+        name: What ranked.
+        scores: One ranking each: a score per child, in the order of `truth.architectures`, the lowest being the best.
+        truth: The table.
+        is_proxy_loss: Whether scores are losses, so that the gap to the stand-alone loss means something.
+        chosen: For every ranking the children that it is judged on; by default all.
+        is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
+            not one over children.
+        num_resamples: Redraws of children behind an interval.
+        seed: Seed of the redraws.
+
+    Raises:
+        ValueError: If a ranking has another number of children, or a score is not finite.
+    """
+    functions = measures(truth)
+    if is_proxy_loss:
+        functions["supernet_gap"] = lambda score, loss, _: metrics.supernet_gap(score, loss)
+    rankings = [np.asarray(score, dtype=np.float64) for score in scores]
+    for score in rankings:
+        if score.shape != truth.loss.shape:
+            raise ValueError(f"{name}: {score.shape} scores for the {len(truth.loss)} children of the table")
+    everyone = np.ones(len(truth.loss), dtype=bool)
+    masks = [everyone] * len(rankings) if chosen is None else list(chosen)
+    parts = [
+        (score[mask], truth.loss[mask], truth.num_parameters[mask])
+        for score, mask in zip(rankings, masks, strict=True)
+    ]
+    single = {measure: [function(*part) for part in parts] for measure, function in functions.items()}
+    spread = single
+    if not is_random:
+        # Children are redrawn, the same ones for all super-nets of a method.
+        spread = {measure: [] for measure in functions}
+        rng = np.random.default_rng(seed)
+        for _ in range(num_resamples):
+            drawn = rng.integers(int(masks[0].sum()), size=int(masks[0].sum()))
+            some = [[values[drawn] for values in part] for part in parts]
+            for measure, function in functions.items():
+                spread[measure].append(float(np.mean([function(*part) for part in some])))
+    measured = {}
+    for measure, values in single.items():
+        known = [value for value in spread[measure] if not math.isnan(value)]
+        low, high = np.quantile(known, [0.05, 0.95]) if known else (math.nan, math.nan)
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        measured[measure] = Measured(float(np.mean(values)), float(low), float(high), deviation)
+    return Ranked(name, len(rankings), int(masks[0].sum()), measured, single["kendall_tau"], single["bucketed_tau"])
+
+
+def baselines(
+    truth: GroundTruth, proxies: Sequence[ArrayLike] = (), *, num_resamples: int = 1000, seed: int = 0
+) -> list[Ranked]:
+    """The dull rankings that a super-net has to beat.
+
+    - `random`: any order; mean and 90 % range over draws.
+    - `size-matched random`: proxy losses of super-nets (`proxies`) dealt anew among the children of a size bucket, so
+      that what they know of sizes stays, and nothing else; mean and 90 % range over draws.
+    - `number of parameters`, `FLOPs`: larger is better.
+    - `operator counts`: least squares on how often each operator occurs, from 30 random children trained alone, judged
+      on all others; mean and 90 % range over draws of the thirty.
+    """
+    rng = np.random.default_rng(seed)
+    number = len(truth.loss)
+    settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    orders = [rng.permutation(number) for _ in range(_NUM_DRAWS)]
+    found = [rank("random", orders, truth, is_random=True)]
+    if len(proxies):
+        dealt = []
+        for draw in range(_NUM_DRAWS):
+            score = np.array(proxies[draw % len(proxies)], dtype=np.float64)
+            for bucket in np.unique(truth.bucket_of):
+                inside = np.flatnonzero(truth.bucket_of == bucket)
+                score[inside] = score[rng.permutation(inside)]
+            dealt.append(score)
+        found.append(rank("size-matched random", dealt, truth, is_random=True))
+    if np.ptp(truth.num_parameters) > 0:
+        found.append(rank("number of parameters", [-truth.num_parameters], truth, **settings))
+        found.append(rank("FLOPs", [-truth.flops], truth, **settings))
+    if number >= 2 * _NUM_FITTED:
+        counts = operator_counts(truth.architectures)
+        predictions, others = [], []
+        for _ in range(_NUM_DRAWS):
+            fitted = rng.permutation(number)[:_NUM_FITTED]
+            mask = np.ones(number, dtype=bool)
+            mask[fitted] = False
+            predictions.append(counts @ np.linalg.lstsq(counts[fitted], truth.loss[fitted], rcond=None)[0])
+            others.append(mask)
+        found.append(rank("operator counts", predictions, truth, chosen=others, is_random=True))
+    return found
+
+
+def operator_counts(architectures: Sequence[Architecture]) -> Array:
+    """How often every operator occurs in every child: (children, operators), the operators in alphabetical order."""
+    names = sorted({name for child in architectures for name in child})
+    return np.array([[child.count(name) for name in names] for child in architectures], dtype=np.float64)
+
+
+class Comparison(NamedTuple):
+    """One method against another, seed by seed; see `metrics.paired_difference`."""
+
+    method: str
+    baseline: str
+    num_seeds: int
+    difference: PairedDifference
+    """Of Kendall's tau; positive where the method ranks better."""
+
+
+def compare(method: Ranked, baseline: Ranked, *, within_buckets: bool = False) -> Comparison:
+    """A paired test over seeds: super-nets of one seed share initial weights and the order of the text.
+
+    Raises:
+        ValueError: If the two have other numbers of seeds, or fewer than 2.
+    """
+    first, second = (
+        np.array(ranked.bucketed_taus if within_buckets else ranked.taus) for ranked in (method, baseline)
+    )
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(
+            f"{method.name} has {len(first)} seeds and {baseline.name} {len(second)}: a paired test needs the same "
+            "ones, and at least 2"
+        )
+    return Comparison(method.name, baseline.name, len(first), metrics.paired_difference(first - second))
+
+
+def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
+    """The scored super-nets of a file, checked against a table.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a record is no scored super-net, one of another table, or lacks a child.
+    """
+    found = records.read(path)
+    for number, record in enumerate(found, start=1):
+        where = f"{path}, record {number}"
+        missing = [name for name in ("method", "seed", "step", "recipe_hash", "proxy_losses") if name not in record]
+        if missing:
+            raise ValueError(f"{where} is no scored super-net: it lacks {', '.join(missing)}")
+        if record["recipe_hash"] != truth.recipe_hash:
+            raise ValueError(
+                f"{where} was scored for the table {record['recipe_hash']}, not for {truth.recipe_hash}: score the "
+                "super-net again"
+            )
+        unscored = [str(child) for child in truth.architectures if str(child) not in record["proxy_losses"]]
+        if unscored:
+            raise ValueError(f"{where} lacks {len(unscored)} children of the table, such as {unscored[0]}")
+    return found
+
+
+def proxy_losses(record: Mapping[str, Any], truth: GroundTruth) -> Array:
+    """The proxy losses of a scored super-net, in the order of the table's children."""
+    return np.array([record["proxy_losses"][str(child)] for child in truth.architectures], dtype=np.float64)
+
+
+def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
+    """The scored super-nets at the end of their training, by method, seeds in order."""
+    last: dict[tuple[str, int], Record] = {}
+    for record in scored:
+        key = (record["method"], record["seed"])
+        if key not in last or record["step"] > last[key]["step"]:
+            last[key] = record
+    known = [name for name in _METHOD_ORDER if any(method == name for method, _ in last)]
+    order = [*known, *sorted({method for method, _ in last} - set(known))]
+    return {name: [record for (method, _), record in sorted(last.items()) if method == name] for name in order}
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """Everything that the ranking study says of some super-nets and one table."""
+
+    truth: GroundTruth
+    methods: list[Ranked]
+    baselines: list[Ranked]
+    ceiling: dict[str, Interval]
+    comparisons: list[tuple[Comparison, Comparison]]
+    """Every other method against the first one: over all children, and inside size buckets."""
+
+    def as_markdown(self) -> str:
+        """The tables, in Markdown."""
+        rows = [*self.methods, *self.baselines]
+        parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
+        if self.comparisons:
+            parts.append(self._comparison_table())
+        return "\n\n".join(parts)
+
+    def describe_table(self) -> str:
+        """What the truth is, in a few sentences."""
+        truth = self.truth
+        num_seeds, num_repeated = truth.repeats.shape
+        return (
+            f"{len(truth.loss)} children trained alone (recipe `{truth.recipe_hash}`), dev loss "
+            f"{truth.loss.min():.3f} to {truth.loss.max():.3f}, standard deviation {truth.spread:.4f} between "
+            f"children and {truth.spread_within_buckets:.4f} within {truth.num_buckets} buckets of similar size; seed "
+            f"noise {truth.seed_noise:.4f} ({num_repeated} children under {num_seeds} seeds)."
+        )
+
+    def _comparison_table(self) -> str:
+        lines = [
+            "| method | against | seeds | difference of tau | p | difference within buckets | p |",
+            "| --- " * 7 + "|",
+        ]
+        for overall, within in self.comparisons:
+            cells = [overall.method, overall.baseline, str(overall.num_seeds)]
+            for part in (overall.difference, within.difference):
+                cells += [f"{part.mean:+.3f} [{part.low:+.3f}, {part.high:+.3f}]", f"{part.p_value:.3f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+_AGREEMENT = {
+    "kendall_tau": "Kendall tau-b",
+    "bucketed_tau": "tau within size buckets",
+    "sparse_tau": "sparse tau",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "supernet_gap": "super-net gap",
+}
+_TOP = {
+    "precision_at_5%": "P@5 %",
+    "precision_at_10%": "P@10 %",
+    "precision_at_20%": "P@20 %",
+    "best_rank_at_1": "rank of the top 1",
+    "best_rank_at_5": "best, top 5",
+    "worst_rank_at_5": "worst, top 5",
+    "best_rank_at_10": "best, top 10",
+    "worst_rank_at_10": "worst, top 10",
+    "relative_improvement": "improvement, %",
+}
+
+
+def _as_table(
+    columns: Mapping[str, str], rows: Sequence[Ranked], ceiling: Mapping[str, Interval] | None = None
+) -> str:
+    shown = {key: head for key, head in columns.items() if any(key in row.measured for row in rows)}
+    lines = [
+        "| ranked by | n | " + " | ".join(shown.values()) + " |",
+        "| --- " * (len(shown) + 2) + "|",
+    ]
+    for row in rows:
+        cells = [_cell(key, row.measured.get(key)) for key in shown]
+        lines.append(f"| {row.name} | {row.num_rankings} | " + " | ".join(cells) + " |")
+    if ceiling:
+        cells = [
+            f"{ceiling[key].estimate:.3f} [{ceiling[key].low:.2f}, {ceiling[key].high:.2f}]" if key in ceiling else ""
+            for key in shown
+        ]
+        lines.append("| *training them again (ceiling)* | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(key: str, measured: Measured | None) -> str:
+    if measured is None or math.isnan(measured.mean):
+        return ""
+    digits = 1 if "rank" in key else 2
+    deviation = "" if measured.seed_deviation is None else f" ± {measured.seed_deviation:.{digits}f}"
+    interval = f"[{measured.low:.{digits}f}, {measured.high:.{digits}f}]"
+    return f"{measured.mean:.{digits + 1 if digits == 2 else 1}f}{deviation} {interval}"
+
+
+def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int = 1000, seed: int = 0) -> RankingReport:
+    """The whole study: every method of the scored super-nets, the baselines, the ceiling and the paired tests.
+
+    Args:
+        truth: The table.
+        scored: Records of scored super-nets (`read_scores`); of each the last step counts.
+        num_resamples: Redraws of children behind an interval.
+        seed: Seed of the redraws and of random baselines.
+    """
+    proxies = {
+        method: [proxy_losses(record, truth) for record in found] for method, found in last_steps(scored).items()
+    }
+    settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    methods = [rank(name, losses, truth, is_proxy_loss=True, **settings) for name, losses in proxies.items()]
+    comparisons = [
+        (compare(method, methods[0]), compare(method, methods[0], within_buckets=True))
+        for method in methods[1:]
+        if method.num_rankings == methods[0].num_rankings > 1
+    ]
+    dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
+    return RankingReport(truth, methods, dull, truth.ceiling(num_resamples=num_resamples, seed=seed), comparisons)
+
+
+_METHOD_ORDER = ("uniform", "fair", "magic_t", "magic_a", "magic_at")

@@ -1,0 +1,308 @@
+"""The ranking study: planted truths are found, noise is told from signal, and what does not belong is refused."""
+
+import gzip
+import json
+import random
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_nasbert import metrics, records
+from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
+from hf_nasbert.ranking import (
+    GroundTruth,
+    baselines,
+    compare,
+    last_steps,
+    load_table,
+    operator_counts,
+    proxy_losses,
+    rank,
+    read_scores,
+    report,
+)
+from hf_nasbert.space import SearchSpace
+
+SPACE = SearchSpace.of_blocks(["conv3", *["attention,ffn,conv3"] * 4])
+SIZE_OF = {"attention": 16_000, "ffn": 33_000, "conv3": 9_000}
+FEW = {"num_resamples": 50}
+
+
+def child_record(child, loss, seed=0, **others):
+    size = 100_000 + sum(SIZE_OF[name] for name in child)
+    return {
+        "architecture": str(child),
+        "seed": seed,
+        "dev_loss": loss,
+        "curve": [[4, loss + 1], [8, loss]],
+        "num_parameters": size,
+        "flops": 3 * size,
+        "recipe_hash": "abc",
+        "recipe": {"space": SPACE.to_dict(), "hidden_size": 64},
+        "versions": {},
+        "timing": {},
+    } | others
+
+
+def make_records(noise=0.01, num_repeated=20, num_seeds=3, seed=0):
+    """All 81 children: attention is good, ffn bad, the first free block counts double; and a common shift by seed."""
+    rng = random.Random(seed)
+    worth = {"attention": -0.1, "ffn": 0.1, "conv3": 0.0}
+    rows = []
+    for index, child in enumerate(SPACE.enumerate()):
+        true_loss = 5 + sum(worth[name] for name in child) + worth[child[1]]
+        for repeat in range(num_seeds if index % (81 // num_repeated) == 0 else 1):
+            rows.append(child_record(child, true_loss + 0.5 * repeat + rng.gauss(0, noise), repeat))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return GroundTruth(Dataset.from_list(make_records()))
+
+
+def score_record(truth, losses, **others):
+    return {
+        "method": "uniform",
+        "seed": 0,
+        "step": 100,
+        "max_steps": 100,
+        "recipe_hash": truth.recipe_hash,
+        "proxy_losses": {str(child): float(loss) for child, loss in zip(truth.architectures, losses, strict=True)},
+    } | others
+
+
+def make_scores(truth, seeds=4):
+    """Super-nets whose losses are the truth plus noise: little for magic_t, more for uniform, more still halfway."""
+    found = []
+    for method, noise in (("uniform", 0.3), ("magic_t", 0.05)):
+        for seed in range(seeds):
+            rng = np.random.default_rng([seed, int(100 * noise)])
+            for step, factor in ((50, 3), (100, 1)):
+                losses = truth.loss + 0.4 + factor * noise * rng.standard_normal(len(truth.loss))
+                found.append(score_record(truth, losses, method=method, seed=seed, step=step))
+    return found
+
+
+class TestTable:
+    def test_a_file_becomes_a_dataset_compressed_or_not(self, tmp_path):
+        rows = make_records()[:5]
+        records.extend(tmp_path / "t.jsonl", rows)
+        (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress((tmp_path / "t.jsonl").read_bytes()))
+        for name in ("t.jsonl", "t.jsonl.gz"):
+            table = load_table(str(tmp_path / name))
+            assert table["dev_loss"][:] == [row["dev_loss"] for row in rows]
+            assert SearchSpace.from_dict(table[0]["recipe"]["space"]) == SPACE
+
+    def test_unknown_names_and_foreign_files_are_refused_by_name(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no table 'no-such'"):
+            load_table("no-such")
+        with pytest.raises(FileNotFoundError, match=r"gone\.jsonl"):
+            load_table(str(tmp_path / "gone.jsonl"))
+        records.append(tmp_path / "other.jsonl", {"architecture": "ffn", "seed": 0})
+        with pytest.raises(ValueError, match=r"record 1 is no trained child: it lacks dev_loss"):
+            load_table(str(tmp_path / "other.jsonl"))
+        whole = json.dumps(make_records()[0])
+        (tmp_path / "cut.jsonl").write_text(f"{whole[:80]}\n{whole}\n")
+        with pytest.raises(ValueError, match=r"cut\.jsonl, line 1 is not a record"):
+            load_table(str(tmp_path / "cut.jsonl"))
+
+    def test_the_truth_is_one_seed_of_all_children(self, truth):
+        assert len(truth.architectures) == 81
+        assert truth.architectures == sorted(truth.architectures, key=str)
+        by_seed = truth.losses[truth.architectures[7]]
+        assert truth.loss[7] == by_seed[0]
+
+    def test_seed_noise_is_the_planted_one_without_the_common_shift(self):
+        for noise in (0.01, 0.1):
+            many = GroundTruth(Dataset.from_list(make_records(noise, num_repeated=81, num_seeds=4)))
+            assert many.seed_noise == pytest.approx(noise, rel=0.15)
+        assert np.isnan(GroundTruth(Dataset.from_list(make_records(num_seeds=1))).seed_noise)
+
+    def test_the_ceiling_falls_with_the_noise(self):
+        ceilings = [GroundTruth(Dataset.from_list(make_records(noise))).ceiling(**FEW) for noise in (0.001, 0.1, 10.0)]
+        taus = [ceiling["kendall_tau"].estimate for ceiling in ceilings]
+        assert taus[0] > 0.85 > taus[1] > 0.3 > taus[2]
+        assert ceilings[2]["bucketed_tau"].low < 0 < ceilings[2]["bucketed_tau"].high
+        assert GroundTruth(Dataset.from_list(make_records(num_seeds=1))).ceiling(**FEW) == {}
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda rows: rows[3].update(recipe_hash="other"), "share one recipe, but here are abc, other"),
+            (lambda rows: rows.append(dict(rows[0])), "at seed 0 twice"),
+            (lambda rows: rows[2].update(architecture="conv3-conv5-ffn-ffn-ffn"), "conv5"),
+            (lambda rows: rows.__delitem__(slice(2, None)), "2 children|1 children"),
+        ],
+    )
+    def test_what_is_no_table_is_refused(self, change, words):
+        rows = make_records()
+        change(rows)
+        with pytest.raises(ValueError, match=words):
+            GroundTruth(Dataset.from_list(rows))
+
+
+class TestRank:
+    def test_the_truth_ranks_itself_perfectly(self, truth):
+        itself = rank("itself", [truth.loss], truth, is_proxy_loss=True, **FEW).measured
+        for measure in ("kendall_tau", "bucketed_tau", "spearman", "pearson", "precision_at_5%", "precision_at_20%"):
+            assert itself[measure].mean == pytest.approx(1)
+        for k in (1, 5, 10):
+            assert itself[f"best_rank_at_{k}"].mean == 1
+            assert itself[f"worst_rank_at_{k}"].mean == k
+        assert itself["supernet_gap"].mean == 0
+        assert itself["relative_improvement"].mean > 0
+
+    def test_every_measure_is_that_of_metrics(self, truth):
+        score = truth.loss + np.random.default_rng(0).normal(0, 0.1, 81)
+        found = rank("x", [score], truth, is_proxy_loss=True, **FEW).measured
+        sizes = truth.num_parameters
+        assert found["kendall_tau"].mean == metrics.kendall_tau(score, truth.loss)
+        assert found["bucketed_tau"].mean == metrics.mean_bucketed_tau(score, truth.loss, sizes, 3)
+        assert found["sparse_tau"].mean == metrics.sparse_kendall_tau(score, truth.loss, truth.seed_noise)
+        assert found["precision_at_10%"].mean == metrics.precision_at_top(score, truth.loss, 0.1)
+        assert found["best_rank_at_5"].mean == metrics.best_rank_at(score, truth.loss, 5)
+        assert found["worst_rank_at_10"].mean == metrics.worst_rank_at(score, truth.loss, 10)
+        assert found["relative_improvement"].mean == metrics.relative_improvement(score, truth.loss)
+        assert found["supernet_gap"].mean == pytest.approx(np.mean(score - truth.loss))
+
+    def test_a_permuted_proxy_says_nothing(self, truth):
+        permuted = rank("x", [np.random.default_rng(1).permutation(truth.loss)], truth, num_resamples=200)
+        for measure in ("kendall_tau", "bucketed_tau", "spearman", "pearson", "sparse_tau"):
+            assert permuted.measured[measure].low < 0 < permuted.measured[measure].high
+
+    def test_intervals_are_over_children_and_deviations_over_seeds(self, truth):
+        rng = np.random.default_rng(0)
+        scores = [truth.loss + rng.normal(0, 0.1, 81) for _ in range(3)]
+        found = rank("x", scores, truth, num_resamples=200).measured["kendall_tau"]
+        taus = [metrics.kendall_tau(score, truth.loss) for score in scores]
+        assert found.mean == pytest.approx(np.mean(taus))
+        assert found.seed_deviation == pytest.approx(np.std(taus, ddof=1))
+        assert found.low < found.mean < found.high
+        # The same children are redrawn for all super-nets, so more of them do not make the children more.
+        alone = rank("x", scores[:1], truth, num_resamples=200).measured["kendall_tau"]
+        assert found.high - found.low > 0.5 * (alone.high - alone.low)
+        assert rank("x", scores, truth, **FEW) == rank("x", scores, truth, **FEW)
+        assert rank("x", scores[:1], truth, **FEW).measured["kendall_tau"].seed_deviation is None
+
+    def test_a_ranking_of_other_children_is_refused(self, truth):
+        with pytest.raises(ValueError, match="81 children"):
+            rank("x", [truth.loss[1:]], truth)
+        with pytest.raises(ValueError, match="nan"):
+            rank("x", [np.full(81, np.nan)], truth)
+
+
+class TestBaselines:
+    def test_each_does_what_it_says(self, truth):
+        found = {row.name: row for row in baselines(truth, [truth.loss], **FEW)}
+        assert list(found) == ["random", "size-matched random", "number of parameters", "FLOPs", "operator counts"]
+        assert abs(found["random"].measured["kendall_tau"].mean) < 0.03
+        by_size = found["number of parameters"].measured["kendall_tau"].mean
+        assert by_size == metrics.kendall_tau(-truth.num_parameters, truth.loss)
+        assert found["FLOPs"].measured["kendall_tau"].mean == by_size
+        # It keeps what the truth owes to size, and nothing inside a bucket.
+        matched = found["size-matched random"]
+        assert abs(matched.measured["bucketed_tau"].mean) < 0.05
+        assert matched.measured["kendall_tau"].mean > 0.1
+        # The truth is linear in the counts but for one block that counts double.
+        assert found["operator counts"].measured["kendall_tau"].mean > 0.7
+        assert found["operator counts"].num_children == 81 - 30
+
+    def test_the_linear_one_is_not_judged_on_what_it_was_fitted_to(self, truth, monkeypatch):
+        rng = np.random.default_rng(0)
+        monkeypatch.setattr(
+            "hf_nasbert.ranking.operator_counts", lambda children: rng.normal(size=(len(children), 30))
+        )
+        fitted = next(row for row in baselines(truth, **FEW) if row.name == "operator counts")
+        assert abs(fitted.measured["kendall_tau"].mean) < 0.1  # in sample it would be 1
+
+    def test_operator_counts(self):
+        children = list(SPACE.enumerate())[:2]
+        assert operator_counts([("ffn", "ffn", "conv3"), ("conv3", "ffn", "attention")]).tolist() == [
+            [0, 1, 2], [1, 1, 1],
+        ]  # fmt: skip
+        assert operator_counts(children).sum(axis=1).tolist() == [5, 5]
+
+
+class TestScores:
+    def test_the_last_step_of_every_run_counts(self, truth):
+        found = last_steps(make_scores(truth))
+        assert list(found) == ["uniform", "magic_t"]
+        assert [(record["seed"], record["step"]) for record in found["magic_t"]] == [(n, 100) for n in range(4)]
+
+    def test_losses_come_in_the_tables_order(self, truth):
+        record = score_record(truth, truth.loss)
+        record["proxy_losses"] = dict(reversed(record["proxy_losses"].items()))
+        assert proxy_losses(record, truth).tolist() == truth.loss.tolist()
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"recipe_hash": "other"}, "scored for the table other, not for abc"),
+            ({"proxy_losses": {}}, "lacks 81 children"),
+            ({"method": ...}, "no scored super-net: it lacks method"),
+        ],
+    )
+    def test_records_of_something_else_are_refused(self, truth, tmp_path, change, words):
+        record = {
+            name: value for name, value in (score_record(truth, truth.loss) | change).items() if value is not ...
+        }
+        records.append(tmp_path / "s.jsonl", record)
+        with pytest.raises(ValueError, match=words):
+            read_scores(tmp_path / "s.jsonl", truth)
+
+
+@pytest.fixture(scope="module")
+def outcome(truth):
+    return report(truth, make_scores(truth), **FEW)
+
+
+class TestReport:
+    def test_finds_the_better_method_seed_by_seed(self, outcome):
+        uniform, magic_t = outcome.methods
+        assert magic_t.measured["kendall_tau"].mean > uniform.measured["kendall_tau"].mean + 0.2
+        ((overall, within),) = outcome.comparisons
+        assert (overall.method, overall.baseline, overall.num_seeds) == ("magic_t", "uniform", 4)
+        assert overall.difference.mean == pytest.approx(np.mean(np.array(magic_t.taus) - uniform.taus))
+        assert overall.difference.p_value == 2 / 2**4
+        assert within.difference.mean != overall.difference.mean
+        assert compare(uniform, magic_t).difference.mean == -overall.difference.mean
+
+    def test_the_tables_hold_every_measure_and_every_row(self, outcome):
+        text = outcome.as_markdown()
+        for words in (
+            "Kendall tau-b", "within size buckets", "sparse tau", "Spearman", "Pearson", "P@5 %", "P@20 %", "top 10",
+            "improvement", "gap", "uniform", "magic_t", "size-matched random", "number of parameters", "FLOPs",
+            "operator counts", "ceiling", "seed noise 0.01", "81 children",
+        ):  # fmt: skip
+            assert words in text, words
+        for line in text.splitlines():
+            if line.startswith("| magic_t | 4 "):
+                assert "±" in line
+                assert "[" in line
+
+    def test_the_same_records_give_the_same_bytes(self, truth, outcome, tmp_path):
+        scored = make_scores(truth)
+        assert report(truth, scored, **FEW).as_markdown() == outcome.as_markdown()
+        for name, figure in {
+            "tau": lambda: plot_tau_by_method(outcome),
+            "scatter": lambda: plot_proxy_against_truth(truth, scored),
+            "steps": lambda: plot_tau_over_steps(truth, scored),
+        }.items():
+            first, again = (save_figure(figure(), tmp_path / f"{name}-{n}")[1].read_bytes() for n in range(2))
+            assert first == again
+
+    def test_figures_show_what_the_records_say(self, truth, outcome):
+        scored = make_scores(truth)
+        taus = plot_tau_by_method(outcome).axes[0]
+        dots = [line.get_xdata().tolist() for line in taus.lines if line.get_label() == "a super-net"]
+        assert dots == [row.taus for row in outcome.methods]
+        scatter = plot_proxy_against_truth(truth, scored).axes
+        assert sum(len(line.get_xdata()) for line in scatter[0].lines) == 81
+        steps = plot_tau_over_steps(truth, scored).axes[0]
+        assert [line.get_xdata().tolist() for line in steps.lines] == [[50, 100], [50, 100]]
+        magic_t = steps.lines[1].get_ydata()
+        assert magic_t[1] == pytest.approx(outcome.methods[1].measured["kendall_tau"].mean)
+        with pytest.raises(ValueError, match="no super-net has been scored"):
+            plot_tau_over_steps(truth, [])
