@@ -1,7 +1,7 @@
 """The pilot of the ranking study: which space and recipe separate children, and leave a super-net room to be wrong?
 
     python benchmarks/pilot.py run [SETTING ...]     adds what the records lack
-    python benchmarks/pilot.py table                 prints what they say, as it stands in docs/ranking-pilot.md
+    python benchmarks/pilot.py table                 prints what they say, and puts it into docs/ranking-pilot.md
 
 For every candidate setting some random children are trained alone under two seeds, and one super-net by uniform
 single-path sampling for four times the steps of a child.
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from hf_nasbert import records
+from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
@@ -29,6 +30,7 @@ from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer, make_optimizer, take_step
 
 RECORDS = Path(__file__).parent / "records"
+PAGE = Path(__file__).parents[1] / "docs" / "ranking-pilot.md"
 SEEDS = (0, 1)
 FACTOR = 4  # steps of the super-net, in a child's
 
@@ -44,21 +46,22 @@ THREE, TWO, SKIP = "attention,ffn,conv3", "attention,conv3", "attention,ffn,conv
 # fmt: off
 SETTINGS: dict[str, dict[str, Any]] = {
     "stem5": {"blocks": STEM + [THREE] * 5, **RECIPE},
-    "stem5-few-dev": {"blocks": STEM + [THREE] * 5, **RECIPE, "num_dev_batches": 32, "dev_batch_size": 16},
     "stem5-fast": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 5e-3},
+    "stem5-quick": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 3.5e-3, "warmup_ratio": 0.25},
+    "stem5-quicker": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
+    "stem5-quickest": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 1e-2, "warmup_ratio": 0.3},
     "stem5-wide": {
         "blocks": STEM + [THREE] * 5, **RECIPE, "hidden_size": 128, "max_steps": 800, "learning_rate": 3e-3,
         "eval_steps": 100,
     },
-    "stem5-narrow": {
-        "blocks": STEM + [THREE] * 5, **RECIPE, "hidden_size": 32, "max_steps": 2000, "learning_rate": 5e-3,
+    "stem5-steps": {
+        "blocks": STEM + [THREE] * 5, **RECIPE, "max_steps": 2400, "train_batch_size": 8, "learning_rate": 4e-3,
+        "warmup_ratio": 0.3, "eval_steps": 400,
     },
-    "stem5-quick": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 3.5e-3, "warmup_ratio": 0.25},
-    "stem5-quicker": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
-    "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL},
-    "stem6-skip": {"blocks": STEM + [SKIP] * 6, **RECIPE},
-    "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE},
-    "plain5": {"blocks": [THREE] * 5, **RECIPE},
+    "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL, "learning_rate": 6e-3, "warmup_ratio": 0.3},
+    "stem6-skip": {"blocks": STEM + [SKIP] * 6, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
+    "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
+    "plain5": {"blocks": [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
 }
 # fmt: on
 
@@ -198,6 +201,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "table":
         print(table())
+        fill_page(PAGE, {"pilot": table()})
     else:
         run(arguments.settings, arguments.num_children, arguments.num_workers, arguments.nice)
 

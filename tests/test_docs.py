@@ -111,3 +111,11 @@ def test_model_cards_are_what_their_records_say(card):
 
 def test_there_is_a_model_card():
     assert list((ROOT / "model_cards").glob("*.md"))
+
+
+def test_the_pilots_table_is_that_of_its_records():
+    pilot = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))
+    page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
+    assert f"<!-- table: pilot -->\n{pilot['table']()}\n<!-- end -->" in page
+    for name in pilot["SETTINGS"]:
+        assert f"| `{name}` |" in page

@@ -6,9 +6,11 @@ import random
 
 import numpy as np
 import pytest
+import yaml
 from datasets import Dataset
 
 from hf_nasbert import metrics, records
+from hf_nasbert.cards import render_table_card
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.ranking import (
     GroundTruth,
@@ -26,6 +28,11 @@ from hf_nasbert.space import SearchSpace
 
 SPACE = SearchSpace.of_blocks(["conv3", *["attention,ffn,conv3"] * 4])
 SIZE_OF = {"attention": 16_000, "ffn": 33_000, "conv3": 9_000}
+RECIPE = {
+    "space": SPACE.to_dict(), "hidden_size": 64, "ffn_ratio": 4, "num_conv_layers": 2, "max_steps": 8,
+    "train_batch_size": 16, "sequence_length": 32, "learning_rate": 6e-3, "warmup_ratio": 0.3, "vocab_size": 300,
+    "mlm_probability": 0.15, "source": "reviews", "text": "ab12", "num_dev_batches": 8, "dev_batch_size": 64,
+}  # fmt: skip
 FEW = {"num_resamples": 50}
 
 
@@ -39,7 +46,7 @@ def child_record(child, loss, seed=0, **others):
         "num_parameters": size,
         "flops": 3 * size,
         "recipe_hash": "abc",
-        "recipe": {"space": SPACE.to_dict(), "hidden_size": 64},
+        "recipe": RECIPE,
         "versions": {},
         "timing": {},
     } | others
@@ -141,6 +148,29 @@ class TestTable:
         change(rows)
         with pytest.raises(ValueError, match=words):
             GroundTruth(Dataset.from_list(rows))
+
+
+class TestCard:
+    def test_says_what_the_table_says(self, truth):
+        card = render_table_card("film-reviews", truth)
+        metadata = yaml.safe_load(card.split("---")[1])
+        assert metadata["configs"] == [{"config_name": "default", "data_files": "table-film-reviews.jsonl.gz"}]
+        for words in (
+            f"| lowest dev loss | {truth.loss.min():.4f} |", f"child's mean | {truth.seed_noise:.4f} |",
+            "81 of the\n81", "21 of them under 3 seeds", "`conv3` | `attention,ffn,conv3`", "AdamW at 0.006, warm-up over 30 %",
+            "512 held-out", 'load_table("film-reviews")',
+        ):  # fmt: skip
+            assert words in card, words
+        tau = truth.ceiling(num_resamples=500)["kendall_tau"]
+        assert f"over all of them {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]" in card
+
+    def test_no_text_of_a_table_becomes_markup(self):
+        rows = make_records(num_seeds=1)
+        for row in rows:
+            row["recipe"] = {**row["recipe"], "source": "<script>`|x"}
+        card = render_table_card("x\n# y", GroundTruth(Dataset.from_list(rows)))
+        assert "<script>" not in card.replace("`` <script>`|x ``", "")
+        assert "\n# y" not in card
 
 
 class TestRank:

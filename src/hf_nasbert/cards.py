@@ -21,6 +21,8 @@ from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 if TYPE_CHECKING:
     import jinja2
 
+    from hf_nasbert.ranking import GroundTruth
+
 CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 FIGURES = ("architecture", "front", "training", "operators")
 _TAGS = ("nasbert", "neural-architecture-search", "one-shot-nas", "efficient-transformers")
@@ -171,7 +173,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     if not isinstance(record, ChildRecord):
         record = ChildRecord.from_dict(record)
     names = Architecture.parse(record.architecture)
-    card = _template().render(
+    card = _template("child_card.md").render(
         record=record,
         metadata=_Markdown(_metadata(record)),
         sentence=_sentence(names, record),
@@ -187,6 +189,64 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         references=[_Markdown(reference) for reference in _references(record)],
     )
     return re.sub(r"\n{3,}", "\n\n", card)
+
+
+def render_table_card(name: str, truth: "GroundTruth") -> str:
+    """The README.md of a ground-truth table: a dataset card, every number of it from the table.
+
+    Args:
+        name: The table's name, as `ranking.load_table` takes it.
+        truth: The table.
+    """
+    from huggingface_hub import DatasetCardData
+
+    recipe = truth.recipe
+    num_seeds, num_repeated = truth.repeats.shape
+    metadata = DatasetCardData(
+        language="en",
+        license="apache-2.0",
+        pretty_name=f"{name}: BERT children trained alone",
+        size_categories="n<1K",
+        tags=[*_TAGS, "tabular-benchmark"],
+        configs=[{"config_name": "default", "data_files": f"table-{name}.jsonl.gz"}],
+    )
+    taus = truth.ceiling(num_resamples=500)
+    where = {"kendall_tau": "over all of them", "bucketed_tau": "within buckets of similar size"}
+    ceiling = "; ".join(
+        f"{where[measure]} {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+        for measure, tau in taus.items()
+        if measure in where
+    )
+    return _template("table_card.md").render(
+        name=_Markdown(_one_line(name)),
+        truth=truth,
+        recipe=recipe,
+        metadata=_Markdown(str(metadata)),
+        num_seeds=num_seeds,
+        num_repeated=num_repeated,
+        num_dev_sequences=recipe["num_dev_batches"] * recipe["dev_batch_size"],
+        blocks=_Markdown(" | ".join(f"`{','.join(names)}`" for names in truth.space.blocks)),
+        warmup=f"{100 * recipe['warmup_ratio']:.0f}",
+        masked=f"{100 * recipe['mlm_probability']:.0f}",
+        learning_rate=_Markdown(f"{recipe['learning_rate']:g}"),
+        rows=[
+            ("lowest dev loss", _four_digits(truth.loss.min())),
+            ("highest dev loss", _four_digits(truth.loss.max())),
+            ("standard deviation between children", _four_digits(truth.spread)),
+            ("the same within buckets of similar size", _four_digits(truth.spread_within_buckets)),
+            ("seed noise: standard deviation of one training around its child's mean", _four_digits(truth.seed_noise)),
+        ],
+        ceiling=_Markdown(
+            f"Kendall's tau-b between two trainings of the {num_repeated} repeated children: {ceiling} (90 % "
+            "bootstrap interval over children). No ranking can be expected to do much better."
+            if ceiling
+            else ""
+        ),
+    )
+
+
+def _four_digits(number: float) -> "_Markdown":
+    return _Markdown(f"{number:.4f}")
 
 
 class _Markdown(str):
@@ -212,7 +272,7 @@ def fill_page(path: str | Path, tables: Mapping[str, str]) -> None:
 
 
 @functools.cache
-def _template() -> "jinja2.Template":
+def _template(name: str) -> "jinja2.Template":
     import jinja2
 
     # Safe by default: whatever an expression yields is escaped, unless it was built here as Markdown.
@@ -224,8 +284,10 @@ def _template() -> "jinja2.Template":
         keep_trailing_newline=True,
         autoescape=False,  # that one is for HTML
     )
-    environment.filters.update(code=_code, number=_number, file=_Markdown)
-    return environment.from_string((resources.files("hf_nasbert") / "child_card.md").read_text(encoding="utf-8"))
+    environment.filters.update(
+        code=_code, number=_number, file=_Markdown, python=lambda text: _Markdown(_python_string(text))
+    )
+    return environment.from_string((resources.files("hf_nasbert") / name).read_text(encoding="utf-8"))
 
 
 def _metadata(record: ChildRecord) -> str:
