@@ -157,7 +157,8 @@ class TestCard:
         assert metadata["configs"] == [{"config_name": "default", "data_files": "table-film-reviews.jsonl.gz"}]
         for words in (
             f"| lowest dev loss | {truth.loss.min():.4f} |", f"child's mean | {truth.seed_noise:.4f} |",
-            "81 of the\n81", "21 of them under 3 seeds", "`conv3` | `attention,ffn,conv3`", "AdamW at 0.006, warm-up over 30 %",
+            "81 of the\n81", "21 of them under 3 seeds", "`conv3` | `attention,ffn,conv3`",
+            "AdamW at 0.006, warm-up over 30 %",
             "512 held-out", 'load_table("film-reviews")',
         ):  # fmt: skip
             assert words in card, words
@@ -260,6 +261,14 @@ class TestScores:
         found = last_steps(make_scores(truth))
         assert list(found) == ["uniform", "magic_t"]
         assert [(record["seed"], record["step"]) for record in found["magic_t"]] == [(n, 100) for n in range(4)]
+
+    def test_runs_that_say_neither_seed_nor_step_are_runs_of_their_own(self, truth):
+        unknown = {"method": "found", "seed": None, "step": None, "max_steps": None}
+        scored = [score_record(truth, truth.loss, supernet=name, **unknown) for name in ("b", "a")]
+        scored += [score_record(truth, truth.loss, method="found", seed=seed, supernet="c") for seed in (11, 9)]
+        assert [record["seed"] for record in last_steps(scored)["found"]] == [9, 11, None, None]
+        assert report(truth, scored, **FEW).methods[0].num_rankings == 4
+        assert len(plot_tau_over_steps(truth, scored).axes[0].lines) == 1
 
     def test_losses_come_in_the_tables_order(self, truth):
         record = score_record(truth, truth.loss)

@@ -413,15 +413,24 @@ def proxy_losses(record: Mapping[str, Any], truth: GroundTruth) -> Array:
 
 
 def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
-    """The scored super-nets at the end of their training, by method, seeds in order."""
-    last: dict[tuple[str, int], Record] = {}
+    """The scored super-nets at the end of their training, by method, seeds in order.
+
+    Super-nets that do not say their seed are all taken as runs of their own, those that do not say their step as ends.
+    """
+    last: dict[tuple[str, Any], Record] = {}
     for record in scored:
-        key = (record["method"], record["seed"])
-        if key not in last or record["step"] > last[key]["step"]:
+        key = (record["method"], record.get("supernet") if record["seed"] is None else record["seed"])
+        if key not in last or _step(record) > _step(last[key]):
             last[key] = record
-    known = [name for name in _METHOD_ORDER if any(method == name for method, _ in last)]
-    order = [*known, *sorted({method for method, _ in last} - set(known))]
-    return {name: [record for (method, _), record in sorted(last.items()) if method == name] for name in order}
+    methods = {method for method, _ in last}
+    order = [name for name in _METHOD_ORDER if name in methods] + sorted(methods - set(_METHOD_ORDER))
+    # A seed that is unknown has a name instead, behind the numbers.
+    runs = sorted(last.items(), key=lambda item: (isinstance(item[0][1], str), item[0][1]))
+    return {name: [record for (method, _), record in runs if method == name] for name in order}
+
+
+def _step(record: Record) -> float:
+    return math.inf if record["step"] is None else record["step"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
+_MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
 _SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")
 
 
@@ -109,7 +110,7 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
 
 
 def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: DataArguments) -> list[Record]:
-    """Score the table's children by every super-net that the records lack; returns all records.
+    """Score the table's children, or all of a small space, by every super-net that the records lack; returns all.
 
     Raises:
         FileNotFoundError, ValueError: See `rank_children`.
@@ -130,18 +131,20 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     batches = _dev_batches(truth, data, next(iter(missing.values())))
     for folder, _ in missing.values():
         _check_tokenizer(folder, truth, data)
+    is_small = truth.space.num_children <= _MAX_ENUMERATED
+    children = list(truth.space.enumerate()) if is_small else truth.architectures
     for digest, (folder, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
         start = time.process_time()
         supernet.to(PartialState().device)
-        losses = score_architectures(supernet, truth.architectures, batches[: arguments.num_score_batches])
+        losses = score_architectures(supernet, children, batches[: arguments.num_score_batches])
+        about = describe_run(folder)
         record = {
             "supernet": digest,
-            **describe_run(folder),
+            **about,
+            "method": about["method"] or Path(folder).name,  # a super-net of unknown origin ranks under its own name
             "recipe_hash": truth.recipe_hash,
             "num_score_batches": min(arguments.num_score_batches, len(batches)),
-            "proxy_losses": {
-                str(child): round(loss, _DIGITS) for child, loss in zip(truth.architectures, losses, strict=True)
-            },
+            "proxy_losses": {str(child): round(loss, _DIGITS) for child, loss in zip(children, losses, strict=True)},
             "versions": records.versions(),
             "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
         }

@@ -90,7 +90,8 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
                     label=f"{sizes.min():,.0f} to {sizes.max():,.0f} thousand parameters",
                 )  # fmt: skip
             tau = metrics.kendall_tau(proxy, truth.loss)
-            axes.set_title(f"{method}, seed {records[0]['seed']}: tau {tau:.2f}")
+            seed = "" if records[0]["seed"] is None else f", seed {records[0]['seed']}"
+            axes.set_title(f"{method}{seed}: tau {tau:.2f}")
             axes.set_xlabel("stand-alone loss")
             axes.set_ylabel("proxy loss")
         legend_below(figure)
@@ -109,7 +110,8 @@ def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure
             taus: dict[float, list[float]] = {}
             for record in scored:
                 if record["method"] == method:
-                    share = record["step"] / (record["max_steps"] or record["step"])
+                    is_end = record["step"] is None or record["max_steps"] is None
+                    share = 1.0 if is_end else record["step"] / record["max_steps"]
                     taus.setdefault(share, []).append(metrics.kendall_tau(proxy_losses(record, truth), truth.loss))
             shares = sorted(taus)
             means = [sum(taus[share]) / len(taus[share]) for share in shares]
@@ -120,7 +122,7 @@ def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure
                 [max(taus[share]) for share in shares],
                 color=line.get_color(), alpha=0.12, linewidth=0,
             )  # fmt: skip
-        num_seeds = len({record["seed"] for record in scored})
+        num_seeds = max(len(runs) for runs in last_steps(scored).values())
         axes.set_title(f"Rank agreement while super-nets train (mean and range of {count_of(num_seeds, 'seed')})")
         axes.set_xlabel("share of the training (%)")
         axes.set_ylabel("Kendall's tau-b")

@@ -1,0 +1,172 @@
+"""From super-nets' folders and a table to tables and figures: what is scored, what is not again, what is refused."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_nasbert import records
+from hf_nasbert.cards import fill_page
+from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
+from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses
+from hf_nasbert.scoring import score_architectures
+from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+
+ROOT = Path(__file__).parents[1]
+TEXT = {
+    "train_files": [str(ROOT / "tests" / "data" / "tiny.txt")],
+    "sample_by": "paragraph",
+    "validation_fraction": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return DataArguments(**TEXT, vocab_size=300, max_seq_length=16, cache_dir=str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def trainer(data):
+    arguments = StandaloneArguments(
+        blocks=["conv3", "attention,ffn,conv3", "ffn,conv3"], hidden_size=32, max_steps=4, train_batch_size=4,
+        num_dev_batches=4,
+        dev_batch_size=4, eval_steps=4,
+    )  # fmt: skip
+    return StandaloneTrainer(arguments, load_corpus(data), source="tiny.txt")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, trainer):
+    """A table of four of six children, and two super-nets that have not learned anything."""
+    folder = tmp_path_factory.mktemp("study")
+    for child in list(trainer.space.enumerate())[:4]:
+        records.append(folder / "table.jsonl", trainer.train(child, 0))
+    for seed in range(2):
+        save_supernet(folder / f"supernet-{seed}", trainer.config, trainer.corpus.tokenizer, seed)
+    return folder
+
+
+def save_supernet(folder, config, tokenizer, seed=0):
+    torch.manual_seed(seed)
+    SupernetForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def arguments(folder, tmp_path):
+    def make(*supernets, **others):
+        settings = {
+            "table": str(folder / "table.jsonl"),
+            "scores": str(tmp_path / "scores.jsonl"),
+            "num_score_batches": 2,
+            "num_resamples": 10,
+        }
+        return RankChildrenArguments(supernets=[str(folder / name) for name in supernets], **settings | others)
+
+    return make
+
+
+def test_scores_are_those_of_the_supernet_on_the_tables_first_dev_batches(arguments, folder, data, trainer):
+    rank_children(arguments("supernet-1"), data)
+    (record,) = records.read(arguments("supernet-1").scores)
+    truth = GroundTruth(load_table(str(folder / "table.jsonl")))
+    supernet = SupernetForMaskedLM.from_pretrained(folder / "supernet-1")
+    expected = score_architectures(supernet, truth.architectures, trainer.dev_batches[:2])
+    assert proxy_losses(record, truth).tolist() == pytest.approx(expected, abs=1e-6)
+    assert record["recipe_hash"] == trainer.recipe_hash
+
+
+def test_what_the_records_hold_is_not_scored_again(arguments, data, monkeypatch):
+    rank_children(arguments("supernet-0"), data)
+    whole = Path(arguments("supernet-0").scores).read_bytes()
+    rank_children(arguments("supernet-0", "supernet-1"), data)
+    assert len(records.read(arguments("supernet-0").scores)) == 2
+    assert Path(arguments("supernet-0").scores).read_bytes().startswith(whole)
+    monkeypatch.setattr("hf_nasbert.pipeline.ranking.score_architectures", None)
+    rank_children(arguments("supernet-0", "supernet-1"), data)
+
+
+def test_a_small_space_is_scored_whole_so_that_the_table_may_grow(arguments, data, trainer):
+    rank_children(arguments("supernet-0"), data)
+    (record,) = records.read(arguments("supernet-0").scores)
+    assert set(record["proxy_losses"]) == {str(child) for child in trainer.space.enumerate()}
+
+
+def test_supernets_of_unknown_origin_rank_under_their_own_names(arguments, data):
+    report = rank_children(arguments("supernet-0", "supernet-1"), data)
+    assert [(row.name, row.num_rankings) for row in report.methods] == [("supernet-0", 1), ("supernet-1", 1)]
+
+
+def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- table: ranking -->\nold\n<!-- end -->\nafter\n")
+    report = rank_children(arguments("supernet-0", "supernet-1", page=str(page)), data)
+    first = page.read_text()
+    assert "old" not in first
+    assert first.startswith("# Page\n")
+    assert first.endswith("<!-- end -->\nafter\n")
+    main = runpy.run_path(str(ROOT / "recipes" / "report_ranking.py"))["main"]
+    main([
+        "--table", str(folder / "table.jsonl"), "--scores", str(tmp_path / "scores.jsonl"), "--page", str(page),
+        "--num_resamples", "10",
+    ])  # fmt: skip
+    assert page.read_text() == first
+    assert capsys.readouterr().out == report.as_markdown() + "\n"
+
+
+def test_a_page_without_a_place_is_refused(tmp_path):
+    (tmp_path / "page.md").write_text("# Page\n<!-- table: other -->\n<!-- end -->\n")
+    with pytest.raises(ValueError, match=r"no place for the table: expected <!-- table: ranking -->"):
+        fill_page(tmp_path / "page.md", {"ranking": "x"})
+
+
+class TestRefused:
+    """Before anything is scored, and by name."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_scored(self, tmp_path):
+        yield
+        assert not (tmp_path / "scores.jsonl").exists()
+
+    def test_a_supernet_of_another_space(self, arguments, data, trainer, tmp_path):
+        other = StandaloneArguments(**{**vars(trainer.arguments), "blocks": ["conv3", "attention,ffn", "ffn,conv3"]})
+        supernet = tmp_path / "narrow"
+        save_supernet(supernet, StandaloneTrainer(other, trainer.corpus).config, trainer.corpus.tokenizer)
+        with pytest.raises(ValueError, match=r"narrow has another search space than the table"):
+            rank_children(arguments("supernet-0", str(supernet)), data)
+
+    def test_a_supernet_of_another_size(self, arguments, data, trainer, tmp_path):
+        other = StandaloneArguments(**{**vars(trainer.arguments), "ffn_ratio": 2})
+        save_supernet(tmp_path / "thin", StandaloneTrainer(other, trainer.corpus).config, trainer.corpus.tokenizer)
+        with pytest.raises(ValueError, match=r"thin has ffn_ratio=2, the children of the table 4"):
+            rank_children(arguments(str(tmp_path / "thin")), data)
+
+    def test_a_supernet_of_another_tokenizer(self, arguments, data, trainer, tmp_path):
+        vocabulary = trainer.corpus.tokenizer.get_vocab()
+        tokenizer = type(trainer.corpus.tokenizer)
+        words = sorted(vocabulary, key=vocabulary.get)
+        words[-1], words[-2] = words[-2], words[-1]
+        (tmp_path / "vocab.txt").write_text("\n".join(words))
+        save_supernet(tmp_path / "foreign", trainer.config, tokenizer(vocab=str(tmp_path / "vocab.txt")))
+        with pytest.raises(ValueError, match=r"foreign was trained with another tokenizer"):
+            rank_children(arguments("supernet-0", str(tmp_path / "foreign")), data)
+
+    def test_another_text(self, arguments, data):
+        other = DataArguments(**{**vars(data), "data_seed": 1})
+        with pytest.raises(ValueError, match=r"not the one that the table's children were judged on"):
+            rank_children(arguments("supernet-0"), other)
+
+    def test_a_folder_without_supernet(self, arguments, data, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+            rank_children(arguments("supernet-0", str(tmp_path / "nowhere")), data)
+
+
+def test_scores_of_another_table_are_refused(arguments, data, folder, tmp_path):
+    rank_children(arguments("supernet-0"), data)
+    text = (folder / "table.jsonl").read_text()
+    (tmp_path / "other.jsonl").write_text(text.replace(records.read(folder / "table.jsonl")[0]["recipe_hash"], "abc"))
+    with pytest.raises(ValueError, match=r"record 1 was scored for the table .*, not for abc"):
+        rank_children(arguments("supernet-0", table=str(tmp_path / "other.jsonl")), data)
