@@ -85,6 +85,12 @@ def test_a_wrong_type_is_refused(config_class, name, value):
         setattr(config_class(), name, value)
 
 
+@every_config
+def test_an_unknown_activation_is_refused_with_the_nearest_one(config_class):
+    with pytest.raises(ValueError, match=r"hidden_act is 'gelo'; expected an activation .* 'gelu'"):
+        config_class(hidden_act="gelo")
+
+
 @pytest.mark.parametrize(
     ("config_class", "name", "value"),
     [

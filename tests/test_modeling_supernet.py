@@ -123,7 +123,7 @@ def test_any_sequence_of_names_is_an_architecture(as_type):
         (chain_supernet_config, ("ffn", "ffn"), "names 2 operators, the space has 3 choice blocks"),
         (staged_supernet_config, ("ffn@32", "ffn@64", "ffn@32", "skip"), "block 1 holds 'ffn@64' .*share one width"),
         (staged_supernet_config, ("ffn", "ffn", "ffn", "ffn"), "block 0 has no operator 'ffn' .*ffn@32"),
-        (chain_supernet_config, "ffn-ffn-ffn", "Architecture.parse"),
+        (chain_supernet_config, "ffn-ffn", "names 2 operators, the space has 3 choice blocks"),
     ],
 )
 def test_an_impossible_architecture_is_refused(make_config, architecture, message):
@@ -132,6 +132,12 @@ def test_an_impossible_architecture_is_refused(make_config, architecture, messag
         supernet(**batch, architecture=architecture)
     with pytest.raises(ValueError, match=message):
         supernet.parameters_of(architecture)
+
+
+def test_an_architecture_may_be_text():
+    supernet, batch = make_supernet(chain_supernet_config).eval(), tiny_batch()
+    expected = supernet(**batch, architecture=("ffn", "attention", "skip")).logits
+    assert torch.equal(supernet(**batch, architecture="ffn-attention-skip").logits, expected)
 
 
 def test_the_default_is_documented():

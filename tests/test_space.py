@@ -342,7 +342,7 @@ class TestReasons:
             assert reason in str(caught.value)
             assert text in str(caught.value)
 
-    @pytest.mark.parametrize("thing", ["ffn-ffn-ffn", None, 3, b"ffn", ["ffn", None, "ffn"], [], ["ffn", ["ffn"]]])
+    @pytest.mark.parametrize("thing", ["ffn--ffn", "", None, 3, b"ffn", ["ffn", None, "ffn"], [], ["ffn", ["ffn"]]])
     def test_what_is_no_architecture(self, thing):
         assert thing not in self.CHAIN
         with pytest.raises(ValueError, match=r"architecture|operator name") as caught:
@@ -383,7 +383,8 @@ class TestArchitecture:
             for _ in range(20):
                 architecture = space.sample(rng)
                 again = Architecture.parse(str(architecture))
-                assert again == architecture
+                assert again == architecture == space.validate(str(architecture))
+                assert space.why_not(str(architecture)) is None
                 assert type(again) is Architecture
         assert str(Architecture(["attention@192", "conv5@192", "skip"])) == "attention@192-conv5@192-skip"
         assert f"{Architecture(['ffn', 'skip'])}" == "ffn-skip"

@@ -954,6 +954,19 @@ class TestResuming:
         assert "max_steps=7" in caplog.text
         assert [record["step"] for record in train_log(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
 
+    def test_what_lies_behind_the_checkpoint_resumed_from_is_set_aside(self, tmp_path, caplog):
+        make_trainer(tmp_path, max_steps=12).train()
+        earlier = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))[0]
+        step = int(earlier.name.split("-")[1])
+        stopped = make_trainer(tmp_path, max_steps=step + 1, save_steps=1, resume_from_checkpoint=str(earlier))
+        with caplog.at_level(logging.WARNING):
+            stopped.train()
+        assert "checkpoint-12 is now checkpoint-12.replaced" in caplog.text
+        # `latest` is of the branch that was taken, not of the one that was left.
+        resumed = make_trainer(tmp_path, max_steps=step + 1, save_steps=1, resume_from_checkpoint="latest")
+        assert resumed.train().global_step == step + 1
+        assert not (tmp_path / "checkpoint-12").exists()
+
     def test_a_truncated_checkpoint_is_passed_over(self, tmp_path, caplog):
         straight = make_trainer(tmp_path, max_steps=12)
         straight.train()

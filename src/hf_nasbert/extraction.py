@@ -112,7 +112,7 @@ def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | s
     Raises:
         ValueError: If the architecture is not in the super-net's space; names block, operator and candidates.
     """
-    operators = supernet.space.validate(_architecture(architecture))
+    operators = supernet.space.validate(architecture)
     shared = {
         field.name: getattr(supernet.config, field.name)
         for field in dataclasses.fields(NasBertShapeConfig)
@@ -155,7 +155,7 @@ def prove_equal_logits(
     Raises:
         ValueError: If the logits differ by more, or are not finite.
     """
-    architecture = _architecture(architecture)
+    architecture = supernet.space.validate(architecture)
     batch = _proof_batch(supernet) if batch is None else {name: batch[name] for name in batch if name != "labels"}
     with torch.inference_mode(), _evaluation_mode(supernet, child):
         expected = supernet(**batch, architecture=architecture).logits  # (B, T, V)
@@ -294,10 +294,6 @@ def save_child(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
-
-
-def _architecture(architecture: Sequence[str] | str) -> Architecture:
-    return Architecture.parse(architecture) if isinstance(architecture, str) else Architecture(architecture)
 
 
 def _build(model_class: type[_Model], config: PreTrainedConfig, like: PreTrainedModel) -> _Model:

@@ -101,6 +101,10 @@ class Architecture(tuple[str, ...]):
         return "-".join(self)
 
 
+def _parsed(architecture: Iterable[str] | str) -> Architecture:
+    return Architecture.parse(architecture) if isinstance(architecture, str) else Architecture(architecture)
+
+
 def _trusted(names: Iterable[str]) -> Architecture:
     """An architecture of names that come from a space, hence are well-formed."""
     return tuple.__new__(Architecture, names)
@@ -431,22 +435,22 @@ end of its stage only
             for block, kinds in enumerate(stage.blocks)
         )
 
-    def validate(self, architecture: Iterable[str]) -> Architecture:
-        """Return the architecture, if it is one of this space's.
+    def validate(self, architecture: Iterable[str] | str) -> Architecture:
+        """Return the architecture, given as operator names or as text, if it is one of this space's.
 
         Raises:
             ValueError: If it is not, naming the choice block, the operator and the candidates, or the rule.
         """
-        found = Architecture(architecture)
+        found = _parsed(architecture)
         reason = self._why_not(found)
         if reason is not None:
             raise ValueError(f"architecture {_shown(str(found))} is not in the search space: {reason}")
         return found
 
-    def why_not(self, architecture: Iterable[str]) -> str | None:
+    def why_not(self, architecture: Iterable[str] | str) -> str | None:
         """Why this is no architecture of the space, or None if it is one."""
         try:
-            found = Architecture(architecture)
+            found = _parsed(architecture)
         except ValueError as error:
             return str(error)
         return self._why_not(found)

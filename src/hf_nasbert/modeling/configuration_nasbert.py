@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 
 OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
 """Kinds of candidate operators; `skip` passes its input on and holds no weights."""
@@ -120,6 +121,12 @@ class NasBertShapeConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
+        if self.hidden_act not in ACT2FN:
+            near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1)
+            raise ValueError(
+                f"hidden_act is {self.hidden_act!r}; expected an activation of transformers, such as "
+                f"{near[0] if near else 'gelu'!r}"
+            )
         for name in ("embedding_size", "attention_head_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1, or None for the default")

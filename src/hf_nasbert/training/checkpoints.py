@@ -151,7 +151,7 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
         for file in [*files, partial / MANIFEST, partial]:
             _flush(file)
         if folder.exists():  # a damaged one that was passed over, say: its number is needed, its content may be too
-            folder.rename(_free_name(output_dir / f"checkpoint-{step}.replaced"))
+            set_aside(folder)
         partial.rename(folder)
         _flush(output_dir)
     except BaseException:
@@ -161,6 +161,11 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
         for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
             delete_checkpoint(old)
     return folder
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a checkpoint so that nothing resumes from it, and nothing of it is lost; returns its new place."""
+    return folder.rename(_free_name(folder.with_name(f"{folder.name}.replaced")))
 
 
 def delete_checkpoint(folder: Path) -> None:

@@ -368,11 +368,19 @@ class SupernetTrainer:
             on_main_process(self.accelerator, self._clear_output_dir)
             return False
         if folder.resolve().parent == self.output_dir.resolve():
-            on_main_process(self.accelerator, lambda: checkpoints.delete_leftovers(self.output_dir))
+            on_main_process(self.accelerator, lambda: self._leave_behind(folder))
         else:  # another run's checkpoint: what this folder holds is none of its past
             on_main_process(self.accelerator, self._clear_output_dir)
         self._restore(folder)
         return True
+
+    def _leave_behind(self, folder: Path) -> None:
+        """Set later checkpoints than the one resumed from aside: they belong to a past that is left."""
+        checkpoints.delete_leftovers(self.output_dir)
+        every = checkpoints.list_checkpoints(self.output_dir)
+        places = [other.resolve() for other in every]
+        for later in every[places.index(folder.resolve()) + 1 :]:
+            logger.warning("resuming at %s: %s is now %s", folder.name, later.name, checkpoints.set_aside(later).name)
 
     def _clear_output_dir(self) -> None:
         arguments, log = self.arguments, self.output_dir / LOG
