@@ -84,9 +84,8 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
             for bucket in range(largest + 1):
                 inside = truth.bucket_of == bucket
                 sizes = truth.num_parameters[inside] / 1e3
-                shade = 0.25 + 0.65 * bucket / max(largest, 1)
                 axes.plot(
-                    truth.loss[inside], proxy[inside], "o", ms=3.2, mew=0, alpha=0.85, color=(0.0, 0.45, 0.7, shade),
+                    truth.loss[inside], proxy[inside], "o", ms=3.2, mew=0, alpha=0.8,
                     label=f"{sizes.min():,.0f} to {sizes.max():,.0f} thousand parameters",
                 )  # fmt: skip
             tau = metrics.kendall_tau(proxy, truth.loss)
