@@ -1,7 +1,12 @@
 """Scoring: every loss is that of the child alone, and shared prefixes are really computed once."""
 
 import logging
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,3 +243,126 @@ def test_progress_shows_the_children_left(capsys):
     assert capsys.readouterr().err == ""
     score_architectures(supernet, children, BATCHES, progress=True)
     assert f"/{len(set(children)) * len(BATCHES)}" in capsys.readouterr().err
+
+
+def score_in_turns(monkeypatch, supernet, children, batches, num_processes, **options):
+    """What each of several processes adds up, and how many children it scored on each batch: one after the other."""
+    sums, calls = [], []
+
+    def keep(tensor, reduction):
+        assert reduction == "sum"
+        (sums if tensor.dim() else calls).append(tensor.clone())
+        return tensor
+
+    monkeypatch.setattr(scoring, "reduce", keep)
+    for process in range(num_processes):
+        processes = SimpleNamespace(
+            num_processes=num_processes, process_index=process, is_main_process=process == 0, device="cpu"
+        )
+        score_with_report(supernet, children, batches, processes=processes, **options)
+    return torch.stack(sums), [int(number) for number in calls]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_processes_share_the_work_and_change_no_bit(monkeypatch, name):
+    supernet = make_supernet(SPACES[name])
+    children = [SPACES[name].sample(random.Random(seed), "children") for seed in range(40)]
+    batches = BATCHES[:2]
+    alone_sums, alone_calls = score_in_turns(monkeypatch, supernet, children, batches, 2, leaves_per_head=10**6)
+    assert (alone_sums.count_nonzero(dim=0) == 1).all()  # two batches, two processes, no border within a batch
+    whole = score_with_report(supernet, children, batches, leaves_per_head=2)
+    assert sum(alone_calls) == whole.num_operator_calls
+    for num_processes in (2, 3, 5):
+        sums, calls = score_in_turns(monkeypatch, supernet, children, batches, num_processes, leaves_per_head=2)
+        assert (sums.count_nonzero(dim=0) == 1).all()  # each child on each batch: once
+        per_process = sums.count_nonzero(dim=(1, 2))
+        assert per_process.max() <= 1.5 * per_process.float().mean()
+        losses = sum(sums.sum(0)) / whole.num_labels
+        expected = sorted(dict.fromkeys(whole.losses))
+        assert sorted(dict.fromkeys(losses.tolist())) == expected
+        assert whole.num_operator_calls <= sum(calls) < whole.num_naive_operator_calls
+
+
+def test_a_border_lies_only_where_a_new_walk_does_the_same():
+    """Of all borders between heads' groups those are allowed behind which every later child keeps its bits."""
+    space = SearchSpace((Stage((("ffn", "conv3"), ("ffn", "skip"))), Stage((("attention", "ffn"), ("ffn", "skip")))))
+    supernet = make_supernet(space)
+    children = list(space.enumerate())
+    rank = {"attention": 0, "conv3": 1, "ffn": 2, "skip": 3}
+    children.sort(key=lambda child: [rank[name] for name in child])
+    shares = scoring._shares(children, 1, 1, len(children))
+    starts = sorted({part.start for (part,) in shares if part})
+    assert 3 < len(starts) < len(children)
+    walk = scoring._Walk(supernet, BATCHES[0])
+    with torch.inference_mode():
+        expected = [walk.leaf(child).clone() for child in children]
+        for start in starts:
+            fresh = scoring._Walk(supernet, BATCHES[0])
+            for child, rows in zip(children[start:], expected[start:], strict=True):
+                assert torch.equal(fresh.leaf(child), rows)
+
+
+def test_shares_cover_every_pair_once_in_order():
+    children = sorted(CHAIN.enumerate())
+    for num_batches, num_processes in [(1, 1), (1, 4), (3, 2), (2, 7), (5, 3)]:
+        shares = scoring._shares(children, num_batches, 2, num_processes)
+        pairs = [(batch, index) for share in shares for batch, part in enumerate(share) for index in part]
+        assert pairs == [(batch, index) for batch in range(num_batches) for index in range(len(children))]
+
+
+def test_a_process_alone_scores_everything_and_asks_no_other(monkeypatch):
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(6)]
+    monkeypatch.setattr(scoring, "reduce", None)
+    one = SimpleNamespace(num_processes=1, process_index=0, is_main_process=True, device="cpu")
+    assert score_architectures(supernet, children, BATCHES, processes=one) == score_architectures(
+        supernet, children, BATCHES
+    )
+
+
+def test_only_the_main_process_shows_progress(monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "reduce", lambda tensor, _: tensor)
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed)) for seed in range(4)]
+    for process in (0, 1):
+        processes = SimpleNamespace(num_processes=2, process_index=process, is_main_process=process == 0, device="cpu")
+        score_architectures(supernet, children, BATCHES[:2], progress=True, processes=processes)
+        assert ("children" in capsys.readouterr().err) is (process == 0)
+
+
+def test_the_report_in_words():
+    report = scoring.ScoringReport([1.0], 1000, 4, 99, 12.5, 30, 120)
+    assert str(report) == "1,000 children on 4 batches in 12.5 s: 80.0 children/s, 75.0% of the operator calls saved"
+
+
+PROCESSES = """
+import random, sys
+sys.path[:0] = [{tests!r}]
+import torch
+torch.set_num_threads(1)
+from accelerate import PartialState
+from test_scoring import BATCHES, STAGED, make_supernet
+from hf_nasbert.scoring import score_with_report
+
+state = PartialState(cpu=True)
+children = [STAGED.sample(random.Random(seed), "children") for seed in range(60)]
+supernet = make_supernet(STAGED)
+shared = score_with_report(supernet, children, BATCHES, processes=state)
+alone = score_with_report(supernet, children, BATCHES)
+assert shared.losses == alone.losses
+assert alone.num_operator_calls <= shared.num_operator_calls < 1.2 * alone.num_operator_calls
+print(f"process {{state.process_index}} of {{state.num_processes}} agrees", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_real_processes_get_the_bits_of_one(tmp_path, num_processes):
+    script = tmp_path / "score.py"
+    script.write_text(PROCESSES.format(tests=str(Path(__file__).parent)))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*torchrun, script], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    for process in range(num_processes):
+        assert f"process {process} of {num_processes} agrees" in done.stdout

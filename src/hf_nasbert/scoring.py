@@ -3,17 +3,21 @@
 Children are leaves of a tree whose edges are operators. The tree is walked depth first with one hidden state per
 depth, so memory does not grow with the number of children; the last blocks and the vocabulary projection run at
 the labelled positions only. Nothing is approximated: every loss equals that of its child scored alone, to rounding.
+Several processes share the work and get the bits that one alone would.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from tqdm import tqdm
 
 from hf_nasbert.modeling import TOKENWISE_KINDS, SupernetForMaskedLM, last_mixing_block
@@ -34,8 +38,8 @@ _ROWS_ELSEWHERE = 4096
 class ScoringReport:
     """Losses in the order asked for, and what they took.
 
-    `num_operator_calls` counts operators other than skip; `num_naive_operator_calls` is what scoring each distinct
-    child alone would have needed.
+    `num_operator_calls` counts operators other than skip, in all processes; `num_naive_operator_calls` is what scoring
+    each distinct child alone would have needed.
     """
 
     losses: list[float]
@@ -56,6 +60,12 @@ class ScoringReport:
         """The share of operator calls that common prefixes saved."""
         return 1 - self.num_operator_calls / self.num_naive_operator_calls
 
+    def __str__(self) -> str:
+        return (
+            f"{self.num_distinct:,} children on {self.num_batches} batches in {self.seconds:.1f} s: "
+            f"{self.children_per_second:.1f} children/s, {self.share_saved:.1%} of the operator calls saved"
+        )
+
 
 def score_architectures(
     supernet: SupernetForMaskedLM,
@@ -64,6 +74,7 @@ def score_architectures(
     *,
     progress: bool = False,
     leaves_per_head: int = 8,
+    processes: PartialState | None = None,
 ) -> list[float]:
     """The proxy loss of every child: its mean masked-LM loss per labelled token over all batches, lower is better.
 
@@ -72,8 +83,11 @@ def score_architectures(
         architectures: Any children, in any order; one that comes twice is scored once.
         batches: Batches as the model takes them, with `labels` (-100 where nothing is to be predicted). Every child
             sees them all.
-        progress: Whether to show a bar with the time left.
+        progress: Whether to show a bar with the time left, on the main process.
         leaves_per_head: How many children go through the head together.
+        processes: Those among which the work is split; each has to call with the same arguments, and each gets all
+            losses. None: this process scores alone, whatever others there are. On devices that compute the same
+            bits twice the losses do not depend on the number of processes.
 
     Returns:
         One loss per architecture, in the order given. One that is not finite is named in a warning of this module's
@@ -83,7 +97,12 @@ def score_architectures(
         ValueError: If an architecture is not in the space, or there is no labelled token.
     """
     return score_with_report(
-        supernet, architectures, batches, progress=progress, leaves_per_head=leaves_per_head
+        supernet,
+        architectures,
+        batches,
+        progress=progress,
+        leaves_per_head=leaves_per_head,
+        processes=processes,
     ).losses
 
 
@@ -95,6 +114,7 @@ def score_with_report(
     *,
     progress: bool = False,
     leaves_per_head: int = 8,
+    processes: PartialState | None = None,
 ) -> ScoringReport:
     """As `score_architectures`, with the speed and the share of operator calls that was saved."""
     if not architectures:
@@ -102,30 +122,44 @@ def score_with_report(
     if leaves_per_head < 1:
         raise ValueError(f"leaves_per_head must be at least 1, not {leaves_per_head}")
     asked = [supernet.space.validate(architecture) for architecture in architectures]
+    batches = list(batches)
+    num_labels = sum(_count_labels(batch) for batch in batches)
+    if num_labels == 0:
+        raise ValueError(f"the {len(batches)} batches have no labelled token: give labels other than {_IGNORED}")
     # Sorted, children with a common prefix are neighbours. Mixing operators come first: the blocks before them are
     # then there, at all positions, for the children that would need them at some positions only.
     tokenwise = {name: operator_kind(name) in TOKENWISE_KINDS for child in asked for name in child}
     distinct = sorted(set(asked), key=lambda child: [(tokenwise[name], name) for name in child])
-    total = len(distinct) * len(batches) if isinstance(batches, Sized) else None  # for the time left
+    shares = _shares(distinct, len(batches), leaves_per_head, 1 if processes is None else processes.num_processes)
+    mine = shares[0 if processes is None else processes.process_index]
+    is_shown = progress and (processes is None or processes.is_main_process)
     start = time.perf_counter()
-    totals = torch.zeros(len(distinct), dtype=torch.float64)
-    num_batches = num_labels = num_calls = 0
-    with evaluating(supernet), tqdm(total=total, unit=" children", disable=not progress, leave=False) as bar:
+    sums = torch.zeros(len(batches), len(distinct), dtype=torch.float64)
+    num_calls = 0
+    with (
+        evaluating(supernet),
+        tqdm(total=sum(map(len, mine)), unit=" children x batches", disable=not is_shown, leave=False) as bar,
+    ):
         head = _Head(supernet)
-        for batch in batches:
+        for batch, losses_of_batch, part in zip(batches, sums, mine, strict=True):
+            if not part or not _count_labels(batch):
+                continue
             walk = _Walk(supernet, batch)
-            num_batches += 1
-            num_labels += len(walk.labels)
-            for first in range(0, len(distinct), leaves_per_head):
-                children = distinct[first : first + leaves_per_head]
-                if len(walk.labels):
-                    rows = torch.cat([walk.leaf(child) for child in children])
-                    losses = head.losses(rows, walk.labels.repeat(len(children)))
-                    totals[first : first + len(children)] += losses.view(len(children), -1).double().sum(1).cpu()
+            for first in range(part.start, part.stop, leaves_per_head):
+                group = slice(first, min(first + leaves_per_head, part.stop))
+                children = distinct[group]
+                rows = torch.cat([walk.leaf(child) for child in children])
+                losses = head.losses(rows, walk.labels.repeat(len(children)))
+                losses_of_batch[group] = losses.view(len(children), -1).double().sum(1).cpu()
                 bar.update(len(children))
             num_calls += walk.num_calls
-    if num_labels == 0:
-        raise ValueError(f"the {num_batches} batches have no labelled token: give labels other than {_IGNORED}")
+    if processes is not None and processes.num_processes > 1:
+        # Each number has one process that knows it; the others add zero.
+        sums = reduce(sums.to(processes.device), "sum").cpu()
+        num_calls = int(reduce(torch.tensor(num_calls, device=processes.device), "sum"))
+    totals = torch.zeros(len(distinct), dtype=torch.float64)
+    for losses_of_batch in sums:
+        totals += losses_of_batch
     loss_of = dict(zip(distinct, (totals / num_labels).tolist(), strict=True))
     for child, loss in loss_of.items():
         if not math.isfinite(loss):
@@ -133,21 +167,57 @@ def score_with_report(
     return ScoringReport(
         losses=[loss_of[child] for child in asked],
         num_distinct=len(distinct),
-        num_batches=num_batches,
+        num_batches=len(batches),
         num_labels=num_labels,
         seconds=time.perf_counter() - start,
         num_operator_calls=num_calls,
-        num_naive_operator_calls=num_batches * sum(name != SKIP for child in distinct for name in child),
+        num_naive_operator_calls=len(batches) * sum(name != SKIP for child in distinct for name in child),
     )
+
+
+def _count_labels(batch: Batch) -> int:
+    for name in ("input_ids", "labels"):
+        if name not in batch:
+            raise ValueError(f"a batch has no {name}, only {sorted(batch)}: scoring needs masked-LM batches")
+    return int((batch["labels"] != _IGNORED).sum())
+
+
+def _shares(
+    children: Sequence[Architecture], num_batches: int, leaves_per_head: int, num_processes: int
+) -> list[list[range]]:
+    """For every process and batch the sorted children that it scores: like shares of (batch, child), in that order.
+
+    A share begins where a head's group of children begins, and only at a child that shares no more with the one
+    before it than what both run at all positions. There a walk that begins anew does what one that comes along does:
+    what a child is computed from, to the bit, depends on no border.
+    """
+    starts = [
+        index
+        for index in range(0, len(children), leaves_per_head)
+        if index == 0 or _num_shared(children[index - 1], children[index]) <= last_mixing_block(children[index])
+    ]
+    total = num_batches * len(children)
+    borders = []
+    for process in range(num_processes):
+        batch, index = divmod(total * process // num_processes, len(children))
+        borders.append((batch, starts[bisect_right(starts, index) - 1]))
+    borders.append((num_batches, 0))
+    return [
+        [
+            range(
+                0 if number > first[0] else first[1] if number == first[0] else len(children),
+                len(children) if number < end[0] else end[1] if number == end[0] else 0,
+            )
+            for number in range(num_batches)
+        ]
+        for first, end in pairwise(borders)
+    ]
 
 
 class _Walk:
     """The walk over the tree of children on one batch: remembers the hidden states of the path it stands on."""
 
     def __init__(self, supernet: SupernetForMaskedLM, batch: Batch) -> None:
-        for name in ("input_ids", "labels"):
-            if name not in batch:
-                raise ValueError(f"a batch has no {name}, only {sorted(batch)}: scoring needs masked-LM batches")
         batch = {name: tensor.to(supernet.device) for name, tensor in batch.items()}
         labels = batch["labels"].flatten()
         self.positions = (labels != _IGNORED).nonzero().squeeze(-1)  # (N,)
@@ -170,6 +240,7 @@ class _Walk:
         num_shared = _num_shared(self._path, child)
         if max(depth, num_shared) <= last:
             del self._path[num_shared:], self._states[num_shared + 1 :]
+            self._rows = {}  # those of less depth are there at all positions: what follows is to use one of the two
             for block in range(num_shared, last):
                 self._states.append(self._run(block, child[block], self._states[block]))
                 self._path.append(child[block])
