@@ -76,8 +76,7 @@ def test_every_file_says_its_job_in_its_first_line(file):
 
 
 def test_light_rooms_need_no_torch():
-    rooms = [room for room in LIGHT if (PACKAGE / f"{room}.py").exists()]
-    program = "import sys\n" + "\n".join(f"import hf_nasbert.{room}" for room in rooms)
+    program = "import sys\n" + "\n".join(f"import hf_nasbert.{room}" for room in LIGHT)
     program += "\nprint([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -42,7 +42,7 @@ COMMANDS = {
         "search a super-net for its best children under a budget",
         "hf_nasbert.pipeline.search_children",
         ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
-        lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
+        lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
     ),
     "extract": Command(
         "make a child a model of its own, and prove equal logits",

@@ -16,12 +16,12 @@ from hf_nasbert.extraction import load_supernet
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import EvolutionarySearch, RandomSearch, Search, run_search
+from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
+SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
 _MAX_ENUMERATED = 1_000_000
-_SEARCHES: dict[str, type[Search]] = {"random": RandomSearch, "evolution": EvolutionarySearch}
 
 
 @dataclass(kw_only=True)
@@ -72,8 +72,20 @@ class SearchChildrenArguments(ScoringArguments):
         ValueError: If a number lies outside its range, or a cap is no quantity.
     """
 
-    search: Literal["random", "evolution"] = field(default="evolution", metadata={"help": "How children are chosen."})
+    search: SearchName = field(default="evolution", metadata={"help": "How children are chosen."})
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
+    objectives: list[str] = field(
+        default_factory=lambda: ["num_parameters"],
+        metadata={"help": "Costs that the front is of, beside the loss; nsga2 searches for that front."},
+    )
+    storage: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where nsga2 keeps its study, which optuna-dashboard opens and several machines may share: a "
+            "database's URL or the path of a journal; by default a SQLite file beside the output."
+        },
+    )
+    worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
     max_parameters: str | None = field(
         default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
     )
@@ -83,7 +95,16 @@ class SearchChildrenArguments(ScoringArguments):
         super().__post_init__()
         if self.num_evaluations < 1:
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
+        if self.search != "nsga2" and (self.storage is not None or self.worker):
+            raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
+        if not self.objectives:
+            raise ValueError("a front is of loss against costs: name one or two (objectives)")
         self.budget()
+
+    @property
+    def study(self) -> str:
+        """Where nsga2 keeps its study."""
+        return self.storage or f"sqlite:///{Path(self.output).with_suffix('.db')}"
 
     def budget(self) -> Budget:
         """The caps."""
@@ -118,9 +139,11 @@ class ProxyScorer:
         """What the scores depend on: losses of other settings do not compare."""
         self.supernet.to(PartialState().device)
 
-    def __call__(self, children: Sequence[Architecture], *, progress: bool = False) -> list[float]:
-        """The proxy loss of every child."""
-        return score_architectures(self.supernet, children, self._batches, progress=progress)
+    def __call__(
+        self, children: Sequence[Architecture], *, num_batches: int | None = None, progress: bool = False
+    ) -> list[float]:
+        """The proxy loss of every child, on the first `num_batches` of the dev batches; by default on all."""
+        return score_architectures(self.supernet, children, self._batches[:num_batches], progress=progress)
 
     def record(self, child: Architecture, loss: float) -> Record:
         """One child's loss (None where it is not finite) and costs, and what they depend on."""
@@ -157,16 +180,19 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[Record]:
     """Search for the best child within a budget; the output file is the search's history, from which it resumes.
 
+    A GBDT-guided search leaves its report on operators beside it, as `.operators.md`.
+
     Returns:
         The records of all scored children, best first.
 
     Raises:
-        ValueError: If no child is within the budget, before anything is scored; or if the file holds another search.
+        ImportError: If the search needs a package that is not installed.
+        ValueError: If no child is within the budget or an objective is no cost, before anything is scored; or if the
+            file holds another search.
+        OSError: If the history cannot be written, as on a full disk; what it held is kept.
     """
     scorer = ProxyScorer(arguments, data)
-    search = _SEARCHES[arguments.search](
-        scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget()
-    )
+    search = _make_search(arguments, scorer)
     ranking = run_search(
         search,
         scorer,
@@ -175,17 +201,51 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         about=scorer.settings,
         progress=True,
     )
+    if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
+        report = Path(arguments.output).with_suffix(".operators.md")
+        report.write_text(search.operator_report() + "\n", encoding="utf-8")
     return [scorer.record(child, loss) for child, loss in ranking]
+
+
+def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
+    costs = scorer.cost(scorer.space.child_at(0))
+    for name in arguments.objectives:
+        if name not in costs:
+            raise ValueError(f"objective {name} is none of the costs of a child: {', '.join(costs)}")
+    further: dict[str, Any] = {}
+    if arguments.search == "nsga2":
+        Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
+        further = {"objectives": arguments.objectives, "storage": arguments.study, "worker": arguments.worker}
+    elif arguments.search == "halving":
+        further = {"total_batches": arguments.num_dev_batches}
+    return SEARCHES[arguments.search](
+        scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget(), **further
+    )
+
+
+def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:
+    """What a search has found, as text: the best children and the front."""
+    return f"{as_table(scored)}\n\n{as_front_table(scored, arguments.objectives)}"
+
+
+def as_front_table(scored: Sequence[Record], objectives: Sequence[str]) -> str:
+    """The front of scored children, those than which none is better in loss and costs at once, as text."""
+    finite = [record for record in scored if record["proxy_loss"] is not None]
+    places = pareto_front([[record["proxy_loss"], *(record[name] for name in objectives)] for record in finite])
+    lines = [f"the front of loss against {' and '.join(objectives)}, {len(places):,} children:"]
+    return "\n".join([*lines, *(_line(finite[place]) for place in places)])
+
+
+def _line(record: Record) -> str:
+    loss, size, flops = record["proxy_loss"], record["num_parameters"], record["flops"]
+    return f"{loss:.4f}  {size:>12,} parameters  {flops / 1e6:>10,.1f} MFLOPs  {record['architecture']}"
 
 
 def as_table(scored: Sequence[Record], limit: int = 10) -> str:
     """The first children of a list of records, as text."""
     finite = [record for record in scored if record["proxy_loss"] is not None]
     lines = [f"{len(scored):,} children scored, {len(scored) - len(finite):,} without a finite loss; the best:"]
-    for record in finite[:limit]:
-        loss, size, flops = record["proxy_loss"], record["num_parameters"], record["flops"]
-        lines.append(f"{loss:.4f}  {size:>12,} parameters  {flops / 1e6:>10,.1f} MFLOPs  {record['architecture']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_line, finite[:limit])])
 
 
 def _best_first(scored: list[Record]) -> list[Record]:

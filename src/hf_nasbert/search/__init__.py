@@ -1,0 +1,43 @@
+"""Choosing among architectures by what they score and what they cost; knows no model.
+
+Every search is asked for children and told their scores (`Search`); `run_search` does so until enough are scored, and
+survives being killed. Optuna and LightGBM, which two of them need, are the extra `search` and load when first used.
+"""
+
+from hf_nasbert.search.base import Scored, Search
+from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
+from hf_nasbert.search.boosting import GradientBoostedSearch
+from hf_nasbert.search.evolution import RegularizedEvolution
+from hf_nasbert.search.halving import SuccessiveHalving
+from hf_nasbert.search.pareto import ParetoSearch, pareto_front
+from hf_nasbert.search.runs import Score, run_search
+from hf_nasbert.search.shrinking import ProgressiveShrinking
+
+SEARCHES: dict[str, type[Search]] = {
+    search.name: search
+    for search in (
+        RandomSearch,
+        SizeMatchedRandomSearch,
+        RegularizedEvolution,
+        ParetoSearch,
+        SuccessiveHalving,
+        GradientBoostedSearch,
+        ProgressiveShrinking,
+    )
+}
+
+__all__ = [
+    "SEARCHES",
+    "GradientBoostedSearch",
+    "ParetoSearch",
+    "ProgressiveShrinking",
+    "RandomSearch",
+    "RegularizedEvolution",
+    "Score",
+    "Scored",
+    "Search",
+    "SizeMatchedRandomSearch",
+    "SuccessiveHalving",
+    "pareto_front",
+    "run_search",
+]

@@ -1,0 +1,317 @@
+"""What every search promises: asked for children, told their scores, never over the budget, resumed by replaying.
+
+Everything a search will ever ask follows from its settings and from what it was told, so that its state is the list of
+what it was told, and a search that was interrupted goes on from there as if it had not been.
+"""
+
+import importlib
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
+
+from hf_nasbert.costs import Budget, Cost, cheapest
+from hf_nasbert.space import Architecture, SearchSpace
+
+_NUM_DRAWS = 200  # draws for one child before a new one is looked for in another way:
+_NUM_ENUMERATED = 50_000  # in spaces up to this size among all children,
+_NUM_STEPS = 200  # in larger ones by a random walk of so many steps
+
+
+class Scored(NamedTuple):
+    """A child and its score; a score that was not finite is infinite, worse than every other."""
+
+    architecture: Architecture
+    score: float
+
+
+class Search(ABC):
+    """What every search promises.
+
+    - `ask` names children of the space, within the budget, none of them twice. It names the same ones again until all
+      of them have been told; an empty list says that no unseen child is left.
+    - `num_batches` says on how many of the dev batches, counted from the first, those children are to be scored; None
+      means on all. Only a search that saves on scoring ever asks for fewer, and for the same child again then.
+    - `tell` takes scores, lower is better, of any children within the budget, also such as were never asked. Scores
+      that are not finite rank last.
+    - `best` is the best child ever told, of those that were scored on all dev batches.
+    - The same settings, asked and told alike, ask the same; `state_dict` is plain JSON and resumes exactly.
+
+    Args:
+        space: Where to search.
+        seed: Seed of this search's own generator. The global `random` state is neither read nor written.
+        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks (see
+            `costs.cheapest`), as parameters, FLOPs and tabled latencies are.
+        budget: Caps on the costs.
+        batch_size: How many children to ask for at a time.
+
+    Raises:
+        ValueError: If no child is within the budget; the message names the cheapest and its cost.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        cost: Callable[[Architecture], Cost] | None = None,
+        budget: Budget | None = None,
+        batch_size: int = 50,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        budget = Budget() if budget is None else budget
+        if budget.caps and cost is None:
+            raise ValueError(f"a budget that caps {', '.join(budget.caps)} needs the costs of a child: give `cost`")
+        self.space = space
+        self.seed = seed
+        self.cost = cost
+        self.budget = budget
+        self.batch_size = batch_size
+        self._rng = random.Random(seed)
+        self._scores: dict[Architecture, float] = {}  # in the order told
+        self._pending: list[Architecture] = []  # asked, not yet told
+        self._events: list[dict[str, Any] | None] = []  # what was told, and None where a new batch was drawn
+        self._affordable: list[Architecture] | None = None  # of a small space, shuffled, once draws run dry
+        self._start = self._affordable_child()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON: two searches of equal settings ask for the same children."""
+        return {
+            "search": self.name,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "budget": self.budget.caps,
+            "space": self.space.to_dict(),
+        }
+
+    @property
+    def num_batches(self) -> int | None:
+        """On how many dev batches the children of `ask` are to be scored; None: on all."""
+        return None
+
+    @property
+    def num_evaluations(self) -> float:
+        """How many children were scored; scorings on a part of the dev batches count as that part."""
+        return len(self._scores)
+
+    @property
+    def cost_of_one(self) -> float:
+        """What scoring one of the children of `ask` adds to `num_evaluations`."""
+        return 1.0
+
+    @property
+    def history(self) -> list[Scored]:
+        """Every child told, in that order."""
+        return [Scored(architecture, score) for architecture, score in self._scores.items()]
+
+    def ranking(self) -> list[Scored]:
+        """Every child told, best first; of equals the one told first."""
+        return sorted(self.history, key=lambda scored: scored.score)
+
+    def best(self) -> Scored | None:
+        """The best child told so far, or None if none has a finite score."""
+        best = min(self.history, key=lambda scored: scored.score, default=None)
+        return best if best is not None and best.score < math.inf else None
+
+    def ask(self) -> list[Architecture]:
+        """The children to score next: up to `batch_size`, fewer or none when the space is exhausted."""
+        if not self._pending:
+            self._events.append(None)
+            self._next_batch()
+        return list(self._pending)
+
+    def tell(
+        self, architectures: Sequence[Sequence[str]], scores: Sequence[float], *, num_batches: int | None = None
+    ) -> None:
+        """Take the scores of some children. A child that is told twice keeps its first score.
+
+        Args:
+            architectures: The children.
+            scores: One for each of them.
+            num_batches: On how many dev batches they were scored, where that was not all: what `num_batches` said.
+
+        Raises:
+            ValueError: If the numbers of children and scores differ, a child is outside the space or the budget, or
+                scores on so many batches were not asked for.
+        """
+        if len(architectures) != len(scores):
+            raise ValueError(f"{len(architectures)} architectures were told with {len(scores)} scores")
+        children = [self.space.validate(architecture) for architecture in architectures]
+        for child in children:
+            reason = self._why_not_affordable(child)
+            if reason is not None:
+                raise ValueError(f"{child} is over the budget: {reason}")
+        if num_batches is not None and num_batches != self.num_batches:
+            asked = "all" if self.num_batches is None else self.num_batches
+            raise ValueError(f"scores on {num_batches} dev batches were told, but {asked} were asked for")
+        finite = [float(score) if math.isfinite(score) else math.inf for score in scores]
+        pairs = [[str(child), finite_or_none(score)] for child, score in zip(children, finite, strict=True)]
+        self._events.append({"num_batches": num_batches, "scores": pairs})
+        self._take(children, finite, num_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if the search had never stopped, in plain JSON types."""
+        return {"settings": self.settings, "events": list(self._events)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` described, by asking and telling all of it again.
+
+        Raises:
+            ValueError: If it describes another search (names what differs), or this one is not new.
+        """
+        refuse_other_settings(self.settings, state["settings"], "the saved state")
+        if self._events:
+            raise ValueError("this search has begun: load the saved state into a new one")
+        for event in state["events"]:
+            if event is None:
+                self.ask()
+            else:
+                children = [Architecture.parse(child) for child, _ in event["scores"]]
+                scores = [finite_or_inf(score) for _, score in event["scores"]]
+                self.tell(children, scores, num_batches=event["num_batches"])
+
+    def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
+        """Remember what was told."""
+        for child, score in zip(children, scores, strict=True):
+            self._scores.setdefault(child, score)
+        self._pending = [child for child in self._pending if child not in self._scores]
+
+    def _next_batch(self) -> None:
+        """Make the children of the next batch pending."""
+        self._draw(self.batch_size)
+
+    def _draw(self, count: int) -> None:
+        """Make so many proposals pending, or as many new children as there are."""
+        proposals = self._propose()
+        for _ in range(count):
+            child = self._next_new(proposals)
+            if child is None:
+                proposals = iter(())  # they have run dry: not tried again in this batch
+                child = self._any_new()
+            if child is None:
+                break
+            self._pending.append(child)
+
+    @abstractmethod
+    def _propose(self) -> Iterator[Architecture]:
+        """Endless proposals for the next batch; those that are seen or over the budget are passed over."""
+
+    def _why_not_affordable(self, child: Architecture) -> str | None:
+        return None if self.cost is None or not self.budget.caps else self.budget.why_not(self.cost(child))
+
+    def _is_new(self, child: Architecture) -> bool:
+        return child not in self._scores and child not in self._pending and self._why_not_affordable(child) is None
+
+    def _next_new(self, proposals: Iterator[Architecture]) -> Architecture | None:
+        """The next proposal that is new and within the budget, if it comes in reasonable time."""
+        return next(filter(self._is_new, islice(proposals, _NUM_DRAWS)), None)
+
+    def _any_new(self) -> Architecture | None:
+        """Any child that is new and within the budget, None if there is none (or, in large spaces, none near)."""
+        if self.space.num_children > _NUM_ENUMERATED:
+            return self._walk_to_new()
+        if self._affordable is None:
+            self._affordable = [c for c in self.space.enumerate() if self._why_not_affordable(c) is None]
+            # From a generator of its own: the order is the same whenever it is made, also after resuming.
+            random.Random(self.seed).shuffle(self._affordable)
+        while self._affordable:
+            child = self._affordable[-1]
+            if self._is_new(child):
+                return child
+            self._affordable.pop()  # seen once, seen for ever
+        return None
+
+    def _walk_to_new(self) -> Architecture | None:
+        """Step from neighbour to neighbour within the budget, from the best child known, until one is new."""
+        best = self.best()
+        child = self._start if best is None else best.architecture
+        if self._is_new(child):
+            return child
+        for _ in range(_NUM_STEPS):
+            steps = [step for step in self.space.neighbours(child) if self._why_not_affordable(step) is None]
+            new = [step for step in steps if self._is_new(step)]
+            if new:
+                return self._rng.choice(new)
+            if not steps:
+                return None
+            child = self._rng.choice(steps)
+        return None
+
+    def _affordable_child(self) -> Architecture:
+        """Some child within the budget, found without scoring anything; where walks begin."""
+        cost, caps = self.cost, self.budget.caps
+        if cost is None or not caps:
+            return self.space.child_at(0)
+        self.budget.why_not(cost(self.space.child_at(0)))  # names a capped cost that is not measured
+        corners = []
+        for name, cap in caps.items():
+            corner = cheapest(self.space, partial(_one_cost, cost, name))
+            least = cost(corner)[name]
+            if not least <= cap:
+                raise ValueError(
+                    f"no child is within the budget: {name} may be at most {cap:,}, "
+                    f"but that of the smallest child, {corner}, is {least:,}"
+                )
+            corners.append(corner)
+
+        def excess(child: Architecture) -> float:
+            costs = cost(child)
+            return max(costs[name] / cap for name, cap in caps.items())
+
+        # Each cap alone can be met. To meet them together, go downhill from the corners.
+        child = min(corners, key=excess)
+        while excess(child) > 1:
+            step = min(self.space.neighbours(child), key=excess, default=child)
+            if excess(step) >= excess(child):
+                break
+            child = step
+        if excess(child) > 1 and self.space.num_children <= _NUM_ENUMERATED:
+            child = min(self.space.enumerate(), key=excess)
+        if excess(child) > 1:
+            raise ValueError(f"found no child within the budget {caps}: the nearest, {child}, costs {cost(child)}")
+        return child
+
+
+def needs_extra(package: str, what: str) -> Any:
+    """A package of the extra `search`, imported when it is first needed.
+
+    Raises:
+        ImportError: If it is not installed; says how to get it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(
+            f"{what} needs {package}, which is not installed: pip install 'hf_nasbert[search]'", name=package
+        ) from None
+
+
+def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
+    """Refuse what was written by a search of other settings, naming those that differ."""
+    different = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if different:
+        pairs = ", ".join(f"{key} ({theirs.get(key)} there, {mine.get(key)} here)" for key in different)
+        raise ValueError(f"{where} is of another search: it differs in {pairs}")
+
+
+def finite_or_none(score: float) -> float | None:
+    """A score as JSON has a word for it."""
+    return score if math.isfinite(score) else None
+
+
+def finite_or_inf(score: float | None) -> float:
+    """A score as it is compared."""
+    return math.inf if score is None else score
+
+
+def _one_cost(cost: Callable[[Architecture], Cost], name: str, child: Architecture) -> float:
+    return cost(child)[name]

@@ -1,0 +1,88 @@
+"""Searches that learn nothing from scores: what any other has to beat."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from hf_nasbert.costs import Budget, Cost
+from hf_nasbert.search.base import Search
+from hf_nasbert.space import Architecture, SearchSpace
+
+
+class RandomSearch(Search):
+    """Draw children uniformly among all within the budget: the baseline that any other search has to beat.
+
+    In a space too large to enumerate, under a budget that fewer than about one child in two hundred meets, they come
+    from a random walk instead, and are no longer uniform.
+
+    (Li and Talwalkar, 2019, https://arxiv.org/abs/1902.07638; Yu et al., 2020, https://arxiv.org/abs/1902.08142.)
+    """
+
+    name = "random"
+
+    def _propose(self) -> Iterator[Architecture]:
+        while True:
+            yield self.space.sample(self._rng, uniform_over="children")
+
+
+class SizeMatchedRandomSearch(Search):
+    """Of several random children within the budget take the largest: random search that spends what it may spend.
+
+    Size alone orders children well, so a search that merely finds large ones looks clever beside plain random search;
+    beside this one it does not. A child's size is the share of its budget that it uses, of the tightest cap. The form
+    is ours: a window below the cap would need a width that fits no two spaces.
+
+    Args:
+        space: As every search.
+        seed: As every search.
+        cost: As every search, but always needed.
+        budget: As every search.
+        batch_size: As every search.
+        num_draws: Of how many random children the largest is taken.
+        size: The cost that is size where nothing is capped.
+
+    Raises:
+        ValueError: If there is no cost, or none of that name.
+    """
+
+    name = "size_matched"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        cost: Callable[[Architecture], Cost] | None = None,
+        budget: Budget | None = None,
+        batch_size: int = 50,
+        num_draws: int = 10,
+        size: str = "num_parameters",
+    ) -> None:
+        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        if cost is None:
+            raise ValueError("a search by size needs the costs of a child: give `cost`")
+        if num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        known = cost(self._start)
+        if not self.budget.caps and size not in known:
+            raise ValueError(f"size={size} is none of the costs of a child: {', '.join(known)}")
+        self.num_draws = num_draws
+        self.size = size
+        self._cost_of = cost
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON."""
+        return super().settings | {"num_draws": self.num_draws, "size": self.size}
+
+    def _propose(self) -> Iterator[Architecture]:
+        while True:
+            draws = (self.space.sample(self._rng, uniform_over="children") for _ in range(50 * self.num_draws))
+            new = list(islice(filter(self._is_new, draws), self.num_draws))
+            if not new:
+                return
+            yield max(new, key=self._size_of)
+
+    def _size_of(self, child: Architecture) -> float:
+        costs, caps = self._cost_of(child), self.budget.caps
+        return max(costs[name] / cap for name, cap in caps.items()) if caps else costs[self.size]

@@ -1,0 +1,135 @@
+"""Successive halving: many children on few dev batches, the best of them on more."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hf_nasbert.costs import Budget, Cost
+from hf_nasbert.search.base import Search
+from hf_nasbert.search.evolution import check_counts
+from hf_nasbert.space import Architecture, SearchSpace
+
+
+class SuccessiveHalving(Search):
+    """Score random children on few dev batches, the best of them on more, and so on to the best few on all.
+
+    Bracket after bracket begins with `bracket_size` new random children on the first `min_batches` dev batches. The
+    best `1 / reduction` go on to `reduction` times as many batches, until all `total_batches` are reached (Jamieson
+    and Talwalkar, 2016, https://arxiv.org/abs/1502.07943; every rung of a bracket then costs about the same).
+    Children that fall out are not drawn again. Only children scored on all batches can be the best, for losses on
+    different batches do not compare.
+
+    Args:
+        space: As every search.
+        seed: As every search.
+        cost: As every search.
+        budget: As every search.
+        batch_size: As every search.
+        total_batches: How many dev batches there are.
+        min_batches: On how many of them a bracket begins.
+        reduction: By which factor children become fewer and batches more.
+        bracket_size: Children at the beginning of a bracket.
+
+    Raises:
+        ValueError: If no rung lies below the last, or a number is out of range.
+    """
+
+    name = "halving"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        cost: Callable[[Architecture], Cost] | None = None,
+        budget: Budget | None = None,
+        batch_size: int = 50,
+        total_batches: int = 16,
+        min_batches: int = 1,
+        reduction: int = 4,
+        bracket_size: int = 64,
+    ) -> None:
+        check_counts(min_batches=min_batches, bracket_size=bracket_size)
+        if reduction < 2:
+            raise ValueError(f"reduction must be at least 2, not {reduction}")
+        if total_batches <= min_batches:
+            raise ValueError(
+                f"there is nothing to save between {min_batches} and {total_batches} dev batches: give more "
+                f"total_batches than min_batches"
+            )
+        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        self.total_batches = total_batches
+        self.min_batches = min_batches
+        self.reduction = reduction
+        self.bracket_size = bracket_size
+        self._rungs: list[int | None] = []  # dev batches of each rung; None: all
+        while min_batches < total_batches:
+            self._rungs.append(min_batches)
+            min_batches *= reduction
+        self._rungs.append(None)
+        self._rung = len(self._rungs) - 1
+        self._waiting: list[Architecture] = []  # of the present rung, not yet asked
+        self._here: dict[Architecture, float] = {}  # scores on the present rung
+        self._partly: set[Architecture] = set()  # ever scored on a part of the batches
+        self._num_batches_told = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON."""
+        return super().settings | {
+            "total_batches": self.total_batches,
+            "min_batches": self.min_batches,
+            "reduction": self.reduction,
+            "bracket_size": self.bracket_size,
+        }
+
+    @property
+    def num_batches(self) -> int | None:
+        """On how many dev batches the children of `ask` are to be scored; None: on all."""
+        return self._rungs[self._rung]
+
+    @property
+    def num_evaluations(self) -> float:
+        """How many children were scored; scorings on a part of the dev batches count as that part."""
+        return len(self._scores) + self._num_batches_told / self.total_batches
+
+    @property
+    def cost_of_one(self) -> float:
+        """What scoring one of the children of `ask` adds to `num_evaluations`."""
+        return 1.0 if self.num_batches is None else self.num_batches / self.total_batches
+
+    def _propose(self) -> Iterator[Architecture]:
+        while True:
+            yield self.space.sample(self._rng, uniform_over="children")
+
+    def _next_batch(self) -> None:
+        if not self._waiting and self.num_batches is not None:
+            self._promote()
+        if not self._waiting:
+            self._rung, self._here = 0, {}
+            self._draw(self.bracket_size)
+            self._waiting, self._pending = self._pending, []
+        self._pending, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+
+    def _promote(self) -> None:
+        """Let the best of the present rung wait for the next one."""
+        ranking = sorted((score, place) for place, score in enumerate(self._here.values()) if score < math.inf)
+        children = list(self._here)
+        survivors = [children[place] for _, place in ranking[: math.ceil(len(children) / self.reduction)]]
+        self._rung, self._here = self._rung + 1, {}
+        self._waiting = [child for child in survivors if child not in self._scores]
+
+    def _is_new(self, child: Architecture) -> bool:
+        return child not in self._partly and super()._is_new(child)
+
+    def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
+        if num_batches is None:
+            super()._take(children, scores, num_batches)
+            self._waiting = [child for child in self._waiting if child not in self._scores]
+            return
+        for child, score in zip(children, scores, strict=True):
+            if child not in self._here:
+                self._here[child] = score
+                self._num_batches_told += num_batches
+        self._partly |= set(children)
+        self._pending = [child for child in self._pending if child not in self._here]

@@ -1,0 +1,294 @@
+"""Many objectives at once: NSGA-II over loss and costs, kept in an Optuna study that several machines may share."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_nasbert.costs import Budget, Cost
+from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
+from hf_nasbert.search.evolution import check_counts, check_share, mutated
+from hf_nasbert.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+
+def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
+    """Which points no other beats: none is at most as large in every value and smaller in one.
+
+    Args:
+        values: Points, smaller is better in every value. Those with a value that is not finite are on no front.
+
+    Returns:
+        The places of the front's points, by their first value; of equal points, all.
+    """
+    finite = [i for i, point in enumerate(values) if all(abs(value) < float("inf") for value in point)]
+    front: list[int] = []
+    # In lexicographic order whatever beats a point stands before it, and on the front stands one that beats it.
+    for i in sorted(finite, key=lambda i: tuple(values[i])):
+        if not any(_dominates(values[j], values[i]) for j in front):
+            front.append(i)
+    return front
+
+
+class ParetoSearch(Search):
+    """Search for the whole front of loss against one or two costs: NSGA-II, over Optuna's sampler and storage.
+
+    Optuna keeps the study and selects each generation's parents by rank and crowding distance (NSGA-II: Deb et al.,
+    2002, https://doi.org/10.1109/4235.996017). The offspring are our space's own: parents by binary tournament,
+    crossed over and mutated without ever leaving the space, drawn again where they are over the budget or known.
+
+    In a storage the study survives, and is what the search goes on from; a search with a storage needs no
+    `load_state_dict`. Any number of workers may share one, each under a number of its own: they see each other's
+    children. One worker alone resumes exactly, killed at any moment. `optuna-dashboard` opens the storage.
+
+    Args:
+        space: As every search.
+        seed: As every search.
+        cost: As every search, but always needed.
+        budget: As every search.
+        batch_size: As every search.
+        objectives: The costs to keep low beside the loss.
+        population_size: Children of a generation; the first one is random. 50 is Optuna's default.
+        crossover_share: The probability that an offspring has two parents. 0.9 is Optuna's default.
+        max_changes: The most choice blocks that a mutation changes.
+        storage: Where the study is kept: a database's URL such as `sqlite:///search.db`, the path of a journal file,
+            or a storage of Optuna's. None: in memory.
+        study_name: The study's name in the storage.
+        worker: This worker's number, among those that share the study.
+
+    Raises:
+        ImportError: If Optuna is not installed.
+        ValueError: If an objective is no cost, or the storage holds a study of that name with other settings.
+    """
+
+    name = "nsga2"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        cost: Callable[[Architecture], Cost] | None = None,
+        budget: Budget | None = None,
+        batch_size: int = 50,
+        objectives: Sequence[str] = ("num_parameters",),
+        population_size: int = 50,
+        crossover_share: float = 0.9,
+        max_changes: int = 2,
+        storage: "str | BaseStorage | None" = None,
+        study_name: str = "search",
+        worker: int = 0,
+    ) -> None:
+        optuna = needs_extra("optuna", "NSGA-II")
+        check_counts(max_changes=max_changes)
+        check_share("crossover_share", crossover_share)
+        if population_size < 2:
+            raise ValueError(f"population_size must be at least 2, not {population_size}")
+        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        if cost is None or not objectives:
+            raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")
+        unknown = [name for name in objectives if name not in cost(self._start)]
+        if unknown:
+            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(cost(self._start))}")
+        self.objectives = tuple(objectives)
+        self.population_size = population_size
+        self.crossover_share = crossover_share
+        self.max_changes = max_changes
+        self.worker = worker
+        self._cost_of = cost
+        self._is_stored = storage is not None
+        self._elsewhere: set[Architecture] = set()  # asked by other workers, not told yet
+        self._number_of: dict[Architecture, int] = {}  # of the trial of each pending child
+        self._num_drawn = 0  # batches of this worker
+        self._states = optuna.trial.TrialState
+        self._create_trial = optuna.trial.create_trial
+        self._distributions = {
+            f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
+            for block, names in enumerate(space.blocks)
+        }
+        self._sampler = _make_sampler(population_size)
+        self._study: Study = optuna.create_study(
+            study_name=study_name,
+            storage=_open_storage(storage),
+            sampler=self._sampler,
+            directions=["minimize"] * (1 + len(self.objectives)),
+            load_if_exists=True,
+        )
+        theirs = self._study.user_attrs.get("settings")
+        if theirs is None:
+            with warnings.catch_warnings():  # experimental since Optuna 3.2; names the axes of the dashboard
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names(["proxy_loss", *self.objectives])
+            self._study.set_user_attr("settings", self.settings)
+        else:
+            refuse_other_settings(self.settings, theirs, f"the study {study_name!r}")
+            self._go_on()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON; not where it is kept."""
+        return super().settings | {
+            "objectives": list(self.objectives),
+            "population_size": self.population_size,
+            "crossover_share": self.crossover_share,
+            "max_changes": self.max_changes,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if the search had never stopped, in plain JSON types.
+
+        Raises:
+            ValueError: If the study is in a storage: it is the state.
+        """
+        if self._is_stored:
+            raise ValueError("the state of this search is in its storage: make the search again with the same one")
+        return super().state_dict()
+
+    def _next_batch(self) -> None:
+        self._learn()
+        self._draw_batch()
+        self._write(self._pending)
+
+    def _draw_batch(self) -> None:
+        # Of each batch its own generator: drawn again after a kill, it is the same.
+        self._rng = random.Random(f"{self.seed}/{self.worker}/{self._num_drawn}")
+        self._draw(self.batch_size)
+        self._num_drawn += 1
+
+    def _write(self, children: Sequence[Architecture]) -> None:
+        """Add pending children to the study, as running trials; each in one piece, so that a kill tears none."""
+        about = {
+            "generation": self._sampler.next_generation(self._study),
+            "worker": self.worker,
+            "batch": self._num_drawn - 1,
+            "batch_size": len(self._pending),
+        }
+        for child in children:
+            self._study.add_trial(self._trial(child, self._states.RUNNING, None, about))
+        for trial in self._trials():
+            if trial.state == self._states.RUNNING and trial.user_attrs.get("worker") == self.worker:
+                self._number_of[_child_of(trial)] = trial.number
+
+    def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
+        for child, score in zip(children, scores, strict=True):
+            if child in self._scores:
+                continue
+            values = [score, *(float(self._cost_of(child)[name]) for name in self.objectives)]
+            state = self._states.COMPLETE if score < float("inf") else self._states.FAIL
+            number = self._number_of.pop(child, None)
+            told = values if state == self._states.COMPLETE else None
+            if number is None:  # a child that was told without having been asked
+                about = {"generation": self._sampler.next_generation(self._study)}
+                self._study.add_trial(self._trial(child, state, told, about))
+            else:
+                self._study.tell(number, told, state=state)
+        super()._take(children, scores, num_batches)
+
+    def _trial(
+        self, child: Architecture, state: Any, values: Sequence[float] | None, about: dict[str, int]
+    ) -> "FrozenTrial":
+        trial: FrozenTrial = self._create_trial(
+            state=state,
+            values=values,
+            params=dict(zip(self._distributions, child, strict=True)),
+            distributions=self._distributions,
+            user_attrs={"architecture": str(child), **about},
+        )
+        return trial
+
+    def _trials(self) -> "list[FrozenTrial]":
+        return self._study.get_trials(deepcopy=False)
+
+    def _learn(self) -> None:
+        """Take from the study what other workers, or this one before it was killed, have told it."""
+        self._elsewhere = set()
+        for trial in self._trials():
+            child = _child_of(trial)
+            if trial.state == self._states.COMPLETE:
+                self._scores.setdefault(child, trial.values[0])
+            elif trial.state == self._states.FAIL:
+                self._scores.setdefault(child, float("inf"))
+            elif trial.user_attrs.get("worker") != self.worker:
+                self._elsewhere.add(child)
+
+    def _go_on(self) -> None:
+        """Take up the study where this worker left it: its last batch is pending, as far as it was not told."""
+        self._learn()
+        mine = [trial for trial in self._trials() if trial.user_attrs.get("worker") == self.worker]
+        if not mine:
+            return
+        self._num_drawn = mine[-1].user_attrs["batch"] + 1
+        last = [trial for trial in mine if trial.user_attrs["batch"] == self._num_drawn - 1]
+        running = [_child_of(trial) for trial in last if trial.state == self._states.RUNNING]
+        if len(last) == last[0].user_attrs["batch_size"]:
+            self._pending = running
+            self._write([])
+        else:  # killed while it was written: draw it again, and write the rest
+            self._num_drawn -= 1
+            self._draw_batch()
+            drawn, self._pending = self._pending, [*dict.fromkeys([*running, *self._pending])]
+            self._write([child for child in drawn if child not in running])
+
+    def _propose(self) -> Iterator[Architecture]:
+        generation = self._sampler.next_generation(self._study)
+        parents = self._sampler.get_parent_population(self._study, generation)
+        while True:
+            if not parents:
+                yield self.space.sample(self._rng, uniform_over="children")
+                continue
+            child = self._winner(parents)
+            if self._rng.random() < self.crossover_share:
+                child = self.space.crossover(child, self._winner(parents), self._rng)
+            yield mutated(self.space, child, self._rng, self.max_changes)
+
+    def _winner(self, parents: "Sequence[FrozenTrial]") -> Architecture:
+        """The better of two, if one is better."""
+        first, second = self._rng.choice(parents), self._rng.choice(parents)
+        return _child_of(second if _dominates(second.values, first.values) else first)
+
+    def _is_new(self, child: Architecture) -> bool:
+        return child not in self._elsewhere and super()._is_new(child)
+
+
+def _child_of(trial: "FrozenTrial") -> Architecture:
+    return Architecture.parse(trial.user_attrs["architecture"])
+
+
+def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    return tuple(a) != tuple(b) and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _open_storage(storage: "str | BaseStorage | None") -> "str | BaseStorage | None":
+    """What Optuna opens: a URL is a database's, any other text the path of a journal."""
+    if not isinstance(storage, str) or "://" in storage:
+        return storage
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(storage))
+
+
+def _make_sampler(population_size: int) -> Any:
+    """Optuna's NSGA-II, which here selects parents only; the generation of a trial is one of its attributes."""
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import TrialState
+
+    class Sampler(NSGAIISampler):
+        def next_generation(self, study: "Study") -> int:
+            """The youngest generation, or the one after it where it is complete."""
+            complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            generations = [trial.user_attrs["generation"] for trial in complete]
+            youngest = max(generations, default=0)
+            return youngest + (generations.count(youngest) >= population_size)
+
+        def get_population(self, study: "Study", generation: int) -> "list[FrozenTrial]":
+            complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            return [trial for trial in complete if trial.user_attrs["generation"] == generation]
+
+    return Sampler(population_size=population_size)
