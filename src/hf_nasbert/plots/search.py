@@ -1,0 +1,105 @@
+"""Figures of searches: one as it ran, and many compared by their regret."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hf_nasbert.plots.style import FRONT_COLOUR, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
+from hf_nasbert.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_search_trajectory(history: Sequence[Record]) -> "Figure":
+    """Draw one search as it ran: the loss of every child in the order in which it was scored, and the best so far.
+
+    Args:
+        history: Records of `search.run_search`, as they lie in its file. Children scored on a part of the dev batches,
+            and those without a finite score, are left out.
+
+    Raises:
+        ValueError: If no child was scored on all dev batches.
+    """
+    scores = [
+        record["score"]
+        for record in history
+        if record.get("record") == "child" and "num_batches" not in record and record["score"] is not None
+    ]
+    if not scores:
+        raise ValueError("the history holds no child with a finite score: nothing to draw")
+    places = range(1, len(scores) + 1)
+    best = list(itertools.accumulate(scores, min))
+    with figure_style():
+        figure = new_figure(6.4, 3.6)
+        axes = figure.add_subplot()
+        axes.plot(places, scores, ".", ms=3.5, mew=0, color=QUIET_COLOUR, label="a child")
+        axes.plot(places, best, drawstyle="steps-post", color=FRONT_COLOUR, label="the best so far")
+        axes.set_title(f"{count_of(len(scores), 'child', 'children')} scored, the best {best[-1]:.4f}")
+        axes.set_xlabel("children scored")
+        axes.set_ylabel("proxy loss (nats per masked token)")
+        legend_below(figure)
+    return figure
+
+
+def regret_at(record: Record, num_evaluations: float) -> float:
+    """By how much the best child after so many scored children is worse than the best there is; infinite before any.
+
+    Args:
+        record: One search: `trace`, pairs of children scored and loss where a better one was found, and `optimum`.
+        num_evaluations: Children scored.
+    """
+    found = [loss for spent, loss in record["trace"] if spent <= num_evaluations]
+    return float(min(found, default=math.inf) - record["optimum"])
+
+
+def plot_regret(searched: Sequence[Record]) -> "Figure":
+    """Draw regret against children scored, a panel per budget: of each search the mean and the middle half of seeds.
+
+    Args:
+        searched: One record per search, budget and seed, with `search`, `budget`, `trace`, `optimum` and
+            `num_evaluations`.
+
+    Raises:
+        ValueError: If there is no record.
+    """
+    if not searched:
+        raise ValueError("no search was run: nothing to draw")
+    budgets = list(dict.fromkeys(record["budget"] for record in searched))
+    searches = list(dict.fromkeys(record["search"] for record in searched))
+    columns = min(2, len(budgets))
+    with figure_style():
+        figure = new_figure(4.1 * columns, 2.9 * math.ceil(len(budgets) / columns) + 0.6)
+        grid = figure.subplots(math.ceil(len(budgets) / columns), columns, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(budgets):
+                axes.set_visible(False)
+                continue
+            of_budget = [record for record in searched if record["budget"] == budgets[place]]
+            for search in searches:
+                _draw_regret(axes, search, [record for record in of_budget if record["search"] == search])
+            axes.set_title(budgets[place])
+            axes.set_xlabel("children scored")
+            axes.set_ylabel("regret (thousandths of a nat)")
+            axes.set_ylim(bottom=0)
+        legend_below(figure)
+    return figure
+
+
+def _draw_regret(axes: "Axes", search: str, records: Sequence[Record]) -> None:
+    if not records:
+        return
+    most = int(max(record["num_evaluations"] for record in records))
+    places, means, lows, highs = [], [], [], []
+    for place in range(8, most + 1, max(1, most // 48)):
+        regrets = sorted(1000 * regret_at(record, place) for record in records)
+        if regrets[-1] == math.inf:  # halving has no child on all dev batches for a while
+            continue
+        places.append(place)
+        means.append(sum(regrets) / len(regrets))
+        lows.append(regrets[len(regrets) // 4])
+        highs.append(regrets[(3 * len(regrets)) // 4])
+    (line,) = axes.plot(places, means, label=search)
+    axes.fill_between(places, lows, highs, color=line.get_color(), alpha=0.12, linewidth=0)

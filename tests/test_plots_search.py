@@ -1,0 +1,69 @@
+"""Figures of searches show what their records say."""
+
+import math
+
+import pytest
+
+from hf_nasbert.plots import plot_regret, plot_search_trajectory, save_figure
+from hf_nasbert.plots.search import regret_at
+
+HISTORY = [
+    {"record": "search", "settings": {}},
+    {"record": "child", "architecture": "ffn", "score": 3.0},
+    {"record": "child", "architecture": "conv3", "score": None},
+    {"record": "child", "architecture": "conv5", "score": 1.0, "num_batches": 1},
+    {"record": "child", "architecture": "conv7", "score": 4.0},
+    {"record": "child", "architecture": "attention", "score": 2.0},
+]
+
+
+def searched(search, budget, traces):
+    return [
+        {"search": search, "budget": budget, "seed": seed, "trace": trace, "optimum": 1.0, "num_evaluations": 96}
+        for seed, trace in enumerate(traces)
+    ]
+
+
+def test_a_trajectory_is_every_fully_scored_child_and_the_best_so_far(tmp_path):
+    figure = plot_search_trajectory(HISTORY)
+    (axes,) = figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3.0, 4.0, 2.0], [3.0, 3.0, 2.0]]
+    assert axes._left_title.get_text() == "3 children scored, the best 2.0000"
+    first = save_figure(figure, tmp_path / "a")
+    again = save_figure(plot_search_trajectory(HISTORY), tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+@pytest.mark.parametrize("history", [[], HISTORY[:1], HISTORY[2:4]])
+def test_a_history_without_a_score_is_refused(history):
+    with pytest.raises(ValueError, match="no child with a finite score"):
+        plot_search_trajectory(history)
+
+
+def test_regret_is_what_the_best_so_far_lacks():
+    (record,) = searched("a", "b", [[[1, 4.0], [5, 2.5], [7.25, 1.0]]])
+    assert [regret_at(record, spent) for spent in (0.5, 1, 4.9, 5, 7.3, 99)] == [math.inf, 3.0, 3.0, 1.5, 0.0, 0.0]
+
+
+def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
+    records = [
+        *searched("random", "small", [[[1, 1.5]], [[1, 1.3], [50, 1.1]]]),
+        *searched("gbdt", "small", [[[1, 1.2], [40, 1.0]]] * 2),
+        *searched("random", "no cap", [[[30, 1.4]]] * 2),
+    ]
+    figure = plot_regret(records)
+    small, whole = figure.axes
+    assert [small._left_title.get_text(), whole._left_title.get_text()] == ["small", "no cap"]
+    assert [line.get_label() for line in small.lines] == ["random", "gbdt"]
+    places, means = small.lines[0].get_xdata(), small.lines[0].get_ydata()
+    assert dict(zip(places, means, strict=True))[8] == pytest.approx(1000 * (0.5 + 0.3) / 2)
+    assert means[-1] == pytest.approx(1000 * (0.5 + 0.1) / 2)
+    assert min(whole.lines[0].get_xdata()) >= 30  # before, there is no best child
+    save_figure(figure, tmp_path / "regret")
+    with pytest.raises(ValueError, match="no search was run"):
+        plot_regret([])
+
+
+def test_a_figure_of_three_budgets_has_no_empty_panel():
+    records = [record for budget in "abc" for record in searched("random", budget, [[[1, 1.5]]])]
+    assert [axes.get_visible() for axes in plot_regret(records).axes] == [True, True, True, False]

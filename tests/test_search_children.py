@@ -1,0 +1,143 @@
+"""Searching a real, tiny super-net: every search by its name, from a command line to a front."""
+
+import math
+import typing
+
+import pytest
+import torch
+
+from hf_nasbert import cli, records
+from hf_nasbert.data import DataArguments
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline import ProxyScorer, SearchChildrenArguments, search_children
+from hf_nasbert.pipeline import scores as scores_room
+from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
+from hf_nasbert.search import SEARCHES, pareto_front
+from hf_nasbert.space import Architecture, SearchSpace
+
+SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
+
+
+class StandIn:
+    """A scorer of an untrained super-net on random tokens: the text is not what is tested here."""
+
+    def __init__(self, arguments, data):
+        torch.manual_seed(0)
+        config = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
+        self.supernet = SupernetForMaskedLM(config).eval()
+        self.config, self.space = config, SPACE
+        ids = torch.randint(60, (arguments.num_dev_batches, 2, 8), generator=torch.Generator().manual_seed(1))
+        self._batches = [{"input_ids": batch, "labels": batch} for batch in ids]
+        self.cost = scores_room.cost_function(config, sequence_length=8)
+        self.settings = {"supernet": "stand-in"}
+
+    __call__ = ProxyScorer.__call__
+    record = ProxyScorer.record
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores_room, "ProxyScorer", StandIn)
+    truth = StandIn(SearchChildrenArguments(supernet="", output=""), None)
+
+    def run(name, num_evaluations=27, **settings):
+        arguments = SearchChildrenArguments(
+            supernet="",
+            output=str(tmp_path / name / "h.jsonl"),
+            search=name,
+            num_evaluations=num_evaluations,
+            **settings,
+        )
+        return arguments, search_children(arguments, DataArguments(packaged="imdb"))
+
+    children = list(SPACE.enumerate())
+    run.truth = dict(zip(children, truth(children), strict=True))
+    run.cost = truth.cost
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "nsga2")) for name in SEARCHES]
+)
+def test_every_search_by_its_name(name, search, tmp_path):
+    cap = sorted(search.cost(child)["num_parameters"] for child in search.truth)[13]
+    arguments, scored = search(name, max_parameters=str(cap))
+    affordable = {c: loss for c, loss in search.truth.items() if search.cost(c)["num_parameters"] <= cap}
+    assert scored[0]["architecture"] in {str(child) for child in affordable}
+    if name != "halving":  # its few dev batches may have misled it
+        assert {record["architecture"] for record in scored} == {str(child) for child in affordable}
+        assert scored[0]["proxy_loss"] == pytest.approx(min(affordable.values()), abs=1e-6)
+    assert all(
+        record["proxy_loss"] == pytest.approx(search.truth[Architecture.parse(record["architecture"])], abs=1e-6)
+        for record in scored
+    )
+    report = as_search_report(scored, arguments)
+    assert scored[0]["architecture"] in report
+    assert "the front of loss against num_parameters" in report
+    assert (tmp_path / name / "h.operators.md").exists() == (name == "gbdt")
+    assert (tmp_path / name / "h.db").exists() == (name == "nsga2")
+    again = search(name, max_parameters=str(cap))[1]
+    assert again == scored
+    assert len(records.read(arguments.output)) == len(set(map(str, records.read(arguments.output))))
+
+
+def test_the_names_on_the_command_line_are_those_of_the_searches():
+    assert typing.get_args(SearchName) == tuple(SEARCHES)
+
+
+def test_the_front_is_printed_and_nothing_else(search):
+    arguments, scored = search("random", objectives=["flops"])
+    lines = as_front_table(scored, arguments.objectives).splitlines()
+    points = [(record["proxy_loss"], record["flops"]) for record in scored]
+    front = [scored[place]["architecture"] for place in pareto_front(points)]
+    assert lines[0] == f"the front of loss against flops, {len(front)} children:"
+    assert [line.split()[-1] for line in lines[1:]] == front
+    one = scored[:1]
+    assert as_front_table(one, ["flops"]).splitlines()[1:] == [lines[1]] or len(front) > 1
+    broken = [{**scored[0], "proxy_loss": None}]
+    assert as_front_table(broken, ["flops"]) == "the front of loss against flops, 0 children:"
+
+
+def test_a_scorer_uses_the_first_batches_when_asked_for_few(search):
+    arguments = SearchChildrenArguments(supernet="", output="", num_dev_batches=4)
+    scorer = StandIn(arguments, None)
+    children = list(SPACE.enumerate())[:3]
+    one, all_four = scorer(children, num_batches=1), scorer(children)
+    per_batch = [
+        scores_room.score_architectures(scorer.supernet, children, scorer._batches[i : i + 1]) for i in range(4)
+    ]
+    assert one == pytest.approx(per_batch[0])
+    assert all_four == pytest.approx([sum(losses) / 4 for losses in zip(*per_batch, strict=True)])
+    assert not math.isclose(one[0], all_four[0], abs_tol=1e-4)
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_path):
+    with pytest.raises(ValueError, match="objective weight is none of the costs of a child: num_parameters, flops"):
+        search("random", objectives=["weight"])
+    with pytest.raises(ValueError, match=r"no child is within the budget.*smallest child"):
+        search("evolution", max_parameters="1K")
+    with pytest.raises(ValueError, match="there is nothing to save"):
+        search("halving", num_dev_batches=1)
+    with pytest.raises(ValueError, match="storage and worker are of the search nsga2, not of random"):
+        SearchChildrenArguments(supernet="", output="", search="random", storage="sqlite:///x.db")
+    with pytest.raises(ValueError, match="objectives"):
+        SearchChildrenArguments(supernet="", output="", objectives=[])
+    assert not (tmp_path / "random").exists()
+    assert not (tmp_path / "evolution").exists()
+
+
+def test_the_command_says_what_it_found(search, tmp_path, capsys):
+    output = tmp_path / "c.jsonl"
+    argv = ["search", "--supernet", "x", "--packaged", "imdb", "--output", str(output), "--num_evaluations", "5"]
+    assert cli.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("5 children scored")
+    assert "the front of loss against num_parameters" in printed
+
+
+def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
+    argv = ["search", "--supernet", "x", "--packaged", "imdb", "--output", str(tmp_path / "o"), "--search", "gbdt"]
+    with pytest.raises(SystemExit, match=r"hf-nasbert search: .* pip install 'hf_nasbert\[search\]'"):
+        cli.main(argv)
+    assert not (tmp_path / "o").exists()
