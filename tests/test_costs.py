@@ -7,8 +7,16 @@ import sys
 
 import pytest
 
-from hf_nasbert import costs
-from hf_nasbert.costs import Budget, cheapest, flops, num_parameters, parse_quantity
+from hf_nasbert import costs, records
+from hf_nasbert.costs import (
+    Budget,
+    LatencyTable,
+    cheapest,
+    flops,
+    num_parameters,
+    parse_quantity,
+    peak_activation_bytes,
+)
 from hf_nasbert.space import SearchSpace, Stage
 
 KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
@@ -129,10 +137,117 @@ def test_architectures_that_do_not_fit_are_refused_by_name(architecture, message
         flops(config, ("ffn", "ffn", "ffn"), 1, 0)
 
 
+def make_table(config, **setting):
+    """A table in which every operator and adapter has a time of its own."""
+    widths = {width for stage in config.space.stages for width in stage.widths or (64,)}
+    return LatencyTable(
+        operators_ms={
+            f"{kind}@{width}": (9 - i) * width / 100 for i, kind in enumerate(KINDS[:-1]) for width in widths
+        }
+        | {"skip": 0.25},
+        adapters_ms={name: 1 + width / 64 for width in widths for name in (f"64->{width}", f"{width}->64")},
+        outside_ms=2.5,
+        setting={"device": "a clock", "batch_size": 8, "sequence_length": 16, "dtype": "float32", "num_threads": 1}
+        | setting,
+        sizes=costs.latency_sizes(config),
+    )
+
+
+def as_record(table):
+    return {"record": "latency_table", **vars(table), "versions": {}}
+
+
+def test_a_childs_latency_is_the_sum_of_its_parts():
+    config = supernet_config(STAGED)
+    table = make_table(config)
+    ms = table.operators_ms
+    outside, into, out_of = 2.5, table.adapters_ms["64->96"], table.adapters_ms["96->64"]
+    assert table.latency_ms(config, ("ffn@64", "conv3@64", "conv3@64", "skip")) == pytest.approx(
+        outside + ms["ffn@64"] + 2 * ms["conv3@64"] + 0.25
+    )
+    assert table.latency_ms(config, ("ffn@96", "skip", "attention@64", "ffn@64")) == pytest.approx(
+        outside + into + ms["ffn@96"] + 0.25 + out_of + ms["attention@64"] + ms["ffn@64"]
+    )
+    assert table.latency_ms(supernet_config(CHAIN), ("ffn", "skip", "skip")) == pytest.approx(
+        outside + ms["ffn@64"] + 0.5
+    )
+    child = ("ffn@96", "skip", "attention@64", "ffn@64")
+    assert costs.cost_function(config, latency=table)(child)["latency_ms"] == table.latency_ms(config, child)
+    assert "latency_ms" not in costs.cost_function(config)(child)
+
+
+def test_what_a_table_does_not_hold_is_refused_by_name():
+    config = supernet_config(STAGED)
+    table = make_table(config)
+    lacking = LatencyTable(**{**vars(table), "operators_ms": {"ffn@64": 1.0}, "adapters_ms": {"64->96": 1.0}})
+    with pytest.raises(ValueError, match=r"8x16 tokens, float32, 1 thread.*lacks conv3@64: it has ffn@64"):
+        lacking.latency_ms(config, ("ffn@64", "conv3@64", "ffn@64", "ffn@64"))
+    with pytest.raises(ValueError, match="lacks ffn@32"):
+        lacking.latency_ms(config, ("ffn@32", "ffn@32", "ffn@64", "ffn@64"))
+    for name, other in {"ffn_ratio": 3, "embedding_size": 16, "vocab_size": 102, "num_conv_layers": 1}.items():
+        with pytest.raises(ValueError, match=f"measured with {name}="):
+            costs.cost_function(supernet_config(STAGED, **{name: other}), latency=table)
+    costs.cost_function(supernet_config(STAGED, embedding_size=64), latency=table)  # the same, said otherwise
+
+
+def test_tables_are_found_by_their_setting_and_never_interpolated(tmp_path):
+    path = tmp_path / "latency.jsonl"
+    config = supernet_config(CHAIN)
+    records.append(path, {"record": "latency_check"})
+    with pytest.raises(ValueError, match="no latency table"):
+        LatencyTable.read(path)
+    for batch_size, outside in ((1, 1.0), (8, 2.0), (8, 3.0)):
+        table = make_table(config, batch_size=batch_size)
+        records.append(path, as_record(table) | {"outside_ms": outside})
+    assert LatencyTable.read(path, batch_size=8).outside_ms == 3.0  # the last that was measured so
+    assert LatencyTable.read(path, batch_size=1, sequence_length=16, dtype=None).outside_ms == 1.0
+    with pytest.raises(ValueError, match=r"several settings.*1x16 tokens.*8x16 tokens"):
+        LatencyTable.read(path)
+    with pytest.raises(ValueError, match=r"no table for \{'batch_size': 4\}.*interpolated.*1x16.*8x16"):
+        LatencyTable.read(path, batch_size=4)
+    with pytest.raises(FileNotFoundError):
+        LatencyTable.read(tmp_path / "none.jsonl")
+
+
+def test_peak_memory_by_hand():
+    config = supernet_config(CHAIN)  # 64 wide
+    unit = 64 * 2 * 16 * 4  # one hidden state of 2 sequences of 16 tokens
+
+    def peak(*names, **changes):
+        return peak_activation_bytes(supernet_config(CHAIN, **changes), names, 2, 16)
+
+    # The first block's input is the embeddings' output; behind it both are held.
+    assert peak("ffn", "skip", "skip") == 9 * unit
+    assert peak("attention", "ffn", "skip") == peak("attention", "attention", "ffn") == 10 * unit
+    assert peak("attention", "skip", "skip") == 5 * unit
+    assert peak("attention", "conv3", "skip") == peak("attention", "attention", "conv7") == 6 * unit
+    assert peak("conv3", "skip", "skip", num_conv_layers=1) == 4 * unit
+    assert peak("ffn", "ffn", "skip", ffn_ratio=1) == 5 * unit
+    assert peak("conv3", "skip", "skip", embedding_size=256) == 16 * unit
+    assert peak_activation_bytes(config, ("ffn", "ffn", "ffn"), 2, 16, bytes_per_number=2) == 5 * unit
+    assert peak_activation_bytes(config, ("ffn", "ffn", "ffn"), 6, 16) == 30 * unit
+    wide = peak_activation_bytes(supernet_config(STAGED), ("ffn@96", "skip", "ffn@32", "skip"), 2, 16)
+    assert wide == (1 + 1.5 * 9) * unit
+    with pytest.raises(ValueError, match="sequence_length 0"):
+        peak_activation_bytes(config, ("ffn", "ffn", "ffn"), 1, 0)
+
+
+def test_of_equal_peaks_that_of_fewer_operators_orders_first():
+    low, high, more = costs.PeakBytes(100, 150), costs.PeakBytes(100, 170), costs.PeakBytes(101, 102)
+    assert low < high < more
+    assert not high < low
+    assert low == high == 100
+    assert low < 100.5
+    assert not low < 100
+    assert low <= 100
+    assert f"{low:,} {low}" == "100 100"
+
+
 @pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])
-@pytest.mark.parametrize("key", ["num_parameters", "flops"])
+@pytest.mark.parametrize("key", ["num_parameters", "flops", "peak_activation_bytes", "latency_ms"])
 def test_the_cheapest_child_is_the_cheapest_of_all(space, key):
-    cost = costs.cost_function(supernet_config(space), sequence_length=16)
+    config = supernet_config(space)
+    cost = costs.cost_function(config, sequence_length=16, latency=make_table(config))
     least = min(cost(child)[key] for child in space.enumerate())
     assert cost(cheapest(space, lambda child: cost(child)[key]))[key] == least
 
@@ -187,7 +302,7 @@ def test_a_budget_admits_what_is_within_every_cap():
         budget.admits({"num_parameters": 1})
 
 
-@pytest.mark.parametrize("name", ["max_parameters", "max_flops", "max_latency_ms"])
+@pytest.mark.parametrize("name", ["max_parameters", "max_flops", "max_latency_ms", "max_memory"])
 @pytest.mark.parametrize("cap", [0, -1, math.nan, math.inf, "15M", True])
 def test_nonsense_budgets_are_refused_by_name(name, cap):
     with pytest.raises(ValueError, match=name):
@@ -195,13 +310,14 @@ def test_nonsense_budgets_are_refused_by_name(name, cap):
 
 
 def test_budgets_as_people_write_them():
-    budget = Budget.parse(max_parameters="15M", max_flops="2.3G", max_latency_ms=8)
-    assert budget == Budget(15_000_000, 2_300_000_000, 8)
+    budget = Budget.parse(max_parameters="15M", max_flops="2.3G", max_latency_ms="8", max_memory="64M")
+    assert budget == Budget(15_000_000, 2_300_000_000, 8, 64_000_000)
+    assert budget.caps["peak_activation_bytes"] == 64_000_000
     assert Budget.parse(max_parameters=None) == Budget()
     with pytest.raises(ValueError, match="max_flops"):
         Budget.parse(max_flops="0")
-    with pytest.raises(TypeError, match="max_memory"):
-        Budget.parse(max_memory="1G")
+    with pytest.raises(TypeError, match="max_money"):
+        Budget.parse(max_money="1G")
 
 
 @pytest.mark.parametrize(

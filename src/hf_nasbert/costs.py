@@ -1,7 +1,8 @@
-"""What a child costs, by arithmetic and without building it: parameters, FLOPs; and the budget that caps them.
+"""What a child costs, without building it: parameters, FLOPs, peak memory, tabled latency; and budgets that cap them.
 
 `config` is anything with the fields of `SupernetConfig` or `NasBertConfig`; sizes and operators are those of
-`modeling/`, and the tests hold every number against the built child.
+`modeling/`, and the tests hold every number against the built child. Latencies are read from a table that
+`hf_nasbert.measuring` makes on the device itself.
 """
 
 import functools
@@ -10,12 +11,27 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, Self
 
+from hf_nasbert import records
+from hf_nasbert.records import Record
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind, operator_width
 
 Cost = dict[str, float]
-"""A child's costs by name: `num_parameters`, `flops`, `latency_ms`."""
+"""A child's costs by name: `num_parameters`, `flops`, `latency_ms`, `peak_activation_bytes`."""
+
+LATENCY_SIZES = (
+    "hidden_size",
+    "embedding_size",
+    "ffn_ratio",
+    "num_conv_layers",
+    "attention_head_size",
+    "hidden_act",
+    "vocab_size",
+    "max_position_embeddings",
+)
+"""The fields of a config that a latency table was measured for, and is refused for others."""
 
 
 def num_parameters(config: Any, architecture: Sequence[str]) -> int:
@@ -30,7 +46,7 @@ def num_parameters(config: Any, architecture: Sequence[str]) -> int:
     total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
     if not config.tie_word_embeddings:
         total += embedding * vocabulary
-    for names, width in _stages(config, architecture):
+    for names, width in stages_of(config, architecture):
         total += _projection_parameters(hidden, width) + _projection_parameters(width, hidden)
         total += sum(operator_parameters(config, name) for name in names)
     return total
@@ -67,7 +83,7 @@ def flops(
     hidden, embedding, vocabulary = int(config.hidden_size), _embedding_size(config), int(config.vocab_size)
     total = _projection_flops(num_tokens, embedding, hidden)
     total += 2 * num_predictions * embedding * (hidden + vocabulary)
-    for names, width in _stages(config, architecture):
+    for names, width in stages_of(config, architecture):
         total += _projection_flops(num_tokens, hidden, width) + _projection_flops(num_tokens, width, hidden)
         total += sum(operator_flops(config, name, batch_size, sequence_length) for name in names)
     return total
@@ -115,23 +131,206 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
             return int(config.num_conv_layers) * (2 * num_tokens * width * kernel_size + square)
 
 
-def cost_function(config: Any, batch_size: int = 1, sequence_length: int = 128) -> Callable[[Sequence[str]], Cost]:
-    """The costs of a child as one callable, which is what a search asks for: `num_parameters` and `flops`."""
+class PeakBytes(int):
+    """A peak of memory in bytes; of two equal ones that which is reached by fewer operators orders first.
+
+    A peak is a largest term and no sum. The order lets `cheapest`, which improves a child block by block, see what a
+    block adds although another block has the same peak.
+
+    Args:
+        peak: The peak.
+        total: The sum of all blocks' own peaks.
+    """
+
+    total: int
+
+    def __new__(cls, peak: int, total: int) -> Self:
+        """Make one."""
+        self = super().__new__(cls, peak)
+        self.total = total
+        return self
+
+    def __lt__(self, other: float) -> bool:
+        if isinstance(other, PeakBytes):
+            return (int(self), self.total) < (int(other), other.total)
+        return int(self) < other
+
+
+def peak_activation_bytes(
+    config: Any,
+    architecture: Sequence[str],
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    bytes_per_number: int = 4,
+) -> PeakBytes:
+    """The most memory that activations of one forward take at a time, in bytes; weights and inputs not counted.
+
+    An estimate: the forward of `NasBertModel` without head in evaluation mode, without gradients, on a batch with its
+    `attention_mask` but without padding, by fused attention (`sdpa`), which holds no (T, T) matrix. The tensors alive
+    at once are counted from the code of `modeling/`; a kernel's own workspace (some tens of kilobytes per thread) is
+    not. `hf_nasbert.measuring.check_memory` holds it against the real peak.
+
+    Args:
+        config: Sizes of the model.
+        architecture: The child.
+        batch_size: Sequences in the batch; the peak is proportional to it.
+        sequence_length: Tokens of each.
+        bytes_per_number: 4 in float32, 2 in bfloat16 and float16.
+
+    Raises:
+        ValueError: If the architecture does not fit the config's stages, or the batch is empty.
+    """
+    hidden, embedding = int(config.hidden_size), _embedding_size(config)
+    # In numbers per token. Embeddings: the looked-up words, their sums, and what is made of them.
+    peaks = [max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)]
+    for names, width in stages_of(config, architecture):
+        is_projected = width != hidden
+        for block, name in enumerate(names):
+            # Alive all the while: the embeddings' output, and what the block was given, unless that is the same.
+            held = hidden + (0 if len(peaks) == 1 else hidden if block == 0 else width)
+            enters, leaves = is_projected and block == 0, is_projected and block == len(names) - 1
+            inside = held + (width if enters else 0) + _operator_peak(config, name, width)
+            peaks.append(max(inside, held + width + hidden if leaves else 0))
+    scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
+    return PeakBytes(max(peaks) * scale, sum(peaks) * scale)
+
+
+def cost_function(
+    config: Any, batch_size: int = 1, sequence_length: int = 128, latency: "LatencyTable | None" = None
+) -> Callable[[Sequence[str]], Cost]:
+    """The costs of a child as one callable, which is what a search asks for.
+
+    Args:
+        config: Sizes of the model.
+        batch_size: Sequences in the batch of which FLOPs and peak memory are counted.
+        sequence_length: Tokens of each.
+        latency: A table, whose own batch is the one that counts. Without it there is no `latency_ms`.
+
+    Raises:
+        ValueError: If the table was measured for other sizes.
+    """
+    if latency is not None:
+        latency.check_sizes(config)
 
     def cost(architecture: Sequence[str]) -> Cost:
-        return {
+        costs: Cost = {
             "num_parameters": num_parameters(config, architecture),
             "flops": flops(config, architecture, batch_size, sequence_length),
+            "peak_activation_bytes": peak_activation_bytes(config, architecture, batch_size, sequence_length),
         }
+        if latency is not None:
+            costs["latency_ms"] = latency.latency_ms(config, architecture)
+        return costs
 
     return cost
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured latencies of operators on one device, of which a child's is the sum.
+
+    A chain's latency is nearly additive, so a table serves; how nearly, the record beside it tells. It holds for the
+    sizes, batch, precision and threads it was measured with, and is refused for others: between them nothing is
+    interpolated. (A look-up table as in ProxylessNAS, Cai et al., 2019, https://arxiv.org/abs/1812.00332, unverified.)
+
+    Args:
+        operators_ms: Milliseconds of an operator in its block, by full name: `"conv5@128"`, and `"skip"`.
+        adapters_ms: Milliseconds of the projections at a stage's borders, by widths: `"128->64"`.
+        outside_ms: Milliseconds of all else: embeddings, mask, pooler, the calls around the blocks.
+        setting: What it was measured with: device, batch_size, sequence_length, dtype, num_threads, clock.
+        sizes: The fields `LATENCY_SIZES` of the config.
+    """
+
+    operators_ms: Mapping[str, float]
+    adapters_ms: Mapping[str, float]
+    outside_ms: float
+    setting: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """The table that a record of `hf_nasbert.measuring.measure_latencies` holds."""
+        return cls(
+            **{name: record[name] for name in ("operators_ms", "adapters_ms", "outside_ms", "setting", "sizes")}
+        )
+
+    @classmethod
+    def read(cls, path: str | Path, **wanted: Any) -> Self:
+        """The table of a file of records; of several with one setting, the last.
+
+        Args:
+            path: The file.
+            **wanted: What its setting must be, such as `batch_size=8`; None asks for nothing.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If no table there was measured so, or tables of several settings were.
+        """
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        tables = [cls.from_record(record) for record in records.read(path) if record.get("record") == "latency_table"]
+        if not tables:
+            raise ValueError(f"{path} holds no latency table: make one with `hf-nasbert latency`")
+        fitting = [table for table in tables if all(table.setting.get(key) == wanted[key] for key in wanted)]
+        if len({str(table.setting) for table in fitting}) == 1:
+            return fitting[-1]
+        found = "; ".join(dict.fromkeys(table.described for table in fitting or tables))
+        problem = "several settings: say which" if fitting else f"no table for {wanted}, and none is interpolated"
+        raise ValueError(f"{path} holds {problem}. It has: {found}")
+
+    @property
+    def described(self) -> str:
+        """The setting in words."""
+        batch = f"{self.setting['batch_size']}x{self.setting['sequence_length']} tokens"
+        return f"{batch}, {self.setting['dtype']}, {self.setting['num_threads']} thread(s), {self.setting['device']}"
+
+    def latency_ms(self, config: Any, architecture: Sequence[str]) -> float:
+        """The milliseconds of one forward of a child, as `NasBertModel` at all positions.
+
+        Raises:
+            ValueError: If the architecture does not fit the config's stages, or an operator was not measured.
+        """
+        total, hidden = self.outside_ms, int(config.hidden_size)
+        for names, width in stages_of(config, architecture):
+            total += sum(self._measured(self.operators_ms, operator_key(name, width)) for name in names)
+            if width != hidden:
+                total += self._measured(self.adapters_ms, f"{hidden}->{width}")
+                total += self._measured(self.adapters_ms, f"{width}->{hidden}")
+        return total
+
+    def check_sizes(self, config: Any) -> None:
+        """Refuse a model of other sizes.
+
+        Raises:
+            ValueError: If one of the sizes is another; names it.
+        """
+        for name, measured in self.sizes.items():
+            asked = latency_sizes(config)[name]
+            if asked != measured:
+                raise ValueError(f"the latency table was measured with {name}={measured}, not {asked}: measure again")
+
+    def _measured(self, table: Mapping[str, float], key: str) -> float:
+        if key not in table:
+            raise ValueError(f"the latency table ({self.described}) lacks {key}: it has {', '.join(sorted(table))}")
+        return table[key]
+
+
+def latency_sizes(config: Any) -> dict[str, Any]:
+    """The sizes that a latency depends on."""
+    return {name: getattr(config, name) for name in LATENCY_SIZES} | {"embedding_size": _embedding_size(config)}
+
+
+def operator_key(name: str, width: int) -> str:
+    """An operator under its full name, whether or not its space has widths: `"conv5@128"`."""
+    kind = operator_kind(name)
+    return SKIP if kind == SKIP else f"{kind}@{width}"
 
 
 def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Architecture:
     """The child of least cost, exactly and without enumeration; of equals the one whose operators come first.
 
     `cost` must be a sum over stages, each a sum over its blocks given the stage's width: so are parameters, FLOPs and
-    latencies from a table. Then stages, and blocks within a stage of given width and depth, can be chosen one by one.
+    latencies from a table; or be ordered as if it were, as `PeakBytes` is. Then stages, and blocks within a stage of
+    given width and depth, can be chosen one by one.
     """
     best: list[str] = list(next(space.enumerate()))
     for where in space.stage_slices:
@@ -154,6 +353,7 @@ class Budget:
         max_parameters: Cap on `num_parameters`, embeddings and head included.
         max_flops: Cap on `flops`.
         max_latency_ms: Cap on `latency_ms`.
+        max_memory: Cap on `peak_activation_bytes`, in bytes.
 
     Raises:
         ValueError: If a cap is not a positive number.
@@ -162,6 +362,7 @@ class Budget:
     max_parameters: float | None = None
     max_flops: float | None = None
     max_latency_ms: float | None = None
+    max_memory: float | None = None
 
     def __post_init__(self) -> None:
         for name, cap in vars(self).items():
@@ -183,7 +384,12 @@ class Budget:
     @property
     def caps(self) -> dict[str, float]:
         """The caps that are set, by the name of the cost that each one caps."""
-        caps = {"num_parameters": self.max_parameters, "flops": self.max_flops, "latency_ms": self.max_latency_ms}
+        caps = {
+            "num_parameters": self.max_parameters,
+            "flops": self.max_flops,
+            "latency_ms": self.max_latency_ms,
+            "peak_activation_bytes": self.max_memory,
+        }
         return {name: cap for name, cap in caps.items() if cap is not None}
 
     def admits(self, cost: Mapping[str, float]) -> bool:
@@ -221,6 +427,21 @@ def parse_quantity(text: str) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+def _operator_peak(config: Any, name: str, width: int) -> int:
+    """The numbers per token that an operator holds at once, beside its input."""
+    kind, ratio = _parsed(name)[0], int(config.ffn_ratio)
+    match kind:
+        case "skip":
+            return 0
+        case "attention":
+            return 4 * width  # query, key, value and what they make
+        case "ffn":
+            return max(2 * ratio, ratio + 2) * width  # before and behind the activation; or sum and normalised sum
+        case _:
+            # Depth-wise, point-wise and activated states; behind the first sub-layer its output too.
+            return (3 if int(config.num_conv_layers) == 1 else 4) * width
+
+
 def _embedding_size(config: Any) -> int:
     return int(config.hidden_size if config.embedding_size is None else config.embedding_size)
 
@@ -255,8 +476,12 @@ def _parsed(name: str) -> tuple[str, int, int]:
     return "conv", int(match[1]), width
 
 
-def _stages(config: Any, architecture: Sequence[str]) -> Iterator[tuple[Sequence[str], int]]:
-    """The operators of every stage and the width they share."""
+def stages_of(config: Any, architecture: Sequence[str]) -> Iterator[tuple[Sequence[str], int]]:
+    """The operators of every stage and the width they share.
+
+    Raises:
+        ValueError: If the architecture does not fit the config's stages.
+    """
     if hasattr(config, "search_space"):
         lengths = [len(stage["blocks"]) for stage in config.search_space["stages"]]
     else:

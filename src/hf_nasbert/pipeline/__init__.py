@@ -7,6 +7,7 @@ from hf_nasbert.pipeline.interference import (
     measure_interference,
     report_interference,
 )
+from hf_nasbert.pipeline.latency import LatencyArguments, measure_latency
 from hf_nasbert.pipeline.scores import (
     ProxyScorer,
     ScoreChildrenArguments,
@@ -21,6 +22,7 @@ __all__ = [
     "ExtractionArguments",
     "InterferenceArguments",
     "InterferenceReportArguments",
+    "LatencyArguments",
     "Pipeline",
     "PipelineArguments",
     "ProxyScorer",
@@ -30,6 +32,7 @@ __all__ = [
     "ask_in_fresh_process",
     "extract",
     "measure_interference",
+    "measure_latency",
     "report_interference",
     "run_pipeline",
     "score_children",
