@@ -1,6 +1,7 @@
 """Costs, against the built child for every operator, width and space shape; budgets, against enumeration."""
 
 import math
+import pickle
 import random
 import subprocess
 import sys
@@ -241,6 +242,8 @@ def test_of_equal_peaks_that_of_fewer_operators_orders_first():
     assert not low < 100
     assert low <= 100
     assert f"{low:,} {low}" == "100 100"
+    sent = pickle.loads(pickle.dumps(high))  # as from one process to another
+    assert (sent, sent.total) == (100, 170)
 
 
 @pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])

@@ -333,6 +333,8 @@ def test_only_the_main_process_shows_progress(monkeypatch, capsys):
 def test_the_report_in_words():
     report = scoring.ScoringReport([1.0], 1000, 4, 99, 12.5, 30, 120)
     assert str(report) == "1,000 children on 4 batches in 12.5 s: 80.0 children/s, 75.0% of the operator calls saved"
+    both = report + scoring.ScoringReport([2.0, 3.0], 500, 4, 99, 2.5, 20, 80)
+    assert both == scoring.ScoringReport([1.0, 2.0, 3.0], 1500, 4, 99, 15.0, 50, 200)
 
 
 PROCESSES = """

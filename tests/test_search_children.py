@@ -29,7 +29,7 @@ class StandIn:
         ids = torch.randint(60, (arguments.num_dev_batches, 2, 8), generator=torch.Generator().manual_seed(1))
         self._batches = [{"input_ids": batch, "labels": batch} for batch in ids]
         self.cost = scores_room.cost_function(config, sequence_length=8)
-        self.settings = {"supernet": "stand-in"}
+        self.settings = {"supernet": "stand-in", "dev_data": "random"}
 
     __call__ = ProxyScorer.__call__
     record = ProxyScorer.record
@@ -104,7 +104,7 @@ def test_a_scorer_uses_the_first_batches_when_asked_for_few(search):
     children = list(SPACE.enumerate())[:3]
     one, all_four = scorer(children, num_batches=1), scorer(children)
     per_batch = [
-        scores_room.score_architectures(scorer.supernet, children, scorer._batches[i : i + 1]) for i in range(4)
+        scores_room.score_with_report(scorer.supernet, children, scorer._batches[i : i + 1]).losses for i in range(4)
     ]
     assert one == pytest.approx(per_batch[0])
     assert all_four == pytest.approx([sum(losses) / 4 for losses in zip(*per_batch, strict=True)])

@@ -44,6 +44,12 @@ COMMANDS = {
         ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
         lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
     ),
+    "latency": Command(
+        "measure operators on this device: a table of latencies for searches",
+        "hf_nasbert.pipeline.measure_latency",
+        ("hf_nasbert.pipeline.LatencyArguments",),
+        lambda measured, *_: find("hf_nasbert.pipeline.latency.as_text")(measured),
+    ),
     "extract": Command(
         "make a child a model of its own, and prove equal logits",
         "hf_nasbert.pipeline.extract",

@@ -150,6 +150,9 @@ class PeakBytes(int):
         self.total = total
         return self
 
+    def __reduce__(self) -> tuple[type[Self], tuple[int, int]]:
+        return type(self), (int(self), self.total)
+
     def __lt__(self, other: float) -> bool:
         if isinstance(other, PeakBytes):
             return (int(self), self.total) < (int(other), other.total)

@@ -12,8 +12,9 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
+from typing import Self
 
 import torch
 from accelerate import PartialState
@@ -59,6 +60,17 @@ class ScoringReport:
     def share_saved(self) -> float:
         """The share of operator calls that common prefixes saved."""
         return 1 - self.num_operator_calls / self.num_naive_operator_calls
+
+    def __add__(self, other: Self) -> Self:
+        """Both, of different children on the same batches, as one."""
+        return replace(
+            self,
+            losses=self.losses + other.losses,
+            num_distinct=self.num_distinct + other.num_distinct,
+            seconds=self.seconds + other.seconds,
+            num_operator_calls=self.num_operator_calls + other.num_operator_calls,
+            num_naive_operator_calls=self.num_naive_operator_calls + other.num_naive_operator_calls,
+        )
 
     def __str__(self) -> str:
         return (

@@ -2,20 +2,24 @@
 
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
+from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, cost_function
+from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.records import Record
-from hf_nasbert.scoring import score_architectures
+from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -37,6 +41,13 @@ class ScoringArguments:
     num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
     dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
     seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
+    latency_table: str | None = field(
+        default=None, metadata={"help": "File of a table from `hf-nasbert latency`: children then have a latency_ms."}
+    )
+    latency_batch_size: int | None = field(
+        default=None, metadata={"help": "Which of the file's tables, if it holds several: that of this batch size,"}
+    )
+    latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
 
     def __post_init__(self) -> None:
         for name in ("num_dev_batches", "dev_batch_size"):
@@ -90,6 +101,13 @@ class SearchChildrenArguments(ScoringArguments):
         default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
     )
     max_flops: str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
+    max_latency_ms: float | None = field(
+        default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
+    )
+    max_memory: str | None = field(
+        default=None,
+        metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +115,8 @@ class SearchChildrenArguments(ScoringArguments):
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
+        if self.max_latency_ms is not None and self.latency_table is None:
+            raise ValueError("max_latency_ms caps what a latency_table says: make one by `hf-nasbert latency`")
         if not self.objectives:
             raise ValueError("a front is of loss against costs: name one or two (objectives)")
         self.budget()
@@ -108,7 +128,28 @@ class SearchChildrenArguments(ScoringArguments):
 
     def budget(self) -> Budget:
         """The caps."""
-        return Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
+        return Budget.parse(
+            max_parameters=self.max_parameters,
+            max_flops=self.max_flops,
+            max_latency_ms=self.max_latency_ms,
+            max_memory=self.max_memory,
+        )
+
+
+def read_latency_table(arguments: ScoringArguments) -> LatencyTable | None:
+    """The latency table that the arguments name, if they do.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no such table, or several.
+    """
+    if arguments.latency_table is None:
+        return None
+    return LatencyTable.read(
+        arguments.latency_table,
+        batch_size=arguments.latency_batch_size,
+        sequence_length=arguments.latency_sequence_length,
+    )
 
 
 class ProxyScorer:
@@ -134,21 +175,40 @@ class ProxyScorer:
             num_batches=arguments.num_dev_batches,
             batch_size=arguments.dev_batch_size,
         )
-        self.cost = cost_function(self.config, sequence_length=data.max_seq_length)
+        latency = read_latency_table(arguments)
+        self.cost = cost_function(self.config, sequence_length=data.max_seq_length, latency=latency)
         self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
         """What the scores depend on: losses of other settings do not compare."""
+        if latency is not None:
+            self.settings["latency_table"] = latency.described
         self.supernet.to(PartialState().device)
 
     def __call__(
         self, children: Sequence[Architecture], *, num_batches: int | None = None, progress: bool = False
     ) -> list[float]:
-        """The proxy loss of every child, on the first `num_batches` of the dev batches; by default on all."""
-        return score_architectures(self.supernet, children, self._batches[:num_batches], progress=progress)
+        """The proxy loss of every child, on the first `num_batches` of the dev batches; by default on all.
+
+        Several processes (`accelerate launch`, `torchrun`) share the work: see `team.lead`.
+        """
+        return _score(self, children, num_batches, progress=progress).losses
 
     def record(self, child: Architecture, loss: float) -> Record:
         """One child's loss (None where it is not finite) and costs, and what they depend on."""
         proxy_loss = loss if math.isfinite(loss) else None
         return {"architecture": str(child), "proxy_loss": proxy_loss, **self.cost(child), **self.settings}
+
+
+def _score(
+    scorer: ProxyScorer, children: Sequence[Architecture], num_batches: int | None = None, *, progress: bool = False
+) -> ScoringReport:
+    announce((list(children), num_batches))
+    batches = scorer._batches[:num_batches]
+    return score_with_report(scorer.supernet, children, batches, progress=progress, processes=PartialState())
+
+
+def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None]) -> None:
+    """Score with the main process what it announced."""
+    _score(scorer, *task)
 
 
 def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> list[Record]:
@@ -161,6 +221,10 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
         ValueError: If a child is not in the space, or the file holds scores of other settings.
     """
     scorer = ProxyScorer(arguments, data)
+    return lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
+
+
+def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
     found = {record["architecture"]: record for record in records.read(output)} if output.exists() else {}
@@ -169,11 +233,19 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
         if different:
             raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
     missing = [child for child in children if str(child) not in found]
-    for start in range(0, len(missing), _CHUNK):
-        chunk = missing[start : start + _CHUNK]
-        scored = [scorer.record(*pair) for pair in zip(chunk, scorer(chunk, progress=True), strict=True)]
-        records.extend(output, scored)
-        found |= {record["architecture"]: record for record in scored}
+    report: ScoringReport | None = None
+    is_short = len(missing) <= _CHUNK  # then the inner bar is all there is to see
+    with tqdm(total=len(missing), unit=" children", disable=is_short, leave=False) as bar:
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            done = _score(scorer, chunk, progress=True)
+            scored = [scorer.record(*pair) for pair in zip(chunk, done.losses, strict=True)]
+            records.extend(output, scored)
+            found |= {record["architecture"]: record for record in scored}
+            report = done if report is None else report + done
+            bar.update(len(chunk))
+    if report is not None:
+        tqdm.write(str(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
 
 
@@ -192,6 +264,10 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         OSError: If the history cannot be written, as on a full disk; what it held is kept.
     """
     scorer = ProxyScorer(arguments, data)
+    return lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
+
+
+def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Record]:
     search = _make_search(arguments, scorer)
     ranking = run_search(
         search,
@@ -215,7 +291,12 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-        further = {"objectives": arguments.objectives, "storage": arguments.study, "worker": arguments.worker}
+        further = {
+            "objectives": arguments.objectives,
+            "storage": arguments.study,
+            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}",  # losses of two do not mix
+            "worker": arguments.worker,
+        }
     elif arguments.search == "halving":
         further = {"total_batches": arguments.num_dev_batches}
     return SEARCHES[arguments.search](
@@ -237,8 +318,16 @@ def as_front_table(scored: Sequence[Record], objectives: Sequence[str]) -> str:
 
 
 def _line(record: Record) -> str:
-    loss, size, flops = record["proxy_loss"], record["num_parameters"], record["flops"]
-    return f"{loss:.4f}  {size:>12,} parameters  {flops / 1e6:>10,.1f} MFLOPs  {record['architecture']}"
+    parts = [
+        f"{record['proxy_loss']:.4f}",
+        f"{record['num_parameters']:>12,} parameters",
+        f"{record['flops'] / 1e6:>10,.1f} MFLOPs",
+    ]
+    if "latency_ms" in record:
+        parts.append(f"{record['latency_ms']:>8.2f} ms")
+    if "peak_activation_bytes" in record:
+        parts.append(f"{record['peak_activation_bytes'] / 1e6:>7.2f} MB")
+    return "  ".join([*parts, record["architecture"]])
 
 
 def as_table(scored: Sequence[Record], limit: int = 10) -> str:

@@ -1,0 +1,169 @@
+"""Scoring and searching from the command line: costs of a table, one leader and its helpers, a report at the end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_nasbert import costs, records
+from hf_nasbert.data import DataArguments
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
+from hf_nasbert.pipeline import scores as scores_room
+from hf_nasbert.pipeline.scores import as_table
+from hf_nasbert.space import SearchSpace
+
+SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
+CONFIG = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
+DATA = DataArguments(packaged="imdb", max_seq_length=8)
+
+
+def stub_files(monkeypatch):
+    """An untrained super-net and random tokens: folders and text are not what is tested here."""
+
+    def load_supernet(_):
+        torch.manual_seed(0)
+        return SupernetForMaskedLM(CONFIG)
+
+    def load_dev_batches(*_, num_batches, batch_size):
+        ids = torch.randint(60, (num_batches, batch_size, 8), generator=torch.Generator().manual_seed(1))
+        return [{"input_ids": batch, "labels": batch} for batch in ids], {"dev_data": "random"}
+
+    monkeypatch.setattr(scores_room, "load_supernet", load_supernet)
+    monkeypatch.setattr(scores_room, "load_dev_batches", load_dev_batches)
+    monkeypatch.setattr(scores_room, "weights_digest", lambda _: "stub")
+
+
+@pytest.fixture
+def stubs(monkeypatch):
+    stub_files(monkeypatch)
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "latency.jsonl"
+    setting = {"device": "a clock", "batch_size": 8, "sequence_length": 128, "dtype": "float32", "num_threads": 1}
+    records.append(
+        path,
+        {
+            "record": "latency_table",
+            "operators_ms": {"attention@32": 3.0, "ffn@32": 4.0, "conv3@32": 1.0},
+            "adapters_ms": {},
+            "outside_ms": 0.5,
+            "setting": setting,
+            "sizes": costs.latency_sizes(CONFIG),
+        },
+    )
+    return path
+
+
+def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
+    settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2, "num_evaluations": 27, "search": "random"}
+    arguments = SearchChildrenArguments(
+        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency_ms=7.5, **settings
+    )
+    scored = search_children(arguments, DATA)
+    latency = {"attention": 3.0, "ffn": 4.0, "conv3": 1.0}
+    expected = {str(c) for c in SPACE.enumerate() if 0.5 + sum(latency[name] for name in c) <= 7.5}
+    assert {record["architecture"] for record in scored} == expected
+    assert 0 < len(expected) < 27
+    for record in scored:
+        assert record["latency_ms"] == 0.5 + sum(latency[name] for name in record["architecture"].split("-"))
+        assert "8x128 tokens" in record["latency_table"]
+    assert f"{scored[0]['latency_ms']:.2f} ms" in as_table(scored)
+    memory = costs.peak_activation_bytes(CONFIG, ("attention", "conv3", "attention"), sequence_length=8)
+    lean = SearchChildrenArguments(output=str(tmp_path / "b.jsonl"), max_memory=str(int(memory)), **settings)
+    scored = search_children(lean, DATA)
+    expected = {str(c) for c in SPACE.enumerate() if costs.peak_activation_bytes(CONFIG, c, 1, 8) <= memory}
+    assert {record["architecture"] for record in scored} == expected
+    assert 0 < len(expected) < 27
+    assert f"{scored[0]['peak_activation_bytes'] / 1e6:.2f} MB" in as_table(scored)
+    assert "latency_ms" not in scored[0]
+
+
+def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path):
+    settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl")}
+    with pytest.raises(ValueError, match="latency_table"):
+        SearchChildrenArguments(max_latency_ms=8.0, **settings)
+    wrong = SearchChildrenArguments(latency_table=str(table), latency_batch_size=4, **settings)
+    with pytest.raises(ValueError, match="none is interpolated"):
+        search_children(wrong, DATA)
+    impossible = SearchChildrenArguments(latency_table=str(table), max_latency_ms=3.0, **settings)
+    with pytest.raises(ValueError, match=r"latency_ms may be at most 3.*smallest child, conv3-conv3-conv3, is 3.5"):
+        search_children(impossible, DATA)
+
+
+def test_scoring_reports_speed_and_what_was_saved(stubs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    arguments = ScoreChildrenArguments(
+        supernet="x", output=str(tmp_path / "s.jsonl"), all_children=True, num_dev_batches=2, dev_batch_size=2
+    )
+    scored = score_children(arguments, DATA)
+    shown = capsys.readouterr().err
+    assert "27 children on 2 batches in" in shown
+    assert "children/s, " in shown
+    assert "% of the operator calls saved" in shown
+    assert "/27" in shown  # the bar over all chunks, for the time left
+    assert score_children(arguments, DATA) == scored
+    assert "children/s" not in capsys.readouterr().err  # nothing was left to score
+
+
+def test_alone_nobody_is_told_anything(monkeypatch):
+    monkeypatch.setattr(team, "broadcast_object_list", None)
+    team.announce("task")
+    assert team.lead(lambda: 7, lambda task: pytest.fail("nobody follows")) == 7
+
+
+PROCESSES = """
+import sys
+sys.path[:0] = [{tests!r}]
+import torch
+torch.set_num_threads(1)
+from accelerate import PartialState
+state = PartialState(cpu=True)
+import pytest
+from test_scores import DATA, ScoreChildrenArguments, SearchChildrenArguments, stub_files
+from hf_nasbert.pipeline import score_children, search_children
+
+patch = pytest.MonkeyPatch()
+stub_files(patch)
+settings = dict(supernet="x", num_dev_batches=3, dev_batch_size=2)
+scored = score_children(ScoreChildrenArguments(output="{folder}/scores.jsonl", all_children=True, **settings), DATA)
+found = search_children(SearchChildrenArguments(output="{folder}/search.jsonl", num_evaluations=12, **settings), DATA)
+assert len(scored) == 27 and len(found) >= 12
+try:
+    search_children(SearchChildrenArguments(output="{folder}/no.jsonl", max_parameters="1K", **settings), DATA)
+except (ValueError, RuntimeError) as error:
+    assert "no child is within the budget" in str(error)
+    assert isinstance(error, ValueError) == state.is_main_process
+else:
+    raise AssertionError("an impossible budget was accepted")
+print("process", state.process_index, "is done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_write_one_file_the_same_as_one_alone(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    written = []
+    for num_processes in (1, 2):
+        folder = tmp_path / str(num_processes)
+        folder.mkdir()
+        script = folder / "run.py"
+        script.write_text(PROCESSES.format(tests=str(Path(__file__).parent), folder=folder))
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+        launcher = torchrun if num_processes > 1 else []
+        done = subprocess.run(
+            [sys.executable, *launcher, script], env=environment, capture_output=True, text=True, timeout=250
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("is done") == num_processes
+        histories = [records.read(folder / name) for name in ("scores.jsonl", "search.jsonl")]
+        for history in histories:
+            for record in history:
+                record.pop("versions", None)
+        written.append(histories)
+    assert written[0] == written[1]
