@@ -64,6 +64,12 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
         plot_regret([])
 
 
+def test_seven_searches_have_seven_colours():
+    records = [record for name in "abcdefg" for record in searched(name, "no cap", [[[1, 1.5]]])]
+    (axes,) = plot_regret(records).axes
+    assert len({line.get_color() for line in axes.lines}) == 7
+
+
 def test_a_figure_of_three_budgets_has_no_empty_panel():
     records = [record for budget in "abc" for record in searched("random", budget, [[[1, 1.5]]])]
     assert [axes.get_visible() for axes in plot_regret(records).axes] == [True, True, True, False]

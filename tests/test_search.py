@@ -190,6 +190,8 @@ class SearchContract:
         assert stranger not in search.ask()
         search.tell([stranger], [100.0])  # the first score stays
         assert search.best().score == -100.0
+        search.tell([stranger, stranger], [-200.0, -300.0])
+        assert search.best().score == -100.0
         scores = [scored.score for scored in search.ranking()]
         assert scores == sorted(scores)
         assert len(scores) == 1 + sum(num_batches is None for _, num_batches in asked)
@@ -688,6 +690,14 @@ class TestParetoSearch:
             tuple(values[place]) for place in pareto_front(values)
         )
         assert self.make_stored(storage, objectives=("num_parameters", "flops")).ranking()[-1].score == math.inf
+
+    def test_a_child_told_twice_at_once_is_one_trial(self):
+        search = self.make_stored(None)
+        child = search.ask()[0]
+        search.tell([child, child, CHAIN.child_at(0), CHAIN.child_at(0)], [1.0, 2.0, 3.0, 4.0])
+        complete = [trial.values[0] for trial in search._study.trials if trial.values is not None]
+        assert complete == ([1.0, 3.0] if child != CHAIN.child_at(0) else [1.0])
+        assert [scored.score for scored in search.history] == complete
 
     @pytest.mark.slow
     def test_a_study_of_other_settings_is_refused(self, tmp_path):

@@ -5,12 +5,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_nasbert.plots.style import FRONT_COLOUR, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
+from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+# The style's colours and ink: there are seven searches.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK)
 
 
 def plot_search_trajectory(history: Sequence[Record]) -> "Figure":
@@ -78,8 +82,8 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
                 axes.set_visible(False)
                 continue
             of_budget = [record for record in searched if record["budget"] == budgets[place]]
-            for search in searches:
-                _draw_regret(axes, search, [record for record in of_budget if record["search"] == search])
+            for search, colour in zip(searches, itertools.cycle(_COLOURS), strict=False):
+                _draw_regret(axes, colour, [record for record in of_budget if record["search"] == search])
             axes.set_title(budgets[place])
             axes.set_xlabel("children scored")
             axes.set_ylabel("regret (thousandths of a nat)")
@@ -88,7 +92,7 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
     return figure
 
 
-def _draw_regret(axes: "Axes", search: str, records: Sequence[Record]) -> None:
+def _draw_regret(axes: "Axes", colour: str, records: Sequence[Record]) -> None:
     if not records:
         return
     most = int(max(record["num_evaluations"] for record in records))
@@ -101,5 +105,5 @@ def _draw_regret(axes: "Axes", search: str, records: Sequence[Record]) -> None:
         means.append(sum(regrets) / len(regrets))
         lows.append(regrets[len(regrets) // 4])
         highs.append(regrets[(3 * len(regrets)) // 4])
-    (line,) = axes.plot(places, means, label=search)
-    axes.fill_between(places, lows, highs, color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.plot(places, means, color=colour, label=records[0]["search"])
+    axes.fill_between(places, lows, highs, color=colour, alpha=0.12, linewidth=0)

@@ -175,9 +175,11 @@ class ParetoSearch(Search):
                 self._number_of[_child_of(trial)] = trial.number
 
     def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
+        first: dict[Architecture, float] = {}
         for child, score in zip(children, scores, strict=True):
-            if child in self._scores:
-                continue
+            if child not in self._scores:
+                first.setdefault(child, score)
+        for child, score in first.items():
             values = [score, *(float(self._cost_of(child)[name]) for name in self.objectives)]
             state = self._states.COMPLETE if score < float("inf") else self._states.FAIL
             number = self._number_of.pop(child, None)

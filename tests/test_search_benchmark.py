@@ -1,0 +1,65 @@
+"""docs/search.md is what its records say, and the records are what the searches do."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from hf_nasbert import records
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return runpy.run_path(str(ROOT / "benchmarks" / "search.py"))
+
+
+@pytest.fixture(scope="module")
+def landscape(benchmark):
+    return benchmark["read_landscape"]()
+
+
+@pytest.fixture(scope="module")
+def searched():
+    return records.read(ROOT / "benchmarks" / "records" / "search.jsonl.gz")
+
+
+def test_the_page_is_what_its_records_say(benchmark, landscape, searched):
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    for name, table in benchmark["tables"](searched, landscape).items():
+        assert f"<!-- table: {name} -->\n{table}\n<!-- end -->" in page, name
+
+
+def test_every_child_of_the_space_was_scored_and_every_search_ran_on_every_budget_and_seed(
+    benchmark, landscape, searched
+):
+    assert set(landscape.truth) == set(landscape.space.enumerate())
+    runs = [(record["budget"], record["search"], record["seed"]) for record in searched]
+    assert len(runs) == len(set(runs))
+    assert set(runs) == {
+        (budget, name, seed)
+        for budget in benchmark["SHARES"]
+        for name in benchmark["SEARCHES"]
+        for seed in benchmark["SEEDS"]
+    }
+    assert len(benchmark["SEEDS"]) >= 20
+    assert len(benchmark["SHARES"]) >= 3
+    assert max(record["num_evaluations"] for record in searched) <= benchmark["NUM_EVALUATIONS"]
+    for record in searched:
+        assert record["optimum"] == min(landscape.truth[child] for child in landscape.within(record["cap"]))
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "size_matched", "evolution", "halving", pytest.param("nsga2", marks=pytest.mark.slow)]
+)
+def test_a_recorded_search_is_found_again(name, benchmark, landscape, searched):
+    record = next(r for r in searched if (r["search"], r["budget"], r["seed"]) == (name, "no cap", 100))
+    search = benchmark["make"](name, landscape, record["cap"], 100)
+    assert benchmark["traced"](search, landscape.score) == record["trace"]
+
+
+def test_the_area_of_a_front():
+    area = runpy.run_path(str(ROOT / "benchmarks" / "search.py"))["area"]
+    assert area([(1.0, 3), (2.0, 1), (2.5, 2)], (4.0, 5)) == 3 * 2 + 2 * 2
+    assert area([(1.0, 3)], (4.0, 5)) == 6
