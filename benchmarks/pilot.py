@@ -50,6 +50,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stem5-quick": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 3.5e-3, "warmup_ratio": 0.25},
     "stem5-quicker": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
     "stem5-quickest": {"blocks": STEM + [THREE] * 5, **RECIPE, "learning_rate": 1e-2, "warmup_ratio": 0.3},
+    "stem5-long": {
+        "blocks": STEM + [THREE] * 5, **RECIPE, "max_steps": 2400, "learning_rate": 6e-3, "warmup_ratio": 0.2,
+        "eval_steps": 400,
+    },
     "stem5-wide": {
         "blocks": STEM + [THREE] * 5, **RECIPE, "hidden_size": 128, "max_steps": 800, "learning_rate": 3e-3,
         "eval_steps": 100,
@@ -61,6 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stem5-equal": {"blocks": STEM + [THREE] * 5, **RECIPE, **EQUAL, "learning_rate": 6e-3, "warmup_ratio": 0.3},
     "stem6-skip": {"blocks": STEM + [SKIP] * 6, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
     "stem8-two": {"blocks": STEM + [TWO] * 8, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
+    "plain6-skip": {"blocks": [SKIP] * 6, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
     "plain5": {"blocks": [THREE] * 5, **RECIPE, "learning_rate": 6e-3, "warmup_ratio": 0.3},
 }
 # fmt: on
@@ -160,7 +165,8 @@ def describe(name: str) -> list[str] | None:
     for supernet in read(f"pilot-{name}-supernet")[:1]:
         for _, scores in supernet["scores"]:
             known = dict(zip(supernet["children"], scores, strict=True))
-            row.append(_taus([known[child] for child in common], truth, sizes, num_buckets))
+            scored = [index for index, child in enumerate(common) if child in known]
+            row.append(_taus([known[common[index]] for index in scored], truth[scored], sizes[scored], num_buckets))
     return row
 
 

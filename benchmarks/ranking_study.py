@@ -1,7 +1,7 @@
 """The ranking study: super-nets of five methods at equal compute and several seeds, held against the table.
 
     python benchmarks/ranking_study.py train      trains what is not trained yet, into runs/ranking
-    python benchmarks/ranking_study.py score      scores every quarter of every run, and measures interference
+    python benchmarks/ranking_study.py score      scores every run midway and at its end, and measures interference
     python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
 
 Killed at any moment, the same command goes on. What is held equal is the work of all forward and backward passes, in
@@ -96,7 +96,7 @@ def main() -> None:
             list(pool.map(lambda run: train(*run), runs(*chosen)))
     elif arguments.command == "score":
         text = ("--packaged", "imdb", "--max_seq_length", 64)
-        folders = checkpoints(*chosen, [1, 2, 3, 4])
+        folders = checkpoints(*chosen, [2, 4])
         recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *text)
         compress_table(ranking)
         few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])
@@ -104,10 +104,11 @@ def main() -> None:
         compress_table(interference)
     else:
         compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]
-        recipe(
-            "report_ranking", "--table", arguments.table, "--scores", compressed[0], "--page", DOCS / "ranking.md",
-            "--figures", DOCS / "figures",
-        )  # fmt: skip
+        for containing in ((), ("--containing", "conv3")):
+            recipe(
+                "report_ranking", "--table", arguments.table, "--scores", compressed[0], "--page",
+                DOCS / "ranking.md", "--figures", DOCS / "figures", *containing,
+            )  # fmt: skip
         recipe(
             "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
             DOCS / "figures",

@@ -115,11 +115,48 @@ class TestTable:
         with pytest.raises(ValueError, match=r"cut\.jsonl, line 1 is not a record"):
             load_table(str(tmp_path / "cut.jsonl"))
 
-    def test_the_truth_is_one_seed_of_all_children(self, truth):
+    def test_the_truth_is_the_mean_over_seeds_that_all_have(self, truth):
+        rows = [row for row in make_records(num_repeated=81) if row["seed"] < 2 or row["architecture"].endswith("ffn")]
+        both = GroundTruth(Dataset.from_list(rows))
+        assert both.seeds == [0, 1]
+        assert both.loss[5] == pytest.approx((both.losses[5][0] + both.losses[5][1]) / 2)
+        assert both.noise == pytest.approx(both.seed_noise / 2**0.5)
+        assert both.best_repeats.shape == (2, 81)
+        with pytest.raises(ValueError, match="no seed is common to all"):
+            GroundTruth(
+                Dataset.from_list([*rows[:8], rows[0] | {"seed": 7, "architecture": rows[-1]["architecture"]}])
+            )
+
+    def test_children_may_be_those_that_hold_an_operator(self, truth):
+        some = GroundTruth(Dataset.from_list(make_records()), containing="attention")
+        assert len(some.architectures) == 81 - 16
+        assert all("attention" in child for child in some.architectures)
+        assert set(some.loss) < set(truth.loss)
+        assert "65 children that hold `attention`" in report(some, make_scores(truth), **FEW).as_markdown()
+        with pytest.raises(ValueError, match="0 children that hold 'conv7'"):
+            GroundTruth(Dataset.from_list(make_records()), containing="conv7")
+
+    def test_the_ceiling_holds_one_more_training_against_the_truth(self):
+        noisy = [row for row in make_records(0.2, num_repeated=81) if row["seed"] < 2 or hash(row["dev_loss"]) % 2]
+        two = GroundTruth(Dataset.from_list([row for row in noisy if row["seed"] < 2]))
+        taus = [metrics.kendall_tau(*two.repeats(2)[1])]
+        assert two.ceiling(**FEW)["kendall_tau"].estimate == pytest.approx(np.mean(taus))
+        three = GroundTruth(Dataset.from_list(noisy))
+        places, losses = three.repeats(3)
+        assert 20 < len(places) < 60
+        expected = np.mean(
+            [
+                metrics.kendall_tau(losses[one], losses[[other for other in range(3) if other != one]].mean(axis=0))
+                for one in range(3)
+            ]
+        )
+        assert three.ceiling(**FEW)["kendall_tau"].estimate == pytest.approx(expected)
+
+    def test_a_table_of_one_seed(self, truth):
         assert len(truth.architectures) == 81
         assert truth.architectures == sorted(truth.architectures, key=str)
-        by_seed = truth.losses[truth.architectures[7]]
-        assert truth.loss[7] == by_seed[0]
+        assert truth.seeds == [0]
+        assert truth.loss[0] == truth.losses[0][0] != truth.losses[0][1]
 
     def test_seed_noise_is_the_planted_one_without_the_common_shift(self):
         for noise in (0.01, 0.1):
@@ -157,7 +194,7 @@ class TestCard:
         assert metadata["configs"] == [{"config_name": "default", "data_files": "table-film-reviews.jsonl.gz"}]
         for words in (
             f"| lowest dev loss | {truth.loss.min():.4f} |", f"child's mean | {truth.seed_noise:.4f} |",
-            "81 of the\n81", "21 of them under 3 seeds", "`conv3` | `attention,ffn,conv3`",
+            "81 of the\n81", "21 under\n3 seeds in all", "`conv3` | `attention,ffn,conv3`",
             "AdamW at 0.006, warm-up over 30 %",
             "512 held-out", 'load_table("film-reviews")',
         ):  # fmt: skip
@@ -313,7 +350,7 @@ class TestReport:
         for words in (
             "Kendall tau-b", "within size buckets", "sparse tau", "Spearman", "Pearson", "P@5 %", "P@20 %", "top 10",
             "improvement", "gap", "uniform", "magic_t", "size-matched random", "number of parameters", "FLOPs",
-            "operator counts", "ceiling", "seed noise 0.01", "81 children",
+            "operator counts", "ceiling", "Seed noise of one training 0.01", "81 children",
         ):  # fmt: skip
             assert words in text, words
         for line in text.splitlines():

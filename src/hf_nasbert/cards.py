@@ -201,7 +201,7 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
     from huggingface_hub import DatasetCardData
 
     recipe = truth.recipe
-    num_seeds, num_repeated = truth.repeats.shape
+    num_seeds, num_repeated = truth.best_repeats.shape
     metadata = DatasetCardData(
         language="en",
         license="apache-2.0",
@@ -223,6 +223,7 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
         recipe=recipe,
         metadata=_Markdown(str(metadata)),
         num_seeds=num_seeds,
+        truth_seeds=_Markdown(", ".join(map(str, truth.seeds))),
         num_repeated=num_repeated,
         num_dev_sequences=recipe["num_dev_batches"] * recipe["dev_batch_size"],
         blocks=_Markdown(" | ".join(f"`{','.join(names)}`" for names in truth.space.blocks)),
@@ -235,10 +236,11 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
             ("standard deviation between children", _four_digits(truth.spread)),
             ("the same within buckets of similar size", _four_digits(truth.spread_within_buckets)),
             ("seed noise: standard deviation of one training around its child's mean", _four_digits(truth.seed_noise)),
+            ("noise of the truth, a mean over its seeds", _four_digits(truth.noise)),
         ],
         ceiling=_Markdown(
-            f"Kendall's tau-b between two trainings of the {num_repeated} repeated children: {ceiling} (90 % "
-            "bootstrap interval over children). No ranking can be expected to do much better."
+            f"Kendall's tau-b between one more training of the children and the truth: {ceiling} (90 % bootstrap "
+            "interval over children). No ranking can be expected to do much better."
             if ceiling
             else ""
         ),

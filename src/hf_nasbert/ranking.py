@@ -7,8 +7,8 @@ https://arxiv.org/abs/2108.12821) that such a table is held against are 0.36, 0.
 MAGIC-T and (read as) MAGIC-AT on 60 children [secondary source; the metric is not named there].
 """
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,19 +86,20 @@ def _find_table(name: str) -> Path:
 class GroundTruth:
     """What training alone says of the children of one space.
 
-    The truth of a child is its loss under one seed, the same for all: a mean over seeds, which only some children
-    have, would be less noisy for them than for the others. The further seeds say how noisy it is.
+    The truth of a child is its mean loss over the seeds that *all* children of the table were trained under: a mean
+    over seeds that only some children have would be less noisy for them than for the others.
 
     Args:
         table: A table as `load_table` gives it.
-        seed: The seed whose losses are the truth.
+        containing: Keep only the children that hold this operator. Where some operator decides all, such as the only
+            one that looks at other tokens, a ranking is of interest among the children that have it.
 
     Raises:
         ValueError: If the rows come from several recipes, a child stands in it twice, an architecture lies outside the
-            table's space, or fewer than 3 children were trained under `seed`.
+            table's space, there are fewer than 3 children, or no seed is common to all.
     """
 
-    def __init__(self, table: "Dataset", *, seed: int = 0) -> None:
+    def __init__(self, table: "Dataset", *, containing: str | None = None) -> None:
         hashes = sorted(set(table["recipe_hash"]))
         if len(hashes) != 1:
             raise ValueError(f"the children of a table share one recipe, but here are {', '.join(hashes)}")
@@ -106,23 +107,29 @@ class GroundTruth:
         self.recipe: Record = first["recipe"]
         self.recipe_hash: str = hashes[0]
         self.space = SearchSpace.from_dict(self.recipe["space"])
-        self.losses: dict[Architecture, dict[int, float]] = {}
-        """The dev loss of every child, by seed."""
+        self.containing = containing
+        losses: dict[Architecture, dict[int, float]] = {}
         costs: dict[Architecture, tuple[int, int]] = {}
         columns = ("architecture", "seed", "dev_loss", "num_parameters", "flops")
-        for text, child_seed, loss, size, flops in zip(*(table[column] for column in columns), strict=True):
-            child = self.space.validate(Architecture.parse(text))
-            if child_seed in self.losses.setdefault(child, {}):
-                raise ValueError(f"the table holds {child} at seed {child_seed} twice")
-            self.losses[child][child_seed] = loss
+        for text, seed, loss, size, flops in zip(*(table[column] for column in columns), strict=True):
+            child = self.space.validate(text)
+            if seed in losses.setdefault(child, {}):
+                raise ValueError(f"the table holds {child} at seed {seed} twice")
+            losses[child][seed] = loss
             costs[child] = (size, flops)
-        self.architectures = sorted((child for child, by_seed in self.losses.items() if seed in by_seed), key=str)
+        self.architectures = sorted((child for child in losses if containing in (None, *child)), key=str)
+        """The children, in the order of all arrays here."""
         if len(self.architectures) < 3:
-            raise ValueError(
-                f"{len(self.architectures)} children were trained under seed {seed}: at least 3 are needed"
-            )
-        self.loss: Array = np.array([self.losses[child][seed] for child in self.architectures])
-        """The truth: one dev loss per child, in the order of `architectures`."""
+            holding = "" if containing is None else f" that hold {containing!r}"
+            raise ValueError(f"the table has {len(self.architectures)} children{holding}: at least 3 are needed")
+        self.losses = [losses[child] for child in self.architectures]
+        """The dev losses of every child, by seed."""
+        self.seeds = sorted(set.intersection(*(set(by_seed) for by_seed in self.losses)))
+        """The seeds that all children were trained under."""
+        if not self.seeds:
+            raise ValueError("no seed is common to all children of the table: train what is missing first")
+        self.loss: Array = np.array([np.mean([by_seed[seed] for seed in self.seeds]) for by_seed in self.losses])
+        """The truth: one dev loss per child."""
         self.num_parameters: Array = np.array([costs[child][0] for child in self.architectures], dtype=np.float64)
         self.flops: Array = np.array([costs[child][1] for child in self.architectures], dtype=np.float64)
 
@@ -137,12 +144,22 @@ class GroundTruth:
         edges = np.quantile(self.num_parameters, np.arange(1, self.num_buckets) / self.num_buckets)
         return np.searchsorted(edges, self.num_parameters, side="left")
 
+    def repeats(self, num_seeds: int) -> tuple[NDArray[np.int64], Array]:
+        """The children trained under the most common `num_seeds` seeds: their places, and losses (seeds, children)."""
+        counts = Counter(seed for by_seed in self.losses for seed in by_seed)
+        seeds = sorted(counts, key=lambda seed: (-counts[seed], seed))[:num_seeds]
+        places = [place for place, by_seed in enumerate(self.losses) if all(seed in by_seed for seed in seeds)]
+        if len(seeds) < num_seeds:
+            places = []
+        losses = [[self.losses[place][seed] for place in places] for seed in seeds]
+        return np.array(places, dtype=np.int64), np.array(losses).reshape(len(seeds), len(places))
+
     @cached_property
-    def repeats(self) -> Array:
-        """Losses of the children trained under all seeds of the table: (seeds, children)."""
-        seeds = sorted({seed for by_seed in self.losses.values() for seed in by_seed})
-        whole = [by_seed for by_seed in self.losses.values() if len(by_seed) == len(seeds)]
-        return np.array([[by_seed[seed] for by_seed in whole] for seed in seeds])
+    def best_repeats(self) -> Array:
+        """The losses (seeds, children) that say most of the seed noise: many children, or many seeds."""
+        most = max(len(by_seed) for by_seed in self.losses)
+        blocks = [self.repeats(num_seeds)[1] for num_seeds in range(2, most + 1)]
+        return max(blocks, key=lambda block: (block.shape[0] - 1) * (block.shape[1] - 1), default=np.zeros((1, 0)))
 
     @cached_property
     def seed_noise(self) -> float:
@@ -150,12 +167,17 @@ class GroundTruth:
 
         A shift that all children of a seed share ranks nobody, and does not count.
         """
-        num_seeds, num_children = self.repeats.shape
+        num_seeds, num_children = self.best_repeats.shape
         if num_seeds < 2 or num_children < 2:
             return float("nan")
-        centred = self.repeats - self.repeats.mean(axis=0) - self.repeats.mean(axis=1, keepdims=True)
-        residual = centred + self.repeats.mean()
+        losses = self.best_repeats
+        residual = losses - losses.mean(axis=0) - losses.mean(axis=1, keepdims=True) + losses.mean()
         return float(np.sqrt((residual**2).sum() / ((num_seeds - 1) * (num_children - 1))))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the truth around what infinitely many seeds would say, in nats."""
+        return self.seed_noise / math.sqrt(len(self.seeds))
 
     @cached_property
     def spread(self) -> float:
@@ -170,36 +192,44 @@ class GroundTruth:
         return float(np.sqrt(squares / max(len(self.loss) - len(parts), 1)))
 
     def ceiling(self, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """How well one training ranks the repeated children as another one does: no predictor can expect much more.
+        """How well one more training of every child would rank them: no predictor can be expected to do much better.
+
+        Each training of the children that have one seed more than the truth is held against the mean of their others.
+        Where there are none, each training that the truth is made of is held against the rest of it, which is noisier.
 
         Returns:
-            The mean over all pairs of seeds, with an interval over children: `kendall_tau`, `bucketed_tau`,
-            `spearman`. Empty without repeated children.
+            The mean over all choices of the one training, with an interval over children: `kendall_tau`,
+            `bucketed_tau`, `spearman`. Empty without repeated children.
         """
-        num_seeds, num_children = self.repeats.shape
-        if num_seeds < 2 or num_children < 3:
+        for num_seeds in (len(self.seeds) + 1, len(self.seeds)):
+            places, repeats = self.repeats(num_seeds)
+            if num_seeds > 1 and len(places) >= 3:
+                break
+        else:
             return {}
-        size_of = dict(zip(self.architectures, self.num_parameters, strict=True))
-        sizes = np.array([size_of[child] for child, by_seed in self.losses.items() if len(by_seed) == num_seeds])
-        pairs = list(itertools.combinations(range(num_seeds), 2))
+        means = (repeats.sum(axis=0) - repeats) / (num_seeds - 1)
 
-        def over_pairs(measure: Callable[[Array, Array, Array], float]) -> Interval:
+        def over_choices(measure: Callable[[Array, Array, Array], float]) -> Interval:
             def statistic(sizes: Array, *losses: Array) -> float:
-                return float(np.mean([measure(losses[a], losses[b], sizes) for a, b in pairs]))
+                pairs = zip(losses[:num_seeds], losses[num_seeds:], strict=True)
+                return float(np.mean([measure(one, others, sizes) for one, others in pairs]))
 
-            return metrics.bootstrap_interval(statistic, sizes, *self.repeats, num_resamples=num_resamples, seed=seed)
+            sizes = self.num_parameters[places]
+            return metrics.bootstrap_interval(
+                statistic, sizes, *repeats, *means, num_resamples=num_resamples, seed=seed
+            )
 
         return {
-            "kendall_tau": over_pairs(lambda a, b, _: metrics.kendall_tau(a, b)),
-            "bucketed_tau": over_pairs(lambda a, b, sizes: metrics.mean_bucketed_tau(a, b, sizes, self.num_buckets)),
-            "spearman": over_pairs(lambda a, b, _: metrics.spearman(a, b)),
+            "kendall_tau": over_choices(lambda a, b, _: metrics.kendall_tau(a, b)),
+            "bucketed_tau": over_choices(lambda a, b, sizes: metrics.mean_bucketed_tau(a, b, sizes, self.num_buckets)),
+            "spearman": over_choices(lambda a, b, _: metrics.spearman(a, b)),
         }
 
 
 def measures(truth: GroundTruth) -> dict[str, Callable[[Array, Array, Array], float]]:
     """Everything that is said of one ranking: functions of (score, true loss, sizes), lower scores being better.
 
-    `sparse_tau` is there where the table knows its seed noise.
+    `sparse_tau`, at the noise of the truth, is there where the table knows its seed noise.
     """
 
     def at_top(measure: Callable[..., float], k: float) -> Callable[[Array, Array, Array], float]:
@@ -211,8 +241,8 @@ def measures(truth: GroundTruth) -> dict[str, Callable[[Array, Array, Array], fl
         "spearman": lambda score, loss, _: metrics.spearman(score, loss),
         "pearson": lambda score, loss, _: metrics.pearson(score, loss),
     }
-    if truth.seed_noise > 0:  # not where it is NaN
-        found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.seed_noise)
+    if truth.noise > 0:  # not where it is NaN
+        found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.noise)
     for percent in (5, 10, 20):
         found[f"precision_at_{percent}%"] = at_top(metrics.precision_at_top, percent / 100)
     for k in (1, 5, 10):
@@ -455,12 +485,14 @@ class RankingReport:
     def describe_table(self) -> str:
         """What the truth is, in a few sentences."""
         truth = self.truth
-        num_seeds, num_repeated = truth.repeats.shape
+        holding = "" if truth.containing is None else f" that hold `{truth.containing}`"
+        num_seeds, num_repeated = truth.best_repeats.shape
         return (
-            f"{len(truth.loss)} children trained alone (recipe `{truth.recipe_hash}`), dev loss "
-            f"{truth.loss.min():.3f} to {truth.loss.max():.3f}, standard deviation {truth.spread:.4f} between "
-            f"children and {truth.spread_within_buckets:.4f} within {truth.num_buckets} buckets of similar size; seed "
-            f"noise {truth.seed_noise:.4f} ({num_repeated} children under {num_seeds} seeds)."
+            f"{len(truth.loss)} children{holding}, trained alone (seeds {', '.join(map(str, truth.seeds))}; recipe "
+            f"`{truth.recipe_hash}`): dev loss {truth.loss.min():.3f} to {truth.loss.max():.3f}, standard deviation "
+            f"{truth.spread:.4f} between children and {truth.spread_within_buckets:.4f} within {truth.num_buckets} "
+            f"buckets of similar size. Seed noise of one training {truth.seed_noise:.4f} ({num_repeated} children, "
+            f"{num_seeds} seeds), of the truth {truth.noise:.4f}."
         )
 
     def _comparison_table(self) -> str:

@@ -39,7 +39,10 @@ class RankingReportArguments:
         metadata={"help": "Children trained alone: the name of a table, or the file of recipes/train_children.py."}
     )
     scores: str = field(metadata={"help": "File of records, one per scored super-net."})
-    page: str | None = field(default=None, metadata={"help": "Markdown page whose marked table is made anew."})
+    containing: str | None = field(default=None, metadata={"help": "Rank only the children that hold this operator."})
+    page: str | None = field(
+        default=None, metadata={"help": "Markdown page whose table `ranking` (`ranking, conv3`) is made anew."}
+    )
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
     num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
@@ -93,19 +96,21 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
         FileNotFoundError: If table, records or page are missing.
         ValueError: If a record is none, or belongs to another table.
     """
-    truth = GroundTruth(load_table(arguments.table))
+    truth = GroundTruth(load_table(arguments.table), containing=arguments.containing)
     scored = read_scores(arguments.scores, truth)
     outcome = report(truth, scored, num_resamples=arguments.num_resamples, seed=arguments.resampling_seed)
     if arguments.page is not None:
-        fill_page(arguments.page, {"ranking": outcome.as_markdown()})
+        name = "ranking" if arguments.containing is None else f"ranking, {arguments.containing}"
+        fill_page(arguments.page, {name: outcome.as_markdown()})
     if arguments.figures is not None:
         figures = {
             "ranking-tau": plot_tau_by_method(outcome),
             "ranking-scatter": plot_proxy_against_truth(truth, scored),
             "ranking-steps": plot_tau_over_steps(truth, scored),
         }
+        suffix = "" if arguments.containing is None else f"-{arguments.containing}"
         for name, figure in figures.items():
-            save_figure(figure, Path(arguments.figures) / name)
+            save_figure(figure, Path(arguments.figures) / f"{name}{suffix}")
     return outcome
 
 
