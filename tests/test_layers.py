@@ -14,13 +14,13 @@ FLOORS = [  # lowest first
     {"scoring", "search", "measuring"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "cards", "plots"},
-    {"hub"},
+    {"hub", "report"},
     {"pipeline"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
-LIGHT = ["space", "metrics", "records", "samplers", "costs", "search", "cards", "cli"]
+LIGHT = ["space", "metrics", "records", "samplers", "costs", "search", "cards", "report", "cli"]
 
 
 def imported_modules(file: Path) -> set[str]:

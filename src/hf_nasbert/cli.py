@@ -44,6 +44,12 @@ COMMANDS = {
         ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
         lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
     ),
+    "report": Command(
+        "turn a search's file into one page of HTML: figures to hover over, commands to extract",
+        "hf_nasbert.pipeline.report_search",
+        ("hf_nasbert.pipeline.SearchReportArguments",),
+        lambda page, *_: str(page),
+    ),
     "latency": Command(
         "measure operators on this device: a table of latencies for searches",
         "hf_nasbert.pipeline.measure_latency",

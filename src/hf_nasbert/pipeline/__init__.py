@@ -8,6 +8,7 @@ from hf_nasbert.pipeline.interference import (
     report_interference,
 )
 from hf_nasbert.pipeline.latency import LatencyArguments, measure_latency
+from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.scores import (
     ProxyScorer,
     ScoreChildrenArguments,
@@ -28,12 +29,14 @@ __all__ = [
     "ProxyScorer",
     "ScoreChildrenArguments",
     "SearchChildrenArguments",
+    "SearchReportArguments",
     "StageResult",
     "ask_in_fresh_process",
     "extract",
     "measure_interference",
     "measure_latency",
     "report_interference",
+    "report_search",
     "run_pipeline",
     "score_children",
     "search_children",

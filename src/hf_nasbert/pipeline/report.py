@@ -1,0 +1,46 @@
+"""A file of scored children and a super-net's folder in, a page of HTML out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_nasbert import records
+from hf_nasbert.pipeline.inputs import weights_digest
+from hf_nasbert.report import read_findings, render_search_report
+
+
+@dataclass(kw_only=True)
+class SearchReportArguments:
+    """Which records to report on, and where to."""
+
+    records: str = field(metadata={"help": "File that a search or the scoring of children wrote."})
+    output: str = field(metadata={"help": "HTML file to write; it is replaced."})
+    supernet: str = field(metadata={"help": "Folder of the super-net that they are of, for the commands to extract."})
+
+
+def report_search(arguments: SearchReportArguments) -> Path:
+    """Write one HTML file with the figures of a search, and the command that extracts each child of its front.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there are no records.
+        ValueError: If the records are none of scored children, or the super-net has other weights than theirs had.
+    """
+    source = Path(arguments.records)
+    found = records.read(source)
+    expected = read_findings(found, source.name).settings.get("supernet")
+    note = None
+    if not any(Path(arguments.supernet).glob("model*.safetensors")):
+        note = (
+            "The super-net was not at hand when this page was made: whether it is that of these scores is unchecked."
+        )
+    elif expected is not None and (digest := weights_digest(arguments.supernet)) != expected:
+        raise ValueError(f"{arguments.supernet} has other weights ({digest}) than were scored ({expected})")
+    page = render_search_report(found, supernet=arguments.supernet, source=source.name, note=note)
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(output.name + ".part")  # a report is whole or not there
+    part.write_text(page, encoding="utf-8")
+    part.replace(output)
+    return output

@@ -1,0 +1,160 @@
+"""What a file of scored children holds: the children, what they were scored with, and within which budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hf_nasbert.records import Record
+from hf_nasbert.search import pareto_front
+from hf_nasbert.space import Architecture, SearchSpace
+
+COSTS = ("num_parameters", "flops", "latency_ms", "peak_activation_bytes")
+
+
+class Child(NamedTuple):
+    """A scored child, its proxy loss and what it costs."""
+
+    architecture: Architecture
+    loss: float
+    costs: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What was found, from the records only."""
+
+    children: tuple[Child, ...]
+    """Those with a finite loss, in the order in which they were scored."""
+    num_without_loss: int
+    num_partial: int
+    """Scorings on a part of the dev batches: they do not compare with the others, and are in no figure."""
+    costs: tuple[str, ...]
+    """The costs that are known of every child."""
+    caps: dict[str, float]
+    settings: dict[str, Any]
+    """What the losses depend on, as the records say it: super-net, text, dev batches."""
+    search: dict[str, Any]
+    """The settings of the search; empty where children were given, not searched."""
+    versions: dict[str, Any]
+    space: SearchSpace | None
+
+    @property
+    def num_scored(self) -> int:
+        """How many children were scored, those without a finite loss included."""
+        return len(self.children) + self.num_without_loss
+
+    def ranking(self) -> list[int]:
+        """The places of all children, best first; of equals the cheaper."""
+        return sorted(
+            range(len(self.children)),
+            key=lambda place: (self.children[place].loss, self.children[place].costs[self.costs[0]]),
+        )
+
+    def front(self, cost: str) -> list[int]:
+        """The places of the children that no other beats in loss and this cost, by rising cost."""
+        front = pareto_front([(child.costs[cost], child.loss) for child in self.children])
+        distinct = {(self.children[place].costs[cost], self.children[place].loss): place for place in reversed(front)}
+        return [distinct[key] for key in sorted(distinct)]
+
+
+def read_findings(found: Sequence[Record], source: str = "the records") -> Findings:
+    """Understand the history of a search, or the records of scored children.
+
+    A child that stands there twice counts once, with its later loss.
+
+    Args:
+        found: The records, in the order in which they were written.
+        source: What messages call them, such as the file's name.
+
+    Raises:
+        ValueError: If there is no child with a finite loss, no cost that is known of all, a record that is no scored
+            child, or children of two kinds, which do not compare.
+    """
+    if not found:
+        raise ValueError(f"{source} holds no records: nothing to report")
+    head = found[0] if found[0].get("record") == "search" else None
+    search = _mapping(head["settings"] if head and "settings" in head else {}, f"{source}: the search's settings")
+    settings = _mapping(search.pop("about", None) or {}, f"{source}: what the search is about")
+    caps = _numbers(search.pop("budget", None) or {}, f"{source}: the budget")
+    space_record = search.pop("space", None)
+    scored: dict[Architecture, tuple[float | None, dict[str, float]]] = {}
+    num_partial = 0
+    for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
+        where = f"{source}, record {number}"
+        if head and "num_batches" in record:
+            num_partial += 1
+            continue
+        architecture, loss, costs, others = _child(record, where, is_history=head is not None)
+        if head is None:
+            settings = settings or others
+            different = sorted(key for key in settings.keys() | others if settings.get(key) != others.get(key))
+            if different:
+                raise ValueError(f"{where} was scored with another {different[0]}: losses of two kinds do not compare")
+        scored[architecture] = (loss, costs)
+    children = tuple(Child(child, loss, costs) for child, (loss, costs) in scored.items() if loss is not None)
+    if not children:
+        raise ValueError(f"{source}: none of {len(scored):,} scored children has a finite loss: nothing to report")
+    lengths = sorted({len(child.architecture) for child in children})
+    if len(lengths) > 1:
+        raise ValueError(f"{source} holds children of {lengths} choice blocks: they are not of one space")
+    common = [name for name in children[0].costs if all(name in child.costs for child in children)]
+    if not common:
+        raise ValueError(f"{source} says of no cost what every child needs: expected one of {', '.join(COSTS)}")
+    for name in caps:
+        if name not in common:
+            raise ValueError(f"{source}: the budget caps {name}, which is not known of every child")
+    space = None if space_record is None else SearchSpace.from_dict(space_record)
+    if space is not None and len(space.blocks) != lengths[0]:
+        raise ValueError(f"{source}: the space has {len(space.blocks)} choice blocks, its children {lengths[0]}")
+    return Findings(
+        children=children,
+        num_without_loss=len(scored) - len(children),
+        num_partial=num_partial,
+        costs=tuple(sorted(common, key=lambda name: COSTS.index(name) if name in COSTS else len(COSTS))),
+        caps=caps,
+        settings=settings,
+        search=search,
+        versions=_mapping(head.get("versions", {}), f"{source}: versions") if head else {},
+        space=space,
+    )
+
+
+def _child(
+    record: Record, where: str, *, is_history: bool
+) -> tuple[Architecture, float | None, dict[str, float], dict[str, Any]]:
+    """(architecture, loss, costs, everything else) of a scored child, as a search or `score_children` writes it."""
+    key = "score" if is_history else "proxy_loss"
+    if "architecture" not in record or key not in record:
+        raise ValueError(f"{where} is no scored child: it has no architecture or no {key}")
+    try:
+        architecture = Architecture.parse(record["architecture"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    loss = record[key]
+    if loss is not None:
+        _check_number(loss, f"{where}: {key}")
+        loss = float(loss) if math.isfinite(loss) else None
+    costs = record.get("cost") or {} if is_history else {name: record[name] for name in COSTS if name in record}
+    others = {name: value for name, value in record.items() if name not in ("architecture", key, *COSTS)}
+    return architecture, loss, _numbers(costs, f"{where}: cost"), others
+
+
+def _numbers(values: Any, where: str) -> dict[str, float]:
+    numbers: dict[str, float] = _mapping(values, where)
+    for name, value in numbers.items():
+        _check_number(value, f"{where} {name}")
+        if not math.isfinite(value):
+            raise ValueError(f"{where} {name} is {value}, which is no finite number")
+    return numbers
+
+
+def _check_number(value: Any, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where} is {str(value)[:80]!r}, which is no number")
+
+
+def _mapping(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected names and values, found {str(values)[:80]!r}")
+    return dict(values)
