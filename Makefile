@@ -12,7 +12,7 @@ test: .venv/.ready
 	$(BIN)/python -m pytest
 
 test-fast: .venv/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # The ranking and the interference study on a dozen children over real text (some three minutes on two cores).
 study-smoke: .venv/.data-ready

@@ -580,6 +580,7 @@ class TestRecipes:
         assert len(set(some[0])) == 20
         assert all(child in space for child in some[0])
 
+    @pytest.mark.slow
     def test_search_children_finds_the_best_within_the_budget_and_resumes(
         self, supernet_folder, text, tmp_path, capsys
     ):

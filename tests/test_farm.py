@@ -71,6 +71,7 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+    @pytest.mark.slow
 class TestFarm:
     def test_trains_every_child_once_and_goes_on_where_it_stopped(self, tmp_path):
         path = tmp_path / "table.jsonl"
@@ -91,6 +92,7 @@ class TestFarm:
             (str(child), seed) for child, seed in jobs
         ]
 
+    @pytest.mark.slow
     def test_a_killed_worker_loses_no_other_child_and_doubles_none(self, tmp_path):
         path = tmp_path / "table.jsonl"
         farm = threading.Thread(target=run_farm, args=(FakeTrainer(0.03), JOBS, path), kwargs={"num_workers": 2})
@@ -106,6 +108,7 @@ class TestFarm:
         assert not farm.is_alive()
         assert keys(path) == ALL_ONCE
 
+    @pytest.mark.slow
     def test_two_farms_share_a_file(self, tmp_path):
         path = tmp_path / "table.jsonl"
         farms = [

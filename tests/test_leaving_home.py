@@ -96,6 +96,7 @@ def folders(tmp_path_factory):
     return root, batch, expected
 
 
+@pytest.mark.slow
 def test_a_child_lives_where_nobody_has_this_package(folders, tmp_path):
     root, batch, expected = folders
     torch.save((batch, expected), tmp_path / "batch.pt")

@@ -837,6 +837,7 @@ def test_activation_checkpointing_recomputes_the_blocks(use_reentrant):
 # Compilers
 
 
+@pytest.mark.slow
 @every_shape
 def test_compiles_without_graph_breaks(make_config):
     model, batch = random_model(NasBertForMaskedLM, make_config()), tiny_batch()
@@ -846,6 +847,7 @@ def test_compiles_without_graph_breaks(make_config):
     assert_close(compiled(**batch).logits, expected, 1e-6)
 
 
+@pytest.mark.slow
 @every_shape
 def test_exports_with_dynamic_shapes(make_config):
     model = random_model(NasBertForMaskedLM, make_config())

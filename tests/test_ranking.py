@@ -33,7 +33,7 @@ RECIPE = {
     "train_batch_size": 16, "sequence_length": 32, "learning_rate": 6e-3, "warmup_ratio": 0.3, "vocab_size": 300,
     "mlm_probability": 0.15, "source": "reviews", "text": "ab12", "num_dev_batches": 8, "dev_batch_size": 64,
 }  # fmt: skip
-FEW = {"num_resamples": 50}
+FEW = {"num_resamples": 20}
 
 
 def child_record(child, loss, seed=0, **others):
