@@ -71,8 +71,8 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-    @pytest.mark.slow
 class TestFarm:
+    @pytest.mark.slow
     def test_trains_every_child_once_and_goes_on_where_it_stopped(self, tmp_path):
         path = tmp_path / "table.jsonl"
         run_farm(FakeTrainer(), JOBS[:4], path, num_workers=2)
