@@ -2,6 +2,7 @@
 
     python benchmarks/ranking_study.py train      trains what is not trained yet, into runs/ranking
     python benchmarks/ranking_study.py score      scores every run midway and at its end, and measures interference
+    python benchmarks/ranking_study.py card       writes the table's dataset card
     python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
 
 Killed at any moment, the same command goes on. What is held equal is the work of all forward and backward passes, in
@@ -17,7 +18,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hf_nasbert.cards import render_table_card
 from hf_nasbert.data import DataArguments
+from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.recipe_arguments import read_config
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.arguments import METHODS
@@ -82,7 +85,7 @@ def recipe(name: str, *arguments: object) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "score", "report"])
+    parser.add_argument("command", choices=["train", "score", "card", "report"])
     parser.add_argument("--table", default="imdb")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
@@ -102,6 +105,9 @@ def main() -> None:
         few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])
         recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *few, *text)
         compress_table(interference)
+    elif arguments.command == "card":
+        card = render_table_card(arguments.table, GroundTruth(load_table(arguments.table)))
+        (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
         compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]
         for containing in ((), ("--containing", "conv3")):

@@ -31,10 +31,7 @@ Array = NDArray[np.float64]
 NUM_BUCKETS = 3
 _NUM_FITTED = 30  # children that the linear baseline learns from
 _NUM_DRAWS = 100  # random rankings, or draws of the children that the linear baseline learns from
-_FOLDERS = (
-    Path(__file__).parent / "tables",  # of an installed package
-    Path(__file__).parents[2] / "benchmarks" / "records",  # of a checkout
-)
+_TABLES = Path(__file__).parent / "tables"  # links to benchmarks/records, which a built package holds as files
 _COLUMNS = ("architecture", "seed", "dev_loss", "num_parameters", "flops", "recipe_hash", "recipe")
 
 
@@ -71,14 +68,11 @@ def _find_table(name: str) -> Path:
         if not Path(name).is_file():
             raise FileNotFoundError(f"no table at {name}")
         return Path(name)
-    for folder in _FOLDERS:
-        path = folder / f"table-{name}.jsonl.gz"
-        if path.is_file():
-            return path
+    path = _TABLES / f"table-{name}.jsonl.gz"
+    if path.is_file():
+        return path
     known = sorted(
-        path.name.removeprefix("table-").removesuffix(".jsonl.gz")
-        for folder in _FOLDERS
-        for path in folder.glob("table-*.jsonl.gz")
+        path.name.removeprefix("table-").removesuffix(".jsonl.gz") for path in _TABLES.glob("table-*.jsonl.gz")
     )
     raise FileNotFoundError(f"no table {name!r}: expected a .jsonl or .jsonl.gz file, or one of {', '.join(known)}")
 
