@@ -184,7 +184,7 @@ def _axis(values: Sequence[float], start: float, stop: float, *, whole: bool = F
     low, high = min(values), max(values)
     room = 0.04 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - room, high + room
-    rough = (high - low) / 6
+    rough = (high - low) / 7
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     if whole:

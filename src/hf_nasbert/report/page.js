@@ -4,6 +4,7 @@
   const tip = document.getElementById("tip");
   const rankOf = new Map(data.ranking.map((place, index) => [place, index + 1]));
   const reach = 28; // pixels around a point in which the pointer means it
+  const onTop = 6; // units of the figure: so large are the front's points, drawn above all others
 
   const make = (name, className, text = "") => {
     const element = document.createElement(name);
@@ -31,7 +32,8 @@
 
   const command = (place) => {
     const box = make("div", "command");
-    const text = `${data.command}${data.architectures[place]} --output_dir children/rank-${rankOf.get(place)}`;
+    const [before, between] = data.command;
+    const text = `${before}${data.architectures[place]}${between}${rankOf.get(place)}`;
     const button = make("button", "copy", "Copy");
     button.type = "button";
     box.append(make("code", "", text), button);
@@ -75,15 +77,15 @@
       const scale = svg.viewBox.baseVal.width / box.width;
       const x = (event.clientX - box.left) * scale;
       const y = (event.clientY - box.top) * scale;
-      let best = null;
-      let least = (reach * scale) ** 2;
-      const consider = (place, weight) => {
-        const distance = ((points[place][0] - x) ** 2 + (points[place][1] - y) ** 2) * weight;
-        if (distance < least) [best, least] = [place, distance];
+      const among = (places, limit) => {
+        let [best, least] = [null, limit ** 2];
+        for (const place of places) {
+          const distance = (points[place][0] - x) ** 2 + (points[place][1] - y) ** 2;
+          if (distance < least) [best, least] = [place, distance];
+        }
+        return best;
       };
-      points.forEach((_, place) => consider(place, 1));
-      front.forEach((place) => consider(place, 0.3)); // the front is what is looked for
-      return best;
+      return among(front, onTop) ?? among(points.keys(), reach * scale);
     };
     const keep = (place) => {
       chosen.replaceChildren(make("p", "", numbers(place)), chain(place), command(place));
@@ -98,7 +100,7 @@
     plot.addEventListener("pointerleave", hide);
     plot.addEventListener("blur", hide);
     plot.addEventListener("click", (event) => {
-      const place = nearest(event);
+      const place = current ?? nearest(event); // a click is where the pointer is but for the rounding; a touch is new
       if (place !== null) {
         show(place);
         keep(place);
