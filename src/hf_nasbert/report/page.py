@@ -71,8 +71,9 @@ class Row(NamedTuple):
 def render_search_report(
     found: Sequence[Record], *, supernet: str, source: str = "the records", note: str | None = None
 ) -> str:
-    """The report as one HTML page. A scored child of twelve blocks adds 170 bytes: 20,000 make 3.3 MB,
-    which is about as many as hovering remains quick with.
+    """The report as one HTML page.
+
+    A scored child of twelve blocks adds some 170 bytes to it: 20,000 make 3.3 MB, in which hovering is still quick.
 
     Args:
         found: The history of a search, or records of `score_children`.
