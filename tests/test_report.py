@@ -114,6 +114,11 @@ def test_the_winner_and_its_numbers():
     assert "proxy loss (nats per masked token) 5.1250 parameters 1,400,000 FLOPs 25.0 M" in found.text
     (network,) = found.all("div", class_="network")
     assert network["aria-label"].endswith("ffn-ffn-ffn")
+    assert [row["data-place"] for row in found.all("tr", class_="best")] == ["4", "4"], "marked in both fronts"
+    inks = {block["style"] for block in found.all("li")}
+    assert {"background:#0072B2;color:#fff", "background:#E69F00;color:#000"} <= inks, "legible on its colour"
+    ticks = draw_scatter(read_findings(history()), "flops", 4).y.ticks
+    assert " ".join(tick.text for tick in ticks) in found.text
     tied = [("ffn-ffn-ffn", 5.0, 9, 9), ("conv3-conv3-conv3", 5.0, 8, 9), ("ffn-conv3-ffn", 5.0, 8.5, 9)]
     assert read_findings(history(tied)).ranking() == [1, 2, 0], "of equals the cheaper"
 

@@ -127,7 +127,7 @@ def render_search_report(
 
     scatters = [draw_scatter(findings, name, winner) for name in findings.costs]
     script = _file("page.js")
-    page = _template().render(
+    return _template().render(
         findings=findings,
         title="A search for children" if findings.search else "Scored children",
         facts=_facts(findings),
@@ -161,7 +161,6 @@ def render_search_report(
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    return page.lstrip()  # the template begins with macros
 
 
 def _facts(findings: Findings) -> list[tuple[str, str]]:
