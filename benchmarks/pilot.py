@@ -27,7 +27,13 @@ from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.farm import compress_table, run_farm
 from hf_nasbert.training.machine import tune_allocator
-from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer, make_optimizer, take_step
+from hf_nasbert.training.standalone import (
+    StandaloneArguments,
+    StandaloneTrainer,
+    descend,
+    make_optimizer,
+    set_learning_rate,
+)
 
 RECORDS = Path(__file__).parent / "records"
 PAGE = Path(__file__).parents[1] / "docs" / "ranking-pilot.md"
@@ -96,7 +102,11 @@ def train_supernet(trainer: StandaloneTrainer, children: list[Architecture], see
     supernet = SupernetForMaskedLM(trainer.config).train()
     optimizer = make_optimizer(supernet, arguments)
     for step in range(arguments.max_steps):
-        take_step(supernet, optimizer, batches.batch(step), arguments, step, architecture=trainer.space.sample(rng))
+        batch = batches.batch(step)
+        inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
+        loss = supernet(**inputs, architecture=trainer.space.sample(rng)).loss
+        set_learning_rate(optimizer, arguments.learning_rate_at(step))
+        descend(loss, supernet, optimizer, arguments.max_grad_norm)
         if (step + 1) % child_steps == 0:
             scores.append([step + 1, score_architectures(supernet, children, trainer.dev_batches)])
     return {

@@ -40,6 +40,7 @@ class FakeTrainer:
 
     recipe_hash = "0123456789ab"
     space = SPACE
+    device = "cpu"
 
     def __init__(self, step_seconds: float = 0.01, fail_on: str = "") -> None:
         self.step_seconds, self.fail_on = step_seconds, fail_on

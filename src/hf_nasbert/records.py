@@ -106,7 +106,7 @@ def read(path: str | Path) -> list[Record]:
 
 
 def versions() -> Record:
-    """What a run ran on: Python, the packages that decide numbers, processor and threads; no host names, no paths."""
+    """What a run ran on: Python, the packages that decide numbers, processors, threads; no host names, no paths."""
     found: Record = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -118,6 +118,8 @@ def versions() -> Record:
     found["num_cpus"] = os.cpu_count() or 1
     torch = sys.modules.get("torch")  # ask torch where it is in use, but never load it for this
     found["num_threads"] = int(torch.get_num_threads()) if torch is not None else found["num_cpus"]
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu"] = torch.cuda.get_device_name()
     return found
 
 

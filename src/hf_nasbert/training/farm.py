@@ -51,7 +51,10 @@ class FarmArguments:
     )
     num_repeated: int = field(default=30, metadata={"help": "How many of them to train under more seeds than one."})
     num_seeds: int = field(default=3, metadata={"help": "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0."})
-    num_workers: int = field(default=2, metadata={"help": "Worker processes of one thread each."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Worker processes of one thread each; several small children share a GPU well."}
+    )
+    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU even where there is a GPU."})
     order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ class Trainer(Protocol):
     """What the farm needs of `StandaloneTrainer`: it travels to the workers by pickle."""
 
     space: SearchSpace
+    device: str
 
     @property
     def recipe_hash(self) -> str:
@@ -190,12 +194,14 @@ def run_farm(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     workers: list[multiprocessing.process.BaseProcess] = []
-    deaths = 0
+    deaths = num_started = 0
     try:
         while num_open := sum(job not in table for job in share):
             while len(workers) < min(num_workers, num_open):
-                workers.append(context.Process(target=_work, args=(trainer, share, path), daemon=True))
+                place = rank * num_workers + num_started
+                workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
                 workers[-1].start()
+                num_started += 1
             wait([worker.sentinel for worker in workers])
             codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
             workers = [worker for worker in workers if worker.exitcode is None]
@@ -247,17 +253,20 @@ def restore_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> int
 
 
 def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataArguments) -> dict[Job, Record]:
-    """Do what `recipes/train_children.py` is asked: go on with a table on the CPUs of all processes.
+    """Do what `recipes/train_children.py` is asked: go on with a table on all processes, on GPUs where there are any.
 
     Under torchrun or accelerate every process takes its share of the children.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: See `load_corpus`, `restore_table` and `run_farm`.
     """
-    state = PartialState(cpu=True)
+    device = "cuda" if torch.cuda.is_available() and not farm.use_cpu else "cpu"
+    state = PartialState(cpu=device == "cpu")
     check_world(state.num_processes)
     with state.local_main_process_first():
-        trainer = StandaloneTrainer(recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data))
+        trainer = StandaloneTrainer(
+            recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data), device=device
+        )
         restore_table(farm.table, trainer.recipe_hash, trainer.space)
     jobs = plan_jobs(trainer.space, farm)
     table = run_farm(
@@ -279,10 +288,13 @@ def _name_of(data: DataArguments) -> str:
     return str(data.packaged or data.dataset_name)
 
 
-def _work(trainer: Trainer, jobs: Sequence[Job], path: Path) -> None:
+def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None:
     """One worker: claim a child that nobody has, train it, append its record; until there is none."""
     torch.set_num_threads(1)  # bit-deterministic
     tune_allocator()
+    if trainer.device == "cuda":
+        torch.cuda.set_device(place % torch.cuda.device_count())
+        torch.backends.cudnn.allow_tf32 = False  # fp32 as on a CPU: one table may be filled on both
 
     farm = multiprocessing.parent_process()
     assert farm is not None

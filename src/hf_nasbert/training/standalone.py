@@ -102,26 +102,35 @@ class StandaloneArguments:
 class StandaloneTrainer:
     """Trains children of one space on one text by one recipe.
 
-    The same architecture and seed give the same record on the same machine, to the bit at one torch thread; the
-    `timing` entry aside. The seed decides the initial weights, the order of the text and the masks; the dev set is
-    the same for all.
+    The same architecture and seed give the same record on the same machine, to the bit on a CPU at one torch thread;
+    the `timing` entry aside. The seed decides the initial weights, the order of the text and the masks, on a GPU the
+    same ones as on a CPU; the dev set is the same for all.
 
     Args:
         arguments: Space, sizes and recipe.
         corpus: Packed text with its tokenizer.
         data_seed: Seed of the fixed dev set.
         source: The name of the text, for readers of the records.
+        device: Where children are trained, `"cpu"` or `"cuda"`: one of the GPUs, of which every worker has its own as
+            far as they go round.
     """
 
     def __init__(
-        self, arguments: StandaloneArguments, corpus: Corpus, *, data_seed: int = 0, source: str = ""
+        self,
+        arguments: StandaloneArguments,
+        corpus: Corpus,
+        *,
+        data_seed: int = 0,
+        source: str = "",
+        device: str = "cpu",
     ) -> None:
         self.arguments, self.corpus, self.data_seed, self.source = arguments, corpus, data_seed, source
+        self.device = device
         self.space = arguments.build_space()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to a worker without what it can compute itself."""
-        return _make_trainer, (self.arguments, self.corpus, self.data_seed, self.source)
+        return _make_trainer, (self.arguments, self.corpus, self.data_seed, self.source, self.device)
 
     @cached_property
     def config(self) -> SupernetConfig:
@@ -140,6 +149,10 @@ class StandaloneTrainer:
         """The fixed dev set."""
         number, size = self.arguments.num_dev_batches, self.arguments.dev_batch_size
         return fixed_masked_batches(self.corpus.dev, self.corpus.tokenizer, number, size, self.data_seed)
+
+    @cached_property
+    def _placed_dev_batches(self) -> list[Batch]:
+        return [_place(batch, torch.device(self.device)) for batch in self.dev_batches]
 
     def train_batches(self, seed: int) -> MaskedBatches:
         """The training batches of a seed."""
@@ -189,12 +202,14 @@ class StandaloneTrainer:
         architecture = self.space.validate(architecture)
         arguments, config = self.arguments, self.config
         start, cpu_start = time.perf_counter(), time.process_time()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device == "cuda" else []):
             torch.manual_seed(seed)
-            child = NasBertForMaskedLM(_child_config(config, architecture)).train()
-            few = self.dev_batches[: arguments.num_curve_batches]
+            # A captured graph has fixed shapes, and the number of labelled positions varies: the same loss either way.
+            child_config = _child_config(config, architecture, sparse_prediction=self.device == "cpu")
+            child = NasBertForMaskedLM(child_config).train().to(self.device)
+            few = self._placed_dev_batches[: arguments.num_curve_batches]
             curve = fit(child, arguments, self.train_batches(seed), few, on_step=on_step)
-            loss = dev_loss(child, self.dev_batches)
+            loss = dev_loss(child, self._placed_dev_batches)
         return {
             "architecture": str(architecture),
             "seed": seed,
@@ -212,12 +227,14 @@ class StandaloneTrainer:
         }
 
 
-def _make_trainer(arguments: StandaloneArguments, corpus: Corpus, data_seed: int, source: str) -> StandaloneTrainer:
-    return StandaloneTrainer(arguments, corpus, data_seed=data_seed, source=source)
+def _make_trainer(
+    arguments: StandaloneArguments, corpus: Corpus, data_seed: int, source: str, device: str
+) -> StandaloneTrainer:
+    return StandaloneTrainer(arguments, corpus, data_seed=data_seed, source=source, device=device)
 
 
 def fit(
-    model: torch.nn.Module,
+    model: NasBertForMaskedLM,
     arguments: StandaloneArguments,
     batches: MaskedBatches,
     dev_batches: Iterable[Batch],
@@ -226,14 +243,25 @@ def fit(
 ) -> list[list[float]]:
     """Run the recipe on a model; returns its learning curve, pairs of step and dev loss, the last step included.
 
+    On a GPU a small child's step is hundreds of kernels that take longer to launch than to run, so the whole step is
+    captured once as a CUDA graph and launched as one.
+
     Raises:
         ValueError: If the dev loss is not finite.
     """
-    optimizer = make_optimizer(model, arguments)
+    optimizer, device = make_optimizer(model, arguments), model.device
+
+    def train_on(batch: Batch) -> None:
+        # Packed text has no padding, so there is no attention mask to give.
+        loss = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+        descend(loss, model, optimizer, arguments.max_grad_norm)
+
+    take_step = _captured(train_on, optimizer, _place(batches.batch(0), device)) if device.type == "cuda" else train_on
     curve = []
     for step in range(arguments.max_steps):
         on_step(step)
-        take_step(model, optimizer, batches.batch(step), arguments, step)
+        set_learning_rate(optimizer, arguments.learning_rate_at(step))
+        take_step(batches.batch(step))
         done = step + 1
         if done % arguments.eval_steps == 0 or done == arguments.max_steps:
             loss = dev_loss(model, dev_batches)
@@ -244,32 +272,69 @@ def fit(
 
 
 def make_optimizer(model: torch.nn.Module, arguments: StandaloneArguments) -> torch.optim.AdamW:
-    """AdamW as in BERT: no decay of biases and normalisations."""
+    """AdamW as in BERT: no decay of biases and normalisations. On a GPU its steps can be captured in a graph."""
     parameters = list(model.parameters())
+    device = parameters[0].device
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": arguments.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    betas = (arguments.adam_beta1, arguments.adam_beta2)
-    return torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=betas, eps=arguments.adam_epsilon, fused=True)
+    is_on_gpu = device.type == "cuda"
+    return torch.optim.AdamW(
+        groups,
+        lr=torch.tensor(arguments.learning_rate, device=device) if is_on_gpu else arguments.learning_rate,
+        betas=(arguments.adam_beta1, arguments.adam_beta2),
+        eps=arguments.adam_epsilon,
+        fused=True,
+        capturable=is_on_gpu,
+    )
 
 
-def take_step(
-    model: torch.nn.Module,
-    optimizer: torch.optim.AdamW,
-    batch: Batch,
-    arguments: StandaloneArguments,
-    step: int,
-    **forward_arguments: Any,
-) -> None:
-    """Train a model on one batch; `forward_arguments` are for super-nets (`architecture=...`)."""
+def set_learning_rate(optimizer: torch.optim.AdamW, learning_rate: float) -> None:
+    """Set the learning rate of the next step; in place where a captured graph reads it."""
     for group in optimizer.param_groups:
-        group["lr"] = arguments.learning_rate_at(step)
-    # Packed text has no padding, so there is no attention mask to give.
-    model(input_ids=batch["input_ids"], labels=batch["labels"], **forward_arguments).loss.backward()
-    clip_grad_norm_([p for p in model.parameters() if p.grad is not None], arguments.max_grad_norm)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def descend(loss: torch.Tensor, model: torch.nn.Module, optimizer: torch.optim.AdamW, max_grad_norm: float) -> None:
+    """Move a model down the clipped gradient of a loss."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    clip_grad_norm_([p for p in model.parameters() if p.grad is not None], max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _captured(
+    train_on: Callable[[Batch], None], optimizer: torch.optim.AdamW, example: Batch
+) -> Callable[[Batch], None]:
+    """A training step as one CUDA graph, for batches of the example's shape; nothing is trained by capturing it."""
+    set_learning_rate(optimizer, 0.0)  # moves no parameter, so that warming up leaves a trace in the moments only
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # whatever is made at a first call is made here
+            train_on(example)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        train_on(example)
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.zero_()
+
+    def replay(batch: Batch) -> None:
+        for name, place in example.items():
+            place.copy_(batch[name], non_blocking=True)
+        graph.replay()
+
+    return replay
+
+
+def _place(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 @torch.no_grad()
@@ -286,8 +351,10 @@ def dev_loss(model: torch.nn.Module, batches: Iterable[Batch], **forward_argumen
     return total / num_labels
 
 
-def _child_config(config: SupernetConfig, architecture: Architecture) -> NasBertConfig:
+def _child_config(config: SupernetConfig, architecture: Architecture, *, sparse_prediction: bool) -> NasBertConfig:
     sizes = (*_SIZES, "vocab_size", "max_position_embeddings", "attention_probs_dropout_prob")
     return NasBertConfig(
-        operators=list(architecture), sparse_prediction=True, **{name: getattr(config, name) for name in sizes}
+        operators=list(architecture),
+        sparse_prediction=sparse_prediction,
+        **{name: getattr(config, name) for name in sizes},
     )
