@@ -2,6 +2,7 @@
 
     python benchmarks/ranking_study.py train      trains what is not trained yet, into runs/ranking
     python benchmarks/ranking_study.py score      scores every run midway and at its end, and measures interference
+    python benchmarks/ranking_study.py sweep      trains and scores variants of the methods, on other seeds
     python benchmarks/ranking_study.py card       writes the table's dataset card
     python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
 
@@ -14,7 +15,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,17 +32,40 @@ RECIPES, RUNS = ROOT / "recipes", ROOT / "runs" / "ranking"
 RECORDS, DOCS = ROOT / "benchmarks" / "records", ROOT / "docs"
 CONFIG = RECIPES / "configs" / "study.yaml"
 QUARTERS = 4
+TEXT = ("--packaged", "imdb", "--max_seq_length", 64)
+
+# What the study's outcome may hang on, one change at a time: (method, changed settings, times the compute). The first
+# three are the study's own settings, on the sweep's seeds.
+SWEEP_SEEDS = (200, 201, 202)
+SWEEP: dict[str, tuple[str, dict[str, object], float]] = {
+    "uniform": ("uniform", {}, 1),
+    "magic_t": ("magic_t", {}, 1),
+    "magic_at": ("magic_at", {}, 1),
+    "magic_at, lambda 0.1": ("magic_at", {"alignment_weight": 0.1}, 1),
+    "magic_at, lambda 2": ("magic_at", {"alignment_weight": 2.0}, 1),
+    "magic_at, states normalised": ("magic_at", {"alignment_normalize": True}, 1),
+    "magic_at, anchor judged every 100 steps": ("magic_at", {"anchor_interval": 100}, 1),
+    "magic_at, learning rate 3e-3": ("magic_at", {"learning_rate": 3e-3}, 1),
+    "uniform, learning rate 3e-3": ("uniform", {"learning_rate": 3e-3}, 1),
+    "magic_at, twice the compute": ("magic_at", {}, 2),
+    "uniform, twice the compute": ("uniform", {}, 2),
+    "magic_at, last block aligned only": ("magic_at", {"alignment_layers": "4"}, 1),
+    "magic_at, anchor moved too": ("magic_at", {"alignment_detach": False}, 1),
+}
 
 
-def steps_of(method: str) -> int:
+def steps_of(method: str, changes: Mapping[str, object] | None = None, factor: float = 1) -> int:
     """Optimizer steps of a method for the compute that `max_steps` of the config costs without anchor."""
     settings = read_config(CONFIG, [SupernetArguments, DataArguments, SupernetTrainingArguments])
+    settings |= changes or {}
     supernet = SupernetArguments(blocks=settings["blocks"])
     children = max(len(names) for names in supernet.build_config().space.blocks) if method == "fair" else 1
     per_step = 3.0 * children
     if METHODS[method].is_aligned:
-        per_step += settings["alignment_rows"] + 2 * settings["anchor_dev_batches"] / settings["anchor_interval"]
-    return round(3 * settings["max_steps"] / per_step / QUARTERS) * QUARTERS
+        anchor_pass = 1.0 if settings.get("alignment_detach", True) else 3.0
+        per_step += anchor_pass * settings["alignment_rows"]
+        per_step += 2 * settings["anchor_dev_batches"] / settings["anchor_interval"]
+    return round(3 * factor * settings["max_steps"] / per_step / QUARTERS) * QUARTERS
 
 
 def runs(methods: list[str], seeds: int, first_seed: int) -> Iterator[tuple[str, int]]:
@@ -51,19 +75,36 @@ def runs(methods: list[str], seeds: int, first_seed: int) -> Iterator[tuple[str,
             yield method, seed
 
 
-def train(method: str, seed: int) -> None:
+def train(output_dir: Path, method: str, seed: int, steps: int, changes: Mapping[str, object] | None = None) -> None:
     """Train one super-net in a process of its own, from its last checkpoint if there is one."""
-    output_dir, steps = RUNS / f"{method}-{seed}", steps_of(method)
     if (output_dir / "model.safetensors").exists():
         return
     command = [
         sys.executable, RECIPES / "pretrain_supernet.py", "--config", CONFIG, "--output_dir", output_dir,
         "--method", method, "--seed", seed, "--max_steps", steps, "--save_steps", steps // QUARTERS,
         "--resume_from_checkpoint", "latest", "--disable_tqdm", "true",
+        *(word for name, value in (changes or {}).items() for word in (f"--{name}", value)),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([str(word) for word in command], check=True, env=environment, stdout=subprocess.DEVNULL)
     print(f"{output_dir.name}: {steps} steps", flush=True)
+
+
+def sweep(table: str, workers: int) -> None:
+    """Train and score every variant; its records come one after the other, so a sweep cut short has whole variants."""
+    scores = RECORDS / "ranking-sweep.jsonl"
+    for name, (method, changes, factor) in SWEEP.items():
+        folders = [RUNS / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}" for seed in SWEEP_SEEDS]
+        steps = steps_of(method, changes, factor)
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = [
+                pool.submit(train, folder, method, seed, steps, changes)
+                for folder, seed in zip(folders, SWEEP_SEEDS, strict=True)
+            ]
+        for job in jobs:
+            job.result()
+        recipe("rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders, *TEXT)
+        compress_table(scores)
 
 
 def checkpoints(methods: list[str], seeds: int, first_seed: int, quarters: list[int]) -> list[Path]:
@@ -85,7 +126,7 @@ def recipe(name: str, *arguments: object) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "score", "card", "report"])
+    parser.add_argument("command", choices=["train", "score", "sweep", "card", "report"])
     parser.add_argument("--table", default="imdb")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
@@ -96,25 +137,31 @@ def main() -> None:
     ranking, interference = RECORDS / "ranking.jsonl", RECORDS / "interference.jsonl"
     if arguments.command == "train":
         with ThreadPoolExecutor(arguments.workers) as pool:
-            list(pool.map(lambda run: train(*run), runs(*chosen)))
+            jobs = [
+                pool.submit(train, RUNS / f"{method}-{seed}", method, seed, steps_of(method))
+                for method, seed in runs(*chosen)
+            ]
+        for job in jobs:
+            job.result()
     elif arguments.command == "score":
-        text = ("--packaged", "imdb", "--max_seq_length", 64)
         folders = checkpoints(*chosen, [2, 4])
-        recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *text)
+        recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *TEXT)
         compress_table(ranking)
         few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])
-        recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *few, *text)
+        recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *few, *TEXT)
         compress_table(interference)
+    elif arguments.command == "sweep":
+        sweep(arguments.table, arguments.workers)
     elif arguments.command == "card":
         card = render_table_card(arguments.table, GroundTruth(load_table(arguments.table)))
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
         compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]
+        common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
-            recipe(
-                "report_ranking", "--table", arguments.table, "--scores", compressed[0], "--page",
-                DOCS / "ranking.md", "--figures", DOCS / "figures", *containing,
-            )  # fmt: skip
+            recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
+        sweeps = RECORDS / "ranking-sweep.jsonl.gz"
+        recipe(*common, "--scores", sweeps, "--name", "sweep", "--containing", "conv3")
         recipe(
             "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
             DOCS / "figures",

@@ -100,6 +100,18 @@ def test_supernets_of_unknown_origin_rank_under_their_own_names(arguments, data)
     assert [(row.name, row.num_rankings) for row in report.methods] == [("supernet-0", 1), ("supernet-1", 1)]
 
 
+def test_variants_rank_under_the_name_they_are_given(arguments, data, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: sweep -->\n<!-- end -->\n")
+    rank_children(arguments("supernet-0", label="magic_at, lambda 2"), data)
+    report = rank_children(
+        arguments("supernet-0", "supernet-1", name="sweep", page=str(page), figures=str(tmp_path / "figures")), data
+    )
+    assert {row.name for row in report.methods} == {"magic_at, lambda 2", "supernet-1"}
+    assert "| magic_at, lambda 2 | 1 |" in page.read_text()
+    assert (tmp_path / "figures" / "sweep-tau.png").exists()
+
+
 def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("# Page\n<!-- table: ranking -->\nold\n<!-- end -->\nafter\n")

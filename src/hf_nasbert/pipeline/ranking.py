@@ -40,8 +40,11 @@ class RankingReportArguments:
     )
     scores: str = field(metadata={"help": "File of records, one per scored super-net."})
     containing: str | None = field(default=None, metadata={"help": "Rank only the children that hold this operator."})
+    name: str = field(
+        default="ranking", metadata={"help": "Name of the page's table, and what the figures' names begin with."}
+    )
     page: str | None = field(
-        default=None, metadata={"help": "Markdown page whose table `ranking` (`ranking, conv3`) is made anew."}
+        default=None, metadata={"help": "Markdown page whose table of that name (`ranking, conv3`) is made anew."}
     )
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
     num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
@@ -61,6 +64,9 @@ class RankChildrenArguments(RankingReportArguments):
     """
 
     supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
+    label: str | None = field(
+        default=None, metadata={"help": "What the super-nets are ranked as; by default the method that trained them."}
+    )
     num_score_batches: int = field(
         default=16, metadata={"help": "Dev batches that children are scored on, the first ones of the table's."}
     )
@@ -100,17 +106,17 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
     scored = read_scores(arguments.scores, truth)
     outcome = report(truth, scored, num_resamples=arguments.num_resamples, seed=arguments.resampling_seed)
     if arguments.page is not None:
-        name = "ranking" if arguments.containing is None else f"ranking, {arguments.containing}"
+        name = ", ".join(filter(None, (arguments.name, arguments.containing)))
         fill_page(arguments.page, {name: outcome.as_markdown()})
     if arguments.figures is not None:
         figures = {
-            "ranking-tau": plot_tau_by_method(outcome),
-            "ranking-scatter": plot_proxy_against_truth(truth, scored),
-            "ranking-steps": plot_tau_over_steps(truth, scored),
+            "tau": plot_tau_by_method(outcome),
+            "scatter": plot_proxy_against_truth(truth, scored),
+            "steps": plot_tau_over_steps(truth, scored),
         }
         suffix = "" if arguments.containing is None else f"-{arguments.containing}"
         for name, figure in figures.items():
-            save_figure(figure, Path(arguments.figures) / f"{name}{suffix}")
+            save_figure(figure, Path(arguments.figures) / f"{arguments.name}-{name}{suffix}")
     return outcome
 
 
@@ -146,7 +152,8 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
         record = {
             "supernet": digest,
             **about,
-            "method": about["method"] or Path(folder).name,  # a super-net of unknown origin ranks under its own name
+            # A super-net of unknown origin ranks under its own name.
+            "method": arguments.label or about["method"] or Path(folder).name,
             "recipe_hash": truth.recipe_hash,
             "num_score_batches": min(arguments.num_score_batches, len(batches)),
             "proxy_losses": {str(child): round(loss, _DIGITS) for child, loss in zip(children, losses, strict=True)},
