@@ -18,6 +18,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.team import announce, lead
+from hf_nasbert.processes import join
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
@@ -220,6 +221,7 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
     """
+    join()
     scorer = ProxyScorer(arguments, data)
     return lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
 
@@ -263,6 +265,7 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             file holds another search.
         OSError: If the history cannot be written, as on a full disk; what it held is kept.
     """
+    join()
     scorer = ProxyScorer(arguments, data)
     return lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
 

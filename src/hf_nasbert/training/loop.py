@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
 from hf_nasbert.data import digest_of
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter, make_sampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
@@ -24,7 +25,7 @@ from hf_nasbert.training import checkpoints
 from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
 from hf_nasbert.training.journal import LOG, Journal, Window, shortened, trackable
-from hf_nasbert.training.machine import make_accelerator, on_main_process, on_sigterm
+from hf_nasbert.training.machine import make_accelerator, on_sigterm
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,9 @@ class SupernetTrainer:
             supernet.activation_checkpointing_enable()
         if arguments.torch_compile:
             compile_operators(supernet, arguments.torch_compile_backend)
-        self.model = self.accelerator.prepare_model(supernet)
+        # Placed, and wrapped for mixed precision but not in DistributedDataParallel: the step adds up gradients.
+        self.model = self.accelerator.prepare_model(supernet, evaluation_mode=True)
+        broadcast_weights(self.accelerator, supernet)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
         self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
         device = self.accelerator.device
@@ -202,7 +205,7 @@ class SupernetTrainer:
             return []
         children = self._eval_children()
         with self.journal.pause():
-            losses = on_main_process(self.accelerator, lambda: self._score(children, self.dev_batches))
+            losses = score_architectures(self.supernet, children, self.dev_batches, processes=PartialState())
         scored = list(zip(children, losses, strict=True))
         mean, best = sum(losses) / len(losses), min(losses)
         described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
@@ -340,8 +343,9 @@ class SupernetTrainer:
         if self.batches.batch_size != expected:
             raise ValueError(
                 f"the batches hold {self.batches.batch_size} sequences a step, but {num_processes} process(es) with "
-                f"per_device_train_batch_size={arguments.per_device_train_batch_size} and gradient_accumulation_steps="
-                f"{arguments.gradient_accumulation_steps} take {expected}"
+                f"per_device_train_batch_size={arguments.per_device_train_batch_size}, gradient_accumulation_steps="
+                f"{arguments.gradient_accumulation_steps} and global_batch_size={arguments.global_batch_size} take "
+                f"{expected}"
             )
         if arguments.is_aligned and len(dev_batches) < arguments.anchor_dev_batches:
             raise ValueError(
@@ -352,9 +356,6 @@ class SupernetTrainer:
         if layers is not None and max(layers) >= self.space.num_choice_blocks:
             last = self.space.num_choice_blocks - 1
             raise ValueError(f"alignment_layers={arguments.alignment_layers}: the space has choice blocks 0 to {last}")
-        if arguments.is_aligned and not arguments.alignment_detach and num_processes > 1:
-            # The anchor's forward runs beside DistributedDataParallel, which would not wait for its gradients.
-            raise ValueError("alignment_detach=false trains the anchor too, which works in one process only")
 
     # Checkpoints
 
