@@ -23,6 +23,7 @@ from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, last_mixing
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import make_sampler
+from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import (
     METHODS,
@@ -604,7 +605,7 @@ class TestTraining:
         trainer = make_trainer(
             tmp_path, method=method, max_steps=30, per_device_train_batch_size=8, save_steps=100, logging_steps=10
         )
-        before = trainer._score([trainer.supernet.largest_architecture], trainer.dev_batches)[0]
+        before = score_architectures(trainer.supernet, [trainer.supernet.largest_architecture], trainer.dev_batches)[0]
         output = trainer.train()
         after = dict(output.evaluation)[trainer.supernet.largest_architecture]
         assert after < before - 0.5

@@ -15,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from test_training import TinyBatches, make_arguments, make_supernet
+from torch.distributed.tensor import DTensor
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
@@ -93,13 +94,23 @@ def digest(model):
     return content.hexdigest()
 
 
+def count_judgings(trainer):
+    """A list that grows whenever this process scores child and anchor."""
+    judged = []
+    if trainer.anchor is not None:
+        judge = trainer.anchor.judge
+        trainer.anchor.judge = lambda step, child, score: judge(
+            step, child, lambda two: judged.append(step) or score(two)
+        )
+    return judged
+
+
 def train_all(folder):
     """Every training, and what this process saw of it."""
     seen = {}
     for name, settings in TRAININGS.items():
         trainer = make_trainer_of_many(Path(folder) / name, **settings)
-        judge, judged = trainer._score, []
-        trainer._score = lambda *given, judge=judge, judged=judged: judged.append(1) or judge(*given)
+        judged = count_judgings(trainer)
         spy = Spy(trainer)
         output = trainer.train()
         spy.stop()
@@ -143,6 +154,23 @@ def train_a_while(folder, told, max_steps, is_resumed, stop_at=0):
 
         trainer._take_step = take_step_and_ask
     return trainer.train().global_step
+
+
+def train_in_parts(folder):
+    """Train a super-net in parts: some steps, then on from the checkpoint; by two methods."""
+    os.environ.update({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
+    seen = {}
+    for name in ("fair", "magic_at"):
+        settings = TRAININGS[name]
+        trainer = make_trainer_of_many(Path(folder) / name, max_steps=4, **settings)
+        trainer.arguments.max_steps = 8  # its schedule
+        trainer.request_stop()
+        trainer.train()
+        trainer = make_trainer_of_many(Path(folder) / name, resume_from_checkpoint="latest", **settings)
+        is_cut = [isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in trainer.supernet.parameters()]
+        output = trainer.train()
+        seen[name] = (output.global_step, sum(is_cut) / len(is_cut))
+    return seen
 
 
 def train_beside_one_that(fails_how, folder, step_timeout):

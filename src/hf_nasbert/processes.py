@@ -125,17 +125,21 @@ class StepGroup:
     """
 
     def __init__(self, processes: Processes, patience: float) -> None:
-        self.processes = processes
+        self.processes, self.patience = processes, patience
         self._group = None
         if processes.num_processes > 1:
             self._group = torch.distributed.new_group(timeout=timedelta(seconds=patience))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of every process' values, on the CPU."""
+        """The sum of every process' values, on the CPU.
+
+        Raises:
+            ConnectionError: If a process died or did not come in time.
+        """
         if self.processes.num_processes == 1:
             return values
         total = values.to(self.processes.device)
-        torch.distributed.all_reduce(total, group=self._group)
+        self._reduce([total])
         return total.cpu()
 
     @torch.no_grad()
@@ -144,19 +148,30 @@ class StepGroup:
 
         Large tensors are reduced where they lie, small ones in one common message. Every process ends with the same
         bits: each number is added up on one process and told to the others.
+
+        Raises:
+            ConnectionError: If a process died or did not come in time.
         """
         if self.processes.num_processes == 1:
             return
         large = [tensor for tensor in tensors if tensor.numel() >= _LARGE and tensor.is_contiguous()]
         small = [tensor for tensor in tensors if tensor.numel() < _LARGE or not tensor.is_contiguous()]
         packed = torch.cat([tensor.flatten() for tensor in small]) if small else None
-        messages = [*large, *([] if packed is None else [packed])]
-        for work in [torch.distributed.all_reduce(m, group=self._group, async_op=True) for m in messages]:
-            work.wait()
+        self._reduce([*large, *([] if packed is None else [packed])])
         if packed is not None:
             sizes = [tensor.numel() for tensor in small]
             for tensor, total in zip(small, torch.split(packed, sizes), strict=True):
                 tensor.copy_(total.view_as(tensor))
+
+    def _reduce(self, messages: list[torch.Tensor]) -> None:
+        try:
+            for work in [torch.distributed.all_reduce(m, group=self._group, async_op=True) for m in messages]:
+                work.wait()
+        except RuntimeError as error:
+            raise ConnectionError(
+                f"another process died, or did not come within {self.patience:g} seconds (step_timeout): what it says "
+                f"itself tells why ({str(error).splitlines()[0]})"
+            ) from error
 
 
 @torch.no_grad()

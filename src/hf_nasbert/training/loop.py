@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +22,7 @@ from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter, make_sampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.training import checkpoints
+from hf_nasbert.training import checkpoints, sharding
 from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
 from hf_nasbert.training.journal import LOG, Journal, Window, shortened, trackable
@@ -135,8 +136,10 @@ class SupernetTrainer:
         if arguments.torch_compile:
             compile_operators(supernet, arguments.torch_compile_backend)
         # Placed, and wrapped for mixed precision but not in DistributedDataParallel: the step adds up gradients.
-        self.model = self.accelerator.prepare_model(supernet, evaluation_mode=True)
+        self.model = self.accelerator.prepare_model(supernet.to(self.accelerator.device), evaluation_mode=True)
         broadcast_weights(self.accelerator, supernet)
+        if sharding.is_wanted():
+            sharding.shard(supernet, self.accelerator)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
         self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
         device = self.accelerator.device
@@ -205,7 +208,8 @@ class SupernetTrainer:
             return []
         children = self._eval_children()
         with self.journal.pause():
-            losses = score_architectures(self.supernet, children, self.dev_batches, processes=PartialState())
+            supernet, _ = self._whole()
+            losses = score_architectures(supernet, children, self.dev_batches, processes=PartialState())
         scored = list(zip(children, losses, strict=True))
         mean, best = sum(losses) / len(losses), min(losses)
         described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
@@ -217,11 +221,12 @@ class SupernetTrainer:
     def save_model(self) -> None:
         """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
         partial = self.output_dir / ".final.partial"
+        supernet, _ = self._whole()
 
         def save() -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            checkpoints.save_model(self.supernet, partial)
+            checkpoints.save_model(supernet, partial)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(partial)
             for file in sorted(partial.iterdir()):
@@ -232,10 +237,11 @@ class SupernetTrainer:
 
     def save_checkpoint(self) -> None:
         """Save everything that the rest of the run depends on."""
+        supernet, optimizer = self._whole()
 
         def write(folder: Path) -> None:
-            checkpoints.save_model(self.supernet, folder)
-            checkpoints.save_optimizer(self.optimizer.optimizer, self.supernet, folder)
+            checkpoints.save_model(supernet, folder)
+            checkpoints.save_optimizer(optimizer, supernet, folder)
             checkpoints.write_json(folder / checkpoints.STATE, self._state())
 
         def save() -> None:
@@ -308,9 +314,10 @@ class SupernetTrainer:
         """Let the child just trained take the anchor's place if it is better: decided once, for all processes."""
         anchor, batches = self.anchor, self.dev_batches[: self.arguments.anchor_dev_batches]
         assert anchor is not None
+        supernet, _ = self._whole()
 
         def judge() -> tuple[dict[str, Any] | None, dict[str, Any]]:
-            event = anchor.judge(self.global_step, child, lambda children: self._score(children, batches))
+            event = anchor.judge(self.global_step, child, lambda two: score_architectures(supernet, two, batches))
             return event, anchor.state_dict()
 
         event, state = on_main_process(self.accelerator, judge)
@@ -318,8 +325,9 @@ class SupernetTrainer:
         if event is not None:
             self.journal.record("anchor", **event)
 
-    def _score(self, children: Sequence[Architecture], batches: Sequence[Batch]) -> list[float]:
-        return score_architectures(self.supernet, children, batches)
+    def _whole(self) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
+        """Super-net and optimizer to read; all processes have to ask together."""
+        return sharding.whole(self.supernet, self.optimizer.optimizer, self.arguments)
 
     def _eval_children(self) -> list[Architecture]:
         """The largest child and distinct random ones: the same in every evaluation and on every process."""
@@ -442,8 +450,10 @@ class SupernetTrainer:
                 saved = state["arguments"].get(name)
                 if saved != value:
                     logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, saved)
-        checkpoints.load_model(self.supernet, folder)
-        checkpoints.load_optimizer(self.optimizer.optimizer, self.supernet, folder)
+        supernet, optimizer = self._whole()
+        checkpoints.load_model(supernet, folder)
+        checkpoints.load_optimizer(optimizer, supernet, folder)
+        sharding.cut_again(self.supernet, self.optimizer.optimizer, supernet, optimizer)
         self.sampler.load_state_dict(state["sampler"])
         self.counter.load_state_dict(state["update_counter"])
         if self.anchor is not None:

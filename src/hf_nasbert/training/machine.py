@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from accelerate import Accelerator
 
 from hf_nasbert.processes import join
+from hf_nasbert.training import sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 
 
@@ -19,8 +20,9 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
 
     Raises:
         ValueError: If the world is not the one that was asked for (see `processes.join`), if there is no such tracker,
-            or fp16 is wanted on a CPU.
+            fp16 is wanted on a CPU, or the launcher was told of an engine that cannot train super-nets.
     """
+    sharding.check_launch(arguments)
     state = join(use_cpu=arguments.use_cpu)
     accelerator = Accelerator(
         cpu=state.device.type == "cpu",

@@ -90,7 +90,8 @@ class TrainingStep:
             is_stopping: Whether this process was asked to stop; all learn of it with the losses.
 
         Raises:
-            RuntimeError: If the processes drew different children, or one of them did not come in time.
+            RuntimeError: If the processes drew different children.
+            ConnectionError: If a process died or did not come within `step_timeout` seconds.
         """
         micro_batches = list(self._split(batch))
         counts = self._count(batch, children)
@@ -122,8 +123,8 @@ class TrainingStep:
         # Aligned to itself a child has loss zero.
         if anchor is not None and anchor != child:
             has_none = batch.num_aligned == 0
-            if has_none and not self.arguments.alignment_detach:
-                # Zeros for all that the other processes' rows train: they will be added up.
+            if has_none and (self.is_sharded or not self.arguments.alignment_detach):
+                # All have to do what one does: gather the anchor's operators, give zeros for all that is added up.
                 batch = batch._replace(num_aligned=1)
             if batch.num_aligned != 0:
                 with self.accelerator.autocast():
