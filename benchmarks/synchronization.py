@@ -128,6 +128,24 @@ def ratio(above: list[float], below: list[float]) -> dict[str, float]:
     return {"median": round(median, 3), "quartile_1": round(low, 3), "quartile_3": round(high, 3)}
 
 
+def table(record: dict[str, Any]) -> str:
+    """The record as docs/processes.md shows it."""
+    lines = [
+        "| candidates per block | parameters | sent by DDP | sent, active | DDP / active, CPU time "
+        "| DDP / active, wall | DDP / alone, CPU time | active / alone, CPU time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    columns = [("cpu", "ddp_over_active"), ("wall", "ddp_over_active")]
+    columns += [("cpu", "ddp_over_alone"), ("cpu", "active_over_alone")]
+    for name, found in record["spaces"].items():
+        ratios = [found[clock][column] for clock, column in columns]
+        cells = [f"{r['median']:.2f} ({r['quartile_1']:.2f} to {r['quartile_3']:.2f})" for r in ratios]
+        sizes = [found["num_parameters"], found["numbers_sent"]["ddp"], found["numbers_sent"]["active"]]
+        cells = [name.partition("_")[0], *(f"{size / 1e6:.1f}M" for size in sizes), *cells]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def work(pipe: Connection, rank: int, port: int, names: list[str], num_rounds: int) -> None:
     """One process: measures every super-net, and the first tells what it found."""
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from test_training import make_arguments, make_supernet, train_log
@@ -16,9 +17,10 @@ from world import GLOBAL_BATCH_SIZE, TRAININGS, launch, train_a_while, train_all
 
 from hf_nasbert import processes
 from hf_nasbert.space import Architecture
-from hf_nasbert.training import METHODS, read_log
+from hf_nasbert.training import METHODS, make_accelerator, read_log
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "recipes" / "configs" / "accelerate"
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,42 @@ class TestTheWorldThatWasAskedFor:
         with pytest.raises(ValueError, match="asked for several processes and started one"):
             trainer_arguments(arguments, tmp_path, 0)
 
+    @pytest.mark.slow
+    def test_the_launcher_that_starts_one_process_for_two(self, tmp_path):
+        launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        done = run(
+            *launcher, "recipes/pretrain_supernet.py", "--preset", "quickstart", "--output_dir", tmp_path / "run"
+        )
+        assert done.returncode != 0
+        assert "pretrain_supernet: accelerate launch was asked for several processes and started one" in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("environment", "words"),
+        [
+            ({"ACCELERATE_USE_DEEPSPEED": "true"}, "not trained by DeepSpeed"),
+            ({"ACCELERATE_USE_FSDP": "true"}, "FSDP's version 2"),
+            ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP's version 2"),
+            (
+                {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+                "without off",
+            ),
+        ],
+    )
+    def test_engines_that_cannot_train_a_super_net_are_refused(self, monkeypatch, tmp_path, environment, words):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=words):
+            make_accelerator(make_arguments(tmp_path))
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda config: config.stem)
+def test_the_launchers_settings_exist(config):
+    loaded = load_config_from_file(str(config))  # refuses unknown ones
+    assert loaded.num_processes == 2
+    assert loaded.use_cpu is False  # else `accelerate launch` starts a single process
+
 
 DATA = "--train_files no.txt"
 RECIPES = {
@@ -142,8 +180,8 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_processes_train_as_one_does(tmp_path, alone, num_processes):
-    config = "recipes/configs/accelerate/multi_cpu.yaml"
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", num_processes]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", CONFIGS / "multi_cpu.yaml"]
+    launcher += ["--num_processes", num_processes, "--main_process_port", 0]
     done = run(*launcher, Path(__file__).with_name("world.py"), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"seen-{num_processes}-{rank}.json").read_text()) for rank in range(num_processes)]

@@ -18,7 +18,7 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
-from hf_nasbert.processes import join
+from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.machine import tune_allocator
@@ -268,6 +268,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
         num_ranks=state.num_processes,
     )
     compress_table(farm.table)
+    leave_world()
     return table
 
 
