@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
     {"space", "data", "metrics", "records", "recipe_arguments"},
     {"modeling", "samplers", "objectives", "costs"},
-    {"scoring", "search", "measuring"},  # measuring runs models; what it finds is data, which costs reads
+    {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "cards", "plots"},
     {"hub", "report"},

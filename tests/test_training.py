@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, last_mixing
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import make_sampler
+from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import (
     METHODS,
@@ -238,26 +238,6 @@ class TestArguments:
 
 
 class TestMachine:
-    def test_refuses_a_world_that_was_not_asked_for(self, tmp_path, monkeypatch):
-        machine.check_world(1)
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        machine.check_world(2)
-        with pytest.raises(ValueError, match=r"WORLD_SIZE=2, but 1 process.*ACCELERATE_USE_CPU"):
-            machine.check_world(1)
-        monkeypatch.delenv("WORLD_SIZE")
-        # What `accelerate launch --cpu --num_processes 2` leaves: one process, and no word about it.
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-        machine.check_world(1)
-        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-        with pytest.raises(ValueError, match="started one"):
-            make_trainer(tmp_path)
-
-    def test_work_of_one_process_is_just_done(self, tmp_path):
-        accelerator = make_trainer(tmp_path).accelerator
-        assert machine.on_main_process(accelerator, lambda: 5) == 5
-        with pytest.raises(OSError, match="full"):
-            machine.on_main_process(accelerator, lambda: (_ for _ in ()).throw(OSError("full")))
-
     def test_allocator_is_tuned_on_glibc_only(self, monkeypatch):
         monkeypatch.setattr(machine.platform, "libc_ver", lambda: ("", ""))
         assert machine.tune_allocator() is False
@@ -625,7 +605,7 @@ class TestTraining:
         trainer = make_trainer(
             tmp_path, method=method, max_steps=30, per_device_train_batch_size=8, save_steps=100, logging_steps=10
         )
-        before = trainer._score([trainer.supernet.largest_architecture], trainer.dev_batches)[0]
+        before = score_architectures(trainer.supernet, [trainer.supernet.largest_architecture], trainer.dev_batches)[0]
         output = trainer.train()
         after = dict(output.evaluation)[trainer.supernet.largest_architecture]
         assert after < before - 0.5
@@ -1088,16 +1068,6 @@ class TestRecipe:
         assert log[-1]["event"] == "finish"
         assert [record["step"] for record in log if record["event"] == "train"] == [1, 2, 3, 4]
 
-    @pytest.mark.slow
-    def test_refuses_the_launcher_that_starts_one_process_for_two(self, tiny_recipe):
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        recipe = [RECIPES / "pretrain_supernet.py", "--config", tiny_recipe]
-        done = subprocess.run([*launcher, *recipe], capture_output=True, text=True, timeout=250)
-        assert done.returncode != 0
-        assert "asked for several processes and started one" in done.stderr
-        assert not (tiny_recipe.parent / "run").exists()
-
 
 # Run as its own process, killed from outside, and run again.
 SCRIPT = """
@@ -1147,63 +1117,3 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
     assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
     final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]
     assert final[0] == final[1]
-
-
-def two_processes(output_dir, method):
-    trainer = make_trainer_in_a_world_of_two(output_dir, method)
-    trainer.train()
-    machine.leave_world(trainer.accelerator)
-
-
-def make_trainer_in_a_world_of_two(output_dir, method):
-    torch.set_num_threads(1)
-    arguments = make_arguments(
-        output_dir, method=method, max_steps=10, per_device_train_batch_size=2, alignment_rows=0.5
-    )
-    supernet = make_supernet(dropout=0.1, seed=int(os.environ.get("RANK", 0)))  # rank 0's weights are to win
-    dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
-    trainer = SupernetTrainer(supernet, arguments, TinyBatches(4, padding=True), dev_batches)
-    assert trainer.accelerator.num_processes == 2
-    if not trainer.accelerator.is_main_process:
-        trainer._score = lambda *_: pytest.fail("only the main process judges and evaluates")
-    return trainer
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["fair", "magic_at"])
-def test_two_processes_are_one_with_two_micro_batches(tmp_path, method):
-    """Sums of two halves are rounded otherwise than a running sum: fp32 relative 1e-4 after ten steps."""
-    run = textwrap.dedent(f"""
-        import sys
-        sys.path[:0] = [{str(Path(__file__).parent)!r}]
-        from test_training import two_processes
-        two_processes({str(tmp_path / "two")!r}, {method!r})
-    """)
-    (tmp_path / "run.py").write_text(run)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*torchrun, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one = make_trainer(
-        tmp_path / "one",
-        supernet=make_supernet(dropout=0.1),
-        batches=TinyBatches(4, padding=True),
-        method=method,
-        max_steps=10,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        alignment_rows=0.5,
-    )
-    one.train()
-    for event in ("train", "anchor", "eval"):
-        logs = [train_log(tmp_path / name, event) for name in ("one", "two")]
-        assert len(logs[0]) == len(logs[1])
-        for single, double in zip(*logs, strict=True):
-            for key, value in single.items():
-                if key != "children":
-                    assert double[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), key
-    two = SupernetForMaskedLM.from_pretrained(tmp_path / "two")
-    for (name, parameter), other in zip(one.supernet.named_parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-4, msg=name)

@@ -24,6 +24,7 @@ from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
+from hf_nasbert.processes import check_world
 
 _WEIGHTS = (".safetensors", ".bin")
 
@@ -233,7 +234,11 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
 
 
 def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **options: Any) -> TrainerArguments:
-    """Trainer's own arguments for a run in `folder`."""
+    """Trainer's own arguments for a run in `folder`.
+
+    Raises:
+        ValueError: If the world of processes is not the one that was asked for (see `processes.check_world`).
+    """
     use_cpu = not torch.accelerator.is_available()
     passed: tuple[str, ...] = (
         "learning_rate",
@@ -257,6 +262,7 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
         **{name: getattr(arguments, name) for name in passed},
         **options,
     )
+    check_world(made.world_size)
     # One batch size whatever the number of devices, so that a result does not depend on where it was made.
     parts = made.world_size * max(1, made.n_gpu) * arguments.gradient_accumulation_steps
     if arguments.batch_size % parts:

@@ -13,6 +13,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.costs import cost_function
 from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits, save_child, to_bert
+from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 
 
@@ -62,6 +63,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         ValueError: If the architecture is not in the space, is no plain BERT though `native` was asked for, or the
             logits differ.
     """
+    be_alone("extracting a child")
     facts = _read_facts(arguments.card) if arguments.card else {}
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)

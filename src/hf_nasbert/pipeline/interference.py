@@ -20,6 +20,7 @@ from hf_nasbert.interference import FIGURES, as_markdown, fill_page, measure_blo
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
+from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.training import read_log
 from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
@@ -97,6 +98,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
             they and the text do not fit each other; if the file holds measurements of other settings, or a record
             that is none.
     """
+    be_alone("measuring interference")
     output = Path(arguments.output)
     found = records.read(output) if output.exists() else []
     measurements(found)

@@ -9,6 +9,7 @@ from typing import Literal
 from hf_nasbert import records
 from hf_nasbert.measuring import Device, check_memory, measure_latencies
 from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 
 
@@ -57,6 +58,7 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
         FileNotFoundError: If there is no such super-net.
         ValueError: If the folder holds none, or a setting does not fit it or the device.
     """
+    be_alone("measuring latencies")
     config = _load_config(Path(arguments.supernet))
     device = Device(
         batch_size=arguments.batch_size,

@@ -18,6 +18,7 @@ from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
+from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, report
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
@@ -91,6 +92,7 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
             text is another one than theirs, or a record is none. Nothing is scored then.
     """
+    be_alone("ranking children")
     score_supernets(arguments, GroundTruth(load_table(arguments.table)), data)
     return report_ranking(arguments)
 

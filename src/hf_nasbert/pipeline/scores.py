@@ -18,6 +18,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.team import announce, lead
+from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
@@ -220,8 +221,11 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
     """
+    join()
     scorer = ProxyScorer(arguments, data)
-    return lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
+    scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
+    leave_world()
+    return scored
 
 
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
@@ -263,8 +267,11 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             file holds another search.
         OSError: If the history cannot be written, as on a full disk; what it held is kept.
     """
+    join()
     scorer = ProxyScorer(arguments, data)
-    return lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
+    scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
+    leave_world()
+    return scored
 
 
 def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Record]:

@@ -31,6 +31,7 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.processes import be_alone
 from hf_nasbert.search import RandomSearch
 from hf_nasbert.space import Architecture
 from hf_nasbert.training import (
@@ -115,6 +116,7 @@ def run_pipeline(
     supernet: SupernetArguments, data: DataArguments, training: SupernetTrainingArguments, arguments: PipelineArguments
 ) -> list[StageResult]:
     """Run all stages, or those that an earlier call has not finished; see `Pipeline`."""
+    be_alone("the whole pipeline")
     return Pipeline(supernet, data, training, arguments).run()
 
 

@@ -134,6 +134,13 @@ class SupernetTrainingArguments:
     gradient_accumulation_steps: int = field(
         default=1, metadata={"help": "Micro-batches per optimizer step; all train the same child."}
     )
+    global_batch_size: int = field(
+        default=0,
+        metadata={
+            "help": "Sequences of an optimizer step over all processes: gradient_accumulation_steps then follows from "
+            "the number of processes, and a run may go on with another one. 0: what the other settings give."
+        },
+    )
     learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
     weight_decay: float = field(
         default=0.01, metadata={"help": "Decoupled weight decay of everything but biases and normalisations."}
@@ -158,6 +165,10 @@ class SupernetTrainingArguments:
         metadata={"help": "Compile every operator by itself. On two CPU cores it took longer than it saved."},
     )
     torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch_compile."})
+    step_timeout: float = field(
+        default=60,
+        metadata={"help": "Seconds that processes wait for each other within a step before the run ends in an error."},
+    )
     use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU though there is a GPU."})
     seed: int = field(
         default=0, metadata={"help": "Seed of weights, sampler, text order, masks, dropout and evaluated children."}
@@ -181,7 +192,7 @@ class SupernetTrainingArguments:
         default=False, metadata={"help": "Align directions: states brought to mean 0 and variance 1 per token."}
     )
     alignment_detach: bool = field(
-        default=True, metadata={"help": "Move the child to the anchor and not the anchor to the child (one process)."}
+        default=True, metadata={"help": "Move the child to the anchor and not the anchor to the child."}
     )
     anchor: str | None = field(
         default=None, metadata={"help": "First anchor, such as attention-ffn-conv3; by default the first child drawn."}
@@ -222,17 +233,21 @@ class SupernetTrainingArguments:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "anchor_interval",
-            "anchor_dev_batches", "logging_steps", "save_steps", "num_eval_batches",
+            "anchor_dev_batches", "logging_steps", "save_steps", "num_eval_batches", "step_timeout",
         ):  # fmt: skip
             self._check(name, at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
             "warmup_ratio", "max_grad_norm", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
-            "eval_steps", "num_eval_children", "save_total_limit",
+            "eval_steps", "num_eval_children", "save_total_limit", "global_batch_size",
         ):  # fmt: skip
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows"):
             self._check(name, at_most=1)
+        if self.global_batch_size and self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
+            )
         if self.alignment_rows == 0:
             raise ValueError("alignment_rows=0 aligns nothing; choose a method without alignment: uniform or magic_t")
         self.aligned_blocks()
@@ -262,8 +277,20 @@ class SupernetTrainingArguments:
         return sorted({int(word) for word in words})
 
     def train_batch_size(self, num_processes: int) -> int:
-        """Sequences of one optimizer step, over all processes and micro-batches."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps * num_processes
+        """Sequences of one optimizer step, over all processes and micro-batches.
+
+        Raises:
+            ValueError: If so many processes cannot share `global_batch_size` in whole micro-batches.
+        """
+        at_once = self.per_device_train_batch_size * num_processes
+        if not self.global_batch_size:
+            return at_once * self.gradient_accumulation_steps
+        if self.global_batch_size % at_once:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is no multiple of {num_processes} process(es) times "
+                f"per_device_train_batch_size={self.per_device_train_batch_size}: choose another one of the three"
+            )
+        return self.global_batch_size
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (from 0): linear warm-up, then down to zero at `max_steps`."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from accelerate import PartialState
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.training.machine import check_world, tune_allocator
+from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
 logger = logging.getLogger(__name__)
@@ -260,12 +260,10 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     Raises:
         ValueError, FileNotFoundError, RuntimeError: See `load_corpus`, `restore_table` and `run_farm`.
     """
-    device = "cuda" if torch.cuda.is_available() and not farm.use_cpu else "cpu"
-    state = PartialState(cpu=device == "cpu")
-    check_world(state.num_processes)
+    state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
     with state.local_main_process_first():
         trainer = StandaloneTrainer(
-            recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data), device=device
+            recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data), device=state.device.type
         )
         restore_table(farm.table, trainer.recipe_hash, trainer.space)
     jobs = plan_jobs(trainer.space, farm)
@@ -278,6 +276,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
         num_ranks=state.num_processes,
     )
     compress_table(farm.table)
+    leave_world()
     return table
 
 

@@ -11,20 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import Accelerator
+import torch
+from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
 from hf_nasbert.data import digest_of
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter, make_sampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.training import checkpoints
+from hf_nasbert.training import checkpoints, sharding
 from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
 from hf_nasbert.training.journal import LOG, Journal, Window, shortened, trackable
-from hf_nasbert.training.machine import make_accelerator, on_main_process, on_sigterm
+from hf_nasbert.training.machine import make_accelerator, on_sigterm
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +135,11 @@ class SupernetTrainer:
             supernet.activation_checkpointing_enable()
         if arguments.torch_compile:
             compile_operators(supernet, arguments.torch_compile_backend)
-        self.model = self.accelerator.prepare_model(supernet)
+        # Placed, and wrapped for mixed precision but not in DistributedDataParallel: the step adds up gradients.
+        self.model = self.accelerator.prepare_model(supernet.to(self.accelerator.device), evaluation_mode=True)
+        broadcast_weights(self.accelerator, supernet)
+        if sharding.is_wanted():
+            sharding.shard(supernet, self.accelerator)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
         self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
         device = self.accelerator.device
@@ -202,7 +208,8 @@ class SupernetTrainer:
             return []
         children = self._eval_children()
         with self.journal.pause():
-            losses = on_main_process(self.accelerator, lambda: self._score(children, self.dev_batches))
+            supernet, _ = self._whole()
+            losses = score_architectures(supernet, children, self.dev_batches, processes=PartialState())
         scored = list(zip(children, losses, strict=True))
         mean, best = sum(losses) / len(losses), min(losses)
         described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
@@ -214,11 +221,12 @@ class SupernetTrainer:
     def save_model(self) -> None:
         """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
         partial = self.output_dir / ".final.partial"
+        supernet, _ = self._whole()
 
         def save() -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            checkpoints.save_model(self.supernet, partial)
+            checkpoints.save_model(supernet, partial)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(partial)
             for file in sorted(partial.iterdir()):
@@ -229,10 +237,11 @@ class SupernetTrainer:
 
     def save_checkpoint(self) -> None:
         """Save everything that the rest of the run depends on."""
+        supernet, optimizer = self._whole()
 
         def write(folder: Path) -> None:
-            checkpoints.save_model(self.supernet, folder)
-            checkpoints.save_optimizer(self.optimizer.optimizer, self.supernet, folder)
+            checkpoints.save_model(supernet, folder)
+            checkpoints.save_optimizer(optimizer, supernet, folder)
             checkpoints.write_json(folder / checkpoints.STATE, self._state())
 
         def save() -> None:
@@ -305,9 +314,10 @@ class SupernetTrainer:
         """Let the child just trained take the anchor's place if it is better: decided once, for all processes."""
         anchor, batches = self.anchor, self.dev_batches[: self.arguments.anchor_dev_batches]
         assert anchor is not None
+        supernet, _ = self._whole()
 
         def judge() -> tuple[dict[str, Any] | None, dict[str, Any]]:
-            event = anchor.judge(self.global_step, child, lambda children: self._score(children, batches))
+            event = anchor.judge(self.global_step, child, lambda two: score_architectures(supernet, two, batches))
             return event, anchor.state_dict()
 
         event, state = on_main_process(self.accelerator, judge)
@@ -315,8 +325,9 @@ class SupernetTrainer:
         if event is not None:
             self.journal.record("anchor", **event)
 
-    def _score(self, children: Sequence[Architecture], batches: Sequence[Batch]) -> list[float]:
-        return score_architectures(self.supernet, children, batches)
+    def _whole(self) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
+        """Super-net and optimizer to read; all processes have to ask together."""
+        return sharding.whole(self.supernet, self.optimizer.optimizer, self.arguments)
 
     def _eval_children(self) -> list[Architecture]:
         """The largest child and distinct random ones: the same in every evaluation and on every process."""
@@ -340,8 +351,9 @@ class SupernetTrainer:
         if self.batches.batch_size != expected:
             raise ValueError(
                 f"the batches hold {self.batches.batch_size} sequences a step, but {num_processes} process(es) with "
-                f"per_device_train_batch_size={arguments.per_device_train_batch_size} and gradient_accumulation_steps="
-                f"{arguments.gradient_accumulation_steps} take {expected}"
+                f"per_device_train_batch_size={arguments.per_device_train_batch_size}, gradient_accumulation_steps="
+                f"{arguments.gradient_accumulation_steps} and global_batch_size={arguments.global_batch_size} take "
+                f"{expected}"
             )
         if arguments.is_aligned and len(dev_batches) < arguments.anchor_dev_batches:
             raise ValueError(
@@ -352,9 +364,6 @@ class SupernetTrainer:
         if layers is not None and max(layers) >= self.space.num_choice_blocks:
             last = self.space.num_choice_blocks - 1
             raise ValueError(f"alignment_layers={arguments.alignment_layers}: the space has choice blocks 0 to {last}")
-        if arguments.is_aligned and not arguments.alignment_detach and num_processes > 1:
-            # The anchor's forward runs beside DistributedDataParallel, which would not wait for its gradients.
-            raise ValueError("alignment_detach=false trains the anchor too, which works in one process only")
 
     # Checkpoints
 
@@ -441,8 +450,10 @@ class SupernetTrainer:
                 saved = state["arguments"].get(name)
                 if saved != value:
                     logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, saved)
-        checkpoints.load_model(self.supernet, folder)
-        checkpoints.load_optimizer(self.optimizer.optimizer, self.supernet, folder)
+        supernet, optimizer = self._whole()
+        checkpoints.load_model(supernet, folder)
+        checkpoints.load_optimizer(optimizer, supernet, folder)
+        sharding.cut_again(self.supernet, self.optimizer.optimizer, supernet, optimizer)
         self.sampler.load_state_dict(state["sampler"])
         self.counter.load_state_dict(state["update_counter"])
         if self.anchor is not None:

@@ -6,9 +6,10 @@ import torch
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.processes import leave_world
 from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
-from hf_nasbert.training.machine import leave_world, make_accelerator
+from hf_nasbert.training.machine import make_accelerator
 
 
 def pretrain_supernet(
@@ -52,5 +53,5 @@ def pretrain_supernet(
     output = train_supernet(
         supernet, arguments, batches, dev_batches, tokenizer=corpus.tokenizer, accelerator=accelerator
     )
-    leave_world(accelerator)
+    leave_world()
     return output

@@ -1,20 +1,21 @@
 """One optimizer step's gradient: the children's losses over all micro-batches and processes, weighed by tokens."""
 
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.objectives import alignment_loss
+from hf_nasbert.processes import StepGroup
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.anchor import Anchor, aligned_states
 from hf_nasbert.training.arguments import SupernetTrainingArguments
-from hf_nasbert.training.machine import sum_over_processes
 
 Batch = dict[str, torch.Tensor]
 
@@ -63,7 +64,10 @@ class TrainingStep:
         self.supernet, self.model, self.accelerator = supernet, model, accelerator
         self.arguments, self.anchor = arguments, anchor
         self.layers = arguments.aligned_blocks()
-        self.rows_per_process = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        self.group = StepGroup(accelerator, arguments.step_timeout)
+        self.is_sharded = isinstance(supernet, FSDPModule)
+        self.parameters = list(supernet.parameters())  # walking the modules in every step would cost more than this
+        self.rows_per_process = arguments.train_batch_size(accelerator.num_processes) // accelerator.num_processes
         first = accelerator.process_index * self.rows_per_process
         self.rows = slice(first, first + self.rows_per_process)
         """This process' rows of the global batch."""
@@ -72,27 +76,34 @@ class TrainingStep:
         self._aligned_rows = None if aligned is None else aligned[self.rows]
 
     def backward(self, step: int, children: Sequence[Architecture], batch: Batch, *, is_stopping: bool) -> StepLosses:
-        """Add the gradient of all children on this process' rows of the batch; the last pass synchronises it.
+        """Make the gradient of all children on the whole batch, of which this process computes its rows.
 
         Gradients of several children are added up, as in FairNAS (https://arxiv.org/abs/1907.01845, algorithm 1).
+        When all passes are done, the processes add up the gradients that there are. They need not ask each other
+        which: all drew the same children, and so have gradients of the same parameters. Operators off the path, the
+        greater part of a super-net, are neither searched for nor sent.
 
         Args:
             step: Number of the step, from 0.
             children: The children to train, the same on every process.
             batch: The rows of this process.
             is_stopping: Whether this process was asked to stop; all learn of it with the losses.
+
+        Raises:
+            RuntimeError: If the processes drew different children.
+            ConnectionError: If a process died or did not come within `step_timeout` seconds.
         """
         micro_batches = list(self._split(batch))
-        counts = self._count(batch)
+        counts = self._count(batch, children)
         losses = torch.zeros(2, dtype=torch.float64)
         for child_number, child in enumerate(children):
             for number, micro_batch in enumerate(micro_batches):
                 micro_batch_number = self.accelerator.process_index * len(micro_batches) + number
                 torch.manual_seed(_dropout_seed(self.arguments.seed, step, micro_batch_number, child_number))
-                is_last = child_number == len(children) - 1 and number == len(micro_batches) - 1
-                with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                    losses += self._micro_step(child, micro_batch, counts)
-        sums = sum_over_processes(self.accelerator, torch.cat([losses, losses.new_tensor([is_stopping])])).tolist()
+                losses += self._micro_step(child, micro_batch, counts)
+        if not self.is_sharded:  # fully_shard adds up within every backward pass
+            self.group.add_up([p.grad for p in self.parameters if p.grad is not None])
+        sums = self.group.sums(torch.cat([losses, losses.new_tensor([is_stopping])])).tolist()
         return StepLosses(
             sums[0] / len(children), sums[1] / len(children), counts["tokens"] * len(children), bool(sums[2])
         )
@@ -110,12 +121,17 @@ class TrainingStep:
         )
         loss, alignment = outputs.loss, torch.zeros_like(outputs.loss)
         # Aligned to itself a child has loss zero.
-        if anchor is not None and anchor != child and batch.num_aligned != 0:
-            with self.accelerator.autocast():
-                alignment = self._alignment(child, anchor, outputs.hidden_states, batch, counts)
-            loss = loss + self.arguments.alignment_weight * alignment
-        # DistributedDataParallel averages over processes what has to be added up.
-        self.accelerator.backward(loss * self.accelerator.num_processes)
+        if anchor is not None and anchor != child:
+            has_none = batch.num_aligned == 0
+            if has_none and (self.is_sharded or not self.arguments.alignment_detach):
+                # All have to do what one does: gather the anchor's operators, give zeros for all that is added up.
+                batch = batch._replace(num_aligned=1)
+            if batch.num_aligned != 0:
+                with self.accelerator.autocast():
+                    alignment = self._alignment(child, anchor, outputs.hidden_states, batch, counts) * (not has_none)
+                loss = loss + self.arguments.alignment_weight * alignment
+        # fully_shard averages over processes what has to be added up.
+        self.accelerator.backward(loss * (self.accelerator.num_processes if self.is_sharded else 1))
         return torch.stack([outputs.loss.detach(), alignment.detach()]).double().cpu()
 
     def _alignment(
@@ -167,15 +183,21 @@ class TrainingStep:
             mask = part["attention_mask"] if has_padding else None
             yield MicroBatch(part["input_ids"], mask, part["labels"], num_aligned)
 
-    def _count(self, batch: Batch) -> dict[str, int]:
-        """What the losses of the whole step are divided by, counted over all processes."""
+    def _count(self, batch: Batch, children: Sequence[Architecture]) -> dict[str, int]:
+        """What the losses of the whole step are divided by, counted over all processes; these tell who they train."""
         labelled, tokens = batch["labels"] != -100, batch["attention_mask"].bool()
         counts = {"labelled": labelled, "tokens": tokens, "aligned_labelled": labelled, "aligned_tokens": tokens}
         if self._aligned_rows is not None:
             rows = self._aligned_rows
             counts |= {"aligned_labelled": labelled[rows], "aligned_tokens": tokens[rows]}
-        sums = sum_over_processes(self.accelerator, torch.stack([mask.sum() for mask in counts.values()]))
-        return dict(zip(counts, sums.tolist(), strict=True))
+        # Numbers x of mean m and of mean square m * m are all m.
+        name = zlib.crc32(" ".join(map(str, children)).encode()) >> 8
+        numbers = torch.tensor([name, name * name, *(mask.sum() for mask in counts.values())])
+        first, second, *sums = self.group.sums(numbers).tolist()
+        num_processes = self.accelerator.num_processes
+        if (first, second) != (name * num_processes, name * name * num_processes):
+            raise RuntimeError("the processes drew different children: their gradients cannot be added up")
+        return dict(zip(counts, sums, strict=True))
 
 
 def make_optimizer(supernet: SupernetForMaskedLM, arguments: SupernetTrainingArguments) -> torch.optim.AdamW:

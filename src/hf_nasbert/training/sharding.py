@@ -1,0 +1,100 @@
+"""A super-net in parts (FSDP2): each process keeps its share of every operator; the whole is made to be saved."""
+
+import os
+import warnings
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.training.arguments import SupernetTrainingArguments
+from hf_nasbert.training.step import make_optimizer
+
+
+def is_wanted() -> bool:
+    """Whether the launcher was told to use FSDP (recipes/configs/accelerate/fsdp2.yaml)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def check_launch(arguments: SupernetTrainingArguments) -> None:
+    """Refuse what a launcher may ask for and a super-net's training does not do.
+
+    Raises:
+        ValueError: If DeepSpeed, the first FSDP, or FSDP with an option that is not heeded was asked for.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "super-nets are not trained by DeepSpeed: its engine takes one backward pass and one set of gradients per "
+            "step. Launch with recipes/configs/accelerate/multi_gpu.yaml or fsdp2.yaml"
+        )
+    if not is_wanted():
+        return
+    asked = {name: os.environ.get(name, "").lower() for name in ("FSDP_VERSION", "FSDP_OFFLOAD_PARAMS")}
+    if asked["FSDP_VERSION"] != "2" or asked["FSDP_OFFLOAD_PARAMS"] == "true" or arguments.mixed_precision == "fp16":
+        raise ValueError(
+            "super-nets are sharded by FSDP's version 2, without offloading and not in fp16: launch with "
+            "recipes/configs/accelerate/fsdp2.yaml"
+        )
+
+
+def shard(supernet: SupernetForMaskedLM, accelerator: Accelerator) -> None:
+    """Cut every operator, and what is left, into parts, one for each process.
+
+    Operators are cut one by one: a step gathers those on its child's path, and no others.
+    """
+    # Nothing here writes into a tensor that the super-net returned.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for block in supernet.nasbert.encoder.blocks:
+        for operator in block.operators.values():
+            if any(True for _ in operator.parameters()):
+                fully_shard(operator, mesh=mesh)
+    fully_shard(supernet, mesh=mesh)
+
+
+def whole(
+    supernet: SupernetForMaskedLM, optimizer: torch.optim.Optimizer, arguments: SupernetTrainingArguments
+) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
+    """A super-net and its optimizer in one piece: themselves, or if they are in parts, new ones on every process."""
+    if not isinstance(supernet, FSDPModule):
+        return supernet, optimizer
+    parts: SupernetForMaskedLM = supernet
+    with torch.random.fork_rng(devices=[]):
+        one = SupernetForMaskedLM(parts.config).to(parts.device).train(parts.training)
+    of_one = make_optimizer(one, arguments)
+    with torch.no_grad():
+        for parameter, part in zip(one.parameters(), parts.parameters(), strict=True):
+            parameter.copy_(_gathered(part))
+            for name, value in optimizer.state.get(part, {}).items():
+                of_one.state[parameter][name] = _gathered(value).clone()
+    return one, of_one
+
+
+def cut_again(
+    supernet: SupernetForMaskedLM,
+    optimizer: torch.optim.Optimizer,
+    one: SupernetForMaskedLM,
+    of_one: torch.optim.Optimizer,
+) -> None:
+    """Put the weights and the optimizer's state of what `whole` made back into the parts; the inverse of it."""
+    if one is supernet:
+        return
+    optimizer.state.clear()
+    with torch.no_grad():
+        for parameter, part in zip(one.parameters(), supernet.parameters(), strict=True):
+            part.copy_(_cut(parameter.detach(), part))
+            for name, value in of_one.state.get(parameter, {}).items():
+                optimizer.state[part][name] = _cut(value, part) if value.dim() else value
+
+
+def _gathered(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _cut(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    assert isinstance(like, DTensor)
+    # Every process holds the whole already: nothing needs to be sent.
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
