@@ -2,8 +2,8 @@
 
 import copy
 import logging
+import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,9 +107,10 @@ def export_onnx(
         raise ValueError("a super-net is no child: extract one first (hf-nasbert extract)")
     graph = _Graph(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
     try:
-        staging.chmod(0o755)  # as any new folder, not for our eyes only
+        staging.mkdir()
         graph.write(staging / FILE)
         difference = graph.prove(staging / FILE, tolerance)
         model.config.save_pretrained(staging)
@@ -155,10 +156,11 @@ class _Graph(nn.Module):
     def write(self, file: Path) -> None:
         axes = ("batch", "choices", "length") if self.has_choices else ("batch", "length")
         shapes = dict(enumerate(axes))
+        longest = self.model.config.max_position_embeddings
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 self,
-                self.example(4, 16),
+                self.example(4, min(16, max(longest // 2, 2))),  # at the longest, torch would take it for a constant
                 input_names=INPUTS,
                 output_names=self.outputs,
                 dynamic_shapes=((shapes,) * len(INPUTS),),
