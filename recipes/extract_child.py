@@ -1,7 +1,7 @@
 """Make a child of a super-net a model of its own, and prove that it computes what it computed there.
 
 python recipes/extract_child.py --supernet runs/supernet --architecture attention-ffn-conv3-ffn --output_dir my-child
-python recipes/extract_child.py --supernet runs/supernet --architecture attention-ffn --native --output_dir my-bert
+python recipes/extract_child.py --supernet runs/supernet --architecture attention-ffn --native always --output_dir bert
 """
 
 from hf_nasbert.pipeline import ExtractionArguments, extract

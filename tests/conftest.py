@@ -28,3 +28,15 @@ def one_thread():
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def poisoned_memory():
+    """Memory that nobody initialises is NaN, or the largest integer, and not zero by luck."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -18,11 +18,26 @@ from modelling_helpers import (
     tiny_supernet,
     tiny_tokenizer,
 )
+from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from hf_nasbert import cards, extraction, records
-from hf_nasbert.extraction import extract_child, from_bert, load_supernet, prove_equal_logits, save_child, to_bert
-from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, NasBertForSequenceClassification
+from hf_nasbert.extraction import (
+    extract_child,
+    from_bert,
+    load_supernet,
+    native_form,
+    prove_equal_logits,
+    save_child,
+    to_bert,
+)
+from hf_nasbert.modeling import (
+    NasBertConfig,
+    NasBertForMaskedLM,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertModel,
+)
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
 
@@ -281,8 +296,44 @@ class TestBert:
         config = BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=1)
         with pytest.raises(ValueError, match="got a BertModel"):
             from_bert(BertModel(config))
-        with pytest.raises(ValueError, match="got a NasBertForSequenceClassification"):
-            to_bert(NasBertForSequenceClassification(NasBertConfig(vocab_size=20, operators=["attention", "ffn"])))
+        with pytest.raises(ValueError, match=r"one of the classes NasBert\.\.\., got a BertModel"):
+            to_bert(BertModel(config))
+
+    @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+    def test_every_head_becomes_berts_own(self, head, tmp_path):
+        """A fine-tuned child too: equal outputs, its labels, and a folder that transformers alone loads."""
+        labels = {0: "bad", 1: "fair", 2: "good"}
+        config = chain_config(
+            ("attention", "ffn", "attention", "ffn", "skip"),
+            id2label=labels,
+            label2id={word: place for place, word in labels.items()},
+            problem_type="single_label_classification",
+        )
+        child, inputs = random_model(head, config), inputs_for(head, tiny_batch())
+        bert = to_bert(child)
+        assert type(bert).__name__ == head.__name__.removeprefix("Nas")
+        folder = save_child(bert, tiny_tokenizer(), tmp_path / "bert")
+        loaded, loading = type(bert).from_pretrained(folder, output_loading_info=True)
+        assert not any(loading.values())
+        if head is not NasBertForQuestionAnswering:  # two numbers per token, whatever the labels are
+            assert (loaded.config.id2label, loaded.config.num_labels) == (labels, 3)
+            assert loaded.config.problem_type == "single_label_classification"
+        with torch.no_grad():
+            for mine, theirs in zip(loaded(**inputs).to_tuple(), child(**inputs).to_tuple(), strict=True):
+                assert_close(mine, theirs, 1e-6)
+
+    def test_a_base_model_without_a_pooler_stays_without(self):
+        child = random_model(NasBertModel, chain_config(("attention", "ffn")))
+        child.pooler = None
+        assert to_bert(child).pooler is None
+
+    def test_the_native_form_is_offered_where_there_is_one(self, bert_like):
+        assert type(native_form(bert_like)[0]) is BertForMaskedLM
+        assert native_form(bert_like)[1] is None
+        other = NasBertForMaskedLM(chain_config(("attention", "conv3")))
+        assert native_form(other) == (other, "this child is no BERT: block 1 (conv3): BERT has no conv3")
+        narrow = NasBertForMaskedLM(chain_config(("attention", "ffn"), embedding_size=16))
+        assert native_form(narrow)[0] is narrow
 
 
 class TestSaveChild:
@@ -474,10 +525,11 @@ class TestRecipes:
     def test_extract_child_proves_and_writes(self, chain, supernet_folder, tmp_path, capsys):
         (tmp_path / "facts.json").write_text(json.dumps({"license": "mit", "supernet": {"method": "fair", "seed": 3}}))
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-ffn-attention-ffn-skip"]
-        arguments += ["--output_dir", tmp_path / "child", "--card", tmp_path / "facts.json"]
+        arguments += ["--output_dir", tmp_path / "child", "--card", tmp_path / "facts.json", "--native", "never"]
         recipe("extract_child").main([*map(str, arguments)])
         said = capsys.readouterr().out
         assert "largest difference 0)" in said
+        assert "loads with trust_remote_code=True, for its own class was asked for" in said
         child = AutoModelForMaskedLM.from_pretrained(tmp_path / "child")
         assert f"{sum(parameter.numel() for parameter in child.parameters()):,} parameters" in said
         batch = padded_batch()
@@ -487,10 +539,20 @@ class TestRecipes:
         assert "FairNAS" in card.text
         assert "![The architecture as a chain of blocks](architecture.png)" in card.text
         assert (tmp_path / "child" / "architecture.png").is_file()
-        # The same child as a stock BERT.
-        recipe("extract_child").main([*map(str, arguments[:5]), str(tmp_path / "bert"), "--native"])
-        assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / "bert")) is BertForMaskedLM
-        assert "trust_remote_code" not in (tmp_path / "bert" / "README.md").read_text()
+        # By default the same child is the stock BERT that it is.
+        for name, flags in {"bert": [], "asked": ["--native", "always"]}.items():
+            recipe("extract_child").main([*map(str, arguments[:5]), str(tmp_path / name), *flags])
+            assert "a plain BertForMaskedLM: loads anywhere without trust_remote_code" in capsys.readouterr().out
+            assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / name)) is BertForMaskedLM
+            assert "trust_remote_code" not in (tmp_path / name / "README.md").read_text()
+            assert not list((tmp_path / name).glob("*.py"))
+        # A child that is none keeps its class, and it is said why.
+        arguments[3], arguments[5] = "attention-conv3-skip-skip-skip", tmp_path / "own"
+        recipe("extract_child").main([*map(str, arguments[:6])])
+        said = capsys.readouterr().out
+        assert "trust_remote_code=True, for this child is no BERT: block 1 (conv3): BERT has no conv3" in said
+        assert (tmp_path / "own" / "modeling_nasbert.py").is_file()
+        assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -499,7 +561,7 @@ class TestRecipes:
             ({"--architecture": "attention-mixer-ffn-ffn-ffn"}, "mixer"),
             ({"--supernet": "nowhere"}, "nowhere: no such folder"),
             ({"--tokenizer": "nowhere"}, "nowhere holds no tokenizer"),
-            ({"--native": "true", "--architecture": "conv3-ffn-attention-ffn-skip"}, r"block 0 \(conv3\)"),
+            ({"--native": "always", "--architecture": "conv3-ffn-attention-ffn-skip"}, r"block 0 \(conv3\)"),
             ({"--card": "nowhere.json"}, r"nowhere\.json"),
             ({"--card": "BROKEN"}, r"broken\.json is not JSON"),
             ({"--tolerance": "-1"}, "differ"),

@@ -1,11 +1,11 @@
-"""Children: what transformers' common tests ask of every model class, and what they are known to miss."""
+"""Children: what only they promise, beyond what any model does (`model_contract.py`)."""
 
 import copy
 import json
 
 import pytest
 import torch
-from modelling_helpers import randomise_
+from model_contract import load
 from tiny_models import (
     CHILD_CONFIGS,
     HEADS,
@@ -18,14 +18,12 @@ from tiny_models import (
     chain_config,
     chain_supernet_config,
     every_head,
-    every_model,
     gradients,
     inputs_for,
     mlm_labels,
     random_model,
     staged_config,
     tiny_batch,
-    trainable_scalar,
     with_labels,
 )
 from torch import nn
@@ -42,7 +40,6 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainingArguments,
-    initialization,
 )
 
 from hf_nasbert import modeling
@@ -66,39 +63,7 @@ CHAINS = {
 every_chain = pytest.mark.parametrize("operators", CHAINS.values(), ids=CHAINS.keys())
 
 
-@pytest.fixture
-def poisoned_memory():
-    """Memory that nobody initialises is NaN, or the largest integer, and not zero by luck."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def load(model_class, folder, **kwargs):
-    """Load, and insist that nothing was missing, left over or of another shape."""
-    model, info = model_class.from_pretrained(folder, output_loading_info=True, **kwargs)
-    assert not any(info.values()), info
-    return model
-
-
 # Saving and loading
-
-
-@every_model
-def test_save_and_load_is_bit_equal(model_class, make_config, tmp_path, poisoned_memory):
-    model, inputs = random_model(model_class, make_config()), inputs_for(model_class, tiny_batch())
-    model.save_pretrained(tmp_path)
-    loaded = load(model_class, tmp_path)
-    assert_equal_states(loaded, model)
-    assert not loaded.training
-    assert torch.equal(loaded(**inputs)[0], model(**inputs)[0])
-    weights = [file.name for file in tmp_path.iterdir() if file.suffix not in (".py", ".json")]
-    assert weights == ["model.safetensors"]
-    # Saving again gives the same bytes: nothing depends on the order of a set or on the way the model came to be.
-    loaded.save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again" / weights[0]).read_bytes() == (tmp_path / weights[0]).read_bytes()
 
 
 def test_save_and_load_in_shards(tmp_path):
@@ -106,38 +71,6 @@ def test_save_and_load_in_shards(tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert_equal_states(load(NasBertForMaskedLM, tmp_path), model)
-
-
-@every_model
-def test_silent_corruption_1_buffers_that_are_not_saved(model_class, make_config, tmp_path, poisoned_memory):
-    """Loading is on the meta device: a non-persistent buffer is raw memory unless `_init_weights` fills it."""
-    model_class(make_config()).save_pretrained(tmp_path)
-    buffers = dict(model_class.from_pretrained(tmp_path).named_buffers())
-    name = "embeddings.position_ids" if model_class.__name__.endswith("Model") else "nasbert.embeddings.position_ids"
-    assert buffers.keys() == {name}
-    assert torch.equal(buffers[name], torch.arange(SIZES["max_position_embeddings"])[None])
-    assert name not in model_class(make_config()).state_dict()
-
-
-@pytest.fixture
-def seeded_initialisation(monkeypatch):
-    """Random initial weights depend on their shape only, not on how much torch's own constructors drew before."""
-
-    def normal_(tensor, mean=0.0, std=1.0, generator=None):
-        with torch.no_grad():
-            drawn = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(tensor.numel()))
-            return tensor.copy_(mean + std * drawn)
-
-    monkeypatch.setitem(initialization.TORCH_INIT_FUNCTIONS, "normal_", normal_)
-
-
-@every_model
-def test_silent_corruption_2_parameters_missing_from_a_checkpoint(
-    model_class, make_config, poisoned_memory, seeded_initialisation
-):
-    """With nothing to load, every parameter is what a fresh model has: transformers' can_init_all_missing_weights."""
-    loaded = model_class.from_pretrained(None, config=make_config(), state_dict={})
-    assert_equal_states(loaded, model_class(make_config()))
 
 
 @every_head
@@ -175,18 +108,6 @@ def test_silent_corruption_3_loaded_weights_beside_a_missing_one(make_config, po
         assert not torch.equal(loaded[missing], state[missing]), missing
 
 
-@every_model
-def test_buffers_can_be_initialised(model_class, make_config):
-    """transformers' init_weights_can_init_buffers: what `_init_weights` writes is what `__init__` wrote."""
-    model = model_class(make_config())
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for buffer in model.buffers():
-        buffer.fill_(-1)
-    model.apply(model._init_weights)
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, before[name]), name
-
-
 @pytest.mark.parametrize("kind", ["child", "supernet"])
 def test_initial_weights(kind):
     """The same in both: a child trained alone must not start from other weights than the super-net does."""
@@ -213,45 +134,6 @@ def test_a_checkpoint_of_other_shapes_is_refused(tmp_path):
         NasBertForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
     model = NasBertForSequenceClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
     assert model(**tiny_batch()).logits.shape == (3, 5)
-
-
-@every_model
-def test_deepcopy_shares_nothing(model_class, make_config):
-    model, inputs = random_model(model_class, make_config()), inputs_for(model_class, tiny_batch())
-    duplicate = copy.deepcopy(model)
-    assert torch.equal(duplicate(**inputs)[0], model(**inputs)[0])
-    randomise_(duplicate, seed=1)
-    duplicate.set_attn_implementation("eager")
-    assert model.config._attn_implementation == "sdpa"
-    assert not torch.equal(duplicate(**inputs)[0], model(**inputs)[0])
-    assert_equal_states(model, random_model(model_class, make_config()))
-
-
-@every_model
-def test_bfloat16(model_class, make_config, tmp_path):
-    model, inputs = random_model(model_class, make_config()), with_labels(model_class, tiny_batch())
-    model.save_pretrained(tmp_path)
-    half = load(model_class, tmp_path, dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
-    assert half.config.dtype == torch.bfloat16
-    for implementation in ("sdpa", "eager"):
-        half.set_attn_implementation(implementation)
-        output = half(**inputs)
-        assert output[-1].isfinite().all()
-        expected, actual = model(**inputs)[-1], output[-1].float()
-        assert nn.functional.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.98
-
-
-@every_model
-def test_autocast(model_class, make_config):
-    model = random_model(model_class, make_config()).train()
-    inputs = with_labels(model_class, tiny_batch())
-    exact = trainable_scalar(model(**inputs))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = trainable_scalar(model(**inputs))
-    rounded.backward()
-    assert rounded.item() == pytest.approx(exact.item(), rel=0.1)
-    assert all(gradient.isfinite().all() for gradient in gradients(model).values())
 
 
 def test_loading_onto_several_devices(tmp_path):
@@ -332,33 +214,6 @@ def test_untied_weights(make_config, tmp_path):
     assert_equal_states(load(NasBertForMaskedLM, tmp_path / "second"), loaded)
 
 
-@every_model
-def test_input_and_output_embeddings(model_class, make_config):
-    model = model_class(make_config())
-    embeddings = model.get_input_embeddings()
-    encoder = model if model_class.__name__.endswith("Model") else model.nasbert
-    assert embeddings is encoder.embeddings.word_embeddings
-    if model_class.__name__.endswith("ForMaskedLM"):
-        assert model.get_output_embeddings() is model.lm_head.decoder
-        decoder = nn.Linear(embeddings.embedding_dim, VOCAB_SIZE)
-        model.set_output_embeddings(decoder)
-        assert model.lm_head.decoder is decoder
-        assert model.lm_head.bias is decoder.bias
-    other = nn.Embedding(VOCAB_SIZE, embeddings.embedding_dim)
-    model.set_input_embeddings(other)
-    assert model.get_input_embeddings() is other
-
-
-@every_head
-def test_resizing_keeps_what_is_computed(head):
-    model, inputs = random_model(head, chain_config()), inputs_for(head, tiny_batch())
-    before = model(**inputs)[0]
-    model.resize_token_embeddings(VOCAB_SIZE + 3)
-    assert model.config.vocab_size == model.get_input_embeddings().num_embeddings == VOCAB_SIZE + 3
-    after = model(**inputs)[0]
-    assert_close(after[..., : before.shape[-1]] if head is NasBertForMaskedLM else after, before, 1e-6)
-
-
 # What goes in
 
 
@@ -411,16 +266,6 @@ def test_the_attention_mask_is_looked_at(operators):
     assert torch.equal(with_mask, without) == is_blind
 
 
-@every_model
-def test_a_full_mask_is_no_mask(model_class, make_config):
-    model, batch = random_model(model_class, make_config()), tiny_batch((12, 12, 12))
-    inputs = inputs_for(model_class, batch)
-    masks = [torch.ones_like(inputs["attention_mask"], dtype=dtype) for dtype in (torch.long, torch.float, torch.bool)]
-    expected = model(**(inputs | {"attention_mask": None}))[0]
-    for mask in masks:
-        assert_close(model(**(inputs | {"attention_mask": mask}))[0], expected, 1e-6)
-
-
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_ready_4d_mask_rules_attention(implementation, sparse):
@@ -443,14 +288,6 @@ def test_a_ready_4d_mask_rules_attention(implementation, sparse):
     assert not torch.equal(model(ids).logits[0, 0], model(changed).logits[0, 0])
 
 
-@every_model
-def test_embedded_tokens_are_tokens(model_class, make_config):
-    model, inputs = random_model(model_class, make_config()), inputs_for(model_class, tiny_batch())
-    expected = model(**inputs)[0]
-    embedded = model.get_input_embeddings()(inputs.pop("input_ids"))
-    assert torch.equal(model(**inputs, inputs_embeds=embedded)[0], expected)
-
-
 @pytest.mark.parametrize("both", [True, False])
 def test_tokens_are_given_once(both):
     model, ids = NasBertModel(chain_config()), tiny_batch()["input_ids"]
@@ -469,47 +306,7 @@ def test_defaults_of_positions_and_segments():
     assert not torch.equal(model(ids, token_type_ids=zeros + 1).last_hidden_state, expected)
 
 
-@every_model
-def test_a_sequence_too_long_is_refused(model_class, make_config):
-    model, batch = model_class(make_config()), tiny_batch((24, 20, 3))
-    model(**inputs_for(model_class, batch))
-    with pytest.raises(ValueError, match="25 tokens exceeds max_position_embeddings=24: truncate"):
-        model(**inputs_for(model_class, tiny_batch((25, 20, 3))))
-
-
-@every_model
-def test_one_short_sequence(model_class, make_config):
-    """Nothing is squeezed away where the batch, or the sequence, is one."""
-    model, batch = random_model(model_class, make_config()), tiny_batch()
-    many = model(**inputs_for(model_class, batch))[0]
-    one = {name: tensor[:1] for name, tensor in inputs_for(model_class, batch).items()}
-    assert_close(model(**one)[0], many[:1], 1e-5)
-    token = {name: tensor[..., :1] for name, tensor in one.items()}
-    assert model(**token)[0].shape[0] == 1
-    assert model(**token)[0].isfinite().all()
-
-
 # What comes out
-
-
-@every_model
-def test_hidden_states(model_class, make_config):
-    config = make_config()
-    model, inputs = random_model(model_class, config), inputs_for(model_class, tiny_batch())
-    encoder = model if model_class.__name__.endswith("Model") else model.nasbert
-    output = model(**inputs, output_hidden_states=True)
-    num_rows = 6 if model_class is NasBertForMultipleChoice else 3
-    states = output.hidden_states
-    assert len(states) == config.num_hidden_layers + 1
-    assert {state.shape[:2] for state in states} == {(num_rows, 12)}
-    flat = {name: tensor.reshape(num_rows, 12) for name, tensor in inputs.items()}
-    assert torch.equal(states[0], encoder.embed(**flat)[0])
-    assert torch.equal(states[-1], encoder(**flat).last_hidden_state)
-    assert output.attentions is None
-    assert model(**inputs).hidden_states is None
-    model.config.output_hidden_states = True
-    assert all(map(torch.equal, model(**inputs).hidden_states, states))
-    assert model(**inputs, output_hidden_states=False).hidden_states is None
 
 
 def test_hidden_states_have_their_stages_width():
@@ -528,25 +325,6 @@ def test_selected_hidden_states(make_config):
         assert all(torch.equal(found[index], states[index]) for index in kept)
 
 
-@every_model
-def test_attentions(model_class, make_config):
-    config = make_config()
-    model, inputs = random_model(model_class, config), inputs_for(model_class, tiny_batch())
-    model.set_attn_implementation("eager")
-    attentions = model(**inputs, output_attentions=True).attentions
-    modules = [module for name, module in model.named_modules() if name.endswith(".self")]
-    if model_class.__name__.startswith("NasBert"):
-        assert len(attentions) == len(modules) > 0
-    for weights in attentions:
-        assert weights.shape[2:] == (12, 12)
-        mask = inputs["attention_mask"].reshape(-1, 1, 1, 12).bool().expand_as(weights)
-        assert (weights[~mask] == 0).all()
-        assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), 1e-6)
-    assert model(**inputs).attentions is None
-    model.config.output_attentions = True
-    assert all(map(torch.equal, model(**inputs).attentions, attentions))
-
-
 @pytest.mark.parametrize("from_config", [True, False])
 def test_attentions_are_whole_beside_sparse_prediction(from_config):
     """Attention weights are asked for, so the last block cannot leave out queries."""
@@ -558,48 +336,6 @@ def test_attentions_are_whole_beside_sparse_prediction(from_config):
     output = model(**batch, labels=labels, **({} if from_config else {"output_attentions": True}))
     assert [weights.shape for weights in output.attentions] == [(3, 1, 12, 12)]
     assert_close(output.logits, expected.logits, 1e-6)
-
-
-@every_model
-def test_tuples_hold_what_dictionaries_hold(model_class, make_config):
-    model = random_model(model_class, make_config())
-    model.set_attn_implementation("eager")
-    inputs = with_labels(model_class, tiny_batch())
-    for flags in ({}, {"output_hidden_states": True}, {"output_hidden_states": True, "output_attentions": True}):
-        as_dict = model(**inputs, **flags)
-        as_tuple = model(**inputs, **flags, return_dict=False)
-        assert type(as_tuple) is tuple
-        assert len(as_tuple) == len(as_dict.to_tuple())
-        for actual, expected in zip(as_tuple, as_dict.to_tuple(), strict=True):
-            pairs = zip(actual, expected, strict=True) if type(expected) is tuple else [(actual, expected)]
-            assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
-    model.config.return_dict = False
-    assert type(model(**inputs)) is tuple
-    assert type(model(**inputs, return_dict=True)) is not tuple
-
-
-@every_model
-def test_eager_is_sdpa(model_class, make_config):
-    model = random_model(model_class, make_config(attn_implementation="eager"))
-    inputs = with_labels(model_class, tiny_batch())
-    assert model.config._attn_implementation == "eager"
-    eager = trainable_scalar(model(**inputs)), model(**inputs)[-1]
-    eager[0].backward()
-    eager_gradients = gradients(model)
-    model.set_attn_implementation("sdpa")
-    model.zero_grad()
-    called = []
-    attention = nn.functional.scaled_dot_product_attention
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            nn.functional, "scaled_dot_product_attention", lambda *a, **k: called.append(1) or attention(*a, **k)
-        )
-        sdpa = trainable_scalar(model(**inputs)), model(**inputs)[-1]
-    assert bool(called) == any(name.endswith(".self.query.weight") for name in eager_gradients)
-    sdpa[0].backward()
-    assert_close(sdpa[0], eager[0], 1e-5)
-    assert_close(sdpa[1], eager[1], 1e-5)
-    assert_close(gradients(model), eager_gradients, 1e-5)
 
 
 def test_an_unknown_attention_implementation_is_refused():
@@ -800,25 +536,6 @@ def test_trainer_accumulates_to_the_same_step(head, labels, tmp_path):
 # Activation checkpointing
 
 
-@every_model
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_activation_checkpointing_changes_nothing(model_class, make_config, use_reentrant):
-    model = random_model(model_class, make_config()).train()
-    inputs = with_labels(model_class, tiny_batch())
-    found = []
-    for is_checkpointing in (False, True):
-        if is_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
-            assert model.is_activation_checkpointing
-        model.zero_grad()
-        loss = trainable_scalar(model(**inputs, output_hidden_states=True))
-        loss.backward()
-        found.append({"loss": loss.detach(), **gradients(model)})
-    assert found[0].keys() == found[1].keys()
-    for name, tensor in found[0].items():
-        assert torch.equal(found[1][name], tensor), name
-
-
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_activation_checkpointing_recomputes_the_blocks(use_reentrant):
     model, batch = random_model(NasBertForMaskedLM, chain_config(sparse_prediction=True)).train(), tiny_batch()
@@ -836,19 +553,41 @@ def test_activation_checkpointing_recomputes_the_blocks(use_reentrant):
 
 # Compilers
 
+EVERY_OPERATOR = {"chain": lambda: chain_config(KINDS), "staged": staged_config}
+every_operator = pytest.mark.parametrize("make_config", EVERY_OPERATOR.values(), ids=EVERY_OPERATOR.keys())
+
 
 @pytest.mark.slow
-@every_shape
+@every_operator
 def test_compiles_without_graph_breaks(make_config):
-    model, batch = random_model(NasBertForMaskedLM, make_config()), tiny_batch()
-    expected = model(**batch).logits
+    """Forward and backward, with a loss; the same compiled model at other shapes."""
+    model, batch = random_model(NasBertForMaskedLM, make_config()).train(), tiny_batch()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    for inputs in (batch, tiny_batch((17, 3, 9, 16))):
+        labels = mlm_labels(inputs)
+        found = []
+        for one in (model, compiled):
+            model.zero_grad()
+            output = one(**inputs, labels=labels)
+            output.loss.backward()
+            found.append({"loss": output.loss.detach(), "logits": output.logits.detach(), **gradients(model)})
+        assert_close(found[1], found[0], 1e-5)
+
+
+@pytest.mark.slow
+@every_head
+def test_every_head_compiles_without_graph_breaks(head):
+    model, inputs = random_model(head, chain_config(("conv3", "attention"))), with_labels(head, tiny_batch())
+    expected = model(**inputs)
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    assert_close(compiled(**batch).logits, expected, 1e-6)
+    for name, tensor in compiled(**inputs).items():
+        assert_close(tensor, expected[name], 1e-6)
 
 
 @pytest.mark.slow
-@every_shape
+@every_operator
 def test_exports_with_dynamic_shapes(make_config):
     model = random_model(NasBertForMaskedLM, make_config())
     batch, length = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("length", min=8, max=24)

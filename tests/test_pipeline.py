@@ -133,6 +133,17 @@ def test_an_impossible_budget_is_refused_before_any_scoring(make):
         pipeline._budget(config)
 
 
+def test_stock_berts_only_are_looked_for_before_any_training(make):
+    pipeline = make(native_only=True)
+    space = SearchSpace.chain(3, ("ffn", "attention", "conv3"))
+    with pytest.raises(ValueError, match="no child of this space is a plain BERT"):
+        pipeline._budget(SupernetConfig(search_space=space, hidden_size=32, vocab_size=100))
+    space = SearchSpace.chain(4, ("ffn", "attention", "conv3", "skip"))
+    config = SupernetConfig(search_space=space, hidden_size=32, vocab_size=100)
+    assert pipeline._children(config).num_children == 2
+    pipeline._budget(config)
+
+
 def test_the_default_budget_is_a_bert_of_the_same_shape(make):
     space = SearchSpace.chain(4, ("attention", "ffn", "conv3"))
     config = SupernetConfig(search_space=space, hidden_size=32, vocab_size=100)

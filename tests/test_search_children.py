@@ -9,7 +9,13 @@ import torch
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.pipeline import ProxyScorer, SearchChildrenArguments, search_children
+from hf_nasbert.pipeline import (
+    ProxyScorer,
+    ScoreChildrenArguments,
+    SearchChildrenArguments,
+    score_children,
+    search_children,
+)
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
 from hf_nasbert.search import SEARCHES, pareto_front
@@ -25,7 +31,8 @@ class StandIn:
         torch.manual_seed(0)
         config = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
         self.supernet = SupernetForMaskedLM(config).eval()
-        self.config, self.space = config, SPACE
+        self.config = config
+        self.space = scores_room.children_space(config, native_only=arguments.native_only)
         ids = torch.randint(60, (arguments.num_dev_batches, 2, 8), generator=torch.Generator().manual_seed(1))
         self._batches = [{"input_ids": batch, "labels": batch} for batch in ids]
         self.cost = scores_room.cost_function(config, sequence_length=8)
@@ -124,6 +131,31 @@ def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_pa
         SearchChildrenArguments(supernet="", output="", objectives=[])
     assert not (tmp_path / "random").exists()
     assert not (tmp_path / "evolution").exists()
+
+
+def test_a_search_for_stock_berts_only(search, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"no child of this space is a plain BERT: .* up to an ffn"):
+        search("evolution", native_only=True)  # three blocks, none of which can be left out
+    assert not (tmp_path / "evolution").exists()
+    monkeypatch.setattr("test_search_children.SPACE", SearchSpace.chain(5, ("conv3", "ffn", "attention", "skip")))
+    _, scored = search("evolution", native_only=True)
+    berts = {"attention-ffn-skip-skip-skip", "attention-ffn-attention-ffn-skip"}
+    assert {record["architecture"] for record in scored} == berts
+    with pytest.raises(ValueError, match=r"differs in .*space|another search"):
+        search("evolution")  # the same file, all children
+
+
+def test_scoring_stock_berts_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(scores_room, "ProxyScorer", StandIn)
+    monkeypatch.setattr("test_search_children.SPACE", SearchSpace.chain(4, ("conv3", "ffn", "attention", "skip")))
+
+    def score(**choice):
+        arguments = ScoreChildrenArguments(supernet="", output=str(tmp_path / "s"), native_only=True, **choice)
+        return [record["architecture"] for record in score_children(arguments, DataArguments(packaged="imdb"))]
+
+    assert sorted(score(all_children=True)) == ["attention-ffn-attention-ffn", "attention-ffn-skip-skip"]
+    with pytest.raises(ValueError, match="none of the 2 children"):
+        score(architectures=["conv3-ffn-skip-skip"])
 
 
 def test_the_command_says_what_it_found(search, tmp_path, capsys):

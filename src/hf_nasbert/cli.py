@@ -62,6 +62,12 @@ COMMANDS = {
         ("hf_nasbert.pipeline.ExtractionArguments",),
         lambda extracted, *_: str(extracted),
     ),
+    "export": Command(
+        "export a child as ONNX, and prove equal outputs in onnxruntime",
+        "hf_nasbert.export.export_child",
+        ("hf_nasbert.export.ExportArguments",),
+        lambda exported, *_: str(exported),
+    ),
     "pretrain-child": Command(
         "continue a child's masked-LM pre-training",
         "hf_nasbert.finetuning.pretrain_child",

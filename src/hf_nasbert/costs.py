@@ -345,7 +345,8 @@ def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Archi
                 names = min(trials, key=lambda names: cost(Architecture(_replaced(best, where, names))))
             offers.append(names)
         best = _replaced(best, where, min(offers, key=lambda names: cost(Architecture(_replaced(best, where, names)))))
-    return space.validate(best)
+    # A space that lists its children may lack that one: there are few enough of them to look through.
+    return Architecture(best) if best in space else min(space.enumerate(), key=cost)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,25 +15,52 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
+    NasBertForMultipleChoice,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertForTokenClassification,
+    NasBertModel,
     SupernetConfig,
     SupernetForMaskedLM,
     modeling_nasbert,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
-from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
+from hf_nasbert.native import bert_blocks
+from hf_nasbert.space import Architecture
 
 CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
 
-# Beginnings of a stock BERT's weight names, and of the same weights' names in a child.
+_STOCK_OF: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
+    NasBertModel: BertModel,
+    NasBertForMaskedLM: BertForMaskedLM,
+    NasBertForSequenceClassification: BertForSequenceClassification,
+    NasBertForTokenClassification: BertForTokenClassification,
+    NasBertForQuestionAnswering: BertForQuestionAnswering,
+    NasBertForMultipleChoice: BertForMultipleChoice,
+}
+"""Every class of a child, and the stock class of the same head."""
+
+# Beginnings of a stock BERT's weight names, and of the same weights' names in a child, where they differ.
 _NAMES_OUTSIDE_LAYERS = {
-    "bert.embeddings.": "nasbert.embeddings.",
+    "bert.": "nasbert.",
     "cls.predictions.transform.": "lm_head.",
     "cls.predictions.": "lm_head.",
 }
@@ -171,35 +199,53 @@ def prove_equal_logits(
     return difference
 
 
-def to_bert(child: NasBertForMaskedLM) -> BertForMaskedLM:
-    """Turn a child that alternates attention and ffn into the stock BERT that it is, with equal logits.
+def to_bert(child: PreTrainedModel) -> PreTrainedModel:
+    """Turn a child that alternates attention and ffn into the stock BERT that it is, with equal outputs.
 
-    Skips are left out. The result needs no code of ours.
+    Skips are left out. Every head becomes BERT's own: `NasBertForMaskedLM` a `BertForMaskedLM`, and so on. The result
+    needs no code of ours.
 
     Raises:
         ValueError: If the child is no BERT, naming the first block in the way, or its embeddings, and why.
     """
     config = child.config
-    if not isinstance(child, NasBertForMaskedLM) or not isinstance(config, NasBertConfig):
-        raise ValueError(f"expected a NasBertForMaskedLM, got a {type(child).__name__}")
-    blocks = _bert_blocks(config)
+    stock = next((theirs for ours, theirs in _STOCK_OF.items() if isinstance(child, ours)), None)
+    if stock is None or not isinstance(config, NasBertConfig):
+        raise ValueError(f"expected a child of one of the classes NasBert..., got a {type(child).__name__}")
+    blocks = bert_blocks(config.operators, config.hidden_size)
     if config.word_embedding_size != config.hidden_size:
         raise ValueError(
-            f"BERT's embeddings are as wide as its layers, this child's are {config.word_embedding_size} wide "
-            f"and its blocks {config.hidden_size}: keep the child's own class"
+            f"this child is no BERT: its embeddings are {config.word_embedding_size} wide and its blocks "
+            f"{config.hidden_size}, and BERT's embeddings are as wide as its layers"
         )
+    # BERT asks for two labels where answers have a start and an end.
+    labels = () if stock is BertForQuestionAnswering else ("id2label", "label2id", "problem_type")
     bert_config = BertConfig(
-        **{name: getattr(config, name) for name in _SHARED_WITH_BERT},
+        **{name: getattr(config, name) for name in (*_SHARED_WITH_BERT, *labels)},
         num_hidden_layers=len(blocks) // 2,
         num_attention_heads=config.hidden_size // config.head_size(config.hidden_size),
         intermediate_size=config.ffn_ratio * config.hidden_size,
     )
-    bert = _build(BertForMaskedLM, bert_config, like=child)
+    make = partial(BertModel, add_pooling_layer=child.pooler is not None) if stock is BertModel else stock
+    bert = _build(make, bert_config, like=child)
     state = child.state_dict()
-    # Untied, BERT still has this second bias, which nothing reads.
-    state.setdefault("lm_head.bias", state["lm_head.decoder.bias"])
+    if stock is BertForMaskedLM:
+        # Untied, BERT still has this second bias, which nothing reads.
+        state.setdefault("lm_head.bias", state["lm_head.decoder.bias"])
     bert.load_state_dict({name: state[_child_name(name, blocks)] for name in bert.state_dict()}, strict=True)
     return bert
+
+
+def native_form(child: PreTrainedModel) -> tuple[PreTrainedModel, str | None]:
+    """The stock BERT that a child is, if it is one; otherwise the child itself, and the reason why it is none.
+
+    Returns:
+        `(a Bert... model, None)`, which anybody loads without `trust_remote_code`, or `(child, reason)`.
+    """
+    try:
+        return to_bert(child), None
+    except ValueError as error:
+        return child, str(error)
 
 
 def from_bert(bert: BertForMaskedLM) -> NasBertForMaskedLM:
@@ -227,7 +273,7 @@ def from_bert(bert: BertForMaskedLM) -> NasBertForMaskedLM:
         attention_head_size=config.hidden_size // config.num_attention_heads,
     )
     child = _build(NasBertForMaskedLM, child_config, like=bert)
-    blocks = _bert_blocks(child_config)
+    blocks = bert_blocks(child_config.operators, child_config.hidden_size)
     state = {_child_name(name, blocks): tensor for name, tensor in bert.state_dict().items()}
     if not config.tie_word_embeddings:
         del state["lm_head.bias"]  # nothing reads it there
@@ -250,7 +296,8 @@ def save_child(
     `AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)`, and so with every other head.
 
     Args:
-        child: A child with any head, or a stock model from `to_bert`, which needs no code files.
+        child: A child with any head, or a stock model from `to_bert`, which needs no code files. `native_form` turns
+            a child into one where it can.
         tokenizer: The tokenizer the child was trained with.
         folder: Where to write; its parents are made.
         card: Text of README.md (`cards.render_child_card`).
@@ -296,7 +343,9 @@ def save_child(
     return folder
 
 
-def _build(model_class: type[_Model], config: PreTrainedConfig, like: PreTrainedModel) -> _Model:
+def _build(
+    model_class: Callable[[PreTrainedConfig], _Model], config: PreTrainedConfig, like: PreTrainedModel
+) -> _Model:
     """A model on the device, in the precision and with the attention kernels of another, to be filled with weights."""
     config._attn_implementation = like.config._attn_implementation
     with torch.random.fork_rng(devices=[]):  # its random weights are thrown away: nobody's draws may depend on them
@@ -326,43 +375,18 @@ def _child_state(
     return {name: state[name_in_supernet(name)] for name in child.state_dict()}
 
 
-def _bert_blocks(config: NasBertConfig) -> list[int]:
-    """The child's blocks that become BERT's layers, attention and ffn in turn; refuses the first that cannot."""
-    blocks: list[int] = []
-    for block, name in enumerate(config.operators):
-        kind, width = operator_kind(name), operator_width(name) or config.hidden_size
-        if kind == SKIP:
-            continue
-        expected = ("attention", "ffn")[len(blocks) % 2]
-        if kind not in ("attention", "ffn"):
-            reason = f"BERT has no {kind}"
-        elif width != config.hidden_size:
-            reason = f"it is {width} wide between states of {config.hidden_size}, and BERT has one width"
-        elif kind != expected:
-            reason = f"BERT alternates attention and ffn, so {expected} would have to stand here"
-        else:
-            blocks.append(block)
-            continue
-        raise ValueError(f"this child is no BERT: block {block} ({name}): {reason}")
-    if not blocks:
-        raise ValueError("this child is no BERT: all its blocks are skips")
-    if len(blocks) % 2:
-        raise ValueError(f"this child is no BERT: block {blocks[-1]} (attention): BERT's last operator is an ffn")
-    return blocks
-
-
 def _child_name(name: str, blocks: Sequence[int]) -> str:
     """Where a child keeps the weight that BERT calls `name`."""
-    match = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)", name)
+    match = re.fullmatch(r"(bert\.)?encoder\.layer\.(\d+)\.(.+)", name)
     if match:
-        layer, part = int(match[1]), match[2]
+        prefix, layer, part = "nasbert." if match[1] else "", int(match[2]), match[3]
         attention = part.startswith("attention.")
         block = blocks[2 * layer + (0 if attention else 1)]
-        return f"nasbert.encoder.blocks.{block}.operator.{part.removeprefix('attention.')}"
+        return f"{prefix}encoder.blocks.{block}.operator.{part.removeprefix('attention.')}"
     for theirs, ours in _NAMES_OUTSIDE_LAYERS.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    raise ValueError(f"a BertForMaskedLM with a weight {name!r} is none that a child can hold")
+    return name  # heads are named alike
 
 
 @contextmanager

@@ -119,6 +119,10 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.chunk_size_feed_forward:  # transformers' own field, of which BERT's layers make something
+            raise ValueError(
+                f"chunk_size_feed_forward is {self.chunk_size_feed_forward}; expected 0, for operators run whole"
+            )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
         if self.hidden_act not in ACT2FN:

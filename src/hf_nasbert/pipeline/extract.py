@@ -5,14 +5,23 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.costs import cost_function
-from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits, save_child, to_bert
+from hf_nasbert.extraction import (
+    TOLERANCE,
+    extract_child,
+    load_supernet,
+    native_form,
+    prove_equal_logits,
+    save_child,
+    to_bert,
+)
+from hf_nasbert.modeling import NasBertForMaskedLM
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 
@@ -27,9 +36,12 @@ class ExtractionArguments:
     tokenizer: str | None = field(
         default=None, metadata={"help": "Folder of the tokenizer; by default the super-net's."}
     )
-    native: bool = field(
-        default=False,
-        metadata={"help": "Write a stock BertForMaskedLM, which needs no code of ours; refused if it is none."},
+    native: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Write a stock BertForMaskedLM, which needs no code of ours: where the child is one (auto), or "
+            "else fail (always); or write the child's own class (never)."
+        },
     )
     tolerance: float = field(
         default=TOLERANCE, metadata={"help": "Largest difference of logits that the proof allows."}
@@ -42,16 +54,22 @@ class ExtractionArguments:
 
 @dataclass(frozen=True)
 class Extracted:
-    """A child's folder, and the largest difference of its logits from the super-net's."""
+    """A child's folder, the largest difference of its logits from the super-net's, and why it is no stock BERT."""
 
     folder: Path
     architecture: Architecture
     num_parameters: int
     max_logit_difference: float
+    why_not_native: str | None
 
     def __str__(self) -> str:
         proof = f"logits equal the super-net's (largest difference {self.max_logit_difference:g})"
-        return f"{self.folder}: {self.architecture}, {self.num_parameters:,} parameters; {proof}"
+        form = (
+            "a plain BertForMaskedLM: loads anywhere without trust_remote_code"
+            if self.why_not_native is None
+            else f"loads with trust_remote_code=True, for {self.why_not_native}"
+        )
+        return f"{self.folder}: {self.architecture}, {self.num_parameters:,} parameters; {proof}; {form}"
 
 
 def extract(arguments: ExtractionArguments) -> Extracted:
@@ -60,7 +78,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     Raises:
         FileNotFoundError: If super-net, tokenizer or card file are missing.
         FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
-        ValueError: If the architecture is not in the space, is no plain BERT though `native` was asked for, or the
+        ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", or the
             logits differ.
     """
     be_alone("extracting a child")
@@ -77,7 +95,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         )
     architecture = Architecture.parse(arguments.architecture)
     child = extract_child(supernet, architecture)
-    model = to_bert(child) if arguments.native else child
+    model, why_not_native = _in_form(child, arguments.native)
     difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
     space = supernet.space
     stage_lengths = [stage.stop - stage.start for stage in space.stage_slices]
@@ -92,7 +110,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             {
                 "name": Path(arguments.output_dir).resolve().name,
                 "architecture": str(architecture),
-                "native": arguments.native,
+                "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
                 "cost": cost_function(supernet.config)(architecture),
@@ -112,7 +130,14 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             attachments=figures,
             overwrite=arguments.overwrite,
         )
-    return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference)
+    return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference, why_not_native)
+
+
+def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, str | None]:
+    """The model to write, and why it is no stock BERT, if it is none."""
+    if native == "never":
+        return child, "its own class was asked for"
+    return (to_bert(child), None) if native == "always" else native_form(child)
 
 
 def _read_facts(path: str) -> dict[str, Any]:

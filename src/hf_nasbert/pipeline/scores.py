@@ -16,6 +16,8 @@ from hf_nasbert import records
 from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.native import native_space
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.processes import join, leave_world
@@ -42,6 +44,9 @@ class ScoringArguments:
     num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
     dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
     seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
+    native_only: bool = field(
+        default=False, metadata={"help": "Only children that are a stock BERT, which need no code of ours."}
+    )
     latency_table: str | None = field(
         default=None, metadata={"help": "File of a table from `hf-nasbert latency`: children then have a latency_ms."}
     )
@@ -153,6 +158,18 @@ def read_latency_table(arguments: ScoringArguments) -> LatencyTable | None:
     )
 
 
+def children_space(config: SupernetConfig, *, native_only: bool) -> SearchSpace:
+    """The space of the children that may be scored: the super-net's, or the stock BERTs in it.
+
+    Raises:
+        ValueError: If only stock BERTs are asked for and there is none.
+    """
+    space: SearchSpace = config.space
+    if not native_only:
+        return space
+    return native_space(space, hidden_size=config.hidden_size, embedding_size=config.word_embedding_size)
+
+
 class ProxyScorer:
     """Scores children of a super-net's folder on fixed batches of held-out text, and knows what they cost.
 
@@ -162,13 +179,14 @@ class ProxyScorer:
 
     Raises:
         FileNotFoundError: If the super-net or a file of the text is missing.
-        ValueError: If super-net, tokenizer and text do not fit each other.
+        ValueError: If super-net, tokenizer and text do not fit each other, or no child is a stock BERT and only such
+            ones are asked for.
     """
 
     def __init__(self, arguments: ScoringArguments, data: DataArguments) -> None:
         self.supernet = load_supernet(arguments.supernet)
         self.config = self.supernet.config
-        self.space: SearchSpace = self.supernet.space
+        self.space = children_space(self.config, native_only=arguments.native_only)
         self._batches, about_text = load_dev_batches(
             self.config,
             arguments.supernet,

@@ -19,12 +19,13 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus
-from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits, save_child
+from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
+    children_space,
     score_children,
     search_children,
 )
@@ -33,7 +34,7 @@ from hf_nasbert.pipeline.scores import (
 )
 from hf_nasbert.processes import be_alone
 from hf_nasbert.search import RandomSearch
-from hf_nasbert.space import Architecture
+from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
@@ -75,6 +76,9 @@ class PipelineArguments:
         default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
     )
     max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
+    native_only: bool = field(
+        default=False, metadata={"help": "Look only at children that are a stock BERT, which need no code of ours."}
+    )
     child_steps: int = field(default=1500, metadata={"help": "Steps of the winner's continued pre-training."})
     child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
     child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
@@ -134,7 +138,7 @@ class Pipeline:
 
     Raises:
         ValueError: If the folder was made with other settings, naming the first that differs, or the budget cannot be
-            met by any child.
+            met by any child, or by any that is a stock BERT where only such ones are asked for.
     """
 
     def __init__(
@@ -277,8 +281,11 @@ class Pipeline:
     def _budget(self, config: SupernetConfig) -> Budget:
         """The budget, refused if no child meets it: before anything is trained or scored."""
         budget = Budget.parse(**self._caps(config))
-        RandomSearch(config.space, seed=0, cost=self._cost(config), budget=budget)
+        RandomSearch(self._children(config), seed=0, cost=self._cost(config), budget=budget)
         return budget
+
+    def _children(self, config: SupernetConfig) -> SearchSpace:
+        return children_space(config, native_only=self.arguments.native_only)
 
     def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:
         return cost_function(config, sequence_length=self.data.max_seq_length)
@@ -291,11 +298,12 @@ class Pipeline:
             "num_dev_batches": arguments.num_dev_batches,
             "dev_batch_size": arguments.dev_batch_size,
             "seed": self.training.seed,
+            "native_only": arguments.native_only,
         }
         config = self._build_config()
         budget = self._budget(config)
-        if config.space.num_children <= arguments.num_scored:
-            how = "every child"
+        if self._children(config).num_children <= arguments.num_scored:
+            how = "every plain BERT" if arguments.native_only else "every child"
             scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
             how = "evolution"
@@ -372,11 +380,14 @@ class Pipeline:
         scores, text, trained = self._content("scores"), self._content("text"), self._content("super-net")
         pretrained, finetuned = self._content("pre-training"), self._content("fine-tuning")
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
+        model, why_not_native = native_form(child)
+        say("the child is a plain BertForMaskedLM" if why_not_native is None else why_not_native)
         figures = self._draw(scores)
         config = child.config
         record = ChildRecord(
             name=f"NasBert child {scores['winner']}",
             architecture=scores["winner"],
+            native=why_not_native is None,
             language="en",
             model={
                 "vocabulary": config.vocab_size,
@@ -420,7 +431,7 @@ class Pipeline:
         record_file = self.folder / "card.json"
         record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
         save_child(
-            child,
+            model,
             self.corpus.tokenizer,
             self.folder / "child",
             render_child_card(record),

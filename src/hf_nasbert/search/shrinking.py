@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hf_nasbert.costs import Budget, Cost
+from hf_nasbert.native import ListedSpace
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import check_counts
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage, operator_width
@@ -156,6 +157,8 @@ class ProgressiveShrinking(Search):
         return [parts for parts in bins if parts]
 
     def _parts_of(self, where: slice) -> list[Part]:
+        if isinstance(self.space, ListedSpace):
+            return list(dict.fromkeys(child[where] for child in self.space.enumerate()))
         number = self.space.stage_of(where.start)
         stage, whole = self.space.stages[number], self.space.stage_slices[number]
         blocks = stage.blocks[where.start - whole.start : where.stop - whole.start]
@@ -170,7 +173,19 @@ class ProgressiveShrinking(Search):
         return parts
 
     def _size(self, where: slice, part: Part) -> float | None:
-        """The cost of a child that differs from those of other parts in this one only; None if no child has it."""
+        """The cost of a child with that part (`_bearer`); None if no child has it."""
+        child = self._bearer(where, part)
+        if child is None:
+            return None
+        if self.cost is None:
+            return sum(name != SKIP for name in part)
+        costs = self.cost(child)
+        return costs[next(iter([*self.budget.caps, *costs]))]
+
+    def _bearer(self, where: slice, part: Part) -> Architecture | None:
+        """A child that differs from those of other parts in this one only, as far as the space has such."""
+        if isinstance(self.space, ListedSpace):
+            return next(child for child in self.space.enumerate() if child[where] == part)
         number = self.space.stage_of(where.start)
         stage, whole = self.space.stages[number], self.space.stage_slices[number]
         width = operator_width(part[0]) if part[0] != SKIP else None
@@ -180,12 +195,7 @@ class ProgressiveShrinking(Search):
         if all(SKIP in candidates for candidates in stage.blocks[where.stop - whole.start :]):
             names[where.stop : whole.stop] = [SKIP] * (whole.stop - where.stop)
         names[where] = part
-        if self.space.why_not(names) is not None:
-            return None
-        if self.cost is None:
-            return sum(name != SKIP for name in part)
-        costs = self.cost(Architecture(names))
-        return costs[next(iter([*self.budget.caps, *costs]))]
+        return Architecture(names) if self.space.why_not(names) is None else None
 
 
 def _cut(space: SearchSpace, run_length: int) -> list[slice]:

@@ -1,0 +1,215 @@
+"""A child as an ONNX file for any batch and sequence length, proven in onnxruntime before it is in its place."""
+
+import copy
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_nasbert import modeling
+
+FILE = "model.onnx"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TOLERANCE = 1e-4
+"""Largest difference that the kernels of two runtimes may cause in outputs in float32."""
+
+
+@dataclass
+class ExportArguments:
+    """Which model to export, and where to put it."""
+
+    model: str = field(metadata={"help": "Folder or Hub name of a child with any head, or of a stock BERT."})
+    output_dir: str = field(metadata={"help": "New folder for model.onnx, config and tokenizer."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Where the tokenizer is; by default the model's."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+    tolerance: float = field(
+        default=TOLERANCE, metadata={"help": "Largest difference of outputs that the proof allows."}
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file, the names of its outputs, and the largest difference of any of them from the model's."""
+
+    file: Path
+    outputs: tuple[str, ...]
+    max_difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}: {', '.join(INPUTS)} to {', '.join(self.outputs)}, any batch and length; "
+            f"equal in onnxruntime (largest difference {self.max_difference:.1e})"
+        )
+
+
+def export_child(arguments: ExportArguments) -> Exported:
+    """Load a model under the class it was saved as, and export it with its tokenizer.
+
+    Raises:
+        FileExistsError: If `output_dir` holds something.
+        ImportError: If the packages of the extra `onnx` are not installed.
+        OSError: If there is no such model or tokenizer.
+        ValueError: If it is no model that can be exported, or the outputs differ.
+    """
+    _check_extra()
+    config = AutoConfig.from_pretrained(arguments.model, revision=arguments.revision)
+    name = (config.architectures or ["none"])[0]
+    model_class = getattr(modeling, name, None) or getattr(transformers, name, None)
+    if model_class is None:
+        raise ValueError(f"{arguments.model} names the model class {name}, which neither of our packages has")
+    model = model_class.from_pretrained(arguments.model, revision=arguments.revision)
+    tokenizer = AutoTokenizer.from_pretrained(
+        arguments.tokenizer or arguments.model, revision=None if arguments.tokenizer else arguments.revision
+    )
+    return export_onnx(model, tokenizer, arguments.output_dir, tolerance=arguments.tolerance)
+
+
+def export_onnx(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    *,
+    tolerance: float = TOLERANCE,
+) -> Exported:
+    """Write `model.onnx`, config and tokenizer to a new folder, which appears whole or not at all.
+
+    The graph takes `input_ids`, `attention_mask` and `token_type_ids`, (batch, length) each, or (batch, choices,
+    length) for multiple choice, and gives the outputs of the model's class without losses, in float32. It knows no
+    longer sequences than `config.max_position_embeddings`. The model itself is left as it is.
+
+    Args:
+        model: A child with any head, or a stock BERT.
+        tokenizer: Its tokenizer.
+        folder: Where to write; its parents are made.
+        tolerance: Largest absolute difference of any output from the model's, over batches of several shapes with
+            padding on either side.
+
+    Raises:
+        FileExistsError: If the folder holds something.
+        ImportError: If the packages of the extra `onnx` are not installed.
+        ValueError: If it is a super-net, or the outputs differ by more or are not finite.
+    """
+    _check_extra()
+    folder = Path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already: name a new folder to export to")
+    if model.config.model_type == "nasbert_supernet":
+        raise ValueError("a super-net is no child: extract one first (hf-nasbert extract)")
+    graph = _Graph(model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
+    try:
+        staging.mkdir()
+        graph.write(staging / FILE)
+        difference = graph.prove(staging / FILE, tolerance)
+        model.config.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Exported(folder / FILE, graph.outputs, difference)
+
+
+class _Graph(nn.Module):
+    """A copy of a model on the CPU in float32, as a function of three tensors to a tuple of tensors."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        nn.Module.to(self.model, device="cpu", dtype=torch.float32)
+        self.model.set_attn_implementation("sdpa")
+        self.model.config.output_hidden_states = self.model.config.output_attentions = False
+        self.has_choices = type(model).__name__.endswith("MultipleChoice")
+        self.train(False)
+        with torch.no_grad():
+            found = self.model(**dict(zip(INPUTS, self.example(2, 8), strict=True)), return_dict=True)
+        self.outputs = tuple(found)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.model(**dict(zip(INPUTS, tensors, strict=True)), return_dict=True)
+        return tuple(found.to_tuple())
+
+    def example(self, batch_size: int, length: int) -> tuple[torch.Tensor, ...]:
+        """Random tokens; of each three rows one is full, one padded on the right, one on the left."""
+        config, generator = self.model.config, torch.Generator().manual_seed(0)
+        length = min(length, config.max_position_embeddings)
+        shape = (batch_size, 3, length) if self.has_choices else (batch_size, length)
+        ids = torch.randint(config.vocab_size, shape, generator=generator)
+        types = torch.randint(config.type_vocab_size, shape, generator=generator)
+        mask = torch.ones(shape, dtype=torch.long)
+        rows = mask.view(-1, length)
+        rows[1::3, (length + 1) // 2 :] = 0
+        rows[2::3, : length // 2] = 0
+        return ids, mask, types
+
+    def write(self, file: Path) -> None:
+        axes = ("batch", "choices", "length") if self.has_choices else ("batch", "length")
+        shapes = dict(enumerate(axes))
+        longest = self.model.config.max_position_embeddings
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                self,
+                self.example(4, min(16, max(longest // 2, 2))),  # at the longest, torch would take it for a constant
+                input_names=INPUTS,
+                output_names=self.outputs,
+                dynamic_shapes=((shapes,) * len(INPUTS),),
+                dynamo=True,
+                verbose=False,
+            )
+            if program is None:
+                raise ValueError("torch.onnx made no program of this model")
+            program.save(file)
+
+    def prove(self, file: Path, tolerance: float) -> float:
+        """The largest difference between the file in onnxruntime and the model, or an error if it is too large."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        largest = 0.0
+        for batch_size, length in ((4, 16), (1, 1), (3, 40), (7, 5)):
+            tensors = self.example(batch_size, length)
+            feeds = {name: tensor.numpy() for name, tensor in zip(INPUTS, tensors, strict=True)}
+            with torch.no_grad():
+                expected = self(*tensors)
+            for name, theirs, ours in zip(self.outputs, session.run(self.outputs, feeds), expected, strict=True):
+                difference = float((torch.from_numpy(theirs) - ours).abs().max())
+                if not difference <= tolerance:  # not "greater": NaN must fail
+                    raise ValueError(
+                        f"{name} of the exported model differs by up to {difference:.3g} at batch {batch_size}, "
+                        f"length {length}; allowed are {tolerance:.3g}: nothing is written"
+                    )
+                largest = max(largest, difference)
+        return largest
+
+
+def _check_extra() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ImportError(
+                f"ONNX export needs {package}, which is not installed: pip install 'hf_nasbert[onnx]'", name=package
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter has to say about its own insides and about packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,232 @@
+"""Which children are a stock BERT: the rule, and a space of those children alone for a search to stay in."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal, Self
+
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_kind, operator_width
+
+_MAX_CHILDREN = 10_000  # a walk looks at all of them
+_IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
+
+
+def bert_blocks(operators: Sequence[str], hidden_size: int) -> list[int]:
+    """The blocks of a child that become BERT's layers, attention and ffn in turn; skips are left out.
+
+    Raises:
+        ValueError: If the child is no BERT, naming the first block in the way, and why.
+    """
+    blocks: list[int] = []
+    for block, name in enumerate(operators):
+        kind, width = operator_kind(name), operator_width(name) or hidden_size
+        if kind == SKIP:
+            continue
+        expected = _IN_TURN[len(blocks) % 2]
+        if kind not in _IN_TURN:
+            reason = f"BERT has no {kind}"
+        elif width != hidden_size:
+            reason = f"it is {width} wide between states of {hidden_size}, and BERT has one width"
+        elif kind != expected:
+            reason = f"BERT alternates attention and ffn, so {expected} would have to stand here"
+        else:
+            blocks.append(block)
+            continue
+        raise ValueError(f"this child is no BERT: block {block} ({name}): {reason}")
+    if not blocks:
+        raise ValueError("this child is no BERT: all its blocks are skips")
+    if len(blocks) % 2:
+        raise ValueError(f"this child is no BERT: block {blocks[-1]} (attention): BERT's last operator is an ffn")
+    return blocks
+
+
+def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -> "ListedSpace":
+    """The space of those children that `extraction.to_bert` turns into a stock BERT.
+
+    They are few, for their operators follow from their depths: a chain of 24 blocks with `skip` has 12.
+
+    Args:
+        space: The super-net's space.
+        hidden_size: Width of the states between stages.
+        embedding_size: Width of the embedding tables.
+
+    Raises:
+        ValueError: If no child of the space is a stock BERT, and why; or if more are than can be listed.
+    """
+    if embedding_size != hidden_size:
+        raise ValueError(
+            f"no child of this super-net is a plain BERT: its embeddings are {embedding_size} wide and its states "
+            f"{hidden_size}, and BERT's are as wide as each other"
+        )
+    children = tuple(islice(_native_children(space, hidden_size), _MAX_CHILDREN + 1))
+    if len(children) > _MAX_CHILDREN:
+        raise ValueError(f"more than {_MAX_CHILDREN:,} children of this space are plain BERTs: too many to list")
+    if not children:
+        widths = [stage.widths for stage in space.stages if stage.widths and hidden_size not in stage.widths]
+        reason = (
+            f"a stage has the widths {', '.join(map(str, widths[0]))} and not the hidden size {hidden_size}"
+            if widths
+            else "its choice blocks do not offer attention, ffn, attention, ffn, ... in turn, up to an ffn"
+        )
+        raise ValueError(f"no child of this space is a plain BERT: {reason}")
+    return ListedSpace(space.stages, children)
+
+
+def _native_children(
+    space: SearchSpace, hidden_size: int, before: tuple[str, ...] = (), num_real: int = 0
+) -> Iterator[Architecture]:
+    """All children that go on from the operators of the first stages, `num_real` of which are no skips."""
+    number = next((number for number, where in enumerate(space.stage_slices) if where.start == len(before)), None)
+    if number is None:
+        if num_real % 2 == 0:
+            yield Architecture(before)
+        return
+    stage = space.stages[number]
+    for width, operators in zip(stage.widths or (hidden_size,), stage.operators, strict=True):
+        if width != hidden_size:
+            continue
+        names: list[str] = []
+        for depth in range(1, stage.num_blocks + 1):
+            kind = _IN_TURN[(num_real + depth - 1) % 2]
+            if kind not in stage.kinds[depth - 1]:
+                break
+            names.append(operators[depth - 1][stage.kinds[depth - 1].index(kind)])
+            if depth in stage.depths:
+                part = (*names, *[SKIP] * (stage.num_blocks - depth))
+                yield from _native_children(space, hidden_size, before + part, num_real + depth)
+
+
+@dataclass(frozen=True)
+class ListedSpace(SearchSpace):
+    """Some children of a space, named one by one: what a rule leaves that no choice of candidates can express.
+
+    A search moves in it as in any space and meets no other child. Draws are uniform over the children. Listed children
+    may lie far from each other, so a move leads to one of the nearest where none is as near as it should be.
+
+    Args:
+        stages: The stages of the space that they are children of.
+        children: The children, in any order.
+
+    Raises:
+        ValueError: If there is none, one twice, or one that is not in the space.
+    """
+
+    children: tuple[Architecture, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = SearchSpace(self.stages)
+        children = [whole.validate(child) for child in self.children]
+        if not children:
+            raise ValueError("a space of listed children lists at least one, got none")
+        if len(set(children)) < len(children):
+            raise ValueError("a space of listed children lists each once, got one twice")
+        object.__setattr__(self, "children", tuple(sorted(children, key=whole.index_of)))
+
+    @cached_property
+    def _place_of(self) -> dict[Architecture, int]:
+        return {child: place for place, child in enumerate(self.children)}
+
+    @cached_property
+    def num_children(self) -> int:
+        """How many children are listed."""
+        return len(self.children)
+
+    def _why_not(self, architecture: Architecture) -> str | None:
+        reason = super()._why_not(architecture)
+        if reason is None and architecture not in self._place_of:
+            reason = f"it is none of the {self.num_children:,} children that the search is restricted to"
+        return reason
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """All listed children, in the order of the whole space."""
+        return iter(self.children)
+
+    def child_at(self, index: int) -> Architecture:
+        """The child at `index` of `enumerate()`.
+
+        Raises:
+            ValueError: If there is no such index.
+        """
+        if not 0 <= index < self.num_children:
+            raise ValueError(f"there is no child {index}: the space has {self.num_children}, counted from 0")
+        return self.children[index]
+
+    def index_of(self, architecture: Iterable[str]) -> int:
+        """The index of a listed child in `enumerate()`: the inverse of `child_at`."""
+        return self._place_of[self.validate(architecture)]
+
+    def sample(self, rng: random.Random, uniform_over: Literal["operators", "children"] = "operators") -> Architecture:
+        """Draw a listed child, each as likely as any other, whatever `uniform_over` says."""
+        return rng.choice(self.children)
+
+    def _alternatives(self, architecture: Architecture) -> list[list[str]]:
+        found: list[list[str]] = [[] for _ in architecture]
+        for child in self.children:
+            if hamming(child, architecture) == 1:
+                block = next(b for b, names in enumerate(zip(child, architecture, strict=True)) if len(set(names)) > 1)
+                found[block].append(child[block])
+        return found
+
+    def alternatives(self, architecture: Iterable[str], block: int) -> tuple[str, ...]:
+        """What choice block `block` may hold instead, all other blocks staying as they are."""
+        self.stage_of(block)  # refuses a block that there is not
+        return tuple(self._alternatives(self.validate(architecture))[block])
+
+    def neighbours(self, architecture: Iterable[str]) -> list[Architecture]:
+        """The nearest other children: those that differ in the fewest choice blocks."""
+        return list(self._within(self.validate(architecture), 0))
+
+    def _within(self, found: Architecture, num_changes: int) -> list[Architecture]:
+        """All others that differ in at most `num_changes` blocks, or the nearest where there is none."""
+        if (found, num_changes) not in self._near:
+            distances = {child: hamming(child, found) for child in self.children if child != found}
+            reach = max(num_changes, min(distances.values(), default=0))
+            near = [child for child, distance in distances.items() if distance <= reach]
+            self._near[found, num_changes] = near
+        return self._near[found, num_changes]
+
+    @cached_property
+    def _near(self) -> dict[tuple[Architecture, int], list[Architecture]]:
+        """What `_within` has found: evolution asks for the same parents again and again."""
+        return {}
+
+    def max_changes(self, architecture: Iterable[str]) -> int:
+        """How many choice blocks `mutate` can change where it is not bound to the nearest: all, or none."""
+        self.validate(architecture)
+        return self.num_choice_blocks if self.num_children > 1 else 0
+
+    def mutate(self, architecture: Iterable[str], rng: random.Random, num_changes: int = 1) -> Architecture:
+        """Draw another child that differs in at most `num_changes` choice blocks, or one of the nearest.
+
+        Raises:
+            ValueError: If there is no other child.
+        """
+        found = self._within(self.validate(architecture), num_changes)
+        if not found:
+            raise ValueError("cannot change the only child of a space")
+        return rng.choice(found)
+
+    def crossover(self, a: Iterable[str], b: Iterable[str], rng: random.Random) -> Architecture:
+        """Draw among the children nearest to a mix of two parents, each block of which comes from either."""
+        mix = [rng.choice(names) for names in zip(self.validate(a), self.validate(b), strict=True)]
+        least = min(hamming(child, mix) for child in self.children)
+        return rng.choice([child for child in self.children if hamming(child, mix) == least])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as plain JSON types, for configs and records."""
+        return super().to_dict() | {"children": [str(child) for child in self.children]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: If a key is missing or unknown, or a value describes no space.
+        """
+        if "children" not in data:
+            raise ValueError("a space of listed children has the keys stages, children: missing ['children']")
+        whole = SearchSpace.from_dict({key: data[key] for key in data if key != "children"})
+        return cls(whole.stages, tuple(Architecture.parse(child) for child in data["children"]))

@@ -1,0 +1,126 @@
+"""The contract of every model, kept by children of all heads and by super-nets, and broken by classes made for it."""
+
+import pytest
+import torch
+from model_contract import ModelContract
+from tiny_models import MODELS, chain_config, chain_supernet_config
+from torch import nn
+
+from hf_nasbert.modeling import NasBertForMaskedLM, NasBertModel, SupernetForMaskedLM
+
+CHILDREN = {name: pair for name, pair in MODELS.items() if name.startswith("NasBert")}
+SUPERNETS = {name: pair for name, pair in MODELS.items() if name.startswith("Supernet")}
+
+
+@pytest.mark.parametrize(("model_class", "make_config"), CHILDREN.values(), ids=CHILDREN.keys())
+class TestChildren(ModelContract):
+    pass
+
+
+@pytest.mark.parametrize(("model_class", "make_config"), SUPERNETS.values(), ids=SUPERNETS.keys())
+class TestSupernets(ModelContract):
+    pass
+
+
+class BlindModel(NasBertModel):
+    """Ignores `attention_mask`."""
+
+    def embed(self, input_ids=None, attention_mask=None, *rest, **kwargs):
+        return super().embed(input_ids, None, *rest, **kwargs)
+
+
+class HalfBlindModel(NasBertModel):
+    """Hides padding from attention, and not from convolutions."""
+
+    def embed(self, *args, **kwargs):
+        hidden_states, masks = super().embed(*args, **kwargs)
+        return hidden_states, masks._replace(padding=None)
+
+
+class BlindForMaskedLM(SupernetForMaskedLM):
+    """A super-net that ignores `attention_mask`."""
+
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        return super().forward(input_ids, **kwargs)
+
+
+class LooseForMaskedLM(NasBertForMaskedLM):
+    """Says nothing of tied weights."""
+
+    _tied_weights_keys = {}
+
+
+class TornForMaskedLM(NasBertForMaskedLM):
+    """Is tied, and loses the tie where somebody gives the decoder new weights of its own."""
+
+    def tie_weights(self, *args, **kwargs):
+        super().tie_weights(*args, **kwargs)
+        self.lm_head.decoder.weight = nn.Parameter(self.lm_head.decoder.weight.detach().clone())
+
+
+class TornSupernetForMaskedLM(SupernetForMaskedLM):
+    """A super-net whose tie is lost on loading alone."""
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        model, info = super().from_pretrained(*args, **kwargs)
+        model.lm_head.decoder.weight = nn.Parameter(model.lm_head.decoder.weight.detach().clone())
+        return model, info
+
+
+class ForgetfulModel(NasBertModel):
+    """Draws no initial weights for what a checkpoint lacks."""
+
+    def _init_weights(self, module):
+        pass
+
+
+class DroppingForMaskedLM(NasBertForMaskedLM):
+    """Drops out outside of training."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = nn.functional.dropout(output.logits, 0.5)
+        return output
+
+
+class DetachedForMaskedLM(NasBertForMaskedLM):
+    """Computes gradients of everything but what was asked for: the embeddings of `inputs_embeds` are read twice."""
+
+    def forward(self, input_ids=None, *args, inputs_embeds=None, **kwargs):
+        if inputs_embeds is not None:
+            inputs_embeds = inputs_embeds * 2
+        return super().forward(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("broken", "make_config", "promise"),
+    [
+        (BlindModel, chain_config, "test_what_stands_at_padding_is_never_seen"),
+        (HalfBlindModel, chain_config, "test_what_stands_at_padding_is_never_seen"),
+        (BlindForMaskedLM, chain_supernet_config, "test_what_stands_at_padding_is_never_seen"),
+        (LooseForMaskedLM, chain_config, "test_tied_weights_are_one_tensor_and_stay_one"),
+        (TornForMaskedLM, chain_config, "test_tied_weights_are_one_tensor_and_stay_one"),
+        (TornSupernetForMaskedLM, chain_supernet_config, "test_tied_weights_are_one_tensor_and_stay_one"),
+        (ForgetfulModel, chain_config, "test_silent_corruption_1_buffers_that_are_not_saved"),
+        (ForgetfulModel, chain_config, "test_silent_corruption_2_parameters_missing_from_a_checkpoint"),
+        (DroppingForMaskedLM, chain_config, "test_says_the_same_twice"),
+        (DetachedForMaskedLM, chain_config, "test_embedded_tokens_are_tokens"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_the_battery_finds_who_breaks_a_promise(broken, make_config, promise, tmp_path, poisoned_memory):
+    """Whoever ignores the mask or loses its tie is known to pass transformers' own common tests."""
+    fixtures = {"tmp_path": tmp_path, "poisoned_memory": None, "seeded_initialisation": None, "side": "right"}
+    test = getattr(ModelContract(), promise)
+    wanted = test.__func__.__code__.co_varnames[: test.__func__.__code__.co_argcount]
+    with pytest.raises((AssertionError, RuntimeError)):
+        test(model_class=broken, make_config=make_config, **{k: v for k, v in fixtures.items() if k in wanted})
+    assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_feed_forward_chunking_is_not_promised_and_not_ignored():
+    with pytest.raises(ValueError, match=r"chunk_size_feed_forward is 4; expected 0"):
+        chain_config(chunk_size_feed_forward=4)
+    with pytest.raises(ValueError, match="chunk_size_feed_forward"):
+        chain_supernet_config(chunk_size_feed_forward=4)

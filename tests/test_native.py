@@ -1,0 +1,198 @@
+"""Children that are a stock BERT: the rule, the space of them alone, and searches that never leave it."""
+
+import json
+import random
+
+import pytest
+from test_search import cost_of, drain, score
+
+from hf_nasbert.costs import Budget, cheapest
+from hf_nasbert.native import ListedSpace, bert_blocks, native_space
+from hf_nasbert.search import SEARCHES, run_search
+from hf_nasbert.space import Architecture, SearchSpace, Stage
+
+KINDS = ("conv3", "ffn", "attention", "skip")
+FIXED = Stage((("attention", "conv3"), ("ffn", "attention"), ("skip", "ffn", "attention")))  # the first two stay
+SPACES = {
+    "chain": SearchSpace.chain(6, KINDS),
+    "without-skip": SearchSpace.chain(4, ("attention", "ffn", "conv5")),
+    "staged": SearchSpace.staged(2, 3, KINDS, widths=(32, 64)),
+    "three-stages": SearchSpace((FIXED, Stage((("ffn", "attention"),), (64, 32)), Stage((("ffn", "skip"),) * 2))),
+    "large": SearchSpace.staged(4, 6, KINDS, widths=(32, 64, 128)),
+}
+
+
+def natives(space: SearchSpace) -> ListedSpace:
+    return native_space(space, hidden_size=64, embedding_size=64)
+
+
+def is_bert(child) -> bool:
+    try:
+        return bool(bert_blocks(child, 64))
+    except ValueError:
+        return False
+
+
+@pytest.fixture(params=SPACES, ids=SPACES.keys())
+def space(request):
+    return natives(SPACES[request.param])
+
+
+class TestTheSpaceOfBerts:
+    @pytest.mark.parametrize("name", [name for name in SPACES if name != "large"])
+    def test_holds_every_stock_bert_and_nothing_else(self, name):
+        """Against the rule that extraction obeys, child by child, in the order of the whole space."""
+        whole = SPACES[name]
+        expected = [child for child in whole.enumerate() if is_bert(child)]
+        found = natives(whole)
+        assert list(found.enumerate()) == expected
+        assert 0 < found.num_children == len(expected) < whole.num_children
+
+    def test_is_counted_by_depths(self):
+        assert natives(SPACES["chain"]).num_children == 3  # two, four or six operators
+        assert natives(SPACES["without-skip"]).num_children == 1
+        assert natives(SPACES["large"]).num_children == 6**4 / 2  # any depth per stage, an even sum
+        assert natives(SearchSpace.chain(24, KINDS)).num_children == 12
+
+    @pytest.mark.parametrize(
+        ("whole", "embedding_size", "message"),
+        [
+            (SPACES["chain"], 32, "its embeddings are 32 wide and its states 64"),
+            (SearchSpace.staged(2, 2, KINDS, widths=(32, 48)), 64, "the widths 32, 48 and not the hidden size 64"),
+            (SearchSpace.chain(4, ("attention", "conv3")), 64, "do not offer attention, ffn"),
+            (SearchSpace.chain(3, ("attention", "ffn")), 64, "up to an ffn"),
+            (SearchSpace.of_blocks(["conv3", "attention,ffn", "ffn"]), 64, "do not offer attention, ffn"),
+        ],
+        ids=["embeddings", "widths", "no-ffn", "odd", "stem"],
+    )
+    def test_without_any_is_refused_with_the_reason(self, whole, embedding_size, message):
+        with pytest.raises(ValueError, match=f"no child of this .* is a plain BERT: .*{message}"):
+            native_space(whole, hidden_size=64, embedding_size=embedding_size)
+
+    def test_with_too_many_to_list_is_refused_and_not_waited_for(self):
+        with pytest.raises(ValueError, match="too many to list"):
+            natives(SearchSpace((Stage((("attention", "ffn"), ("ffn", "attention", "skip"))),) * 20))
+
+
+class TestListedSpace:
+    def test_every_move_ends_at_a_listed_child(self, space):
+        rng, members = random.Random(0), set(space.children)
+        for _ in range(60):
+            a, b = space.sample(rng), space.sample(rng, "children")
+            moves = [a, b, *space.neighbours(a), space.crossover(a, b, rng)]
+            if space.num_children > 1:
+                moves += [space.mutate(a, rng, num_changes) for num_changes in (1, space.max_changes(a))]
+                assert a not in moves[-2:]
+                assert a not in space.neighbours(a)
+            assert members.issuperset(moves)
+
+    def test_draws_are_uniform(self):
+        space, rng = natives(SPACES["chain"]), random.Random(0)
+        drawn = [space.sample(rng) for _ in range(3000)]
+        counts = [drawn.count(child) for child in space.children]
+        assert max(counts) < 1.15 * min(counts)
+
+    def test_mutations_reach_every_child(self):
+        space, rng = natives(SPACES["chain"]), random.Random(0)
+        first = space.child_at(0)
+        assert {space.mutate(first, rng, space.max_changes(first)) for _ in range(50)} == set(space.children[1:])
+        # One change at a time leads to the nearest: the depths next to this one, two operators away.
+        middle = Architecture.parse("attention-ffn-attention-ffn-skip-skip")
+        assert sorted(space.neighbours(middle)) == sorted(set(space.children) - {middle})
+        assert space.neighbours(first) == [middle]
+
+    def test_parents_that_agree_have_a_child_that_agrees(self):
+        space, rng = natives(SPACES["large"]), random.Random(0)
+        child = space.sample(rng)
+        assert space.crossover(child, child, rng) == child
+
+    def test_the_only_child_has_nowhere_to_go(self):
+        space = natives(SPACES["without-skip"])
+        (child,) = space.children
+        assert space.neighbours(child) == []
+        assert space.max_changes(child) == 0
+        assert space.crossover(child, child, random.Random(0)) == child
+        with pytest.raises(ValueError, match="only child"):
+            space.mutate(child, random.Random(0))
+
+    def test_places_and_children_are_inverse(self, space):
+        places = range(0, space.num_children, 7)
+        assert [space.index_of(space.child_at(place)) for place in places] == list(places)
+        for place in (-1, space.num_children):
+            with pytest.raises(ValueError, match="counted from 0"):
+                space.child_at(place)
+
+    def test_alternatives_are_those_of_listed_children(self):
+        children = [Architecture.parse(text) for text in ("ffn-ffn", "ffn-conv3", "conv3-conv3", "attention-ffn")]
+        space = ListedSpace(SearchSpace.chain(2, KINDS).stages, tuple(children))
+        assert space.alternatives("ffn-ffn", 0) == ("attention",)
+        assert space.alternatives("ffn-ffn", 1) == ("conv3",)
+        assert space.alternatives("conv3-conv3", 1) == ()
+
+    def test_other_children_are_refused_by_name(self):
+        space = natives(SPACES["chain"])
+        with pytest.raises(ValueError, match="it is none of the 3 children that the search is restricted to"):
+            space.validate("conv3-ffn-attention-ffn-skip-skip")
+        with pytest.raises(ValueError, match="no operator 'conv9'"):
+            space.validate("conv9-ffn-attention-ffn-skip-skip")
+        assert Architecture.parse("attention-ffn-skip-skip-skip-skip") in space
+
+    def test_bad_lists_are_refused(self):
+        stages, child = SPACES["chain"].stages, natives(SPACES["chain"]).child_at(0)
+        for children, message in [((), "at least one"), ((child, child), "twice"), ((child[:3],), "3 operators")]:
+            with pytest.raises(ValueError, match=message):
+                ListedSpace(stages, children)
+
+    def test_comes_back_from_json(self, space):
+        data = json.loads(json.dumps(space.to_dict()))
+        assert ListedSpace.from_dict(data) == space
+        with pytest.raises(ValueError, match="children"):
+            ListedSpace.from_dict({"stages": data["stages"]})
+        with pytest.raises(ValueError, match="unknown"):  # it is not taken for the whole space
+            SearchSpace.from_dict(data)
+
+    def test_the_cheapest_child_is_a_listed_one(self, space):
+        costs = {child: cost_of(SearchSpace(space.stages))(child)["num_parameters"] for child in space.children}
+        found = cheapest(space, lambda child: cost_of(SearchSpace(space.stages))(child)["num_parameters"])
+        assert costs[found] == min(costs.values())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("which", ["chain", "without-skip", "three-stages", "large"])
+class TestSearchingBertsOnly:
+    """What any search promises in a space of listed children; none has code of its own for it but shrinking."""
+
+    def test_asks_for_every_bert_and_for_no_other_child(self, name, which):
+        whole = SPACES[which]
+        space, cost = natives(whole), cost_of(whole)
+        search = SEARCHES[name](space, seed=0, cost=cost, batch_size=25)
+        asked = [child for child, _ in drain(search, num_batches=3)]
+        assert all(map(is_bert, asked))
+        if which == "large":
+            assert len(set(asked)) > 50
+        else:
+            assert set(asked) == set(space.children)
+            assert search.best().score == min(score(space.children))
+
+    def test_within_a_budget(self, name, which):
+        whole = SPACES[which]
+        space, cost = natives(whole), cost_of(whole)
+        sizes = sorted(cost(child)["num_parameters"] for child in space.children)
+        cap = sizes[len(sizes) // 3]
+        search = SEARCHES[name](space, seed=0, cost=cost, budget=Budget(max_parameters=cap), batch_size=10)
+        found = run_search(search, score, num_evaluations=30)
+        assert found
+        assert all(is_bert(child) and cost(child)["num_parameters"] <= cap for child, _ in found)
+        with pytest.raises(ValueError, match=f"smallest child, attention.* is {sizes[0]:,}"):
+            SEARCHES[name](space, seed=0, cost=cost, budget=Budget(max_parameters=sizes[0] - 1))
+
+    def test_does_not_go_on_from_a_search_of_all_children(self, name, which):
+        whole = SPACES[which]
+        restricted, free = (
+            SEARCHES[name](space, seed=0, cost=cost_of(whole)) for space in (natives(whole), SearchSpace(whole.stages))
+        )
+        if name == "nsga2":
+            assert restricted.settings != free.settings
+            return
+        with pytest.raises(ValueError, match="differs in space"):
+            restricted.load_state_dict(free.state_dict())
