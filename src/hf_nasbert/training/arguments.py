@@ -147,6 +147,13 @@ class SupernetTrainingArguments:
         default="linear", metadata={"help": "How the learning rate falls to zero after the warm-up."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
+    max_skipped_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps without effect, over the whole run, because their loss or gradient is no finite number; one "
+            "more ends the run. They are named in the log."
+        },
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
         default="no", metadata={"help": "On GPUs that have it. CPUs without bf16 units are ten times slower with it."}
     )
@@ -227,7 +234,7 @@ class SupernetTrainingArguments:
             self._check(name, at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
-            "warmup_ratio", "max_grad_norm", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
+            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
             "eval_steps", "num_eval_children", "save_total_limit",
         ):  # fmt: skip
             self._check(name, at_least=0)

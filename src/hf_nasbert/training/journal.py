@@ -1,5 +1,6 @@
 """What a run says while it runs: a progress bar, a log of records, and a tracker. Only the main process speaks."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class Journal:
             desc=description,
             unit="step",
             dynamic_ncols=True,
+            # Into a file, where every refresh is a line, no more than two a minute.
+            mininterval=0.1 if sys.stderr.isatty() else 30,
             disable=not (show_progress and accelerator.is_main_process),
         )
         self._since = time.perf_counter()

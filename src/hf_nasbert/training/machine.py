@@ -1,16 +1,13 @@
-"""The machine under a run: its processes, its signals and its memory."""
+"""The machine under a run: its processes and its memory."""
 
 import atexit
 import ctypes
 import importlib.util
 import os
 import platform
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -127,19 +124,6 @@ def _exit_without_teardown() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-
-@contextmanager
-def on_sigterm(handle: Callable[[], None]) -> Iterator[None]:
-    """Call `handle` when the process is asked to end, in place of ending it; possible in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: handle())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def tune_allocator() -> bool:
