@@ -6,7 +6,7 @@ import threading
 from typing import Any, NoReturn
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""`kill`, `scancel` and schedulers that pre-empt send SIGTERM; `sbatch --signal=USR1@120` sends SIGUSR1 ahead of it."""
+"""`kill`, `scancel` and pre-emption send SIGTERM; `sbatch --signal=USR1@120` sends SIGUSR1 ahead of it."""
 
 
 class StopRequest:

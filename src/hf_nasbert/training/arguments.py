@@ -150,8 +150,8 @@ class SupernetTrainingArguments:
     max_skipped_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps without effect, over the whole run, because their loss or gradient is no finite number; one "
-            "more ends the run. They are named in the log."
+            "help": "Steps, over the whole run, that may be left without effect because their loss or gradient is no "
+            "finite number; one more ends the run. The log names them."
         },
     )
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
@@ -234,8 +234,8 @@ class SupernetTrainingArguments:
             self._check(name, at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
-            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
-            "eval_steps", "num_eval_children", "save_total_limit",
+            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight",
+            "alignment_rows", "eval_steps", "num_eval_children", "save_total_limit",
         ):  # fmt: skip
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows"):
