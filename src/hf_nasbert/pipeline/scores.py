@@ -293,10 +293,8 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
         should_stop=lambda: scorer.stop.is_set,
     )
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
-        leave(
-            f"stopped: {search.num_evaluations:,.0f} of {arguments.num_evaluations:,} children are in {arguments.output}; "
-            "the same command goes on"
-        )
+        done, wanted = search.num_evaluations, arguments.num_evaluations
+        leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
     if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
         report = Path(arguments.output).with_suffix(".operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")
