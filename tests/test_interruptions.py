@@ -34,6 +34,7 @@ from hf_nasbert.training import (
     read_log,
 )
 from hf_nasbert.training.feeding import fetched, naming_data_faults
+from hf_nasbert.training.journal import Window
 
 HERE = Path(__file__).parent
 
@@ -576,6 +577,12 @@ class TestDivergence:
             trainer.train()
         assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-2"]
 
+    def test_the_log_can_hold_what_fp16_passes_over(self):
+        window = Window()
+        window.add(2.0, None, 1.0, 0.1)
+        window.add(4.0, None, float("inf"), 0.1)
+        assert window.means() == {"loss": 3.0, "grad_norm": 0.5, "learning_rate": 0.1}
+
     def test_a_dev_loss_that_is_no_number_ends_the_run(self, tmp_path):
         trainer = tiny_trainer(tmp_path, eval_steps=3)
         score = trainer._score
@@ -653,9 +660,11 @@ class TestData:
         with pytest.raises(KeyError, match="column"):
             next(batches)
 
-    def test_other_errors_are_left_alone(self):
-        with pytest.raises(RuntimeError, match="shape mismatch"), naming_data_faults(lambda: 3):
-            raise RuntimeError("shape mismatch")
+    @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(errno.ETIMEDOUT, "the disk")])
+    def test_other_errors_are_left_alone(self, error):
+        with pytest.raises(type(error)) as raised, naming_data_faults(lambda: 3):
+            raise error
+        assert raised.value is error
 
 
 class TestTheEnd:

@@ -11,6 +11,10 @@ from hf_nasbert.training.step import Batch
 _DONE = object()
 
 
+class _StalledError(TimeoutError):
+    """Told apart from a time-out of the file system, say."""
+
+
 def fetched(batches: Iterable[Batch], *, timeout_seconds: float = 60) -> Iterator[Batch]:
     """Fetch every batch when it is asked for, on a thread: that can be given up where the process itself would hang.
 
@@ -52,7 +56,7 @@ def _wait_for(answers: "queue.Queue[Any]", timeout_seconds: float) -> Any:
             return answers.get(timeout=timeout_seconds / num_slices)
         except queue.Empty:
             continue
-    raise TimeoutError(f"no batch in {timeout_seconds:g} seconds")
+    raise _StalledError(f"no batch in {timeout_seconds:g} seconds")
 
 
 @contextmanager
@@ -68,12 +72,11 @@ def naming_data_faults(step: Callable[[], int]) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, _StalledError) as error:
+        is_late = isinstance(error, _StalledError) or "timed out" in str(error)
         # torch has no types for these: a dead worker is a RuntimeError, raised wherever the training is at.
-        is_loader = str(error).startswith("DataLoader ")
-        if not is_loader and not isinstance(error, TimeoutError):
+        if not isinstance(error, _StalledError) and not str(error).startswith("DataLoader "):
             raise
-        is_late = isinstance(error, TimeoutError) or "timed out" in str(error)
         kind = TimeoutError if is_late else ChildProcessError
         raise kind(
             f"step {step() + 1} has no batch: the data {'stalls' if is_late else 'worker died'} ({error}). The last "

@@ -1,5 +1,6 @@
 """What a run says while it runs: a progress bar, a log of records, and a tracker. Only the main process speaks."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -115,7 +116,7 @@ class Window:
         self.loss += loss
         if alignment is not None:
             self.alignment = (self.alignment or 0.0) + alignment
-        if grad_norm is not None:
+        if grad_norm is not None and math.isfinite(grad_norm):  # fp16 passes over steps where it is not
             self.grad_norm = (self.grad_norm or 0.0) + grad_norm
         self.learning_rate = learning_rate
 

@@ -24,13 +24,14 @@ from hf_nasbert.training import checkpoints, folders
 from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
 from hf_nasbert.training.feeding import fetched, naming_data_faults
-from hf_nasbert.training.journal import Journal, Window, read_log, shortened, trackable
+from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
 from hf_nasbert.training.machine import make_accelerator, on_main_process
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
 
 logger = logging.getLogger(__name__)
 
 
+_SHOWN = 32  # sequences in a message
 _HOW_TO_GO_ON = "the same command with --resume_from_checkpoint latest goes on from there"
 
 
@@ -335,9 +336,10 @@ class SupernetTrainer:
             architectures=[str(child) for child in children],
             samples=samples,
         )
+        shown = ", ".join(map(str, samples[:_SHOWN])) + (f", ... ({LOG} has all)" if len(samples) > _SHOWN else "")
         message = (
             f"the {what} of step {step} is {value}, training {', '.join(map(str, children))} at a learning rate of "
-            f"{self.arguments.learning_rate_at(self.global_step):.3g} on the sequences {', '.join(map(str, samples))}"
+            f"{self.arguments.learning_rate_at(self.global_step):.3g} on the sequences {shown}"
         )
         if not is_skipped:
             raise DivergenceError(f"{message}. {self._advice()}")
