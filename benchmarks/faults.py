@@ -43,12 +43,12 @@ ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "benchmarks" / "records" / "faults.jsonl.gz", ROOT / "docs" / "reliability.md"
 STEPS, NUM_DOCUMENTS = 60, 400
 PARTS = {  # what a process is at, and how often a kill is meant for it
-    "start or resume": 2,
-    "training step": 4,
-    "judging the anchor": 3,
-    "evaluation": 3,
-    "checkpoint": 6,
-    "final super-net": 2,
+    "start or resume": 1,
+    "training step": 5,
+    "judging the anchor": 4,
+    "evaluation": 4,
+    "checkpoint": 5,
+    "final super-net": 1,
 }
 METHODS = {
     "_take_step": "training step",
