@@ -3,7 +3,8 @@
 python recipes/train_children.py --config recipes/configs/table-imdb.yaml
 torchrun --nproc_per_node 4 recipes/train_children.py --config recipes/configs/table-imdb.yaml --num_workers 1
 
-Killed at any moment it loses at most the children in hand; the same command goes on.
+Killed or asked to stop (SIGTERM, SIGUSR1) at any moment it loses at most the children in hand; the same command goes
+on.
 """
 
 from hf_nasbert.data import DataArguments

@@ -67,7 +67,7 @@ class TestWriting:
         path = type(tmp_path)
         for name in ("mkdir", "rename", "write_text"):
             monkeypatch.setattr(path, name, dying(getattr(path, name)))
-        monkeypatch.setattr(checkpoints, "_flush", dying(checkpoints._flush))
+        monkeypatch.setattr(checkpoints, "flush", dying(checkpoints.flush))
         # A killed process cleans nothing up.
         monkeypatch.setattr(checkpoints.shutil, "rmtree", dying(lambda *args, **kwargs: None))
         try:
@@ -114,22 +114,6 @@ class TestWriting:
             write(tmp_path, step, limit=1)
         checkpoints.delete_leftovers(tmp_path)
         assert names(tmp_path) == ["checkpoint-3", "checkpoint-4", "checkpoint-notes", "checkpoint-x5", "final"]
-
-
-class TestLocking:
-    def test_one_run_at_a_time(self, tmp_path):
-        with checkpoints.locked(tmp_path / "run"):
-            with pytest.raises(ValueError, match="another run is at work"), checkpoints.locked(tmp_path / "run"):
-                pass
-            with checkpoints.locked(tmp_path / "other"):
-                pass
-        with checkpoints.locked(tmp_path / "run"):
-            pass
-        assert names(tmp_path / "run") == []
-
-    def test_what_fails_inside_is_not_mistaken_for_it(self, tmp_path):
-        with pytest.raises(BlockingIOError, match="busy"), checkpoints.locked(tmp_path):
-            raise BlockingIOError("busy")
 
 
 def truncate(folder):

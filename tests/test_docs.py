@@ -10,6 +10,7 @@ import pytest
 import yaml
 from transformers import PreTrainedConfig
 
+from hf_nasbert import records
 from hf_nasbert.cards import render_child_card, render_table_card
 from hf_nasbert.ranking import GroundTruth, load_table
 
@@ -124,3 +125,21 @@ def test_the_pilots_table_is_that_of_its_records():
     assert f"<!-- table: pilot -->\n{pilot['table']()}\n<!-- end -->" in page
     for name in pilot["SETTINGS"]:
         assert f"| `{name}` |" in page
+
+
+@pytest.mark.parametrize("name", ["faults", "memory"])
+def test_the_tables_of_reliability_are_those_of_their_records(name):
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for place, table in benchmark["tables"](records.read(ROOT / f"benchmarks/records/{name}.jsonl.gz")).items():
+        assert f"<!-- table: {place} -->\n{table}\n<!-- end -->" in page
+
+
+def test_a_hundred_kills_hit_every_part_of_a_run_and_changed_no_bit():
+    found = records.read(ROOT / "benchmarks/records/faults.jsonl.gz")
+    kills = [record for record in found if record["record"] == "kill"]
+    parts = runpy.run_path(str(ROOT / "benchmarks" / "faults.py"))["PARTS"]
+    assert len(kills) >= 100
+    assert {kill["part"] for kill in kills} == set(parts)
+    assert all("resumed_at" in kill for kill in kills)
+    assert all(record["mismatches"] == [] for record in found if record["record"] == "run")

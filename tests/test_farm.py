@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.records import Record
 from hf_nasbert.space import SearchSpace
+from hf_nasbert.stopping import STOP_SIGNALS
 from hf_nasbert.training.farm import (
     FarmArguments,
     Job,
@@ -165,6 +167,28 @@ def test_a_killed_farm_leaves_no_worker_and_goes_on(tmp_path):
         done = keys(path)
         assert len(done) < len(JOBS)
         assert max(done.values()) == 1
+    run_farm(FakeTrainer(0), JOBS, path, num_workers=2)
+    assert keys(path) == ALL_ONCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_a_farm_that_is_asked_to_stop_leaves_no_worker_and_goes_on(tmp_path, number, capsys):
+    path = tmp_path / "table.jsonl"
+
+    def ask():
+        wait_until(lambda: path.exists() and len(path.read_bytes().splitlines()) >= 3, 120)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=ask, daemon=True).start()
+    with pytest.raises(SystemExit) as stopped:
+        run_farm(FakeTrainer(0.2), JOBS, path, num_workers=2, progress=True)
+    assert stopped.value.code == 0
+    assert not multiprocessing.active_children()
+    shown = capsys.readouterr().err
+    assert re.search(r"stopped: .*table\.jsonl has \d or more of 20 children; the same command trains", shown)
+    assert re.search(r"/20 \[\d\d:\d\d<\d\d:\d\d, ", shown), "the bar tells the time left"
+    assert len(keys(path)) < len(JOBS)
     run_farm(FakeTrainer(0), JOBS, path, num_workers=2)
     assert keys(path) == ALL_ONCE
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
-    {"space", "data", "metrics", "records", "recipe_arguments"},
+    {"space", "data", "metrics", "records", "recipe_arguments", "stopping"},
     {"modeling", "samplers", "objectives", "costs", "native"},
     {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
@@ -20,7 +20,9 @@ FLOORS = [  # lowest first
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
-LIGHT = ["space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "cli"]
+LIGHT = [
+    "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
+]  # fmt: skip
 
 
 def imported_modules(file: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """Scoring and searching from the command line: costs of a table, one leader and its helpers, a report at the end."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,28 @@ def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path)
     impossible = SearchChildrenArguments(latency_table=str(table), max_latency_ms=3.0, **settings)
     with pytest.raises(ValueError, match=r"latency_ms may be at most 3.*smallest child, conv3-conv3-conv3, is 3.5"):
         search_children(impossible, DATA)
+
+
+def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    settings = {"supernet": "x", "all_children": True, "num_dev_batches": 1, "dev_batch_size": 2}
+    straight = score_children(ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), **settings), DATA)
+    interrupted = ScoreChildrenArguments(output=str(tmp_path / "b.jsonl"), **settings)
+    score = scores_room.score_with_report
+
+    def asked(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(*args, **kwargs)
+
+    for num_left in (17, 7):
+        monkeypatch.setattr(scores_room, "score_with_report", asked)
+        with pytest.raises(SystemExit) as stopped:
+            score_children(interrupted, DATA)
+        assert stopped.value.code == 0
+        assert f"lacks {num_left} children; the same command scores them" in capsys.readouterr().err
+        assert len(records.read(interrupted.output)) == 27 - num_left
+    # Asked for it with the last child, it has nothing left to stop.
+    assert score_children(interrupted, DATA) == straight
 
 
 def test_scoring_reports_speed_and_what_was_saved(stubs, monkeypatch, tmp_path, capsys):

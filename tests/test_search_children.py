@@ -1,7 +1,10 @@
 """Searching a real, tiny super-net: every search by its name, from a command line to a front."""
 
 import math
+import os
+import signal
 import typing
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
 from hf_nasbert.search import SEARCHES, pareto_front
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.stopping import StopRequest
 
 SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
 
@@ -37,6 +41,7 @@ class StandIn:
         self._batches = [{"input_ids": batch, "labels": batch} for batch in ids]
         self.cost = scores_room.cost_function(config, sequence_length=8)
         self.settings = {"supernet": "stand-in", "dev_data": "random"}
+        self.stop = StopRequest()
 
     __call__ = ProxyScorer.__call__
     record = ProxyScorer.record
@@ -173,3 +178,26 @@ def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypa
     with pytest.raises(SystemExit, match=r"hf-nasbert search: .* pip install 'hf_nasbert\[search\]'"):
         cli.main(argv)
     assert not (tmp_path / "o").exists()
+
+
+def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(SEARCHES, "evolution", partial(SEARCHES["evolution"], batch_size=5))
+    _, straight = search("evolution", seed=1)
+    history = tmp_path / "evolution" / "h.jsonl"
+    expected = history.read_bytes()
+    history.unlink()
+    score = scores_room._score
+
+    def asked(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(*args, **kwargs)
+
+    monkeypatch.setattr(scores_room, "_score", asked)
+    with pytest.raises(SystemExit) as stopped:
+        search("evolution", seed=1)
+    assert stopped.value.code == 0
+    assert len(records.read(history)) - 1 == 5
+    assert "has 5 of 27 children; the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(scores_room, "_score", score)
+    assert search("evolution", seed=1)[1] == straight
+    assert history.read_bytes() == expected

@@ -75,6 +75,9 @@ class TinyBatches:
     def loader(self, start_step, num_steps, *, rows=slice(None), num_workers=0):
         return (self.batch(start_step + number, rows) for number in range(num_steps))
 
+    def sample_ids(self, step):
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
+
 
 class KilledBatches(TinyBatches):
     """Batches whose data source dies before some step."""

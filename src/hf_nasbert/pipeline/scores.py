@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from hf_nasbert import records
@@ -25,6 +26,7 @@ from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.stopping import StopRequest, leave
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -201,6 +203,8 @@ class ProxyScorer:
         if latency is not None:
             self.settings["latency_table"] = latency.described
         self.supernet.to(PartialState().device)
+        self.stop = StopRequest()
+        """Whether any process was asked to stop, as all learn with the scores they make together."""
 
     def __call__(
         self, children: Sequence[Architecture], *, num_batches: int | None = None, progress: bool = False
@@ -221,8 +225,11 @@ def _score(
     scorer: ProxyScorer, children: Sequence[Architecture], num_batches: int | None = None, *, progress: bool = False
 ) -> ScoringReport:
     announce((list(children), num_batches))
-    batches = scorer._batches[:num_batches]
-    return score_with_report(scorer.supernet, children, batches, progress=progress, processes=PartialState())
+    batches, processes = scorer._batches[:num_batches], PartialState()
+    report = score_with_report(scorer.supernet, children, batches, progress=progress, processes=processes)
+    if processes.num_processes > 1 and any(gather_object([scorer.stop.is_set])):
+        scorer.stop.set()
+    return report
 
 
 def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None]) -> None:
@@ -238,10 +245,12 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
+        SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
     join()
     scorer = ProxyScorer(arguments, data)
-    scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
+    with scorer.stop:
+        scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
     leave_world()
     return scored
 
@@ -266,6 +275,9 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
             found |= {record["architecture"]: record for record in scored}
             report = done if report is None else report + done
             bar.update(len(chunk))
+            num_left = len(missing) - start - len(chunk)
+            if scorer.stop.is_set and num_left:
+                leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
     if report is not None:
         tqdm.write(str(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
@@ -284,10 +296,12 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         ValueError: If no child is within the budget or an objective is no cost, before anything is scored; or if the
             file holds another search.
         OSError: If the history cannot be written, as on a full disk; what it held is kept.
+        SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
     join()
     scorer = ProxyScorer(arguments, data)
-    scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
+    with scorer.stop:
+        scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
     leave_world()
     return scored
 
@@ -301,7 +315,11 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
         history_path=arguments.output,
         about=scorer.settings,
         progress=True,
+        should_stop=lambda: scorer.stop.is_set,
     )
+    if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
+        done, wanted = search.num_evaluations, arguments.num_evaluations
+        leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
     if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
         report = Path(arguments.output).with_suffix(".operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")

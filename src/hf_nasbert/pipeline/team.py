@@ -27,6 +27,7 @@ def lead(work: Callable[[], _Result], follow: Callable[[Any], object]) -> _Resul
 
     Raises:
         RuntimeError: On the other processes, if the main one failed.
+        SystemExit: On all of them, if the main one was asked to stop.
     """
     processes = PartialState()
     if processes.num_processes == 1:
@@ -34,6 +35,9 @@ def lead(work: Callable[[], _Result], follow: Callable[[Any], object]) -> _Resul
     if processes.is_main_process:
         try:
             result = work()
+        except SystemExit as stopped:
+            broadcast_object_list([("stopped", stopped.code)])
+            raise
         except BaseException as error:
             broadcast_object_list([("failed", f"{type(error).__name__}: {error}")])
             raise
@@ -45,6 +49,8 @@ def lead(work: Callable[[], _Result], follow: Callable[[Any], object]) -> _Resul
         what, value = box[0]
         if what == "failed":
             raise RuntimeError(f"the main process failed: {value}")
+        if what == "stopped":
+            raise SystemExit(value)
         if what == "done":
             done: _Result = value
             return done

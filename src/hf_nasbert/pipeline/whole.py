@@ -35,6 +35,7 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.processes import be_alone
 from hf_nasbert.search import RandomSearch
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.stopping import leave
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
@@ -261,7 +262,7 @@ class Pipeline:
         )
         output = pretrain_supernet(self.supernet_arguments, self._packed, training)
         if not output.is_finished:
-            raise SystemExit(f"stopped at step {output.global_step}: the same command goes on from there")
+            leave(f"stopped at step {output.global_step}: the same command goes on from there")
         return {
             "num_children": space.num_children,
             "num_steps": output.global_step,

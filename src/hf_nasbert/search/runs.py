@@ -28,6 +28,7 @@ def run_search(
     history_path: str | Path | None = None,
     about: Mapping[str, Any] | None = None,
     progress: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Scored]:
     """Ask, score and tell until enough children are scored or none is left; returns all, best first.
 
@@ -44,6 +45,7 @@ def run_search(
         about: What the scores depend on (super-net, dev set), as plain JSON: it is written into the history, and a
             history of something else is refused.
         progress: Whether to show a bar with the best score so far.
+        should_stop: Asked before children are chosen; True ends the search early, with what it has found.
 
     Raises:
         ValueError: If the history is that of another search, or `score` returns the wrong number of scores.
@@ -52,7 +54,7 @@ def run_search(
     known = {} if history_path is None else _open_history(Path(history_path), search, about)
     with tqdm(total=num_evaluations, unit=" children", disable=not progress, leave=False) as bar:
         bar.update(search.num_evaluations)
-        while (done := search.num_evaluations) < num_evaluations:
+        while (done := search.num_evaluations) < num_evaluations and not should_stop():
             children = search.ask()
             num_batches = search.num_batches
             children = children[: int((num_evaluations - done) / search.cost_of_one)]

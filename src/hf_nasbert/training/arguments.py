@@ -154,6 +154,13 @@ class SupernetTrainingArguments:
         default="linear", metadata={"help": "How the learning rate falls to zero after the warm-up."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
+    max_skipped_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps, over the whole run, that may be left without effect because their loss or gradient is no "
+            "finite number; one more ends the run. The log names them."
+        },
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
         default="no", metadata={"help": "On GPUs that have it. CPUs without bf16 units are ten times slower with it."}
     )
@@ -238,8 +245,8 @@ class SupernetTrainingArguments:
             self._check(name, at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
-            "warmup_ratio", "max_grad_norm", "seed", "dataloader_num_workers", "alignment_weight", "alignment_rows",
-            "eval_steps", "num_eval_children", "save_total_limit", "global_batch_size",
+            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight",
+            "alignment_rows", "eval_steps", "num_eval_children", "save_total_limit", "global_batch_size",
         ):  # fmt: skip
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows"):

@@ -9,8 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +24,11 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint that is not what was written: names the folder, the file and what is wrong with it."""
-
-
-@contextmanager
-def locked(output_dir: str | Path) -> Iterator[None]:
-    """Keep a second run out of a folder, which is made if missing. The lock ends with the process, however it ends.
-
-    Raises:
-        ValueError: If another run holds it.
-    """
-    import fcntl  # POSIX only
-
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(output_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another run is at work in {output_dir}: choose another output_dir") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -109,7 +87,7 @@ def verify_checkpoint(folder: Path) -> None:
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         raise DamagedCheckpointError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read ({error})") from None
     if manifest.get("format") != _FORMAT:
         raise DamagedCheckpointError(
@@ -123,7 +101,11 @@ def verify_checkpoint(folder: Path) -> None:
             raise DamagedCheckpointError(
                 f"checkpoint {folder} is damaged: {name} has {file.stat().st_size} bytes, {size} were written"
             )
-        if _digest(file) != digest:
+        try:
+            has_changed = _digest(file) != digest
+        except OSError as error:
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} cannot be read ({error})") from error
+        if has_changed:
             raise DamagedCheckpointError(f"checkpoint {folder} is damaged: the content of {name} has changed")
 
 
@@ -138,29 +120,65 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
 
     Returns:
         The folder of the checkpoint.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; what was there before is there still.
     """
     output_dir = Path(output_dir)
     partial, folder = output_dir / f".checkpoint-{step}.partial", output_dir / f"checkpoint-{step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        write(partial)
-        files = sorted(partial.iterdir())
-        manifest = {file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in files}
-        write_json(partial / MANIFEST, {"format": _FORMAT, "step": step, "files": manifest})
-        for file in [*files, partial / MANIFEST, partial]:
-            _flush(file)
+        _write_whole(partial, write)
         if folder.exists():  # a damaged one that was passed over, say: its number is needed, its content may be too
             set_aside(folder)
         partial.rename(folder)
-        _flush(output_dir)
-    except BaseException:
+        flush(output_dir)
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        kept = list_checkpoints(output_dir)
+        raise OSError(
+            f"{folder} could not be written ({error}): the last whole checkpoint is "
+            f"{kept[-1].name if kept else 'none yet'}. Make room, or mend the folder, and go on with "
+            "resume_from_checkpoint=latest"
+        ) from error
     if limit:
         for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
-            delete_checkpoint(old)
+            try:
+                delete_checkpoint(old)
+            except OSError as error:  # the new one is safe: no reason to end the run
+                logger.warning("%s could not be deleted: %s", old, error)
     return folder
+
+
+def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a new folder, name its files in a manifest, and wait until all of it lies on the disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write(folder)
+    files = sorted(folder.iterdir())
+    manifest = {file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in files}
+    write_json(folder / MANIFEST, {"format": _FORMAT, "files": manifest})
+    for file in [*files, folder / MANIFEST, folder]:
+        flush(file)
+
+
+def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write files into a folder that stays, each whole or as it was before.
+
+    Args:
+        folder: The folder.
+        write: Writes the files into another one, out of which they are moved.
+    """
+    partial = folder / ".final.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    for file in sorted(partial.iterdir()):
+        flush(file)
+        file.replace(folder / file.name)
+    partial.rmdir()
+    flush(folder)
 
 
 def set_aside(folder: Path) -> Path:
@@ -177,7 +195,7 @@ def delete_checkpoint(folder: Path) -> None:
 
 def delete_leftovers(output_dir: str | Path) -> None:
     """Delete what a killed process left half written or half deleted."""
-    for pattern in (".checkpoint-*.partial", ".checkpoint-*.deleted*"):
+    for pattern in (".checkpoint-*.partial", ".checkpoint-*.deleted*", ".final.partial"):
         for folder in Path(output_dir).glob(pattern):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -279,7 +297,7 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, lie on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

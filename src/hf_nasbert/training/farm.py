@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
+from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
@@ -157,6 +159,7 @@ def run_farm(
     num_workers: int = 1,
     rank: int = 0,
     num_ranks: int = 1,
+    progress: bool = False,
 ) -> dict[Job, Record]:
     """Train all children that the file does not hold yet, in the order given, each appended as soon as it is done.
 
@@ -172,6 +175,7 @@ def run_farm(
         rank: Number of this process among `num_ranks`; every rank takes its share of the jobs.
         num_ranks: Processes over all machines, by Accelerate's count. Without a common file system each machine
             fills a file of its own.
+        progress: Whether to show a bar of this rank's children.
 
     Returns:
         All children of the file.
@@ -180,6 +184,8 @@ def run_farm(
         ValueError: If the file holds records of another space or recipe (see `read_table`), or a job is not in the
             space.
         RuntimeError: If children cannot be trained: workers fail one after the other.
+        SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`): the children in hand
+            are given up, all others are in the file.
     """
     path = Path(path)
     if num_workers < 1:
@@ -194,33 +200,47 @@ def run_farm(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     workers: list[multiprocessing.process.BaseProcess] = []
-    deaths = num_started = 0
+    deaths, num_started, size = 0, 0, _size(path)
     try:
-        while num_open := sum(job not in table for job in share):
-            while len(workers) < min(num_workers, num_open):
-                place = rank * num_workers + num_started
-                workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
-                workers[-1].start()
-                num_started += 1
-            wait([worker.sentinel for worker in workers])
-            codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
-            workers = [worker for worker in workers if worker.exitcode is None]
-            num_before, table = len(table), read_table(path, trainer.recipe_hash, trainer.space)
-            deaths = sum(code != 0 for code in codes) + (deaths if len(table) == num_before else 0)
-            for code in codes:
-                if code:
-                    logger.warning("a worker died with exit code %d; another one takes its place", code)
-            if deaths >= _PATIENCE:
-                raise RuntimeError(
-                    f"{deaths} workers died in a row without finishing a child (exit code {codes[-1]}): see their "
-                    "messages above; -9 without any may mean that memory ran out"
-                )
+        with StopRequest() as stop, tqdm(total=len(share), unit=" children", disable=not progress) as bar:
+            while num_open := sum(job not in table for job in share):
+                bar.update(len(share) - num_open - bar.n)
+                while len(workers) < min(num_workers, num_open):
+                    place = rank * num_workers + num_started
+                    workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
+                    workers[-1].start()
+                    num_started += 1
+                wait([worker.sentinel for worker in workers], timeout=_POLL_SECONDS)
+                if stop.is_set:
+                    leave(
+                        f"stopped: {path} has {len(share) - num_open} or more of {len(share)} children; the same "
+                        "command trains the others"
+                    )
+                codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
+                workers = [worker for worker in workers if worker.exitcode is None]
+                num_before, size_before, size = len(table), size, _size(path)
+                if codes or size != size_before:
+                    table = read_table(path, trainer.recipe_hash, trainer.space)
+                deaths = sum(code != 0 for code in codes) + (deaths if len(table) == num_before else 0)
+                for code in codes:
+                    if code:
+                        logger.warning("a worker died with exit code %d; another one takes its place", code)
+                if deaths >= _PATIENCE:
+                    raise RuntimeError(
+                        f"{deaths} workers died in a row without finishing a child (exit code {codes[-1]}): see their "
+                        "messages above; -9 without any may mean that memory ran out"
+                    )
+            bar.update(len(share) - bar.n)
     finally:
         for worker in workers:
             worker.terminate()
         for worker in workers:
             worker.join()
     return table
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def compress_table(path: str | Path) -> Path:
@@ -258,7 +278,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     Under torchrun or accelerate every process takes its share of the children.
 
     Raises:
-        ValueError, FileNotFoundError, RuntimeError: See `load_corpus`, `restore_table` and `run_farm`.
+        ValueError, FileNotFoundError, RuntimeError, SystemExit: See `load_corpus`, `restore_table` and `run_farm`.
     """
     state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
     with state.local_main_process_first():
@@ -274,6 +294,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
         num_workers=farm.num_workers,
         rank=state.process_index,
         num_ranks=state.num_processes,
+        progress=state.is_main_process,
     )
     compress_table(farm.table)
     leave_world()

@@ -1,5 +1,7 @@
 """What a run says while it runs: a progress bar, a log of records, and a tracker. Only the main process speaks."""
 
+import math
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +47,8 @@ class Journal:
             desc=description,
             unit="step",
             dynamic_ncols=True,
+            # Into a file, where every refresh is a line, no more than two a minute.
+            mininterval=0.1 if sys.stderr.isatty() else 30,
             disable=not (show_progress and accelerator.is_main_process),
         )
         self._since = time.perf_counter()
@@ -112,7 +116,7 @@ class Window:
         self.loss += loss
         if alignment is not None:
             self.alignment = (self.alignment or 0.0) + alignment
-        if grad_norm is not None:
+        if grad_norm is not None and math.isfinite(grad_norm):  # fp16 passes over steps where it is not
             self.grad_norm = (self.grad_norm or 0.0) + grad_norm
         self.learning_rate = learning_rate
 

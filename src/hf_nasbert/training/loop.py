@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import random
-import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -22,17 +21,20 @@ from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter, make_sampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.training import checkpoints, sharding
+from hf_nasbert.stopping import StopRequest
+from hf_nasbert.training import checkpoints, folders, sharding
 from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
-from hf_nasbert.training.journal import LOG, Journal, Window, shortened, trackable
-from hf_nasbert.training.machine import make_accelerator, on_sigterm
+from hf_nasbert.training.feeding import fetched, naming_data_faults
+from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
+from hf_nasbert.training.machine import make_accelerator
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
 
 logger = logging.getLogger(__name__)
 
 
-_FINAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_SHOWN = 32  # sequences in a message
+_HOW_TO_GO_ON = "the same command with --resume_from_checkpoint latest goes on from there"
 
 
 class TrainingBatches(Protocol):
@@ -46,9 +48,12 @@ class TrainingBatches(Protocol):
     def loader(self, start_step: int, num_steps: int, *, rows: slice, num_workers: int) -> Iterable[Batch]:
         """The given rows of the batches of `num_steps` steps from `start_step` on."""
 
+    def sample_ids(self, step: int) -> Iterable[Any]:
+        """The numbers of the sequences of a step, over all processes."""
+
 
 class DivergenceError(FloatingPointError):
-    """The loss or the gradient is no finite number; names the step and the architecture."""
+    """A loss, a gradient or a weight is no finite number; names the step, the architecture and the samples."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class TrainingOutput:
         global_step: Optimizer steps behind the super-net.
         anchor: The last anchor, if the method has one.
         evaluation: The evaluated children and their losses, if the run came to its end.
-        is_finished: False if the run was asked to stop (SIGTERM) and wants to be resumed.
+        is_finished: False if the run was asked to stop (`stopping.STOP_SIGNALS`) and wants to be resumed.
     """
 
     global_step: int
@@ -70,7 +75,7 @@ class TrainingOutput:
     def __str__(self) -> str:
         if self.is_finished:
             return f"super-net of {self.global_step} steps"
-        return f"stopped at step {self.global_step}; resume_from_checkpoint=latest goes on from there"
+        return f"stopped at step {self.global_step}, all of it saved; {_HOW_TO_GO_ON}"
 
 
 def train_supernet(
@@ -147,19 +152,26 @@ class SupernetTrainer:
         self._dev_digest = digest_of(dev_batches)
         self.global_step = 0
         self._window = Window()
-        self._stop_requested = False  # of this process, at any moment
+        self._num_skipped = 0
+        self._stop = StopRequest()  # to this process, at any moment
         self._is_stopping = False  # agreed by all, at the end of a step
 
     def train(self) -> TrainingOutput:
-        """Train to `max_steps`, or until SIGTERM, from the start or from a checkpoint.
+        """Train to `max_steps`, or until a signal (`stopping.STOP_SIGNALS`), from the start or from a checkpoint.
+
+        Whatever ends it, the last checkpoint is whole, and a run that goes on from it is the same to the bit.
 
         Raises:
-            ValueError: If the output folder holds another run, or the checkpoint belongs to another one.
-            DivergenceError: If loss or gradient is not finite. Nothing is saved then.
+            ValueError: If the output folder holds or is used by another run, or the checkpoint belongs to another one.
+            DivergenceError: If a loss, a gradient or a weight is not finite, and `max_skipped_steps` are skipped.
+                Nothing is saved then.
+            OSError: If nothing can be written, as on a full disk; or data stalls (TimeoutError) or its worker dies
+                (ChildProcessError).
         """
         with ExitStack() as stack:
-            lock = checkpoints.locked(self.output_dir)
+            lock = folders.locked(self.output_dir)
             on_main_process(self.accelerator, lambda: stack.enter_context(lock))
+            stack.enter_context(self._stop)
             return self._train()
 
     def _train(self) -> TrainingOutput:
@@ -186,13 +198,11 @@ class SupernetTrainer:
         )
         evaluation: list[tuple[Architecture, float]] = []
         try:
-            with on_sigterm(self.request_stop):
+            with naming_data_faults(lambda: self.global_step):
                 self._run_steps()
             is_finished = self.global_step >= arguments.max_steps
             if is_finished:
-                evaluation = self.evaluate()
-                self.save_model()
-                self.journal.record("finish", step=self.global_step)
+                evaluation = self._finish()
         finally:
             self.journal.close()
         anchor = None if self.anchor is None else self.anchor.architecture
@@ -200,7 +210,24 @@ class SupernetTrainer:
 
     def request_stop(self) -> None:
         """Let `train` save a checkpoint and return, at the end of the next step at the latest."""
-        self._stop_requested = True
+        self._stop.set()
+
+    def _finish(self) -> list[tuple[Architecture, float]]:
+        """Evaluate and save the final super-net, but for what a killed run had come to do."""
+
+        def find() -> list[dict[str, Any]]:
+            return [record for record in read_log(self.output_dir) if record.get("step") == self.global_step]
+
+        done = {record["event"]: record for record in on_main_process(self.accelerator, find)}
+        evaluation = []
+        for child in done.get("eval", {"children": []})["children"]:
+            evaluation.append((Architecture.parse(child["architecture"]), float(child["loss"])))
+        if [child for child, _ in evaluation] != self._eval_children():
+            evaluation = self.evaluate()
+        self.save_model()
+        if "finish" not in done:
+            self.journal.record("finish", step=self.global_step)
+        return evaluation
 
     def evaluate(self) -> list[tuple[Architecture, float]]:
         """Score the fixed children on the dev batches, with the weights of this moment."""
@@ -211,6 +238,8 @@ class SupernetTrainer:
             supernet, _ = self._whole()
             losses = score_architectures(supernet, children, self.dev_batches, processes=PartialState())
         scored = list(zip(children, losses, strict=True))
+        for child, loss in scored:
+            self._refuse(f"dev loss of {child}", loss)
         mean, best = sum(losses) / len(losses), min(losses)
         described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
         self.journal.record("eval", step=self.global_step, loss=mean, children=described)
@@ -220,23 +249,22 @@ class SupernetTrainer:
 
     def save_model(self) -> None:
         """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
-        partial = self.output_dir / ".final.partial"
         supernet, _ = self._whole()
 
-        def save() -> None:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            checkpoints.save_model(supernet, partial)
+        def write(folder: Path) -> None:
+            checkpoints.save_model(supernet, folder)
             if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(partial)
-            for file in sorted(partial.iterdir()):
-                file.replace(self.output_dir / file.name)
-            partial.rmdir()
+                self.tokenizer.save_pretrained(folder)
 
-        on_main_process(self.accelerator, save)
+        on_main_process(self.accelerator, lambda: checkpoints.replace_files(self.output_dir, write))
 
     def save_checkpoint(self) -> None:
-        """Save everything that the rest of the run depends on."""
+        """Save everything that the rest of the run depends on.
+
+        Raises:
+            DivergenceError: If a weight is no finite number.
+            OSError: If the checkpoint cannot be written; those that were there still are.
+        """
         supernet, optimizer = self._whole()
 
         def write(folder: Path) -> None:
@@ -245,6 +273,8 @@ class SupernetTrainer:
             checkpoints.write_json(folder / checkpoints.STATE, self._state())
 
         def save() -> None:
+            for name, parameter in supernet.named_parameters():
+                self._refuse(f"sum of {name}", float(parameter.detach().sum()))
             limit = self.arguments.save_total_limit
             checkpoints.write_checkpoint(self.output_dir, self.global_step, write, limit=limit)
 
@@ -259,13 +289,15 @@ class SupernetTrainer:
             rows=self.step.rows,
             num_workers=arguments.dataloader_num_workers,
         )
+        if not arguments.dataloader_num_workers:
+            batches = fetched(batches)
         self.model.train()
         for batch in batches:
             children = self._take_step(batch)
             step, is_last = self.global_step, self.global_step == arguments.max_steps
             if self.anchor is not None and self.anchor.is_due(step):
                 self._judge_anchor(children[-1])
-            if step % arguments.logging_steps == 0 or is_last:
+            if (step % arguments.logging_steps == 0 or is_last) and self._window.num_steps:
                 self.journal.measure(step, self._window.means(), **self._names(children))
                 self._window = Window()
             if arguments.eval_steps and step % arguments.eval_steps == 0 and not is_last:
@@ -273,7 +305,7 @@ class SupernetTrainer:
             if step % arguments.save_steps == 0 or is_last or self._is_stopping:
                 self.save_checkpoint()
             if self._is_stopping:
-                self.journal.say(f"stopped at step {step}; resume_from_checkpoint=latest goes on from there")
+                self.journal.say(f"stopped at step {step}: {_HOW_TO_GO_ON}")
                 return
 
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
@@ -283,31 +315,58 @@ class SupernetTrainer:
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop_requested)
+        losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop.is_set)
         self._is_stopping = losses.is_anyone_stopping
-        self._check_finite("loss", losses.masked_lm + losses.alignment, children)
-        most = arguments.max_grad_norm or math.inf  # the norm is wanted without clipping too: it tells divergence
-        norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), most))
-        if accelerator.scaler is None:  # fp16 expects infinite gradients: it skips the step and scales down
-            self._check_finite("gradient's norm", norm, children)
-        self.optimizer.step()
+        if self._is_finite("loss", losses.masked_lm + losses.alignment, children):
+            most = arguments.max_grad_norm or math.inf  # the norm is wanted without clipping too: it tells divergence
+            norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), most))
+            # fp16 expects infinite gradients: it skips the step and scales down.
+            if accelerator.scaler is not None or self._is_finite("gradient's norm", norm, children):
+                self.optimizer.step()
+                self.counter.update(children)
+                self._window.add(losses.masked_lm, losses.alignment if self.anchor else None, norm, learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
-        self.counter.update(children)
         self.global_step += 1
-        self._window.add(losses.masked_lm, losses.alignment if self.anchor else None, norm, learning_rate)
         shown = {"anchor": shortened(self.anchor.architecture or ())} if self.anchor else {}
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
 
-    def _check_finite(self, what: str, value: float, children: Sequence[Architecture]) -> None:
+    def _is_finite(self, what: str, value: float, children: Sequence[Architecture]) -> bool:
+        """Whether a number of this step is one. If not the step is to be left without effect, if that is allowed."""
         if math.isfinite(value):
-            return
+            return True
+        most, step = self.arguments.max_skipped_steps, self.global_step + 1
+        samples = [int(number) for number in self.batches.sample_ids(self.global_step)]
+        is_skipped = self._num_skipped < most
+        self.journal.record(
+            "skip" if is_skipped else "divergence",
+            step=step,
+            reason=f"{what} {value}",
+            architectures=[str(child) for child in children],
+            samples=samples,
+        )
+        shown = ", ".join(map(str, samples[:_SHOWN])) + (f", ... ({LOG} has all)" if len(samples) > _SHOWN else "")
+        message = (
+            f"the {what} of step {step} is {value}, training {', '.join(map(str, children))} at a learning rate of "
+            f"{self.arguments.learning_rate_at(self.global_step):.3g} on the sequences {shown}"
+        )
+        if not is_skipped:
+            raise DivergenceError(f"{message}. {self._advice()}")
+        self._num_skipped += 1
+        logger.warning("%s: skipped, %d of at most %d", message, self._num_skipped, most)
+        return False
+
+    def _refuse(self, what: str, value: float) -> None:
+        """End the run if a number behind its last step is none."""
+        if not math.isfinite(value):
+            raise DivergenceError(f"the {what} after step {self.global_step} is {value}. {self._advice()}")
+
+    def _advice(self) -> str:
         kept = checkpoints.list_checkpoints(self.output_dir)
-        raise DivergenceError(
-            f"the {what} of step {self.global_step + 1} is {value}, training {', '.join(map(str, children))} at a "
-            f"learning rate of {self.arguments.learning_rate_at(self.global_step):.3g}. This step was not saved: the "
-            f"last checkpoint is {kept[-1].name if kept else 'none yet'}. Lower learning_rate or max_grad_norm, or "
-            "turn off mixed_precision."
+        skipping = f"have more than {self._num_skipped} such steps skipped by max_skipped_steps"
+        return (
+            f"Nothing of this was saved: the last checkpoint is {kept[-1].name if kept else 'none yet'}. Lower "
+            f"learning_rate or max_grad_norm, turn off mixed_precision, or {skipping}."
         )
 
     def _judge_anchor(self, child: Architecture) -> None:
@@ -374,41 +433,14 @@ class SupernetTrainer:
         if asked is not None:
             folder = on_main_process(self.accelerator, lambda: checkpoints.find_checkpoint(self.output_dir, asked))
         if folder is None:
-            on_main_process(self.accelerator, self._clear_output_dir)
+            on_main_process(self.accelerator, lambda: folders.clear(self.arguments))
             return False
         if folder.resolve().parent == self.output_dir.resolve():
-            on_main_process(self.accelerator, lambda: self._leave_behind(folder))
+            on_main_process(self.accelerator, lambda: folders.leave_behind(self.output_dir, folder))
         else:  # another run's checkpoint: what this folder holds is none of its past
-            on_main_process(self.accelerator, self._clear_output_dir)
+            on_main_process(self.accelerator, lambda: folders.clear(self.arguments))
         self._restore(folder)
         return True
-
-    def _leave_behind(self, folder: Path) -> None:
-        """Set later checkpoints than the one resumed from aside: they belong to a past that is left."""
-        checkpoints.delete_leftovers(self.output_dir)
-        every = checkpoints.list_checkpoints(self.output_dir)
-        places = [other.resolve() for other in every]
-        for later in every[places.index(folder.resolve()) + 1 :]:
-            logger.warning("resuming at %s: %s is now %s", folder.name, later.name, checkpoints.set_aside(later).name)
-
-    def _clear_output_dir(self) -> None:
-        arguments, log = self.arguments, self.output_dir / LOG
-        earlier = [folder.name for folder in checkpoints.list_checkpoints(self.output_dir)]
-        earlier += [file.name for name in _FINAL_FILES for file in self.output_dir.glob(name)]
-        # A run that was killed before its first checkpoint leaves only a log; asked to resume, it starts again.
-        if log.exists() and arguments.resume_from_checkpoint != "latest":
-            earlier.append(LOG)
-        if earlier and not arguments.overwrite_output_dir:
-            raise ValueError(
-                f"{self.output_dir} holds an earlier run or another model ({earlier[-1]}): go on with "
-                "resume_from_checkpoint=latest, choose another output_dir, or have it deleted by overwrite_output_dir"
-            )
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        checkpoints.delete_leftovers(self.output_dir)
-        for folder in checkpoints.list_checkpoints(self.output_dir):
-            checkpoints.delete_checkpoint(folder)
-        if arguments.overwrite_output_dir:
-            log.unlink(missing_ok=True)
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to belong to this run."""
@@ -433,6 +465,7 @@ class SupernetTrainer:
             "sampler": self.sampler.state_dict(),
             "anchor": None if self.anchor is None else self.anchor.state_dict(),
             "update_counter": self.counter.state_dict(),
+            "num_skipped": self._num_skipped,
             "window": asdict(self._window),
             "scaler": None if scaler is None else scaler.state_dict(),
             "arguments": asdict(self.arguments),
@@ -461,4 +494,5 @@ class SupernetTrainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._window = Window(**state["window"])
+        self._num_skipped = state["num_skipped"]
         self.global_step = state["step"]

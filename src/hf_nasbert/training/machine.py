@@ -1,12 +1,8 @@
-"""The machine under a run: its accelerator, its signals and its memory."""
+"""The machine under a run: its accelerator and its memory."""
 
 import ctypes
 import importlib.util
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from accelerate import Accelerator
 
@@ -35,19 +31,6 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
             raise ValueError("mixed_precision=fp16 needs a GPU; train on a CPU with mixed_precision=no")
         tune_allocator()
     return accelerator
-
-
-@contextmanager
-def on_sigterm(handle: Callable[[], None]) -> Iterator[None]:
-    """Call `handle` when the process is asked to end, in place of ending it; possible in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: handle())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def tune_allocator() -> bool:
