@@ -191,12 +191,13 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", card)
 
 
-def render_table_card(name: str, truth: "GroundTruth") -> str:
+def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None) -> str:
     """The README.md of a ground-truth table: a dataset card, every number of it from the table.
 
     Args:
         name: The table's name, as `ranking.load_table` takes it.
         truth: The table.
+        hub_id: The dataset repository that it is loaded from without this package; by default the file is.
     """
     from huggingface_hub import DatasetCardData
 
@@ -219,6 +220,7 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
     )
     return _template("table_card.md").render(
         name=_Markdown(_one_line(name)),
+        location=_Markdown(f'"{hub_id}"' if hub_id else f'"json", data_files="table-{name}.jsonl.gz"'),
         truth=truth,
         recipe=recipe,
         metadata=_Markdown(str(metadata)),
