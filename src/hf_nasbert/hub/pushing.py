@@ -236,7 +236,8 @@ def _commit(api: HfApi, arguments: PushArguments, contents: Contents, changes: M
 
 def _of_commit(error: Any) -> bool:
     """Whether it was the commit itself that failed: all requests before it are repeated by huggingface_hub."""
-    return "/commit/" in str(error.request.url)
+    request = error.response.request if hasattr(error, "response") else error.request
+    return "/commit/" in str(request.url)
 
 
 def _lacks(contents: Contents, changes: Mapping[str, str], state: State) -> str | None:
