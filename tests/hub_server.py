@@ -46,6 +46,7 @@ class Fault:
     is_late: bool = False  # after the request was obeyed
     before: Callable[[], object] | None = None
     message: str = "the server has a bad day"
+    code: str | None = None
 
 
 class HubServer(ThreadingHTTPServer):
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.status is None:
             self.close_connection = True
             return self.connection.close()
-        return self.error(fault.status, message=fault.message)
+        return self.error(fault.status, fault.code, fault.message)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do
 

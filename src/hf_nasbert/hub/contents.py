@@ -12,7 +12,7 @@ from typing import Any, Literal
 from huggingface_hub import get_token
 
 from hf_nasbert import records
-from hf_nasbert.cards import CODE_FILES, render_table_card
+from hf_nasbert.cards import CODE_FILES, render_supernet_card, render_table_card
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
@@ -72,7 +72,8 @@ def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] =
 
     A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
     missing, with this package's: transformers forgets both when it saves a child that was loaded from the Hub
-    (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead.
+    (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
+    a super-net without a card gets one.
 
     Args:
         source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
@@ -200,7 +201,9 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
         files |= {name: package / name for name in CODE_FILES if name not in files}
         if config.get("auto_map") != AUTO_MAP:
             files["config.json"] = (json.dumps({**config, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
-    if "README.md" in files:
+    if kind == "super-net" and "README.md" not in files:
+        files["README.md"] = render_supernet_card(config, repo_id).encode()
+    elif "README.md" in files:
         card = (folder / "README.md").read_text(encoding="utf-8")
         if _CARD_PLACE in card:
             files["README.md"] = card.replace(_CARD_PLACE, json.dumps(repo_id)).encode()

@@ -86,7 +86,12 @@ def _of_status(error: HfHubHTTPError, api: HfApi, repo_id: str) -> Exception:
             f"{repo_id} is not on {api.endpoint}, or your token may not see it{said}: check the name; if it vanished "
             "meanwhile, a push makes it anew"
         )
-    if status in (409, 412):
+    if status == 409:
+        return FileExistsError(
+            f"{repo_id} conflicts with what is there{said}: it was made or changed meanwhile, or is hidden from your "
+            "token; look at it, then run again"
+        )
+    if status == 412:
         return FileExistsError(
             f"{repo_id} was changed by somebody else meanwhile, so nothing was pushed: look at it, then run again"
         )
