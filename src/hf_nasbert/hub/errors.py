@@ -66,6 +66,8 @@ def _translate(error: BaseException, api: HfApi, repo_id: str) -> Exception | No
         return ConnectionError(
             f"{api.endpoint} answers in no way that the Hub does: check HF_ENDPOINT, then {_REPEAT}"
         )
+    if isinstance(first, RuntimeError) or type(first).__module__.startswith("hf_xet"):  # uploads to the Hub's storage
+        return ConnectionError(f"the transfer failed ({_scrub(str(first), api)}): {_REPEAT}")
     return None
 
 

@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Absent())
 import torch, transformers
 from safetensors.torch import load_file, save_file
 folder, auto_class, inputs, results = sys.argv[1:]
-transformers.AutoTokenizer.from_pretrained(folder)
+transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # it reads the model's config first
 model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     outputs = model.eval()(**load_file(inputs), return_dict=True)
@@ -75,6 +75,7 @@ def check_leaves_home(files: Mapping[str, Content]) -> float:
             [sys.executable, "-I", "-c", _STRANGER, *arguments],
             env=_environment(Path(scratch)),
             cwd=scratch,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
