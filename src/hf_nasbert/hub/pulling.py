@@ -60,7 +60,7 @@ class Pulled:
     def __str__(self) -> str:
         origin = " from the cache, since the Hub could not be reached" if self.is_from_cache else ""
         how = how_to_load(self.kind, self.identity, str(self.folder))
-        return f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\n{how}"
+        return f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\nto load it: {how}"
 
 
 def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:

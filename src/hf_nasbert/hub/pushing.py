@@ -80,7 +80,7 @@ class Pushed:
         elif self.commit is None:
             end = f"{self.url} holds all of it already: nothing was pushed"
         else:
-            end = f"{self.url}, one commit: {self.commit}\n{how}"
+            end = f"{self.url}, one commit: {self.commit}\nto load it: {how}"
         return "\n".join([f"{'would push' if self.is_dry_run else 'push of'} {what} to {where}", *lines, end])
 
 
@@ -105,16 +105,7 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     """
     api = api or default_api()
     contents = gather(arguments.source, arguments.repo_id, arguments.attachments)
-    note = ""
-    try:
-        with hub_errors(api, arguments.repo_id):
-            state = look(api, arguments.repo_id, contents.repo_type, arguments.revision)
-    except ConnectionError as error:
-        if not arguments.dry_run:
-            raise
-        state, note = None, f", not compared with what is there: {error}"
-    if state is None and arguments.create_pr and not note:
-        raise FileNotFoundError(f"{arguments.repo_id} is not there (or not for your token) to open a pull request on")
+    state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note
     is_replaced = state is not None and _check_target(api, arguments, contents, state)
     if contents.kind == "child":
@@ -147,6 +138,21 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
         commit,
         arguments.dry_run,
     )
+
+
+def _look_first(api: HfApi, arguments: PushArguments, contents: Contents) -> tuple[State | None, str]:
+    """What the repository holds; a dry run goes on without a Hub, with a note."""
+    note = ""
+    try:
+        with hub_errors(api, arguments.repo_id):
+            state = look(api, arguments.repo_id, contents.repo_type, arguments.revision)
+    except ConnectionError as error:
+        if not arguments.dry_run:
+            raise
+        state, note = None, f", not compared with what is there: {error}"
+    if state is None and arguments.create_pr and not note:
+        raise FileNotFoundError(f"{arguments.repo_id} is not there (or not for your token) to open a pull request on")
+    return state, note
 
 
 def _check_target(api: HfApi, arguments: PushArguments, contents: Contents, state: State) -> bool:
