@@ -1,6 +1,7 @@
 """The house: imports go down only, rooms of one floor do not know each other, travelling files carry only siblings."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_every_file_says_its_job_in_its_first_line(file):
     docstring = ast.get_docstring(ast.parse(file.read_text()))
     assert docstring, f"{file.name} has no docstring"
     assert docstring.splitlines()[0].endswith((".", ":"))
+
+
+HTTP = r"\b(HfApi|create_commit|create_repo|upload_\w+|push_to_hub|hf_hub_download|snapshot_download|httpx2?|urllib)\b"
+
+
+def test_only_the_hub_speaks_http():
+    """Data, models and metrics load through their libraries."""
+    assert {room_of(file) for file in files() if re.search(HTTP, file.read_text())} == {"hub"}
 
 
 def test_light_rooms_need_no_torch():

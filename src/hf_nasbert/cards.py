@@ -6,6 +6,7 @@ All text that comes from a record is escaped for YAML, Markdown and HTML, and th
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind, operator_width
 
 if TYPE_CHECKING:
     import jinja2
@@ -191,12 +192,13 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", card)
 
 
-def render_table_card(name: str, truth: "GroundTruth") -> str:
+def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None) -> str:
     """The README.md of a ground-truth table: a dataset card, every number of it from the table.
 
     Args:
         name: The table's name, as `ranking.load_table` takes it.
         truth: The table.
+        hub_id: The dataset repository that it is loaded from without this package; by default the file is.
     """
     from huggingface_hub import DatasetCardData
 
@@ -219,6 +221,7 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
     )
     return _template("table_card.md").render(
         name=_Markdown(_one_line(name)),
+        location=_Markdown(f'"{hub_id}"' if hub_id else f'"json", data_files="table-{name}.jsonl.gz"'),
         truth=truth,
         recipe=recipe,
         metadata=_Markdown(str(metadata)),
@@ -244,6 +247,35 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
             if ceiling
             else ""
         ),
+    )
+
+
+def render_supernet_card(config: Mapping[str, Any], hub_id: str | None = None) -> str:
+    """The README.md of a super-net: what it holds, and how a child is taken out.
+
+    Args:
+        config: Its config.json.
+        hub_id: The repository that the card's snippet loads it from.
+
+    Raises:
+        ValueError: If the config's search space is none.
+    """
+    from huggingface_hub import ModelCardData
+
+    space = SearchSpace.from_dict(config["search_space"])
+    rows: list[tuple[str, _Markdown]] = []
+    for first, group in itertools.groupby(range(space.num_choice_blocks), key=lambda block: space.blocks[block]):
+        blocks = list(group)
+        rows.append((f"{blocks[0]} to {blocks[-1]}", _Markdown(", ".join(_code(name) for name in first))))
+    sizes = {_label(name): config[name] for name in ("hidden_size", "vocab_size") if name in config}
+    metadata = ModelCardData(library_name="hf_nasbert", pipeline_tag="fill-mask", tags=[*_TAGS, "super-net"])
+    return _template("supernet_card.md").render(
+        metadata=_Markdown(metadata.to_yaml(line_break="\n")),
+        space=space,
+        location=_Markdown(_python_string(hub_id or "path/to/this/folder")),
+        example=_Markdown(_python_string(str(space.child_at(0)))),
+        rows=rows,
+        sizes=_table(("Size", ""), [(name, _value(size)) for name, size in sizes.items()]),
     )
 
 

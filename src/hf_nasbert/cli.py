@@ -80,6 +80,18 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
     ),
+    "push": Command(
+        "publish a child, a super-net or a table on the Hub, as one commit",
+        "hf_nasbert.hub.push",
+        ("hf_nasbert.hub.PushArguments",),
+        lambda pushed, *_: str(pushed),
+    ),
+    "pull": Command(
+        "fetch a child, a super-net or a table from the Hub into a folder",
+        "hf_nasbert.hub.pull",
+        ("hf_nasbert.hub.PullArguments",),
+        lambda pulled, *_: str(pulled),
+    ),
 }
 
 

@@ -323,7 +323,7 @@ def save_child(
             raise FileNotFoundError(f"no such file to put beside the child: {path}")
         if _MODEL_FILE.fullmatch(path.name) or [other.name for other in files].count(path.name) > 1:
             raise ValueError(f"cannot put {path} beside the child: another file there has that name")
-    _check_place(folder, overwrite)
+    check_place(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
@@ -337,7 +337,7 @@ def save_child(
             shutil.copyfile(path, staging / path.name)
         if child.config.model_type == NasBertConfig.model_type:
             _pack_code(staging)
-        _move_into_place(staging, folder)
+        move_into_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
@@ -419,20 +419,29 @@ def _proof_batch(supernet: SupernetForMaskedLM) -> dict[str, torch.Tensor]:
     return {name: tensor.to(supernet.device) for name, tensor in batch.items()}
 
 
-def _check_place(folder: Path, overwrite: bool) -> None:
-    """Refuse a place where something would be lost, before anything is written."""
+def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> None:
+    """Refuse a place where something would be lost, before anything is written.
+
+    Args:
+        folder: Where to write.
+        overwrite: Whether what is there may be replaced.
+        sign: Name or pattern of the file without which it is none of ours, and is never replaced.
+
+    Raises:
+        FileExistsError: If the place is taken.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: name a folder to write the child to")
+        raise FileExistsError(f"{folder} is a file: name a folder to write to")
     if not any(folder.iterdir()):
         return
     if not overwrite:
         raise FileExistsError(
             f"{folder} is not empty: name another folder, or pass overwrite to replace the model in it"
         )
-    if not (folder / "config.json").is_file():
-        raise FileExistsError(f"{folder} holds no model (no config.json): it is left as it is; name another folder")
+    if not any(folder.glob(sign)):
+        raise FileExistsError(f"{folder} holds no model (no {sign}): it is left as it is; name another folder")
 
 
 def _pack_code(folder: Path) -> None:
@@ -449,7 +458,7 @@ def _pack_code(folder: Path) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _move_into_place(staging: Path, folder: Path) -> None:
+def move_into_place(staging: Path, folder: Path) -> None:
     """Rename the finished folder to its name. Of a model that is there, the other files of its folder are kept."""
     if not folder.exists() or not any(folder.iterdir()):
         staging.replace(folder)

@@ -52,7 +52,7 @@ def load_table(name: str) -> "Dataset":
     """
     from datasets import Dataset
 
-    path = _find_table(name)
+    path = find_table(name)
     children = records.read(path)
     for number, child in enumerate(children, start=1):
         missing = [column for column in _COLUMNS if column not in child]
@@ -63,7 +63,12 @@ def load_table(name: str) -> "Dataset":
     return Dataset.from_list(children)
 
 
-def _find_table(name: str) -> Path:
+def find_table(name: str) -> Path:
+    """The file of a table, named as `load_table` takes it.
+
+    Raises:
+        FileNotFoundError: If there is none; names those that come with the package.
+    """
     if name.endswith((".jsonl", ".jsonl.gz")):
         if not Path(name).is_file():
             raise FileNotFoundError(f"no table at {name}")

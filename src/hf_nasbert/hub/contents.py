@@ -1,0 +1,256 @@
+"""What of a folder belongs to a child, a super-net or a table, and which one it is; no network here."""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import get_token
+
+from hf_nasbert import records
+from hf_nasbert.cards import CODE_FILES, render_supernet_card, render_table_card
+from hf_nasbert.modeling import modeling_nasbert
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.ranking import GroundTruth, find_table, load_table
+from hf_nasbert.space import SearchSpace
+
+Kind = Literal["child", "super-net", "table"]
+Content = Path | bytes
+KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet": "super-net"}
+
+MODEL_FILE = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(operators|configuration|modeling)_nasbert\.py",
+    re.ASCII,
+)
+"""What makes a model; a push replaces all of it, so that no weight or code of an earlier one stays behind."""
+BESIDE = re.compile(
+    r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
+)
+"""What may stand beside it: the card and its record, figures, records of searches and evaluations."""
+TABLE_FILE = re.compile(r"table-[\w.-]+\.jsonl\.gz", re.ASCII)
+
+_PICKLE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|h5|msgpack)")
+_TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|custom_checkpoint).*")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+_CARD_PLACE = '"path/to/this/folder"'  # what a card that knows no repository loads from
+
+# The fields of a config.json that say which network it is. Dropout, dtype and versions change while it stays the same.
+_SHAPE = (
+    "model_type architectures operators stage_lengths search_space vocab_size hidden_size embedding_size ffn_ratio "
+    "attention_head_size num_conv_layers num_hidden_layers num_attention_heads intermediate_size hidden_act "
+    "max_position_embeddings type_vocab_size tie_word_embeddings id2label"
+).split()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a push would put into a repository.
+
+    `files` maps the path in the repository to a local file or to bytes; `identity` says which model or table it is;
+    `left_out` names what lies in the folder and does not go.
+    """
+
+    kind: Kind
+    name: str
+    files: Mapping[str, Content]
+    identity: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def repo_type(self) -> str:
+        """`dataset` for a table, `model` for the others."""
+        return "dataset" if self.kind == "table" else "model"
+
+
+def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] = ()) -> Contents:
+    """Collect what belongs to a child, a super-net or a table; nothing else of its folder goes.
+
+    A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
+    missing, with this package's: transformers forgets both when it saves a child that was loaded from the Hub
+    (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
+    a super-net without a card gets one.
+
+    Args:
+        source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
+        repo_id: The repository that it is for.
+        attachments: Figures and records to put beside it.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, table or attachment.
+        ValueError: If the folder holds no model of ours, no tokenizer or only pickled weights, a link that leads out
+            of it, or a file with a token of the Hub in it.
+    """
+    path = Path(source)
+    contents = _gather_model(path, repo_id) if path.is_dir() else _gather_table(str(source), repo_id)
+    contents = Contents(
+        contents.kind,
+        contents.name,
+        dict(sorted({**contents.files, **_attached(attachments, contents.files)}.items())),
+        contents.identity,
+        contents.left_out,
+    )
+    _refuse_tokens(contents.files)
+    return contents
+
+
+def identity_of_model(config: Mapping[str, Any], tokenizer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What two versions of one model agree in: what shapes the network, and the vocabulary."""
+    identity = {name: config[name] for name in _SHAPE if name in config}
+    vocabulary = ((tokenizer or {}).get("model") or {}).get("vocab")
+    if vocabulary is not None:
+        text = json.dumps(vocabulary, sort_keys=True)
+        identity["vocabulary"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return identity
+
+
+def name_of_model(config: Mapping[str, Any]) -> str:
+    """A child's architecture, or the size of a super-net's space."""
+    if "search_space" in config:
+        return f"of {SearchSpace.from_dict(config['search_space']).num_children:,} children"
+    return "-".join(config.get("operators") or [str(config["model_type"])])
+
+
+def identity_of_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What two states of one table agree in: the recipe its children were trained by."""
+    return {"recipe_hash": rows[0].get("recipe_hash") if rows else None}
+
+
+def name_of_table(path: Path) -> str:
+    """`imdb` for `table-imdb.jsonl.gz`."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl").removeprefix("table-")
+
+
+def read_json(content: Content, name: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds a {type(found).__name__}, expected a JSON object")
+    return found
+
+
+def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any]]:
+    """What kind of model lies in a folder, and its config.
+
+    Args:
+        folder: The folder.
+        name: What messages call it.
+
+    Raises:
+        ValueError: If it holds no model of ours.
+    """
+    name = name or str(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{name} holds no child and no super-net: it has no config.json")
+    config = read_json(folder / "config.json", f"{name}/config.json")
+    kind = KINDS.get(str(config.get("model_type")))
+    if kind is None:
+        expected = ", ".join(map(repr, KINDS))
+        raise ValueError(f"{name} holds a model of type {config.get('model_type')!r}; expected one of {expected}")
+    return kind, config
+
+
+def is_ours(name: str) -> bool:
+    """Whether a path in a repository belongs to a model or table of ours."""
+    return bool(MODEL_FILE.fullmatch(name) or BESIDE.fullmatch(name))
+
+
+def size_of(content: Content) -> int:
+    """Its number of bytes."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _gather_model(folder: Path, repo_id: str) -> Contents:
+    kind, config = describe(folder)
+    files: dict[str, Content] = {}
+    left_out = []
+    for path in sorted([*folder.iterdir(), *(folder / "figures").glob("*")]):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            if name != "figures":
+                left_out.append(f"{name}/")
+        elif not is_ours(name):
+            if _PICKLE.fullmatch(name) and not _TRAINING_STATE.fullmatch(path.name):
+                raise ValueError(
+                    f"{folder}/{name} may be a pickle, which runs code when it is loaded: save the weights as "
+                    "safetensors (save_pretrained does) and remove it"
+                )
+            left_out.append(name)
+        elif not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder}/{name} is a link that leads out of the folder: put the file itself there")
+        else:
+            files[name] = path
+    if not any(name.endswith(".safetensors") for name in files):
+        raise ValueError(f"{folder} holds no safetensors weights: save the model with save_pretrained")
+    if "tokenizer_config.json" not in files:
+        raise ValueError(f"{folder} holds no tokenizer: save there the one that the model was trained with")
+    if config["model_type"] == "nasbert":
+        package = Path(modeling_nasbert.__file__).parent
+        files |= {name: package / name for name in CODE_FILES if name not in files}
+        if config.get("auto_map") != AUTO_MAP:
+            files["config.json"] = (json.dumps({**config, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
+    if kind == "super-net" and "README.md" not in files:
+        files["README.md"] = render_supernet_card(config, repo_id).encode()
+    elif "README.md" in files:
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        if _CARD_PLACE in card:
+            files["README.md"] = card.replace(_CARD_PLACE, json.dumps(repo_id)).encode()
+    tokenizer = read_json(files["tokenizer.json"], f"{folder}/tokenizer.json") if "tokenizer.json" in files else None
+    return Contents(kind, name_of_model(config), files, identity_of_model(config, tokenizer), tuple(left_out))
+
+
+def _gather_table(source: str, repo_id: str) -> Contents:
+    try:
+        path = find_table(source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source}: no such folder of a child or super-net, and {error}") from None
+    name = name_of_table(path)
+    table = load_table(str(path))
+    rows = records.read(path)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    files: dict[str, Content] = {
+        # The same bytes for the same rows, hence no clock in the header.
+        f"table-{name}.jsonl.gz": path.read_bytes()
+        if path.suffix == ".gz"
+        else gzip.compress(lines.encode(), mtime=0),
+        "README.md": render_table_card(name, GroundTruth(table), hub_id=repo_id).encode(),
+    }
+    return Contents("table", name, files, identity_of_table(rows))
+
+
+def _attached(attachments: Iterable[str | Path], files: Mapping[str, Content]) -> dict[str, Content]:
+    found: dict[str, Content] = {}
+    for path in map(Path, attachments):
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file to put beside the model: {path}")
+        if not BESIDE.fullmatch(path.name):
+            raise ValueError(f"cannot attach {path}: expected a figure (png, svg, jpg) or records (jsonl, jsonl.gz)")
+        if path.name in found or path.name in files:
+            raise ValueError(f"cannot attach {path}: another file there has that name")
+        found[path.name] = path
+    return found
+
+
+def _refuse_tokens(files: Mapping[str, Content]) -> None:
+    """What is published is read by strangers: no file may hold a token, neither the present one nor any other."""
+    token = get_token()
+    for name, content in files.items():
+        if name.endswith((".safetensors", ".png", ".jpg")):
+            continue
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        if name.endswith(".gz"):
+            data = gzip.decompress(data)
+        if _TOKEN.search(data) or (token and token.encode() in data):
+            raise ValueError(f"{name} holds a token of the Hub: remove it there, and revoke that token")

@@ -1,0 +1,124 @@
+"""A repository of the Hub as it is now: which files, which model, and whether a local file is the same."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from hf_nasbert import records
+from hf_nasbert.hub.contents import (
+    KINDS,
+    TABLE_FILE,
+    Content,
+    Kind,
+    identity_of_model,
+    identity_of_table,
+    read_json,
+    size_of,
+)
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a repository holds at the head of a branch."""
+
+    commit: str
+    files: Mapping[str, RepoFile]
+    is_private: bool
+    has_branch: bool
+
+
+def default_api() -> HfApi:
+    """The Hub of HF_ENDPOINT, with the token of HF_TOKEN or `hf auth login`."""
+    return HfApi(library_name="hf_nasbert", library_version=metadata.version("hf_nasbert"))
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what is no name of a repository."""
+    if not _REPO_ID.fullmatch(repo_id) or len(repo_id) > 96 or "--" in repo_id or ".." in repo_id:
+        raise ValueError(
+            f"repo_id={repo_id!r} is no name of a repository: expected user/name, of letters, digits, -_."
+        )
+
+
+def look(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> State | None:
+    """The head of a branch, of `main` where the branch is missing; None where there is no such repository."""
+    has_branch = True
+    try:
+        try:
+            info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+        except RevisionNotFoundError:
+            if revision is None:
+                raise
+            has_branch = False
+            info = api.repo_info(repo_id, repo_type=repo_type)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return None
+    commit = str(info.sha)
+    tree = api.list_repo_tree(repo_id, repo_type=repo_type, revision=commit, recursive=True)
+    files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    return State(commit, files, bool(info.private), has_branch)
+
+
+def identity_there(api: HfApi, repo_id: str, repo_type: str, state: State) -> dict[str, Any]:
+    """Which model or table a repository holds.
+
+    Raises:
+        ValueError: If it holds none of ours.
+    """
+    tables = sorted(name for name in state.files if TABLE_FILE.fullmatch(name))
+    if repo_type == "dataset" and not tables:
+        raise ValueError(f"{repo_id} holds something that is no table of hf_nasbert")
+    if repo_type == "model" and "config.json" not in state.files:
+        raise ValueError(f"{repo_id} holds something that is no child and no super-net")
+    with TemporaryDirectory() as scratch:
+
+        def fetch(name: str) -> Path:
+            return Path(
+                api.hf_hub_download(repo_id, name, repo_type=repo_type, revision=state.commit, local_dir=scratch)
+            )
+
+        if repo_type == "dataset":
+            return identity_of_table(records.read(fetch(tables[0])))
+        config = read_json(fetch("config.json"), f"config.json of {repo_id}")
+        if config.get("model_type") not in KINDS:
+            raise ValueError(f"{repo_id} holds a model of type {config.get('model_type')!r}, none of hf_nasbert's")
+        tokenizer = read_json(fetch("tokenizer.json"), "tokenizer.json") if "tokenizer.json" in state.files else None
+        return identity_of_model(config, tokenizer)
+
+
+def is_same(content: Content, there: RepoFile) -> bool:
+    """Whether a file of the Hub has these bytes: by its git hash, or the SHA-256 of a large file."""
+    if size_of(content) != there.size:
+        return False
+    digest = hashlib.sha256() if there.lfs else hashlib.sha1(b"blob %d\0" % there.size)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with content.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest() == (there.lfs.sha256 if there.lfs else there.blob_id)
+
+
+def how_to_load(kind: Kind, identity: Mapping[str, Any], place: str, options: str = "") -> str:
+    """The line of Python that loads it from a repository or a folder."""
+    if kind == "table":
+        return f'load_dataset("{place}"{options})'
+    if kind == "super-net":
+        return f'SupernetForMaskedLM.from_pretrained("{place}"{options})'
+    head = re.sub(r"^(NasBert|Bert)(Model$)?", "", (identity.get("architectures") or [""])[0])
+    trust = "" if identity["model_type"] == "bert" else ", trust_remote_code=True"
+    return f'AutoModel{head}.from_pretrained("{place}"{options}{trust})'
