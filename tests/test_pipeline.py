@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_nasbert import records
-from hf_nasbert.cards import render_child_card
+from hf_nasbert.cards import render_child_card, render_supernet_card
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
@@ -99,6 +99,11 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     child = folder / "child"
     assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
     assert best["architecture"] in (child / "README.md").read_text()
+    net = folder / "supernet"
+    assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
+    assert f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")' in (
+        net / "README.md"
+    ).read_text()
     (predictions,) = content["fresh process"]["answers"].values()
     assert len(predictions) == 5
 

@@ -17,11 +17,12 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
-from hf_nasbert.costs import Budget, cost_function, num_parameters
+from hf_nasbert.costs import Budget, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
-from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.extract import name_of_bert
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -31,6 +32,7 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.search import RandomSearch
 from hf_nasbert.space import Architecture
 from hf_nasbert.training import (
@@ -382,14 +384,14 @@ class Pipeline:
                 "longest sequence": config.max_position_embeddings,
             },
             cost=self._cost(config)(config.operators),
-            bert_cost=self._bert_cost(),
-            cost_conditions=f"FLOPs of one sequence of {self.data.max_seq_length} tokens, vocabulary head included.",
+            bert_cost=self._bert_cost(config),
+            cost_conditions=f"FLOPs and memory of one sequence of {self.data.max_seq_length} tokens, with the head.",
             supernet={
                 "method": self.training.method,
                 "num_children": trained["num_children"],
                 "num_steps": trained["num_steps"],
                 "num_tokens": trained["num_tokens"],
-                "text": self.data.packaged or self.data.dataset_name or "local files",
+                "text": self._text,
                 "seed": self.training.seed,
             },
             search={
@@ -425,17 +427,28 @@ class Pipeline:
             attachments=[record_file, *figures],
             overwrite=True,
         )
+        self._write_supernet_card(figures)
         return {"figures": [figure.name for figure in figures]}
 
-    def _bert_cost(self) -> dict[str, Any]:
-        config = self._build_config()
-        bert = bert_of(config)
-        if bert is None:
-            return {}
-        return {
-            "name": f"BERT of the same depth and width ({bert})",
-            **self._cost(config)(bert),
-        }
+    def _write_supernet_card(self, figures: list[Path]) -> None:
+        drawn = [figure for figure in figures if figure.suffix == ".png" and figure.stem != "architecture"]
+        about = describe_supernet(
+            self.folder / "supernet",
+            [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record],
+            language="en",
+            training={"num_tokens": self._content("super-net")["num_tokens"], "text": self._text},
+            figures={figure.stem: figure.name for figure in drawn},
+        )
+        write_supernet_card(self.folder / "supernet", about, drawn)
+
+    @property
+    def _text(self) -> str:
+        return self.data.packaged or self.data.dataset_name or "local files"
+
+    def _bert_cost(self, child: NasBertConfig) -> dict[str, Any]:
+        length = self.data.max_seq_length
+        bert, cost = bert_beside(child, num_parameters(child, child.operators), sequence_length=length)
+        return {"name": name_of_bert(bert), **cost}
 
     def _draw(self, scores: dict[str, Any]) -> list[Path]:
         if find_spec("matplotlib") is None:  # the extra "plots"
