@@ -191,7 +191,9 @@ def test_the_bert_beside_a_child_is_the_nearest_in_size(shape):
 
     space, overrides = SHAPES[shape]
     config = supernet_config(space, **overrides)
-    berts = {n: NasBertForMaskedLM(plain_config(config, ["attention", "ffn"] * n)).num_parameters() for n in range(1, 7)}
+    berts = {
+        n: NasBertForMaskedLM(plain_config(config, ["attention", "ffn"] * n)).num_parameters() for n in range(1, 7)
+    }
     rng = random.Random(0)
     children = [space.sample(rng) for _ in range(20)]
     wanted = [costs.num_parameters(config, child) for child in children] + [1, *(berts[4] + d for d in (-9, 9))]

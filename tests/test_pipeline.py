@@ -101,9 +101,10 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     assert best["architecture"] in (child / "README.md").read_text()
     net = folder / "supernet"
     assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
-    assert f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")' in (
-        net / "README.md"
-    ).read_text()
+    assert (
+        f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")'
+        in (net / "README.md").read_text()
+    )
     (predictions,) = content["fresh process"]["answers"].values()
     assert len(predictions) == 5
 

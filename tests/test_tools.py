@@ -4,7 +4,11 @@ A tool of the extra "tools" that is not installed skips its test by name.
 """
 
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +30,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_nasbert.data import PACKAGED_SOURCES, load_labelled, train_tokenizer
 from hf_nasbert.data.packaged import INSTALL_COMMAND
-from hf_nasbert.extraction import save_child
+from hf_nasbert.extraction import CODE_FILES, save_child
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
 pytestmark = pytest.mark.slow
@@ -461,3 +465,95 @@ class TestAccelerate:
         assert is_its_own(model)
         with torch.no_grad():
             assert torch.equal(model(**batch).logits, logits)
+
+
+# The example scripts ask the Hub for these; a folder of that name where they run is found first.
+METRICS = {
+    "accuracy": (
+        '{"predictions": Value("int64"), "references": Value("int64")}',
+        '{"accuracy": sum(a == b for a, b in zip(predictions, references)) / len(references)}',
+    ),
+    "squad": (
+        '{"predictions": {"id": Value("string"), "prediction_text": Value("string")}, "references": {"id": '
+        'Value("string"), "answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))}}}',
+        '{"exact_match": 100 * sum(a["prediction_text"] in b["answers"]["text"] for a, b in zip(predictions, '
+        "references)) / len(references)}",
+    ),
+    "seqeval": (
+        '{"predictions": List(Value("string")), "references": List(Value("string"))}',
+        'dict.fromkeys(["overall_precision", "overall_recall", "overall_f1", "overall_accuracy"], sum(a == b for '
+        "a, b in zip(predictions, references)) / len(references))",
+    ),
+}
+METRIC = """
+import evaluate
+from datasets import Features, List, Value
+
+class Own(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(description="", citation="", features=Features({features}))
+
+    def _compute(self, predictions, references):
+        return {result}
+"""
+
+
+def glue_row(text: str, label: int) -> dict:
+    return {"sentence": text, "label": label}
+
+
+def qa_row(text: str, label: int) -> dict:
+    answer = text.rsplit(" ", 1)[1]
+    answers = {"text": [answer], "answer_start": [text.rindex(answer)]}
+    return {"id": text, "context": text, "question": "what was it like ?", "answers": answers}
+
+
+def ner_row(text: str, label: int) -> dict:
+    words = text.split()
+    return {"tokens": words, "ner_tags": ["O"] * (len(words) - 1) + [f"B-{'BAD GOOD'.split()[label]}"]}
+
+
+# Script, its rows (one JSON object a line), settings, and the least value of what it says of held-out rows.
+EXAMPLES = {
+    "text-classification/run_glue.py": (glue_row, ["--max_seq_length", "16"], "eval_accuracy", 0.9),
+    "token-classification/run_ner.py": (ner_row, [], "eval_accuracy", 0.9),
+    "question-answering/run_qa.py": (qa_row, ["--max_seq_length", "32", "--doc_stride", "8"], "eval_exact_match", 80),
+    "language-modeling/run_mlm.py": (
+        lambda text, label: {"text": text},
+        ["--max_seq_length", "32", "--line_by_line"],
+        "eval_accuracy",
+        0.3,
+    ),
+}
+
+
+@pytest.mark.parametrize("script", EXAMPLES)
+def test_example_script(child, tmp_path, script):
+    """Transformers' own example script, as it is, in a fresh process that knows the child's folder only."""
+    examples = os.environ.get("TRANSFORMERS_EXAMPLES")
+    if examples is None or not Path(examples, script).is_file():
+        pytest.skip(
+            f"set TRANSFORMERS_EXAMPLES to the folder examples/pytorch of transformers' repository that holds {script}"
+        )
+    make_row, settings, metric, least = EXAMPLES[script]
+    for name, part in zip(("train", "validation"), few_and_rest(144), strict=True):
+        rows = [make_row(text, label) for text, label in zip(part["text"], part["label"], strict=True)]
+        content = json.dumps({"data": rows}) if make_row is qa_row else "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{name}.json").write_text(content)
+    for name, (features, result) in METRICS.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.py").write_text(METRIC.format(features=features, result=result))
+    command = [
+        *(sys.executable, Path(examples, script), "--model_name_or_path", child, "--trust_remote_code"),
+        *("--train_file", "train.json", "--validation_file", "validation.json", "--output_dir", "out"),
+        *("--do_train", "--do_eval", "--num_train_epochs", "6", "--learning_rate", "3e-3", "--use_cpu"),
+        *("--save_strategy", "no", "--report_to", "none", "--disable_tqdm", "true", *settings),
+    ]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out" / "eval_results.json").read_text())[metric] >= least
+    assert {file.name for file in (tmp_path / "out").iterdir()} >= {*CODE_FILES, "model.safetensors", "tokenizer.json"}
+    assert list((tmp_path / "modules").rglob("modeling_nasbert.py")), "the child's own code was not asked for"
