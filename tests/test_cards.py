@@ -134,7 +134,7 @@ class TestCheck:
             ("library_name: transformers\n", "", "lack library_name"),
             ("pipeline_tag: fill-mask\n", "pipeline_tag:\n", "lack pipeline_tag"),
             ("value: 0.71\n", "value: high\n", "is 'high', not a number"),
-            ("value: 0.71\n", "", "value"),
+            ("      value: 0.71\n", "", "[Ii]nvalid metadata|model-index|['\"]value['\"]"),
             ("language: en", "language: [en", "while parsing"),
         ],
     )
