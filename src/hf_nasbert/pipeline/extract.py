@@ -66,7 +66,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         ValueError: If the architecture is not in the space, is no plain BERT though `native` was asked for, or the
             logits differ.
     """
-    facts = _read_facts(arguments.card) if arguments.card else {}
+    facts = read_facts(arguments.card) if arguments.card else {}
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
@@ -136,7 +136,7 @@ def name_of_bert(bert: Architecture) -> str:
     return f"BERT of the same width, {num_layers} layer{'s' if num_layers > 1 else ''}"
 
 
-def _read_facts(path: str) -> dict[str, Any]:
+def read_facts(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.pipeline.extract import name_of_bert
+from hf_nasbert.pipeline.extract import name_of_bert, read_facts
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -85,6 +85,12 @@ class PipelineArguments:
     finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
     finetune_learning_rate: float = field(default=3e-4, metadata={"help": "Highest learning rate of fine-tuning."})
     finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
+    card: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON file with what else the child's card shall say, such as its license: cards.ChildRecord."
+        },
+    )
     mask_examples: list[str] = field(
         default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
         metadata={"help": "Sentences that the finished child completes."},
@@ -133,8 +139,9 @@ class Pipeline:
         arguments: Everything behind it.
 
     Raises:
-        ValueError: If the folder was made with other settings, naming the first that differs, or the budget cannot be
-            met by any child.
+        FileNotFoundError: If there is no file of the name `card`.
+        ValueError: If the folder was made with other settings, naming the first that differs, the budget cannot be
+            met by any child, or a card cannot say what the file `card` holds.
     """
 
     def __init__(
@@ -158,6 +165,8 @@ class Pipeline:
             "training": dataclasses.asdict(training),
             "pipeline": dataclasses.asdict(arguments),
         }
+        self.facts = read_facts(arguments.card) if arguments.card else {}
+        ChildRecord.from_dict({"name": "child", "architecture": "ffn", **self.facts})  # refused now, not in an hour
         self.results: list[StageResult] = []
         self._check_folder()
         self._corpus: Corpus | None = None
@@ -416,6 +425,7 @@ class Pipeline:
             ),
             versions=records.versions(),
         )
+        record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
         record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
