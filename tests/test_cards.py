@@ -4,11 +4,22 @@ import json
 import re
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.cards import (
+    FOR_PUBLISHING,
+    ChildRecord,
+    SupernetRecord,
+    check_card,
+    fill_page,
+    marked_tables,
+    render_child_card,
+    render_supernet_card,
+)
+from hf_nasbert.space import SearchSpace
 
 RECORD = {
     "name": "Little film BERT",
@@ -48,6 +59,21 @@ RECORD = {
     "versions": {"torch": "2.13.0"},
 }
 MINIMAL = {"name": "child", "architecture": "attention-ffn"}
+SPACE = SearchSpace.staged(2, 3, ("attention", "ffn", "conv3", "skip"), widths=(32, 64))
+SUPERNET = {
+    **{name: RECORD[name] for name in ("name", "hub_id", "summary", "license", "language", "datasets", "tags")},
+    **{name: RECORD[name] for name in ("model", "limits", "versions")},
+    "search_space": SPACE.to_dict(),
+    "example": "attention@32-ffn@32-skip-conv3@64-skip-skip",
+    "cost": {"parameters of the super-net": 9876543},
+    "cost_conditions": "Weights in fp32.",
+    "training": {"method": "fair", "num_steps": 3001, "seed": 7},
+    "search": {"num_scored": 1009, "best child": "attention@32-skip-skip-ffn@64-skip-skip"},
+    "ranking": {"Kendall's tau-b": 0.6543, "children": 211},
+    "figures": {name: f"{name}.png" for name in ("front", "training", "operators")},
+    "evaluations": [RECORD["evaluations"][1]],
+}
+MINIMAL_SUPERNET = {"name": "super-net", "search_space": SearchSpace.of_blocks(["ffn", "ffn,conv3"]).to_dict()}
 
 
 def section(card: str, title: str) -> str:
@@ -84,6 +110,43 @@ class TestMetadata:
         assert "trust_remote_code" not in card
         assert "bert" in ModelCard(card).data.tags
         assert "trust_remote_code=True" in render_child_card(MINIMAL)
+
+
+class TestCheck:
+    """The Hub's own library reads every card we render, and what it reads is what the record said."""
+
+    @pytest.mark.parametrize("card", [render_child_card(RECORD), render_supernet_card(SUPERNET)], ids=["child", "net"])
+    def test_survives_a_yaml_round_trip(self, card):
+        data = check_card(card, FOR_PUBLISHING)
+        again = ModelCardData(**yaml.safe_load(data.to_yaml()), ignore_metadata_errors=False)
+        assert again.to_dict() == data.to_dict()
+        assert again.eval_results == data.eval_results
+
+    @pytest.mark.parametrize("card", [render_child_card(MINIMAL), render_supernet_card(MINIMAL_SUPERNET)])
+    def test_the_least_card_is_valid_and_not_for_publishing(self, card):
+        check_card(card)
+        with pytest.raises(ValueError, match="metadata lack license, language"):
+            check_card(card, FOR_PUBLISHING)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("library_name: transformers\n", "", "lack library_name"),
+            ("pipeline_tag: fill-mask\n", "pipeline_tag:\n", "lack pipeline_tag"),
+            ("value: 0.71\n", "value: high\n", "is 'high', not a number"),
+            ("      value: 0.71\n", "", "[Ii]nvalid metadata|model-index|['\"]value['\"]"),
+            ("language: en", "language: [en", "while parsing"),
+        ],
+    )
+    def test_what_is_missing_is_named(self, old, new, message):
+        card = render_child_card(RECORD)
+        assert old in card
+        with pytest.raises((ValueError, KeyError, yaml.YAMLError), match=message):
+            check_card(card.replace(old, new))
+
+    def test_metadata_alone_are_no_card(self):
+        with pytest.raises(ValueError, match="says nothing"):
+            check_card(render_child_card(MINIMAL).split("\n# ")[0])
 
 
 class TestText:
@@ -163,6 +226,26 @@ class TestText:
         assert "hidden size" in text
         assert "attention" not in text
 
+    def test_the_architecture_is_drawn_where_there_is_no_figure(self):
+        drawn = section(
+            render_child_card({**MINIMAL, "architecture": "-".join(["attention", "ffn"] * 6)}), "Architecture"
+        )
+        lines = drawn.split("```")[1].strip().splitlines()
+        assert len(lines) == 3
+        assert max(map(len, lines)) <= 80
+        assert re.findall(r"\[(\w+)\]", drawn.split("```")[1]) == ["attention", "ffn"] * 6
+        with_figure = section(render_child_card(RECORD), "Architecture")
+        assert "![" in with_figure
+        assert "─►" not in with_figure
+
+    def test_stages_are_told_apart_in_the_drawing(self):
+        staged = {**MINIMAL, "architecture": "attention@64-ffn@64-conv3@32-skip", "stage_lengths": [2, 2]}
+        drawn = section(render_child_card(staged), "Architecture")
+        assert "[ffn@64] ║ ─► [conv3@32] ─► [skip] ─► masked LM" in drawn
+        assert drawn.count("║") == 1
+        with pytest.raises(ValueError, match=r"\[2, 3\] blocks do not hold 4"):
+            render_child_card({**staged, "stage_lengths": [2, 3]})
+
     def test_the_same_record_gives_the_same_bytes(self):
         assert render_child_card(RECORD) == render_child_card(json.loads(json.dumps(RECORD)))
         assert render_child_card(RECORD) == render_child_card(ChildRecord.from_dict(RECORD))
@@ -215,6 +298,20 @@ def record_with(text: str) -> dict:
     }
 
 
+def supernet_with(text: str) -> dict:
+    """The same for a super-net."""
+    child = record_with(text)
+    return {
+        **SUPERNET,
+        **{name: child[name] for name in ("name", "summary", "tags", "limits", "model", "versions", "evaluations")},
+        "cost_conditions": text,
+        "cost": {text: text},
+        "training": {"method": f"my {text}", text: text},
+        "search": {text: [text]},
+        "ranking": {text: {text: 1.5}},
+    }
+
+
 def structure(card: str) -> list:
     """What a Markdown reader builds of a card, texts left out."""
     markdown_it = pytest.importorskip("markdown_it", reason="comes with rich, which comes with huggingface_hub")
@@ -243,6 +340,8 @@ class TestInjection:
     def test_known_attacks_stay_text(self, text):
         card = render_child_card(record_with(text))
         assert structure(card) == structure(render_child_card(record_with("harmless")))
+        card = render_supernet_card(supernet_with(text))
+        assert structure(card) == structure(render_supernet_card(supernet_with("harmless")))
 
     def test_addresses_do_not_become_links(self):
         """GitHub's dialect, which the Hub reads, links bare addresses; CommonMark, checked above, does not."""
@@ -274,6 +373,90 @@ class TestInjection:
         source = snippet.replace("from transformers import pipeline", "")
         exec(source, {"pipeline": lambda task, **kwargs: said.append, "print": lambda *args: None})
         assert said == [f"The film was {text}."]
+
+
+class TestSupernetCard:
+    def test_metadata(self):
+        data = ModelCard(render_supernet_card(SUPERNET)).data
+        assert data.library_name == "hf_nasbert", "transformers alone cannot load it"
+        assert data.pipeline_tag == "fill-mask"
+        assert "supernet" in data.tags
+        assert (data.license, data.language, data.datasets) == ("apache-2.0", "en", ["stanfordnlp/imdb"])
+
+    def test_says_what_its_record_says(self):
+        card = render_supernet_card(SUPERNET)
+        for number in ("9,876,543", "3,001", "1,009", "0.6543", "211", f"{SPACE.num_children:,}", "8,192"):
+            assert number in card, number
+        assert "| 0 | 0 to 2 | `attention`, `ffn`, `conv3`, `skip` | 32, 64 |" in card
+        assert "1904.00420" not in section(card, "Citation")
+        assert "1907.01845" in section(card, "Citation")
+        assert SUPERNET["example"] in card
+        assert card == render_supernet_card(SupernetRecord.from_dict(json.loads(json.dumps(SUPERNET))))
+
+    def test_runs_of_equal_blocks_are_one_row(self):
+        space = SearchSpace.of_blocks(["ffn", "ffn,conv3", "ffn,conv3", "attention"])
+        rows = section(render_supernet_card({**MINIMAL_SUPERNET, "search_space": space.to_dict()}), "The space")
+        assert "| Stage | Choice blocks | Candidates |\n" in rows
+        assert "| 0 | 0 | `ffn` |\n| 0 | 1 to 2 | `ffn`, `conv3` |\n| 0 | 3 | `attention` |" in rows
+
+    @pytest.mark.parametrize(
+        ("key", "trace"),
+        [
+            ("cost", "## Cost"),
+            ("cost_conditions", "fp32"),
+            ("training", "## How it was trained"),
+            ("search", "## What was found in it"),
+            ("ranking", "## How well it ranks"),
+            ("evaluations", "## Evaluation"),
+            ("figures", "!["),
+            ("versions", "## Versions"),
+            ("limits", "One genre only"),
+        ],
+    )
+    def test_what_is_absent_leaves_no_section(self, key, trace):
+        assert trace in render_supernet_card(SUPERNET)
+        assert trace not in render_supernet_card({name: value for name, value in SUPERNET.items() if name != key})
+        assert trace not in render_supernet_card(MINIMAL_SUPERNET)
+
+    def test_an_unmeasured_ranking_is_said_to_be_one(self):
+        assert "was not measured" in render_supernet_card(MINIMAL_SUPERNET)
+        assert "was not measured" not in render_supernet_card(SUPERNET)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"search_space": {"stages": []}}, "non-empty list of stages"),
+            ({"example": "attention"}, "choice blocks"),
+            ({"hub_id": "a/b/c"}, "name on the Hub"),
+            ({"train": {}}, r"unknown keys \['train'\]"),
+        ],
+    )
+    def test_odd_records_are_refused(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            render_supernet_card({**SUPERNET, **change})
+
+
+class TestPages:
+    PAGE = "# Page\n<!-- table: a -->\nold | text\n<!-- end -->\nwords\n<!-- table: b-1 -->\n<!-- end -->\n"
+
+    def test_tables_are_filled_between_their_marks_only(self, tmp_path):
+        page = tmp_path / "page.md"
+        page.write_text(self.PAGE)
+        assert marked_tables(self.PAGE) == ["a", "b-1"]
+        fill_page(page, {"b-1": "| \\1 |", "a": "new"})
+        filled = page.read_text()
+        assert filled == (
+            "# Page\n<!-- table: a -->\nnew\n<!-- end -->\nwords\n<!-- table: b-1 -->\n| \\1 |\n<!-- end -->\n"
+        )
+        fill_page(page, {"a": "new"})
+        assert page.read_text() == filled
+
+    @pytest.mark.parametrize("page", ["# Page\n", "<!-- table: b -->\n<!-- end -->\n", "<!-- table: a -->\nno end\n"])
+    def test_a_table_without_a_place_is_refused(self, tmp_path, page):
+        (tmp_path / "page.md").write_text(page)
+        with pytest.raises(ValueError, match="expected <!-- table: a --> and <!-- end -->"):
+            fill_page(tmp_path / "page.md", {"a": "x"})
+        assert (tmp_path / "page.md").read_text() == page
 
 
 def evaluated(**fields) -> dict:

@@ -138,6 +138,13 @@ def test_architectures_that_do_not_fit_are_refused_by_name(architecture, message
         flops(config, ("ffn", "ffn", "ffn"), 1, 0)
 
 
+def plain_config(config, operators):
+    from hf_nasbert.modeling import NasBertConfig
+
+    names = (*costs.LATENCY_SIZES, "type_vocab_size", "tie_word_embeddings")
+    return NasBertConfig(operators=list(operators), **{name: getattr(config, name) for name in names})
+
+
 def make_table(config, **setting):
     """A table in which every operator and adapter has a time of its own."""
     widths = {width for stage in config.space.stages for width in stage.widths or (64,)}
@@ -175,6 +182,41 @@ def test_a_childs_latency_is_the_sum_of_its_parts():
     child = ("ffn@96", "skip", "attention@64", "ffn@64")
     assert costs.cost_function(config, latency=table)(child)["latency_ms"] == table.latency_ms(config, child)
     assert "latency_ms" not in costs.cost_function(config)(child)
+
+
+@pytest.mark.parametrize("shape", ["chain", "staged", "narrow embeddings", "untied", "other sizes"])
+def test_the_bert_beside_a_child_is_the_nearest_in_size(shape):
+    """Against every other number of layers, counted on built models."""
+    from hf_nasbert.modeling import NasBertForMaskedLM
+
+    space, overrides = SHAPES[shape]
+    config = supernet_config(space, **overrides)
+    berts = {
+        n: NasBertForMaskedLM(plain_config(config, ["attention", "ffn"] * n)).num_parameters() for n in range(1, 7)
+    }
+    rng = random.Random(0)
+    children = [space.sample(rng) for _ in range(20)]
+    wanted = [costs.num_parameters(config, child) for child in children] + [1, *(berts[4] + d for d in (-9, 9))]
+    for size in wanted:
+        bert, cost = costs.bert_beside(config, size, sequence_length=16)
+        nearest = min(berts, key=lambda n: abs(berts[n] - size))
+        assert bert == ("attention", "ffn") * nearest
+        assert cost["num_parameters"] == berts[nearest]
+        plain = plain_config(config, bert)
+        assert cost == costs.cost_function(plain, sequence_length=16)(bert)
+
+
+def test_the_bert_beside_a_child_has_a_latency_where_its_operators_were_measured():
+    config = supernet_config(CHAIN)
+    table = make_table(config)
+    bert, cost = costs.bert_beside(config, 10**6, latency=table)
+    layers = len(bert) / 2
+    expected = 2.5 + layers * (table.operators_ms["attention@64"] + table.operators_ms["ffn@64"])
+    assert cost["latency_ms"] == pytest.approx(expected)
+    del table.operators_ms["ffn@64"]
+    assert "latency_ms" not in costs.bert_beside(config, 10**6, latency=table)[1]
+    with pytest.raises(ValueError, match="measured with vocab_size=101"):
+        costs.bert_beside(supernet_config(CHAIN, vocab_size=102), 10**6, latency=make_table(config))
 
 
 def test_what_a_table_does_not_hold_is_refused_by_name():

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from transformers import PreTrainedConfig
 
-from hf_nasbert import records
-from hf_nasbert.cards import render_child_card, render_table_card
+from hf_nasbert import costs, records
+from hf_nasbert.cards import render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.ranking import GroundTruth, load_table
 
 ROOT = Path(__file__).parents[1]
@@ -111,12 +112,47 @@ def test_model_cards_are_what_their_records_say(card):
         name = card.stem.removeprefix("table-")
         rendered = render_table_card(name, GroundTruth(load_table(name)))
     else:
-        rendered = render_child_card(json.loads(card.with_suffix(".json").read_text(encoding="utf-8")))
+        record = json.loads(card.with_suffix(".json").read_text(encoding="utf-8"))
+        rendered = (render_supernet_card if "search_space" in record else render_child_card)(record)
     assert card.read_text(encoding="utf-8") == rendered
 
 
-def test_there_are_cards_of_both_kinds():
-    assert {card.stem.partition("-")[0] for card in (ROOT / "model_cards").glob("*.md")} == {"quickstart", "table"}
+def test_there_are_cards_of_every_kind():
+    cards = {card.stem for card in (ROOT / "model_cards").glob("*.md")}
+    assert cards >= {"quickstart-child", "quickstart-supernet", "table-imdb"}
+
+
+def test_the_quickstarts_cards_say_what_its_stages_recorded_and_arithmetic_says():
+    """The super-net is that of the recipe, and every count of both cards is computed anew."""
+    from hf_nasbert.pipeline.extract import name_of_bert
+    from hf_nasbert.training import SupernetArguments
+
+    stages = records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")
+    said = {record["stage"]: record["content"] for record in stages}
+    child, net = (
+        json.loads((ROOT / f"model_cards/quickstart-{kind}.json").read_text(encoding="utf-8"))
+        for kind in ("child", "supernet")
+    )
+    space = SupernetArguments(preset="quickstart").build_config(vocab_size=said["text"]["vocab_size"])
+    assert net["search_space"] == space.search_space
+    assert child["architecture"] == net["example"] == said["scores"]["winner"]
+    cost = costs.cost_function(space, sequence_length=said["text"]["sequence_length"])(
+        child["architecture"].split("-")
+    )
+    assert child["cost"] == {name: cost[name] for name in child["cost"]}
+    bert, bert_cost = costs.bert_beside(space, cost["num_parameters"], sequence_length=said["text"]["sequence_length"])
+    assert child["bert_cost"] == {"name": name_of_bert(bert)} | {name: bert_cost[name] for name in child["cost"]}
+    supernet = SupernetForMaskedLM(space)
+    assert net["cost"]["parameters of the super-net"] == sum(p.numel() for p in supernet.parameters())
+    training = {name: said["super-net"][name] for name in ("num_steps", "num_tokens")}
+    assert net["training"].items() >= training.items()
+    scores = said["scores"]
+    assert [net["search"]["num_scored"], child["search"]["num_scored"]] == [scores["num_scored"]] * 2
+    assert (
+        net["search"]["its proxy loss (nats per masked token)"]
+        == child["search"]["proxy_loss"]
+        == scores["proxy_loss"]
+    )
 
 
 def test_the_pilots_table_is_that_of_its_records():

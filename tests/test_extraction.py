@@ -21,7 +21,7 @@ from modelling_helpers import (
 from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from hf_nasbert import cards, extraction, records
+from hf_nasbert import cards, costs, extraction, records
 from hf_nasbert.extraction import (
     extract_child,
     from_bert,
@@ -539,6 +539,8 @@ class TestRecipes:
         assert "FairNAS" in card.text
         assert "![The architecture as a chain of blocks](architecture.png)" in card.text
         assert (tmp_path / "child" / "architecture.png").is_file()
+        assert "| BERT of the same width, 2 layers |" in card.text
+        assert "latency" not in card.text
         # By default the same child is the stock BERT that it is.
         for name, flags in {"bert": [], "asked": ["--native", "always"]}.items():
             recipe("extract_child").main([*map(str, arguments[:5]), str(tmp_path / name), *flags])
@@ -553,6 +555,29 @@ class TestRecipes:
         assert "trust_remote_code=True, for this child is no BERT: block 1 (conv3): BERT has no conv3" in said
         assert (tmp_path / "own" / "modeling_nasbert.py").is_file()
         assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
+
+    def test_a_card_tells_latencies_where_a_table_was_measured(self, chain, supernet_folder, tmp_path):
+        table = {
+            "record": "latency_table",
+            "operators_ms": {"attention@64": 2.0, "ffn@64": 0.5, "skip": 0.0},
+            "adapters_ms": {},
+            "outside_ms": 1.25,
+            "setting": {
+                "device": "clock",
+                "batch_size": 8,
+                "sequence_length": 32,
+                "dtype": "float32",
+                "num_threads": 1,
+            },
+            "sizes": costs.latency_sizes(chain.config),
+        }
+        records.append(tmp_path / "latency.jsonl", table)
+        arguments = ["--supernet", supernet_folder, "--architecture", "attention-attention-attention-ffn-skip"]
+        arguments += ["--output_dir", tmp_path / "child", "--latency_table", tmp_path / "latency.jsonl"]
+        recipe("extract_child").main([*map(str, arguments)])
+        card = (tmp_path / "child" / "README.md").read_text()
+        assert "| latency \\(ms\\) | 7.75 | 6.25 |" in card or "| latency (ms) | 7.75 | 6.25 |" in card
+        assert "Latency\\: 8x32 tokens, float32, 1 thread\\(s\\), clock." in card
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -12,6 +12,7 @@ import torch
 from modelling_helpers import randomise_
 
 from hf_nasbert import records
+from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments
 from hf_nasbert.interference import (
     FIGURES,
@@ -20,7 +21,6 @@ from hf_nasbert.interference import (
     best_split,
     block_splits,
     draw_pairs,
-    fill_page,
     gain_over,
     gradient_similarity,
     mean_similarity,
@@ -551,23 +551,14 @@ class TestPage:
             assert len({line.count("|") for line in lines}) == 1
             assert "nan" not in table
 
-    def test_is_filled_between_its_marks_only(self):
-        page = "# Title\n<!-- interference: gains -->\nold | text\n<!-- end -->\nwords\n"
-        filled = fill_page(page, STUDY)
-        assert filled.startswith("# Title\n<!-- interference: gains -->\n| stage |")
-        assert filled.endswith("<!-- end -->\nwords\n")
-        assert "old" not in filled
-        assert fill_page(filled, STUDY) == filled
-        assert "*No records yet.*" in fill_page(page, [])
-        with pytest.raises(ValueError, match="no table 'gain'"):
-            fill_page(page.replace("gains", "gain"), STUDY)
-
     @pytest.mark.slow
-    def test_docs_interference_is_what_its_records_say(self):
-        page = (ROOT / "docs/interference.md").read_text(encoding="utf-8")
+    def test_docs_interference_is_what_its_records_say(self, tmp_path):
+        text = (ROOT / "docs/interference.md").read_text(encoding="utf-8")
         file = ROOT / "benchmarks/records/interference.jsonl.gz"
-        assert fill_page(page, records.read(file) if file.exists() else []) == page
-        assert all(f"<!-- interference: {name} -->" in page for name in as_markdown([]))
+        page = tmp_path / "page.md"
+        page.write_text(text, encoding="utf-8")
+        fill_page(page, as_markdown(records.read(file) if file.exists() else []))
+        assert page.read_text(encoding="utf-8") == text
 
 
 class TestFigures:
@@ -767,12 +758,16 @@ class TestPipeline:
 
         records.extend(tmp_path / "study.jsonl", STUDY[2:3])
         page = tmp_path / "page.md"
-        page.write_text("<!-- interference: gains -->\n<!-- end -->\n")
+        page.write_text("# Title\n<!-- table: gains -->\nold | text\n<!-- end -->\nwords\n")
         figures = tmp_path / "figures"
         text = report_interference(
             InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page), figures=str(figures))
         )
         assert as_markdown(STUDY[2:3])["gains"] in text
-        assert page.read_text() == fill_page(page.read_text(), STUDY[2:3]) != ""
+        gains = as_markdown(STUDY[2:3])["gains"]
+        assert page.read_text() == f"# Title\n<!-- table: gains -->\n{gains}\n<!-- end -->\nwords\n"
         assert {file.stem for file in figures.iterdir()} == set(FIGURES)
         assert "(figures/" not in text
+        page.write_text("<!-- table: gain -->\n<!-- end -->\n")
+        with pytest.raises(ValueError, match="no table 'gain'"):
+            report_interference(InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page)))

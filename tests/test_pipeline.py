@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_nasbert import records
-from hf_nasbert.cards import render_child_card
+from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
@@ -67,7 +67,9 @@ def make(tmp_path, monkeypatch):
             "finetune_epochs": 1.0,
             "finetune_seeds": [0],
             "mask_examples": ["the boats [MASK] home"],
+            "card": str(tmp_path / "facts.json"),
         }
+        (tmp_path / "facts.json").write_text('{"license": "mit", "limits": ["For tests only."]}')
         return Pipeline(space, data, training, PipelineArguments(**{**settings, **changes}))
 
     return make_pipeline
@@ -99,6 +101,14 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     child = folder / "child"
     assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
     assert best["architecture"] in (child / "README.md").read_text()
+    assert check_card((child / "README.md").read_text(), FOR_PUBLISHING).license == "mit"
+    assert "- For tests only." in (child / "README.md").read_text()
+    net = folder / "supernet"
+    assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
+    assert (
+        f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")'
+        in (net / "README.md").read_text()
+    )
     (predictions,) = content["fresh process"]["answers"].values()
     assert len(predictions) == 5
 
@@ -122,6 +132,23 @@ def test_a_folder_of_other_settings_is_refused(make):
     make()
     with pytest.raises(ValueError, match=r"num_scored=27, now it is 5"):
         make(num_scored=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ('{"licence": "mit"}', ValueError, r"unknown keys \['licence'\]"),
+        ('{"license": "my own"}', ValueError, "'my own' is not a license"),
+        ("{", ValueError, "is not JSON"),
+        (None, FileNotFoundError, "other.json"),
+    ],
+)
+def test_what_a_card_cannot_say_is_refused_before_anything_is_made(make, tmp_path, content, error, message):
+    if content is not None:
+        (tmp_path / "other.json").write_text(content)
+    with pytest.raises(error, match=message):
+        make(card=str(tmp_path / "other.json"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_impossible_budget_is_refused_before_any_scoring(make):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 from hf_nasbert import records
@@ -226,6 +227,41 @@ def cost_function(
         return costs
 
     return cost
+
+
+def bert_beside(
+    config: Any,
+    num_parameters_wanted: int,
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    latency: "LatencyTable | None" = None,
+) -> tuple[Architecture, Cost]:
+    """The BERT to hold a child against, and its costs: of the config's width, with the nearest number of parameters.
+
+    Its layers alternate attention and feed-forward operators of `hidden_size`; embeddings and head are the config's.
+    Whole layers only, so its parameters differ from the child's by half a layer at most, unless one layer is too many.
+
+    Args:
+        config: The child's or its super-net's.
+        num_parameters_wanted: The child's parameters.
+        batch_size: As in `cost_function`.
+        sequence_length: As in `cost_function`.
+        latency: A table; without attention and ffn of that width in it there is no `latency_ms`.
+
+    Raises:
+        ValueError: If the table was measured for other sizes.
+    """
+    fields = (*LATENCY_SIZES, "type_vocab_size", "tie_word_embeddings")
+    plain = SimpleNamespace(**{name: getattr(config, name) for name in fields}, stage_lengths=None)
+    layer = ("attention", "ffn")
+    of_one = num_parameters(plain, layer)
+    num_more = round((num_parameters_wanted - of_one) / (num_parameters(plain, 2 * layer) - of_one))
+    if latency is not None and not all(
+        operator_key(name, plain.hidden_size) in latency.operators_ms for name in layer
+    ):
+        latency = None
+    bert = Architecture(layer * (1 + max(num_more, 0)))
+    return bert, cost_function(plain, batch_size, sequence_length, latency)(bert)
 
 
 @dataclass(frozen=True)

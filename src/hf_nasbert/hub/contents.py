@@ -202,7 +202,9 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
         if config.get("auto_map") != AUTO_MAP:
             files["config.json"] = (json.dumps({**config, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
     if kind == "super-net" and "README.md" not in files:
-        files["README.md"] = render_supernet_card(config, repo_id).encode()
+        sizes = {size: config[size] for size in ("hidden_size", "vocab_size") if size in config}
+        facts = {"name": repo_id.split("/")[-1], "search_space": config["search_space"], "model": sizes}
+        files["README.md"] = render_supernet_card({**facts, "hub_id": repo_id}).encode()
     elif "README.md" in files:
         card = (folder / "README.md").read_text(encoding="utf-8")
         if _CARD_PLACE in card:

@@ -7,7 +7,6 @@ child are not independent, nor are super-nets that were compared on the same pai
 seeds; the range over seeds stands beside them.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -40,7 +39,6 @@ _PAIR_COLUMNS = ("child", "other", "distance", "block", "operator", "num_before"
 _BLOCK_COLUMNS = ("setting", "block", "first", "second", "gradient_similarity")
 _SEED = 0  # of the bootstrap: the same records give the same digits
 _NO_RECORDS = "*No records yet.*"
-_MARKED = re.compile(r"(<!-- interference: ([\w-]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
 class Group(NamedTuple):
@@ -299,16 +297,6 @@ def as_markdown(records: Sequence[Record], names: Iterable[str] | None = None) -
         return dict.fromkeys(names, _NO_RECORDS)
     rows = [pair_rows(group.records) for group in groups]
     return {name: _TABLES[name](groups, rows) for name in names}
-
-
-def fill_page(page: str, records: Sequence[Record]) -> str:
-    """A Markdown page with its tables made from records, between `<!-- interference: NAME -->` and `<!-- end -->`.
-
-    Raises:
-        ValueError: If the page marks a place for a table that there is not.
-    """
-    tables = as_markdown(records, [match[2] for match in _MARKED.finditer(page)])
-    return _MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", page)
 
 
 def _figure(name: str, groups: Sequence[Group], rows: Sequence[Rows]) -> str:

@@ -16,6 +16,7 @@ from hf_nasbert.pipeline.scores import (
     score_children,
     search_children,
 )
+from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, ask_in_fresh_process, run_pipeline
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SearchReportArguments",
     "StageResult",
     "ask_in_fresh_process",
+    "describe_supernet",
     "extract",
     "measure_interference",
     "measure_latency",
@@ -40,4 +42,5 @@ __all__ = [
     "run_pipeline",
     "score_children",
     "search_children",
+    "write_supernet_card",
 ]

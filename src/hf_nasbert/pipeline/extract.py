@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
-from hf_nasbert.costs import cost_function
+from hf_nasbert.costs import LatencyTable, bert_beside, cost_function
 from hf_nasbert.extraction import (
     TOLERANCE,
     extract_child,
@@ -21,7 +21,7 @@ from hf_nasbert.extraction import (
     save_child,
     to_bert,
 )
-from hf_nasbert.modeling import NasBertForMaskedLM
+from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 
@@ -45,6 +45,9 @@ class ExtractionArguments:
     )
     tolerance: float = field(
         default=TOLERANCE, metadata={"help": "Largest difference of logits that the proof allows."}
+    )
+    latency_table: str | None = field(
+        default=None, metadata={"help": "File of a latency table (hf-nasbert latency): the card then tells latencies."}
     )
     card: str | None = field(
         default=None, metadata={"help": "JSON file with what else the card shall say: fields of cards.ChildRecord."}
@@ -82,7 +85,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             logits differ.
     """
     be_alone("extracting a child")
-    facts = _read_facts(arguments.card) if arguments.card else {}
+    facts = read_facts(arguments.card) if arguments.card else {}
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
@@ -113,8 +116,8 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
-                "cost": cost_function(supernet.config)(architecture),
-                "cost_conditions": "FLOPs of one sequence of 128 tokens.",
+                "stage_lengths": stage_lengths if len(stage_lengths) > 1 else None,
+                **_costs(supernet.config, architecture, arguments.latency_table),
                 "supernet": {"num_children": space.num_children},
                 "max_logit_difference": difference,
                 "figures": {"architecture": "architecture.png"} if figures else {},
@@ -140,7 +143,26 @@ def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, s
     return (to_bert(child), None) if native == "always" else native_form(child)
 
 
-def _read_facts(path: str) -> dict[str, Any]:
+def _costs(config: SupernetConfig, architecture: Architecture, latency_table: str | None) -> dict[str, Any]:
+    """What the child costs, and a BERT of its width with the nearest number of parameters."""
+    latency = None if latency_table is None else LatencyTable.read(latency_table)
+    cost = cost_function(config, latency=latency)(architecture)
+    bert, bert_cost = bert_beside(config, int(cost["num_parameters"]), latency=latency)
+    conditions = "FLOPs and memory of one sequence of 128 tokens."
+    return {
+        "cost": cost,
+        "bert_cost": {"name": name_of_bert(bert), **bert_cost},
+        "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
+    }
+
+
+def name_of_bert(bert: Architecture) -> str:
+    """What a card calls the BERT beside a child."""
+    num_layers = len(bert) // 2
+    return f"BERT of the same width, {num_layers} layer{'s' if num_layers > 1 else ''}"
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))

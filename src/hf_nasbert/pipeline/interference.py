@@ -13,10 +13,11 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from hf_nasbert import records
+from hf_nasbert.cards import fill_page, marked_tables
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import FIGURES, as_markdown, fill_page, measure_blocks, measure_pairs, measurements
+from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
@@ -161,7 +162,7 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
     found = records.read(arguments.measured)
     if arguments.page is not None:
         page = Path(arguments.page)
-        page.write_text(fill_page(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+        fill_page(page, as_markdown(found, marked_tables(page.read_text(encoding="utf-8"))))
     if arguments.figures is not None:
         draw_interference(found, arguments.figures)
     return as_text(found)

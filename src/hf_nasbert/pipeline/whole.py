@@ -17,11 +17,12 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
-from hf_nasbert.costs import Budget, cost_function, num_parameters
+from hf_nasbert.costs import Budget, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
-from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.extract import name_of_bert, read_facts
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -32,6 +33,7 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
 from hf_nasbert.search import RandomSearch
 from hf_nasbert.space import Architecture, SearchSpace
@@ -89,6 +91,12 @@ class PipelineArguments:
     finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
     finetune_learning_rate: float = field(default=3e-4, metadata={"help": "Highest learning rate of fine-tuning."})
     finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
+    card: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON file with what else the child's card shall say, such as its license: cards.ChildRecord."
+        },
+    )
     mask_examples: list[str] = field(
         default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
         metadata={"help": "Sentences that the finished child completes."},
@@ -138,8 +146,10 @@ class Pipeline:
         arguments: Everything behind it.
 
     Raises:
-        ValueError: If the folder was made with other settings, naming the first that differs, or the budget cannot be
-            met by any child, or by any that is a stock BERT where only such ones are asked for.
+        FileNotFoundError: If there is no file of the name `card`.
+        ValueError: If the folder was made with other settings, naming the first that differs, the budget cannot be
+            met by any child, or by any that is a stock BERT where only such ones are asked for, or a card cannot say
+            what the file `card` holds.
     """
 
     def __init__(
@@ -163,6 +173,8 @@ class Pipeline:
             "training": dataclasses.asdict(training),
             "pipeline": dataclasses.asdict(arguments),
         }
+        self.facts = read_facts(arguments.card) if arguments.card else {}
+        ChildRecord.from_dict({"name": "child", "architecture": "ffn", **self.facts})  # refused now, not in an hour
         self.results: list[StageResult] = []
         self._check_folder()
         self._corpus: Corpus | None = None
@@ -396,14 +408,14 @@ class Pipeline:
                 "longest sequence": config.max_position_embeddings,
             },
             cost=self._cost(config)(config.operators),
-            bert_cost=self._bert_cost(),
-            cost_conditions=f"FLOPs of one sequence of {self.data.max_seq_length} tokens, vocabulary head included.",
+            bert_cost=self._bert_cost(config),
+            cost_conditions=f"FLOPs and memory of one sequence of {self.data.max_seq_length} tokens, with the head.",
             supernet={
                 "method": self.training.method,
                 "num_children": trained["num_children"],
                 "num_steps": trained["num_steps"],
                 "num_tokens": trained["num_tokens"],
-                "text": self.data.packaged or self.data.dataset_name or "local files",
+                "text": self._text,
                 "seed": self.training.seed,
             },
             search={
@@ -428,6 +440,7 @@ class Pipeline:
             ),
             versions=records.versions(),
         )
+        record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
         record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
@@ -439,17 +452,28 @@ class Pipeline:
             attachments=[record_file, *figures],
             overwrite=True,
         )
+        self._write_supernet_card(figures)
         return {"figures": [figure.name for figure in figures]}
 
-    def _bert_cost(self) -> dict[str, Any]:
-        config = self._build_config()
-        bert = bert_of(config)
-        if bert is None:
-            return {}
-        return {
-            "name": f"BERT of the same depth and width ({bert})",
-            **self._cost(config)(bert),
-        }
+    def _write_supernet_card(self, figures: list[Path]) -> None:
+        drawn = [figure for figure in figures if figure.suffix == ".png" and figure.stem != "architecture"]
+        about = describe_supernet(
+            self.folder / "supernet",
+            [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record],
+            language="en",
+            training={"num_tokens": self._content("super-net")["num_tokens"], "text": self._text},
+            figures={figure.stem: figure.name for figure in drawn},
+        )
+        write_supernet_card(self.folder / "supernet", about, drawn)
+
+    @property
+    def _text(self) -> str:
+        return self.data.packaged or self.data.dataset_name or "local files"
+
+    def _bert_cost(self, child: NasBertConfig) -> dict[str, Any]:
+        length = self.data.max_seq_length
+        bert, cost = bert_beside(child, num_parameters(child, child.operators), sequence_length=length)
+        return {"name": name_of_bert(bert), **cost}
 
     def _draw(self, scores: dict[str, Any]) -> list[Path]:
         if find_spec("matplotlib") is None:  # the extra "plots"

@@ -1,0 +1,28 @@
+"""Records to Hugging Face cards: every number from the record, every name from it inert.
+
+A card says what its record says and nothing else: an absent number is an absent row, an absent group no section.
+All text that comes from a record is escaped for YAML, Markdown and HTML, and the same record gives the same bytes.
+"""
+
+from hf_nasbert.cards.child import CODE_FILES, ChildRecord, render_child_card
+from hf_nasbert.cards.evaluations import Evaluation
+from hf_nasbert.cards.fields import FIGURES
+from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card
+from hf_nasbert.cards.pages import fill_page, marked_tables
+from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
+from hf_nasbert.cards.tables import render_table_card
+
+__all__ = [
+    "CODE_FILES",
+    "FIGURES",
+    "FOR_PUBLISHING",
+    "ChildRecord",
+    "Evaluation",
+    "SupernetRecord",
+    "check_card",
+    "fill_page",
+    "marked_tables",
+    "render_child_card",
+    "render_supernet_card",
+    "render_table_card",
+]

@@ -1,0 +1,86 @@
+"""The fields that every record of a card has, checked; records as they come out of JSON."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from hf_nasbert.cards.evaluations import Evaluation
+
+FIGURES = ("architecture", "front", "training", "operators")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9_][\w-]*(\.[\w-]+)*(/[A-Za-z0-9_][\w-]*(\.[\w-]+)*)*\.(png|svg|jpg)", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardRecord:
+    """What the cards of children and of super-nets have in common; only the name is required.
+
+    `model` and `versions` map a name to a value and are printed in their order. `figures` maps one of `FIGURES` to a
+    file beside the card. The card's snippet loads from `hub_id`.
+
+    Raises:
+        ValueError: If the name of a repository, a license, a language or a figure's file is none, or a figure is
+            unknown.
+    """
+
+    name: str
+    hub_id: str | None = None
+    summary: str | None = None
+    license: str | None = None
+    language: str | None = None
+    datasets: tuple[str, ...] = ()
+    base_model: str | None = None
+    tags: tuple[str, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+    figures: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind, pattern, values in (
+            ("a name on the Hub", _HUB_ID, [self.hub_id, self.base_model, *self.datasets]),
+            ("a license or language code", _SLUG, [self.license, self.language]),
+            ("a figure's relative path", _FILE, list(self.figures.values())),
+        ):
+            for value in values:
+                if value is not None and not pattern.fullmatch(value):
+                    raise ValueError(f"{value!r} is not {kind}")
+        unknown = sorted(self.figures.keys() - set(FIGURES))
+        if unknown:
+            raise ValueError(f"unknown figures {unknown}: expected some of {list(FIGURES)}")
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Read a record as it comes out of JSON; a key that is not a field is refused.
+
+        Raises:
+            ValueError: If a key is unknown or missing; names it.
+        """
+        record = _known(cls, record)
+        for key in ("datasets", "tags", "limits"):
+            if key in record:
+                record[key] = tuple(record[key])
+        evaluations = [_known(Evaluation, evaluation) for evaluation in record.pop("evaluations", ())]
+        for evaluation in evaluations:
+            for key in ("values", "seeds", "baseline_values"):
+                if key in evaluation:
+                    evaluation[key] = tuple(evaluation[key])
+        return cls(**record, evaluations=tuple(Evaluation(**evaluation) for evaluation in evaluations))
+
+
+def _known(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as keyword arguments of a dataclass, or a `ValueError` naming what does not belong or is missing."""
+    fields = {one.name: one for one in dataclasses.fields(cls)}
+    unknown = sorted(record.keys() - fields.keys())
+    required = {name for name, one in fields.items() if one.default is one.default_factory is dataclasses.MISSING}
+    missing = sorted(required - record.keys())
+    if unknown or missing:
+        raise ValueError(
+            f"not a {cls.__name__}: unknown keys {unknown}, missing keys {missing}; it has {sorted(fields)}"
+        )
+    return dict(record)
