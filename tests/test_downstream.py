@@ -38,7 +38,9 @@ def test_a_small_study_is_killed_goes_on_and_makes_its_tables(module, tmp_path, 
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     words = "the film was good and we liked it bad story no plot at all".split()
-    lines = [" ".join(words[(row * 7 + place * (row % 5 + 1)) % len(words)] for place in range(40)) for row in range(400)]
+    lines = [
+        " ".join(words[(row * 7 + place * (row % 5 + 1)) % len(words)] for place in range(40)) for row in range(400)
+    ]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     for name in ("train", "validation"):
         rows = [f"{lines[row][:60]},{'good' if row % 2 else 'bad'}" for row in range(24)]
@@ -73,8 +75,6 @@ def test_a_small_study_is_killed_goes_on_and_makes_its_tables(module, tmp_path, 
     made = tables(found, study.tasks)
     assert made["models"].count("\n") == 1 + 4
     (row,) = made["results"].splitlines()[2:]
-    accuracies = [
-        r["metrics"]["validation"]["accuracy"] for r in found[6:] if Path(r["model"]).name == "child-small"
-    ]
+    accuracies = [r["metrics"]["validation"]["accuracy"] for r in found[6:] if Path(r["model"]).name == "child-small"]
     assert len(accuracies) == 2
     assert f"| {sum(accuracies) / 2:.3f} ± " in row

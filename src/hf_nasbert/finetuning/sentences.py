@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -17,7 +16,7 @@ from transformers import (
 
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
 from hf_nasbert.finetuning.labelled import LabelledTask, load_files, load_glue, load_packaged
-from hf_nasbert.finetuning.tasks import FinetuneResult, Task, TaskArguments, run_seeds, sample
+from hf_nasbert.finetuning.tasks import FinetuneResult, Task, TaskArguments, check_finite, run_seeds, sample
 
 
 @dataclass(kw_only=True)
@@ -154,8 +153,7 @@ def make_compute_metrics(task: LabelledTask) -> Callable[[EvalPrediction], dict[
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        if not np.isfinite(logits).all():
-            raise ValueError(f"the predictions on {task.name} are not finite: training diverged; lower learning_rate")
+        check_finite(task.name, logits)
         chosen = logits.argmax(axis=-1) if task.label_names else logits.reshape(-1)
         metrics = metric.compute(predictions=chosen, references=prediction.label_ids)
         return {**metrics, "score": glue_score(metrics)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import Dataset
 from transformers import (
     AutoTokenizer,
@@ -83,11 +84,13 @@ class Task(ABC):
 
     Attributes:
         auto_class: transformers' Auto class of the model with the task's head.
+        tokenizer_options: What the tokenizer is loaded with.
         name: Names the results.
         splits: Checked rows by split: `train` first, then what is evaluated; the first of these selects.
     """
 
     auto_class: ClassVar[Any]
+    tokenizer_options: ClassVar[dict[str, Any]] = {}
     name: str
     splits: dict[str, Dataset]
 
@@ -181,6 +184,16 @@ def sample(rows: Dataset, limit: int | None) -> Dataset:
     return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
 
 
+def check_finite(name: str, *predictions: np.ndarray) -> None:
+    """Refuse predictions of a model that training has broken.
+
+    Raises:
+        ValueError: If one is not a finite number.
+    """
+    if not all(np.isfinite(numbers).all() for numbers in predictions):
+        raise ValueError(f"the predictions on {name} are not finite: training diverged; lower learning_rate")
+
+
 def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerCallback] = ()) -> FinetuneResult:
     """Fine-tune a model on a task once per seed and append one record per seed.
 
@@ -200,7 +213,7 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
         classifier_dropout=arguments.classifier_dropout,
     )
     task.configure(config)
-    tokenizer = load_tokenizer(arguments, commit)
+    tokenizer = load_tokenizer(arguments, commit, **task.tokenizer_options)
     runs.check_vocabulary(tokenizer, config, arguments.model)
     runs.check_length(arguments.max_seq_length, config, arguments.model)
     settings = {
