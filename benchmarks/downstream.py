@@ -53,7 +53,7 @@ class Task:
 
 
 TASKS = {
-    "stsb": Task("spearmanr", {"packaged": "stsb", "max_seq_length": 64, "num_train_epochs": 4}),
+    "stsb": Task("spearmanr", {"packaged": "stsb", "max_seq_length": 64, "num_train_epochs": 3}),
     "rotten_tomatoes": Task("accuracy", {"packaged": "rotten_tomatoes", "max_seq_length": 64, "num_train_epochs": 3}),
     "boolq": Task("accuracy", {"packaged": "boolq", "max_seq_length": 128, "num_train_epochs": 2}),
 }
@@ -68,9 +68,10 @@ class Study:
     text: Mapping[str, Any] = field(default_factory=lambda: {"packaged": "imdb", "vocab_size": 8192})
     supernet: Mapping[str, Any] = field(default_factory=lambda: {"max_steps": 1000})
     search: Mapping[str, Any] = field(default_factory=lambda: {"num_evaluations": 500, "num_dev_batches": 4})
+    share: float = 0.95  # of its budget that a child uses at least: then the BERT beside it is of its own size
     pretraining: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "max_steps": 1500, "batch_size": 16, "learning_rate": 1e-3, "save_steps": 500, "num_dev_batches": 16,
+            "max_steps": 500, "batch_size": 16, "learning_rate": 1e-3, "save_steps": 500, "num_dev_batches": 16,
             "dev_batch_size": 16,
         }
     )  # fmt: skip
@@ -125,7 +126,13 @@ def choose_children(study: Study) -> None:
             **study.search,
         )
         scored = search_children(arguments, DataArguments(**text))
-        best = next(record for record in scored if record["proxy_loss"] is not None)
+        # Not simply the best: it may be far smaller than the budget, and then no match for a BERT that is not.
+        of_size = [r for r in scored if r["proxy_loss"] is not None and r["num_parameters"] >= study.share * cap]
+        if not of_size:
+            raise ValueError(
+                f"no scored child has between {study.share:.0%} and all of {cap:,} parameters: score more"
+            )
+        best = of_size[0]
         bert = BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=child.hidden_size,
@@ -150,6 +157,7 @@ def choose_children(study: Study) -> None:
                 "architecture": best["architecture"],
                 "proxy_loss": best["proxy_loss"],
                 "num_scored": len(scored),
+                "num_of_size": len(of_size),
                 "num_parameters": num_parameters(child, operators),
                 "flops": flops(child, operators, 1, length),
                 "bert_layers": num_layers,

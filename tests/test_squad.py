@@ -15,9 +15,11 @@ from datasets import Dataset, DatasetDict
 from finetuning_helpers import save_models
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.finetuning import FinetuneSquadArguments, SquadMetric, finetune_squad, squad
 from hf_nasbert.finetuning.questions import SquadTask, encode_questions, find_answers, load_questions
 from hf_nasbert.finetuning.squad import FEATURES, make_questions
+from hf_nasbert.pipeline.whole import evaluations
 
 PLACES, OTHERS = ["london", "paris", "rome"], ["ada", "went", "to", "and", "saw", "in"]
 
@@ -220,6 +222,9 @@ class TestFinetuneSquad:
         assert 100 * num_right / 16 == record["metrics"]["test"]["exact_match"]
         nbest = json.loads((folder / "nbest-test.json").read_text())
         assert all(nbest[name][0]["text"] == text and len(nbest[name]) <= 5 for name, text in texts.items())
+        card = ChildRecord(name="x", architecture="ffn", evaluations=tuple(evaluations([record], [record])))
+        assert f"| {home.name} | " in render_child_card(card).replace("`", "")
+        assert "type: question-answering" in render_child_card(card)
         assert AutoModelForQuestionAnswering.from_pretrained(folder).num_parameters() == record["num_parameters"]
 
     def test_learns_to_withhold(self, arguments):

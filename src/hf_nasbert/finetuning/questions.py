@@ -122,6 +122,7 @@ class SquadTask(Task):
     """A question and a passage to a span of the passage."""
 
     auto_class = AutoModelForQuestionAnswering
+    hub_task = "question-answering"
 
     def __init__(self, data: Questions, arguments: FinetuneSquadArguments) -> None:
         self.data, self.arguments = data, arguments
@@ -163,7 +164,8 @@ class SquadTask(Task):
         rows, arguments = self.splits[split], self.arguments
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
-            start_logits, end_logits = prediction.predictions[0], prediction.predictions[1]
+            logits: Any = prediction.predictions  # of starts and of ends, in a tuple
+            start_logits, end_logits = logits[:2]
             check_finite(self.name, start_logits, end_logits)
             best, absent = find_answers(start_logits, end_logits, self._windows[split], rows["context"][:], arguments)
             found = [

@@ -110,6 +110,7 @@ class SentenceTask(Task):
     """One text or a pair of them to a class or a number."""
 
     auto_class = AutoModelForSequenceClassification
+    hub_task = "text-classification"
 
     def __init__(self, data: LabelledTask, max_seq_length: int) -> None:
         self.data, self.max_seq_length = data, max_seq_length

@@ -84,12 +84,14 @@ class Task(ABC):
 
     Attributes:
         auto_class: transformers' Auto class of the model with the task's head.
+        hub_task: The Hub's name of such tasks, for cards.
         tokenizer_options: What the tokenizer is loaded with.
         name: Names the results.
         splits: Checked rows by split: `train` first, then what is evaluated; the first of these selects.
     """
 
     auto_class: ClassVar[Any]
+    hub_task: ClassVar[str]
     tokenizer_options: ClassVar[dict[str, Any]] = {}
     name: str
     splits: dict[str, Dataset]
@@ -274,6 +276,7 @@ class _Run:
         record = {
             "kind": "finetune",
             "task": self.task.name,
+            "hub_task": self.task.hub_task,
             "model": arguments.model,
             "revision": self.commit,
             "seed": seed,
