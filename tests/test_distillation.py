@@ -3,10 +3,9 @@
 import shutil
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
-from finetuning_helpers import save_models
+from finetuning_helpers import quiet_trainer, save_models
 from modelling_helpers import randomise_
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -21,11 +20,16 @@ from hf_nasbert.objectives import alignment_loss, distillation_loss
 TEXT = "the film was good and the story bad but we liked how it went on and on"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with quiet_trainer():
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A child and a BERT that share a tokenizer, a teacher of another width, and the same without a head."""
     torch.set_num_threads(1)
-    datasets.disable_progress_bars()
     home = tmp_path_factory.mktemp("distillation")
     save_models(home, TEXT)
     tokenizer = AutoTokenizer.from_pretrained(home / "child")
@@ -149,7 +153,9 @@ class TestTheLoss:
 
 
 class TestTheTeacher:
-    @pytest.mark.parametrize("kind", ["logits", "hidden", "relations"])
+    @pytest.mark.parametrize(
+        "kind", ["logits", *(pytest.param(k, marks=pytest.mark.slow) for k in ("hidden", "relations"))]
+    )
     def test_is_followed_and_never_moves(self, kind, home, make, monkeypatch):
         seen = []
         load = PretrainChildArguments.load_teacher
@@ -169,6 +175,7 @@ class TestTheTeacher:
         assert not teacher.model.training
         assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
 
+    @pytest.mark.slow
     def test_a_killed_run_continues_as_if_it_had_not_been_killed(self, home, make):
         class Kill(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):

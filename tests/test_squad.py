@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from finetuning_helpers import save_models
+from finetuning_helpers import quiet_trainer, save_models
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from hf_nasbert.cards import ChildRecord, render_child_card
@@ -44,10 +44,15 @@ def write(file: Path, found: list[dict]) -> str:
     return str(file)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with quiet_trainer():
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
-    datasets.disable_progress_bars()
     home = tmp_path_factory.mktemp("squad")
     save_models(home, " ".join([*PLACES, *OTHERS, "where"]))
     for seed, (name, num) in enumerate({"train": 96, "validation": 32, "test": 16}.items()):
@@ -206,7 +211,7 @@ class TestWindows:
 
 
 class TestFinetuneSquad:
-    @pytest.mark.parametrize("model", ["bert", "child"])
+    @pytest.mark.parametrize("model", ["child", pytest.param("bert", marks=pytest.mark.slow)])
     def test_learns_to_point(self, model, home, arguments):
         asked = arguments(model=str(home / model), max_steps=15, eval_steps=3, early_stopping_patience=5)
         (record,) = finetune_squad(asked).records
@@ -227,6 +232,7 @@ class TestFinetuneSquad:
         assert "type: question-answering" in render_child_card(card)
         assert AutoModelForQuestionAnswering.from_pretrained(folder).num_parameters() == record["num_parameters"]
 
+    @pytest.mark.slow
     def test_learns_to_withhold(self, arguments):
         asked = arguments("-v2", max_steps=40, save_models=False)
         (record,) = finetune_squad(asked).records

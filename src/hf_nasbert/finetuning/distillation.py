@@ -38,16 +38,17 @@ class Teacher:
         options: dict[str, Any] = {"revision": commit, "trust_remote_code": arguments.trust_remote_code}
         try:
             self.model, report = AutoModelForMaskedLM.from_pretrained(
-                self.name, dtype=torch.float32, output_loading_info=True, **options
+                self.name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
         except SafetensorError as error:
             raise ValueError(f"the weights of the teacher {self.name} are damaged ({error})") from error
         self.tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
         body = f"{self.model.base_model_prefix}."
-        lost = sorted(name for name in report["missing_keys"] if name.startswith(body) and ".pooler." not in name)
+        absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        lost = sorted(name for name in absent if name.startswith(body) and ".pooler." not in name)
         if lost:
             raise ValueError(f"the teacher {self.name} lacks {len(lost)} weights, such as {lost[0]}: it is incomplete")
-        has_head = all(name.startswith(body) for name in report["missing_keys"])
+        has_head = all(name.startswith(body) for name in absent)
         self.kind = kind if kind != "auto" else "logits" if has_head else "hidden"
         if self.kind == "logits" and not has_head:
             raise ValueError(

@@ -39,8 +39,8 @@ class Questions:
 
     @property
     def has_unanswerable(self) -> bool:
-        """Whether some training questions have no answer (SQuAD v2), so that a model can learn to say so."""
-        return any(not answers["text"] for answers in self.splits["train"]["answers"][:])
+        """Whether some questions have no answer, as in SQuAD v2."""
+        return any(not answers["text"] for rows in self.splits.values() for answers in rows["answers"][:])
 
     def digest(self) -> str:
         """A hash of all questions, passages and answers."""
@@ -113,16 +113,14 @@ def make_questions(name: str, splits: Mapping[str, Dataset], *, drop_misaligned:
     if not kept:
         raise ValueError(f"{name}: no training question has an answer that stands in its passage")
     ready["train"] = ready["train"].select(kept)
-    questions = Questions(name, ready)
-    if not questions.has_unanswerable:
-        for split in list(ready)[1:]:
-            for question in ready[split]:
-                if not question["answers"]["text"]:
-                    raise ValueError(
-                        f"{name}: question {question['id']!r} of the {split} split has no answer, but every training "
-                        "question has one: a model cannot learn from these to leave a question unanswered"
-                    )
-    return questions
+    without = {split: [row["id"] for row in rows if not row["answers"]["text"]] for split, rows in ready.items()}
+    for split, ids in without.items():
+        if ids and not without["train"]:
+            raise ValueError(
+                f"{name}: question {ids[0]!r} of the {split} split has no answer, but every training question has "
+                "one: a model cannot learn from these to leave a question unanswered"
+            )
+    return Questions(name, ready)
 
 
 def _read_squad(file: str) -> Iterator[dict[str, Any]]:
