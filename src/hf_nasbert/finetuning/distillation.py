@@ -95,18 +95,25 @@ class Teacher:
 
     @torch.no_grad()
     def teach(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> Any:
-        """What the teacher makes of a batch: logits at the positions, last states, or query, key and value."""
+        """What the teacher makes of a batch, as `observe` says."""
         assert not self.model.training
-        return self._run(self.model, self.model, batch, positions)
+        return self.observe(self.model, self.model, batch, positions)[1]
 
-    def study(
-        self, model: nn.Module, student: PreTrainedModel, batch: dict[str, torch.Tensor], positions: torch.Tensor
+    def observe(
+        self, model: nn.Module, inner: PreTrainedModel, batch: dict[str, torch.Tensor], positions: torch.Tensor
     ) -> tuple[torch.Tensor, Any]:
-        """The student's logits at the positions, and what is compared. `model` is the student as it is run (DDP)."""
-        if self.kind == "logits":
-            logits = self._run(model, student, batch, positions)
-            return logits, logits
-        return self._run_both(model, student, batch, positions)
+        """Run a model over a batch: its logits at flat positions, (N, V), and what this kind compares.
+
+        That is these logits, the last states (B, T, D), or query, key and value of the last attention layer, each
+        (B, T, D). `inner` is the model itself where `model` is what runs it (DDP).
+        """
+        if self.kind == "relations":
+            with predicting_at(inner, positions), vectors_of(find_attention(inner, "the model")) as vectors:
+                logits = model(**batch).logits
+            return logits, [vectors[name] for name in _VECTORS]
+        with predicting_at(inner, positions):
+            output = model(**batch, output_hidden_states=self.kind == "hidden")
+        return output.logits, output.logits if self.kind == "logits" else output.hidden_states[-1]
 
     def loss(self, student: PreTrainedModel, learned: Any, taught: Any, mask: torch.Tensor | None) -> torch.Tensor:
         """The distillation term: the student's own against the teacher's."""
@@ -121,23 +128,6 @@ class Teacher:
             for own, other in zip(learned, taught, strict=True)
         ]
         return torch.stack(terms).mean()
-
-    def _run(self, model: nn.Module, inner: PreTrainedModel, batch: dict[str, torch.Tensor], positions: Any) -> Any:
-        if self.kind == "logits":
-            with predicting_at(inner, positions):
-                return model(**batch).logits
-        return self._run_both(model, inner, batch, positions)[1]
-
-    def _run_both(
-        self, model: nn.Module, inner: PreTrainedModel, batch: dict[str, torch.Tensor], positions: torch.Tensor
-    ) -> tuple[torch.Tensor, Any]:
-        if self.kind == "hidden":
-            with predicting_at(inner, positions):
-                output = model(**batch, output_hidden_states=True)
-            return output.logits, output.hidden_states[-1]
-        with predicting_at(inner, positions), vectors_of(find_attention(inner, "the model")) as vectors:
-            logits = model(**batch).logits
-        return logits, [vectors[name] for name in _VECTORS]
 
 
 class DistillationTrainer(Trainer):
@@ -158,7 +148,7 @@ class DistillationTrainer(Trainer):
         positions = (labels != -100).nonzero().squeeze(-1)
         student = self.accelerator.unwrap_model(model)
         taught = self.teacher.teach(batch, positions)
-        logits, learned = self.teacher.study(model, student, batch, positions)
+        logits, learned = self.teacher.observe(model, student, batch, positions)
         masked_lm = nn.functional.cross_entropy(logits.float(), labels[positions])
         distillation = self.teacher.loss(student, learned, taught, batch.get("attention_mask"))
         self._parts.append(torch.stack([masked_lm, distillation]).detach())
