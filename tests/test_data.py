@@ -290,6 +290,18 @@ class TestPackagedSources:
         digest = hashlib.sha256("\n".join(splits["test"]["sentence"]).encode()).hexdigest()
         assert digest[:16] == "96bc911e75246a35"
 
+    def test_boolq_asks_about_a_passage_in_one_split_only(self):
+        self.needs("boolq")
+        splits = load_labelled("boolq")
+        assert {split: len(rows) for split, rows in splits.items()} == {
+            "train": 10_023,
+            "validation": 1340,
+            "test": 1334,
+        }
+        passages = [set(rows["passage"]) for rows in splits.values()]
+        assert len(set.union(*passages)) == sum(map(len, passages)) == 10_148
+        assert sum(sum(rows["label"]) for rows in splits.values()) == 7907, "1 is yes"
+
     def test_what_is_not_installed_is_named_with_the_command(self, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         for load in (lambda: load_text(DataArguments(packaged="imdb")), lambda: load_labelled("stsb")):

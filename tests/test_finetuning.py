@@ -1,7 +1,6 @@
 """Fine-tuning and continued pre-training: metrics by hand, data checks, exact resumption, equal treatment."""
 
 import csv
-import gc
 import json
 import math
 import os
@@ -14,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from finetuning_helpers import quiet_trainer
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMaskedLM,
@@ -106,11 +105,8 @@ def write_csv(file: Path, rows, header=("text", "label")) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet():
-    datasets.disable_progress_bars()
-    gc.freeze()  # Trainer collects garbage whenever it begins; half a second each time with all libraries loaded
-    yield
-    gc.unfreeze()
-    datasets.enable_progress_bars()
+    with quiet_trainer():
+        yield
 
 
 @pytest.fixture(scope="module")

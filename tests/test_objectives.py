@@ -1,9 +1,11 @@
-"""`objectives`: alignment against the definition written as a double loop."""
+"""`objectives`: every loss against its definition written as loops over single numbers."""
+
+import math
 
 import pytest
 import torch
 
-from hf_nasbert.objectives import alignment_loss
+from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 
 B, T, D = 3, 5, 4
 
@@ -160,3 +162,76 @@ def test_refuses_what_cannot_be_compared():
         alignment_loss(states(2, seed=0), states(3, seed=0))
     with pytest.raises(ValueError, match="blocks 0 to 1"):
         alignment_loss(states(2, seed=0), states(2, seed=0), layers=[2])
+
+
+def softmax(numbers):
+    exps = [math.exp(number) for number in numbers]
+    return [one / sum(exps) for one in exps]
+
+
+def divergence(teacher, student):
+    """Kullback-Leibler divergence of two lists of probabilities."""
+    return sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True) if p > 0)
+
+
+class TestDistillation:
+    @pytest.mark.parametrize("temperature", [1.0, 2.5])
+    def test_against_the_definition(self, temperature):
+        student, teacher = (3 * rows[0][0] for rows in (states(1, seed=0), states(1, seed=1)))  # (T, D): T predictions
+        expected = [
+            divergence(*(softmax([float(logit) / temperature for logit in row]) for row in pair))
+            for pair in zip(teacher, student, strict=True)
+        ]
+        found = distillation_loss(student, teacher, temperature=temperature).item()
+        assert found == pytest.approx(temperature**2 * sum(expected) / T, rel=1e-4)
+
+    def test_the_teacher_has_no_gradient_and_an_equal_student_no_loss(self):
+        student, teacher = (rows[0][0].requires_grad_() for rows in (states(1, seed=0), states(1, seed=1)))
+        distillation_loss(student, teacher).backward()
+        assert student.grad.abs().sum() > 0
+        assert teacher.grad is None
+        assert distillation_loss(teacher + 3.0, teacher).item() == pytest.approx(0.0, abs=1e-6)
+        assert distillation_loss(student[:0], teacher[:0]).item() == 0.0
+
+    def test_what_does_not_fit(self):
+        with pytest.raises(ValueError, match="shapes"):
+            distillation_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+        with pytest.raises(ValueError, match="temperature=0"):
+            distillation_loss(torch.zeros(2, 3), torch.zeros(2, 3), temperature=0)
+
+
+class TestRelations:
+    @pytest.mark.parametrize("is_padded", [False, True])
+    def test_against_the_definition(self, padding_mask, is_padded):
+        student, teacher = 2 * states(1, seed=0)[0], 2 * states(1, seed=1, width=6)[0]
+        real = padding_mask.bool() if is_padded else torch.ones(B, T, dtype=torch.bool)
+        terms = []
+        for b in range(B):
+            tokens = [t for t in range(T) if real[b, t]]
+            for head in range(2):
+                for t in tokens:
+                    rows = []
+                    for vectors in (teacher, student):
+                        size = vectors.shape[-1] // 2
+                        own = slice(head * size, (head + 1) * size)
+                        products = [float(vectors[b, t, own] @ vectors[b, u, own]) / math.sqrt(size) for u in tokens]
+                        rows.append(softmax(products))
+                    terms.append(divergence(*rows))
+        if is_padded:
+            student[1, 3], teacher[2, 0] = 1e4, -1e4  # whatever stands at padding
+        mask = padding_mask if is_padded else None
+        found = relation_loss(student, teacher, mask, num_heads=2).item()
+        assert found == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+    def test_the_teacher_has_no_gradient_and_an_equal_student_no_loss(self):
+        student, teacher = (rows[0].requires_grad_() for rows in (states(1, seed=0), states(1, seed=1)))
+        relation_loss(student, teacher, num_heads=2).backward()
+        assert student.grad.abs().sum() > 0
+        assert teacher.grad is None
+        assert relation_loss(teacher, teacher, num_heads=2).item() == pytest.approx(0.0, abs=1e-6)
+
+    def test_what_does_not_fit(self):
+        with pytest.raises(ValueError, match="width 4 cannot be cut into 3 relation heads"):
+            relation_loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 6), num_heads=3)
+        with pytest.raises(ValueError, match="tokens"):
+            relation_loss(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4), num_heads=2)

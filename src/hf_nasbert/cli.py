@@ -92,6 +92,18 @@ COMMANDS = {
         ("hf_nasbert.hub.PullArguments",),
         lambda pulled, *_: str(pulled),
     ),
+    "finetune-squad": Command(
+        "fine-tune on questions about passages, SQuAD v1.1 or v2",
+        "hf_nasbert.finetuning.finetune_squad",
+        ("hf_nasbert.finetuning.FinetuneSquadArguments",),
+        lambda result, *_: result.table(),
+    ),
+    "finetune-tokens": Command(
+        "fine-tune on tagged words: parts of speech, named entities",
+        "hf_nasbert.finetuning.finetune_tokens",
+        ("hf_nasbert.finetuning.FinetuneTokensArguments",),
+        lambda result, *_: result.table(),
+    ),
 }
 
 

