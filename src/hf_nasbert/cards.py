@@ -4,18 +4,22 @@ A card says what its record says and nothing else: an absent number is an absent
 All text that comes from a record is escaped for YAML, Markdown and HTML, and the same record gives the same bytes.
 """
 
+import builtins
+import collections.abc
 import dataclasses
 import functools
 import json
-import math
 import re
 import statistics
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.records import is_finite_number
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
 if TYPE_CHECKING:
@@ -143,7 +147,7 @@ class ChildRecord:
         ):
             for value in values:
                 if value is not None and not pattern.fullmatch(value):
-                    raise ValueError(f"{value!r} is not {kind}")
+                    raise ValueError(f"{value[:80]!r} is not {kind}")
         unknown = sorted(self.figures.keys() - set(FIGURES))
         if unknown:
             raise ValueError(f"unknown figures {unknown}: expected some of {list(FIGURES)}")
@@ -449,12 +453,14 @@ def _one_line(text: str) -> str:
 
 
 def _check_number(value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{where}: {value!r} is not a finite number; leave it out of the record")
+    if not is_finite_number(value):
+        raise ValueError(f"{where}: {str(value)[:80]!r} is not a finite number; leave it out of the record")
 
 
-def _known(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
+def _known(cls: type, record: Any) -> dict[str, Any]:
     """The record as keyword arguments of a dataclass, or a `ValueError` naming what does not belong or is missing."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"not a {cls.__name__}: {str(record)[:80]!r}; expected names and values")
     fields = {one.name: one for one in dataclasses.fields(cls)}
     unknown = sorted(record.keys() - fields.keys())
     required = {name for name, one in fields.items() if one.default is one.default_factory is dataclasses.MISSING}
@@ -463,4 +469,29 @@ def _known(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"not a {cls.__name__}: unknown keys {unknown}, missing keys {missing}; it has {sorted(fields)}"
         )
+    kinds = typing.get_type_hints(cls)
+    for name, value in record.items():
+        if not _is_of(value, kinds[name]):
+            raise ValueError(f"{cls.__name__}: {name} is {str(value)[:80]!r}, expected {fields[name].type}")
     return dict(record)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON is what a field declares; a list stands for a tuple."""
+    parts = typing.get_args(kind)
+    match typing.get_origin(kind) or kind:
+        case types.UnionType:
+            return any(_is_of(value, part) for part in parts)
+        case builtins.tuple:
+            item = dict if parts[0] is Evaluation else parts[0]
+            return isinstance(value, list | tuple) and all(_is_of(one, item) for one in value)
+        case collections.abc.Mapping:
+            return isinstance(value, Mapping) and all(
+                parts[1] is Any or _is_of(one, parts[1]) for one in value.values()
+            )
+        case builtins.float:
+            return is_finite_number(value)
+        case builtins.int:
+            return type(value) is int
+        case expected:
+            return isinstance(value, expected)

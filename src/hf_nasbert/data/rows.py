@@ -17,6 +17,7 @@ from hf_nasbert.data.sources import check_file, json_rows
 _FORMAT = "1"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,300}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?|(?i:nan|[-+]?inf)")
+_LONGEST_NAME = 200
 
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, and its values by column."""
@@ -50,6 +51,11 @@ def _as_table(path: Path, rows: Sequence[Row]) -> pa.Table:
     if not rows:
         raise ValueError(f"{path} holds no rows")
     columns = dict.fromkeys(name for _, row in rows for name in row)
+    for name in columns:
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(
+                f"{path}: a column is called {name[:40]!r}..., in {len(name)} characters: is it a header?"
+            )
     found = {name: _as_array(name, [(place, row.get(name)) for place, row in rows]) for name in columns}
     return pa.table({name: array for name, array in found.items() if array is not None})
 

@@ -71,9 +71,9 @@ def _are_not_blank(texts: Sequence[str | None]) -> list[bool]:
 
 
 def _no_column(name: object, column: str, columns: Iterable[object]) -> str:
-    return (
-        f"{name} has no column {column!r}, only {', '.join(map(repr, columns)) or 'none'}: choose one by text_column"
-    )
+    found = [repr(column) if len(str(column)) < 100 else f"{str(column)[:40]!r}..." for column in columns]
+    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"{name} has no column {column!r}, only {', '.join(found[:10]) or 'none'}{more}: choose one by text_column"
 
 
 def _load_files(files: Sequence[Path], column: str, sample_by: str, cache: Path) -> Dataset:
@@ -257,4 +257,4 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
                 for text in batch.column(0).to_pylist():
                     yield from _text_of({column: text}, column, str(path))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: broken Parquet ({error})") from error
+        raise ValueError(f"{path}: broken Parquet ({' '.join(str(error).split())[:400]})") from error

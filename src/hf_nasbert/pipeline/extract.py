@@ -62,7 +62,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         ValueError: If the architecture is not in the space, is no plain BERT though `native` was asked for, or the
             logits differ.
     """
-    facts = _read_facts(arguments.card) if arguments.card else {}
+    facts = read_facts(arguments.card) if arguments.card else {}
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
@@ -113,11 +113,13 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference)
 
 
-def _read_facts(path: str) -> dict[str, Any]:
+def read_facts(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"card {path}: no such file")
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(facts, dict):
         raise ValueError(f"{path} holds no JSON object, but a {type(facts).__name__}")
