@@ -4,8 +4,10 @@ import csv
 import hashlib
 import importlib.util
 import json
+import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ from hf_nasbert.data import (
     split_dev,
     train_tokenizer,
 )
+from hf_nasbert.data import corpus as corpus_room
+from hf_nasbert.data.cache import whole_file
 from hf_nasbert.data.tokenization import split_gigantic, tokenizer_digest
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
@@ -206,7 +210,7 @@ class TestLocalFiles:
         first = load_text(files(path))
         assert first.cache_files
         with monkeypatch.context() as patch:
-            patch.setattr("hf_nasbert.data.sources._write_arrow", None)  # nothing is read twice
+            patch.setattr("hf_nasbert.data.sources.write_arrow", None)  # nothing is read twice
             copy = write(tmp_path / "copy.txt", "one\n\nlast")
             assert load_text(files(copy)).cache_files == first.cache_files
         write(tmp_path / "a.txt", "two\n\nlast")
@@ -390,6 +394,16 @@ class TestTokenizer:
                 load_tokenizer(DataArguments(packaged="imdb", tokenizer_name=str(tmp_path / name)))
 
 
+def test_what_a_killed_process_left_is_swept_up(tmp_path):
+    old, young = tmp_path / "a.unfinished", tmp_path / "b.unfinished"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 86_400,) * 2)
+    with whole_file(tmp_path / "c.arrow") as file:
+        file.write(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.unfinished", "c.arrow"]
+
+
 class TestSplit:
     def test_copies_of_a_text_stay_on_one_side(self, texts):
         copies = [text.upper() for text in texts] + [text.replace(" ", "  ") for text in texts]
@@ -410,6 +424,16 @@ class TestSplit:
     def test_one_document_is_held_out_and_one_is_left(self, texts):
         for fraction, sizes in ((0.001, (len(texts) - 1, 1)), (0.999, (1, len(texts) - 1))):
             assert tuple(map(len, split_dev(Dataset.from_dict({"text": texts}), fraction))) == sizes
+
+    def test_parts_lie_on_the_disk_and_are_found_again(self, texts, monkeypatch):
+        copies = Dataset.from_dict({"text": texts + texts[::-1]})
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus_room, "_STRIDE", 3)  # the distinct places are counted in several pieces
+            parts = split_dev(copies, 0.3)
+        assert all(part.cache_files for part in parts), "memory-mapped"
+        monkeypatch.setattr(corpus_room, "write_arrow", None)  # nothing is written twice
+        assert [part["text"][:] for part in split_dev(copies, 0.3)] == [part["text"][:] for part in parts]
+        assert len(parts[1]) == 2 * round(0.3 * len(texts))
 
     def test_one_document_cannot_be_split(self):
         with pytest.raises(ValueError, match=r"2 documents with 1 different text.*sample_by"):
@@ -480,6 +504,60 @@ class TestPacking:
             pack_texts(Dataset.from_dict({"text": ["the book", ". ."]}), tokenizer, 32)
         with pytest.raises(ValueError, match="1 documents hold 0 tokens"):
             pack_texts(Dataset.from_dict({"text": ["\u200b"]}), tokenizer, 32)
+
+    @pytest.fixture
+    def documents(self, texts, monkeypatch):
+        """Four shards and a half: of 3,500 documents, a thousand each."""
+        monkeypatch.setattr("hf_nasbert.data.corpus._SHARD_CHARACTERS", 1_000)
+        return Dataset.from_dict({"text": [f"{texts[n % len(texts)]} {n}" for n in range(3_500)]})
+
+    def test_shards_hold_what_one_file_held(self, documents, tokenizer, tmp_path, monkeypatch):
+        """The committed studies depend on these very sequences: the digest is that of the one file of version 1."""
+
+        def packed(folder):
+            dataset = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / folder)
+            rows = np.array(dataset.with_format("numpy")["input_ids"][:], dtype=np.int32)
+            return len(dataset.cache_files), rows.shape, hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+
+        assert packed("four") == (4, (8465, 32), "e8d8a158fd9e74ec")
+        monkeypatch.setattr("hf_nasbert.data.corpus._SHARD_CHARACTERS", 1 << 25)
+        monkeypatch.setattr("hf_nasbert.data.corpus._FLUSH_TOKENS", 100)
+        assert packed("one") == (1, (8465, 32), "e8d8a158fd9e74ec")
+
+    def test_an_interrupted_packing_goes_on_behind_its_last_whole_shard(
+        self, documents, tokenizer, tmp_path, monkeypatch
+    ):
+        calls = []
+
+        def counted(task, **options):
+            calls.append(task[0].name)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            pack_shard(task, **options)
+
+        pack_shard = corpus_room._pack_shard
+        monkeypatch.setattr(corpus_room, "_pack_shard", counted)
+        with pytest.raises(KeyboardInterrupt):
+            pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "cut")
+        resumed = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "cut")
+        assert len(calls) == 5, "two shards were whole; the third and fourth were made after the interruption"
+        assert calls[2] == calls[3]
+        straight = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "straight")
+        assert resumed["input_ids"][:] == straight["input_ids"][:]
+        assert not list(tmp_path.rglob("*.unfinished"))
+
+    @pytest.mark.slow
+    def test_processes_share_the_shards(self, documents, tokenizer, tmp_path):
+        alone = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "one")
+        shared = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "two", num_proc=2)
+        assert shared["input_ids"][:] == alone["input_ids"][:]
+
+    def test_text_that_grows_at_its_end_is_not_packed_again(self, documents, tokenizer, tmp_path, monkeypatch):
+        pack_texts(documents, tokenizer, 32, cache_dir=tmp_path)
+        before = set(tmp_path.rglob("*.arrow"))
+        grown = Dataset.from_dict({"text": [*documents["text"], "one more"]})
+        pack_texts(grown, tokenizer, 32, cache_dir=tmp_path)
+        assert len(set(tmp_path.rglob("*.arrow")) - before) == 1
 
     def test_from_a_file_to_a_corpus(self, tokenizer, tmp_path):
         arguments = files(TINY, sample_by="paragraph", vocab_size=300, max_seq_length=16, cache_dir=str(tmp_path))

@@ -6,11 +6,10 @@
 """
 
 import functools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -22,6 +21,8 @@ from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind, ope
 Cost = dict[str, float]
 """A child's costs by name: `num_parameters`, `flops`, `latency_ms`, `peak_activation_bytes`."""
 
+_SETTING = ("device", "batch_size", "sequence_length", "dtype", "num_threads")  # what a latency was measured with
+_LONGEST_QUANTITY = 300  # characters; more digits than that are no wish
 LATENCY_SIZES = (
     "hidden_size",
     "embedding_size",
@@ -288,10 +289,26 @@ class LatencyTable:
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """The table that a record of `hf_nasbert.measuring.measure_latencies` holds."""
-        return cls(
-            **{name: record[name] for name in ("operators_ms", "adapters_ms", "outside_ms", "setting", "sizes")}
-        )
+        """The table that a record of `hf_nasbert.measuring.measure_latencies` holds.
+
+        Raises:
+            ValueError: If the record lacks an entry, or one of them is not what it should be.
+        """
+        names = ("operators_ms", "adapters_ms", "outside_ms", "setting", "sizes")
+        entries: dict[str, Any] = {name: record.get(name) for name in names}
+        times: list[Any] = [entries["outside_ms"]]
+        for name in ("operators_ms", "adapters_ms", "setting", "sizes"):
+            entry = entries[name]
+            if not isinstance(entry, Mapping):
+                raise ValueError(f"the latency table has no {name}: measure again")
+            times += entry.values() if name.endswith("_ms") else []
+        for time in times:
+            if not records.is_finite_number(time) or time < 0:
+                raise ValueError(f"the latency table holds {str(time)[:40]!r}, where milliseconds were meant")
+        missing = [name for name in _SETTING if name not in entries["setting"]]
+        if missing:
+            raise ValueError(f"the latency table does not say its {', '.join(missing)}: measure again")
+        return cls(**entries)
 
     @classmethod
     def read(cls, path: str | Path, **wanted: Any) -> Self:
@@ -306,7 +323,11 @@ class LatencyTable:
             ValueError: If no table there was measured so, or tables of several settings were.
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
-        tables = [cls.from_record(record) for record in records.read(path) if record.get("record") == "latency_table"]
+        found_records = [record for record in records.read(path) if record.get("record") == "latency_table"]
+        try:
+            tables = [cls.from_record(record) for record in found_records]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         if not tables:
             raise ValueError(f"{path} holds no latency table: make one with `hf-nasbert latency`")
         fitting = [table for table in tables if all(table.setting.get(key) == wanted[key] for key in wanted)]
@@ -343,7 +364,7 @@ class LatencyTable:
             ValueError: If one of the sizes is another; names it.
         """
         for name, measured in self.sizes.items():
-            asked = latency_sizes(config)[name]
+            asked = latency_sizes(config).get(name)
             if asked != measured:
                 raise ValueError(f"the latency table was measured with {name}={measured}, not {asked}: measure again")
 
@@ -408,7 +429,7 @@ class Budget:
         for name, cap in vars(self).items():
             if cap is None:
                 continue
-            if isinstance(cap, bool) or not isinstance(cap, int | float) or not math.isfinite(cap) or cap <= 0:
+            if not records.is_finite_number(cap) or cap <= 0:
                 raise ValueError(f"{name} must be a positive number or None, not {cap!r}; Budget.parse reads '15M'")
 
     @classmethod
@@ -456,14 +477,13 @@ def parse_quantity(text: str) -> int | float:
     Raises:
         ValueError: If it means none.
     """
+    if len(text) > _LONGEST_QUANTITY:
+        raise ValueError(f"{text[:20]!r}... is not a quantity: its number is too long")
     match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([KMGBT]?)\s*", text, flags=re.IGNORECASE)
     if match is None:
         raise ValueError(f"{text!r} is not a quantity: write a number such as 15M, 2.5G or 800000")
     factor = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}[match[2].upper()]
-    try:
-        value = Decimal(match[1]) * factor  # decimal, so that 2.3G is a whole number
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a quantity: its number is too long") from None
+    value = Decimal(match[1]) * factor  # decimal, so that 2.3G is a whole number
     return int(value) if value == value.to_integral_value() else float(value)
 
 

@@ -100,9 +100,9 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     config_file = folder / "config.json"
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder} is not a super-net: {config_file.name} is not JSON ({error})") from None
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != SupernetConfig.model_type:
@@ -115,7 +115,8 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
             folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
         )
     except StrictDataclassError as error:
-        raise ValueError(f"{folder} is not a super-net: its config.json has a wrong field ({error})") from error
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"{folder} is not a super-net: its config.json has a wrong field ({reason})") from error
     except SafetensorError as error:
         raise ValueError(f"the weights of {folder} are damaged ({error}): fetch or train them again") from error
     # transformers fills what is missing with fresh random weights and goes on.

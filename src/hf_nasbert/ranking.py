@@ -8,6 +8,7 @@ MAGIC-T and (read as) MAGIC-AT on 60 children [secondary source; the metric is n
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_nasbert import metrics, records
 from hf_nasbert.metrics import Interval, PairedDifference
-from hf_nasbert.records import Record
+from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -51,16 +52,37 @@ def load_table(name: str) -> "Dataset":
         ValueError: If the file holds something else than trained children, or a damaged record.
     """
     from datasets import Dataset
+    from pyarrow import ArrowException
 
     path = find_table(name)
     children = records.read(path)
     for number, child in enumerate(children, start=1):
-        missing = [column for column in _COLUMNS if column not in child]
-        if missing:
-            raise ValueError(f"{path}, record {number} is no trained child: it lacks {', '.join(missing)}")
+        _check_child(child, f"{path}, record {number}")
     if not children:
         raise ValueError(f"{path} holds no trained child")
-    return Dataset.from_list(children)
+    try:
+        return Dataset.from_list(children)
+    except (ArrowException, TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"{path}: its records do not make one table ({reason})") from None
+
+
+def _check_child(child: Record, where: str) -> None:
+    """Refuse a record that is no trained child."""
+    missing = [column for column in _COLUMNS if column not in child]
+    if missing:
+        raise ValueError(f"{where} is no trained child: it lacks {', '.join(missing)}")
+    for name in ("dev_loss", "num_parameters", "flops"):
+        if not is_finite_number(child[name]):
+            raise ValueError(f"{where} is no trained child: its {name} is no finite number")
+    if type(child["seed"]) is not int or not isinstance(child["recipe_hash"], str):
+        raise ValueError(f"{where} is no trained child: seeds are whole numbers, a recipe_hash is text")
+    recipe = child["recipe"]
+    try:
+        SearchSpace.from_dict(recipe["space"] if isinstance(recipe, Mapping) and "space" in recipe else {})
+        Architecture.parse(child["architecture"])
+    except ValueError as error:
+        raise ValueError(f"{where} is no trained child: {error}") from None
 
 
 def find_table(name: str) -> Path:
@@ -74,7 +96,7 @@ def find_table(name: str) -> Path:
             raise FileNotFoundError(f"no table at {name}")
         return Path(name)
     path = _TABLES / f"table-{name}.jsonl.gz"
-    if path.is_file():
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name) and path.is_file():  # a name, and no way out of that folder
         return path
     known = sorted(
         path.name.removeprefix("table-").removesuffix(".jsonl.gz") for path in _TABLES.glob("table-*.jsonl.gz")
@@ -425,14 +447,22 @@ def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
         missing = [name for name in ("method", "seed", "step", "recipe_hash", "proxy_losses") if name not in record]
         if missing:
             raise ValueError(f"{where} is no scored super-net: it lacks {', '.join(missing)}")
+        losses = record["proxy_losses"]
+        if not isinstance(record["method"], str) or not isinstance(losses, Mapping):
+            raise ValueError(f"{where} is no scored super-net: its method is no text or its proxy_losses no mapping")
+        for name in ("seed", "step"):
+            if not (record[name] is None or type(record[name]) is int):
+                raise ValueError(f"{where} is no scored super-net: its {name} is neither a whole number nor null")
         if record["recipe_hash"] != truth.recipe_hash:
             raise ValueError(
-                f"{where} was scored for the table {record['recipe_hash']}, not for {truth.recipe_hash}: score the "
-                "super-net again"
+                f"{where} was scored for the table {str(record['recipe_hash'])[:40]}, not for "
+                f"{truth.recipe_hash}: score the super-net again"
             )
-        unscored = [str(child) for child in truth.architectures if str(child) not in record["proxy_losses"]]
+        unscored = [str(child) for child in truth.architectures if not is_finite_number(losses.get(str(child)))]
         if unscored:
-            raise ValueError(f"{where} lacks {len(unscored)} children of the table, such as {unscored[0]}")
+            raise ValueError(
+                f"{where} lacks a finite loss of {len(unscored)} children of the table, such as {unscored[0]}"
+            )
     return found
 
 

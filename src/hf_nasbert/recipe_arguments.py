@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import re
+import reprlib
 import sys
 import types
 import typing
@@ -59,6 +61,8 @@ def parse_recipe_arguments(
         if strange:
             raise ValueError(_describe_unknown(strange, parser))
         values = vars(namespace)
+        for name, value in values.items():
+            _check_finite(f"--{name}", value)
         return tuple(
             kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.init})
             for kind in dataclass_types
@@ -95,8 +99,9 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
         raise FileNotFoundError(f"config {path}: no such file")
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path} is no YAML file: {error}") from None
+    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"config {path} is no YAML file: {_one_line(error)}") from None
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
@@ -106,7 +111,7 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
         types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
     for key in settings:
         if key not in types_of:
-            raise ValueError(f"config {path}: unknown setting {key!r}{_closest(str(key), types_of)}")
+            raise ValueError(f"config {path}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
     return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
 
 
@@ -117,11 +122,25 @@ class _Yaml12Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping whose keys are all different."""
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{_shown(key.value)} is given twice", node.start_mark
+                )
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node; aliases, of which a few lines make gigabytes, have no use among settings."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
+            raise yaml.composer.ComposerError(None, None, "aliases (*) are refused", mark)
+        return super().compose_node(parent, index)
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        """Construct a whole number: 010 is ten."""
+        return int(self.construct_scalar(node))
 
 
 for _tag, _pattern, _first in (
@@ -131,6 +150,27 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _Yaml12Loader.construct_decimal)
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 100
+
+
+def _shown(value: object) -> str:
+    """`repr`, cut short: a message about a strange value must not be as long as that value."""
+    return _REPR.repr(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _check_finite(name: str, value: Any) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"{name} is {number}; expected a finite number")
 
 
 def _read_config_of(argv: list[str], dataclass_types: Sequence[type]) -> dict[str, Any]:
@@ -153,18 +193,24 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
     elif origin is Literal:
         if value in typing.get_args(expected):
             return value
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, typing.get_args(expected)))}")
+        known = ", ".join(map(repr, typing.get_args(expected)))
+        raise ValueError(f"{name} is {_shown(value)}; expected one of {known}")
     elif origin is list and isinstance(value, list):
         (item,) = typing.get_args(expected)
         return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
     elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        _check_finite(name, number)
+        return number
     elif isinstance(expected, type) and issubclass(expected, Enum):
         return expected(value)
     elif origin is None and isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
         return value
     expected_name = expected.__name__ if isinstance(expected, type) and origin is None else str(expected)
-    raise ValueError(f"{name} is {value!r} ({type(value).__name__}); expected {expected_name}")
+    raise ValueError(f"{name} is {_shown(value)} ({type(value).__name__}); expected {expected_name}")
 
 
 def _is_known(word: str, parser: argparse.ArgumentParser) -> bool:

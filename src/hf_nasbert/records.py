@@ -105,6 +105,13 @@ def read(path: str | Path) -> list[Record]:
     return found
 
 
+def is_finite_number(value: Any) -> bool:
+    """Whether a value of a record is a number to compute with: JSON readers let NaN and infinity through."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max  # nor are integers that no float can hold
+
+
 def versions() -> Record:
     """What a run ran on: Python, the packages that decide numbers, processors, threads; no host names, no paths."""
     found: Record = {"python": platform.python_version()}
@@ -150,10 +157,18 @@ def _check(value: Any, where: str) -> None:
 def _parse(line: bytes) -> Record | None:
     """The record of a line, or None. The last character of an object closes it, so no torn record parses."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = json.loads(line, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):  # the latter of ten thousand brackets
         return None
     return record if isinstance(record, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    """An object, unless it says one thing twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def _repair(descriptor: int, path: Path) -> int:

@@ -1,7 +1,11 @@
 """The fields that every record of a card has, checked; records as they come out of JSON."""
 
+import builtins
+import collections.abc
 import dataclasses
 import re
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -49,7 +53,7 @@ class CardRecord:
         ):
             for value in values:
                 if value is not None and not pattern.fullmatch(value):
-                    raise ValueError(f"{value!r} is not {kind}")
+                    raise ValueError(f"{value[:80]!r} is not {kind}")
         unknown = sorted(self.figures.keys() - set(FIGURES))
         if unknown:
             raise ValueError(f"unknown figures {unknown}: expected some of {list(FIGURES)}")
@@ -73,8 +77,10 @@ class CardRecord:
         return cls(**record, evaluations=tuple(Evaluation(**evaluation) for evaluation in evaluations))
 
 
-def _known(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
+def _known(cls: type, record: Any) -> dict[str, Any]:
     """The record as keyword arguments of a dataclass, or a `ValueError` naming what does not belong or is missing."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"not a {cls.__name__}: {str(record)[:80]!r}; expected names and values")
     fields = {one.name: one for one in dataclasses.fields(cls)}
     unknown = sorted(record.keys() - fields.keys())
     required = {name for name, one in fields.items() if one.default is one.default_factory is dataclasses.MISSING}
@@ -83,4 +89,29 @@ def _known(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"not a {cls.__name__}: unknown keys {unknown}, missing keys {missing}; it has {sorted(fields)}"
         )
+    kinds = typing.get_type_hints(cls)
+    for name, value in record.items():
+        if not _is_of(value, kinds[name]):
+            raise ValueError(f"{cls.__name__}: {name} is {str(value)[:80]!r}, expected {fields[name].type}")
     return dict(record)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON is what a field declares; a list stands for a tuple."""
+    parts = typing.get_args(kind)
+    match typing.get_origin(kind) or kind:
+        case types.UnionType:
+            return any(_is_of(value, part) for part in parts)
+        case builtins.tuple:
+            item = dict if parts[0] is Evaluation else parts[0]
+            return isinstance(value, list | tuple) and all(_is_of(one, item) for one in value)
+        case collections.abc.Mapping:
+            return isinstance(value, Mapping) and all(
+                parts[1] is Any or _is_of(one, parts[1]) for one in value.values()
+            )
+        case builtins.float:  # whether it is finite is its own class' question
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case builtins.int:
+            return type(value) is int
+        case expected:
+            return isinstance(value, expected)

@@ -5,12 +5,13 @@ Whatever a template prints is escaped, unless it was built here as `Markdown`: s
 
 import functools
 import json
-import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+from hf_nasbert.records import is_finite_number
 
 if TYPE_CHECKING:
     import jinja2
@@ -138,5 +139,5 @@ def check_number(value: Any, where: str) -> None:
     Raises:
         ValueError: If it is not; says where.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{where}: {value!r} is not a finite number; leave it out of the record")
+    if not is_finite_number(value):
+        raise ValueError(f"{where}: {str(value)[:80]!r} is not a finite number; leave it out of the record")

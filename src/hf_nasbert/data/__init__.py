@@ -4,6 +4,7 @@ from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.batches import MaskedBatches, digest_of, fixed_masked_batches
 from hf_nasbert.data.corpus import Corpus, load_corpus, pack_texts, split_dev
 from hf_nasbert.data.packaged import PACKAGED_SOURCES, load_labelled
+from hf_nasbert.data.rows import read_rows
 from hf_nasbert.data.sources import load_text
 from hf_nasbert.data.tokenization import load_tokenizer, train_tokenizer
 
@@ -19,6 +20,7 @@ __all__ = [
     "load_text",
     "load_tokenizer",
     "pack_texts",
+    "read_rows",
     "split_dev",
     "train_tokenizer",
 ]

@@ -3,12 +3,15 @@
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import datasets
+
+_PATIENCE_SECONDS = 86_400  # a file that is still being written is younger
 
 
 def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
@@ -28,7 +31,14 @@ def content_digest(texts: Iterable[str], *settings: object) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears at `path` when it is whole, or not at all if the block raises."""
+    """Write a file that appears at `path` when it is whole, or not at all if the block raises.
+
+    What a killed process left half written in that folder is deleted after a day.
+    """
+    for left in path.parent.glob("*.unfinished"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - left.stat().st_mtime > _PATIENCE_SECONDS:
+                left.unlink()
     handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
     try:
         with os.fdopen(handle, "wb") as file:

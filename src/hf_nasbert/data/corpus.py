@@ -1,22 +1,39 @@
-"""Documents → a train and a dev set of packed sequences of one length, cached by content."""
+"""Documents → a train and a dev set of packed sequences of one length, in shards cached by content.
+
+No step holds the corpus: texts, parts and sequences lie in memory-mapped Arrow files and are read as streams.
+"""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, Features, List, Value
+import pyarrow as pa
+from datasets import Dataset, concatenate_datasets
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest
-from hf_nasbert.data.sources import load_text
+from hf_nasbert.data.cache import cache_folder, whole_file
+from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
 
-_PACKING = "1"  # part of the cache's key: to be raised whenever packing changes what comes out
+Places = npt.NDArray[np.uint64]
+
+_SPLITTING = "1"  # parts of the caches' keys: to be raised whenever splitting or packing changes what comes out
+_PACKING = "2"
 _GROUP_CHARACTERS = 1 << 22
+_SHARD_CHARACTERS = 1 << 25  # the most, in whole groups, that an interruption makes one tokenise again: half a minute
+_FLUSH_TOKENS = 1 << 20
+_STRIDE = 1 << 20  # documents whose places are looked at in one go
+_NO_PLACES = np.empty(0, dtype=np.uint64)
 
 
 class Corpus(NamedTuple):
@@ -29,7 +46,9 @@ class Corpus(NamedTuple):
 
 def load_corpus(arguments: DataArguments) -> Corpus:
     """Load the text, hold out the dev documents, make the tokenizer (from the train documents) and pack both parts."""
-    train, dev = split_dev(load_text(arguments), arguments.validation_fraction, arguments.data_seed)
+    train, dev = split_dev(
+        load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
+    )
     tokenizer = load_tokenizer(arguments, _Texts(train))
     train, dev = (
         pack_texts(
@@ -44,8 +63,10 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     return Corpus(train, dev, tokenizer)
 
 
-def split_dev(dataset: Dataset, fraction: float = 0.05, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split documents into train and dev.
+def split_dev(
+    dataset: Dataset, fraction: float = 0.05, seed: int = 0, *, cache_dir: str | Path | None = None
+) -> tuple[Dataset, Dataset]:
+    """Split documents into train and dev, each in an Arrow file of its own, found again by content.
 
     A document's side follows from a hash of its text (case and spaces aside) and the seed. So copies of one text stay
     on one side, the dev set never overlaps the train set, and the order of the documents does not matter.
@@ -54,36 +75,77 @@ def split_dev(dataset: Dataset, fraction: float = 0.05, seed: int = 0) -> tuple[
         dataset: Documents in a column "text".
         fraction: Share of the distinct documents to hold out; at least one is.
         seed: Another seed holds out others.
+        cache_dir: Folder of the Arrow files; by default within the cache of the datasets library.
 
     Raises:
         ValueError: If there are not two different documents.
     """
-    place = np.fromiter((_place(text, seed) for text in _Texts(dataset)), dtype=np.uint64, count=len(dataset))
-    distinct = np.unique(place)
-    if len(distinct) < 2:
-        raise ValueError(
-            f"{len(dataset)} documents with {len(distinct)} different text(s) cannot be split into train and dev: "
-            "give more text, or cut it finer (sample_by)"
-        )
-    num_dev = min(max(1, round(len(distinct) * fraction)), len(distinct) - 1)
-    is_dev = place <= distinct[num_dev - 1]
-    return dataset.select(np.flatnonzero(~is_dev)), dataset.select(np.flatnonzero(is_dev))
+    folder = cache_folder(cache_dir, "split")
+    digest = hashlib.sha256(f"{_SPLITTING} {fraction} {seed}".encode())
+    # Eight bytes a document are little, but of documents of a line each not little enough to be held.
+    with TemporaryFile(dir=folder) as file:
+        for text in _Texts(dataset):
+            digest.update(b"\0" + text.encode())
+            file.write(_place(text, seed))
+        file.flush()
+        paths = [folder / f"{digest.hexdigest()[:32]}-{part}.arrow" for part in ("train", "dev")]
+        if not all(path.exists() for path in paths):
+            places = np.memmap(file, dtype="<u8", mode="r", shape=(len(dataset),)) if len(dataset) else _NO_PLACES
+            last = _last_dev_place(places, fraction, folder)
+            for path, is_dev in zip(paths, (False, True), strict=True):
+                texts = zip(_Texts(dataset), places, strict=True)
+                with whole_file(path) as sink:
+                    write_arrow((text for text, place in texts if (place <= last) == is_dev), sink)
+    train, dev = (Dataset.from_file(str(path)) for path in paths)
+    return train, dev
+
+
+def _last_dev_place(places: Places, fraction: float, folder: Path) -> int:
+    """The place up to which documents are held out."""
+    with TemporaryFile(dir=folder) as file:
+        ordered = np.memmap(file, dtype="<u8", mode="w+", shape=places.shape) if len(places) else places
+        ordered[:] = places
+        ordered.sort()
+        num_distinct = sum(map(len, _distinct(ordered)))
+        if num_distinct < 2:
+            raise ValueError(
+                f"{len(places)} documents with {num_distinct} different text(s) cannot be split into train and dev: "
+                "give more text, or cut it finer (sample_by)"
+            )
+        rest = min(max(1, round(num_distinct * fraction)), num_distinct - 1)
+        for part in _distinct(ordered):
+            if rest <= len(part):
+                return int(part[rest - 1])
+            rest -= len(part)
+    raise AssertionError("more documents are held out than there are")
+
+
+def _distinct(ordered: Places) -> Iterator[Places]:
+    """The different numbers among ordered ones, part by part."""
+    last = None
+    for start in range(0, len(ordered), _STRIDE):
+        part = np.unique(ordered[start : start + _STRIDE])
+        yield part[1:] if part[0] == last else part
+        last = part[-1]
 
 
 class _Texts:
     """The documents of a dataset, to be read any number of times and never held all at once."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+        self.dataset = dataset.select_columns(["text"]).with_format("arrow")
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self.dataset.iter(batch_size=1000):  # ten times as fast as row by row
-            yield from batch["text"]
+        for table in self.dataset.iter(batch_size=1000):  # ten times as fast as row by row
+            for chunk in table["text"].chunks:
+                # Documents may be books: as Python's strings they come one by one.
+                yield from (text.as_py() for text in chunk)
 
 
-def _place(text: str, seed: int) -> int:
+def _place(text: str, seed: int) -> bytes:
+    """A number of 64 bits, little-endian, that equal documents share."""
     folded = " ".join(text.lower().split())
-    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8, key=str(seed).encode()).digest())
+    return hashlib.blake2b(folded.encode(), digest_size=8, key=str(seed).encode()).digest()[::-1]
 
 
 def pack_texts(
@@ -97,15 +159,15 @@ def pack_texts(
     """Tokenise documents, put them one after the other with [SEP] behind each, and cut them into full sequences.
 
     Every sequence begins with [CLS]; none is padded. The end of every thousand documents that does not fill a sequence
-    is dropped. The result lies in an Arrow file, memory-mapped and found again by the content of the text and of the
-    tokenizer.
+    is dropped. The result lies in Arrow files, memory-mapped: shards of some ten megabytes of text, each found again
+    by the content of its text and of the tokenizer. So a run that is killed here goes on behind the last whole shard.
 
     Args:
         dataset: Documents in a column "text".
         tokenizer: With [CLS] and [SEP].
         max_seq_length: Tokens of every sequence, [CLS] included.
-        cache_dir: Folder of the Arrow file; by default within the cache of the datasets library.
-        num_proc: Processes to share the work.
+        cache_dir: Folder of the Arrow files; by default within the cache of the datasets library.
+        num_proc: Processes to share the shards; the result does not depend on their number.
 
     Returns:
         A dataset with the column "input_ids", int32, (T,).
@@ -117,43 +179,109 @@ def pack_texts(
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} lacks [CLS] or [SEP], needed to pack texts")
     if max_seq_length < 4:
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text: 4 is the least")
-    fingerprint = content_digest(_Texts(dataset), tokenizer_digest(tokenizer), max_seq_length, _PACKING)
-
-    packed = dataset.map(
-        _pack,
-        batched=True,
-        # With a [SEP] each, this many documents fill a sequence however short they are.
-        batch_size=max(1000, max_seq_length),
-        fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
-        remove_columns=dataset.column_names,
-        features=Features({"input_ids": List(Value("int32"), length=max_seq_length)}),
-        cache_file_name=str(cache_folder(cache_dir, "packed") / f"{fingerprint}.arrow"),
-        new_fingerprint=fingerprint,
-        num_proc=num_proc,
-        desc="Packing texts",
-    )
-    if len(packed) == 0:
-        num_tokens = sum(len(ids) for ids in _encode(dataset["text"], tokenizer))
+    folder = cache_folder(cache_dir, "packed")
+    # With a [SEP] each, this many documents fill a sequence however short they are.
+    group = max(1000, max_seq_length)
+    shards = [
+        _Shard(folder / f"{key}.arrow", start, stop)
+        for key, start, stop in _cut(dataset, group, tokenizer_digest(tokenizer), max_seq_length, _PACKING)
+    ]
+    missing = [shard for shard in shards if not shard.path.exists()]
+    pack = partial(_pack_shard, tokenizer=tokenizer, max_seq_length=max_seq_length, group=group)
+    tasks = [(shard.path, dataset.select(range(shard.start, shard.stop))) for shard in missing]
+    with _mapper(min(num_proc or 1, len(missing))) as each:
+        for _ in tqdm(each(pack, tasks), total=len(tasks), desc="Packing texts", unit="shard", disable=not tasks):
+            pass
+    parts = [part for shard in shards if len(part := Dataset.from_file(str(shard.path)))]
+    if not parts:
+        num_tokens = sum(len(ids) for ids in _encode(_Texts(dataset), tokenizer))
         raise ValueError(
             f"{len(dataset)} documents hold {num_tokens} tokens, which do not fill one sequence of {max_seq_length}: "
             "give more text or a smaller max_seq_length"
         )
-    return packed
+    return concatenate_datasets(parts)
+
+
+class _Shard(NamedTuple):
+    """Documents that are packed into one file."""
+
+    path: Path
+    start: int
+    stop: int
+
+
+@contextmanager
+def _mapper(num_workers: int) -> Iterator[Callable[..., Iterable[None]]]:
+    """`map` in this process, or in several; a worker that dies is an error, not a hang."""
+    if num_workers < 2:
+        yield map
+        return
+    # Forking this process, which may have used torch or tokenizers' threads, could hang.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(num_workers, mp_context=context) as workers:
+        yield workers.map
+
+
+def _new_digest(settings: Iterable[object]) -> "hashlib._Hash":
+    return hashlib.sha256(" ".join(map(str, settings)).encode())
+
+
+def _cut(dataset: Dataset, group: int, *settings: object) -> Iterator[tuple[str, int, int]]:
+    """Cut documents into shards of whole groups: a key made of their texts and of the settings, first, last + 1."""
+    start = size = number = 0
+    digest = _new_digest(settings)
+    for number, text in enumerate(_Texts(dataset), start=1):
+        digest.update(b"\0" + text.encode())
+        size += len(text)
+        if size >= _SHARD_CHARACTERS and number % group == 0:
+            yield digest.hexdigest()[:32], start, number
+            start, size, digest = number, 0, _new_digest(settings)
+    if number > start:
+        yield digest.hexdigest()[:32], start, number
+
+
+def _pack_shard(
+    task: tuple[Path, Dataset], *, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, group: int
+) -> None:
+    """Write the sequences of a shard's documents to its file."""
+    path, dataset = task
+    schema = pa.schema({"input_ids": pa.list_(pa.int32(), max_seq_length)})
+    with whole_file(path) as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for start in range(0, len(dataset), group):
+            texts = _Texts(dataset.select(range(start, min(start + group, len(dataset)))))
+            for rows in _pack(texts, tokenizer, max_seq_length):
+                column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), max_seq_length)
+                writer.write_table(pa.table([column], schema=schema))
 
 
 def _pack(
-    batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_seq_length: int
-) -> dict[str, npt.NDArray[np.int32]]:
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_seq_length: int
+) -> Iterator[npt.NDArray[np.int32]]:
+    """The full sequences of one group of documents, (N, T), some megabytes of text at a time."""
     separator = np.array([tokenizer.sep_token_id], dtype=np.int32)
-    parts = [part for ids in _encode(batch["text"], tokenizer) if len(ids) for part in (ids, separator)]
-    stream = np.concatenate(parts) if parts else separator[:0]
-    num_sequences = len(stream) // (max_seq_length - 1)
-    body = stream[: num_sequences * (max_seq_length - 1)].reshape(num_sequences, max_seq_length - 1)
-    first = np.full((num_sequences, 1), tokenizer.cls_token_id, dtype=np.int32)
-    return {"input_ids": np.concatenate([first, body], axis=1)}
+    parts, size = [separator[:0]], 0
+
+    def flush() -> Iterator[npt.NDArray[np.int32]]:
+        nonlocal parts, size
+        stream = np.concatenate(parts)
+        num_sequences = len(stream) // (max_seq_length - 1)
+        used = num_sequences * (max_seq_length - 1)
+        first = np.full((num_sequences, 1), tokenizer.cls_token_id, dtype=np.int32)
+        if num_sequences:
+            yield np.concatenate([first, stream[:used].reshape(num_sequences, -1)], axis=1)
+        parts, size = [stream[used:]], len(stream) - used
+
+    for ids in _encode(texts, tokenizer):
+        if len(ids):
+            parts += [ids, separator]
+            size += len(ids) + 1
+        if size >= _FLUSH_TOKENS:
+            yield from flush()
+    yield from flush()
 
 
-def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[npt.NDArray[np.int32]]:
+def _encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[npt.NDArray[np.int32]]:
     """Tokenise documents in groups of some megabytes, so that memory does not grow with their length."""
     options: dict[str, Any] = {
         "add_special_tokens": False,

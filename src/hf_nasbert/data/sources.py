@@ -71,9 +71,9 @@ def _are_not_blank(texts: Sequence[str | None]) -> list[bool]:
 
 
 def _no_column(name: object, column: str, columns: Iterable[object]) -> str:
-    return (
-        f"{name} has no column {column!r}, only {', '.join(map(repr, columns)) or 'none'}: choose one by text_column"
-    )
+    found = [repr(column) if len(str(column)) < 100 else f"{str(column)[:40]!r}..." for column in columns]
+    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"{name} has no column {column!r}, only {', '.join(found[:10]) or 'none'}{more}: choose one by text_column"
 
 
 def _load_files(files: Sequence[Path], column: str, sample_by: str, cache: Path) -> Dataset:
@@ -81,28 +81,28 @@ def _load_files(files: Sequence[Path], column: str, sample_by: str, cache: Path)
     # Read here and not by the builders of the datasets library: one bad line is named, a word NA is a word, and some
     # malformed JSON (a file holding `null`) crashes pyarrow's reader, and Python with it.
     read_file = _readers(column, sample_by)
-    digests = [file.suffix.lower() + _check_file(file, read_file) for file in files]
+    digests = [file.suffix.lower() + check_file(file, read_file) for file in files]
     path = cache / f"{content_digest(digests, column, sample_by, _FORMAT)}.arrow"
     if not path.exists():
         texts = chain.from_iterable(read_file[file.suffix.lower()](file) for file in files)
         with whole_file(path) as sink:
-            if not _write_arrow(texts, sink):
+            if not write_arrow(texts, sink):
                 raise ValueError(f"{', '.join(map(str, files))} holds no text: every document is empty")
     return Dataset.from_file(str(path))
 
 
-def _check_file(path: Path, known: Iterable[str]) -> str:
+def check_file(path: Path, known: Iterable[str], what: str = "text") -> str:
     """Return a digest of a file's bytes, or say what keeps it from being text."""
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, where a text file was meant: name the files in it")
+        raise ValueError(f"{path} is a folder, where a {what} file was meant: name the files in it")
     if not path.exists():
-        raise FileNotFoundError(f"there is no text file {path}")
+        raise FileNotFoundError(f"there is no {what} file {path}")
     if not path.is_file():
         raise ValueError(f"{path} is not a regular file")
     if path.suffix.lower() not in known:
         raise ValueError(f"{path} is of no known kind: its name must end in one of {', '.join(known)}")
     if path.stat().st_size == 0:
-        raise ValueError(f"the text file {path} is empty")
+        raise ValueError(f"the {what} file {path} is empty")
     digest = hashlib.sha256()
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
@@ -129,7 +129,7 @@ def _check_utf8(path: Path, decoder: codecs.IncrementalDecoder, chunk: bytes, of
         raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte offset {at}): convert it") from None
 
 
-def _write_arrow(texts: Iterable[str], sink: BinaryIO) -> int:
+def write_arrow(texts: Iterable[str], sink: BinaryIO) -> int:
     """Write the texts that are not blank, and return their number."""
     schema = pa.schema({"text": pa.string()})
     batch: list[str] = []
@@ -179,25 +179,37 @@ def _read_txt(path: Path, sample_by: str) -> Iterator[str]:
 
 
 def _read_json(path: Path, column: str) -> Iterator[str]:
-    """Read one object a line, or one array of objects (which is held in memory)."""
+    for place, row in json_rows(path):
+        yield from _text_of(row, column, place)
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Read one value a line, or one array of values (which is held in memory), each with its place in words."""
     with path.open(encoding="utf-8-sig") as file:
         first = next((line for line in file if not line.isspace()), "")
         file.seek(0)
         if first.lstrip().startswith("["):
             for number, row in enumerate(_parse(file.read(), path), 1):
-                yield from _text_of(row, column, f"{path}, object {number}")
+                yield f"{path}, object {number}", row
             return
         for number, line in enumerate(file, 1):
             if not line.isspace():
                 place = f"{path}, line {number}"
-                yield from _text_of(_parse(line, place), column, place)
+                yield place, _parse(line, place)
 
 
 def _parse(content: str, place: object) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ValueError(f"{place}: broken JSON ({error})") from None
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def _text_of(row: Any, column: str, place: str) -> Iterator[str]:
@@ -245,4 +257,4 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
                 for text in batch.column(0).to_pylist():
                     yield from _text_of({column: text}, column, str(path))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: broken Parquet ({error})") from error
+        raise ValueError(f"{path}: broken Parquet ({' '.join(str(error).split())[:400]})") from error

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import datasets
 from datasets import Dataset
 
-from hf_nasbert.data import load_labelled
+from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.finetuning.glue import GLUE_TASKS
 
 ProblemType = Literal["classification", "regression"]
@@ -23,7 +23,6 @@ _KNOWN_TEXT_COLUMNS = (
     ("sentence",),
     ("text",),
 )
-_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def load_files(
         ValueError: If a file is empty, of another format, or its columns or labels do not fit the training file's.
     """
     files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    splits = {split: _read_file(file, cache_dir) for split, file in files.items()}
+    splits = {split: read_rows(file, cache_dir) for split, file in files.items()}
     path = Path(train).resolve()
     name = path.parent.name if path.stem == "train" else path.stem
     return make_task(name, splits, label_column=label_column, text_columns=text_columns, problem_type=problem_type)
@@ -171,25 +170,6 @@ def make_task(
     )
 
 
-def _read_file(file: str, cache_dir: str | None) -> Dataset:
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no labelled file {file}")
-    if path.suffix not in _FORMATS:
-        raise ValueError(
-            f"{file}: cannot read {path.suffix or 'a file without a suffix'}; expected {', '.join(_FORMATS)}"
-        )
-    if not path.read_bytes().strip():
-        raise ValueError(f"{file} is empty")
-    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    kind = _FORMATS[path.suffix]
-    try:
-        rows: Dataset = datasets.load_dataset(kind, data_files=file, split="train", cache_dir=cache_dir, **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:  # the latter for a header without rows
-        raise ValueError(f"{file} does not read as a {kind} table with rows: {error.__cause__ or error}") from error
-    return rows
-
-
 def _is_labelled(rows: Dataset, label_column: str) -> bool:
     return label_column in rows.column_names and any(label not in (None, -1) for label in rows[label_column][:])
 
@@ -220,6 +200,8 @@ def _check_texts(name: str, split: str, rows: Dataset, columns: Sequence[str], l
             raise ValueError(
                 f"{name}: the {split} split has no text column {column!r}; it has {', '.join(rows.column_names)}"
             )
+        if not isinstance(rows.features[column], datasets.Value):
+            raise ValueError(f"{name}: column {column!r} of the {split} split holds {rows.features[column]}, no text")
         for row, text in enumerate(rows[column][:]):
             if text is None:
                 raise ValueError(f"{name}: row {row} of the {split} split has no text in column {column!r}")
@@ -228,10 +210,14 @@ def _check_texts(name: str, split: str, rows: Dataset, columns: Sequence[str], l
 def _label_values(name: str, split: str, rows: Dataset, label_column: str) -> list[Any]:
     """The labels as they stand in the data; class names where the column has them."""
     feature = rows.features[label_column]
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        raise ValueError(f"{name}: the labels of the {split} split are {feature}: expected names or numbers")
     values = rows[label_column][:]
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"{name}: row {row} of the {split} split has no label in column {label_column!r}")
+        if isinstance(value, float) and math.isinf(value):
+            raise ValueError(f"{name}: row {row} of the {split} split has an infinite label")
         if isinstance(feature, datasets.ClassLabel) and not 0 <= value < feature.num_classes:
             raise ValueError(
                 f"{name}: row {row} of the {split} split has label {value}, not one of 0 to {feature.num_classes - 1}"

@@ -1,6 +1,7 @@
 """Configuration of a NasBert child: an ordinary BERT-like encoder whose every block is one chosen operator."""
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from huggingface_hub.dataclasses import strict
@@ -39,7 +40,7 @@ def operator_width(name: str, default: int) -> int:
     _, at, width = name.partition("@")
     if not at:
         return default
-    if not width.isdecimal() or int(width) == 0:
+    if re.fullmatch("[1-9][0-9]{0,5}", width) is None:  # as in a space: one width, one name
         raise ValueError(f"operator {name!r} asks for width {width!r}; expected a positive whole number after '@'")
     return int(width)
 
@@ -134,6 +135,10 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in ("embedding_size", "attention_head_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1, or None for the default")
+        if not 0 < self.layer_norm_eps < 1:  # so written, NaN fails
+            raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}; expected a small positive number")
+        if not 0 <= self.initializer_range < 1e6:
+            raise ValueError(f"initializer_range is {self.initializer_range}; expected a finite number, 0 or more")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability of at least 0 and below 1")

@@ -164,9 +164,11 @@ def name_of_bert(bert: Architecture) -> str:
 
 def read_facts(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"card {path}: no such file")
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(facts, dict):
         raise ValueError(f"{path} holds no JSON object, but a {type(facts).__name__}")

@@ -1,11 +1,10 @@
 """What a file of scored children holds: the children, what they were scored with, and within which budget."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hf_nasbert.records import Record
+from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -134,7 +133,7 @@ def _child(
     loss = record[key]
     if loss is not None:
         _check_number(loss, f"{where}: {key}")
-        loss = float(loss) if math.isfinite(loss) else None
+        loss = float(loss) if is_finite_number(loss) else None
     costs = record.get("cost") or {} if is_history else {name: record[name] for name in COSTS if name in record}
     others = {name: value for name, value in record.items() if name not in ("architecture", key, *COSTS)}
     return architecture, loss, _numbers(costs, f"{where}: cost"), others
@@ -144,8 +143,8 @@ def _numbers(values: Any, where: str) -> dict[str, float]:
     numbers: dict[str, float] = _mapping(values, where)
     for name, value in numbers.items():
         _check_number(value, f"{where} {name}")
-        if not math.isfinite(value):
-            raise ValueError(f"{where} {name} is {value}, which is no finite number")
+        if not is_finite_number(value):
+            raise ValueError(f"{where} {name} is {str(value)[:40]}, which is no finite number")
     return numbers
 
 

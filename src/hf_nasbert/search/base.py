@@ -299,7 +299,9 @@ def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: s
     """Refuse what was written by a search of other settings, naming those that differ."""
     different = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if different:
-        pairs = ", ".join(f"{key} ({theirs.get(key)} there, {mine.get(key)} here)" for key in different)
+        pairs = ", ".join(
+            f"{key} ({str(theirs.get(key))[:200]} there, {str(mine.get(key))[:200]} here)" for key in different
+        )
         raise ValueError(f"{where} is of another search: it differs in {pairs}")
 
 

@@ -96,8 +96,19 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
         return {}
     if found[0].get("record") != "search":
         raise ValueError(f"{path} is not the history of a search: its first record is {str(found[0])[:80]}")
+    if not isinstance(found[0].get("settings"), Mapping):
+        raise ValueError(f"{path} is not the history of a search: its first record holds no settings")
     refuse_other_settings(settings, found[0]["settings"], str(path))
-    return {
-        (Architecture.parse(record["architecture"]), record.get("num_batches")): finite_or_inf(record["score"])
-        for record in found[1:]
-    }
+    return dict(_scoring(record, f"{path}, record {number}") for number, record in enumerate(found[1:], start=2))
+
+
+def _scoring(record: records.Record, where: str) -> tuple[tuple[Architecture, int | None], float]:
+    """What was scored, on how many batches, and its score."""
+    try:
+        architecture = Architecture.parse(record.get("architecture"))  # type: ignore[arg-type]  # checked there
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    num_batches, score = record.get("num_batches"), record.get("score", "")
+    if not (num_batches is None or type(num_batches) is int) or not (score is None or records.is_finite_number(score)):
+        raise ValueError(f"{where} is no scored child: its score or num_batches is no number")
+    return (architecture, num_batches), finite_or_inf(score)

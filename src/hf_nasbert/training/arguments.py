@@ -261,7 +261,7 @@ class SupernetTrainingArguments:
 
     def _check(self, name: str, at_least: float = -math.inf, at_most: float = math.inf) -> None:
         value = getattr(self, name)
-        if not at_least <= value <= at_most:  # also refuses nan
+        if not at_least <= value <= at_most or value == math.inf:  # also refuses nan
             bound = f"at least {at_least}" if value < at_least else f"at most {at_most}"
             raise ValueError(f"{name}={value}: expected {bound}")
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.processes import join, leave_world
-from hf_nasbert.records import Record
+from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.machine import tune_allocator
@@ -135,14 +135,19 @@ def read_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> dict[J
         missing = [name for name in ("architecture", "seed", "dev_loss", "recipe_hash") if name not in record]
         if missing:
             raise ValueError(f"{where} is no trained child: it lacks {', '.join(missing)}; name another file")
-        architecture = Architecture.parse(record["architecture"])
+        if type(record["seed"]) is not int or not is_finite_number(record["dev_loss"]):
+            raise ValueError(f"{where} is no trained child: its seed or dev_loss is no number; name another file")
+        try:
+            architecture = Architecture.parse(record["architecture"])
+        except ValueError as error:
+            raise ValueError(f"{where} is no trained child: {error}") from None
         reason = space.why_not(architecture)
         if reason is not None:
             raise ValueError(f"{where} is a child of another space, {architecture}: {reason}; name another file")
         if record["recipe_hash"] != recipe_hash:
             raise ValueError(
-                f"{where} was trained by the recipe {record['recipe_hash']}, not by {recipe_hash}: children of two "
-                "recipes cannot be ranked together; name another file, or go back to that recipe"
+                f"{where} was trained by the recipe {str(record['recipe_hash'])[:40]}, not by {recipe_hash}: "
+                "children of two recipes cannot be ranked together; name another file, or go back to that recipe"
             )
         job = Job(architecture, record["seed"])
         if job in table:
