@@ -222,7 +222,7 @@ def render_table_card(name: str, truth: "GroundTruth") -> str:
         if measure in where
     )
     return _template("table_card.md").render(
-        name=_Markdown(_one_line(name)),
+        name=_one_line(name),
         truth=truth,
         recipe=recipe,
         metadata=_Markdown(str(metadata)),
