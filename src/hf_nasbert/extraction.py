@@ -112,7 +112,11 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
         )
     try:
         supernet, loading = SupernetForMaskedLM.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,  # no pickle, whatever lies there
         )
     except StrictDataclassError as error:
         reason = " ".join(str(error).split())[:400]

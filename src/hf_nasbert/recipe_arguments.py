@@ -115,10 +115,14 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
     return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
 
 
+_DEEPEST = 20
+
+
 class _Yaml12Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's scalars, and without silently dropped duplicate keys."""
 
     yaml_implicit_resolvers = {}  # of its own: PyYAML's are shared by all loaders
+    depth = 0
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping whose keys are all different."""
@@ -132,11 +136,20 @@ class _Yaml12Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node; aliases, of which a few lines make gigabytes, have no use among settings."""
+        """Compose a node; what has no use among settings is refused.
+
+        Of aliases a few lines make gigabytes; on deep nesting PyYAML spends time with the square of the depth.
+        """
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
             raise yaml.composer.ComposerError(None, None, "aliases (*) are refused", mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"nested more than {_DEEPEST} deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_decimal(self, node: yaml.ScalarNode) -> int:
         """Construct a whole number: 010 is ten."""

@@ -38,7 +38,7 @@ def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None
     )
     return render(
         "table.md",
-        name=Markdown(one_line(name)),
+        name=one_line(name),
         location=Markdown(python_string(hub_id) if hub_id else f'"json", data_files="table-{name}.jsonl.gz"'),
         truth=truth,
         recipe=recipe,

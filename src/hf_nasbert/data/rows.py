@@ -16,7 +16,9 @@ from hf_nasbert.data.sources import check_file, json_rows
 
 _FORMAT = "1"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back
-_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,300}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?|(?i:nan|[-+]?inf)")
+_NUMBER = re.compile(
+    r"[-+]?(?:(?:0|[1-9][0-9]{0,300})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?|(?i:nan|[-+]?inf)"
+)
 _LONGEST_NAME = 200
 
 Row = tuple[str, dict[str, Any]]

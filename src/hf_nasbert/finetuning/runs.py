@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
@@ -283,7 +284,13 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     # (https://github.com/huggingface/transformers/issues/47688). Averaging over the parts is right for every model.
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        # Trainer keeps optimizer, schedule and random states in torch's format, and reads them with weights_only:
+        # tensors and numbers, no code. What asks for more is refused there.
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except UnpicklingError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"{checkpoint} holds more than tensors, or is damaged ({reason}): remove it") from None
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
