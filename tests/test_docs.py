@@ -124,7 +124,7 @@ def test_there_are_cards_of_every_kind():
 
 def test_the_quickstarts_cards_say_what_its_stages_recorded_and_arithmetic_says():
     """The super-net is that of the recipe, and every count of both cards is computed anew."""
-    from hf_nasbert.pipeline.extract import name_of_bert
+    from hf_nasbert.pipeline.extract import cost_of_bert_beside
     from hf_nasbert.training import SupernetArguments
 
     stages = records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")
@@ -140,8 +140,8 @@ def test_the_quickstarts_cards_say_what_its_stages_recorded_and_arithmetic_says(
         child["architecture"].split("-")
     )
     assert child["cost"] == {name: cost[name] for name in child["cost"]}
-    bert, bert_cost = costs.bert_beside(space, cost["num_parameters"], sequence_length=said["text"]["sequence_length"])
-    assert child["bert_cost"] == {"name": name_of_bert(bert)} | {name: bert_cost[name] for name in child["cost"]}
+    bert = cost_of_bert_beside(space, child["architecture"].split("-"), said["text"]["sequence_length"])
+    assert child["bert_cost"] == {name: bert[name] for name in ("name", *child["cost"])}
     supernet = SupernetForMaskedLM(space)
     assert net["cost"]["parameters of the super-net"] == sum(p.numel() for p in supernet.parameters())
     training = {name: said["super-net"][name] for name in ("num_steps", "num_tokens")}

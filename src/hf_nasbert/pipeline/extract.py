@@ -1,6 +1,7 @@
 """A super-net's folder and an architecture in, a child's folder out: nothing is written before the proof holds."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
-from hf_nasbert.costs import LatencyTable, bert_beside, cost_function
+from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.extraction import (
     TOLERANCE,
     extract_child,
@@ -23,7 +24,7 @@ from hf_nasbert.extraction import (
 )
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.processes import be_alone
-from hf_nasbert.space import Architecture
+from hf_nasbert.space import SKIP, Architecture
 
 
 @dataclass
@@ -144,22 +145,26 @@ def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, s
 
 
 def _costs(config: SupernetConfig, architecture: Architecture, latency_table: str | None) -> dict[str, Any]:
-    """What the child costs, and a BERT of its width with the nearest number of parameters."""
+    """What the child costs, and the BERT beside it."""
     latency = None if latency_table is None else LatencyTable.read(latency_table)
-    cost = cost_function(config, latency=latency)(architecture)
-    bert, bert_cost = bert_beside(config, int(cost["num_parameters"]), latency=latency)
     conditions = "FLOPs and memory of one sequence of 128 tokens."
     return {
-        "cost": cost,
-        "bert_cost": {"name": name_of_bert(bert), **bert_cost},
+        "cost": cost_function(config, latency=latency)(architecture),
+        "bert_cost": cost_of_bert_beside(config, architecture, latency=latency),
         "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
     }
 
 
-def name_of_bert(bert: Architecture) -> str:
-    """What a card calls the BERT beside a child."""
+def cost_of_bert_beside(
+    config: Any, architecture: Sequence[str], sequence_length: int = 128, latency: LatencyTable | None = None
+) -> dict[str, Any]:
+    """The costs of the BERT that a card holds a child against, and its name; nothing where the child is that BERT."""
+    wanted = num_parameters(config, architecture)
+    bert, cost = bert_beside(config, wanted, sequence_length=sequence_length, latency=latency)
+    if cost["num_parameters"] == wanted and bert == tuple(name for name in architecture if name != SKIP):
+        return {}
     num_layers = len(bert) // 2
-    return f"BERT of the same width, {num_layers} layer{'s' if num_layers > 1 else ''}"
+    return {"name": f"BERT of the same width, {num_layers} layer{'s' if num_layers > 1 else ''}", **cost}
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
-from hf_nasbert.costs import Budget, bert_beside, cost_function, num_parameters
+from hf_nasbert.costs import Budget, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
-from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.pipeline.extract import name_of_bert, read_facts
+from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -408,7 +408,7 @@ class Pipeline:
                 "longest sequence": config.max_position_embeddings,
             },
             cost=self._cost(config)(config.operators),
-            bert_cost=self._bert_cost(config),
+            bert_cost=cost_of_bert_beside(config, config.operators, self.data.max_seq_length),
             cost_conditions=f"FLOPs and memory of one sequence of {self.data.max_seq_length} tokens, with the head.",
             supernet={
                 "method": self.training.method,
@@ -469,11 +469,6 @@ class Pipeline:
     @property
     def _text(self) -> str:
         return self.data.packaged or self.data.dataset_name or "local files"
-
-    def _bert_cost(self, child: NasBertConfig) -> dict[str, Any]:
-        length = self.data.max_seq_length
-        bert, cost = bert_beside(child, num_parameters(child, child.operators), sequence_length=length)
-        return {"name": name_of_bert(bert), **cost}
 
     def _draw(self, scores: dict[str, Any]) -> list[Path]:
         if find_spec("matplotlib") is None:  # the extra "plots"
