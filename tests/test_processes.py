@@ -307,3 +307,13 @@ class TestAProcessThatFails:
         """Sanity check: the same two processes train if neither fails."""
         results = launch(train_beside_one_that, 2, "does not fail", str(tmp_path), 20)
         assert [result[0] for result in results] == ["trained"] * 2
+
+
+def test_the_table_of_the_page_is_that_of_the_record():
+    table = runpy.run_path(str(ROOT / "benchmarks" / "synchronization.py"))["table"]
+    record = json.loads((ROOT / "benchmarks" / "records" / "synchronization.json").read_text())
+    page = (ROOT / "docs" / "processes.md").read_text(encoding="utf-8")
+    assert f"<!-- table: synchronization -->\n{table(record)}\n<!-- end -->" in page
+    assert f"medians and quartiles of {record['setting']['rounds']} paired steps" in page.replace("\n", " ")
+    assert f"--rounds {record['setting']['rounds']}" in page
+    assert all(space["largest_difference_of_gradients"] == 0 for space in record["spaces"].values())

@@ -27,8 +27,8 @@ def check_launch(arguments: SupernetTrainingArguments) -> None:
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise ValueError(
-            "super-nets are not trained by DeepSpeed: its engine takes one backward pass and one set of gradients per "
-            "step. Launch with recipes/configs/accelerate/multi_gpu.yaml or fsdp2.yaml"
+            "super-nets are not trained by DeepSpeed: its engine flattens all parameters, and would move "
+            "operators off the path too. Launch with recipes/configs/accelerate/multi_gpu.yaml or fsdp2.yaml"
         )
     if not is_wanted():
         return
