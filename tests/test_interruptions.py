@@ -452,20 +452,26 @@ class TestLock:
         with folders.locked(tmp_path):
             assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
-    def test_a_process_forked_from_a_run_does_not_hold_its_lock(self, tmp_path):
+    def test_a_process_forked_from_a_killed_run_does_not_hold_its_lock(self, tmp_path):
         """As data workers are, which outlive a killed run by seconds."""
-        reader, writer = os.pipe()
-        with folders.locked(tmp_path):
-            child = os.fork()
-            if not child:
-                os.read(reader, 1)
+        ready, end = os.pipe(), os.pipe()
+        run = os.fork()
+        if not run:
+            lock = folders.locked(tmp_path)
+            lock.__enter__()
+            if not os.fork():
+                os.write(ready[1], b"x")
+                os.read(end[0], 1)
                 os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(run, 0)
+        os.read(ready[0], 1)
         try:
+            assert (tmp_path / ".lock").exists()
             with folders.locked(tmp_path):
                 pass
         finally:
-            os.write(writer, b"x")
-            os.waitpid(child, 0)
+            os.write(end[1], b"x")
 
     def test_a_folder_deleted_under_a_run_may_belong_to_another_one_then(self, tmp_path):
         with folders.locked(tmp_path / "run"):
