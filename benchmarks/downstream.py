@@ -53,6 +53,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "records" / "downstream.jsonl"
 PAGE = ROOT / "docs" / "downstream.md"
 BUDGETS = {"small": 2, "large": 3}  # layers of the hand-made BERT that a child may be as large as
+SEEDS = (0, 1, 2)
 MODELS = [f"{kind}-{size}" for size in BUDGETS for kind in ("child", "bert")]
 Job = tuple[str, Callable[[], Any]]
 
@@ -156,7 +157,7 @@ class Study:
         default_factory=lambda: {"learning_rate": 3e-4, "hidden_dropout_prob": 0.1, "early_stopping_patience": 2}
     )
     tasks: Mapping[str, Task] = field(default_factory=lambda: TASKS)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = SEEDS
 
     def jobs(self) -> Iterator[Job]:
         """What is to be done, in order; a job that the records hold is left out."""
@@ -333,7 +334,19 @@ def tables(found: list[Record], tasks: Mapping[str, Task]) -> dict[str, str]:
         losses = [f"{record[name]:.3f}" for name in ("dev_loss_before", "dev_loss_after")]
         size_and_text = [f"{record['num_parameters']:,}", f"{flops / 1e6:.0f}", f"{record['num_tokens']:,}"]
         rows.append([f"`{model}`", what, *size_and_text, *losses])
-    return {"models": _markdown(rows), "results": _results(found, tasks)}
+    return {"run": _progress(found, tasks), "models": _markdown(rows), "results": _results(found, tasks)}
+
+
+def _progress(found: list[Record], tasks: Mapping[str, Task]) -> str:
+    """What has been run, so that the page cannot say more."""
+    num_pretrained = sum(record["kind"] == "pretrain_child" for record in found)
+    rows = [["stage", "recorded"]]
+    rows.append(["children chosen", f"{sum(record['kind'] == 'choice' for record in found)} of {len(BUDGETS)}"])
+    rows.append(["models pre-trained", f"{num_pretrained} of {len(MODELS)}"])
+    for name in tasks:
+        num_runs = sum(record["kind"] == "finetune" and record["task"] == name for record in found)
+        rows.append([f"fine-tuned on `{name}`", f"{num_runs} of {len(MODELS) * len(SEEDS)}"])
+    return _markdown(rows)
 
 
 def _results(found: list[Record], tasks: Mapping[str, Task]) -> str:
@@ -369,7 +382,7 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("--limit", type=int, help="Stop after so many jobs.")
     running.add_argument("--tasks", nargs="+", choices=list(TASKS), default=DEFAULT_TASKS)
-    running.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    running.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     running.add_argument("--threads", type=int, default=1, help="torch's threads.")
     commands.add_parser("table")
     arguments = parser.parse_args()
