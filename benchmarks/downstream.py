@@ -51,8 +51,10 @@ from hf_nasbert.training.farm import compress_table
 
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "records" / "downstream.jsonl"
+QUICKSTART = ROOT / "recipes" / "configs" / "quickstart.yaml"
 PAGE = ROOT / "docs" / "downstream.md"
 BUDGETS = {"small": 2, "large": 3}  # layers of the hand-made BERT that a child may be as large as
+SEEDS = (0, 1, 2)
 MODELS = [f"{kind}-{size}" for size in BUDGETS for kind in ("child", "bert")]
 Job = tuple[str, Callable[[], Any]]
 
@@ -156,21 +158,21 @@ class Study:
         default_factory=lambda: {"learning_rate": 3e-4, "hidden_dropout_prob": 0.1, "early_stopping_patience": 2}
     )
     tasks: Mapping[str, Task] = field(default_factory=lambda: TASKS)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = SEEDS
 
     def jobs(self) -> Iterator[Job]:
         """What is to be done, in order; a job that the records hold is left out."""
         done = {_key(record) for record in read(self.records)}
         if ("choice", "child-large") not in done:
             yield "super-net and search", partial(choose_children, self)
+        runs = [(name, seed, model) for name in self.tasks for seed in self.seeds for model in MODELS]
+        runs = [(name, seed, model) for name, seed, model in runs if ("finetune", model, name, seed) not in done]
+        waiting = {model for _, _, model in runs if not self.is_pretrained(model)}
         for model in MODELS:
-            if ("pretrain_child", model) not in done or not self.is_pretrained(model):
+            if ("pretrain_child", model) not in done or model in waiting:
                 yield f"pre-training of {model}", partial(pretrain, self, model)
-        for name in self.tasks:
-            for seed in self.seeds:
-                for model in MODELS:
-                    if ("finetune", model, name, seed) not in done:
-                        yield f"{name}, seed {seed}, {model}", partial(fine_tune, self, model, name, seed)
+        for name, seed, model in runs:
+            yield f"{name}, seed {seed}, {model}", partial(fine_tune, self, model, name, seed)
 
     def is_pretrained(self, model: str) -> bool:
         """Whether the weights lie there: they are not committed, as the records are."""
@@ -178,23 +180,19 @@ class Study:
 
 
 def choose_children(study: Study) -> None:
-    """Train the super-net, search it under both budgets, and write the configurations of all four models."""
-    quickstart = read_config(
-        ROOT / "recipes" / "configs" / "quickstart.yaml", [SupernetArguments, DataArguments, SupernetTrainingArguments]
-    )
+    """Train the super-net and search it under both budgets."""
+    quickstart = read_config(QUICKSTART, [SupernetArguments, DataArguments, SupernetTrainingArguments])
     text = {"max_seq_length": quickstart["max_seq_length"], **study.text}
     folder = study.folder / "supernet"
-    shape = SupernetArguments(
-        **{name: value for name, value in quickstart.items() if name in SupernetArguments.__dataclass_fields__}
-    )
     training = {name: v for name, v in quickstart.items() if name in SupernetTrainingArguments.__dataclass_fields__}
     training |= {"output_dir": str(folder), "resume_from_checkpoint": "latest" if folder.is_dir() else None}
+    supernet = SupernetTrainingArguments(**training | study.supernet)
     if not (folder / "config.json").is_file():
-        pretrain_supernet(shape, DataArguments(**text), SupernetTrainingArguments(**training | study.supernet))
-    tokenizer = load_corpus(DataArguments(**text, tokenizer_name=str(folder))).tokenizer
+        pretrain_supernet(supernet_arguments(), DataArguments(**text), supernet)
+    vocab_size = len(load_corpus(DataArguments(**text, tokenizer_name=str(folder))).tokenizer)
     for size, num_layers in BUDGETS.items():
-        child = child_config(shape, len(tokenizer), ["attention", "ffn"] * num_layers)
-        cap = num_parameters(child, child.operators)
+        bert = child_config(vocab_size, ["attention", "ffn"] * num_layers)
+        cap = num_parameters(bert, bert.operators)
         arguments = SearchChildrenArguments(
             supernet=str(folder),
             output=str(study.folder / f"search-{size}.jsonl"),
@@ -208,54 +206,74 @@ def choose_children(study: Study) -> None:
             raise ValueError(
                 f"no scored child has between {study.share:.0%} and all of {cap:,} parameters: score more"
             )
-        best = of_size[0]
-        bert = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=child.hidden_size,
-            num_hidden_layers=num_layers,
-            num_attention_heads=child.hidden_size // child.head_size(child.hidden_size),
-            intermediate_size=child.ffn_ratio * child.hidden_size,
-            max_position_embeddings=child.max_position_embeddings,
-            hidden_dropout_prob=child.hidden_dropout_prob,
-            attention_probs_dropout_prob=child.attention_probs_dropout_prob,
-        )
-        operators = list(Architecture.parse(best["architecture"]))
-        configs = {f"child-{size}": child_config(shape, len(tokenizer), operators), f"bert-{size}": bert}
-        for model, config in configs.items():
-            config.save_pretrained(study.folder / "configs" / model)
-            tokenizer.save_pretrained(study.folder / "configs" / model)
-        length = study.sequence_length
-        records.append(
-            study.records,
-            {
-                "kind": "choice",
-                "model": f"child-{size}",
-                "architecture": best["architecture"],
-                "proxy_loss": best["proxy_loss"],
-                "num_scored": len(scored),
-                "num_of_size": len(of_size),
-                "num_parameters": num_parameters(child, operators),
-                "flops": flops(child, operators, 1, length),
-                "bert_layers": num_layers,
-                "bert_parameters": cap,
-                "bert_flops": flops(child, child.operators, 1, length),
-                "supernet_steps": SupernetTrainingArguments(**training | study.supernet).max_steps,
-                "versions": records.versions(),
-            },
-        )
+        operators = Architecture.parse(of_size[0]["architecture"])
+        record = {
+            "kind": "choice",
+            "model": f"child-{size}",
+            "architecture": str(operators),
+            "proxy_loss": of_size[0]["proxy_loss"],
+            "num_scored": len(scored),
+            "num_of_size": len(of_size),
+            "num_parameters": num_parameters(bert, operators),
+            "flops": flops(bert, operators, 1, study.sequence_length),
+            "bert_layers": num_layers,
+            "bert_parameters": cap,
+            "bert_flops": flops(bert, bert.operators, 1, study.sequence_length),
+            "supernet_steps": supernet.max_steps,
+            "versions": records.versions(),
+        }
+        records.append(study.records, record)
 
 
-def child_config(shape: SupernetArguments, vocab_size: int, operators: list[str]) -> NasBertConfig:
+def supernet_arguments() -> SupernetArguments:
+    """The quickstart's space and sizes."""
+    quickstart = read_config(QUICKSTART, [SupernetArguments, DataArguments, SupernetTrainingArguments])
+    names = SupernetArguments.__dataclass_fields__
+    return SupernetArguments(**{name: value for name, value in quickstart.items() if name in names})
+
+
+def child_config(vocab_size: int, operators: list[str]) -> NasBertConfig:
     """The configuration of a child of the super-net's sizes."""
-    sizes = shape.build_config(vocab_size=vocab_size)
+    sizes = supernet_arguments().build_config(vocab_size=vocab_size)
     names = ("vocab_size", "hidden_size", "max_position_embeddings", "hidden_dropout_prob", "ffn_ratio")
     names += ("attention_probs_dropout_prob", "attention_head_size", "num_conv_layers")
     return NasBertConfig(operators=operators, **{name: getattr(sizes, name) for name in names})
 
 
+def bert_config(vocab_size: int, num_layers: int) -> BertConfig:
+    """A stock BERT of the super-net's sizes."""
+    child = child_config(vocab_size, ["attention"])
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=child.hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=child.hidden_size // child.head_size(child.hidden_size),
+        intermediate_size=child.ffn_ratio * child.hidden_size,
+        max_position_embeddings=child.max_position_embeddings,
+        hidden_dropout_prob=child.hidden_dropout_prob,
+        attention_probs_dropout_prob=child.attention_probs_dropout_prob,
+    )
+
+
+def write_config(study: Study, model: str) -> Path:
+    """The folder of a model's configuration and tokenizer, made from the record of the choice."""
+    folder = study.folder / "configs" / model
+    if not (folder / "config.json").is_file():
+        kind, _, size = model.partition("-")
+        tokenizer = load_corpus(DataArguments(max_seq_length=study.sequence_length, **study.text)).tokenizer
+        choices = {record["model"]: record for record in read(study.records) if record["kind"] == "choice"}
+        if kind == "bert":
+            config: Any = bert_config(len(tokenizer), BUDGETS[size])
+        else:
+            config = child_config(len(tokenizer), list(Architecture.parse(choices[model]["architecture"])))
+        tokenizer.save_pretrained(folder)
+        config.save_pretrained(folder)
+    return folder
+
+
 def pretrain(study: Study, model: str) -> None:
     """Pre-train one model from scratch; all four see the same batches."""
-    config = str(study.folder / "configs" / model)
+    config = str(write_config(study, model))
     pretrain_child(
         PretrainChildArguments(
             model=config,
@@ -333,7 +351,19 @@ def tables(found: list[Record], tasks: Mapping[str, Task]) -> dict[str, str]:
         losses = [f"{record[name]:.3f}" for name in ("dev_loss_before", "dev_loss_after")]
         size_and_text = [f"{record['num_parameters']:,}", f"{flops / 1e6:.0f}", f"{record['num_tokens']:,}"]
         rows.append([f"`{model}`", what, *size_and_text, *losses])
-    return {"models": _markdown(rows), "results": _results(found, tasks)}
+    return {"run": _progress(found, tasks), "models": _markdown(rows), "results": _results(found, tasks)}
+
+
+def _progress(found: list[Record], tasks: Mapping[str, Task]) -> str:
+    """What has been run, so that the page cannot say more."""
+    done = {_key(record) for record in found}
+    rows = [["stage", "recorded"]]
+    rows.append(["children chosen", f"{sum(key[0] == 'choice' for key in done)} of {len(BUDGETS)}"])
+    rows.append(["models pre-trained", f"{sum(key[0] == 'pretrain_child' for key in done)} of {len(MODELS)}"])
+    for name in tasks:
+        num_runs = sum(key[0] == "finetune" and key[2] == name for key in done)
+        rows.append([f"fine-tuned on `{name}`", f"{num_runs} of {len(MODELS) * len(SEEDS)}"])
+    return _markdown(rows)
 
 
 def _results(found: list[Record], tasks: Mapping[str, Task]) -> str:
@@ -369,7 +399,7 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("--limit", type=int, help="Stop after so many jobs.")
     running.add_argument("--tasks", nargs="+", choices=list(TASKS), default=DEFAULT_TASKS)
-    running.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    running.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     running.add_argument("--threads", type=int, default=1, help="torch's threads.")
     commands.add_parser("table")
     arguments = parser.parse_args()

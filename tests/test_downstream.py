@@ -1,6 +1,7 @@
 """The downstream study: resumable, equal treatment of all models, a page that its records say."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import datasets
@@ -62,11 +63,18 @@ def test_a_small_study_is_killed_goes_on_and_makes_its_tables(module, tmp_path, 
     )
     run, tables = module["run"], module["tables"]
     assert run(study, limit=3) == 3
-    study.records.unlink()  # a fresh checkout has the compressed records, and here still the weights
-    assert run(study) == 1 + 4 + 2 * 4 - 3
-    assert run(study) == 0, "everything is there"
+    # A fresh checkout has the compressed records and no weights: what is needed is made again, and no super-net.
+    study.records.unlink()
+    shutil.rmtree(study.folder)
+    assert run(study) == 2 + 2 + 2 * 4
+    assert not (study.folder / "supernet").exists()
+    shutil.rmtree(study.folder)
+    assert run(study) == 0, "nothing is missing, so nothing is made again"
     found = records.read(study.records)
-    assert [record["kind"] for record in found] == ["choice"] * 2 + ["pretrain_child"] * 4 + ["finetune"] * 8
+    kinds = [record["kind"] for record in found]
+    assert kinds == ["choice"] * 2 + ["pretrain_child"] * 2 + ["pretrain_child"] * 4 + ["finetune"] * 8
+    assert [record["dev_loss_after"] for record in found[2:4]] == [record["dev_loss_after"] for record in found[4:6]]
+    del found[2:4]
     for record in found[:2]:
         assert record["num_parameters"] <= record["bert_parameters"]
     sizes = {Path(record["model"]).name: record["num_parameters"] for record in found[2:6]}

@@ -176,7 +176,16 @@ class TestWindows:
         ]
         first = encoded["input_ids"][0][encoded["start_positions"][0] : encoded["end_positions"][0] + 1]
         assert tokenizer.decode(first) == "rome and went"
-        assert encoded["start_positions"][1:] == [0] * (len(spans) - 1), "only in part, or not at all"
+        assert encoded["start_positions"][1:] == [0] * (len(spans) - 1), "not at all"
+        # Two words of which the first window ends between, and two between which the second one begins.
+        edge = len(spans[0])
+        words = spans[0] + spans[1][4:]
+        for first_word, where in ((edge - 1, 1), (edge - 5, 0)):
+            start, end = words[first_word][0], words[first_word + 1][1]
+            rows["answers"] = [{"text": [rows["context"][0][start:end]], "answer_start": [start]}]
+            encoded = encode_questions(rows, [7], tokenizer, asked)
+            marked = [window for window, end in enumerate(encoded["end_positions"]) if end]
+            assert marked == [where], "a window that holds a part of an answer does not hold it"
 
     def test_answers_by_brute_force(self):
         rng = np.random.default_rng(1)
