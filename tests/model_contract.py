@@ -321,6 +321,22 @@ class ModelContract:
         if loaded.get_output_embeddings() is not None:
             assert not torch.equal(loaded.get_output_embeddings().weight, loaded.get_input_embeddings().weight)
 
+    def test_the_base_model_and_the_head_load_each_other(self, model_class, make_config, tmp_path, poisoned_memory):
+        """A head's folder holds the encoder, an encoder's folder all but the head; only what lacks is drawn."""
+        model = random_model(model_class, make_config())
+        base = model.base_model
+        if base is model:
+            return
+        model.save_pretrained(tmp_path / "head")
+        encoder, loading = type(base).from_pretrained(tmp_path / "head", output_loading_info=True)
+        pooler = set() if base.pooler else {"pooler.dense.weight", "pooler.dense.bias"}
+        assert loading["missing_keys"] == pooler
+        base.save_pretrained(tmp_path / "base")
+        whole = model_class.from_pretrained(tmp_path / "base")
+        for found in (encoder, whole.base_model):
+            assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in base.state_dict().items())
+        assert all(parameter.isfinite().all() for one in (encoder, whole) for parameter in one.parameters())
+
     def test_says_the_same_twice(self, model_class, make_config):
         inputs = inputs_for(model_class, tiny_batch())
         model = random_model(model_class, make_config(hidden_dropout_prob=0.3, classifier_dropout=0.0))
@@ -352,6 +368,7 @@ class ModelContract:
         after = model(**inputs)[0]
         assert_close(after[..., : before.shape[-1]] if model.get_output_embeddings() else after, before, 1e-6)
 
+    @pytest.mark.slow
     def test_a_model_too_large_for_the_memory_runs_from_disk(self, model_class, make_config, tmp_path):
         """accelerate's big-model loading: with `device_map="auto"` whole blocks that do not fit stay on disk."""
         model, inputs = random_model(model_class, make_config()), inputs_for(model_class, tiny_batch())
