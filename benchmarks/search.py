@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import Budget, Cost
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
+from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
 ROOT = Path(__file__).parents[1]
@@ -116,14 +116,14 @@ def read_landscape() -> Landscape:
 def make(name: str, landscape: Landscape, cap: float, seed: int) -> Search:
     """A search with its defaults, but for the batch: about a twelfth of all evaluations."""
     further: dict[str, Any] = {"total_batches": max(BATCHES)} if name == "halving" else {}
-    return SEARCHES[name](
+    task = SearchTask(
         landscape.space,
         seed=seed,
         cost=landscape.costs.__getitem__,
         budget=Budget(max_parameters=cap),
         batch_size=BATCH_SIZE,
-        **further,
     )
+    return SEARCHES[name](task, **further)
 
 
 def traced(search: Search, score: Callable[..., list[float]]) -> list[list[float]]:
@@ -247,7 +247,7 @@ def _regret_rows(searched: Sequence[records.Record]) -> Iterator[str]:
 
 def _operator_report(landscape: Landscape) -> str:
     """What trees fitted to every child's loss say of the operators."""
-    search = GradientBoostedSearch(landscape.space, seed=0)
+    search = GradientBoostedSearch(SearchTask(landscape.space, seed=0))
     search.tell(list(landscape.truth), list(landscape.truth.values()))
     return search.operator_report()
 

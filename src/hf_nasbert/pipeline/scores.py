@@ -20,7 +20,7 @@ from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
+from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
@@ -299,9 +299,8 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         }
     elif arguments.search == "halving":
         further = {"total_batches": arguments.num_dev_batches}
-    return SEARCHES[arguments.search](
-        scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget(), **further
-    )
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
+    return SEARCHES[arguments.search](task, **further)
 
 
 def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:

@@ -31,7 +31,7 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
-from hf_nasbert.search import RandomSearch
+from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture
 from hf_nasbert.training import (
     SupernetArguments,
@@ -275,7 +275,7 @@ class Pipeline:
     def _budget(self, config: SupernetConfig) -> Budget:
         """The budget, refused if no child meets it: before anything is trained or scored."""
         budget = Budget.parse(**self._caps(config))
-        RandomSearch(config.space, seed=0, cost=self._cost(config), budget=budget)
+        SearchTask(config.space, seed=0, cost=self._cost(config), budget=budget)
         return budget
 
     def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:

@@ -2,14 +2,14 @@
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
 from hf_nasbert.search.evolution import check_counts, check_share, mutated
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -47,11 +47,7 @@ class ParetoSearch(Search):
     children. One worker alone resumes exactly, killed at any moment. `optuna-dashboard` opens the storage.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search, but always needed.
-        budget: As every search.
-        batch_size: As every search.
+        task: As every search; its `cost` is always needed.
         objectives: The costs to keep low beside the loss.
         population_size: Children of a generation; the first one is random. 50 is Optuna's default.
         crossover_share: The probability that an offspring has two parents. 0.9 is Optuna's default.
@@ -70,12 +66,8 @@ class ParetoSearch(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         objectives: Sequence[str] = ("num_parameters",),
         population_size: int = 50,
         crossover_share: float = 0.9,
@@ -89,18 +81,19 @@ class ParetoSearch(Search):
         check_share("crossover_share", crossover_share)
         if population_size < 2:
             raise ValueError(f"population_size must be at least 2, not {population_size}")
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
-        if cost is None or not objectives:
+        super().__init__(task)
+        if task.cost is None or not objectives:
             raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")
-        unknown = [name for name in objectives if name not in cost(self._start)]
+        known = task.cost(task.start)
+        unknown = [name for name in objectives if name not in known]
         if unknown:
-            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(cost(self._start))}")
+            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(known)}")
         self.objectives = tuple(objectives)
         self.population_size = population_size
         self.crossover_share = crossover_share
         self.max_changes = max_changes
         self.worker = worker
-        self._cost_of = cost
+        self._cost_of = task.cost
         self._is_stored = storage is not None
         self._elsewhere: set[Architecture] = set()  # asked by other workers, not told yet
         self._number_of: dict[Architecture, int] = {}  # of the trial of each pending child
@@ -109,7 +102,7 @@ class ParetoSearch(Search):
         self._create_trial = optuna.trial.create_trial
         self._distributions = {
             f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
-            for block, names in enumerate(space.blocks)
+            for block, names in enumerate(task.space.blocks)
         }
         self._sampler = _make_sampler(population_size)
         self._study: Study = optuna.create_study(
@@ -156,8 +149,8 @@ class ParetoSearch(Search):
 
     def _draw_batch(self) -> None:
         # Of each batch its own generator: drawn again after a kill, it is the same.
-        self._rng = random.Random(f"{self.seed}/{self.worker}/{self._num_drawn}")
-        self._draw(self.batch_size)
+        self._rng = random.Random(f"{self.task.seed}/{self.worker}/{self._num_drawn}")
+        self._draw(self.task.batch_size)
         self._num_drawn += 1
 
     def _write(self, children: Sequence[Architecture]) -> None:

@@ -81,7 +81,7 @@ def _scored(score: Score, children: Sequence[Architecture], num_batches: int | N
 
 def _record(search: Search, child: Architecture, score: float) -> records.Record:
     part = {} if search.num_batches is None else {"num_batches": search.num_batches}
-    cost = {} if search.cost is None else {"cost": search.cost(child)}
+    cost = {} if search.task.cost is None else {"cost": search.task.cost(child)}
     return {"record": "child", "architecture": str(child), "score": finite_or_none(score), **part, **cost}
 
 
