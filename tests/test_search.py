@@ -660,16 +660,17 @@ class TestParetoSearch:
         with pytest.raises(ValueError, match="in its storage"):
             again.state_dict()
 
-    def test_a_batch_that_was_half_written_is_completed(self, tmp_path):
+    @pytest.mark.parametrize("num_written", [0, 3])
+    def test_a_batch_that_was_half_written_is_completed(self, tmp_path, num_written):
         storage = str(tmp_path / "study.journal")
-        expected = drain(self.make_stored(None), 3)
+        expected = drain(self.make_stored(None), 4)
 
         class Killed(Exception):
             pass
 
         search = self.make_stored(storage)
-        drain(search, 1)
-        add, left = search._study.add_trial, iter(range(3))
+        drain(search, 2)  # so that parents have been selected for the batch
+        add, left = search._study.add_trial, iter(range(num_written))
 
         def dying(trial):
             if next(left, None) is None:
@@ -679,10 +680,10 @@ class TestParetoSearch:
         search._study.add_trial = dying
         with pytest.raises(Killed):
             search.ask()
-        assert [(child, None) for child in self.make_stored(storage).ask()] == expected[8:16]
+        assert [(child, None) for child in self.make_stored(storage).ask()] == expected[16:24]
         again = self.make_stored(storage)
-        assert drain(again, 2) == expected[8:]
-        assert len(again._study.trials) == 24
+        assert drain(again, 2) == expected[16:]
+        assert len(again._study.trials) == 32
 
     def test_workers_share_a_study_and_never_a_child(self, tmp_path):
         storage = str(tmp_path / "study.journal")

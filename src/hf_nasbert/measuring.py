@@ -180,8 +180,8 @@ def measure_latencies(
 
     Returns:
         A record that `LatencyTable.from_record` reads, and one with the two times of every child, `mape_percent` (the
-        table's mean absolute error), `spearman`, and `repeat_mape_percent`: how much two halves of the same
-        measurements differ, below which no table can get.
+        table's mean absolute error) and `spearman`; and the same two between two halves of the measurements of these
+        children, `repeat_mape_percent` and `repeat_spearman`: much better than that no table can be.
 
     Raises:
         ValueError: If the sequences are longer than the model's positions, or a number is below 1.
@@ -374,6 +374,7 @@ class _Children:
             "setting": self._device.setting,
             **_compared("latency_ms", self._children, expected, measured),
             "repeat_mape_percent": _mape_percent(*halves),
+            "repeat_spearman": _spearman(*halves),
             "num_measured": len(self._times[0]),
             "versions": records.versions(),
         }
@@ -471,15 +472,19 @@ def _child_config(config: SupernetConfig, operators: Sequence[str], stage_length
 def _compared(
     name: str, children: Sequence[Architecture], expected: Sequence[float], measured: Sequence[float]
 ) -> Record:
-    has_order = len(set(measured)) > 1 and len(set(expected)) > 1
     return {
         "children": [
             {"architecture": str(child), f"expected_{name}": estimate, f"measured_{name}": real}
             for child, estimate, real in zip(children, expected, measured, strict=True)
         ],
         "mape_percent": _mape_percent(expected, measured),
-        "spearman": metrics.spearman(expected, measured) if has_order else None,
+        "spearman": _spearman(expected, measured),
     }
+
+
+def _spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The agreement of two orders; None where one of them is none."""
+    return metrics.spearman(a, b) if min(len(set(a)), len(set(b))) > 1 else None
 
 
 def _mape_percent(expected: Sequence[float], measured: Sequence[float]) -> float:
