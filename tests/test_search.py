@@ -38,7 +38,10 @@ OPERATORS = ("attention", "ffn", "conv3", "skip")
 CHAIN = SearchSpace.chain(num_choice_blocks=4, operators=OPERATORS)  # 120 children
 STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=OPERATORS, widths=(32, 64))
 LARGE = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=OPERATORS, widths=(32, 64))
+FEW = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=("ffn", "conv3", "skip"), widths=(32, 64))  # 144
+SMALL = pytest.mark.parametrize("space", [CHAIN, FEW], ids=["chain", "staged"])
 SINGLE = SearchSpace.chain(num_choice_blocks=3, operators=("ffn",))
+SINGLE_STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=1, operators=("ffn",), widths=(32,))
 
 
 @functools.cache
@@ -116,20 +119,22 @@ class SearchContract:
         asked = drain(make(CHAIN, seed=0, batch_size=8), 6)
         assert max(cost(child)["num_parameters"] for child in children_of(asked)) > cap
 
-    def test_asks_every_child_of_a_small_space_once_and_then_none(self, make):
-        search = make(CHAIN, seed=0)
+    @SMALL
+    def test_asks_every_child_of_a_small_space_once_and_then_none(self, make, space):
+        search = make(space, seed=0)
         asked = drain(search)
-        assert sorted(children_of(asked)) == sorted(CHAIN.enumerate())
+        assert sorted(children_of(asked)) == sorted(space.enumerate())
         assert len(asked) == len(set(asked))
         assert search.ask() == []
-        assert search.best().score == min(score(CHAIN.enumerate()))
+        assert search.best().score == min(score(space.enumerate()))
 
-    def test_asks_every_affordable_child_under_a_tight_budget(self, make):
-        cost = cost_of(CHAIN)
-        costs = sorted(cost(child)["flops"] for child in CHAIN.enumerate())
-        search = make(CHAIN, seed=0, cost=cost, budget=Budget(max_flops=costs[3]))
+    @SMALL
+    def test_asks_every_affordable_child_under_a_tight_budget(self, make, space):
+        cost = cost_of(space)
+        costs = sorted(cost(child)["flops"] for child in space.enumerate())
+        search = make(space, seed=0, cost=cost, budget=Budget(max_flops=costs[3]))
         assert sorted(children_of(drain(search))) == sorted(
-            c for c in CHAIN.enumerate() if cost(c)["flops"] <= costs[3]
+            c for c in space.enumerate() if cost(c)["flops"] <= costs[3]
         )
 
     def test_a_tight_budget_in_a_space_too_large_to_enumerate(self, make):
@@ -141,11 +146,13 @@ class SearchContract:
         larger = cost(Architecture(["conv3@32", "conv3@32", *["skip"] * 4, *smallest[6:]]))["num_parameters"]
         assert len(children_of(drain(make(LARGE, seed=0, cost=cost, budget=Budget(max_parameters=larger))))) > 4
 
-    def test_a_space_with_one_child(self, make):
-        search = make(SINGLE, seed=0)
-        assert children_of(drain(search)) == [("ffn", "ffn", "ffn")]
+    @pytest.mark.parametrize("space", [SINGLE, SINGLE_STAGED], ids=["chain", "staged"])
+    def test_a_space_with_one_child(self, make, space):
+        (only,) = space.enumerate()
+        search = make(space, seed=0)
+        assert children_of(drain(search)) == [only]
         assert search.ask() == []
-        assert search.best().architecture == ("ffn", "ffn", "ffn")
+        assert search.best().architecture == only
 
     def test_asks_the_same_again_until_all_are_told(self, make):
         search = make(CHAIN, seed=0, batch_size=4)
@@ -166,7 +173,7 @@ class SearchContract:
         assert random.getstate() == state
 
     @pytest.mark.parametrize("num_batches", [1, 9])
-    @pytest.mark.parametrize("space", [CHAIN, LARGE], ids=["chain", "large"])
+    @pytest.mark.parametrize("space", [CHAIN, STAGED, LARGE], ids=["chain", "staged", "large"])
     def test_resumes_from_its_state_as_if_it_had_never_stopped(self, make, space, num_batches):
         expected = drain(make(space, seed=0, batch_size=8), 11)
         first = make(space, seed=0, batch_size=8)
@@ -264,10 +271,11 @@ class SearchContract:
         search = make(space, seed=0, cost=cost, budget=Budget(max_parameters=10, max_latency_ms=11.0))
         assert children_of(drain(search)) == [("attention", "ffn", "ffn")]
 
-    def test_where_draws_run_dry_the_rest_comes_in_an_order_of_the_seed(self, make, monkeypatch):
+    @SMALL
+    def test_where_draws_run_dry_the_rest_comes_in_an_order_of_the_seed(self, make, space, monkeypatch):
         monkeypatch.setattr("hf_nasbert.search.base._NUM_DRAWS", 0)
-        first, second = (children_of(drain(make(CHAIN, seed=seed))) for seed in (0, 1))
-        assert sorted(first) == sorted(second) == sorted(CHAIN.enumerate())
+        first, second = (children_of(drain(make(space, seed=seed))) for seed in (0, 1))
+        assert sorted(first) == sorted(second) == sorted(space.enumerate())
         assert first != second
 
     def test_bad_requests_are_refused_by_name(self, make):

@@ -10,11 +10,11 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import nn
@@ -80,6 +80,17 @@ class Device:
         self.clock: Clock = clock or ("cpu" if is_one_thread else "wall")
         self.now: Callable[[], float] = time.thread_time if self.clock == "cpu" else time.perf_counter
         """Seconds; on a GPU not used."""
+
+    @classmethod
+    def of(cls, setting: Mapping[str, Any]) -> Self | None:
+        """The device of a `setting`, or None where this machine is another one."""
+        names = ("batch_size", "sequence_length", "dtype", "num_threads", "clock")
+        if not setting.keys() >= {"device_type", *names}:
+            return None
+        if setting["device_type"] == "cuda" and not torch.cuda.is_available():
+            return None
+        device = cls(device=setting["device_type"], **{name: setting[name] for name in names})
+        return device if device.setting == dict(setting) else None
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -188,7 +199,8 @@ def measure_latencies(
     """
     if min(num_visits, num_children, num_rounds) < 1:
         raise ValueError("num_visits, num_children and num_rounds must all be at least 1")
-    operators, children = _Operators(config, device, seed), _Children(config, device, num_children, seed)
+    operators = _Operators(config, device, seed)
+    children = _Children(config, device, _draw(config, num_children, seed))
     order = list(range(len(children))) * num_rounds
     with device.running():
         operators.visit(1)
@@ -201,6 +213,25 @@ def measure_latencies(
             children.visit(child)
     table = operators.record()
     return table, children.record(LatencyTable.from_record(table))
+
+
+def measure_children(
+    config: SupernetConfig, device: Device, children: Sequence[Sequence[str]], *, num_rounds: int = 10
+) -> list[float]:
+    """Build children and time each as a whole, by turns, as `measure_latencies` does: their medians.
+
+    Args:
+        config: The super-net they are of; their weights are random.
+        device: Where, and on which batch.
+        children: The children.
+        num_rounds: How often each is visited: run three times, of which two are timed.
+
+    Returns:
+        Milliseconds, in the order given.
+    """
+    timed = _Children(config, device, [config.space.validate(child) for child in children])
+    timed.visit_all(device, num_rounds)
+    return timed.medians()
 
 
 def check_latency(
@@ -231,13 +262,8 @@ def check_latency(
     if dict(table.setting) != device.setting:
         raise ValueError(f"the table was measured with {dict(table.setting)}, not {device.setting}")
     table.check_sizes(config)
-    children = _Children(config, device, num_children, seed)
-    with device.running():
-        for child in range(len(children)):
-            children.visit(child)
-        children.forget()
-        for child in list(range(len(children))) * num_rounds:
-            children.visit(child)
+    children = _Children(config, device, _draw(config, num_children, seed))
+    children.visit_all(device, num_rounds)
     return children.record(table)
 
 
@@ -343,12 +369,12 @@ class _Operators:
 
 
 class _Children:
-    """The times of whole random children."""
+    """The times of whole children."""
 
-    def __init__(self, config: SupernetConfig, device: Device, num_children: int, seed: int) -> None:
+    def __init__(self, config: SupernetConfig, device: Device, children: Sequence[Architecture]) -> None:
         self._device, self._inputs = device, device.inputs(config)
         self._stopwatch = _Stopwatch(device)
-        self._children = _draw(config, num_children, seed)
+        self._children = children
         self._config = config
         self._models = [device.place(_child(config, child)) for child in self._children]
         self.forget()
@@ -364,9 +390,22 @@ class _Children:
         """Run the child of this number."""
         self._times[child] += _timed(partial(self._run, self._models[child]))
 
+    def visit_all(self, device: Device, num_rounds: int) -> None:
+        """Run all so often, by turns, after each has been run once without being counted."""
+        with device.running():
+            for child in range(len(self)):
+                self.visit(child)
+            self.forget()
+            for child in list(range(len(self))) * num_rounds:
+                self.visit(child)
+
+    def medians(self) -> list[float]:
+        """Milliseconds of every child."""
+        return [statistics.median(times) for times in self._times]
+
     def record(self, table: LatencyTable) -> Record:
         """What was measured beside what a table says."""
-        measured = [statistics.median(times) for times in self._times]
+        measured = self.medians()
         halves = [[statistics.median(times[half::2]) for times in self._times] for half in (0, 1)]
         expected = [table.latency_ms(self._config, child) for child in self._children]
         return {

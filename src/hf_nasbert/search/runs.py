@@ -98,4 +98,5 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
     return {
         (Architecture.parse(record["architecture"]), record.get("num_batches")): finite_or_inf(record["score"])
         for record in found[1:]
+        if record.get("record") == "child"  # others are what was measured of the best
     }
