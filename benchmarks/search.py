@@ -49,6 +49,11 @@ def committed(file: Path) -> Path:
     return file.with_name(file.name + ".gz")
 
 
+def is_recorded(space: str) -> bool:
+    """Whether a space of `SPACES` was scored and searched."""
+    return all(committed(file).is_file() for file in Files.of(space))
+
+
 class Landscape(NamedTuple):
     """Every child of a space with its losses and costs."""
 
@@ -278,14 +283,31 @@ def report() -> None:
     from hf_nasbert.plots import plot_regret, save_figure
 
     made: dict[str, str] = {}
-    for space in SPACES:
+    for space in filter(is_recorded, SPACES):
         files = Files.of(space)
         searched = records.read(committed(files.runs))
         made |= tables(space, searched, read_landscape(space))
         figure = files.runs.stem.replace("search", "search-regret")
         _, svg = save_figure(plot_regret(searched), ROOT / "docs" / "figures" / figure)
         svg.unlink()  # thousands of lines, which the page does not need
+    made["latency"] = latency_table(records.read(RECORDS / "latency.jsonl.gz"))
     fill_page(ROOT / "docs" / "search.md", made)
+
+
+def latency_table(found: Sequence[records.Record]) -> str:
+    """How far latency tables and memory estimates are from real children."""
+    lines = [
+        "| space | latency: error | Spearman | halves of the measurements: error | Spearman | peak memory: error |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for start in range(0, len(found), 3):
+        _, latency, memory = found[start : start + 3]
+        lines.append(
+            f"| {latency['space']} | {latency['mape_percent']:.1f} % | {latency['spearman']:.3f} "
+            f"| {latency['repeat_mape_percent']:.1f} % | {latency['repeat_spearman']:.3f} "
+            f"| {memory['mape_percent']:.1f} % |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:

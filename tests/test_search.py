@@ -715,6 +715,7 @@ class TestParetoSearch:
         run_search(search, lambda children: [next(broken, s) for s in score(children)], num_evaluations=20)
         study = optuna.load_study(study_name="search", storage=storage)
         assert study.metric_names == ["proxy_loss", "num_parameters", "flops"]
+        assert study.directions == [optuna.study.StudyDirection.MINIMIZE] * 3
         states = [trial.state.name for trial in study.trials]
         assert (states.count("COMPLETE"), states.count("FAIL"), states.count("RUNNING")) == (19, 1, 4)
         cost = cost_of(CHAIN)

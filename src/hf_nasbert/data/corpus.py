@@ -47,7 +47,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
 def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenizerBase]:
     """Load the dev part of `load_corpus` alone, and its tokenizer, which must have a name: all that scoring reads.
 
-    The train part, which takes twenty times as long to pack, is not packed.
+    The train part, which is most of the text, is not packed.
     """
     _, dev = split_dev(load_text(arguments), arguments.validation_fraction, arguments.data_seed)
     tokenizer = load_tokenizer(arguments)

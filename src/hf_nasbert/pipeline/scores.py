@@ -348,7 +348,8 @@ def as_front_table(scored: Sequence[Record], objectives: Sequence[str]) -> str:
     """The front of scored children, those than which none is better in loss and costs at once, as text."""
     finite = [record for record in scored if record["proxy_loss"] is not None]
     places = pareto_front([[record["proxy_loss"], *(record[name] for name in objectives)] for record in finite])
-    lines = [f"the front of loss against {' and '.join(objectives)}, {len(places):,} children:"]
+    size = "1 child" if len(places) == 1 else f"{len(places):,} children"
+    lines = [f"the front of loss against {' and '.join(objectives)}, {size}:"]
     return "\n".join([*lines, *(_line(finite[place]) for place in places)])
 
 
