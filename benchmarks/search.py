@@ -2,9 +2,10 @@
 
     python benchmarks/search.py landscape --supernet runs/supernet   scores all children of a super-net, once
     python benchmarks/search.py run                                  searches, on the scores alone; no model is needed
-    python benchmarks/search.py report                               makes docs/search.md and its figure anew
+    python benchmarks/search.py report                               makes docs/search.md and its figures anew
 
-Killed at any moment, the same command goes on. Records lie in benchmarks/records.
+`--space staged` does the first two for the space of several widths (recipes/configs/staged-small.yaml). Killed at any
+moment, the same command goes on. Records lie in benchmarks/records.
 """
 
 import argparse
@@ -17,17 +18,40 @@ from typing import Any, NamedTuple
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import Budget, Cost
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
+from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
-LANDSCAPE, RUNS = RECORDS / "search-landscape.jsonl", RECORDS / "search.jsonl"
 BATCHES = (1, 4)  # dev batches that every child is scored on
 SHARES = {"the smallest 10 %": 0.1, "the smallest 25 %": 0.25, "the smallest 50 %": 0.5, "no cap": 1.0}
+SPACES = {"chain": list(SHARES), "staged": list(SHARES)[1:]}  # a tenth of the staged one is looked through in no time
 SEEDS = range(100, 120)
 NUM_EVALUATIONS, BATCH_SIZE = 192, 16
 MOMENTS = (48, 96, 192)  # children scored, at which regrets are printed
+
+
+class Files(NamedTuple):
+    """Where the records of a space lie; committed are their compressed copies."""
+
+    landscape: Path
+    runs: Path
+
+    @classmethod
+    def of(cls, space: str) -> "Files":
+        """Those of a space of `SPACES`."""
+        suffix = "" if space == "chain" else f"-{space}"
+        return cls(RECORDS / f"search-landscape{suffix}.jsonl", RECORDS / f"search{suffix}.jsonl")
+
+
+def committed(file: Path) -> Path:
+    """The compressed copy of a file of records."""
+    return file.with_name(file.name + ".gz")
+
+
+def is_recorded(space: str) -> bool:
+    """Whether a space of `SPACES` was scored and searched."""
+    return all(committed(file).is_file() for file in Files.of(space))
 
 
 class Landscape(NamedTuple):
@@ -58,7 +82,7 @@ class Landscape(NamedTuple):
         return [child for child, cost in self.costs.items() if cost["num_parameters"] <= cap]
 
 
-def score_all(supernet: str, data_name: str) -> None:
+def score_all(space: str, supernet: str, data_name: str) -> None:
     """Score every child of a super-net on growing numbers of dev batches."""
     from hf_nasbert.data import DataArguments
     from hf_nasbert.pipeline import ProxyScorer
@@ -70,10 +94,11 @@ def score_all(supernet: str, data_name: str) -> None:
     children = list(scorer.space.enumerate())
     losses = {num: scorer(children, num_batches=num, progress=True) for num in BATCHES}
     about = {"space": scorer.space.to_dict(), "training": describe_run(supernet), **scorer.settings}
-    write_landscape(about, children, losses, [scorer.cost(child) for child in children])
+    write_landscape(Files.of(space).landscape, about, children, losses, [scorer.cost(child) for child in children])
 
 
 def write_landscape(
+    file: Path,
     about: dict[str, Any],
     children: Sequence[Architecture],
     losses: dict[int, Sequence[float]],
@@ -82,11 +107,11 @@ def write_landscape(
     """Write what was scored: a record of what it depends on, then one per child."""
     from hf_nasbert.training.farm import compress_table
 
-    LANDSCAPE.unlink(missing_ok=True)
-    records.append(LANDSCAPE, {"record": "landscape", **about, "versions": records.versions()})
+    file.unlink(missing_ok=True)
+    records.append(file, {"record": "landscape", **about, "versions": records.versions()})
     per_child = zip(children, zip(*losses.values(), strict=True), costs, strict=True)
     records.extend(
-        LANDSCAPE,
+        file,
         (
             {
                 "architecture": str(child),
@@ -97,12 +122,12 @@ def write_landscape(
             for child, on_batches, cost in per_child
         ),
     )
-    compress_table(LANDSCAPE)
+    compress_table(file)
 
 
-def read_landscape() -> Landscape:
+def read_landscape(space: str = "chain") -> Landscape:
     """The landscape as committed."""
-    about, *scored = records.read(LANDSCAPE.with_name(LANDSCAPE.name + ".gz"))
+    about, *scored = records.read(committed(Files.of(space).landscape))
     children = [Architecture.parse(record["architecture"]) for record in scored]
     pairs = list(zip(children, scored, strict=True))
     return Landscape(
@@ -116,14 +141,14 @@ def read_landscape() -> Landscape:
 def make(name: str, landscape: Landscape, cap: float, seed: int) -> Search:
     """A search with its defaults, but for the batch: about a twelfth of all evaluations."""
     further: dict[str, Any] = {"total_batches": max(BATCHES)} if name == "halving" else {}
-    return SEARCHES[name](
+    task = SearchTask(
         landscape.space,
         seed=seed,
         cost=landscape.costs.__getitem__,
         budget=Budget(max_parameters=cap),
         batch_size=BATCH_SIZE,
-        **further,
     )
+    return SEARCHES[name](task, **further)
 
 
 def traced(search: Search, score: Callable[..., list[float]]) -> list[list[float]]:
@@ -150,18 +175,18 @@ def area(points: Sequence[tuple[float, float]], corner: tuple[float, float]) -> 
     return total
 
 
-def run(names: Sequence[str]) -> None:
+def run(space: str, names: Sequence[str]) -> None:
     """Search with every search, budget and seed that the records lack."""
     import optuna
 
     from hf_nasbert.training.farm import compress_table
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    landscape = read_landscape()
-    found = records.read(RUNS) if RUNS.exists() else []
+    landscape, file = read_landscape(space), Files.of(space).runs
+    found = records.read(file) if file.exists() else []
     done = {(record["budget"], record["search"], record["seed"]) for record in found}
-    for budget, share in SHARES.items():
-        cap = landscape.cap(share)
+    for budget in SPACES[space]:
+        cap = landscape.cap(SHARES[budget])
         points = {
             child: (landscape.truth[child], landscape.costs[child]["num_parameters"])
             for child in landscape.within(cap)
@@ -177,7 +202,7 @@ def run(names: Sequence[str]) -> None:
                 trace = traced(search, landscape.score)
                 seen = [points[scored.architecture] for scored in search.history]
                 records.append(
-                    RUNS,
+                    file,
                     {
                         "budget": budget,
                         "cap": cap,
@@ -193,16 +218,17 @@ def run(names: Sequence[str]) -> None:
                     },
                 )
             print(budget, name, flush=True)
-    compress_table(RUNS)
+    compress_table(file)
 
 
-def tables(searched: Sequence[records.Record], landscape: Landscape) -> dict[str, str]:
-    """The tables of the page, from the records."""
-    return {
-        "landscape": "\n".join(_landscape_rows(landscape)),
-        "regret": "\n".join(_regret_rows(searched)),
-        "operators": _operator_report(landscape),
+def tables(space: str, searched: Sequence[records.Record], landscape: Landscape) -> dict[str, str]:
+    """The page's tables of a space, from the records."""
+    suffix = "" if space == "chain" else f" {space}"
+    found = {
+        f"landscape{suffix}": "\n".join(_landscape_rows(landscape)),
+        f"regret{suffix}": "\n".join(_regret_rows(searched)),
     }
+    return found | {"operators": _operator_report(landscape)} if space == "chain" else found
 
 
 def _landscape_rows(landscape: Landscape) -> Iterator[str]:
@@ -231,7 +257,7 @@ def _regret_rows(searched: Sequence[records.Record]) -> Iterator[str]:
     moments = " | ".join(f"regret at {moment}" for moment in MOMENTS)
     yield f"| budget | search | {moments} | rank at {MOMENTS[-1]} | optimum found | share of the front |"
     yield "| --- | --- |" + " ---: |" * (len(MOMENTS) + 3)
-    for budget in SHARES:
+    for budget in dict.fromkeys(record["budget"] for record in searched):
         of_budget = [record for record in searched if record["budget"] == budget]
         first = of_budget[0]
         title = f"{budget}: {first['num_affordable']:,} children"
@@ -247,24 +273,48 @@ def _regret_rows(searched: Sequence[records.Record]) -> Iterator[str]:
 
 def _operator_report(landscape: Landscape) -> str:
     """What trees fitted to every child's loss say of the operators."""
-    search = GradientBoostedSearch(landscape.space, seed=0)
+    search = GradientBoostedSearch(SearchTask(landscape.space, seed=0))
     search.tell(list(landscape.truth), list(landscape.truth.values()))
     return search.operator_report()
 
 
 def report() -> None:
-    """Make the page and its figure anew."""
+    """Make the page and its figures anew."""
     from hf_nasbert.plots import plot_regret, save_figure
 
-    searched = records.read(RUNS.with_name(RUNS.name + ".gz"))
-    fill_page(ROOT / "docs" / "search.md", tables(searched, read_landscape()))
-    save_figure(plot_regret(searched), ROOT / "docs" / "figures" / "search-regret")
+    made: dict[str, str] = {}
+    for space in filter(is_recorded, SPACES):
+        files = Files.of(space)
+        searched = records.read(committed(files.runs))
+        made |= tables(space, searched, read_landscape(space))
+        figure = files.runs.stem.replace("search", "search-regret")
+        _, svg = save_figure(plot_regret(searched), ROOT / "docs" / "figures" / figure)
+        svg.unlink()  # thousands of lines, which the page does not need
+    made["latency"] = latency_table(records.read(RECORDS / "latency.jsonl.gz"))
+    fill_page(ROOT / "docs" / "search.md", made)
+
+
+def latency_table(found: Sequence[records.Record]) -> str:
+    """How far latency tables and memory estimates are from real children."""
+    lines = [
+        "| space | latency: error | Spearman | halves of the measurements: error | Spearman | peak memory: error |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for start in range(0, len(found), 3):
+        _, latency, memory = found[start : start + 3]
+        lines.append(
+            f"| {latency['space']} | {latency['mape_percent']:.1f} % | {latency['spearman']:.3f} "
+            f"| {latency['repeat_mape_percent']:.1f} % | {latency['repeat_spearman']:.3f} "
+            f"| {memory['mape_percent']:.1f} % |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["landscape", "run", "report"])
+    parser.add_argument("--space", choices=list(SPACES), default="chain")
     parser.add_argument("--supernet", help="Folder of the super-net whose children are scored.")
     parser.add_argument("--packaged", default="imdb", help="The text that it was trained on.")
     parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
@@ -272,9 +322,9 @@ def main() -> None:
     if arguments.command == "landscape":
         if arguments.supernet is None:
             parser.error("name the super-net (--supernet)")
-        score_all(arguments.supernet, arguments.packaged)
+        score_all(arguments.space, arguments.supernet, arguments.packaged)
     elif arguments.command == "run":
-        run(arguments.searches)
+        run(arguments.space, arguments.searches)
     else:
         report()
 

@@ -1,7 +1,7 @@
 """Search a super-net for its best children under a budget; interrupted, the same command goes on.
 
 python recipes/search_children.py --supernet runs/supernet --packaged imdb --output search.jsonl --max_parameters 1.5M
-python recipes/search_children.py --supernet runs/supernet --packaged imdb --output random.jsonl --search random
+python recipes/search_children.py --supernet runs/supernet --packaged imdb --output random.jsonl --report random.html
 python recipes/search_children.py --supernet runs/supernet --packaged imdb --output front.jsonl --search nsga2
 optuna-dashboard sqlite:///front.db
 """

@@ -43,6 +43,8 @@ def test_a_table_is_measured_checked_written_and_read(folder, tmp_path, capfd):
     for word in ("attention@64", "32->64", "all else", "2 x 8 tokens, float32, 1 thread(s), cpu clock", "MAPE"):
         assert word in text
     assert f"MAPE {measured[1]['mape_percent']:.1f} %, Spearman {measured[1]['spearman']:.3f}" in text
+    repeated = f"halves of their own measurements: MAPE {measured[1]['repeat_mape_percent']:.1f} %, Spearman "
+    assert f"{repeated}{measured[1]['repeat_spearman']:.3f}" in text
     constant = {**measured[2], "spearman": None}
     assert "all children alike" in as_text([*measured[:2], constant])
     # Another batch is another table in the same file: which one, has to be said.

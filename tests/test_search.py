@@ -1,5 +1,6 @@
 """Searches: one contract for all of them, and runs that survive being killed."""
 
+import dataclasses
 import errno
 import functools
 import itertools
@@ -25,6 +26,7 @@ from hf_nasbert.search import (
     RandomSearch,
     RegularizedEvolution,
     Scored,
+    SearchTask,
     SizeMatchedRandomSearch,
     SuccessiveHalving,
     pareto_front,
@@ -36,7 +38,10 @@ OPERATORS = ("attention", "ffn", "conv3", "skip")
 CHAIN = SearchSpace.chain(num_choice_blocks=4, operators=OPERATORS)  # 120 children
 STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=OPERATORS, widths=(32, 64))
 LARGE = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=OPERATORS, widths=(32, 64))
+FEW = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=("ffn", "conv3", "skip"), widths=(32, 64))  # 144
+SMALL = pytest.mark.parametrize("space", [CHAIN, FEW], ids=["chain", "staged"])
 SINGLE = SearchSpace.chain(num_choice_blocks=3, operators=("ffn",))
+SINGLE_STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=1, operators=("ffn",), widths=(32,))
 
 
 @functools.cache
@@ -61,6 +66,15 @@ def score(children, num_batches=None):
         + sum(draw(f"{i}{a}{b}") for i, (a, b) in enumerate(itertools.pairwise(child)))
         for child in children
     ]
+
+
+TASK = {"seed", "cost", "budget", "batch_size"}
+
+
+def new(kind, space, **keywords):
+    """A search of some kind: what belongs to its task, and its own options."""
+    task = SearchTask(space, **{name: value for name, value in keywords.items() if name in TASK})
+    return kind(task, **{name: value for name, value in keywords.items() if name not in TASK})
 
 
 def drain(search, num_batches=10_000, score=score):
@@ -105,20 +119,22 @@ class SearchContract:
         asked = drain(make(CHAIN, seed=0, batch_size=8), 6)
         assert max(cost(child)["num_parameters"] for child in children_of(asked)) > cap
 
-    def test_asks_every_child_of_a_small_space_once_and_then_none(self, make):
-        search = make(CHAIN, seed=0)
+    @SMALL
+    def test_asks_every_child_of_a_small_space_once_and_then_none(self, make, space):
+        search = make(space, seed=0)
         asked = drain(search)
-        assert sorted(children_of(asked)) == sorted(CHAIN.enumerate())
+        assert sorted(children_of(asked)) == sorted(space.enumerate())
         assert len(asked) == len(set(asked))
         assert search.ask() == []
-        assert search.best().score == min(score(CHAIN.enumerate()))
+        assert search.best().score == min(score(space.enumerate()))
 
-    def test_asks_every_affordable_child_under_a_tight_budget(self, make):
-        cost = cost_of(CHAIN)
-        costs = sorted(cost(child)["flops"] for child in CHAIN.enumerate())
-        search = make(CHAIN, seed=0, cost=cost, budget=Budget(max_flops=costs[3]))
+    @SMALL
+    def test_asks_every_affordable_child_under_a_tight_budget(self, make, space):
+        cost = cost_of(space)
+        costs = sorted(cost(child)["flops"] for child in space.enumerate())
+        search = make(space, seed=0, cost=cost, budget=Budget(max_flops=costs[3]))
         assert sorted(children_of(drain(search))) == sorted(
-            c for c in CHAIN.enumerate() if cost(c)["flops"] <= costs[3]
+            c for c in space.enumerate() if cost(c)["flops"] <= costs[3]
         )
 
     def test_a_tight_budget_in_a_space_too_large_to_enumerate(self, make):
@@ -130,11 +146,13 @@ class SearchContract:
         larger = cost(Architecture(["conv3@32", "conv3@32", *["skip"] * 4, *smallest[6:]]))["num_parameters"]
         assert len(children_of(drain(make(LARGE, seed=0, cost=cost, budget=Budget(max_parameters=larger))))) > 4
 
-    def test_a_space_with_one_child(self, make):
-        search = make(SINGLE, seed=0)
-        assert children_of(drain(search)) == [("ffn", "ffn", "ffn")]
+    @pytest.mark.parametrize("space", [SINGLE, SINGLE_STAGED], ids=["chain", "staged"])
+    def test_a_space_with_one_child(self, make, space):
+        (only,) = space.enumerate()
+        search = make(space, seed=0)
+        assert children_of(drain(search)) == [only]
         assert search.ask() == []
-        assert search.best().architecture == ("ffn", "ffn", "ffn")
+        assert search.best().architecture == only
 
     def test_asks_the_same_again_until_all_are_told(self, make):
         search = make(CHAIN, seed=0, batch_size=4)
@@ -155,7 +173,7 @@ class SearchContract:
         assert random.getstate() == state
 
     @pytest.mark.parametrize("num_batches", [1, 9])
-    @pytest.mark.parametrize("space", [CHAIN, LARGE], ids=["chain", "large"])
+    @pytest.mark.parametrize("space", [CHAIN, STAGED, LARGE], ids=["chain", "staged", "large"])
     def test_resumes_from_its_state_as_if_it_had_never_stopped(self, make, space, num_batches):
         expected = drain(make(space, seed=0, batch_size=8), 11)
         first = make(space, seed=0, batch_size=8)
@@ -253,10 +271,11 @@ class SearchContract:
         search = make(space, seed=0, cost=cost, budget=Budget(max_parameters=10, max_latency_ms=11.0))
         assert children_of(drain(search)) == [("attention", "ffn", "ffn")]
 
-    def test_where_draws_run_dry_the_rest_comes_in_an_order_of_the_seed(self, make, monkeypatch):
+    @SMALL
+    def test_where_draws_run_dry_the_rest_comes_in_an_order_of_the_seed(self, make, space, monkeypatch):
         monkeypatch.setattr("hf_nasbert.search.base._NUM_DRAWS", 0)
-        first, second = (children_of(drain(make(CHAIN, seed=seed))) for seed in (0, 1))
-        assert sorted(first) == sorted(second) == sorted(CHAIN.enumerate())
+        first, second = (children_of(drain(make(space, seed=seed))) for seed in (0, 1))
+        assert sorted(first) == sorted(second) == sorted(space.enumerate())
         assert first != second
 
     def test_bad_requests_are_refused_by_name(self, make):
@@ -312,7 +331,7 @@ class SearchContract:
 def mean_best(kind, **keywords):
     """The mean over seeds of the best score after 250 evaluations in a large space."""
     found = [
-        run_search(kind(LARGE, seed=seed, batch_size=25, **keywords), score, num_evaluations=250)[0].score
+        run_search(new(kind, LARGE, seed=seed, batch_size=25, **keywords), score, num_evaluations=250)[0].score
         for seed in range(4)
     ]
     return sum(found) / 4
@@ -321,7 +340,7 @@ def mean_best(kind, **keywords):
 class TestRandomSearch(SearchContract):
     @pytest.fixture
     def make(self):
-        return RandomSearch
+        return functools.partial(new, RandomSearch)
 
     def test_draws_uniformly_among_the_children_within_the_budget(self):
         space = SearchSpace.chain(num_choice_blocks=2, operators=OPERATORS)
@@ -330,7 +349,7 @@ class TestRandomSearch(SearchContract):
         affordable = [child for child in space.enumerate() if cost(child)["num_parameters"] <= cap]
         counts = dict.fromkeys(affordable, 0)
         for seed in range(2000):
-            search = RandomSearch(space, seed=seed, cost=cost, budget=Budget(max_parameters=cap), batch_size=1)
+            search = new(RandomSearch, space, seed=seed, cost=cost, budget=Budget(max_parameters=cap), batch_size=1)
             counts[search.ask()[0]] += 1
         assert max(counts.values()) / min(counts.values()) < 1.4
 
@@ -339,7 +358,7 @@ class TestRandomSearch(SearchContract):
 class TestContractOfSizeMatchedRandomSearch(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: SizeMatchedRandomSearch(space, **{"cost": cost_of(space), **keywords})
+        return lambda space, **keywords: new(SizeMatchedRandomSearch, space, **{"cost": cost_of(space), **keywords})
 
 
 class TestSizeMatchedRandomSearch:
@@ -347,8 +366,14 @@ class TestSizeMatchedRandomSearch:
         cost, cap = cost_of(LARGE), median_parameters(LARGE)
 
         def mean_share(num_draws):
-            search = SizeMatchedRandomSearch(
-                LARGE, seed=0, cost=cost, budget=Budget(max_parameters=cap), num_draws=num_draws, batch_size=40
+            search = new(
+                SizeMatchedRandomSearch,
+                LARGE,
+                seed=0,
+                cost=cost,
+                budget=Budget(max_parameters=cap),
+                num_draws=num_draws,
+                batch_size=40,
             )
             return sum(cost(child)["num_parameters"] for child in search.ask()) / 40 / cap
 
@@ -360,61 +385,63 @@ class TestSizeMatchedRandomSearch:
     def test_size_is_the_share_of_the_tightest_cap(self):
         cost = cost_of(CHAIN)
         caps = {"max_parameters": 10**9, "max_flops": cost(CHAIN.child_at(0))["flops"]}
-        search = SizeMatchedRandomSearch(CHAIN, seed=0, cost=cost, budget=Budget(**caps), num_draws=30, batch_size=40)
+        search = new(
+            SizeMatchedRandomSearch, CHAIN, seed=0, cost=cost, budget=Budget(**caps), num_draws=30, batch_size=40
+        )
         affordable = [c for c in CHAIN.enumerate() if cost(c)["flops"] <= caps["max_flops"]]
         least = sorted(cost(child)["flops"] for child in affordable)[-len(affordable) // 3]
         assert min(cost(child)["flops"] for child in search.ask()[:20]) >= least
 
     def test_bad_settings_are_refused_by_name(self):
         with pytest.raises(ValueError, match="give `cost`"):
-            SizeMatchedRandomSearch(CHAIN, seed=0)
+            new(SizeMatchedRandomSearch, CHAIN, seed=0)
         with pytest.raises(ValueError, match="num_draws"):
-            SizeMatchedRandomSearch(CHAIN, seed=0, cost=cost_of(CHAIN), num_draws=0)
+            new(SizeMatchedRandomSearch, CHAIN, seed=0, cost=cost_of(CHAIN), num_draws=0)
         with pytest.raises(ValueError, match="size=weight is none of the costs of a child: num_parameters, flops"):
-            SizeMatchedRandomSearch(CHAIN, seed=0, cost=cost_of(CHAIN), size="weight")
+            new(SizeMatchedRandomSearch, CHAIN, seed=0, cost=cost_of(CHAIN), size="weight")
 
 
 class TestRegularizedEvolution(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: RegularizedEvolution(
-            space, **{"population_size": 30, "tournament_size": 8, **keywords}
+        return lambda space, **keywords: new(
+            RegularizedEvolution, space, **{"population_size": 30, "tournament_size": 8, **keywords}
         )
 
     def test_finds_better_children_than_random_search_in_as_many_evaluations(self):
         assert mean_best(RegularizedEvolution, population_size=50) < mean_best(RandomSearch) - 0.5
 
     def test_changes_one_block_of_the_best_among_the_youngest(self):
-        search = RegularizedEvolution(LARGE, seed=0, population_size=10, tournament_size=200, batch_size=10)
+        search = new(RegularizedEvolution, LARGE, seed=0, population_size=10, tournament_size=200, batch_size=10)
         drain(search, 4)
         oldest_best = LARGE.child_at(0)
         youngest = min(search.history[-10:], key=lambda scored: scored.score).architecture
         assert {sum(map(str.__ne__, child, youngest)) for child in search.ask()} == {1}
         # What was told before the last ten is forgotten, however good it was.
-        forgetful = RegularizedEvolution(LARGE, seed=0, population_size=10, tournament_size=200, batch_size=10)
+        forgetful = new(RegularizedEvolution, LARGE, seed=0, population_size=10, tournament_size=200, batch_size=10)
         forgetful.tell([oldest_best], [-100.0])
         drain(forgetful, 4)
         assert min(sum(map(str.__ne__, child, oldest_best)) for child in forgetful.ask()) > 1
 
     def test_its_settings_are_part_of_its_state(self):
-        state = RegularizedEvolution(CHAIN, seed=0, tournament_size=5).state_dict()
+        state = new(RegularizedEvolution, CHAIN, seed=0, tournament_size=5).state_dict()
         with pytest.raises(ValueError, match=r"tournament_size \(5 there, 6 here\)"):
-            RegularizedEvolution(CHAIN, seed=0, tournament_size=6).load_state_dict(state)
+            new(RegularizedEvolution, CHAIN, seed=0, tournament_size=6).load_state_dict(state)
         with pytest.raises(ValueError, match="search"):
-            RandomSearch(CHAIN, seed=0).load_state_dict(state)
+            new(RandomSearch, CHAIN, seed=0).load_state_dict(state)
 
     @pytest.mark.parametrize("name", ["population_size", "tournament_size"])
     def test_bad_settings_are_refused_by_name(self, name):
         with pytest.raises(ValueError, match=name):
-            RegularizedEvolution(CHAIN, seed=0, **{name: 0})
+            new(RegularizedEvolution, CHAIN, seed=0, **{name: 0})
 
 
 @pytest.mark.slow
 class TestContractOfSuccessiveHalving(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: SuccessiveHalving(
-            space, **{"total_batches": 4, "reduction": 2, "bracket_size": 16, **keywords}
+        return lambda space, **keywords: new(
+            SuccessiveHalving, space, **{"total_batches": 4, "reduction": 2, "bracket_size": 16, **keywords}
         )
 
 
@@ -424,8 +451,15 @@ class TestSuccessiveHalving:
             noise = 0 if num_batches is None else 3 / num_batches
             return [score([child])[0] + noise * draw(f"{child}{num_batches}") for child in children]
 
-        search = SuccessiveHalving(
-            CHAIN, seed=0, total_batches=16, min_batches=2, reduction=4, bracket_size=32, batch_size=10
+        search = new(
+            SuccessiveHalving,
+            CHAIN,
+            seed=0,
+            total_batches=16,
+            min_batches=2,
+            reduction=4,
+            bracket_size=32,
+            batch_size=10,
         )
         asked = drain(search, 4 + 1 + 1, noisy)
         rungs = {part: [child for child, b in asked if b == part] for part in (2, 8, None)}
@@ -448,17 +482,17 @@ class TestSuccessiveHalving:
             seen.extend([num_batches] * len(children))
             return score(children)
 
-        search = SuccessiveHalving(CHAIN, seed=0, total_batches=4, reduction=2, bracket_size=8)
+        search = new(SuccessiveHalving, CHAIN, seed=0, total_batches=4, reduction=2, bracket_size=8)
         run_search(search, watched, num_evaluations=6, history_path=tmp_path / "h")
         assert seen == [1] * 8 + [2] * 4 + [None] * 2
         assert [record.get("num_batches") for record in records.read(tmp_path / "h")[1:]] == seen
 
     def test_bad_settings_are_refused_by_name(self):
         with pytest.raises(ValueError, match="nothing to save between 1 and 1 dev batches"):
-            SuccessiveHalving(CHAIN, seed=0, total_batches=1)
+            new(SuccessiveHalving, CHAIN, seed=0, total_batches=1)
         for name, value in [("reduction", 1), ("bracket_size", 0), ("min_batches", 0)]:
             with pytest.raises(ValueError, match=name):
-                SuccessiveHalving(CHAIN, seed=0, **{name: value})
+                new(SuccessiveHalving, CHAIN, seed=0, **{name: value})
 
 
 def additive(children, num_batches=None):
@@ -470,8 +504,8 @@ def additive(children, num_batches=None):
 class TestContractOfGradientBoostedSearch(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: GradientBoostedSearch(
-            space, **{"num_initial": 20, "num_candidates": 400, **keywords}
+        return lambda space, **keywords: new(
+            GradientBoostedSearch, space, **{"num_initial": 20, "num_candidates": 400, **keywords}
         )
 
 
@@ -481,13 +515,13 @@ class TestGradientBoostedSearch:
         assert mean_best(GradientBoostedSearch, num_candidates=500) < mean_best(RandomSearch) - 1.0
 
     def test_what_it_asks_next_is_what_the_scores_favour(self):
-        search = GradientBoostedSearch(CHAIN, seed=0, num_initial=60, batch_size=60)
+        search = new(GradientBoostedSearch, CHAIN, seed=0, num_initial=60, batch_size=60)
         drain(search, 1, additive)
-        search.batch_size = 10
+        search.task = dataclasses.replace(search.task, batch_size=10)
         assert {(child[1], child[0] != "conv3") for child in search.ask()} == {("ffn", True)}
 
     def test_effects_of_operators_are_those_of_the_loss(self):
-        search = GradientBoostedSearch(CHAIN, seed=0, cost=cost_of(CHAIN))
+        search = new(GradientBoostedSearch, CHAIN, seed=0, cost=cost_of(CHAIN))
         children = list(CHAIN.enumerate())
         search.tell(children, additive(children))
         effects = search.operator_effects()
@@ -504,7 +538,7 @@ class TestGradientBoostedSearch:
         assert report[2].split("|")[5].strip() == ""  # no child skips block 0
 
     def test_too_few_scores_have_no_effects(self):
-        search = GradientBoostedSearch(CHAIN, seed=0)
+        search = new(GradientBoostedSearch, CHAIN, seed=0)
         search.tell([CHAIN.child_at(0), CHAIN.child_at(1)], [1.0, math.nan])
         with pytest.raises(ValueError, match="not 1"):
             search.operator_effects()
@@ -514,7 +548,7 @@ class TestGradientBoostedSearch:
 class TestContractOfProgressiveShrinking(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: ProgressiveShrinking(space, **{"round_size": 20, **keywords})
+        return lambda space, **keywords: new(ProgressiveShrinking, space, **{"round_size": 20, **keywords})
 
 
 class TestProgressiveShrinking:
@@ -523,7 +557,7 @@ class TestProgressiveShrinking:
 
     def test_the_worse_half_of_what_a_round_has_shown_is_dropped_in_every_bin(self):
         space = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=("conv3", "conv5"), widths=(32, 64))
-        search = ProgressiveShrinking(space, seed=0, cost=cost_of(space), num_bins=2, round_size=64)
+        search = new(ProgressiveShrinking, space, seed=0, cost=cost_of(space), num_bins=2, round_size=64)
         before = [[list(parts) for parts in bins] for bins in search._pools]
         assert search.num_parts == [8, 8]
         assert [len(bins) for bins in before] == [2, 2]
@@ -531,7 +565,7 @@ class TestProgressiveShrinking:
             assert {name.partition("@")[2] for part in bins[0] for name in part} == {"32"}
         children = list(space.enumerate())
         search.tell(children, score(children))
-        search.batch_size = 1
+        search.task = dataclasses.replace(search.task, batch_size=1)
         assert search.ask() == []  # and the round is over
         for stage, (bins, after) in enumerate(zip(before, search._pools, strict=True)):
             where = space.stage_slices[stage]
@@ -544,7 +578,7 @@ class TestProgressiveShrinking:
         space = SearchSpace.staged(
             num_stages=2, blocks_per_stage=1, operators=("attention", "ffn", "conv3"), widths=()
         )
-        search = ProgressiveShrinking(space, seed=0, num_bins=1, num_kept=3, round_size=3, batch_size=5)
+        search = new(ProgressiveShrinking, space, seed=0, num_bins=1, num_kept=3, round_size=3, batch_size=5)
         search.tell([("attention", "attention"), ("ffn", "ffn"), ("conv3", "conv3")], [3.0, 1.0, 2.0])
         asked = search.ask()
         assert [set(asked[:2]), set(asked[2:4])] == [
@@ -553,7 +587,7 @@ class TestProgressiveShrinking:
         ]
 
     def test_a_space_of_one_stage_is_cut_into_runs(self):
-        search = ProgressiveShrinking(CHAIN, seed=0, run_length=2)
+        search = new(ProgressiveShrinking, CHAIN, seed=0, run_length=2)
         assert search.num_parts == [
             3 + 9,
             3 + 9 + 1,
@@ -562,12 +596,12 @@ class TestProgressiveShrinking:
     @pytest.mark.parametrize("name", ["round_size", "pool_size", "num_bins", "num_kept", "run_length"])
     def test_bad_settings_are_refused_by_name(self, name):
         with pytest.raises(ValueError, match=name):
-            ProgressiveShrinking(CHAIN, seed=0, **{name: 0})
+            new(ProgressiveShrinking, CHAIN, seed=0, **{name: 0})
 
 
 def front_of(search):
     """The front of loss and parameters among what was told, as a set of points."""
-    points = [(scored.score, search.cost(scored.architecture)["num_parameters"]) for scored in search.ranking()]
+    points = [(scored.score, search.task.cost(scored.architecture)["num_parameters"]) for scored in search.ranking()]
     return {points[place] for place in pareto_front(points)}
 
 
@@ -575,14 +609,15 @@ def front_of(search):
 class TestContractOfParetoSearch(SearchContract):
     @pytest.fixture
     def make(self):
-        return lambda space, **keywords: ParetoSearch(
-            space, **{"cost": cost_of(space), "population_size": 20, **keywords}
+        return lambda space, **keywords: new(
+            ParetoSearch, space, **{"cost": cost_of(space), "population_size": 20, **keywords}
         )
 
 
 class TestParetoSearch:
     def make_stored(self, storage, **keywords):
-        return ParetoSearch(
+        return new(
+            ParetoSearch,
             CHAIN,
             **{
                 "seed": 0,
@@ -608,7 +643,7 @@ class TestParetoSearch:
             )
 
         ours, others = (
-            sum(area(kind(LARGE, seed=seed, cost=cost, batch_size=25)) for seed in range(3))
+            sum(area(new(kind, LARGE, seed=seed, cost=cost, batch_size=25)) for seed in range(3))
             for kind in (ParetoSearch, RandomSearch)
         )
         assert ours > 1.05 * others
@@ -633,16 +668,17 @@ class TestParetoSearch:
         with pytest.raises(ValueError, match="in its storage"):
             again.state_dict()
 
-    def test_a_batch_that_was_half_written_is_completed(self, tmp_path):
+    @pytest.mark.parametrize("num_written", [0, 3])
+    def test_a_batch_that_was_half_written_is_completed(self, tmp_path, num_written):
         storage = str(tmp_path / "study.journal")
-        expected = drain(self.make_stored(None), 3)
+        expected = drain(self.make_stored(None), 4)
 
         class Killed(Exception):
             pass
 
         search = self.make_stored(storage)
-        drain(search, 1)
-        add, left = search._study.add_trial, iter(range(3))
+        drain(search, 2)  # so that parents have been selected for the batch
+        add, left = search._study.add_trial, iter(range(num_written))
 
         def dying(trial):
             if next(left, None) is None:
@@ -652,10 +688,10 @@ class TestParetoSearch:
         search._study.add_trial = dying
         with pytest.raises(Killed):
             search.ask()
-        assert [(child, None) for child in self.make_stored(storage).ask()] == expected[8:16]
+        assert [(child, None) for child in self.make_stored(storage).ask()] == expected[16:24]
         again = self.make_stored(storage)
-        assert drain(again, 2) == expected[8:]
-        assert len(again._study.trials) == 24
+        assert drain(again, 2) == expected[16:]
+        assert len(again._study.trials) == 32
 
     def test_workers_share_a_study_and_never_a_child(self, tmp_path):
         storage = str(tmp_path / "study.journal")
@@ -679,6 +715,7 @@ class TestParetoSearch:
         run_search(search, lambda children: [next(broken, s) for s in score(children)], num_evaluations=20)
         study = optuna.load_study(study_name="search", storage=storage)
         assert study.metric_names == ["proxy_loss", "num_parameters", "flops"]
+        assert study.directions == [optuna.study.StudyDirection.MINIMIZE] * 3
         states = [trial.state.name for trial in study.trials]
         assert (states.count("COMPLETE"), states.count("FAIL"), states.count("RUNNING")) == (19, 1, 4)
         cost = cost_of(CHAIN)
@@ -746,12 +783,12 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it(kind, package, monkeypa
     with pytest.raises(
         ImportError, match=rf"needs {package}, which is not installed: pip install 'hf_nasbert\[search\]'"
     ):
-        kind(CHAIN, seed=0, cost=cost_of(CHAIN))
+        new(kind, CHAIN, seed=0, cost=cost_of(CHAIN))
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_it_held(tmp_path, monkeypatch):
     path = tmp_path / "h"
-    expected = run_search(RandomSearch(CHAIN, seed=0, batch_size=8), score, num_evaluations=32)
+    expected = run_search(new(RandomSearch, CHAIN, seed=0, batch_size=8), score, num_evaluations=32)
     write, left = os.write, iter(range(3))
 
     def full(descriptor, content):
@@ -763,15 +800,15 @@ def test_a_full_disk_ends_the_run_and_leaves_what_it_held(tmp_path, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left"):
-            run_search(RandomSearch(CHAIN, seed=0, batch_size=8), score, num_evaluations=32, history_path=path)
+            run_search(new(RandomSearch, CHAIN, seed=0, batch_size=8), score, num_evaluations=32, history_path=path)
     assert len(records.read(path)) == 1 + 2 * 8
-    search = RandomSearch(CHAIN, seed=0, batch_size=8)
+    search = new(RandomSearch, CHAIN, seed=0, batch_size=8)
     assert run_search(search, score, num_evaluations=32, history_path=path) == expected
 
 
 def test_the_history_holds_every_score_and_cost(tmp_path):
     cost = cost_of(CHAIN)
-    search = RandomSearch(CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)
+    search = new(RandomSearch, CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)
     broken = iter([math.nan])
     path = tmp_path / "h"
     ranking = run_search(
@@ -784,20 +821,20 @@ def test_the_history_holds_every_score_and_cost(tmp_path):
     assert [record["score"] for record in children] == [None, *score([c for c, _ in search.history[1:]])]
     assert all(record["cost"] == cost(Architecture.parse(record["architecture"])) for record in children)
     assert ranking[-1].score == math.inf
-    again = RandomSearch(CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)
+    again = new(RandomSearch, CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)
     assert run_search(again, None, num_evaluations=6, history_path=tmp_path / "h") == ranking
 
 
 def test_the_history_of_something_else_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "h"
-    run_search(RandomSearch(CHAIN, seed=0), score, num_evaluations=3, history_path=path, about={"supernet": "a"})
+    run_search(new(RandomSearch, CHAIN, seed=0), score, num_evaluations=3, history_path=path, about={"supernet": "a"})
     before = path.read_bytes()
     for search, about, word in [
-        (RandomSearch(CHAIN, seed=1), {"supernet": "a"}, "seed"),
-        (RegularizedEvolution(CHAIN, seed=0), {"supernet": "a"}, "search"),
-        (RandomSearch(STAGED, seed=0), {"supernet": "a"}, "space"),
-        (RandomSearch(CHAIN, seed=0), {"supernet": "b"}, "about"),
-        (RandomSearch(CHAIN, seed=0), None, "about"),
+        (new(RandomSearch, CHAIN, seed=1), {"supernet": "a"}, "seed"),
+        (new(RegularizedEvolution, CHAIN, seed=0), {"supernet": "a"}, "search"),
+        (new(RandomSearch, STAGED, seed=0), {"supernet": "a"}, "space"),
+        (new(RandomSearch, CHAIN, seed=0), {"supernet": "b"}, "about"),
+        (new(RandomSearch, CHAIN, seed=0), None, "about"),
     ]:
         with pytest.raises(ValueError, match=rf"h is of another search.*{word}"):
             run_search(search, score, num_evaluations=5, history_path=path, about=about)
@@ -805,16 +842,18 @@ def test_the_history_of_something_else_is_refused_and_left_alone(tmp_path):
     other = tmp_path / "other"
     records.append(other, {"loss": 1.0})
     with pytest.raises(ValueError, match="not the history of a search"):
-        run_search(RandomSearch(CHAIN, seed=0), score, num_evaluations=5, history_path=other)
+        run_search(new(RandomSearch, CHAIN, seed=0), score, num_evaluations=5, history_path=other)
 
 
 def test_a_wrong_number_of_scores_is_refused():
     with pytest.raises(ValueError, match="1 scores for 50 architectures"):
-        run_search(RandomSearch(CHAIN, seed=0), lambda children: [1.0], num_evaluations=60)
+        run_search(new(RandomSearch, CHAIN, seed=0), lambda children: [1.0], num_evaluations=60)
 
 
 def test_a_run_stops_when_the_space_is_exhausted_and_shows_the_best(capsys):
-    ranking = run_search(RandomSearch(SINGLE, seed=0), lambda c: [0.5] * len(c), num_evaluations=99, progress=True)
+    ranking = run_search(
+        new(RandomSearch, SINGLE, seed=0), lambda c: [0.5] * len(c), num_evaluations=99, progress=True
+    )
     assert ranking == [Scored(Architecture(["ffn"] * 3), 0.5)]
     assert "best=0.5000" in capsys.readouterr().err
 
@@ -831,9 +870,15 @@ def slow(children):
 run_search(KILLED[sys.argv[1]](sys.argv[2]), slow, num_evaluations=100, history_path=sys.argv[2])
 """
 KILLED = {
-    "evolution": lambda path: RegularizedEvolution(CHAIN, seed=0, batch_size=4, population_size=12),
-    "nsga2": lambda path: ParetoSearch(
-        CHAIN, seed=0, cost=cost_of(CHAIN), batch_size=4, population_size=12, storage=path and f"sqlite:///{path}.db"
+    "evolution": lambda path: new(RegularizedEvolution, CHAIN, seed=0, batch_size=4, population_size=12),
+    "nsga2": lambda path: new(
+        ParetoSearch,
+        CHAIN,
+        seed=0,
+        cost=cost_of(CHAIN),
+        batch_size=4,
+        population_size=12,
+        storage=path and f"sqlite:///{path}.db",
     ),
 }
 

@@ -15,36 +15,53 @@ def benchmark():
     return runpy.run_path(str(ROOT / "benchmarks" / "search.py"))
 
 
-@pytest.fixture(scope="module")
-def landscape(benchmark):
-    return benchmark["read_landscape"]()
+@pytest.fixture(scope="module", params=["chain", "staged"])
+def space(request, benchmark):
+    if request.param != "chain" and not benchmark["is_recorded"](request.param):
+        pytest.skip("not compared yet, as the page says")
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def searched():
-    return records.read(ROOT / "benchmarks" / "records" / "search.jsonl.gz")
+def landscape(benchmark, space):
+    return benchmark["read_landscape"](space)
 
 
-def test_the_page_is_what_its_records_say(benchmark, landscape, searched):
+@pytest.fixture(scope="module")
+def searched(benchmark, space):
+    return records.read(benchmark["committed"](benchmark["Files"].of(space).runs))
+
+
+def test_the_page_is_what_its_records_say(benchmark, space, landscape, searched):
     page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
-    for name, table in benchmark["tables"](searched, landscape).items():
+    for name, table in benchmark["tables"](space, searched, landscape).items():
         assert f"<!-- table: {name} -->\n{table}\n<!-- end -->" in page, name
 
 
+def test_the_page_prints_the_latency_record(benchmark):
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    found = records.read(ROOT / "benchmarks" / "records" / "latency.jsonl.gz")
+    assert f"<!-- table: latency -->\n{benchmark['latency_table'](found)}\n<!-- end -->" in page
+    for check in found[1::3]:
+        pairs = [(child["expected_latency_ms"], child["measured_latency_ms"]) for child in check["children"]]
+        assert len(pairs) == 30
+        assert check["mape_percent"] == pytest.approx(100 * sum(abs(a - b) / b for a, b in pairs) / 30)
+
+
 def test_every_child_of_the_space_was_scored_and_every_search_ran_on_every_budget_and_seed(
-    benchmark, landscape, searched
+    benchmark, space, landscape, searched
 ):
     assert set(landscape.truth) == set(landscape.space.enumerate())
     runs = [(record["budget"], record["search"], record["seed"]) for record in searched]
     assert len(runs) == len(set(runs))
     assert set(runs) == {
         (budget, name, seed)
-        for budget in benchmark["SHARES"]
+        for budget in benchmark["SPACES"][space]
         for name in benchmark["SEARCHES"]
         for seed in benchmark["SEEDS"]
     }
     assert len(benchmark["SEEDS"]) >= 20
-    assert len(benchmark["SHARES"]) >= 3
+    assert len(benchmark["SPACES"][space]) >= 3
     assert max(record["num_evaluations"] for record in searched) <= benchmark["NUM_EVALUATIONS"]
     for record in searched:
         assert record["optimum"] == min(landscape.truth[child] for child in landscape.within(record["cap"]))

@@ -104,8 +104,9 @@ def test_the_front_is_printed_and_nothing_else(search):
     front = [scored[place]["architecture"] for place in pareto_front(points)]
     assert lines[0] == f"the front of loss against flops, {len(front)} children:"
     assert [line.split()[-1] for line in lines[1:]] == front
-    one = scored[:1]
-    assert as_front_table(one, ["flops"]).splitlines()[1:] == [lines[1]] or len(front) > 1
+    head, line = as_front_table(scored[:1], ["flops"]).splitlines()
+    assert head == "the front of loss against flops, 1 child:"
+    assert line.split()[-1] == scored[0]["architecture"]
     broken = [{**scored[0], "proxy_loss": None}]
     assert as_front_table(broken, ["flops"]) == "the front of loss against flops, 0 children:"
 
@@ -121,6 +122,28 @@ def test_a_scorer_uses_the_first_batches_when_asked_for_few(search):
     assert one == pytest.approx(per_batch[0])
     assert all_four == pytest.approx([sum(losses) / 4 for losses in zip(*per_batch, strict=True)])
     assert not math.isclose(one[0], all_four[0], abs_tol=1e-4)
+
+
+def test_operators_that_give_nan_never_win_and_the_front_is_drawn(search, tmp_path, monkeypatch):
+    broken = StandIn.__init__
+
+    def poisoned(self, arguments, data):
+        broken(self, arguments, data)
+        with torch.no_grad():
+            for block in self.supernet.nasbert.encoder.blocks:
+                next(block.operators["ffn"].parameters()).fill_(math.nan)
+
+    monkeypatch.setattr(StandIn, "__init__", poisoned)
+    page = tmp_path / "made" / "page.html"
+    arguments, scored = search("evolution", report=str(page))
+    finite = [record for record in scored if record["proxy_loss"] is not None]
+    assert {"ffn" in record["architecture"] for record in finite} == {False}
+    assert len(finite) == 8 < len(scored) == 27
+    assert scored[:8] == finite
+    assert "27 children scored, 19 without a finite loss" in as_search_report(scored, arguments)
+    text = page.read_text(encoding="utf-8")
+    assert f"--architecture {finite[0]['architecture']} " in text
+    assert "19, not shown" in text
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_path):

@@ -10,11 +10,11 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import nn
@@ -80,6 +80,17 @@ class Device:
         self.clock: Clock = clock or ("cpu" if is_one_thread else "wall")
         self.now: Callable[[], float] = time.thread_time if self.clock == "cpu" else time.perf_counter
         """Seconds; on a GPU not used."""
+
+    @classmethod
+    def of(cls, setting: Mapping[str, Any]) -> Self | None:
+        """The device of a `setting`, or None where this machine is another one."""
+        names = ("batch_size", "sequence_length", "dtype", "num_threads", "clock")
+        if not setting.keys() >= {"device_type", *names}:
+            return None
+        if setting["device_type"] == "cuda" and not torch.cuda.is_available():
+            return None
+        device = cls(device=setting["device_type"], **{name: setting[name] for name in names})
+        return device if device.setting == dict(setting) else None
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -180,15 +191,16 @@ def measure_latencies(
 
     Returns:
         A record that `LatencyTable.from_record` reads, and one with the two times of every child, `mape_percent` (the
-        table's mean absolute error), `spearman`, and `repeat_mape_percent`: how much two halves of the same
-        measurements differ, below which no table can get.
+        table's mean absolute error) and `spearman`; and the same two between two halves of the measurements of these
+        children, `repeat_mape_percent` and `repeat_spearman`: much better than that no table can be.
 
     Raises:
         ValueError: If the sequences are longer than the model's positions, or a number is below 1.
     """
     if min(num_visits, num_children, num_rounds) < 1:
         raise ValueError("num_visits, num_children and num_rounds must all be at least 1")
-    operators, children = _Operators(config, device, seed), _Children(config, device, num_children, seed)
+    operators = _Operators(config, device, seed)
+    children = _Children(config, device, _draw(config, num_children, seed))
     order = list(range(len(children))) * num_rounds
     with device.running():
         operators.visit(1)
@@ -201,6 +213,25 @@ def measure_latencies(
             children.visit(child)
     table = operators.record()
     return table, children.record(LatencyTable.from_record(table))
+
+
+def measure_children(
+    config: SupernetConfig, device: Device, children: Sequence[Sequence[str]], *, num_rounds: int = 10
+) -> list[float]:
+    """Build children and time each as a whole, by turns, as `measure_latencies` does: their medians.
+
+    Args:
+        config: The super-net they are of; their weights are random.
+        device: Where, and on which batch.
+        children: The children.
+        num_rounds: How often each is visited: run three times, of which two are timed.
+
+    Returns:
+        Milliseconds, in the order given.
+    """
+    timed = _Children(config, device, [config.space.validate(child) for child in children])
+    timed.visit_all(device, num_rounds)
+    return timed.medians()
 
 
 def check_latency(
@@ -231,13 +262,8 @@ def check_latency(
     if dict(table.setting) != device.setting:
         raise ValueError(f"the table was measured with {dict(table.setting)}, not {device.setting}")
     table.check_sizes(config)
-    children = _Children(config, device, num_children, seed)
-    with device.running():
-        for child in range(len(children)):
-            children.visit(child)
-        children.forget()
-        for child in list(range(len(children))) * num_rounds:
-            children.visit(child)
+    children = _Children(config, device, _draw(config, num_children, seed))
+    children.visit_all(device, num_rounds)
     return children.record(table)
 
 
@@ -343,12 +369,12 @@ class _Operators:
 
 
 class _Children:
-    """The times of whole random children."""
+    """The times of whole children."""
 
-    def __init__(self, config: SupernetConfig, device: Device, num_children: int, seed: int) -> None:
+    def __init__(self, config: SupernetConfig, device: Device, children: Sequence[Architecture]) -> None:
         self._device, self._inputs = device, device.inputs(config)
         self._stopwatch = _Stopwatch(device)
-        self._children = _draw(config, num_children, seed)
+        self._children = children
         self._config = config
         self._models = [device.place(_child(config, child)) for child in self._children]
         self.forget()
@@ -364,9 +390,22 @@ class _Children:
         """Run the child of this number."""
         self._times[child] += _timed(partial(self._run, self._models[child]))
 
+    def visit_all(self, device: Device, num_rounds: int) -> None:
+        """Run all so often, by turns, after each has been run once without being counted."""
+        with device.running():
+            for child in range(len(self)):
+                self.visit(child)
+            self.forget()
+            for child in list(range(len(self))) * num_rounds:
+                self.visit(child)
+
+    def medians(self) -> list[float]:
+        """Milliseconds of every child."""
+        return [statistics.median(times) for times in self._times]
+
     def record(self, table: LatencyTable) -> Record:
         """What was measured beside what a table says."""
-        measured = [statistics.median(times) for times in self._times]
+        measured = self.medians()
         halves = [[statistics.median(times[half::2]) for times in self._times] for half in (0, 1)]
         expected = [table.latency_ms(self._config, child) for child in self._children]
         return {
@@ -374,6 +413,7 @@ class _Children:
             "setting": self._device.setting,
             **_compared("latency_ms", self._children, expected, measured),
             "repeat_mape_percent": _mape_percent(*halves),
+            "repeat_spearman": _spearman(*halves),
             "num_measured": len(self._times[0]),
             "versions": records.versions(),
         }
@@ -471,15 +511,19 @@ def _child_config(config: SupernetConfig, operators: Sequence[str], stage_length
 def _compared(
     name: str, children: Sequence[Architecture], expected: Sequence[float], measured: Sequence[float]
 ) -> Record:
-    has_order = len(set(measured)) > 1 and len(set(expected)) > 1
     return {
         "children": [
             {"architecture": str(child), f"expected_{name}": estimate, f"measured_{name}": real}
             for child, estimate, real in zip(children, expected, measured, strict=True)
         ],
         "mape_percent": _mape_percent(expected, measured),
-        "spearman": metrics.spearman(expected, measured) if has_order else None,
+        "spearman": _spearman(expected, measured),
     }
+
+
+def _spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The agreement of two orders; None where one of them is none."""
+    return metrics.spearman(a, b) if min(len(set(a)), len(set(b))) > 1 else None
 
 
 def _mape_percent(expected: Sequence[float], measured: Sequence[float]) -> float:

@@ -63,6 +63,25 @@ def load_corpus(arguments: DataArguments) -> Corpus:
     return Corpus(train, dev, tokenizer)
 
 
+def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenizerBase]:
+    """Load the dev part of `load_corpus` alone, and its tokenizer, which must have a name: all that scoring reads.
+
+    The train part, which is most of the text, is not packed.
+    """
+    _, dev = split_dev(
+        load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
+    )
+    tokenizer = load_tokenizer(arguments)
+    packed = pack_texts(
+        dev,
+        tokenizer,
+        arguments.max_seq_length,
+        cache_dir=arguments.cache_dir,
+        num_proc=arguments.preprocessing_num_workers,
+    )
+    return packed, tokenizer
+
+
 def split_dev(
     dataset: Dataset, fraction: float = 0.05, seed: int = 0, *, cache_dir: str | Path | None = None
 ) -> tuple[Dataset, Dataset]:

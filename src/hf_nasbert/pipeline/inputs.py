@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_corpus
+from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out
 from hf_nasbert.modeling import SupernetConfig
 
 _TOKENIZER = "tokenizer_config.json"
@@ -48,18 +48,18 @@ def load_dev_batches(
     longest = config.max_position_embeddings
     if data.max_seq_length > longest:
         raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
-    tokenizer = data.tokenizer_name or find_tokenizer(folder)
-    if tokenizer is None:
+    name = data.tokenizer_name or find_tokenizer(folder)
+    if name is None:
         raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
-    corpus = load_corpus(replace(data, tokenizer_name=str(tokenizer)))
-    if len(corpus.tokenizer) != config.vocab_size:
+    dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
+    if len(tokenizer) != config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(corpus.tokenizer)} tokens, the super-net {config.vocab_size} "
+            f"the tokenizer has {len(tokenizer)} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"
         )
     batches = fixed_masked_batches(
-        corpus.dev,
-        corpus.tokenizer,
+        dev,
+        tokenizer,
         num_batches,
         batch_size,
         data.data_seed,

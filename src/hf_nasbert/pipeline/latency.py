@@ -93,16 +93,16 @@ def as_text(measured: Sequence[Record]) -> str:
     parts = {**table["operators_ms"], **table["adapters_ms"], "all else": table["outside_ms"]}
     lines += [f"  {name:<16} {milliseconds:>9.3f} ms" for name, milliseconds in parts.items()]
     lines.append(
-        f"latency of {len(latency['children'])} random children: {_errors(latency)}; "
-        f"measured twice they differ by {latency['repeat_mape_percent']:.1f} %"
+        f"latency of {len(latency['children'])} random children: {_errors(latency)}; two halves of their own "
+        f"measurements: {_errors(latency, 'repeat_')}"
     )
     lines.append(f"peak memory of their activations: {_errors(memory)}")
     return "\n".join(lines)
 
 
-def _errors(check: Record) -> str:
-    order = "all children alike" if check["spearman"] is None else f"Spearman {check['spearman']:.3f}"
-    return f"MAPE {check['mape_percent']:.1f} %, {order}"
+def _errors(check: Record, prefix: str = "") -> str:
+    mape, spearman = check[f"{prefix}mape_percent"], check[f"{prefix}spearman"]
+    return f"MAPE {mape:.1f} %, {'all children alike' if spearman is None else f'Spearman {spearman:.3f}'}"
 
 
 def _load_config(folder: Path) -> SupernetConfig:

@@ -19,12 +19,14 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
+from hf_nasbert.pipeline.confirm import confirm_latency, measure_here, say
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, pareto_front, run_search
+from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -104,6 +106,9 @@ class SearchChildrenArguments(ScoringArguments):
             "database's URL or the path of a journal; by default a SQLite file beside the output."
         },
     )
+    report: str | None = field(
+        default=None, metadata={"help": "HTML file to draw the result to, as `hf-nasbert report` does."}
+    )
     worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
     max_parameters: str | None = field(
         default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
@@ -111,6 +116,13 @@ class SearchChildrenArguments(ScoringArguments):
     max_flops: str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
     max_latency_ms: float | None = field(
         default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
+    )
+    measure_winner: bool = field(
+        default=True,
+        metadata={
+            "help": "Under max_latency_ms: run the winner and the front here before they are returned, and pass over "
+            "what is slower than the table says it is. Only on the table's own device."
+        },
     )
     max_memory: str | None = field(
         default=None,
@@ -289,7 +301,8 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     A GBDT-guided search leaves its report on operators beside it, as `.operators.md`.
 
     Returns:
-        The records of all scored children, best first.
+        The records of all scored children, best first; under a cap on latency without those that were measured above
+        it (see `confirm_latency`).
 
     Raises:
         ImportError: If the search needs a package that is not installed.
@@ -323,7 +336,30 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
         report = Path(arguments.output).with_suffix(".operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")
-    return [scorer.record(child, loss) for child, loss in ranking]
+    scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
+    if arguments.report is not None:
+        report_search(
+            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+        )
+    return scored
+
+
+def _confirmed(scored: list[Record], scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Record]:
+    """The children that keep to their cap on latency, where that can be measured."""
+    table = read_latency_table(arguments)
+    if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
+        return scored
+    measure = measure_here(table, scorer.config)
+    if measure is None:
+        say(f"latencies are the table's, not measured again: it is of another device ({table.described})")
+        return scored
+    return confirm_latency(
+        scored,
+        cap=arguments.max_latency_ms,
+        objectives=arguments.objectives,
+        measure=measure,
+        history=arguments.output,
+    )
 
 
 def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
@@ -342,9 +378,8 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         }
     elif arguments.search == "halving":
         further = {"total_batches": arguments.num_dev_batches}
-    return SEARCHES[arguments.search](
-        scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget(), **further
-    )
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
+    return SEARCHES[arguments.search](task, **further)
 
 
 def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:
@@ -356,7 +391,8 @@ def as_front_table(scored: Sequence[Record], objectives: Sequence[str]) -> str:
     """The front of scored children, those than which none is better in loss and costs at once, as text."""
     finite = [record for record in scored if record["proxy_loss"] is not None]
     places = pareto_front([[record["proxy_loss"], *(record[name] for name in objectives)] for record in finite])
-    lines = [f"the front of loss against {' and '.join(objectives)}, {len(places):,} children:"]
+    size = "1 child" if len(places) == 1 else f"{len(places):,} children"
+    lines = [f"the front of loss against {' and '.join(objectives)}, {size}:"]
     return "\n".join([*lines, *(_line(finite[place]) for place in places)])
 
 
@@ -367,7 +403,8 @@ def _line(record: Record) -> str:
         f"{record['flops'] / 1e6:>10,.1f} MFLOPs",
     ]
     if "latency_ms" in record:
-        parts.append(f"{record['latency_ms']:>8.2f} ms")
+        measured = f" ({record['measured_latency_ms']:.2f} measured)" if "measured_latency_ms" in record else ""
+        parts.append(f"{record['latency_ms']:>8.2f} ms{measured}")
     if "peak_activation_bytes" in record:
         parts.append(f"{record['peak_activation_bytes'] / 1e6:>7.2f} MB")
     return "  ".join([*parts, record["architecture"]])

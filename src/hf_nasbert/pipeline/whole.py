@@ -35,7 +35,7 @@ from hf_nasbert.pipeline.scores import (
 )
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
-from hf_nasbert.search import RandomSearch
+from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import leave
 from hf_nasbert.training import (
@@ -294,7 +294,7 @@ class Pipeline:
     def _budget(self, config: SupernetConfig) -> Budget:
         """The budget, refused if no child meets it: before anything is trained or scored."""
         budget = Budget.parse(**self._caps(config))
-        RandomSearch(self._children(config), seed=0, cost=self._cost(config), budget=budget)
+        SearchTask(self._children(config), seed=0, cost=self._cost(config), budget=budget)
         return budget
 
     def _children(self, config: SupernetConfig) -> SearchSpace:

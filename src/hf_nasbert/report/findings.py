@@ -37,11 +37,15 @@ class Findings:
     """The settings of the search; empty where children were given, not searched."""
     versions: dict[str, Any]
     space: SearchSpace | None
+    measured_ms: dict[Architecture, float]
+    """Milliseconds of those children that were run after the search, to see what the latency table is worth."""
+    passed_over: tuple[Architecture, ...]
+    """Those that were then above the cap, although the table puts them below it: they are not among `children`."""
 
     @property
     def num_scored(self) -> int:
         """How many children were scored, those without a finite loss included."""
-        return len(self.children) + self.num_without_loss
+        return len(self.children) + self.num_without_loss + len(self.passed_over)
 
     def ranking(self) -> list[int]:
         """The places of all children, best first; of equals the cheaper."""
@@ -78,11 +82,15 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     caps = _numbers(search.pop("budget", None) or {}, f"{source}: the budget")
     space_record = search.pop("space", None)
     scored: dict[Architecture, tuple[float | None, dict[str, float]]] = {}
+    measured_ms: dict[Architecture, float] = {}
     num_partial = 0
     for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
         where = f"{source}, record {number}"
         if head and "num_batches" in record:
             num_partial += 1
+            continue
+        if head and record.get("record") == "measured":
+            measured_ms[_architecture(record, where)] = _numbers({"ms": record.get("latency_ms")}, where)["ms"]
             continue
         architecture, loss, costs, others = _child(record, where, is_history=head is not None)
         if head is None:
@@ -91,7 +99,12 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
             if different:
                 raise ValueError(f"{where} was scored with another {different[0]}: losses of two kinds do not compare")
         scored[architecture] = (loss, costs)
-    children = tuple(Child(child, loss, costs) for child, (loss, costs) in scored.items() if loss is not None)
+    cap = caps.get("latency_ms", math.inf)
+    slow = tuple(child for child, milliseconds in measured_ms.items() if child in scored and milliseconds > cap)
+    num_without_loss = sum(loss is None for child, (loss, _) in scored.items() if child not in slow)
+    children = tuple(
+        Child(child, loss, costs) for child, (loss, costs) in scored.items() if loss is not None and child not in slow
+    )
     if not children:
         raise ValueError(f"{source}: none of {len(scored):,} scored children has a finite loss: nothing to report")
     lengths = sorted({len(child.architecture) for child in children})
@@ -108,7 +121,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         raise ValueError(f"{source}: the space has {len(space.blocks)} choice blocks, its children {lengths[0]}")
     return Findings(
         children=children,
-        num_without_loss=len(scored) - len(children),
+        num_without_loss=num_without_loss,
         num_partial=num_partial,
         costs=tuple(sorted(common, key=lambda name: COSTS.index(name) if name in COSTS else len(COSTS))),
         caps=caps,
@@ -116,7 +129,16 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         search=search,
         versions=_mapping(head.get("versions", {}), f"{source}: versions") if head else {},
         space=space,
+        measured_ms=measured_ms,
+        passed_over=slow,
     )
+
+
+def _architecture(record: Record, where: str) -> Architecture:
+    try:
+        return Architecture.parse(record["architecture"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _child(
@@ -126,11 +148,7 @@ def _child(
     key = "score" if is_history else "proxy_loss"
     if "architecture" not in record or key not in record:
         raise ValueError(f"{where} is no scored child: it has no architecture or no {key}")
-    try:
-        architecture = Architecture.parse(record["architecture"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    loss = record[key]
+    architecture, loss = _architecture(record, where), record[key]
     if loss is not None:
         _check_number(loss, f"{where}: {key}")
         loss = float(loss) if is_finite_number(loss) else None

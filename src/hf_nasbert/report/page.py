@@ -113,13 +113,19 @@ def render_search_report(
             for number, name in enumerate(findings.children[place].architecture)
         )
 
+    def cost(place: int, name: str) -> str:
+        child = findings.children[place]
+        text = _cost(name, child.costs[name])
+        is_measured = name == "latency_ms" and child.architecture in findings.measured_ms
+        return f"{text}, {findings.measured_ms[child.architecture]:,.2f} measured" if is_measured else text
+
     def row(place: int) -> Row:
         child = findings.children[place]
         return Row(
             place=place,
             rank=ranks[place],
             loss=child.loss,
-            costs=tuple((child.costs[name], _cost(name, child.costs[name])) for name in findings.costs),
+            costs=tuple((child.costs[name], cost(place, name)) for name in findings.costs),
             blocks=blocks(place),
             architecture=str(child.architecture),
             command=f"{command[0]}{child.architecture}{command[1]}{ranks[place]}",
@@ -150,7 +156,7 @@ def render_search_report(
             "architectures": [str(child.architecture) for child in findings.children],
             "losses": [_digits(child.loss) for child in findings.children],
             "costs": [
-                [_COST_NAMES.get(name, _spaced(name)), [_cost(name, child.costs[name]) for child in findings.children]]
+                [_COST_NAMES.get(name, _spaced(name)), [cost(place, name) for place in range(len(findings.children))]]
                 for name in findings.costs
             ],
             "ranking": ranking,
@@ -182,6 +188,8 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
     facts.append(("children scored", f"{findings.num_scored:,}"))
     if findings.num_without_loss:
         facts.append(("of these without a finite loss", f"{findings.num_without_loss:,}, not shown"))
+    for child in findings.passed_over:
+        facts.append(("passed over, slower than its table says", f"{child}: {findings.measured_ms[child]:,.2f} ms"))
     if findings.num_partial:
         facts.append(("scorings on a part of the dev batches", f"{findings.num_partial:,}, not shown"))
     return facts

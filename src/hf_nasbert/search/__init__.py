@@ -12,6 +12,7 @@ from hf_nasbert.search.halving import SuccessiveHalving
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
+from hf_nasbert.search.task import SearchTask
 
 SEARCHES: dict[str, type[Search]] = {
     search.name: search
@@ -36,6 +37,7 @@ __all__ = [
     "Score",
     "Scored",
     "Search",
+    "SearchTask",
     "SizeMatchedRandomSearch",
     "SuccessiveHalving",
     "pareto_front",

@@ -8,17 +8,15 @@ import importlib
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
-from hf_nasbert.costs import Budget, Cost, cheapest
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
+from hf_nasbert.space import Architecture
 
-_NUM_DRAWS = 200  # draws for one child before a new one is looked for in another way:
-_NUM_ENUMERATED = 50_000  # in spaces up to this size among all children,
-_NUM_STEPS = 200  # in larger ones by a random walk of so many steps
+_NUM_DRAWS = 200  # draws for one child before a new one is looked for in another way: among all children
+_NUM_STEPS = 200  # of a small space, in a large one by a random walk of so many steps
 
 
 class Scored(NamedTuple):
@@ -41,55 +39,24 @@ class Search(ABC):
     - The same settings, asked and told alike, ask the same; `state_dict` is plain JSON and resumes exactly.
 
     Args:
-        space: Where to search.
-        seed: Seed of this search's own generator. The global `random` state is neither read nor written.
-        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks (see
-            `costs.cheapest`), as parameters, FLOPs and tabled latencies are.
-        budget: Caps on the costs.
-        batch_size: How many children to ask for at a time.
-
-    Raises:
-        ValueError: If no child is within the budget; the message names the cheapest and its cost.
+        task: Where to search, and what no search may leave.
     """
 
     name: ClassVar[str]
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        budget = Budget() if budget is None else budget
-        if budget.caps and cost is None:
-            raise ValueError(f"a budget that caps {', '.join(budget.caps)} needs the costs of a child: give `cost`")
-        self.space = space
-        self.seed = seed
-        self.cost = cost
-        self.budget = budget
-        self.batch_size = batch_size
-        self._rng = random.Random(seed)
+    def __init__(self, task: SearchTask) -> None:
+        self.task = task
+        self.space = task.space
+        self._rng = random.Random(task.seed)
         self._scores: dict[Architecture, float] = {}  # in the order told
         self._pending: list[Architecture] = []  # asked, not yet told
         self._events: list[dict[str, Any] | None] = []  # what was told, and None where a new batch was drawn
         self._affordable: list[Architecture] | None = None  # of a small space, shuffled, once draws run dry
-        self._start = self._affordable_child()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: two searches of equal settings ask for the same children."""
-        return {
-            "search": self.name,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "budget": self.budget.caps,
-            "space": self.space.to_dict(),
-        }
+        return {"search": self.name, **self.task.described}
 
     @property
     def num_batches(self) -> int | None:
@@ -145,7 +112,7 @@ class Search(ABC):
             raise ValueError(f"{len(architectures)} architectures were told with {len(scores)} scores")
         children = [self.space.validate(architecture) for architecture in architectures]
         for child in children:
-            reason = self._why_not_affordable(child)
+            reason = self.task.why_not(child)
             if reason is not None:
                 raise ValueError(f"{child} is over the budget: {reason}")
         if num_batches is not None and num_batches != self.num_batches:
@@ -185,7 +152,7 @@ class Search(ABC):
 
     def _next_batch(self) -> None:
         """Make the children of the next batch pending."""
-        self._draw(self.batch_size)
+        self._draw(self.task.batch_size)
 
     def _draw(self, count: int) -> None:
         """Make so many proposals pending, or as many new children as there are."""
@@ -203,11 +170,8 @@ class Search(ABC):
     def _propose(self) -> Iterator[Architecture]:
         """Endless proposals for the next batch; those that are seen or over the budget are passed over."""
 
-    def _why_not_affordable(self, child: Architecture) -> str | None:
-        return None if self.cost is None or not self.budget.caps else self.budget.why_not(self.cost(child))
-
     def _is_new(self, child: Architecture) -> bool:
-        return child not in self._scores and child not in self._pending and self._why_not_affordable(child) is None
+        return child not in self._scores and child not in self._pending and self.task.why_not(child) is None
 
     def _next_new(self, proposals: Iterator[Architecture]) -> Architecture | None:
         """The next proposal that is new and within the budget, if it comes in reasonable time."""
@@ -215,12 +179,12 @@ class Search(ABC):
 
     def _any_new(self) -> Architecture | None:
         """Any child that is new and within the budget, None if there is none (or, in large spaces, none near)."""
-        if self.space.num_children > _NUM_ENUMERATED:
+        if self.space.num_children > MAX_ENUMERATED:
             return self._walk_to_new()
         if self._affordable is None:
-            self._affordable = [c for c in self.space.enumerate() if self._why_not_affordable(c) is None]
+            self._affordable = [c for c in self.space.enumerate() if self.task.why_not(c) is None]
             # From a generator of its own: the order is the same whenever it is made, also after resuming.
-            random.Random(self.seed).shuffle(self._affordable)
+            random.Random(self.task.seed).shuffle(self._affordable)
         while self._affordable:
             child = self._affordable[-1]
             if self._is_new(child):
@@ -231,11 +195,11 @@ class Search(ABC):
     def _walk_to_new(self) -> Architecture | None:
         """Step from neighbour to neighbour within the budget, from the best child known, until one is new."""
         best = self.best()
-        child = self._start if best is None else best.architecture
+        child = self.task.start if best is None else best.architecture
         if self._is_new(child):
             return child
         for _ in range(_NUM_STEPS):
-            steps = [step for step in self.space.neighbours(child) if self._why_not_affordable(step) is None]
+            steps = [step for step in self.space.neighbours(child) if self.task.why_not(step) is None]
             new = [step for step in steps if self._is_new(step)]
             if new:
                 return self._rng.choice(new)
@@ -243,40 +207,6 @@ class Search(ABC):
                 return None
             child = self._rng.choice(steps)
         return None
-
-    def _affordable_child(self) -> Architecture:
-        """Some child within the budget, found without scoring anything; where walks begin."""
-        cost, caps = self.cost, self.budget.caps
-        if cost is None or not caps:
-            return self.space.child_at(0)
-        self.budget.why_not(cost(self.space.child_at(0)))  # names a capped cost that is not measured
-        corners = []
-        for name, cap in caps.items():
-            corner = cheapest(self.space, partial(_one_cost, cost, name))
-            least = cost(corner)[name]
-            if not least <= cap:
-                raise ValueError(
-                    f"no child is within the budget: {name} may be at most {cap:,}, "
-                    f"but that of the smallest child, {corner}, is {least:,}"
-                )
-            corners.append(corner)
-
-        def excess(child: Architecture) -> float:
-            costs = cost(child)
-            return max(costs[name] / cap for name, cap in caps.items())
-
-        # Each cap alone can be met. To meet them together, go downhill from the corners.
-        child = min(corners, key=excess)
-        while excess(child) > 1:
-            step = min(self.space.neighbours(child), key=excess, default=child)
-            if excess(step) >= excess(child):
-                break
-            child = step
-        if excess(child) > 1 and self.space.num_children <= _NUM_ENUMERATED:
-            child = min(self.space.enumerate(), key=excess)
-        if excess(child) > 1:
-            raise ValueError(f"found no child within the budget {caps}: the nearest, {child}, costs {cost(child)}")
-        return child
 
 
 def needs_extra(package: str, what: str) -> Any:
@@ -313,7 +243,3 @@ def finite_or_none(score: float) -> float | None:
 def finite_or_inf(score: float | None) -> float:
     """A score as it is compared."""
     return math.inf if score is None else score
-
-
-def _one_cost(cost: Callable[[Architecture], Cost], name: str, child: Architecture) -> float:
-    return cost(child)[name]

@@ -1,12 +1,12 @@
 """Searches that learn nothing from scores: what any other has to beat."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture
 
 
 class RandomSearch(Search):
@@ -33,11 +33,7 @@ class SizeMatchedRandomSearch(Search):
     is ours: a window below the cap would need a width that fits no two spaces.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search, but always needed.
-        budget: As every search.
-        batch_size: As every search.
+        task: As every search; its `cost` is always needed.
         num_draws: Of how many random children the largest is taken.
         size: The cost that is size where nothing is capped.
 
@@ -49,26 +45,22 @@ class SizeMatchedRandomSearch(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         num_draws: int = 10,
         size: str = "num_parameters",
     ) -> None:
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
-        if cost is None:
+        super().__init__(task)
+        if task.cost is None:
             raise ValueError("a search by size needs the costs of a child: give `cost`")
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, not {num_draws}")
-        known = cost(self._start)
-        if not self.budget.caps and size not in known:
+        known = task.cost(task.start)
+        if not task.budget.caps and size not in known:
             raise ValueError(f"size={size} is none of the costs of a child: {', '.join(known)}")
         self.num_draws = num_draws
         self.size = size
-        self._cost_of = cost
+        self._cost_of = task.cost
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -84,5 +76,5 @@ class SizeMatchedRandomSearch(Search):
             yield max(new, key=self._size_of)
 
     def _size_of(self, child: Architecture) -> float:
-        costs, caps = self._cost_of(child), self.budget.caps
+        costs, caps = self._cost_of(child), self.task.budget.caps
         return max(costs[name] / cap for name, cap in caps.items()) if caps else costs[self.size]

@@ -1,16 +1,16 @@
 """Search guided by gradient-boosted trees: score some children, predict many, score those predicted best."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search, needs_extra
 from hf_nasbert.search.evolution import check_counts, mutated
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -50,11 +50,8 @@ class GradientBoostedSearch(Search):
     https://arxiv.org/abs/2007.04785, in which all candidates are random.)
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search; the trees see costs if it is given.
-        budget: As every search.
-        batch_size: Children scored between two fits.
+        task: As every search; the trees see costs if it has them. Its `batch_size` are the children scored between
+            two fits.
         num_initial: Random children before the first fit.
         num_candidates: Children predicted between two fits.
         num_parents: How many of the best are copied and changed for candidates.
@@ -67,23 +64,19 @@ class GradientBoostedSearch(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         num_initial: int = 50,
         num_candidates: int = 5000,
         num_parents: int = 25,
     ) -> None:
         self._lightgbm = needs_extra("lightgbm", "GBDT-guided search")
         check_counts(num_initial=num_initial, num_candidates=num_candidates, num_parents=num_parents)
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        super().__init__(task)
         self.num_initial = num_initial
         self.num_candidates = num_candidates
         self.num_parents = num_parents
-        places = [(block, name) for block, names in enumerate(space.blocks) for name in names]
+        places = [(block, name) for block, names in enumerate(task.space.blocks) for name in names]
         self._column_of = {place: column for column, place in enumerate(places)}
 
     @property
@@ -169,13 +162,13 @@ class GradientBoostedSearch(Search):
 
     def _features_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
         rows = self._operators_of(children)
-        if self.cost is None:
+        if self.task.cost is None:
             return rows
-        costs = [self.cost(child) for child in children]
+        costs = [self.task.cost(child) for child in children]
         return np.column_stack([rows, [[one[name] for name in sorted(one)] for one in costs]])
 
     def _fit(self, rows: NDArray[np.float64], scores: Sequence[float]) -> "Booster":
         lightgbm = self._lightgbm
         data = lightgbm.Dataset(rows, np.asarray(scores))
-        booster: Booster = lightgbm.train(_SETTINGS | {"seed": self.seed}, data, num_boost_round=_NUM_ROUNDS)
+        booster: Booster = lightgbm.train(_SETTINGS | {"seed": self.task.seed}, data, num_boost_round=_NUM_ROUNDS)
         return booster

@@ -2,11 +2,11 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search
+from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 
 
@@ -25,11 +25,8 @@ class RegularizedEvolution(Search):
     population of 100, for tens of thousands of evaluations, is halved here, for hundreds: see docs/search.md.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search.
-        budget: As every search.
-        batch_size: Children that are drawn from the same population. The paper's workers draw one at a time.
+        task: As every search. Its `batch_size` are children drawn from the same population; the paper's workers draw
+            one at a time.
         population_size: The youngest children; so many are random at first.
         tournament_size: Of how many children, drawn with replacement, the best has the offspring.
     """
@@ -38,17 +35,13 @@ class RegularizedEvolution(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         population_size: int = 50,
         tournament_size: int = 25,
     ) -> None:
         check_counts(population_size=population_size, tournament_size=tournament_size)
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        super().__init__(task)
         self.population_size = population_size
         self.tournament_size = tournament_size
 

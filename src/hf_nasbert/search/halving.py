@@ -1,13 +1,13 @@
 """Successive halving: many children on few dev batches, the best of them on more."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import check_counts
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture
 
 
 class SuccessiveHalving(Search):
@@ -20,11 +20,7 @@ class SuccessiveHalving(Search):
     different batches do not compare.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search.
-        budget: As every search.
-        batch_size: As every search.
+        task: As every search.
         total_batches: How many dev batches there are.
         min_batches: On how many of them a bracket begins.
         reduction: By which factor children become fewer and batches more.
@@ -38,12 +34,8 @@ class SuccessiveHalving(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         total_batches: int = 16,
         min_batches: int = 1,
         reduction: int = 4,
@@ -57,7 +49,7 @@ class SuccessiveHalving(Search):
                 f"there is nothing to save between {min_batches} and {total_batches} dev batches: give more "
                 f"total_batches than min_batches"
             )
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        super().__init__(task)
         self.total_batches = total_batches
         self.min_batches = min_batches
         self.reduction = reduction
@@ -109,7 +101,7 @@ class SuccessiveHalving(Search):
             self._rung, self._here = 0, {}
             self._draw(self.bracket_size)
             self._waiting, self._pending = self._pending, []
-        self._pending, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+        self._pending, self._waiting = self._waiting[: self.task.batch_size], self._waiting[self.task.batch_size :]
 
     def _promote(self) -> None:
         """Let the best of the present rung wait for the next one."""

@@ -2,14 +2,14 @@
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
 from hf_nasbert.search.evolution import check_counts, check_share, mutated
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.search.storage import open_storage, storage_errors
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -47,11 +47,7 @@ class ParetoSearch(Search):
     children. One worker alone resumes exactly, killed at any moment. `optuna-dashboard` opens the storage.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search, but always needed.
-        budget: As every search.
-        batch_size: As every search.
+        task: As every search; its `cost` is always needed.
         objectives: The costs to keep low beside the loss.
         population_size: Children of a generation; the first one is random. 50 is Optuna's default.
         crossover_share: The probability that an offspring has two parents. 0.9 is Optuna's default.
@@ -62,20 +58,18 @@ class ParetoSearch(Search):
         worker: This worker's number, among those that share the study.
 
     Raises:
-        ImportError: If Optuna is not installed.
-        ValueError: If an objective is no cost, or the storage holds a study of that name with other settings.
+        ImportError: If Optuna, or the driver of the storage's database, is not installed.
+        ValueError: If an objective is no cost, the storage is none, or it holds a study of that name with other
+            settings.
+        OSError: If the storage cannot be opened or written, here or later: in one line, as on a full disk.
     """
 
     name = "nsga2"
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         objectives: Sequence[str] = ("num_parameters",),
         population_size: int = 50,
         crossover_share: float = 0.9,
@@ -89,19 +83,20 @@ class ParetoSearch(Search):
         check_share("crossover_share", crossover_share)
         if population_size < 2:
             raise ValueError(f"population_size must be at least 2, not {population_size}")
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
-        if cost is None or not objectives:
+        super().__init__(task)
+        if task.cost is None or not objectives:
             raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")
-        unknown = [name for name in objectives if name not in cost(self._start)]
+        known = task.cost(task.start)
+        unknown = [name for name in objectives if name not in known]
         if unknown:
-            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(cost(self._start))}")
+            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(known)}")
         self.objectives = tuple(objectives)
         self.population_size = population_size
         self.crossover_share = crossover_share
         self.max_changes = max_changes
         self.worker = worker
-        self._cost_of = cost
-        self._is_stored = storage is not None
+        self._cost_of = task.cost
+        self._storage = storage
         self._elsewhere: set[Architecture] = set()  # asked by other workers, not told yet
         self._number_of: dict[Architecture, int] = {}  # of the trial of each pending child
         self._num_drawn = 0  # batches of this worker
@@ -109,25 +104,11 @@ class ParetoSearch(Search):
         self._create_trial = optuna.trial.create_trial
         self._distributions = {
             f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
-            for block, names in enumerate(space.blocks)
+            for block, names in enumerate(task.space.blocks)
         }
         self._sampler = _make_sampler(population_size)
-        self._study: Study = optuna.create_study(
-            study_name=study_name,
-            storage=_open_storage(storage),
-            sampler=self._sampler,
-            directions=["minimize"] * (1 + len(self.objectives)),
-            load_if_exists=True,
-        )
-        theirs = self._study.user_attrs.get("settings")
-        if theirs is None:
-            with warnings.catch_warnings():  # experimental since Optuna 3.2; names the axes of the dashboard
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(["proxy_loss", *self.objectives])
-            self._study.set_user_attr("settings", self.settings)
-        else:
-            refuse_other_settings(self.settings, theirs, f"the study {study_name!r}")
-            self._go_on()
+        with storage_errors(storage):
+            self._open_study(optuna, study_name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -145,19 +126,39 @@ class ParetoSearch(Search):
         Raises:
             ValueError: If the study is in a storage: it is the state.
         """
-        if self._is_stored:
+        if self._storage is not None:
             raise ValueError("the state of this search is in its storage: make the search again with the same one")
         return super().state_dict()
 
+    def _open_study(self, optuna: Any, name: str) -> None:
+        """Make the study, or go on with the one that is there."""
+        self._study: Study = optuna.create_study(
+            study_name=name,
+            storage=open_storage(self._storage),
+            sampler=self._sampler,
+            directions=["minimize"] * (1 + len(self.objectives)),
+            load_if_exists=True,
+        )
+        theirs = self._study.user_attrs.get("settings")
+        if theirs is None:
+            with warnings.catch_warnings():  # experimental since Optuna 3.2; names the axes of the dashboard
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names(["proxy_loss", *self.objectives])
+            self._study.set_user_attr("settings", self.settings)
+        else:
+            refuse_other_settings(self.settings, theirs, f"the study {name!r}")
+            self._go_on()
+
     def _next_batch(self) -> None:
-        self._learn()
-        self._draw_batch()
-        self._write(self._pending)
+        with storage_errors(self._storage):
+            self._learn()
+            self._draw_batch()
+            self._write(self._pending)
 
     def _draw_batch(self) -> None:
         # Of each batch its own generator: drawn again after a kill, it is the same.
-        self._rng = random.Random(f"{self.seed}/{self.worker}/{self._num_drawn}")
-        self._draw(self.batch_size)
+        self._rng = random.Random(f"{self.task.seed}/{self.worker}/{self._num_drawn}")
+        self._draw(self.task.batch_size)
         self._num_drawn += 1
 
     def _write(self, children: Sequence[Architecture]) -> None:
@@ -179,7 +180,13 @@ class ParetoSearch(Search):
         for child, score in zip(children, scores, strict=True):
             if child not in self._scores:
                 first.setdefault(child, score)
-        for child, score in first.items():
+        with storage_errors(self._storage):
+            self._tell(first)
+        super()._take(children, scores, num_batches)
+
+    def _tell(self, scores: dict[Architecture, float]) -> None:
+        """Write the scores of children that had none into the study."""
+        for child, score in scores.items():
             values = [score, *(float(self._cost_of(child)[name]) for name in self.objectives)]
             state = self._states.COMPLETE if score < float("inf") else self._states.FAIL
             number = self._number_of.pop(child, None)
@@ -189,7 +196,6 @@ class ParetoSearch(Search):
                 self._study.add_trial(self._trial(child, state, told, about))
             else:
                 self._study.tell(number, told, state=state)
-        super()._take(children, scores, num_batches)
 
     def _trial(
         self, child: Architecture, state: Any, values: Sequence[float] | None, about: dict[str, int]
@@ -238,7 +244,9 @@ class ParetoSearch(Search):
 
     def _propose(self) -> Iterator[Architecture]:
         generation = self._sampler.next_generation(self._study)
-        parents = self._sampler.get_parent_population(self._study, generation)
+        # Optuna gives them by rank when it selects them, and by number when it finds them selected: before a kill.
+        found = self._sampler.get_parent_population(self._study, generation)
+        parents = sorted(found, key=lambda trial: trial.number)
         while True:
             if not parents:
                 yield self.space.sample(self._rng, uniform_over="children")
@@ -263,17 +271,6 @@ def _child_of(trial: "FrozenTrial") -> Architecture:
 
 def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     return tuple(a) != tuple(b) and all(x <= y for x, y in zip(a, b, strict=True))
-
-
-def _open_storage(storage: "str | BaseStorage | None") -> "str | BaseStorage | None":
-    """What Optuna opens: a URL is a database's, any other text the path of a journal."""
-    if not isinstance(storage, str) or "://" in storage:
-        return storage
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(storage))
 
 
 def _make_sampler(population_size: int) -> Any:

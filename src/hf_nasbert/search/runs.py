@@ -83,7 +83,7 @@ def _scored(score: Score, children: Sequence[Architecture], num_batches: int | N
 
 def _record(search: Search, child: Architecture, score: float) -> records.Record:
     part = {} if search.num_batches is None else {"num_batches": search.num_batches}
-    cost = {} if search.cost is None else {"cost": search.cost(child)}
+    cost = {} if search.task.cost is None else {"cost": search.task.cost(child)}
     return {"record": "child", "architecture": str(child), "score": finite_or_none(score), **part, **cost}
 
 
@@ -99,7 +99,11 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
     if not isinstance(found[0].get("settings"), Mapping):
         raise ValueError(f"{path} is not the history of a search: its first record holds no settings")
     refuse_other_settings(settings, found[0]["settings"], str(path))
-    return dict(_scoring(record, f"{path}, record {number}") for number, record in enumerate(found[1:], start=2))
+    return dict(
+        _scoring(record, f"{path}, record {number}")
+        for number, record in enumerate(found[1:], start=2)
+        if record.get("record") != "measured"  # the best, run under a cap on latency
+    )
 
 
 def _scoring(record: records.Record, where: str) -> tuple[tuple[Architecture, int | None], float]:

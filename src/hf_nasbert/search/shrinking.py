@@ -3,13 +3,13 @@
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.native import ListedSpace
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import check_counts
+from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage, operator_width
 
 _MAX_JOINED = 5000  # children looked at when the best of what is left are joined
@@ -32,12 +32,8 @@ class ProgressiveShrinking(Search):
     stage into runs of `run_length` choice blocks.
 
     Args:
-        space: As every search.
-        seed: As every search.
-        cost: As every search. A part's size is the cost that is capped first, or the first there is; without costs it
-            is the number of its operators.
-        budget: As every search.
-        batch_size: As every search.
+        task: As every search. A part's size is the cost that is capped first, or the first there is; without costs
+            it is the number of its operators.
         round_size: Children scored between two drops.
         pool_size: Parts of each stage to begin with; drawn, where there are more. A round should show most of them.
         num_bins: Size bins of each stage.
@@ -49,12 +45,8 @@ class ProgressiveShrinking(Search):
 
     def __init__(
         self,
-        space: SearchSpace,
+        task: SearchTask,
         *,
-        seed: int,
-        cost: Callable[[Architecture], Cost] | None = None,
-        budget: Budget | None = None,
-        batch_size: int = 50,
         round_size: int = 25,
         pool_size: int = 32,
         num_bins: int = 2,
@@ -63,13 +55,13 @@ class ProgressiveShrinking(Search):
     ) -> None:
         counts = {"round_size": round_size, "pool_size": pool_size, "num_bins": num_bins, "num_kept": num_kept}
         check_counts(**counts, run_length=run_length)
-        super().__init__(space, seed=seed, cost=cost, budget=budget, batch_size=batch_size)
+        super().__init__(task)
         self.round_size = round_size
         self.pool_size = pool_size
         self.num_bins = num_bins
         self.num_kept = num_kept
         self.run_length = run_length
-        self._where = _cut(space, run_length)
+        self._where = _cut(task.space, run_length)
         self._pools = [self._bins_of(where) for where in self._where]
         self._means: list[dict[Part, float]] = [{} for _ in self._where]  # of the last round that each part was in
         self._num_judged = 0  # children told before the present round
@@ -177,10 +169,10 @@ class ProgressiveShrinking(Search):
         child = self._bearer(where, part)
         if child is None:
             return None
-        if self.cost is None:
+        if self.task.cost is None:
             return sum(name != SKIP for name in part)
-        costs = self.cost(child)
-        return costs[next(iter([*self.budget.caps, *costs]))]
+        costs = self.task.cost(child)
+        return costs[next(iter([*self.task.budget.caps, *costs]))]
 
     def _bearer(self, where: slice, part: Part) -> Architecture | None:
         """A child that differs from those of other parts in this one only, as far as the space has such."""

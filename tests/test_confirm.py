@@ -1,0 +1,121 @@
+"""A winner under a latency cap is run before it is returned: with a clock that operators themselves advance."""
+
+import functools
+
+import pytest
+import torch
+from test_measuring import OUTSIDE, fake_time, seconds_of
+from test_scores import CONFIG, DATA, stub_files
+
+from hf_nasbert import costs, records
+from hf_nasbert.measuring import Device, measure_children
+from hf_nasbert.pipeline import SearchChildrenArguments, confirm, search_children
+from hf_nasbert.pipeline.scores import as_search_report
+from hf_nasbert.report import read_findings, render_search_report
+from hf_nasbert.space import Architecture
+
+assert fake_time  # a fixture
+
+
+@pytest.fixture
+def search(monkeypatch, tmp_path, fake_time):
+    """Search all 27 children under a cap by a table that may say anything of conv3."""
+    stub_files(monkeypatch)
+    monkeypatch.setattr(confirm, "measure_children", functools.partial(measure_children, num_rounds=3))
+    monkeypatch.setattr(Device, "of", lambda setting: fake_time if setting == fake_time.setting else None)
+    operators = {f"{kind}@32": 1000 * seconds_of(kind, 32) for kind in ("attention", "ffn", "conv3")}
+
+    def run(conv3_ms=operators["conv3@32"], cap=21_000.0, setting=fake_time.setting, name="a", **settings):
+        record = {
+            "record": "latency_table", "operators_ms": {**operators, "conv3@32": conv3_ms}, "adapters_ms": {},
+            "outside_ms": 1000 * OUTSIDE, "setting": setting, "sizes": costs.latency_sizes(CONFIG),
+        }  # fmt: skip
+        table = tmp_path / f"{name}.latency.jsonl"
+        records.append(table, record)
+        arguments = SearchChildrenArguments(
+            supernet="x", output=str(tmp_path / f"{name}.jsonl"), num_dev_batches=1, dev_batch_size=2, search="random",
+            num_evaluations=27, latency_table=str(table), max_latency_ms=cap, **settings,
+        )  # fmt: skip
+        return arguments, search_children(arguments, DATA)
+
+    return run
+
+
+def real_ms(record):
+    return 1000 * (OUTSIDE + sum(seconds_of(name, 32) for name in record["architecture"].split("-")))
+
+
+def test_the_winner_and_the_front_are_measured(search):
+    arguments, scored = search()
+    assert 5 < len(scored) < 27
+    measured = [record for record in scored if "measured_latency_ms" in record]
+    assert measured[0] == scored[0]
+    assert 1 < len(measured) < len(scored), "the front, not everything"
+    assert all(record["measured_latency_ms"] == real_ms(record) == record["latency_ms"] for record in measured)
+    report = as_search_report(scored, arguments)
+    front = report.split("the front of")[1].splitlines()[1:]
+    assert len(front) == len(measured)
+    assert all("measured)" in line for line in front)
+    told = [record for record in records.read(arguments.output) if record["record"] == "measured"]
+    assert {record["architecture"]: record["latency_ms"] for record in told} == {
+        record["architecture"]: record["measured_latency_ms"] for record in measured
+    }
+
+
+def test_what_is_slower_than_the_table_says_is_passed_over_for_the_next(search, capsys):
+    _, honest = search(cap=20_000.0, name="honest")
+    arguments, scored = search(conv3_ms=100.0, cap=20_000.0)  # by the table, conv3 is almost free
+    assert scored[0]["measured_latency_ms"] == real_ms(scored[0]) <= 20_000.0
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("passed over")]
+    assert shown
+    refused = {line.split()[2].rstrip(":") for line in shown}
+    assert not refused & {record["architecture"] for record in scored}
+    assert all(real_ms({"architecture": name}) > 20_000.0 for name in refused)
+    assert scored[0]["proxy_loss"] == honest[0]["proxy_loss"], "the best of those that really keep to the cap"
+    # The report of the history says the same.
+    history = records.read(arguments.output)
+    findings = read_findings(history)
+    assert {str(child) for child in findings.passed_over} == refused
+    winner = findings.children[findings.ranking()[0]]
+    assert str(winner.architecture) == scored[0]["architecture"]
+    page = render_search_report(history, supernet="x")
+    assert f"{scored[0]['measured_latency_ms']:,.2f} measured" in page
+    assert all(f"{name}: " in page for name in refused)
+    # And the search goes on from such a history, scoring nothing twice.
+    assert search_children(arguments, DATA) == scored
+    assert sum(record["record"] == "child" for record in records.read(arguments.output)) == len(scored) + len(refused)
+
+
+def test_it_can_be_turned_off_and_is_left_where_the_device_is_another(search, fake_time, capsys):
+    _, scored = search(conv3_ms=100.0, cap=20_000.0, name="off", measure_winner=False)
+    assert not any("measured_latency_ms" in record for record in scored)
+    assert any(real_ms(record) > 20_000.0 for record in scored[:3])
+    _, scored = search(conv3_ms=100.0, name="elsewhere", setting={**fake_time.setting, "device": "Another CPU"})
+    assert not any("measured_latency_ms" in record for record in scored)
+    assert "not measured again: it is of another device" in capsys.readouterr().err
+
+
+def test_a_table_that_does_not_hold_at_all_is_said(search, monkeypatch):
+    with pytest.raises(ValueError, match=r"1 of 1 children.*below 8,000.0 ms are slower here: measure a new table"):
+        search(conv3_ms=10.0, cap=8_000.0, name="wrong")
+    monkeypatch.setattr(confirm, "MOST_MEASURED", 2)
+    with pytest.raises(ValueError, match=r"children that the latency table puts below"):
+        search(conv3_ms=10.0, cap=20_000.0, name="many")
+
+
+def test_a_device_is_that_of_its_setting_or_none():
+    here = Device(batch_size=2, sequence_length=8)
+    again = Device.of(here.setting)
+    assert again is not None
+    assert again.setting == here.setting
+    assert Device.of({**here.setting, "device": "Another CPU"}) is None
+    if not torch.cuda.is_available():
+        table = costs.LatencyTable({}, {}, 0.0, {**here.setting, "device_type": "cuda", "clock": "wall"}, {})
+        assert confirm.measure_here(table, CONFIG) is None
+
+
+def test_children_are_timed_one_by_one(fake_time):
+    children = [Architecture(names) for names in (("ffn",) * 3, ("conv3", "attention", "conv3"))]
+    assert measure_children(CONFIG, fake_time, children, num_rounds=4) == [
+        real_ms({"architecture": str(child)}) for child in children
+    ]

@@ -1,0 +1,148 @@
+"""Where NSGA-II keeps its study: every trouble of a database or journal is one line, and what was told survives it."""
+
+import sqlite3
+
+import pytest
+from test_search import CHAIN, cost_of, drain, new, score
+
+from hf_nasbert.search import ParetoSearch
+from hf_nasbert.search import storage as storage_room
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that SQLAlchemy drops with its engine
+
+
+def make(storage, **keywords):
+    return new(
+        ParetoSearch, CHAIN, seed=0, cost=cost_of(CHAIN), population_size=10, batch_size=8, storage=storage, **keywords
+    )
+
+
+def no_database(path):
+    path.write_bytes(b"not a database at all" * 500)
+
+
+def other_tables(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table studies (x int)")
+    connection.close()
+
+
+def in_no_folder(path):
+    path.parent.rmdir()
+
+
+def a_folder(path):
+    path.mkdir()
+
+
+def no_journal(path):
+    path.write_text("once upon a time\nthere was\n")
+
+
+def torn_journal(path):
+    path.write_text('{"op_code": 0, "wor')
+
+
+TROUBLES = {
+    "unwritable": ("sqlite:///{}", in_no_folder, OSError, "cannot be written: does its folder exist.*unable to open"),
+    "a folder": ("sqlite:///{}", a_folder, OSError, "cannot be written: does its folder exist"),
+    "damaged": ("sqlite:///{}", no_database, OSError, "is damaged, or is none: name another.*file is not a database"),
+    "of others": ("sqlite:///{}", other_tables, OSError, "holds tables that are not Optuna's: name another"),
+    "unknown scheme": ("foo://{}", None, ValueError, r"names no known kind of database.*such as sqlite:///search\.db"),
+    "no such driver": (
+        "mysql+pymysql://me:secret@there/x",
+        None,
+        ImportError,
+        "needs pymysql, which is not installed",
+    ),
+    "redis": ("redis://there", None, ValueError, "names no known kind of database"),
+    "no port": ("mysql://me:secret@there:port/x", None, ValueError, "is no URL.*expected a database's URL"),
+    "half a URL": ("sqlite:study.db", None, ValueError, "is neither a URL nor a path: expected a database's URL"),
+    "nothing": ("", None, ValueError, "is neither a URL nor a path"),
+    "no journal": ("{}", no_journal, ValueError, "is damaged, or is no journal of Optuna's: name another"),
+    "torn journal": ("{}", torn_journal, ValueError, "is damaged, or is no journal of Optuna's"),
+    "a folder as journal": ("{}", a_folder, OSError, "cannot be read or written: Is a directory"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_a_storage_that_cannot_be_opened_is_one_line(name, tmp_path):
+    form, prepare, kind, message = TROUBLES[name]
+    path = tmp_path / "made" / "s"
+    path.parent.mkdir()
+    if prepare is not None:
+        prepare(path)
+    with pytest.raises(kind, match=message) as raised:
+        make(form.format(path))
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert str(raised.value).startswith("storage ")
+
+
+@pytest.mark.slow
+def test_a_locked_database_is_waited_for_and_then_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_room, "_SECONDS_LOCKED", 0.1)
+    path = tmp_path / "study.db"
+    search = make(f"sqlite:///{path}")
+    children = search.ask()
+    other = sqlite3.connect(path)
+    other.execute("begin exclusive")
+    for held in (lambda: make(f"sqlite:///{path}"), lambda: search.tell(children, score(children))):
+        with pytest.raises(OSError, match=r"is locked by another program.*run the same command again") as raised:
+            held()
+        assert "\n" not in str(raised.value)
+    other.close()
+    again = make(f"sqlite:///{path}")
+    assert again.ask() == children
+    assert drain(again, 2) == drain(make(None), 2)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(tmp_path):
+    from sqlalchemy import event
+
+    path = tmp_path / "study.db"
+    search = make(f"sqlite:///{path}")
+    drain(search, 2)
+    engine = search._study._storage._backend.engine
+    event.listen(engine, "checkout", lambda connection, *_: connection.execute("pragma max_page_count = 1"))
+    with pytest.raises(OSError, match=r"is whole, but the disk is full.*database or disk is full") as raised:
+        drain(search, 20)
+    assert "\n" not in str(raised.value)
+    again = make(f"sqlite:///{path}")
+    drain(again, 2)
+    straight = make(None)
+    drain(straight, 5)
+    assert again.history == straight.history[: len(again.history)]
+    assert len(again.history) > len(search.history) >= 16
+
+
+@pytest.mark.slow
+def test_a_study_that_is_lost_is_made_again_from_the_history(tmp_path):
+    """What the message about a damaged storage says."""
+    from hf_nasbert.search import run_search
+
+    straight = run_search(make(None), score, num_evaluations=40)
+    journal, history = tmp_path / "study.journal", tmp_path / "h.jsonl"
+    run_search(make(str(journal)), score, num_evaluations=24, history_path=history)
+    journal.write_text("torn")
+    with pytest.raises(ValueError, match="move it away: a search with a history file goes on from that"):
+        make(str(journal))
+    journal.unlink()
+    scored = []
+
+    def watched(children):
+        scored.extend(children)
+        return score(children)
+
+    search = make(str(journal))
+    assert run_search(search, watched, num_evaluations=40, history_path=history) == straight
+    assert len(scored) == 16
+    assert len(search._study.trials) == 40
+
+
+def test_errors_of_the_search_itself_stay_what_they_are(tmp_path):
+    storage = str(tmp_path / "study.journal")
+    make(storage)
+    with pytest.raises(ValueError, match=r"the study 'search' is of another search"):
+        make(storage, worker=0, crossover_share=0.5)
