@@ -1,5 +1,6 @@
 """What a file of scored children holds: the children, what they were scored with, and within which budget."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
