@@ -330,6 +330,8 @@ class TestBert:
     def test_the_native_form_is_offered_where_there_is_one(self, bert_like):
         assert type(native_form(bert_like)[0]) is BertForMaskedLM
         assert native_form(bert_like)[1] is None
+        bert = to_bert(bert_like)
+        assert native_form(bert) == (bert, None)
         other = NasBertForMaskedLM(chain_config(("attention", "conv3")))
         assert native_form(other) == (other, "this child is no BERT: block 1 (conv3): BERT has no conv3")
         narrow = NasBertForMaskedLM(chain_config(("attention", "ffn"), embedding_size=16))

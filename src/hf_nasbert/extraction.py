@@ -245,8 +245,11 @@ def native_form(child: PreTrainedModel) -> tuple[PreTrainedModel, str | None]:
     """The stock BERT that a child is, if it is one; otherwise the child itself, and the reason why it is none.
 
     Returns:
-        `(a Bert... model, None)`, which anybody loads without `trust_remote_code`, or `(child, reason)`.
+        `(a Bert... model, None)`, which anybody loads without `trust_remote_code`, or `(child, reason)`. A model that
+        is a stock BERT already comes back as it is.
     """
+    if type(child) in _STOCK_OF.values():
+        return child, None
     try:
         return to_bert(child), None
     except ValueError as error:
