@@ -451,8 +451,8 @@ class TestAccelerate:
         total = sum(parameter.numel() * 4 for parameter in model.parameters())
         largest = max(sum(p.numel() * 4 for p in block.parameters()) for block in model.nasbert.encoder.blocks)
         mixed = []
-        # Bytes: some of these end in the middle of a block. Nearer to all or to nothing, tied weights that just do not
-        # fit make accelerate 1.15 fail on any model (IndexError).
+        # Bytes: some of these end in the middle of a block. Nearer to all or to nothing, where tied weights just do
+        # not fit, accelerate 1.15 ends in an IndexError of its own.
         for room in range(total - largest + 4000, total, 6000):
             places = infer_auto_device_map(
                 model, max_memory={"cpu": room}, no_split_module_classes=model._no_split_modules
