@@ -106,9 +106,9 @@ class TestTheLoss:
         batch, (student, teacher) = first_batch(home, data), models(home)
         del batch["labels"]
         found = []
-        for model in (student, teacher):
+        last = {student: find_attention(student, "it"), teacher: teacher.bert.encoder.layer[1].attention.self}
+        for model, layer in last.items():
             states: list[torch.Tensor] = []
-            layer = find_attention(model, "it")
             hook = layer.query.register_forward_pre_hook(lambda _, inputs, states=states: states.append(inputs[0]))
             with torch.no_grad():
                 model(**batch)

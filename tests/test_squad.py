@@ -223,12 +223,12 @@ class TestWindows:
 class TestFinetuneSquad:
     @pytest.mark.parametrize("model", ["child", pytest.param("bert", marks=pytest.mark.slow)])
     def test_learns_to_point(self, model, home, arguments):
-        asked = arguments(model=str(home / model), max_steps=15, eval_steps=3, early_stopping_patience=5)
+        asked = arguments(model=str(home / model), max_steps=10, eval_steps=1, early_stopping_patience=9)
         (record,) = finetune_squad(asked).records
         assert set(record["metrics"]["test"]) == {"exact_match", "f1", "score", "loss"}
         assert record["metrics"]["validation"]["exact_match"] > 90
         assert record["metrics"]["test"]["score"] == record["metrics"]["test"]["f1"] > 90
-        assert record["scores"][0][1] < 95, "not from the start"
+        assert record["scores"][0][1] < 80, "not from the start"
         assert record["num_inputs"]["train"] > record["num_samples"]["train"] == 96
         (folder,) = [file.parent for file in Path(asked.output_dir).rglob("model.safetensors")]
         texts = json.loads((folder / "predictions-test.json").read_text())
