@@ -247,11 +247,14 @@ def differences(straight: Path, killed: Path) -> list[str]:
     return [name for name, is_equal in is_same.items() if not is_equal]
 
 
-def make_text(file: Path) -> Path:
-    """Some hundred reviews of the packaged imdb."""
+def make_text(file: Path, source: Path | None) -> Path:
+    """A file of lines: a copy of one, or some hundred reviews of the packaged imdb."""
     from hf_nasbert.data.packaged import packaged_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
+    if source is not None:
+        shutil.copy(source, file)
+        return file
     documents = packaged_text("imdb")["text"][:NUM_DOCUMENTS]
     file.write_text("\n".join(" ".join(document.split()) for document in documents) + "\n", encoding="utf-8")
     return file
@@ -309,7 +312,7 @@ def main() -> None:
     if arguments.command == "page":
         fill_page(PAGE, tables(records.read(RECORDS)))
         return
-    text = make_text(arguments.folder / "text.txt") if arguments.text is None else arguments.text
+    text = make_text(arguments.folder / "text.txt", arguments.text)
     print(tables(run(arguments.num_kills, arguments.folder, text, arguments.records))["kills"])
 
 

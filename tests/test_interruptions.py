@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import random
 import re
 import resource
 import shutil
@@ -124,7 +125,7 @@ class TestSignals:
         command = [sys.executable, HERE.parent / "recipes/pretrain_supernet.py", *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         log = tmp_path / "run" / "train_log.jsonl"
-        end = time.monotonic() + 120
+        end = time.monotonic() + 200
         while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 5):
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -707,7 +708,9 @@ class TestTheEnd:
 
 @pytest.mark.slow
 def test_the_benchmark_of_kills_finds_no_mismatch(tmp_path):
-    text = HERE / "data" / "tiny.txt"
+    text, rng = tmp_path / "words.txt", random.Random(0)
+    words = ["the", "film", "was", "good", "bad", "and", "long", "actors", "play", "well", "why", "not"]
+    text.write_text("\n".join(" ".join(rng.choices(words, k=60)) for _ in range(600)))
     command = [
         sys.executable, HERE.parent / "benchmarks/faults.py", "run", "--num_kills", "4", "--folder", tmp_path / "runs",
         "--text", text, "--records", tmp_path / "faults.jsonl.gz",
