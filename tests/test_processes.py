@@ -103,9 +103,8 @@ class TestTheWorldThatWasAskedFor:
     def test_the_launcher_that_starts_one_process_for_two(self, tmp_path):
         launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
         launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        done = run(
-            *launcher, "recipes/pretrain_supernet.py", "--preset", "quickstart", "--output_dir", tmp_path / "run"
-        )
+        recipe = ["recipes/pretrain_supernet.py", *RECIPES["pretrain_supernet"].split()]
+        done = run(*launcher, *recipe, "--output_dir", tmp_path / "run")
         assert done.returncode != 0
         assert "pretrain_supernet: accelerate launch was asked for several processes and started one" in done.stderr
         assert not (tmp_path / "run").exists()
