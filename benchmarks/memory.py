@@ -119,7 +119,7 @@ def tables(found: list[Record]) -> dict[str, str]:
     middle, last = measured[len(measured) // 2], measured[-1]
     lines = [
         "| | |", "| --- | ---: |",
-        f"| steps, each of another architecture | {last[0] + record['log_every']:,} |",
+        f"| steps, each of another architecture | {record['steps']:,} |",
         f"| resident memory at step {middle[0]:,} | {middle[1] / 2**20:.1f} MiB |",
         f"| at step {last[0]:,} | {last[1] / 2**20:.1f} MiB |",
         f"| growth over the second half, per 1,000 steps | {1000 * slope(measured, 1) / 2**10:+.1f} KiB |",

@@ -209,7 +209,8 @@ def run_farm(
     try:
         with StopRequest() as stop, tqdm(total=len(share), unit=" children", disable=not progress) as bar:
             while num_open := sum(job not in table for job in share):
-                bar.update(len(share) - num_open - bar.n)
+                if num_new := len(share) - num_open - bar.n:  # else a log without terminal gets a line every poll
+                    bar.update(num_new)
                 while len(workers) < min(num_workers, num_open):
                     place = rank * num_workers + num_started
                     workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
