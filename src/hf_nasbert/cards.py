@@ -490,7 +490,7 @@ def _is_of(value: Any, kind: Any) -> bool:
                 parts[1] is Any or _is_of(one, parts[1]) for one in value.values()
             )
         case builtins.float:
-            return is_finite_number(value)
+            return isinstance(value, int | float) and not isinstance(value, bool)  # how large is asked later
         case builtins.int:
             return type(value) is int
         case expected:
