@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -545,6 +547,42 @@ class TestPacking:
         straight = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "straight")
         assert resumed["input_ids"][:] == straight["input_ids"][:]
         assert not list(tmp_path.rglob("*.unfinished"))
+
+    @pytest.mark.slow
+    def test_a_killed_packing_is_not_begun_again(self, documents, tokenizer, tmp_path, monkeypatch):
+        """kill -9 as soon as the first shard lies on the disk; the second run makes the others only."""
+        documents.to_json(tmp_path / "text.jsonl")
+        tokenizer.save_pretrained(tmp_path / "tokenizer")
+        program = (
+            "import sys, time; from datasets import Dataset; from hf_nasbert.data import corpus, load_tokenizer\n"
+            "from hf_nasbert.data import DataArguments, load_text, pack_texts\n"
+            "corpus._SHARD_CHARACTERS = 1_000\n"
+            "arguments = DataArguments(train_files=['text.jsonl'], tokenizer_name='./tokenizer', cache_dir='cache')\n"
+            "pack_texts(load_text(arguments), load_tokenizer(arguments), 32, cache_dir='cache')\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        packed = tmp_path / "cache" / "hf_nasbert" / "packed"
+        while process.poll() is None and not list(packed.glob("*.arrow")):
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was too quick to be killed"
+        kept = {path.name: path.stat().st_mtime_ns for path in packed.glob("*.arrow")}
+        assert 1 <= len(kept) < 4
+        made = []
+        pack_shard = corpus_room._pack_shard
+        monkeypatch.setattr(
+            corpus_room,
+            "_pack_shard",
+            lambda task, **options: (made.append(task[0].name), pack_shard(task, **options)),
+        )
+        arguments = files(tmp_path / "text.jsonl", tokenizer_name=str(tmp_path / "tokenizer"))
+        arguments.cache_dir = str(tmp_path / "cache")
+        resumed = pack_texts(load_text(arguments), load_tokenizer(arguments), 32, cache_dir=tmp_path / "cache")
+        assert len(made) == 4 - len(kept)
+        assert not kept.keys() & set(made)
+        assert kept == {name: (packed / name).stat().st_mtime_ns for name in kept}
+        rows = np.array(resumed.with_format("numpy")["input_ids"][:], dtype=np.int32)
+        assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == "e8d8a158fd9e74ec"
 
     @pytest.mark.slow
     def test_processes_share_the_shards(self, documents, tokenizer, tmp_path):

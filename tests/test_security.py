@@ -265,8 +265,8 @@ text += ["--validation_fraction", "0.3"]
 for command in (
     ["pretrain", "--output_dir", "supernet", "--operators", "attention", "ffn", "--num_choice_blocks", "2",
      "--hidden_size", "32", "--max_steps", "4",
-     "--per_device_train_batch_size", "2", "--num_eval_batches", "1", "--vocab_size", "200",
-     "--save_steps", "2", "--logging_steps", "1", "--report_to", "tensorboard", *text],
+     "--per_device_train_batch_size", "2", "--num_eval_batches", "1", "--method", "uniform", "--vocab_size", "200",
+     "--save_steps", "2", "--logging_steps", "1", "--report_to", "none", *text],
     ["score", "--supernet", "supernet", "--output", "scores.jsonl", "--all_children", "true", "--num_dev_batches", "1",
      "--dev_batch_size", "2", *text],
     ["report", "--records", "scores.jsonl", "--output", "report.html", "--supernet", "supernet"],
@@ -294,15 +294,14 @@ def test_no_token_is_written_or_said(tmp_path):
     (home / "stored_tokens").write_text(f"[mine]\nhf_token = {TOKEN}\n")
     environment = {**os.environ, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN}
     done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, str(TEXT)], cwd=work, env=environment, capture_output=True, text=True,
-        timeout=280, check=False,
+        [sys.executable, "-c", COMMANDS, str(TEXT)], cwd=work, env=environment, capture_output=True,
+        text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"report.html", "scores.jsonl", "README.md", "train_log.jsonl", "records.jsonl"} <= {
         p.name for p in written
     }
-    assert any("tfevents" in path.name for path in written)
     holders = {path.relative_to(tmp_path).as_posix() for path in written if TOKEN.encode() in path.read_bytes()}
     assert holders == {"home/token", "home/stored_tokens"}
     assert TOKEN not in done.stdout + done.stderr

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
-from tqdm import tqdm
+from datasets.utils import tqdm  # heeds datasets.disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
