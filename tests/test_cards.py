@@ -296,7 +296,7 @@ class TestRefusals:
             ({"figures": {"arch": "a.png"}}, r"unknown figures \['arch'\]"),
             ({"cost": {"num_parameters": float("nan")}}, "not a finite number"),
             ({"max_logit_difference": float("inf")}, "not a finite number"),
-            ({"max_logit_difference": "0"}, "not a finite number"),
+            ({"max_logit_difference": "0"}, "max_logit_difference is '0', expected float"),
             (evaluated(values=[]), "no value"),
             (evaluated(values=[float("nan")]), "not a finite"),
             (evaluated(values=[1.0], seeds=[0, 1]), "1 values for 2 seeds"),
