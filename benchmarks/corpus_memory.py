@@ -1,6 +1,6 @@
 """Memory of preparing a corpus and training on it, at two sizes. `--json FILE` writes the record.
 
-    python benchmarks/corpus_memory.py --megabytes 5 25 --json benchmarks/records/corpus-memory.json
+    python benchmarks/corpus_memory.py --megabytes 5 20 --json benchmarks/records/corpus-memory.json
 
 For each size, documents of 200 to 2,000 characters are written to a text file (words drawn by Zipf's law from 50,000
 made-up ones, seed 0), and a fresh process prepares them: read, hold out, train a tokenizer, pack, then draw masked
@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 NUM_BATCHES = 200
 
@@ -28,11 +29,11 @@ def write_corpus(path: Path, megabytes: float) -> int:
     rng = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgk"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(50_000)]
-    weights = [1 / (rank + 3) for rank in range(len(words))]
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
     size = num_documents = 0
     with path.open("w", encoding="utf-8") as file:
         while size < megabytes * 1e6:
-            document = " ".join(rng.choices(words, weights, k=rng.randint(40, 400)))
+            document = " ".join(rng.choices(words, cum_weights=weights, k=rng.randint(40, 400)))
             size += file.write(document + ".\n")
             num_documents += 1
     return num_documents
@@ -57,10 +58,10 @@ class Watch(threading.Thread):
             time.sleep(0.01)
 
 
-def measure(text: str, cache: str) -> dict[str, object]:
+def measure(text: str, cache: str) -> dict[str, Any]:
     """Prepare a corpus in this process."""
     import hf_nasbert.training  # noqa: F401 - what a training process holds anyway
-    from hf_nasbert.data import DataArguments, MaskedBatches, load_text, load_tokenizer, pack_texts, split_dev
+    from hf_nasbert.data import DataArguments, MaskedBatches, corpus, load_text, load_tokenizer, pack_texts, split_dev
 
     watch, seconds = Watch(), {}
     arguments = DataArguments(train_files=[text], cache_dir=cache)
@@ -74,7 +75,7 @@ def measure(text: str, cache: str) -> dict[str, object]:
     stage("split")
     train, dev = split_dev(dataset, cache_dir=cache)
     stage("tokenizer")
-    tokenizer = load_tokenizer(arguments, _Texts(train))
+    tokenizer = load_tokenizer(arguments, corpus._Texts(train))  # as load_corpus does
     stage("pack")
     packed = [pack_texts(part, tokenizer, 128, cache_dir=cache) for part in (train, dev)]
     stage("batches")
@@ -92,28 +93,32 @@ def measure(text: str, cache: str) -> dict[str, object]:
     }
 
 
-class _Texts:
-    """The documents of a dataset, read as `load_corpus` reads them."""
-
-    def __init__(self, dataset: object) -> None:
-        from hf_nasbert.data import corpus
-
-        self.texts = corpus._Texts(dataset)  # type: ignore[arg-type]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.texts)
+def as_table(runs: list[dict[str, Any]]) -> str:
+    """The peaks of every stage, megabytes, as Markdown."""
+    stages = list(runs[0]["peak_bytes"])
+    heads = [f"{run['megabytes']:g} MB of text{', cached' if run['cached'] else ''}" for run in runs]
+    rows = ["| peak of anonymous memory, MB | " + " | ".join(heads) + " |", "| --- " * (len(runs) + 1) + "|"]
+    for stage in stages:
+        peaks = [run["peak_bytes"].get(stage) for run in runs]
+        rows.append(
+            f"| {stage} | " + " | ".join(f"{peak['anonymous'] / 1e6:.0f}" if peak else "" for peak in peaks) + " |"
+        )
+    rows.append("| shards | " + " | ".join(str(run["num_shards"]) for run in runs) + " |")
+    return "\n".join(rows)
 
 
 def main() -> None:
     """Run every size in processes of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=float, nargs="+", default=[5, 25])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[5, 20])
     parser.add_argument("--json", help="file to write the record to")
+    parser.add_argument("--page", help="page whose table is made anew")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
+    from hf_nasbert.cards import fill_page
     from hf_nasbert.records import versions
 
     runs = []
@@ -126,14 +131,11 @@ def main() -> None:
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 runs.append({"megabytes": megabytes, "cached": cached, **json.loads(done.stdout.splitlines()[-1])})
                 print(json.dumps(runs[-1]), flush=True)
-    for cached in (False, True):
-        first, *_, last = [run for run in runs if run["cached"] == cached]
-        for name, peaks in first["peak_bytes"].items():
-            grown = last["peak_bytes"].get(name, peaks)["anonymous"] - peaks["anonymous"]
-            sizes = f"from {first['megabytes']:g} to {last['megabytes']:g} MB of text"
-            print(f"{name}{' (cached)' * cached}: {grown / 1e6:+.1f} MB of anonymous memory {sizes}")
+    print(as_table(runs))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({"runs": runs, "versions": versions()}, indent=1) + "\n")
+    if arguments.page:
+        fill_page(arguments.page, {"corpus memory": as_table(runs)})
 
 
 if __name__ == "__main__":

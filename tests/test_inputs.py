@@ -296,6 +296,12 @@ def test_the_page_is_what_its_record_says(inputs):
     assert record["kinds"].keys() == inputs["KINDS"].keys()
 
 
+def test_memory_on_the_page_is_that_of_its_record():
+    record = json.loads((ROOT / "benchmarks" / "records" / "corpus-memory.json").read_text())
+    as_table = runpy.run_path(str(ROOT / "benchmarks" / "corpus_memory.py"))["as_table"]
+    assert as_table(record["runs"]) in (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def counted():
     """Outcomes by kind, filled by the tests below."""

@@ -316,7 +316,7 @@ class TestScores:
         ("change", "words"),
         [
             ({"recipe_hash": "other"}, "scored for the table other, not for abc"),
-            ({"proxy_losses": {}}, "lacks 81 children"),
+            ({"proxy_losses": {}}, "lacks a finite loss of 81 children"),
             ({"method": ...}, "no scored super-net: it lacks method"),
         ],
     )
