@@ -155,6 +155,17 @@ def test_the_quickstarts_cards_say_what_its_stages_recorded_and_arithmetic_says(
     )
 
 
+def test_children_trained_on_a_gpu_end_where_they_end_on_a_cpu():
+    trainings = {(child["architecture"], child["seed"]): child for child in load_table("imdb")}
+    again = records.read(ROOT / "benchmarks" / "records" / "table-imdb-again.jsonl.gz")
+    pairs = [(trainings[child["architecture"], child["seed"]], child) for child in again]
+    assert all("gpu" in second["versions"] and not first["versions"].get("gpu") for first, second in pairs)
+    differences = [abs(first["dev_loss"] - second["dev_loss"]) for first, second in pairs]
+    page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
+    assert f"within {max(differences):.4f} of it ({sum(differences) / 5:.4f} on average)" in page
+    assert max(differences) < GroundTruth(load_table("imdb")).seed_noise / 9
+
+
 def test_the_pilots_table_is_that_of_its_records():
     pilot = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))
     page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")

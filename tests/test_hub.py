@@ -504,14 +504,15 @@ class TestWhatGoes:
 
 
 class TestSupernetsAndTables:
-    def test_a_super_net(self, hub, send, made, api, tmp_path):
+    def test_a_super_net(self, hub, send, made, api, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # the card's snippet saves a child
         pushed = send(made["supernet"], "user/supernet")
         assert "super-net of 3,125 children" in str(pushed)
         pull(PullArguments("user/supernet", str(tmp_path / "back")), api=api)
         there = contents_of(tmp_path / "back")
         card = there.pop("README.md").decode()
         assert there == contents_of(made["supernet"])
-        assert "3,125 children" in card
+        assert "there are 3,125 of them" in card
         assert "| 0 to 4 | `attention`, `ffn`, `conv3`, `conv5`, `conv7` |" in card
         (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
         names: dict[str, object] = {}

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -591,10 +592,12 @@ class TestDivergence:
         window.add(4.0, None, float("inf"), 0.1)
         assert window.means() == {"loss": 3.0, "grad_norm": 0.5, "learning_rate": 0.1}
 
-    def test_a_dev_loss_that_is_no_number_ends_the_run(self, tmp_path):
+    def test_a_dev_loss_that_is_no_number_ends_the_run(self, tmp_path, monkeypatch):
         trainer = tiny_trainer(tmp_path, eval_steps=3)
-        score = trainer._score
-        trainer._score = lambda *args: [loss * float("nan") for loss in score(*args)]
+        score = loop.score_architectures
+        monkeypatch.setattr(
+            loop, "score_architectures", lambda *args, **options: [loss * math.nan for loss in score(*args, **options)]
+        )
         with pytest.raises(DivergenceError, match=r"dev loss of .* after step 3 is nan"):
             trainer.train()
 

@@ -8,7 +8,7 @@ from test_search import cost_of, drain, score
 
 from hf_nasbert.costs import Budget, cheapest
 from hf_nasbert.native import ListedSpace, bert_blocks, native_space
-from hf_nasbert.search import SEARCHES, run_search
+from hf_nasbert.search import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
 KINDS = ("conv3", "ffn", "attention", "skip")
@@ -165,7 +165,7 @@ class TestSearchingBertsOnly:
     def test_asks_for_every_bert_and_for_no_other_child(self, name, which):
         whole = SPACES[which]
         space, cost = natives(whole), cost_of(whole)
-        search = SEARCHES[name](space, seed=0, cost=cost, batch_size=25)
+        search = SEARCHES[name](SearchTask(space, seed=0, cost=cost, batch_size=25))
         asked = [child for child, _ in drain(search, num_batches=3)]
         assert all(map(is_bert, asked))
         if which == "large":
@@ -179,17 +179,18 @@ class TestSearchingBertsOnly:
         space, cost = natives(whole), cost_of(whole)
         sizes = sorted(cost(child)["num_parameters"] for child in space.children)
         cap = sizes[len(sizes) // 3]
-        search = SEARCHES[name](space, seed=0, cost=cost, budget=Budget(max_parameters=cap), batch_size=10)
+        search = SEARCHES[name](SearchTask(space, seed=0, cost=cost, budget=Budget(max_parameters=cap), batch_size=10))
         found = run_search(search, score, num_evaluations=30)
         assert found
         assert all(is_bert(child) and cost(child)["num_parameters"] <= cap for child, _ in found)
         with pytest.raises(ValueError, match=f"smallest child, attention.* is {sizes[0]:,}"):
-            SEARCHES[name](space, seed=0, cost=cost, budget=Budget(max_parameters=sizes[0] - 1))
+            SEARCHES[name](SearchTask(space, seed=0, cost=cost, budget=Budget(max_parameters=sizes[0] - 1)))
 
     def test_does_not_go_on_from_a_search_of_all_children(self, name, which):
         whole = SPACES[which]
         restricted, free = (
-            SEARCHES[name](space, seed=0, cost=cost_of(whole)) for space in (natives(whole), SearchSpace(whole.stages))
+            SEARCHES[name](SearchTask(space, seed=0, cost=cost_of(whole)))
+            for space in (natives(whole), SearchSpace(whole.stages))
         )
         if name == "nsga2":
             assert restricted.settings != free.settings

@@ -84,7 +84,7 @@ class TestTheWorldThatWasAskedFor:
 
     def test_no_recipe_is_forgotten(self):
         others = {"report_search", "report_ranking", "report_interference"}  # read records, write a page
-        trainers = {"finetune_glue", "pretrain_child"}  # see test_trainer_recipes
+        trainers = {"finetune_glue", "finetune_squad", "finetune_tokens", "pretrain_child"}  # see test_trainer_recipes
         found = {recipe.stem for recipe in (ROOT / "recipes").glob("*.py")}
         assert found - others - trainers == set(RECIPES)
 
@@ -144,6 +144,8 @@ RECIPES = {
     "extract_child": "--supernet s --architecture ffn --output_dir o",
     "measure_latency": "--supernet s --output o.jsonl",
     "measure_interference": f"--supernets s --output o.jsonl {DATA}",
+    "export_onnx": "--model m --output_dir o",
+    "push_child": "--source s --repo_id user/child",
     "rank_children": f"--table imdb --scores o.jsonl --supernets s {DATA}",
 }
 

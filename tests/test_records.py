@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,6 +189,7 @@ def test_versions_name_what_decides_numbers_and_give_away_nothing(tmp_path):
 def test_versions_report_the_threads_of_a_loaded_torch(monkeypatch):
     class Torch:
         get_num_threads = staticmethod(lambda: 77)
+        cuda = SimpleNamespace(is_initialized=lambda: False)
 
     monkeypatch.setitem(sys.modules, "torch", Torch)
     assert records.versions()["num_threads"] == 77

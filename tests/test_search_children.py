@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import typing
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -204,7 +204,10 @@ def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypa
 
 
 def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(SEARCHES, "evolution", partial(SEARCHES["evolution"], batch_size=5))
+    evolution = SEARCHES["evolution"]
+    monkeypatch.setitem(
+        SEARCHES, "evolution", lambda task, **options: evolution(replace(task, batch_size=5), **options)
+    )
     _, straight = search("evolution", seed=1)
     history = tmp_path / "evolution" / "h.jsonl"
     expected = history.read_bytes()

@@ -736,9 +736,10 @@ class TestTraining:
         assert half == pytest.approx(whole, rel=2e-2)
         assert all(p.dtype == torch.float32 for p in trainer.supernet.parameters())
 
-    def test_reports_to_tensorboard(self, tmp_path):
+    @pytest.mark.parametrize("name", ["auto", "tensorboard"])
+    def test_reports_to_tensorboard(self, tmp_path, name):
         pytest.importorskip("tensorboard")
-        make_trainer(tmp_path, report_to="auto", max_steps=2).train()
+        make_trainer(tmp_path, report_to=name, max_steps=2).train()
         assert list(tmp_path.rglob("events.out.tfevents.*"))
 
     def test_shows_progress(self, tmp_path, capsys):

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
+from hf_nasbert.processes import be_alone
 
 FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -61,6 +62,7 @@ def export_child(arguments: ExportArguments) -> Exported:
         OSError: If there is no such model or tokenizer.
         ValueError: If it is no model that can be exported, or the outputs differ.
     """
+    be_alone("exporting a child")
     _check_extra()
     config = AutoConfig.from_pretrained(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]

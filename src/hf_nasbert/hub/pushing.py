@@ -13,6 +13,7 @@ from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
 from hf_nasbert.hub.errors import hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
 from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
+from hf_nasbert.processes import be_alone
 
 _NUM_ATTEMPTS = 4
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
@@ -103,6 +104,7 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
         ValueError: If what lies in the source cannot be published; see `gather` and `check_leaves_home`.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
     """
+    be_alone("pushing")
     api = api or default_api()
     contents = gather(arguments.source, arguments.repo_id, arguments.attachments)
     state, note = _look_first(api, arguments, contents)

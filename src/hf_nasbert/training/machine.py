@@ -55,9 +55,9 @@ def _tracker(name: str) -> str | None:
         return "tensorboard" if importlib.util.find_spec("tensorboard") is not None else None
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    known = {str(kind): kind for kind in LOGGER_TYPE_TO_CLASS}
+    known = [str(kind) for kind in LOGGER_TYPE_TO_CLASS]
     if name not in known:
         raise ValueError(f"report_to={name!r}: expected auto, none, {', '.join(known)}")
-    if known[name] not in get_available_trackers():
+    if name not in map(str, get_available_trackers()):
         raise ValueError(f"report_to={name!r}: its package is not installed")
     return name
