@@ -9,7 +9,7 @@ quickstart: .venv/.data-ready
 	$(BIN)/hf-nasbert run --config recipes/configs/quickstart.yaml --output_dir runs/quickstart
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: .venv/.ready
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
