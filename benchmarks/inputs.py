@@ -44,7 +44,7 @@ from hf_nasbert.pipeline.extract import read_facts
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, read_scores
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 from hf_nasbert.report import read_findings, render_search_report
-from hf_nasbert.search import RandomSearch, run_search
+from hf_nasbert.search import RandomSearch, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.checkpoints import DamagedCheckpointError, verify_checkpoint
@@ -370,7 +370,7 @@ def read_history(named: tuple[str, bytes], folder: Path) -> None:
     """The history of a search, to go on with."""
     path = put(folder, named)
     content = path.read_bytes()
-    search = RandomSearch(SPACE, seed=0)
+    search = RandomSearch(SearchTask(SPACE, seed=0))
     with quiet():
         try:
             run_search(search, lambda children: [1.0] * len(children), num_evaluations=5, history_path=path)

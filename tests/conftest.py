@@ -19,6 +19,10 @@ os.environ.update(
 )
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("the same each time", derandomize=True, database=None)
+settings.load_profile("the same each time")
 
 
 @pytest.fixture(autouse=True)

@@ -147,15 +147,15 @@ class TestSignals:
             import os, signal, sys
             sys.path[:0] = [{str(HERE)!r}]
             from test_interruptions import at_step
-            from test_training import make_trainer_in_a_world_of_two
-            from hf_nasbert.training import machine
+            from world import make_trainer_of_many
+            from hf_nasbert.processes import leave_world
             folder = {str(tmp_path / "run")!r}
-            trainer = make_trainer_in_a_world_of_two(folder, "magic_at")
+            trainer = make_trainer_of_many(folder, method="magic_at")
             if not trainer.accelerator.is_main_process:
                 at_step(trainer, 4, lambda: os.kill(os.getpid(), signal.SIGUSR1))
             output = trainer.train()
             sys.stdout.write(f"rank {{os.environ['RANK']}}: {{output.global_step}} {{output.is_finished}}\\n")
-            machine.leave_world(trainer.accelerator)
+            leave_world()
             """)
         )
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -232,8 +232,13 @@ def _label_names(name: str, rows: Dataset, values: Sequence[Any], label_column: 
         feature.names if isinstance(feature, datasets.ClassLabel) else [str(value) for value in sorted(set(values))]
     )
     if len(set(values)) < 2:
-        raise ValueError(f"{name}: every training label is {values[0]!r}, so there is nothing to learn")
+        raise ValueError(f"{name}: every training label is {str(values[0])[:40]!r}, so there is nothing to learn")
     return tuple(found)
+
+
+def some_of(labels: Sequence[str], most: int) -> str:
+    """The first labels, each as far as a message has room for it."""
+    return ", ".join(label[:40] for label in labels[:most])
 
 
 def _as_indices(name: str, split: str, values: Sequence[Any], label_names: Sequence[str]) -> list[int]:
@@ -241,8 +246,8 @@ def _as_indices(name: str, split: str, values: Sequence[Any], label_names: Seque
     unknown = sorted({str(value) for value in values} - set(index))
     if unknown:
         raise ValueError(
-            f"{name}: the {split} split has labels that training never sees: {', '.join(unknown[:5])}; "
-            f"the training labels are {', '.join(label_names[:10])}"
+            f"{name}: the {split} split has labels that training never sees: {some_of(unknown, 5)}; "
+            f"the training labels are {some_of(label_names, 10)}"
         )
     return [index[str(value)] for value in values]
 
@@ -250,7 +255,9 @@ def _as_indices(name: str, split: str, values: Sequence[Any], label_names: Seque
 def _as_floats(name: str, split: str, values: Sequence[Any]) -> list[float]:
     for row, value in enumerate(values):
         if not isinstance(value, int | float):
-            raise ValueError(f"{name}: row {row} of the {split} split has label {value!r}; regression needs numbers")
+            raise ValueError(
+                f"{name}: row {row} of the {split} split has label {str(value)[:40]!r}; regression needs numbers"
+            )
     return [float(value) for value in values]
 
 

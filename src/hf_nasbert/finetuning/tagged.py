@@ -12,6 +12,8 @@ import datasets
 import evaluate
 from datasets import Dataset
 
+from hf_nasbert.finetuning.labelled import some_of
+
 _FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _BEGINS, _CONTINUES, _ENDS = "BSU", "IEL", "ESLU"  # BIO, and what BIOES and BILOU add to it
 
@@ -107,14 +109,14 @@ def make_tagged(
     else:
         label_names = tuple(sorted({tag for _, row in rows["train"] for tag in row}))
     if len(label_names) < 2:
-        raise ValueError(f"{name}: every training tag is {label_names[0]!r}, so there is nothing to learn")
+        raise ValueError(f"{name}: every training tag is {label_names[0][:40]!r}, so there is nothing to learn")
     index = {label: place for place, label in enumerate(label_names)}
     for split, found in rows.items():
         unknown = sorted({tag for _, row in found for tag in row} - set(index))
         if unknown:
             raise ValueError(
-                f"{name}: the {split} split has tags that training never sees: {', '.join(unknown[:5])}; "
-                f"the training tags are {', '.join(label_names[:10])}"
+                f"{name}: the {split} split has tags that training never sees: {some_of(unknown, 5)}; "
+                f"the training tags are {some_of(label_names, 10)}"
             )
     ready = {
         split: Dataset.from_dict(
