@@ -161,7 +161,8 @@ def main() -> None:
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
         sweeps = RECORDS / "ranking-sweep.jsonl.gz"
-        recipe(*common, "--scores", sweeps, "--name", "sweep", "--containing", "conv3")
+        if sweeps.exists():
+            recipe(*common, "--scores", sweeps, "--name", "sweep", "--containing", "conv3")
         recipe(
             "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
             DOCS / "figures",
