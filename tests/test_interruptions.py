@@ -374,7 +374,7 @@ class TestDamage:
             found = find_checkpoint(root, "latest")
             if disk.holds_one:  # until then the first save was not over
                 assert found is not None, f"nothing is left when the power fails at call {num_calls}"
-                assert (found / "weights").read_text() == "weights" * 1000
+                assert (found / checkpoints.MODEL).read_text() == "weights" * 1000
             if is_over:
                 break
         assert found.name == "checkpoint-2"
@@ -382,7 +382,8 @@ class TestDamage:
 
 
 def fill_with_weights(folder):
-    (folder / "weights").write_text("weights" * 1000)
+    for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE):
+        (folder / name).write_text("weights" * 1000)
 
 
 class PowerLost(BaseException):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import reprlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
+MODEL = "model.safetensors"
 _FORMAT = 2
 
 
@@ -80,33 +82,40 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare a checkpoint with its manifest.
 
     Raises:
-        DamagedCheckpointError: If a file is missing, or of another size or content than was written.
+        DamagedCheckpointError: If a file is missing, or of another size or content than was written, or the manifest
+            does not name what every checkpoint holds.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         raise DamagedCheckpointError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read ({error})") from None
     if manifest.get("format") != _FORMAT:
-        raise DamagedCheckpointError(
-            f"checkpoint {folder} has format {manifest.get('format')}, this version reads {_FORMAT}"
-        )
+        found = reprlib.repr(manifest.get("format"))
+        raise DamagedCheckpointError(f"checkpoint {folder} has format {found}, this version reads {_FORMAT}")
     for name, (size, digest) in files.items():
-        file = folder / name
+        damage = _damage(folder, name, size, digest)
+        if damage is not None:
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {damage}")
+    unnamed = [name for name in (MODEL, OPTIMIZER, STATE) if name not in files]
+    if unnamed:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} does not name {', '.join(unnamed)}")
+
+
+def _damage(folder: Path, name: str, size: int, digest: str) -> str | None:
+    """What is wrong with a file that a manifest names, or `None`."""
+    file = folder / name
+    shown = name if len(name) < 80 and name.isprintable() else reprlib.repr(name)
+    try:
         if Path(name).name != name or not file.is_file():
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} is missing")
+            return f"{shown} is missing"
         if file.stat().st_size != size:
-            raise DamagedCheckpointError(
-                f"checkpoint {folder} is damaged: {name} has {file.stat().st_size} bytes, {size} were written"
-            )
-        try:
-            has_changed = _digest(file) != digest
-        except OSError as error:
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} cannot be read ({error})") from error
-        if has_changed:
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: the content of {name} has changed")
+            return f"{shown} has {file.stat().st_size} bytes, {size} were written"
+        return None if _digest(file) == digest else f"the content of {shown} has changed"
+    except OSError as error:  # a name may be too long for the file system
+        return f"{shown} cannot be read ({error.strerror})"
 
 
 def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], None], limit: int = 0) -> Path:
@@ -264,7 +273,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     model.config.save_pretrained(folder)
     tied = model.all_tied_weights_keys
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / MODEL, metadata={"format": "pt"})
 
 
 def load_model(model: PreTrainedModel, folder: Path) -> None:
@@ -273,7 +282,7 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         DamagedCheckpointError: If the file cannot be read or does not fit the model.
     """
-    tensors = _load_tensors(folder / "model.safetensors")
+    tensors = _load_tensors(folder / MODEL)
     expected = model.state_dict()
     wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
     if wrong:
