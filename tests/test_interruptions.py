@@ -493,6 +493,16 @@ class TestLock:
             pass
         assert "cannot be locked (No locks available)" in caplog.text
 
+    def test_a_whole_run_without_locks_is_the_same(self, tmp_path, straight, monkeypatch, caplog):
+        def unknown(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", unknown)
+        with caplog.at_level(logging.WARNING):
+            assert tiny_trainer(tmp_path).train().is_finished
+        assert caplog.text.count("cannot be locked") == 2, "one for the folder, one for the log"
+        assert_same_run(tmp_path, straight)
+
     def test_what_fails_inside_is_not_mistaken_for_it(self, tmp_path):
         with pytest.raises(BlockingIOError, match="busy"), folders.locked(tmp_path):
             raise BlockingIOError("busy")
