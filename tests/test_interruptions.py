@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
 from test_training import TinyBatches, make_supernet, make_trainer, train_log
 from torch.utils.data import DataLoader, Dataset
 
@@ -182,6 +183,23 @@ class TestDisk:
         with pytest.raises(OSError, match=words):
             tiny_trainer(tmp_path).train()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "train_log.jsonl"]
+        monkeypatch.undo()
+        resume(tmp_path, straight)
+
+    @pytest.mark.parametrize("kind", [OSError, SafetensorError])
+    def test_a_failed_save_of_the_final_supernet_does_too(self, tmp_path, straight, monkeypatch, kind):
+        save_model = checkpoints.save_model
+
+        def failing(model, folder):
+            save_model(model, folder)
+            if folder.name == ".final.partial":
+                raise kind("No space left on device")
+
+        monkeypatch.setattr(checkpoints, "save_model", failing)
+        words = r"final super-net in .* could not be written.*No space left.*whole checkpoint is checkpoint-6.*=latest"
+        with pytest.raises(OSError, match=words):
+            tiny_trainer(tmp_path).train()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6", "train_log.jsonl"]
         monkeypatch.undo()
         resume(tmp_path, straight)
 

@@ -145,12 +145,7 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
         shutil.rmtree(partial, ignore_errors=True)
         if not isinstance(error, OSError | SafetensorError):
             raise
-        kept = list_checkpoints(output_dir)
-        raise OSError(
-            f"{folder} could not be written ({error}): the last whole checkpoint is "
-            f"{kept[-1].name if kept else 'none yet'}. Make room, or mend the folder, and go on with "
-            "resume_from_checkpoint=latest"
-        ) from error
+        raise _unwritten(str(folder), output_dir, error) from error
     if limit:
         for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
             try:
@@ -158,6 +153,14 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
             except OSError as error:  # the new one is safe: no reason to end the run
                 logger.warning("%s could not be deleted: %s", old, error)
     return folder
+
+
+def _unwritten(what: str, output_dir: Path, error: BaseException) -> OSError:
+    kept = [folder.name for folder in list_checkpoints(output_dir)] or ["none yet"]
+    return OSError(
+        f"{what} could not be written ({error}): the last whole checkpoint is {kept[-1]}. "
+        "Make room, or mend the folder, and go on with resume_from_checkpoint=latest"
+    )
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
@@ -173,21 +176,30 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write files into a folder that stays, each whole or as it was before.
+    """Write files into the folder of a run, each whole or as it was before.
 
     Args:
         folder: The folder.
         write: Writes the files into another one, out of which they are moved.
+
+    Raises:
+        OSError: If one cannot be written, as on a full disk; the checkpoints are there still.
     """
     partial = folder / ".final.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    for file in sorted(partial.iterdir()):
-        flush(file)
-        file.replace(folder / file.name)
-    partial.rmdir()
-    flush(folder)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        for file in sorted(partial.iterdir()):
+            flush(file)
+            file.replace(folder / file.name)
+        partial.rmdir()
+        flush(folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise _unwritten(f"the final super-net in {folder}", folder, error) from error
 
 
 def set_aside(folder: Path) -> Path:
