@@ -11,12 +11,16 @@ from torch import nn
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
 
+STATE = {
+    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "sampler": {}, "update_counter": {}, "window": {},
+}  # fmt: skip
+
 
 def write(output_dir, step, *, content="weights", limit=0):
     def fill(folder):
         (folder / "model.safetensors").write_text(f"{content} of {step}")
         (folder / "optimizer.safetensors").write_text("moments")
-        (folder / "training_state.json").write_text("{}")
+        (folder / "training_state.json").write_text(json.dumps(STATE))
 
     return checkpoints.write_checkpoint(output_dir, step, fill, limit=limit)
 
@@ -186,7 +190,29 @@ DAMAGES = {
 }
 
 
+BAD_STATES = {
+    "{}": "holds no step",
+    "[]": "holds no object",
+    "[" * 20_000: "cannot be read",
+    "": "cannot be read",
+    json.dumps(STATE | {"step": "1"}): r"holds no step \(int\)",
+    json.dumps(STATE | {"window": None}): r"holds no window \(dict\)",
+}
+
+
 class TestFinding:
+    @pytest.mark.parametrize(("content", "words"), BAD_STATES.items(), ids=range(len(BAD_STATES)))
+    def test_a_state_that_was_written_odd_is_passed_over(self, tmp_path, monkeypatch, content, words):
+        good = write(tmp_path, 1)
+        monkeypatch.setattr(json, "dumps", lambda *args, dumps=json.dumps, **options: (
+            content if args[0] is STATE else dumps(*args, **options)
+        ))  # fmt: skip
+        bad = write(tmp_path, 2)
+        checkpoints.verify_checkpoint(bad)
+        assert checkpoints.find_checkpoint(tmp_path, "latest") == good
+        with pytest.raises(DamagedCheckpointError, match=rf"checkpoint-2 is damaged: training_state\.json {words}"):
+            checkpoints.find_checkpoint(tmp_path, str(bad))
+
     @pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES.keys())
     def test_a_damaged_one_is_named_and_passed_over(self, tmp_path, caplog, damage, words):
         good, bad = write(tmp_path, 1), write(tmp_path, 2)

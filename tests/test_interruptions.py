@@ -22,6 +22,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
+from test_checkpoints import STATE
 from test_training import TinyBatches, make_supernet, make_trainer, train_log
 from torch.utils.data import DataLoader, Dataset
 
@@ -362,6 +363,23 @@ class TestDamage:
         checkpoints.verify_checkpoint(copy)
         assert num_damages > 1000
 
+    @pytest.mark.parametrize(
+        "change", [{"window": {"odd": 1}}, {"sampler": {}}, {"update_counter": {"counts": 3}}, {"anchor": []}]
+    )
+    def test_a_state_of_the_wrong_shape_is_damage(self, tmp_path, straight, change):
+        folder = tmp_path / "checkpoint-4"
+
+        def fill(partial):
+            for name in (checkpoints.MODEL, checkpoints.OPTIMIZER):
+                shutil.copy(straight[0] / "checkpoint-4" / name, partial)
+            state = checkpoints.read_json(straight[0] / "checkpoint-4" / checkpoints.STATE)
+            checkpoints.write_json(partial / checkpoints.STATE, state | change)
+
+        checkpoints.write_checkpoint(tmp_path, 4, fill)
+        with pytest.raises(DamagedCheckpointError, match=r"checkpoint-4 is damaged: training_state\.json"):
+            tiny_trainer(tmp_path, resume_from_checkpoint="latest").train()
+        assert folder.is_dir()
+
     def test_a_file_that_cannot_be_read_is_damage(self, tmp_path, straight, monkeypatch):
         for name in ("checkpoint-4", "checkpoint-6"):
             shutil.copytree(straight[0] / name, tmp_path / name)
@@ -400,8 +418,9 @@ class TestDamage:
 
 
 def fill_with_weights(folder):
-    for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE):
+    for name in (checkpoints.MODEL, checkpoints.OPTIMIZER):
         (folder / name).write_text("weights" * 1000)
+    checkpoints.write_json(folder / checkpoints.STATE, STATE)
 
 
 class PowerLost(BaseException):

@@ -27,6 +27,10 @@ STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model.safetensors"
 _FORMAT = 2
+_STATE_ENTRIES = {
+    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "sampler": dict, "update_counter": dict,
+    "window": dict,
+}  # fmt: skip
 
 
 class DamagedCheckpointError(ValueError):
@@ -63,11 +67,13 @@ def find_checkpoint(output_dir: str | Path, which: str) -> Path | None:
         if not folder.is_dir():
             raise FileNotFoundError(f"resume_from_checkpoint={which}: no such folder")
         verify_checkpoint(folder)
+        read_state(folder)
         return folder
     damages = []
     for folder in reversed(list_checkpoints(output_dir)):
         try:
             verify_checkpoint(folder)
+            read_state(folder)
         except DamagedCheckpointError as error:
             logger.warning("%s; trying the one before", error)
             damages.append(str(error))
@@ -230,6 +236,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state of a run out of its checkpoint.
+
+    Raises:
+        DamagedCheckpointError: If it is none.
+    """
+    try:
+        state: Any = read_json(folder / STATE)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
+    if not isinstance(state, dict):
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
+    for name, kind in _STATE_ENTRIES.items():
+        if not isinstance(state.get(name), kind):
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no {name} ({kind.__name__})")
+    return state
 
 
 def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
