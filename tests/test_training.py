@@ -951,6 +951,19 @@ class TestResuming:
         assert resumed.train().global_step == step + 1
         assert not (tmp_path / "checkpoint-12").exists()
 
+    @pytest.mark.parametrize("name", ["checkpoint-4.replaced", "a copy"])
+    def test_goes_on_from_a_checkpoint_of_another_name_in_the_folder(self, tmp_path, name):
+        settings = {"max_steps": 8, "save_steps": 2, "save_total_limit": 0}
+        make_trainer(tmp_path, **settings).train()
+        expected = (tmp_path / "model.safetensors").read_bytes()
+        (tmp_path / "checkpoint-4").rename(tmp_path / name)
+        resumed = make_trainer(tmp_path, **settings, resume_from_checkpoint=str(tmp_path / name))
+        assert resumed.train().is_finished
+        assert {path.name for path in tmp_path.glob("checkpoint-*")} - {name} == {
+            "checkpoint-2", "checkpoint-6", "checkpoint-6.replaced", "checkpoint-8", "checkpoint-8.replaced",
+        }  # fmt: skip
+        assert (tmp_path / "model.safetensors").read_bytes() == expected
+
     def test_a_truncated_checkpoint_is_passed_over(self, tmp_path, caplog):
         straight = make_trainer(tmp_path, max_steps=12)
         straight.train()
