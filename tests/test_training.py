@@ -742,6 +742,20 @@ class TestTraining:
         make_trainer(tmp_path, report_to=name, max_steps=2).train()
         assert list(tmp_path.rglob("events.out.tfevents.*"))
 
+    def test_all_wait_for_the_main_process_before_the_first_step(self, tmp_path, monkeypatch):
+        trainer = make_trainer(tmp_path, max_steps=2)
+        calls = []
+        accelerator = trainer.accelerator
+
+        def noting(name, call):
+            return lambda *args, **options: (calls.append(name), call(*args, **options))[1]
+
+        monkeypatch.setattr(accelerator, "init_trackers", noting("trackers", accelerator.init_trackers))
+        monkeypatch.setattr(accelerator, "wait_for_everyone", noting("wait", accelerator.wait_for_everyone))
+        monkeypatch.setattr(trainer, "_run_steps", noting("steps", trainer._run_steps))
+        trainer.train()
+        assert calls[:3] == ["trackers", "wait", "steps"]
+
     def test_shows_progress(self, tmp_path, capsys):
         make_trainer(tmp_path, disable_tqdm=False, max_steps=3).train()
         shown = capsys.readouterr().err

@@ -197,6 +197,8 @@ class SupernetTrainer:
             versions=records.versions(),
         )
         evaluation: list[tuple[Architecture, float]] = []
+        # The main process alone starts the tracker and the log: the others' patience with a step begins behind that.
+        self.accelerator.wait_for_everyone()
         try:
             with naming_data_faults(lambda: self.global_step):
                 self._run_steps()
