@@ -11,11 +11,16 @@ from torch import nn
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
 
+STATE = {
+    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "sampler": {}, "update_counter": {}, "window": {},
+}  # fmt: skip
+
 
 def write(output_dir, step, *, content="weights", limit=0):
     def fill(folder):
-        (folder / "model.txt").write_text(f"{content} of {step}")
-        (folder / "state.json").write_text("{}")
+        (folder / "model.safetensors").write_text(f"{content} of {step}")
+        (folder / "optimizer.safetensors").write_text("moments")
+        (folder / "training_state.json").write_text(json.dumps(STATE))
 
     return checkpoints.write_checkpoint(output_dir, step, fill, limit=limit)
 
@@ -28,8 +33,9 @@ class TestWriting:
     def test_is_whole_and_names_every_file(self, tmp_path):
         folder = write(tmp_path / "new" / "run", 7)
         assert folder.name == "checkpoint-7"
-        assert names(folder) == ["manifest.json", "model.txt", "state.json"]
-        assert set(json.loads((folder / "manifest.json").read_text())["files"]) == {"model.txt", "state.json"}
+        files = ["model.safetensors", "optimizer.safetensors", "training_state.json"]
+        assert names(folder) == ["manifest.json", *files]
+        assert list(json.loads((folder / "manifest.json").read_text())["files"]) == files
         checkpoints.verify_checkpoint(folder)
         assert names(folder.parent) == ["checkpoint-7"]
 
@@ -37,7 +43,7 @@ class TestWriting:
         write(tmp_path, 1)
 
         def fill(folder):
-            (folder / "model.txt").write_text("half")
+            (folder / "model.safetensors").write_text("half")
             raise OSError("disk full")
 
         with pytest.raises(OSError, match="disk full"):
@@ -45,7 +51,7 @@ class TestWriting:
         assert names(tmp_path) == ["checkpoint-1"]
         checkpoints.verify_checkpoint(tmp_path / "checkpoint-1")
 
-    @pytest.mark.parametrize("kill_at", range(12))
+    @pytest.mark.parametrize("kill_at", range(14))
     def test_killed_anywhere_there_is_a_whole_one(self, tmp_path, monkeypatch, kill_at):
         """Every call that changes the disk is a place to die; what is then on the disk must do."""
         write(tmp_path, 1)
@@ -75,10 +81,10 @@ class TestWriting:
         except Killed:
             pass
         else:
-            assert kill_at > 10
+            assert kill_at > 12
         monkeypatch.undo()
         found = checkpoints.find_checkpoint(tmp_path, "latest")
-        assert (found / "model.txt").read_text() == f"weights of {found.name.removeprefix('checkpoint-')}"
+        assert (found / "model.safetensors").read_text() == f"weights of {found.name.removeprefix('checkpoint-')}"
         checkpoints.delete_leftovers(tmp_path)
         write(tmp_path, 2, limit=1)
         assert checkpoints.find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
@@ -98,7 +104,7 @@ class TestWriting:
         write(tmp_path, 1, content="old")
         write(tmp_path, 1, content="new")
         write(tmp_path, 1, content="newest")
-        contents = {folder.name: (folder / "model.txt").read_text() for folder in tmp_path.iterdir()}
+        contents = {folder.name: (folder / "model.safetensors").read_text() for folder in tmp_path.iterdir()}
         assert contents == {
             "checkpoint-1": "newest of 1",
             "checkpoint-1.replaced": "old of 1",
@@ -117,44 +123,100 @@ class TestWriting:
 
 
 def truncate(folder):
-    content = (folder / "model.txt").read_bytes()
-    (folder / "model.txt").write_bytes(content[:-1])
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1])
 
 
 def flip(folder):
-    content = bytearray((folder / "model.txt").read_bytes())
+    content = bytearray((folder / "model.safetensors").read_bytes())
     content[0] ^= 1
-    (folder / "model.txt").write_bytes(content)
+    (folder / "model.safetensors").write_bytes(content)
 
 
-def other_format(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+def alter(**changes):
+    """Change entries of the manifest, and leave the files as they are."""
+
+    def altering(folder):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    return altering
+
+
+def with_size(size):
+    def altering(folder):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["model.safetensors"]["size"] = size
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return altering
+
+
+def unnamed(name):
+    def forgetting(folder):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["files"][name]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return forgetting
 
 
 def escape(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["../model.txt"] = manifest["files"]["model.txt"]
+    manifest["files"]["../model.safetensors"] = manifest["files"]["model.safetensors"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 DAMAGES = {
-    "truncated": (truncate, r"model\.txt has \d+ bytes, \d+ were written"),
-    "flipped": (flip, r"content of model\.txt"),
-    "missing": (lambda folder: (folder / "state.json").unlink(), r"state\.json is missing"),
+    "truncated": (truncate, r"model\.safetensors has \d+ bytes, \d+ were written"),
+    "flipped": (flip, r"content of model\.safetensors"),
+    "missing": (lambda folder: (folder / "training_state.json").unlink(), r"training_state\.json is missing"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "incomplete"),
     "empty manifest": (lambda folder: (folder / "manifest.json").write_text(""), r"manifest\.json cannot be read"),
     "odd manifest": (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json cannot be read"),
-    "format": (other_format, "format 99"),
-    "path outside": (escape, "missing"),
+    "deep manifest": (
+        lambda folder: (folder / "manifest.json").write_text("[" * 20_000),
+        r"manifest\.json cannot be read",
+    ),
+    "format": (alter(format=99), "format 99,"),
+    "long format": (alter(format="9" * 9_000), "format '999.{,40}, this"),
+    "endless size": (with_size(float("inf")), r"manifest\.json cannot be read"),
+    "long name": (alter(files={"x" * 9_000: {"size": 1, "sha256": ""}}), "'xxx.{,40} cannot be read"),
+    "no files": (alter(files={}), r"does not name model\.safetensors, optimizer\.safetensors, training_state\.json"),
+    "no model": (unnamed("model.safetensors"), r"does not name model\.safetensors$"),
+    "no optimizer": (unnamed("optimizer.safetensors"), r"does not name optimizer\.safetensors$"),
+    "no state": (unnamed("training_state.json"), r"does not name training_state\.json$"),
+    "path outside": (escape, r"\.\./model\.safetensors is missing"),
+}
+
+
+BAD_STATES = {
+    "{}": "holds no step",
+    "[]": "holds no object",
+    "[" * 20_000: "cannot be read",
+    "": "cannot be read",
+    json.dumps(STATE | {"step": "1"}): r"holds no step \(int\)",
+    json.dumps(STATE | {"window": None}): r"holds no window \(dict\)",
 }
 
 
 class TestFinding:
+    @pytest.mark.parametrize(("content", "words"), BAD_STATES.items(), ids=range(len(BAD_STATES)))
+    def test_a_state_that_was_written_odd_is_passed_over(self, tmp_path, monkeypatch, content, words):
+        good = write(tmp_path, 1)
+        monkeypatch.setattr(json, "dumps", lambda *args, dumps=json.dumps, **options: (
+            content if args[0] is STATE else dumps(*args, **options)
+        ))  # fmt: skip
+        bad = write(tmp_path, 2)
+        checkpoints.verify_checkpoint(bad)
+        assert checkpoints.find_checkpoint(tmp_path, "latest") == good
+        with pytest.raises(DamagedCheckpointError, match=rf"checkpoint-2 is damaged: training_state\.json {words}"):
+            checkpoints.find_checkpoint(tmp_path, str(bad))
+
     @pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES.keys())
     def test_a_damaged_one_is_named_and_passed_over(self, tmp_path, caplog, damage, words):
         good, bad = write(tmp_path, 1), write(tmp_path, 2)
-        (tmp_path / "model.txt").write_text("weights of 2")
+        (tmp_path / "model.safetensors").write_text("weights of 2")
         damage(bad)
         with caplog.at_level(logging.WARNING):
             assert checkpoints.find_checkpoint(tmp_path, "latest") == good

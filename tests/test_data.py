@@ -35,7 +35,7 @@ from hf_nasbert.data import (
     train_tokenizer,
 )
 from hf_nasbert.data import corpus as corpus_room
-from hf_nasbert.data.cache import whole_file
+from hf_nasbert.data.cache import content_digest, whole_file
 from hf_nasbert.data.tokenization import split_gigantic, tokenizer_digest
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
@@ -406,7 +406,26 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.unfinished", "c.arrow"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((["a", "b"],), (["a\0b"],)),
+        ((["a"],), (["a", ""],)),
+        ((["", "a"],), (["a", ""],)),
+        ((["a"], "x y", "z"), (["a"], "x", "y z")),
+    ],
+)
+def test_different_contents_have_different_keys(one, other):
+    assert content_digest(*one) != content_digest(*other)
+
+
 class TestSplit:
+    def test_texts_with_nul_are_not_mistaken_for_others(self, tmp_path):
+        """Once a text's end and a NUL were the same bytes to the key: the second run got the first one's documents."""
+        for documents in (["one\0two", "three"], ["one", "two\0three"], ["one", "two", "three"]):
+            parts = split_dev(Dataset.from_dict({"text": documents}), 0.3, cache_dir=tmp_path)
+            assert sorted(text for part in parts for text in part["text"]) == sorted(documents)
+
     def test_copies_of_a_text_stay_on_one_side(self, texts):
         copies = [text.upper() for text in texts] + [text.replace(" ", "  ") for text in texts]
         train, dev = split_dev(Dataset.from_dict({"text": texts + copies}), 0.3)
@@ -589,6 +608,13 @@ class TestPacking:
         alone = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "one")
         shared = pack_texts(documents, tokenizer, 32, cache_dir=tmp_path / "two", num_proc=2)
         assert shared["input_ids"][:] == alone["input_ids"][:]
+
+    def test_packed_texts_with_nul_are_not_mistaken_for_others(self, tokenizer, tmp_path):
+        numbers = set()
+        for documents in (["the book\0the sea", "the end"], ["the book", "the sea", "the end"]):
+            pack_texts(Dataset.from_dict({"text": documents}), tokenizer, 4, cache_dir=tmp_path)
+            numbers.add(len(list(tmp_path.rglob("*.arrow"))))
+        assert numbers == {1, 2}
 
     def test_text_that_grows_at_its_end_is_not_packed_again(self, documents, tokenizer, tmp_path, monkeypatch):
         pack_texts(documents, tokenizer, 32, cache_dir=tmp_path)

@@ -314,6 +314,11 @@ class TestGenerated:
         for kind in inputs["KINDS"]:
             counted[kind] = inputs["run"](kind)
             assert counted[kind].total() >= 0.8 * inputs["KINDS"][kind].num_inputs, kind
+            assert counted[kind]["result"], f"{kind}: nothing is read, so what is refused shows nothing"
+
+    def test_they_are_those_of_the_record(self, counted):
+        record = json.loads((ROOT / "benchmarks" / "records" / "inputs.json").read_text())
+        assert {kind: dict(found) for kind, found in counted.items()} == record["kinds"]
 
     def test_there_are_enough_of_them(self, counted):
         refused = {kind: found.total() - found["result"] for kind, found in counted.items()}

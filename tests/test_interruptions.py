@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
+from test_checkpoints import STATE
 from test_training import TinyBatches, make_supernet, make_trainer, train_log
 from torch.utils.data import DataLoader, Dataset
 
@@ -185,6 +187,23 @@ class TestDisk:
         monkeypatch.undo()
         resume(tmp_path, straight)
 
+    @pytest.mark.parametrize("kind", [OSError, SafetensorError])
+    def test_a_failed_save_of_the_final_supernet_does_too(self, tmp_path, straight, monkeypatch, kind):
+        save_model = checkpoints.save_model
+
+        def failing(model, folder):
+            save_model(model, folder)
+            if folder.name == ".final.partial":
+                raise kind("No space left on device")
+
+        monkeypatch.setattr(checkpoints, "save_model", failing)
+        words = r"final super-net in .* could not be written.*No space left.*whole checkpoint is checkpoint-6.*=latest"
+        with pytest.raises(OSError, match=words):
+            tiny_trainer(tmp_path).train()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6", "train_log.jsonl"]
+        monkeypatch.undo()
+        resume(tmp_path, straight)
+
     def test_a_file_that_cannot_grow_at_any_byte(self, tmp_path, straight):
         """Real failures of real writes, in Python's files and in those of safetensors: none may be longer than k."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -344,6 +363,23 @@ class TestDamage:
         checkpoints.verify_checkpoint(copy)
         assert num_damages > 1000
 
+    @pytest.mark.parametrize(
+        "change", [{"window": {"odd": 1}}, {"sampler": {}}, {"update_counter": {"counts": 3}}, {"anchor": []}]
+    )
+    def test_a_state_of_the_wrong_shape_is_damage(self, tmp_path, straight, change):
+        folder = tmp_path / "checkpoint-4"
+
+        def fill(partial):
+            for name in (checkpoints.MODEL, checkpoints.OPTIMIZER):
+                shutil.copy(straight[0] / "checkpoint-4" / name, partial)
+            state = checkpoints.read_json(straight[0] / "checkpoint-4" / checkpoints.STATE)
+            checkpoints.write_json(partial / checkpoints.STATE, state | change)
+
+        checkpoints.write_checkpoint(tmp_path, 4, fill)
+        with pytest.raises(DamagedCheckpointError, match=r"checkpoint-4 is damaged: training_state\.json"):
+            tiny_trainer(tmp_path, resume_from_checkpoint="latest").train()
+        assert folder.is_dir()
+
     def test_a_file_that_cannot_be_read_is_damage(self, tmp_path, straight, monkeypatch):
         for name in ("checkpoint-4", "checkpoint-6"):
             shutil.copytree(straight[0] / name, tmp_path / name)
@@ -374,7 +410,7 @@ class TestDamage:
             found = find_checkpoint(root, "latest")
             if disk.holds_one:  # until then the first save was not over
                 assert found is not None, f"nothing is left when the power fails at call {num_calls}"
-                assert (found / "weights").read_text() == "weights" * 1000
+                assert (found / checkpoints.MODEL).read_text() == "weights" * 1000
             if is_over:
                 break
         assert found.name == "checkpoint-2"
@@ -382,7 +418,9 @@ class TestDamage:
 
 
 def fill_with_weights(folder):
-    (folder / "weights").write_text("weights" * 1000)
+    for name in (checkpoints.MODEL, checkpoints.OPTIMIZER):
+        (folder / name).write_text("weights" * 1000)
+    checkpoints.write_json(folder / checkpoints.STATE, STATE)
 
 
 class PowerLost(BaseException):
@@ -491,6 +529,16 @@ class TestLock:
         with caplog.at_level(logging.WARNING), folders.locked(tmp_path):
             pass
         assert "cannot be locked (No locks available)" in caplog.text
+
+    def test_a_whole_run_without_locks_is_the_same(self, tmp_path, straight, monkeypatch, caplog):
+        def unknown(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", unknown)
+        with caplog.at_level(logging.WARNING):
+            assert tiny_trainer(tmp_path).train().is_finished
+        assert caplog.text.count("cannot be locked") == 2, "one for the folder, one for the log"
+        assert_same_run(tmp_path, straight)
 
     def test_what_fails_inside_is_not_mistaken_for_it(self, tmp_path):
         with pytest.raises(BlockingIOError, match="busy"), folders.locked(tmp_path):

@@ -1,6 +1,7 @@
 """Records: complete lines survive everything, half ones are named, and writers never mix."""
 
 import errno
+import fcntl
 import gzip
 import json
 import logging
@@ -134,6 +135,52 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         records.append(path, {"step": 2})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_on_the_file_system_one_warning_does(path, monkeypatch, caplog, number):
+    def unknown(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with caplog.at_level(logging.WARNING):
+        records.append(path, {"step": 1})
+        records.append(path, {"step": 2})
+    assert caplog.text.count("cannot be locked") == 1
+    assert records.read(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        records.append(path, {"step": 1})
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("before", [b"", b'{"step": 1}\n', b'{"step": 1}\n' + b"\n" * 20])
+def test_a_torn_line_of_many_pieces_is_read_once(path, monkeypatch, before):
+    """What is copied grows with the line, and not with its square."""
+    monkeypatch.setattr(records, "_CHUNK", 16)
+    path.parent.mkdir()
+    torn = b'{"text": "' + b"x" * 16 * 40_000
+    path.write_bytes(before + torn)
+    began = time.process_time()
+    records.append(path, {"step": 2})
+    assert time.process_time() - began < 2  # joining to what was read took ten times as long
+    assert path.read_bytes() == before + b'{"step": 2}\n'
+
+
+@pytest.mark.parametrize("chunk", range(1, 30))
+def test_pieces_of_any_length_find_the_last_line(path, monkeypatch, chunk):
+    monkeypatch.setattr(records, "_CHUNK", chunk)
+    path.parent.mkdir()
+    for tail, kept in ((b"", b""), (b'{"b": 2}', b'{"b": 2}\n'), (b'{"b', b""), (b"\n\n", b"\n\n")):
+        path.write_bytes(b'{"a": 1}\n' + tail)
+        records.append(path, {"c": 3})
+        assert path.read_bytes() == b'{"a": 1}\n' + kept + b'{"c": 3}\n'
 
 
 WRITER = """

@@ -186,15 +186,15 @@ class TestHostileModels:
         assert not (tmp_path / "boom").exists()
 
     def test_a_manifest_names_no_file_outside_its_folder(self, tmp_path):
-        from hf_nasbert.training.checkpoints import DamagedCheckpointError, verify_checkpoint
+        from hf_nasbert.training.checkpoints import _FORMAT, DamagedCheckpointError, verify_checkpoint
 
         (tmp_path / "secret").write_text("{}")
         checkpoint = tmp_path / "checkpoint-1"
         checkpoint.mkdir()
         for name in ("../secret", str(tmp_path / "secret"), "a/../../secret"):
             entry = {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
-            (checkpoint / "manifest.json").write_text(json.dumps({"format": 1, "files": {name: entry}}))
-            with pytest.raises(DamagedCheckpointError):
+            (checkpoint / "manifest.json").write_text(json.dumps({"format": _FORMAT, "files": {name: entry}}))
+            with pytest.raises(DamagedCheckpointError, match="is missing"):
                 verify_checkpoint(checkpoint)
 
     @pytest.mark.parametrize(

@@ -742,6 +742,20 @@ class TestTraining:
         make_trainer(tmp_path, report_to=name, max_steps=2).train()
         assert list(tmp_path.rglob("events.out.tfevents.*"))
 
+    def test_all_wait_for_the_main_process_before_the_first_step(self, tmp_path, monkeypatch):
+        trainer = make_trainer(tmp_path, max_steps=2)
+        calls = []
+        accelerator = trainer.accelerator
+
+        def noting(name, call):
+            return lambda *args, **options: (calls.append(name), call(*args, **options))[1]
+
+        monkeypatch.setattr(accelerator, "init_trackers", noting("trackers", accelerator.init_trackers))
+        monkeypatch.setattr(accelerator, "wait_for_everyone", noting("wait", accelerator.wait_for_everyone))
+        monkeypatch.setattr(trainer, "_run_steps", noting("steps", trainer._run_steps))
+        trainer.train()
+        assert calls[:3] == ["trackers", "wait", "steps"]
+
     def test_shows_progress(self, tmp_path, capsys):
         make_trainer(tmp_path, disable_tqdm=False, max_steps=3).train()
         shown = capsys.readouterr().err
@@ -950,6 +964,19 @@ class TestResuming:
         resumed = make_trainer(tmp_path, max_steps=step + 1, save_steps=1, resume_from_checkpoint="latest")
         assert resumed.train().global_step == step + 1
         assert not (tmp_path / "checkpoint-12").exists()
+
+    @pytest.mark.parametrize("name", ["checkpoint-4.replaced", "a copy"])
+    def test_goes_on_from_a_checkpoint_of_another_name_in_the_folder(self, tmp_path, name):
+        settings = {"max_steps": 8, "save_steps": 2, "save_total_limit": 0}
+        make_trainer(tmp_path, **settings).train()
+        expected = (tmp_path / "model.safetensors").read_bytes()
+        (tmp_path / "checkpoint-4").rename(tmp_path / name)
+        resumed = make_trainer(tmp_path, **settings, resume_from_checkpoint=str(tmp_path / name))
+        assert resumed.train().is_finished
+        assert {path.name for path in tmp_path.glob("checkpoint-*")} - {name} == {
+            "checkpoint-2", "checkpoint-6", "checkpoint-6.replaced", "checkpoint-8", "checkpoint-8.replaced",
+        }  # fmt: skip
+        assert (tmp_path / "model.safetensors").read_bytes() == expected
 
     def test_a_truncated_checkpoint_is_passed_over(self, tmp_path, caplog):
         straight = make_trainer(tmp_path, max_steps=12)

@@ -1,5 +1,6 @@
 """Append-only JSON lines: what a run was asked, what it ran on and what came out, one record a line."""
 
+import errno
 import gzip
 import json
 import logging
@@ -9,6 +10,7 @@ import platform
 import sys
 import zlib
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 _PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say
 _CHUNK = 1 << 16  # bytes read at a time while looking for the last line
 
 
@@ -30,7 +33,8 @@ def extend(path: str | Path, new_records: Iterable[Record]) -> None:
     """Add records to the end of a file, all in one write, and wait until they lie on the disk.
 
     Several processes may add to one file: each call is one write under an exclusive lock, so lines never mix. A last
-    line left half-written by a killed process is cut off first; every complete record stays.
+    line left half-written by a killed process is cut off first; every complete record stays. On a file system without
+    locks a warning takes their place: let no two processes add to one file there.
 
     Args:
         path: The file; it and its folder are made if missing. Compressed files are for reading only.
@@ -52,7 +56,12 @@ def extend(path: str | Path, new_records: Iterable[Record]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _warn_once(path.parent, error.strerror)
         size = _repair(descriptor, path)
         try:
             written = os.write(descriptor, lines)
@@ -130,6 +139,12 @@ def versions() -> Record:
     return found
 
 
+@cache
+def _warn_once(folder: Path, reason: str) -> None:
+    """Say, once per folder and process, that nothing keeps two writers apart."""
+    logger.warning("files in %s cannot be locked (%s): let no second process write there", folder, reason)
+
+
 def _line(record: Record) -> bytes:
     if not isinstance(record, dict):
         raise ValueError(f"a record is a dict, not {type(record).__name__}")
@@ -177,11 +192,19 @@ def _repair(descriptor: int, path: Path) -> int:
     if size == 0:
         return 0
     # Up to two line ends are looked for: the file's last one and the one before the last line.
-    tail, start = b"", size
-    while start > 0 and tail.rstrip(b"\n").count(b"\n") == 0:
+    pieces, start, ends_before = (
+        list[bytes](),
+        size,
+        False,
+    )  # joined once: a last line may be as long as a disk was full
+    has_content = False
+    while start > 0 and not ends_before:
         length = min(_CHUNK, start)
         start -= length
-        tail = os.pread(descriptor, length, start) + tail
+        pieces.append(os.pread(descriptor, length, start))
+        rest = pieces[-1] if has_content else pieces[-1].rstrip(b"\n")
+        has_content, ends_before = has_content or bool(rest), b"\n" in rest
+    tail = b"".join(reversed(pieces))
     last = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
     if not last.startswith(b"{"):
         raise ValueError(f"{path} ends in {last[:80]!r}, which is no record: left as it was; name another file")

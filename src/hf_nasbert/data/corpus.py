@@ -21,14 +21,14 @@ from datasets.utils import tqdm  # heeds datasets.disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, whole_file
+from hf_nasbert.data.cache import ContentDigest, cache_folder, whole_file
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
 
 Places = npt.NDArray[np.uint64]
 
-_SPLITTING = "1"  # parts of the caches' keys: to be raised whenever splitting or packing changes what comes out
-_PACKING = "2"
+_SPLITTING = "2"  # parts of the caches' keys: to be raised whenever splitting or packing changes what comes out
+_PACKING = "3"
 _GROUP_CHARACTERS = 1 << 22
 _SHARD_CHARACTERS = 1 << 25  # the most, in whole groups, that an interruption makes one tokenise again: half a minute
 _FLUSH_TOKENS = 1 << 20
@@ -100,14 +100,14 @@ def split_dev(
         ValueError: If there are not two different documents.
     """
     folder = cache_folder(cache_dir, "split")
-    digest = hashlib.sha256(f"{_SPLITTING} {fraction} {seed}".encode())
+    digest = ContentDigest(_SPLITTING, fraction, seed)
     # Eight bytes a document are little, but of documents of a line each not little enough to be held.
     with TemporaryFile(dir=folder) as file:
         for text in _Texts(dataset):
-            digest.update(b"\0" + text.encode())
+            digest.add(text)
             file.write(_place(text, seed))
         file.flush()
-        paths = [folder / f"{digest.hexdigest()[:32]}-{part}.arrow" for part in ("train", "dev")]
+        paths = [folder / f"{digest.key()}-{part}.arrow" for part in ("train", "dev")]
         if not all(path.exists() for path in paths):
             places = np.memmap(file, dtype="<u8", mode="r", shape=(len(dataset),)) if len(dataset) else _NO_PLACES
             last = _last_dev_place(places, fraction, folder)
@@ -242,22 +242,18 @@ def _mapper(num_workers: int) -> Iterator[Callable[..., Iterable[None]]]:
         yield workers.map
 
 
-def _new_digest(settings: Iterable[object]) -> "hashlib._Hash":
-    return hashlib.sha256(" ".join(map(str, settings)).encode())
-
-
 def _cut(dataset: Dataset, group: int, *settings: object) -> Iterator[tuple[str, int, int]]:
     """Cut documents into shards of whole groups: a key made of their texts and of the settings, first, last + 1."""
     start = size = number = 0
-    digest = _new_digest(settings)
+    digest = ContentDigest(*settings)
     for number, text in enumerate(_Texts(dataset), start=1):
-        digest.update(b"\0" + text.encode())
+        digest.add(text)
         size += len(text)
         if size >= _SHARD_CHARACTERS and number % group == 0:
-            yield digest.hexdigest()[:32], start, number
-            start, size, digest = number, 0, _new_digest(settings)
+            yield digest.key(), start, number
+            start, size, digest = number, 0, ContentDigest(*settings)
     if number > start:
-        yield digest.hexdigest()[:32], start, number
+        yield digest.key(), start, number
 
 
 def _pack_shard(

@@ -14,7 +14,7 @@ from datasets import Dataset
 from hf_nasbert.data.cache import cache_folder, content_digest, whole_file
 from hf_nasbert.data.sources import check_file, json_rows
 
-_FORMAT = "1"  # part of the cache's key: to be raised whenever reading changes what comes out
+_FORMAT = "2"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back
 _NUMBER = re.compile(
     r"[-+]?(?:(?:0|[1-9][0-9]{0,300})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,5})?|(?i:nan|[-+]?inf)"

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import reprlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,12 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
+MODEL = "model.safetensors"
 _FORMAT = 2
+_STATE_ENTRIES = {
+    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "sampler": dict, "update_counter": dict,
+    "window": dict,
+}  # fmt: skip
 
 
 class DamagedCheckpointError(ValueError):
@@ -61,11 +67,13 @@ def find_checkpoint(output_dir: str | Path, which: str) -> Path | None:
         if not folder.is_dir():
             raise FileNotFoundError(f"resume_from_checkpoint={which}: no such folder")
         verify_checkpoint(folder)
+        read_state(folder)
         return folder
     damages = []
     for folder in reversed(list_checkpoints(output_dir)):
         try:
             verify_checkpoint(folder)
+            read_state(folder)
         except DamagedCheckpointError as error:
             logger.warning("%s; trying the one before", error)
             damages.append(str(error))
@@ -80,33 +88,40 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare a checkpoint with its manifest.
 
     Raises:
-        DamagedCheckpointError: If a file is missing, or of another size or content than was written.
+        DamagedCheckpointError: If a file is missing, or of another size or content than was written, or the manifest
+            does not name what every checkpoint holds.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         raise DamagedCheckpointError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read ({error})") from None
     if manifest.get("format") != _FORMAT:
-        raise DamagedCheckpointError(
-            f"checkpoint {folder} has format {manifest.get('format')}, this version reads {_FORMAT}"
-        )
+        found = reprlib.repr(manifest.get("format"))
+        raise DamagedCheckpointError(f"checkpoint {folder} has format {found}, this version reads {_FORMAT}")
     for name, (size, digest) in files.items():
-        file = folder / name
+        damage = _damage(folder, name, size, digest)
+        if damage is not None:
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {damage}")
+    unnamed = [name for name in (MODEL, OPTIMIZER, STATE) if name not in files]
+    if unnamed:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} does not name {', '.join(unnamed)}")
+
+
+def _damage(folder: Path, name: str, size: int, digest: str) -> str | None:
+    """What is wrong with a file that a manifest names, or `None`."""
+    file = folder / name
+    shown = name if len(name) < 80 and name.isprintable() else reprlib.repr(name)
+    try:
         if Path(name).name != name or not file.is_file():
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} is missing")
+            return f"{shown} is missing"
         if file.stat().st_size != size:
-            raise DamagedCheckpointError(
-                f"checkpoint {folder} is damaged: {name} has {file.stat().st_size} bytes, {size} were written"
-            )
-        try:
-            has_changed = _digest(file) != digest
-        except OSError as error:
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {name} cannot be read ({error})") from error
-        if has_changed:
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: the content of {name} has changed")
+            return f"{shown} has {file.stat().st_size} bytes, {size} were written"
+        return None if _digest(file) == digest else f"the content of {shown} has changed"
+    except OSError as error:  # a name may be too long for the file system
+        return f"{shown} cannot be read ({error.strerror})"
 
 
 def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], None], limit: int = 0) -> Path:
@@ -136,12 +151,7 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
         shutil.rmtree(partial, ignore_errors=True)
         if not isinstance(error, OSError | SafetensorError):
             raise
-        kept = list_checkpoints(output_dir)
-        raise OSError(
-            f"{folder} could not be written ({error}): the last whole checkpoint is "
-            f"{kept[-1].name if kept else 'none yet'}. Make room, or mend the folder, and go on with "
-            "resume_from_checkpoint=latest"
-        ) from error
+        raise _unwritten(str(folder), output_dir, error) from error
     if limit:
         for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
             try:
@@ -149,6 +159,14 @@ def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], 
             except OSError as error:  # the new one is safe: no reason to end the run
                 logger.warning("%s could not be deleted: %s", old, error)
     return folder
+
+
+def _unwritten(what: str, output_dir: Path, error: BaseException) -> OSError:
+    kept = [folder.name for folder in list_checkpoints(output_dir)] or ["none yet"]
+    return OSError(
+        f"{what} could not be written ({error}): the last whole checkpoint is {kept[-1]}. "
+        "Make room, or mend the folder, and go on with resume_from_checkpoint=latest"
+    )
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
@@ -164,21 +182,30 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write files into a folder that stays, each whole or as it was before.
+    """Write files into the folder of a run, each whole or as it was before.
 
     Args:
         folder: The folder.
         write: Writes the files into another one, out of which they are moved.
+
+    Raises:
+        OSError: If one cannot be written, as on a full disk; the checkpoints are there still.
     """
     partial = folder / ".final.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    for file in sorted(partial.iterdir()):
-        flush(file)
-        file.replace(folder / file.name)
-    partial.rmdir()
-    flush(folder)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        for file in sorted(partial.iterdir()):
+            flush(file)
+            file.replace(folder / file.name)
+        partial.rmdir()
+        flush(folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise _unwritten(f"the final super-net in {folder}", folder, error) from error
 
 
 def set_aside(folder: Path) -> Path:
@@ -209,6 +236,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state of a run out of its checkpoint.
+
+    Raises:
+        DamagedCheckpointError: If it is none.
+    """
+    try:
+        state: Any = read_json(folder / STATE)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
+    if not isinstance(state, dict):
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
+    for name, kind in _STATE_ENTRIES.items():
+        if not isinstance(state.get(name), kind):
+            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no {name} ({kind.__name__})")
+    return state
 
 
 def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
@@ -264,7 +309,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     model.config.save_pretrained(folder)
     tied = model.all_tied_weights_keys
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / MODEL, metadata={"format": "pt"})
 
 
 def load_model(model: PreTrainedModel, folder: Path) -> None:
@@ -273,7 +318,7 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         DamagedCheckpointError: If the file cannot be read or does not fit the model.
     """
-    tensors = _load_tensors(folder / "model.safetensors")
+    tensors = _load_tensors(folder / MODEL)
     expected = model.state_dict()
     wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
     if wrong:

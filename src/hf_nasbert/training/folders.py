@@ -113,7 +113,8 @@ def clear(arguments: SupernetTrainingArguments) -> None:
 def leave_behind(output_dir: Path, resumed: Path) -> None:
     """Set later checkpoints than the one resumed from aside: they belong to a past that is left."""
     checkpoints.delete_leftovers(output_dir)
-    every = checkpoints.list_checkpoints(output_dir)
-    places = [other.resolve() for other in every]
-    for later in every[places.index(resumed.resolve()) + 1 :]:
-        logger.warning("resuming at %s: %s is now %s", resumed.name, later.name, checkpoints.set_aside(later).name)
+    step = checkpoints.read_state(resumed)["step"]  # its name may be another: what was set aside, or a copy
+    for later in checkpoints.list_checkpoints(output_dir):
+        if int(later.name.removeprefix("checkpoint-")) > step:
+            aside = checkpoints.set_aside(later)
+            logger.warning("resuming at %s: %s is now %s", resumed.name, later.name, aside.name)

@@ -197,6 +197,8 @@ class SupernetTrainer:
             versions=records.versions(),
         )
         evaluation: list[tuple[Architecture, float]] = []
+        # The main process alone starts the tracker and the log: the others' patience with a step begins behind that.
+        self.accelerator.wait_for_everyone()
         try:
             with naming_data_faults(lambda: self.global_step):
                 self._run_steps()
@@ -474,7 +476,7 @@ class SupernetTrainer:
         }
 
     def _restore(self, folder: Path) -> None:
-        state = checkpoints.read_json(folder / checkpoints.STATE)
+        state = checkpoints.read_state(folder)
         difference = checkpoints.first_difference(state["identity"], self._identity())
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
@@ -487,6 +489,14 @@ class SupernetTrainer:
         checkpoints.load_model(supernet, folder)
         checkpoints.load_optimizer(optimizer, supernet, folder)
         sharding.cut_again(self.supernet, self.optimizer.optimizer, supernet, optimizer)
+        try:
+            self._restore_state(state)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise checkpoints.DamagedCheckpointError(
+                f"checkpoint {folder} is damaged: {checkpoints.STATE} ({type(error).__name__}: {error})"
+            ) from error
+
+    def _restore_state(self, state: dict[str, Any]) -> None:
         self.sampler.load_state_dict(state["sampler"])
         self.counter.load_state_dict(state["update_counter"])
         if self.anchor is not None:
