@@ -166,7 +166,9 @@ def test_a_search_for_stock_berts_only(search, monkeypatch, tmp_path):
         search("evolution", native_only=True)  # three blocks, none of which can be left out
     assert not (tmp_path / "evolution").exists()
     monkeypatch.setattr("test_search_children.SPACE", SearchSpace.chain(5, ("conv3", "ffn", "attention", "skip")))
-    _, scored = search("evolution", native_only=True)
+    page = tmp_path / "page.html"
+    _, scored = search("evolution", native_only=True, report=str(page))
+    assert "children in the space</dt><dd>2<" in page.read_text(encoding="utf-8")
     berts = {"attention-ffn-skip-skip-skip", "attention-ffn-attention-ffn-skip"}
     assert {record["architecture"] for record in scored} == berts
     with pytest.raises(ValueError, match=r"differs in .*space|another search"):
