@@ -103,6 +103,11 @@ def test_a_table_that_does_not_hold_at_all_is_said(search, monkeypatch):
         search(conv3_ms=10.0, cap=20_000.0, name="many")
 
 
+def test_without_a_scored_child_there_is_nothing_to_measure(tmp_path):
+    history = str(tmp_path / "h.jsonl")
+    assert confirm.confirm_latency([], cap=1.0, objectives=[], measure=pytest.fail, history=history) == []
+
+
 def test_a_device_is_that_of_its_setting_or_none():
     here = Device(batch_size=2, sequence_length=8)
     again = Device.of(here.setting)

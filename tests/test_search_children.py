@@ -161,6 +161,15 @@ def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_pa
     assert not (tmp_path / "evolution").exists()
 
 
+def test_halving_with_few_evaluations_begins_with_so_few_that_some_are_scored_on_all(search):
+    _, scored = search("halving", num_evaluations=5)
+    assert scored
+    _, extended = search("halving", num_evaluations=9)
+    assert {record["architecture"] for record in scored} < {record["architecture"] for record in extended}
+    with pytest.raises(ValueError, match=r"no child on all 4 dev batches within 1 evaluations.*costs 1\.25"):
+        search("halving", num_evaluations=1)
+
+
 def test_a_search_for_stock_berts_only(search, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"no child of this space is a plain BERT: .* up to an ffn"):
         search("evolution", native_only=True)  # three blocks, none of which can be left out

@@ -44,6 +44,8 @@ def confirm_latency(
         ValueError: If so many are above the cap that the table does not hold here.
     """
     measured: dict[str, float] = {}
+    if not scored:
+        return []
     while True:
         kept = [record for record in scored if not measured.get(record["architecture"], 0.0) > cap]
         missing = [name for name in _winner_and_front(kept, objectives) if name not in measured]

@@ -3,7 +3,7 @@
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,15 @@ from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
+from hf_nasbert.search import (
+    SEARCHES,
+    GradientBoostedSearch,
+    Search,
+    SearchTask,
+    largest_bracket,
+    pareto_front,
+    run_search,
+)
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -377,9 +385,21 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
             "worker": arguments.worker,
         }
     elif arguments.search == "halving":
-        further = {"total_batches": arguments.num_dev_batches}
+        total = arguments.num_dev_batches
+        further = {"total_batches": total}
+        if total > 1:  # else there is nothing to save, which the search refuses
+            further["bracket_size"] = _bracket_size(arguments, total)
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
     return SEARCHES[arguments.search](task, **further)
+
+
+def _bracket_size(arguments: SearchChildrenArguments, total_batches: int) -> int:
+    """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
+    largest, output = largest_bracket(arguments.num_evaluations, total_batches=total_batches), Path(arguments.output)
+    head = next(iter(records.read(output)), {}) if output.exists() else {}
+    settings = head.get("settings")
+    begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None
+    return begun if type(begun) is int and 1 <= begun <= largest else largest
 
 
 def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:

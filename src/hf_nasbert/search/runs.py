@@ -57,7 +57,8 @@ def run_search(
         while (done := search.num_evaluations) < num_evaluations and not should_stop():
             children = search.ask()
             num_batches = search.num_batches
-            children = children[: int((num_evaluations - done) / search.cost_of_one)]
+            # 1 - 0.9 is a little less than 0.1, and still pays for it.
+            children = children[: int((num_evaluations - done) / search.cost_of_one + 1e-9)]
             if not children:
                 break
             new = [child for child in children if (child, num_batches) not in known]
