@@ -146,6 +146,17 @@ def test_operators_that_give_nan_never_win_and_the_front_is_drawn(search, tmp_pa
     assert "19, not shown" in text
 
 
+@pytest.mark.parametrize("name", ["random", "gbdt"])
+def test_without_a_finite_loss_the_table_is_shown_and_the_report_refused(name, search, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(StandIn, "__call__", lambda self, children, **_: [math.nan] * len(children))
+    _, scored = search(name, num_evaluations=5)
+    assert len(scored) == 5
+    assert not (tmp_path / name / "h.operators.md").exists()
+    with pytest.raises(ValueError, match="none of 5 scored children has a finite loss"):
+        search(name, num_evaluations=5, report=str(tmp_path / "page.html"))
+    assert "5 children scored, 5 without a finite loss" in capsys.readouterr().out
+
+
 def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_path):
     with pytest.raises(ValueError, match="objective weight is none of the costs of a child: num_parameters, flops"):
         search("random", objectives=["weight"])

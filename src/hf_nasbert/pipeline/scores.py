@@ -341,14 +341,18 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
+    if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
         report = Path(arguments.output).with_suffix(".operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")
     scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
     if arguments.report is not None:
-        report_search(
-            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
-        )
+        try:
+            report_search(
+                SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+            )
+        except (OSError, ValueError):
+            tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+            raise
     return scored
 
 
