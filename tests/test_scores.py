@@ -97,6 +97,13 @@ def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path)
         search_children(impossible, DATA)
 
 
+def test_the_history_of_a_search_is_no_file_of_scored_children(stubs, tmp_path):
+    settings = {"supernet": "x", "output": str(tmp_path / "h.jsonl"), "num_dev_batches": 1, "dev_batch_size": 2}
+    search_children(SearchChildrenArguments(search="random", num_evaluations=3, **settings), DATA)
+    with pytest.raises(ValueError, match=r"h\.jsonl is not a file of scored children: record 1 "):
+        score_children(ScoreChildrenArguments(all_children=True, **settings), DATA)
+
+
 def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(scores_room, "_CHUNK", 10)
     settings = {"supernet": "x", "all_children": True, "num_dev_batches": 1, "dev_batch_size": 2}

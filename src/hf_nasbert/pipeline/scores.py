@@ -278,7 +278,7 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
-    found = {record["architecture"]: record for record in records.read(output)} if output.exists() else {}
+    found = _read_scored(output) if output.exists() else {}
     for record in found.values():
         different = [name for name, value in scorer.settings.items() if record.get(name) != value]
         if different:
@@ -301,6 +301,18 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     if report is not None:
         tqdm.write(str(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
+
+
+def _read_scored(path: Path) -> dict[str, Record]:
+    """The records of a file that `score_children` wrote, by child."""
+    found = records.read(path)
+    for number, record in enumerate(found, start=1):
+        if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
+            raise ValueError(
+                f"{path} is not a file of scored children: record {number} has no architecture or no proxy_loss (a "
+                f"search's history is another kind of file): name another output"
+            )
+    return {record["architecture"]: record for record in found}
 
 
 def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[Record]:
