@@ -85,6 +85,25 @@ def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
     assert "latency_ms" not in scored[0]
 
 
+@pytest.mark.parametrize("command", ["score", "search"])
+def test_a_table_measured_again_is_another_file_of_scores(command, stubs, table, tmp_path):
+    settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl"), "num_dev_batches": 1, "dev_batch_size": 2}
+    settings |= {"latency_table": str(table)}
+
+    def run():
+        if command == "score":
+            return score_children(ScoreChildrenArguments(num_random=3, **settings), DATA)
+        return search_children(SearchChildrenArguments(search="random", num_evaluations=3, **settings), DATA)
+
+    assert run() == run()
+    (record,) = records.read(table)
+    for name in ("operators_ms", "adapters_ms", "outside_ms"):
+        again = 0.75 if name == "outside_ms" else {**record[name], "attention@32": 3.5}
+        records.append(table, {**record, name: again})
+        with pytest.raises(ValueError, match=r"latency_table"):
+            run()
+
+
 def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path):
     settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl")}
     with pytest.raises(ValueError, match="latency_table"):

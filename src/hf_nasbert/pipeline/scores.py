@@ -221,7 +221,7 @@ class ProxyScorer:
         self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
         """What the scores depend on: losses of other settings do not compare."""
         if latency is not None:
-            self.settings["latency_table"] = latency.described
+            self.settings["latency_table"] = f"{latency.described}, table {latency.digest}"
         self.supernet.to(PartialState().device)
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
@@ -394,10 +394,13 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
+        table = read_latency_table(arguments)
+        of_table = "" if table is None else f"-{table.digest}"
         further = {
             "objectives": arguments.objectives,
             "storage": arguments.study,
-            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}",  # losses of two do not mix
+            # Losses of two super-nets or texts do not mix, nor latencies of two tables.
+            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}{of_table}",
             "worker": arguments.worker,
         }
     elif arguments.search == "halving":
