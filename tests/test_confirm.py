@@ -98,9 +98,30 @@ def test_it_can_be_turned_off_and_is_left_where_the_device_is_another(search, fa
 def test_a_table_that_does_not_hold_at_all_is_said(search, monkeypatch):
     with pytest.raises(ValueError, match=r"1 of 1 children.*below 8,000.0 ms are slower here: measure a new table"):
         search(conv3_ms=10.0, cap=8_000.0, name="wrong")
-    monkeypatch.setattr(confirm, "MOST_MEASURED", 2)
+    monkeypatch.setattr(confirm, "MOST_MEASURED", 1)
     with pytest.raises(ValueError, match=r"children that the latency table puts below"):
         search(conv3_ms=10.0, cap=20_000.0, name="many")
+
+
+def test_without_a_scored_child_there_is_nothing_to_measure(tmp_path):
+    history = str(tmp_path / "h.jsonl")
+    assert confirm.confirm_latency([], cap=1.0, objectives=[], measure=pytest.fail, history=history) == []
+
+
+def test_only_slow_children_speak_against_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(confirm, "MOST_MEASURED", 2)
+    values = {"ffn": (1.0, 40), "attention": (1.5, 40), "conv3": (2.0, 30), "conv5": (3.0, 20), "conv7": (4.0, 10)}
+    scored = [
+        {"architecture": name, "proxy_loss": loss, "num_parameters": size, "latency_ms": 1.0}
+        for name, (loss, size) in values.items()
+    ]
+    times = {"ffn": 9.0}
+    found = confirm.confirm_latency(
+        scored, cap=2.0, objectives=["num_parameters"], history=str(tmp_path / "h.jsonl"),
+        measure=lambda children: [times.get(str(child), 1.0) for child in children],
+    )  # fmt: skip
+    assert [record["architecture"] for record in found] == ["attention", "conv3", "conv5", "conv7"]
+    assert all("measured_latency_ms" in record for record in found)
 
 
 def test_a_device_is_that_of_its_setting_or_none():

@@ -160,8 +160,14 @@ def test_requests_that_cannot_be_measured_are_refused():
         check_latency(table, CHAIN, Device(batch_size=1, sequence_length=4))
 
 
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^device cuda: this torch sees no GPU"):
+        Device(batch_size=1, sequence_length=4, device="cuda", clock="wall")
+
+
 def test_runs_on_a_gpu_are_timed_by_events_of_its_stream(monkeypatch):
-    """What is asked of torch.cuda; it has not been run on a GPU."""
+    """What is asked of torch.cuda; `test_gpu.py` runs it on one."""
     events = itertools.count()
 
     class Event:

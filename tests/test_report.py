@@ -361,6 +361,8 @@ BAD = {
     "an infinite cost": (history([("ffn-ffn-ffn", 5.0, float("inf"), 1)]), "no finite number"),
     "a budget of what is unknown": (history(budget={"latency_ms": 3}), "caps latency_ms, which is not known"),
     "costs that are a list": ([history()[0], {**child(*CHILDREN[0]), "cost": [1]}], "expected names and values"),
+    "a space that is a list": (history(space=[1]), "s.jsonl: the space: expected names and values"),
+    "listed children that are a number": (history(space=SPACE.to_dict() | {"children": 3}), "are a list, got '3'"),
     "no operator name": (history([("ffn ffn", 5.0, 1, 1)]), "record 2: .*ffn ffn"),
 }
 

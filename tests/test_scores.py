@@ -85,6 +85,25 @@ def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
     assert "latency_ms" not in scored[0]
 
 
+@pytest.mark.parametrize("command", ["score", "search"])
+def test_a_table_measured_again_is_another_file_of_scores(command, stubs, table, tmp_path):
+    settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl"), "num_dev_batches": 1, "dev_batch_size": 2}
+    settings |= {"latency_table": str(table)}
+
+    def run():
+        if command == "score":
+            return score_children(ScoreChildrenArguments(num_random=3, **settings), DATA)
+        return search_children(SearchChildrenArguments(search="random", num_evaluations=3, **settings), DATA)
+
+    assert run() == run()
+    (record,) = records.read(table)
+    for name in ("operators_ms", "adapters_ms", "outside_ms"):
+        again = 0.75 if name == "outside_ms" else {**record[name], "attention@32": 3.5}
+        records.append(table, {**record, name: again})
+        with pytest.raises(ValueError, match=r"latency_table"):
+            run()
+
+
 def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path):
     settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl")}
     with pytest.raises(ValueError, match="latency_table"):
@@ -95,6 +114,13 @@ def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path)
     impossible = SearchChildrenArguments(latency_table=str(table), max_latency_ms=3.0, **settings)
     with pytest.raises(ValueError, match=r"latency_ms may be at most 3.*smallest child, conv3-conv3-conv3, is 3.5"):
         search_children(impossible, DATA)
+
+
+def test_the_history_of_a_search_is_no_file_of_scored_children(stubs, tmp_path):
+    settings = {"supernet": "x", "output": str(tmp_path / "h.jsonl"), "num_dev_batches": 1, "dev_batch_size": 2}
+    search_children(SearchChildrenArguments(search="random", num_evaluations=3, **settings), DATA)
+    with pytest.raises(ValueError, match=r"h\.jsonl is not a file of scored children: record 1 "):
+        score_children(ScoreChildrenArguments(all_children=True, **settings), DATA)
 
 
 def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):

@@ -29,6 +29,7 @@ from hf_nasbert.search import (
     SearchTask,
     SizeMatchedRandomSearch,
     SuccessiveHalving,
+    largest_bracket,
     pareto_front,
     run_search,
 )
@@ -848,6 +849,26 @@ def test_the_history_of_something_else_is_refused_and_left_alone(tmp_path):
 def test_a_wrong_number_of_scores_is_refused():
     with pytest.raises(ValueError, match="1 scores for 50 architectures"):
         run_search(new(RandomSearch, CHAIN, seed=0), lambda children: [1.0], num_evaluations=60)
+
+
+def test_a_bracket_is_as_large_as_can_be_paid_to_its_end():
+    assert [largest_bracket(number, total_batches=4) for number in (1.25, 2, 5, 31, 32, 1000)] == [1, 4, 8, 60, 64, 64]
+    for number in (5, 31):
+        size = largest_bracket(number, total_batches=4)
+        halving = new(SuccessiveHalving, CHAIN, seed=0, total_batches=4, bracket_size=size)
+        assert run_search(halving, score, num_evaluations=number), "some are scored on all batches"
+
+
+def test_parts_that_add_up_but_for_rounding_are_all_scored():
+    halving = new(SuccessiveHalving, CHAIN, seed=0, total_batches=10, reduction=10, bracket_size=10, batch_size=9)
+    sizes = []
+
+    def counted(children, num_batches=None):
+        sizes.append(len(children))
+        return score(children, num_batches)
+
+    run_search(halving, counted, num_evaluations=1)
+    assert sizes == [9, 1]
 
 
 def test_a_run_stops_when_the_space_is_exhausted_and_shows_the_best(capsys):

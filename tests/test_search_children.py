@@ -146,6 +146,17 @@ def test_operators_that_give_nan_never_win_and_the_front_is_drawn(search, tmp_pa
     assert "19, not shown" in text
 
 
+@pytest.mark.parametrize("name", ["random", "gbdt"])
+def test_without_a_finite_loss_the_table_is_shown_and_the_report_refused(name, search, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(StandIn, "__call__", lambda self, children, **_: [math.nan] * len(children))
+    _, scored = search(name, num_evaluations=5)
+    assert len(scored) == 5
+    assert not (tmp_path / name / "h.operators.md").exists()
+    with pytest.raises(ValueError, match="none of 5 scored children has a finite loss"):
+        search(name, num_evaluations=5, report=str(tmp_path / "page.html"))
+    assert "5 children scored, 5 without a finite loss" in capsys.readouterr().out
+
+
 def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_path):
     with pytest.raises(ValueError, match="objective weight is none of the costs of a child: num_parameters, flops"):
         search("random", objectives=["weight"])
@@ -161,12 +172,23 @@ def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_pa
     assert not (tmp_path / "evolution").exists()
 
 
+def test_halving_with_few_evaluations_begins_with_so_few_that_some_are_scored_on_all(search):
+    _, scored = search("halving", num_evaluations=5)
+    assert scored
+    _, extended = search("halving", num_evaluations=9)
+    assert {record["architecture"] for record in scored} < {record["architecture"] for record in extended}
+    with pytest.raises(ValueError, match=r"no child on all 4 dev batches within 1 evaluations.*costs 1\.25"):
+        search("halving", num_evaluations=1)
+
+
 def test_a_search_for_stock_berts_only(search, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"no child of this space is a plain BERT: .* up to an ffn"):
         search("evolution", native_only=True)  # three blocks, none of which can be left out
     assert not (tmp_path / "evolution").exists()
     monkeypatch.setattr("test_search_children.SPACE", SearchSpace.chain(5, ("conv3", "ffn", "attention", "skip")))
-    _, scored = search("evolution", native_only=True)
+    page = tmp_path / "page.html"
+    _, scored = search("evolution", native_only=True, report=str(page))
+    assert "children in the space</dt><dd>2<" in page.read_text(encoding="utf-8")
     berts = {"attention-ffn-skip-skip-skip", "attention-ffn-attention-ffn-skip"}
     assert {record["architecture"] for record in scored} == berts
     with pytest.raises(ValueError, match=r"differs in .*space|another search"):

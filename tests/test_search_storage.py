@@ -5,7 +5,9 @@ import sqlite3
 import pytest
 from test_search import CHAIN, cost_of, drain, new, score
 
-from hf_nasbert.search import ParetoSearch
+from hf_nasbert import records
+from hf_nasbert.costs import Budget
+from hf_nasbert.search import ParetoSearch, SearchTask, run_search
 from hf_nasbert.search import storage as storage_room
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that SQLAlchemy drops with its engine
@@ -120,8 +122,6 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_when_there_is_room(tmp_pa
 @pytest.mark.slow
 def test_a_study_that_is_lost_is_made_again_from_the_history(tmp_path):
     """What the message about a damaged storage says."""
-    from hf_nasbert.search import run_search
-
     straight = run_search(make(None), score, num_evaluations=40)
     journal, history = tmp_path / "study.journal", tmp_path / "h.jsonl"
     run_search(make(str(journal)), score, num_evaluations=24, history_path=history)
@@ -139,6 +139,40 @@ def test_a_study_that_is_lost_is_made_again_from_the_history(tmp_path):
     assert run_search(search, watched, num_evaluations=40, history_path=history) == straight
     assert len(scored) == 16
     assert len(search._study.trials) == 40
+
+
+def test_trials_that_are_over_the_budget_by_the_costs_of_now_are_passed_over(tmp_path):
+    storage, slower = str(tmp_path / "study.journal"), 1.0
+
+    def cost(child):
+        return {"num_parameters": 1, "latency_ms": slower * (1 + sum(name == "ffn" for name in child))}
+
+    def again():
+        task = SearchTask(CHAIN, seed=0, cost=cost, budget=Budget(max_latency_ms=4.0), batch_size=8)
+        return ParetoSearch(task, storage=storage, population_size=8)
+
+    search = again()
+    asked = search.ask()
+    search.tell(asked, score(asked))
+    search.ask()
+    known = {scored.architecture for scored in search.history}
+    slower = 1.5
+    within = {child for child in known if cost(child)["latency_ms"] <= 4}
+    search = again()
+    assert {scored.architecture for scored in search.history} == within < known
+    assert all(cost(child)["latency_ms"] <= 4 for child in search.ask())
+
+
+def test_a_history_that_is_lost_is_made_again_from_the_study(tmp_path):
+    journal, history = str(tmp_path / "study.journal"), tmp_path / "h.jsonl"
+    run_search(make(journal), score, num_evaluations=16, history_path=history)
+    expected = records.read(history)
+    history.unlink()
+    run_search(make(journal), pytest.fail, num_evaluations=16, history_path=history)
+    assert records.read(history) == expected
+    run_search(make(journal), score, num_evaluations=24, history_path=history)
+    assert len(records.read(history)) == 25
+    assert records.read(history)[:17] == expected
 
 
 def test_errors_of_the_search_itself_stay_what_they_are(tmp_path):

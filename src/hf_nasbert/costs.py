@@ -6,6 +6,8 @@
 """
 
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -342,6 +344,12 @@ class LatencyTable:
         """The setting in words."""
         batch = f"{self.setting['batch_size']}x{self.setting['sequence_length']} tokens"
         return f"{batch}, {self.setting['dtype']}, {self.setting['num_threads']} thread(s), {self.setting['device']}"
+
+    @property
+    def digest(self) -> str:
+        """What tells its numbers from those of another measurement."""
+        numbers = [sorted(self.operators_ms.items()), sorted(self.adapters_ms.items()), self.outside_ms]
+        return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
 
     def latency_ms(self, config: Any, architecture: Sequence[str]) -> float:
         """The milliseconds of one forward of a child, as `NasBertModel` at all positions.

@@ -229,4 +229,6 @@ class ListedSpace(SearchSpace):
         if "children" not in data:
             raise ValueError("a space of listed children has the keys stages, children: missing ['children']")
         whole = SearchSpace.from_dict({key: data[key] for key in data if key != "children"})
+        if not isinstance(data["children"], list | tuple):
+            raise ValueError(f"the children of a space are a list, got {str(data['children'])[:80]!r}")
         return cls(whole.stages, tuple(Architecture.parse(child) for child in data["children"]))

@@ -14,7 +14,7 @@ from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture
 
 MOST_MEASURED = 60
-"""Children measured before the table is no longer believed."""
+"""Children slower than the table says before it is no longer believed."""
 
 Measure = Callable[[Sequence[Architecture]], list[float]]
 
@@ -44,13 +44,15 @@ def confirm_latency(
         ValueError: If so many are above the cap that the table does not hold here.
     """
     measured: dict[str, float] = {}
+    if not scored:
+        return []
     while True:
         kept = [record for record in scored if not measured.get(record["architecture"], 0.0) > cap]
         missing = [name for name in _winner_and_front(kept, objectives) if name not in measured]
         if kept and not missing:
             return [_with_measured(record, measured) for record in kept]
-        if len(measured) >= MOST_MEASURED or not kept:
-            num_slow = sum(milliseconds > cap for milliseconds in measured.values())
+        num_slow = sum(milliseconds > cap for milliseconds in measured.values())
+        if num_slow >= MOST_MEASURED or not kept:
             raise ValueError(
                 f"{num_slow} of {len(measured)} children that the latency table puts below {cap:,} ms are slower "
                 f"here: measure a new table (hf-nasbert latency) on a quiet machine, or trust it (no_measure_winner)"

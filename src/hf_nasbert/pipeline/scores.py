@@ -3,7 +3,7 @@
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,15 @@ from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
-from hf_nasbert.search import SEARCHES, GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
+from hf_nasbert.search import (
+    SEARCHES,
+    GradientBoostedSearch,
+    Search,
+    SearchTask,
+    largest_bracket,
+    pareto_front,
+    run_search,
+)
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -213,7 +221,7 @@ class ProxyScorer:
         self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
         """What the scores depend on: losses of other settings do not compare."""
         if latency is not None:
-            self.settings["latency_table"] = latency.described
+            self.settings["latency_table"] = f"{latency.described}, table {latency.digest}"
         self.supernet.to(PartialState().device)
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
@@ -270,7 +278,7 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
-    found = {record["architecture"]: record for record in records.read(output)} if output.exists() else {}
+    found = _read_scored(output) if output.exists() else {}
     for record in found.values():
         different = [name for name, value in scorer.settings.items() if record.get(name) != value]
         if different:
@@ -293,6 +301,18 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     if report is not None:
         tqdm.write(str(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
+
+
+def _read_scored(path: Path) -> dict[str, Record]:
+    """The records of a file that `score_children` wrote, by child."""
+    found = records.read(path)
+    for number, record in enumerate(found, start=1):
+        if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
+            raise ValueError(
+                f"{path} is not a file of scored children: record {number} has no architecture or no proxy_loss (a "
+                f"search's history is another kind of file): name another output"
+            )
+    return {record["architecture"]: record for record in found}
 
 
 def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[Record]:
@@ -333,14 +353,18 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    if isinstance(search, GradientBoostedSearch) and len(ranking) > 1:
+    if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
         report = Path(arguments.output).with_suffix(".operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")
     scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
     if arguments.report is not None:
-        report_search(
-            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
-        )
+        try:
+            report_search(
+                SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+            )
+        except (OSError, ValueError):
+            tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+            raise
     return scored
 
 
@@ -370,16 +394,31 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
+        table = read_latency_table(arguments)
+        of_table = "" if table is None else f"-{table.digest}"
         further = {
             "objectives": arguments.objectives,
             "storage": arguments.study,
-            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}",  # losses of two do not mix
+            # Losses of two super-nets or texts do not mix, nor latencies of two tables.
+            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}{of_table}",
             "worker": arguments.worker,
         }
     elif arguments.search == "halving":
-        further = {"total_batches": arguments.num_dev_batches}
+        total = arguments.num_dev_batches
+        further = {"total_batches": total}
+        if total > 1:  # else there is nothing to save, which the search refuses
+            further["bracket_size"] = _bracket_size(arguments, total)
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
     return SEARCHES[arguments.search](task, **further)
+
+
+def _bracket_size(arguments: SearchChildrenArguments, total_batches: int) -> int:
+    """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
+    largest, output = largest_bracket(arguments.num_evaluations, total_batches=total_batches), Path(arguments.output)
+    head = next(iter(records.read(output)), {}) if output.exists() else {}
+    settings = head.get("settings")
+    begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None
+    return begun if type(begun) is int and 1 <= begun <= largest else largest
 
 
 def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:

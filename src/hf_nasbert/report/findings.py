@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from hf_nasbert.native import ListedSpace
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture, SearchSpace
@@ -117,7 +118,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     for name in caps:
         if name not in common:
             raise ValueError(f"{source}: the budget caps {name}, which is not known of every child")
-    space = None if space_record is None else SearchSpace.from_dict(space_record)
+    space = None if space_record is None else _space(space_record, f"{source}: the space")
     if space is not None and len(space.blocks) != lengths[0]:
         raise ValueError(f"{source}: the space has {len(space.blocks)} choice blocks, its children {lengths[0]}")
     return Findings(
@@ -133,6 +134,14 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         measured_ms=measured_ms,
         passed_over=slow,
     )
+
+
+def _space(record: Any, where: str) -> SearchSpace:
+    data = _mapping(record, where)
+    try:
+        return ListedSpace.from_dict(data) if "children" in data else SearchSpace.from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _architecture(record: Record, where: str) -> Architecture:

@@ -8,7 +8,7 @@ from hf_nasbert.search.base import Scored, Search
 from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
 from hf_nasbert.search.evolution import RegularizedEvolution
-from hf_nasbert.search.halving import SuccessiveHalving
+from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
@@ -40,6 +40,7 @@ __all__ = [
     "SearchTask",
     "SizeMatchedRandomSearch",
     "SuccessiveHalving",
+    "largest_bracket",
     "pareto_front",
     "run_search",
 ]

@@ -10,6 +10,41 @@ from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
 
+def largest_bracket(
+    num_evaluations: float, *, total_batches: int, min_batches: int = 1, reduction: int = 4, at_most: int = 64
+) -> int:
+    """With how many children a bracket may begin that so many evaluations pay to its end.
+
+    Raises:
+        ValueError: If they do not pay for a bracket of one child.
+    """
+    rungs = _rungs(min_batches, total_batches, reduction)
+
+    def cost(size: int) -> float:
+        total = 0.0
+        for num_batches in rungs:
+            total += size * (num_batches or total_batches) / total_batches
+            size = math.ceil(size / reduction)
+        return total
+
+    for size in range(at_most, 0, -1):
+        if cost(size) <= num_evaluations + 1e-9:
+            return size
+    raise ValueError(
+        f"successive halving scores no child on all {total_batches} dev batches within {num_evaluations} evaluations: "
+        f"the smallest bracket costs {cost(1):g}"
+    )
+
+
+def _rungs(min_batches: int, total_batches: int, reduction: int) -> list[int | None]:
+    """The dev batches of each rung; None: all."""
+    rungs: list[int | None] = []
+    while min_batches < total_batches:
+        rungs.append(min_batches)
+        min_batches *= reduction
+    return [*rungs, None]
+
+
 class SuccessiveHalving(Search):
     """Score random children on few dev batches, the best of them on more, and so on to the best few on all.
 
@@ -54,11 +89,7 @@ class SuccessiveHalving(Search):
         self.min_batches = min_batches
         self.reduction = reduction
         self.bracket_size = bracket_size
-        self._rungs: list[int | None] = []  # dev batches of each rung; None: all
-        while min_batches < total_batches:
-            self._rungs.append(min_batches)
-            min_batches *= reduction
-        self._rungs.append(None)
+        self._rungs = _rungs(min_batches, total_batches, reduction)
         self._rung = len(self._rungs) - 1
         self._waiting: list[Architecture] = []  # of the present rung, not yet asked
         self._here: dict[Architecture, float] = {}  # scores on the present rung

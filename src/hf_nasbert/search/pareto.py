@@ -217,6 +217,8 @@ class ParetoSearch(Search):
         self._elsewhere = set()
         for trial in self._trials():
             child = _child_of(trial)
+            if self.task.why_not(child) is not None:  # within the budget by the costs of then, not by those of now
+                continue
             if trial.state == self._states.COMPLETE:
                 self._scores.setdefault(child, trial.values[0])
             elif trial.state == self._states.FAIL:
@@ -233,6 +235,7 @@ class ParetoSearch(Search):
         self._num_drawn = mine[-1].user_attrs["batch"] + 1
         last = [trial for trial in mine if trial.user_attrs["batch"] == self._num_drawn - 1]
         running = [_child_of(trial) for trial in last if trial.state == self._states.RUNNING]
+        running = [child for child in running if self.task.why_not(child) is None]
         if len(last) == last[0].user_attrs["batch_size"]:
             self._pending = running
             self._write([])

@@ -52,12 +52,16 @@ def run_search(
         OSError: If the history cannot be written, as on a full disk. What it held is whole; the same call goes on.
     """
     known = {} if history_path is None else _open_history(Path(history_path), search, about)
+    if history_path is not None:  # a study may know more than the file, as where that was lost
+        lost = [scored for scored in search.history if (scored.architecture, None) not in known]
+        records.extend(history_path, [_record(search, child, value) for child, value in lost])
     with tqdm(total=num_evaluations, unit=" children", disable=not progress, leave=False) as bar:
         bar.update(search.num_evaluations)
         while (done := search.num_evaluations) < num_evaluations and not should_stop():
             children = search.ask()
             num_batches = search.num_batches
-            children = children[: int((num_evaluations - done) / search.cost_of_one)]
+            # 1 - 0.9 is a little less than 0.1, and still pays for it.
+            children = children[: int((num_evaluations - done) / search.cost_of_one + 1e-9)]
             if not children:
                 break
             new = [child for child in children if (child, num_batches) not in known]
