@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -136,31 +136,31 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
 
 
 class PeakBytes(int):
-    """A peak of memory in bytes; of two equal ones that which is reached by fewer operators orders first.
+    """A peak of memory in bytes; of two equal ones that orders first whose next largest block takes less, and so on.
 
-    A peak is a largest term and no sum. The order lets `cheapest`, which improves a child block by block, see what a
-    block adds although another block has the same peak.
+    A peak is a largest term and no sum. The order is that of a sum all the same: what is added to both of two children
+    does not change which is the smaller. So `cheapest`, which improves a child block by block and stage by stage, sees
+    what a block adds although another block has the same peak or a larger one.
 
     Args:
-        peak: The peak.
-        total: The sum of all blocks' own peaks.
+        peaks: The blocks' own peaks, in any order; at least one.
     """
 
-    total: int
+    peaks: tuple[int, ...]
+    """The largest first."""
 
-    def __new__(cls, peak: int, total: int) -> Self:
+    def __new__(cls, peaks: Iterable[int]) -> Self:
         """Make one."""
-        self = super().__new__(cls, peak)
-        self.total = total
+        found = tuple(sorted(peaks, reverse=True))
+        self = super().__new__(cls, found[0])
+        self.peaks = found
         return self
 
-    def __reduce__(self) -> tuple[type[Self], tuple[int, int]]:
-        return type(self), (int(self), self.total)
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[int, ...]]]:
+        return type(self), (self.peaks,)
 
     def __lt__(self, other: float) -> bool:
-        if isinstance(other, PeakBytes):
-            return (int(self), self.total) < (int(other), other.total)
-        return int(self) < other
+        return self.peaks < other.peaks if isinstance(other, PeakBytes) else int(self) < other
 
 
 def peak_activation_bytes(
@@ -199,7 +199,7 @@ def peak_activation_bytes(
             inside = held + (width if enters else 0) + _operator_peak(config, name, width)
             peaks.append(max(inside, held + width + hidden if leaves else 0))
     scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
-    return PeakBytes(max(peaks) * scale, sum(peaks) * scale)
+    return PeakBytes(peak * scale for peak in peaks)
 
 
 def cost_function(
