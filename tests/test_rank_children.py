@@ -10,7 +10,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.modeling import SupernetForMaskedLM
-from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
+from hf_nasbert.pipeline.ranking import RankChildrenArguments, RankingReportArguments, rank_children, report_ranking
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
@@ -102,13 +102,15 @@ def test_supernets_of_unknown_origin_rank_under_their_own_names(arguments, data)
 
 def test_variants_rank_under_the_name_they_are_given(arguments, data, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("<!-- table: sweep -->\n<!-- end -->\n")
+    page.write_text("<!-- table: sweep -->\n<!-- end -->\n<!-- table: sweep, conv3 -->\n<!-- end -->\n")
     rank_children(arguments("supernet-0", label="magic_at, lambda 2"), data)
     report = rank_children(
         arguments("supernet-0", "supernet-1", name="sweep", page=str(page), figures=str(tmp_path / "figures")), data
     )
     assert {row.name for row in report.methods} == {"magic_at, lambda 2", "supernet-1"}
-    assert "| magic_at, lambda 2 | 1 |" in page.read_text()
+    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 2
+    rank_children(arguments("supernet-0", name="sweep", page=str(page), containing="conv3"), data)
+    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 4
     assert (tmp_path / "figures" / "sweep-tau.png").exists()
 
 
@@ -127,6 +129,16 @@ def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp
     ])  # fmt: skip
     assert page.read_text() == first
     assert capsys.readouterr().out == report.as_markdown() + "\n"
+
+
+@pytest.mark.slow
+def test_the_published_page_is_that_of_its_records(tmp_path):
+    page, scores = ROOT / "docs" / "ranking.md", ROOT / "benchmarks" / "records" / "ranking.jsonl.gz"
+    copy = tmp_path / "ranking.md"
+    copy.write_text(page.read_text().replace("| uniform |", "| gone |"))
+    report_ranking(RankingReportArguments(table="imdb", scores=str(scores), page=str(copy), containing="conv3"))
+    published, made = (text.read_text().split("## What it says")[0] for text in (page, copy))
+    assert made == published
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
