@@ -8,10 +8,10 @@ BIN := .venv/bin
 quickstart: .venv/.data-ready
 	$(BIN)/hf-nasbert run --config recipes/configs/quickstart.yaml --output_dir runs/quickstart
 
-test: .venv/.ready
+test: .venv/.data-ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: .venv/.ready
+test-fast: .venv/.data-ready
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # The ranking and the interference study on a dozen children over real text (some three minutes on two cores).
