@@ -46,7 +46,6 @@ class TestChildrenAlone:
     def test_a_child_learns_what_it_learns_on_a_cpu(self, trainers):
         cpu, gpu = (trainer.train(CHILD, 1) for trainer in trainers.values())
         assert gpu["versions"]["gpu"] == torch.cuda.get_device_name()
-        assert "gpu" not in cpu["versions"] or torch.cuda.is_initialized()
         assert gpu["recipe_hash"] == cpu["recipe_hash"]
         for (_, on_cpu), (_, on_gpu) in zip(cpu["curve"], gpu["curve"], strict=True):
             assert on_gpu == pytest.approx(on_cpu, rel=1e-3)
@@ -110,7 +109,6 @@ def test_latencies_are_measured(tmp_path):
     measured = measure_latency(arguments)
     assert measured[0]["setting"]["device"] == torch.cuda.get_device_name()
     assert records.read(output) == measured
-    print(measured[1]["mape_percent"], measured[1]["spearman"])  # noqa: T201 - to be read with -s
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
