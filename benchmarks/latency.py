@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES))
-    parser.add_argument("--rounds", type=int, default=12, help="visits of each child, two timed runs in each")
+    parser.add_argument("--rounds", type=int, default=40, help="visits of each child, two timed runs in each")
     arguments = parser.parse_args()
     committed = RECORDS.with_name(RECORDS.name + ".gz")
     found = records.read(committed) if committed.exists() else []

@@ -318,3 +318,14 @@ def test_the_table_of_the_page_is_that_of_the_record():
     assert f"medians and quartiles of {record['setting']['rounds']} paired steps" in page.replace("\n", " ")
     assert f"--rounds {record['setting']['rounds']}" in page
     assert all(space["largest_difference_of_gradients"] == 0 for space in record["spaces"].values())
+
+
+def test_the_farm_is_as_fast_as_the_page_says():
+    record = json.loads((ROOT / "benchmarks" / "records" / "farm.json").read_text())
+    page = (ROOT / "docs" / "processes.md").read_text(encoding="utf-8").replace("\n", " ")
+    median, lowest, highest = (
+        record[name] for name in ("two_workers_of_one_thread_against_one_of_two", "lowest", "highest")
+    )
+    assert f"train {median:.1f} times as many children a second" in page
+    assert f"({lowest:.1f} to {highest:.1f} over" in page
+    assert (record["num_rounds"], record["num_children"]) == (5, 8)
