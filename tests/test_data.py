@@ -192,6 +192,8 @@ class TestLocalFiles:
             ("a.parquet", b"PAR1 but no parquet", "broken Parquet"),
             ("a.csv", b"title\nx\n", "no column 'text', only 'title': .*text_column"),
             ("a.csv", b"text,n\na,1\nb,2,3\n", "line 3: more fields than the 2"),
+            ("a.csv", b"n,text\n1,a\n2\n", "line 3: fewer fields than the 2"),
+            ("a.csv", b"text,n,text\na,1,b\n", "the header names 'text' 2 times"),
             ("a.csv", b'text\n"a\nb', "broken CSV in the row after line 1"),
             ("a.doc", b"text", r"no known kind.*\.txt, .*\.parquet"),
         ],

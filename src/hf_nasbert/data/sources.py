@@ -236,12 +236,14 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
             rows = csv.DictReader(file, strict=True)
             if column not in (rows.fieldnames or ()):
                 raise ValueError(_no_column(path, column, rows.fieldnames or ()))
+            names = list(rows.fieldnames or ())
+            if names.count(column) > 1:
+                raise ValueError(f"{path}: the header names {column!r} {names.count(column)} times: which one is it?")
             for row in rows:
-                if None in row:
-                    raise ValueError(
-                        f"{path}, line {rows.line_num}: more fields than the {len(row) - 1} of the header"
-                    )
-                yield row[column] or ""
+                if None in row or None in row.values():
+                    wrong = f"{'more' if None in row else 'fewer'} fields than the {len(names)} of the header"
+                    raise ValueError(f"{path}, line {rows.line_num}: {wrong}")
+                yield row[column]
     except csv.Error as error:
         raise ValueError(f"{path}: broken CSV in the row after line {rows.line_num} ({error})") from error
     finally:
