@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
-from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher
+from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher, predicting_at
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
@@ -147,10 +148,6 @@ def pretrain_child(
     if teacher is not None:
         teacher.check(model, corpus.tokenizer, data.max_seq_length)
     checkpoint = runs.open_run(folder, settings)
-    is_sparse = hasattr(model.config, "sparse_prediction")
-    if is_sparse:
-        # The same loss, without logits of the unmasked positions that nobody reads.
-        model.config.sparse_prediction = True
     if teacher is not None:
         teacher.prepare(model)
     trainer = _make_trainer(
@@ -175,8 +172,6 @@ def pretrain_child(
     loss_before = dev_loss(model, dev_batches)
     runs.train(trainer, checkpoint)
     loss_after = dev_loss(model, dev_batches)
-    if is_sparse:
-        model.config.sparse_prediction = config.sparse_prediction
     if teacher is not None:
         teacher.leave(model)
     record = {
@@ -206,7 +201,7 @@ def pretrain_child(
 
 def _make_trainer(arguments: PretrainChildArguments, teacher: Teacher | None, **options: Any) -> Trainer:
     if teacher is None:
-        return Trainer(**options)
+        return MaskedLMTrainer(**options)
     return DistillationTrainer(teacher=teacher, weight=arguments.distillation_weight, **options)
 
 
@@ -223,6 +218,27 @@ def _distilled(arguments: PretrainChildArguments, teacher: Teacher, trainer: Tra
     }
 
 
+class MaskedLMTrainer(Trainer):
+    """`Trainer` whose loss needs no logits of the unmasked positions, which nobody reads."""
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean masked-LM loss per labelled token."""
+        assert not return_outputs
+        total, num_labels = _sum_of_losses(model, self.accelerator.unwrap_model(model), inputs)
+        return total / num_labels
+
+
+def _sum_of_losses(model: nn.Module, inner: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
+    """Sum of the masked-LM losses at the labelled tokens, and their number; `inner` is the model that `model` runs."""
+    labels = batch["labels"].flatten()
+    positions = (labels != -100).nonzero().squeeze(-1)
+    with predicting_at(inner, positions):
+        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    return nn.functional.cross_entropy(logits.float(), labels[positions], reduction="sum"), len(positions)
+
+
 @torch.no_grad()
 def dev_loss(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
     """Mean masked-LM loss per labelled token over all batches, without dropout; the model's mode is left as it was."""
@@ -230,9 +246,9 @@ def dev_loss(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
     model.train(False)
     total, num_labels = 0.0, 0
     for batch in batches:
-        here = int((batch["labels"] != -100).sum())
-        loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
-        total, num_labels = total + float(loss) * here, num_labels + here
+        here = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        loss, num_here = _sum_of_losses(model, model, here)
+        total, num_labels = total + float(loss), num_labels + num_here
     model.train(was_training)
     return total / num_labels
 
