@@ -405,3 +405,13 @@ class TestReport:
         assert magic_t[1] == pytest.approx(outcome.methods[1].measured["kendall_tau"].mean)
         with pytest.raises(ValueError, match="no super-net has been scored"):
             plot_tau_over_steps(truth, [])
+
+    def test_a_line_over_steps_is_of_the_same_seeds_everywhere(self, truth):
+        whole = [record for record in make_scores(truth) if record["seed"] < 2]
+        ends = [record for record in make_scores(truth) if record["seed"] >= 2 and record["step"] == 100]
+        axes, expected = (plot_tau_over_steps(truth, scored).axes[0] for scored in (whole + ends, whole))
+        for line, same in zip(axes.lines, expected.lines, strict=True):
+            assert line.get_ydata().tolist() == same.get_ydata().tolist()
+        title = axes.get_title(loc="left")
+        assert title == expected.get_title(loc="left")
+        assert title.endswith("(mean and range of 2 seeds)")

@@ -213,7 +213,10 @@ class GroundTruth:
         return float(np.sqrt(squares / max(len(self.loss) - len(parts), 1)))
 
     def ceiling(self, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """How well one more training of every child would rank them: no predictor can be expected to do much better.
+        """How well one more training of every child would rank them: what a proxy as noisy as a training could reach.
+
+        It is no bound: a predictor of what a child reaches on average over seeds, without any noise of its own, would
+        do better.
 
         Each training of the children that have one seed more than the truth is held against the mean of their others.
         Where there are none, each training that the truth is made of is held against the rest of it, which is noisier.
