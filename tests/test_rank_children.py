@@ -183,6 +183,12 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"not the one that the table's children were judged on"):
             rank_children(arguments("supernet-0"), other)
 
+    def test_two_runs_that_would_pass_for_one(self, arguments, data, monkeypatch):
+        run = {"method": "uniform", "seed": 0, "step": 4, "max_steps": 4}
+        monkeypatch.setattr("hf_nasbert.pipeline.ranking.describe_run", lambda folder: run)
+        with pytest.raises(ValueError, match=r"two runs are both uniform, seed 0, step 4 and would pass for one"):
+            rank_children(arguments("supernet-0", "supernet-1"), data)
+
     def test_a_folder_without_supernet(self, arguments, data, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
             rank_children(arguments("supernet-0", str(tmp_path / "nowhere")), data)

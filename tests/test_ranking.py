@@ -328,6 +328,16 @@ class TestScores:
         with pytest.raises(ValueError, match=words):
             read_scores(tmp_path / "s.jsonl", truth)
 
+    @pytest.mark.parametrize("other", [{}, {"step": 200, "max_steps": 200}])
+    def test_two_runs_that_would_pass_for_one_are_refused(self, truth, tmp_path, other):
+        path = tmp_path / "s.jsonl"
+        records.append(path, score_record(truth, truth.loss, supernet="a"))
+        records.append(path, score_record(truth, truth.loss, supernet="b", step=50))
+        assert len(read_scores(path, truth)) == 2
+        records.append(path, score_record(truth, truth.loss, supernet="c", **other))
+        with pytest.raises(ValueError, match=r"s.jsonl: super-nets of two runs are both uniform, seed 0, step .00 "):
+            read_scores(path, truth)
+
 
 @pytest.fixture(scope="module")
 def outcome(truth):
@@ -344,6 +354,19 @@ class TestReport:
         assert overall.difference.p_value == 2 / 2**4
         assert within.difference.mean != overall.difference.mean
         assert compare(uniform, magic_t).difference.mean == -overall.difference.mean
+
+    def test_other_seeds_are_not_compared(self, truth, outcome):
+        """As many super-nets, but of other seeds: paired by place they would be strangers."""
+        scored = [record | {"seed": record["seed"] + (record["method"] == "magic_t")} for record in make_scores(truth)]
+        others = report(truth, scored, **FEW)
+        assert [row.seeds for row in others.methods] == [[0, 1, 2, 3], [1, 2, 3, 4]]
+        assert others.comparisons == []
+        words = "magic_t has the seeds 1, 2, 3, 4 and uniform 0, 1, 2, 3: a paired test needs the same ones"
+        with pytest.raises(ValueError, match=words):
+            compare(others.methods[1], others.methods[0])
+        unknown = rank("found", [truth.loss] * 4, truth, seeds=[0, 1, 2, None], **FEW)
+        with pytest.raises(ValueError, match="found has the seeds unknown and uniform 0, 1, 2, 3"):
+            compare(unknown, outcome.methods[0])
 
     def test_the_tables_hold_every_measure_and_every_row(self, outcome):
         text = outcome.as_markdown()
@@ -382,3 +405,13 @@ class TestReport:
         assert magic_t[1] == pytest.approx(outcome.methods[1].measured["kendall_tau"].mean)
         with pytest.raises(ValueError, match="no super-net has been scored"):
             plot_tau_over_steps(truth, [])
+
+    def test_a_line_over_steps_is_of_the_same_seeds_everywhere(self, truth):
+        whole = [record for record in make_scores(truth) if record["seed"] < 2]
+        ends = [record for record in make_scores(truth) if record["seed"] >= 2 and record["step"] == 100]
+        axes, expected = (plot_tau_over_steps(truth, scored).axes[0] for scored in (whole + ends, whole))
+        for line, same in zip(axes.lines, expected.lines, strict=True):
+            assert line.get_ydata().tolist() == same.get_ydata().tolist()
+        title = axes.get_title(loc="left")
+        assert title == expected.get_title(loc="left")
+        assert title.endswith("(mean and range of 2 seeds)")

@@ -172,6 +172,8 @@ class TestArguments:
             ({"max_steps": 0}, "max_steps=0: expected at least 1"),
             ({"alignment_rows": 0}, "alignment_rows=0"),
             ({"alignment_rows": 1.5}, "alignment_rows=1.5: expected at most 1"),
+            ({"alignment_start": 1}, "alignment_start=1 aligns nothing"),
+            ({"alignment_start": -0.1}, "alignment_start=-0.1: expected at least 0"),
             ({"learning_rate": float("nan")}, "learning_rate=nan"),
             ({"adam_beta2": 2.0}, "adam_beta2"),
             ({"alignment_layers": "0;1"}, "alignment_layers"),
@@ -656,6 +658,22 @@ class TestTraining:
             trainer.train()
             ends[weight] = sum(record["alignment"] for record in train_log(tmp_path / str(weight))[-10:])
         assert ends[20.0] < 0.5 * ends[0.0]
+
+    def test_alignment_may_start_late(self, tmp_path):
+        """Up to there the run is that without alignment, to the bit; the anchor is judged all the same."""
+        logs = {}
+        for method, start in (("uniform", 0.0), ("magic_a", 0.5), ("magic_a", 0.0)):
+            folder = tmp_path / f"{method}-{start}"
+            make_trainer(folder, method=method, alignment_start=start, max_steps=12, save_steps=100).train()
+            logs[method, start] = train_log(folder)
+        late = logs["magic_a", 0.5]
+        assert [record["alignment"] > 0 for record in late[:6]] == [False] * 6
+        assert any(record["alignment"] > 0 for record in late[6:])
+        losses = {key: [record["loss"] for record in log] for key, log in logs.items()}
+        assert losses["magic_a", 0.5][:7] == losses["uniform", 0.0][:7]
+        assert losses["magic_a", 0.5][7:] != losses["uniform", 0.0][7:]
+        assert losses["magic_a", 0.0][:7] != losses["uniform", 0.0][:7]
+        assert len({record["anchor"] for record in late[:6]}) > 1
 
     def test_staged_spaces_train_and_align(self, tmp_path):
         trainer = make_trainer(tmp_path, supernet=make_supernet("staged"), method="magic_at")

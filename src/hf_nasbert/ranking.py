@@ -213,7 +213,10 @@ class GroundTruth:
         return float(np.sqrt(squares / max(len(self.loss) - len(parts), 1)))
 
     def ceiling(self, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """How well one more training of every child would rank them: no predictor can be expected to do much better.
+        """How well one more training of every child would rank them: what a proxy as noisy as a training could reach.
+
+        It is no bound: a predictor of what a child reaches on average over seeds, without any noise of its own, would
+        do better.
 
         Each training of the children that have one seed more than the truth is held against the mean of their others.
         Where there are none, each training that the truth is made of is held against the rest of it, which is noisier.
@@ -297,6 +300,8 @@ class Ranked:
     """Kendall's tau of every super-net, by seed."""
     bucketed_taus: list[float]
     """The same within size buckets."""
+    seeds: list[int] | None = None
+    """The seeds of the super-nets, if all are known."""
 
 
 def rank(
@@ -307,6 +312,7 @@ def rank(
     is_proxy_loss: bool = False,
     chosen: Sequence[NDArray[np.bool_]] | None = None,
     is_random: bool = False,
+    seeds: Sequence[int | None] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Ranked:
@@ -320,6 +326,7 @@ def rank(
         chosen: For every ranking the children that it is judged on; by default all.
         is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
             not one over children.
+        seeds: The seeds of the super-nets behind the rankings, as far as they are known.
         num_resamples: Redraws of children behind an interval.
         seed: Seed of the redraws.
 
@@ -356,7 +363,16 @@ def rank(
         low, high = np.quantile(known, [0.05, 0.95]) if known else (math.nan, math.nan)
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
         measured[measure] = Measured(float(np.mean(values)), float(low), float(high), deviation)
-    return Ranked(name, len(rankings), int(masks[0].sum()), measured, single["kendall_tau"], single["bucketed_tau"])
+    known_seeds = [number for number in seeds or () if number is not None]
+    return Ranked(
+        name,
+        len(rankings),
+        int(masks[0].sum()),
+        measured,
+        single["kendall_tau"],
+        single["bucketed_tau"],
+        known_seeds if len(known_seeds) == len(rankings) else None,
+    )
 
 
 def baselines(
@@ -421,17 +437,21 @@ def compare(method: Ranked, baseline: Ranked, *, within_buckets: bool = False) -
     """A paired test over seeds: super-nets of one seed share initial weights and the order of the text.
 
     Raises:
-        ValueError: If the two have other numbers of seeds, or fewer than 2.
+        ValueError: If the two were not trained under the same seeds, or those are unknown or fewer than 2.
     """
+    if method.seeds is None or method.seeds != baseline.seeds or len(method.seeds) < 2:
+        raise ValueError(
+            f"{method.name} has the seeds {_listed(method.seeds)} and {baseline.name} {_listed(baseline.seeds)}: a "
+            "paired test needs the same ones, and at least 2"
+        )
     first, second = (
         np.array(ranked.bucketed_taus if within_buckets else ranked.taus) for ranked in (method, baseline)
     )
-    if len(first) != len(second) or len(first) < 2:
-        raise ValueError(
-            f"{method.name} has {len(first)} seeds and {baseline.name} {len(second)}: a paired test needs the same "
-            "ones, and at least 2"
-        )
     return Comparison(method.name, baseline.name, len(first), metrics.paired_difference(first - second))
+
+
+def _listed(seeds: Sequence[int] | None) -> str:
+    return "unknown" if seeds is None else ", ".join(map(str, seeds))
 
 
 def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
@@ -463,7 +483,30 @@ def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
             raise ValueError(
                 f"{where} lacks a finite loss of {len(unscored)} children of the table, such as {unscored[0]}"
             )
+    try:
+        refuse_twins(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return found
+
+
+def refuse_twins(scored: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse super-nets of two runs that would pass for one: by method and seed they are told apart.
+
+    Raises:
+        ValueError: If two have the same method, seed and step, or the same method and seed but trained for other
+            numbers of steps.
+    """
+    known: dict[tuple[Any, ...], Any] = {}
+    for record in scored:
+        method, seed, step = record["method"], record["seed"], record["step"]
+        identity = {(method, seed, step): record.get("supernet"), (method, seed): record.get("max_steps")}
+        for key, value in identity.items():
+            if seed is not None and known.setdefault(key, value) != value:
+                raise ValueError(
+                    f"super-nets of two runs are both {method}, seed {seed}, step {step} and would pass for one: "
+                    "score one of them under a label of its own, or into another file"
+                )
 
 
 def proxy_losses(record: Mapping[str, Any], truth: GroundTruth) -> Array:
@@ -596,15 +639,17 @@ def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int =
         num_resamples: Redraws of children behind an interval.
         seed: Seed of the redraws and of random baselines.
     """
-    proxies = {
-        method: [proxy_losses(record, truth) for record in found] for method, found in last_steps(scored).items()
-    }
+    last = last_steps(scored)
+    proxies = {method: [proxy_losses(record, truth) for record in found] for method, found in last.items()}
     settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
-    methods = [rank(name, losses, truth, is_proxy_loss=True, **settings) for name, losses in proxies.items()]
+    methods = [
+        rank(name, losses, truth, is_proxy_loss=True, seeds=[record["seed"] for record in last[name]], **settings)
+        for name, losses in proxies.items()
+    ]
     comparisons = [
         (compare(method, methods[0]), compare(method, methods[0], within_buckets=True))
         for method in methods[1:]
-        if method.num_rankings == methods[0].num_rankings > 1
+        if method.seeds is not None and method.seeds == methods[0].seeds and len(method.seeds) > 1
     ]
     dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
     return RankingReport(truth, methods, dull, truth.ceiling(num_resamples=num_resamples, seed=seed), comparisons)

@@ -61,7 +61,7 @@ def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None
         ],
         ceiling=Markdown(
             f"Kendall's tau-b between one more training of the children and the truth: {ceiling} (90 % bootstrap "
-            "interval over children). No ranking can be expected to do much better."
+            "interval over children). A ranking by what children reach on average over seeds would do better."
             if ceiling
             else ""
         ),

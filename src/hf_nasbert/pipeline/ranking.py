@@ -19,7 +19,7 @@ from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
-from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, report
+from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, refuse_twins, report
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 
@@ -90,7 +90,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     Raises:
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
-            text is another one than theirs, or a record is none. Nothing is scored then.
+            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), or a record is
+            none. Nothing is scored then.
     """
     be_alone("ranking children")
     score_supernets(arguments, GroundTruth(load_table(arguments.table)), data)
@@ -132,13 +133,20 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     scored = read_scores(path, truth) if path.exists() else []
     done = {record["supernet"] for record in scored}
     missing: dict[str, tuple[str, SupernetForMaskedLM]] = {}
+    about: dict[str, dict[str, Any]] = {}
     for folder in arguments.supernets:
         supernet = load_supernet(folder)
         _check_fit(folder, supernet, truth)
-        if weights_digest(folder) not in done:
-            missing[weights_digest(folder)] = (folder, supernet)
+        digest = weights_digest(folder)
+        if digest not in done:
+            missing[digest] = (folder, supernet)
+            run = describe_run(folder)
+            # A super-net of unknown origin ranks under its own name.
+            method = arguments.label or run["method"] or Path(folder).name
+            about[digest] = {"supernet": digest, **run, "method": method}
     if not missing:
         return scored
+    refuse_twins([*scored, *about.values()])
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     batches = _dev_batches(truth, data, next(iter(missing.values())))
@@ -146,16 +154,12 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
         _check_tokenizer(folder, truth, data)
     is_small = truth.space.num_children <= _MAX_ENUMERATED
     children = list(truth.space.enumerate()) if is_small else truth.architectures
-    for digest, (folder, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
+    for digest, (_, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
         start = time.process_time()
         supernet.to(PartialState().device)
         losses = score_architectures(supernet, children, batches[: arguments.num_score_batches])
-        about = describe_run(folder)
         record = {
-            "supernet": digest,
-            **about,
-            # A super-net of unknown origin ranks under its own name.
-            "method": arguments.label or about["method"] or Path(folder).name,
+            **about[digest],
             "recipe_hash": truth.recipe_hash,
             "num_score_batches": min(arguments.num_score_batches, len(batches)),
             "proxy_losses": {str(child): round(loss, _DIGITS) for child, loss in zip(children, losses, strict=True)},

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_nasbert import metrics
 from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
@@ -18,7 +18,7 @@ def plot_tau_by_method(report: RankingReport) -> "Figure":
     """Kendall's tau of every super-net as a dot, methods beside each other, over all children and within size buckets.
 
     A bar is the mean; baselines are hollow, with the 90 % interval of their mean or draws; the grey band is the
-    agreement of two trainings of the same children, beyond which a ranking cannot be expected to go.
+    agreement of one more training with the truth (`GroundTruth.ceiling`).
     """
     panels = {"kendall_tau": "all children", "bucketed_tau": "within size buckets"}
     rows = [*report.methods, *report.baselines]
@@ -98,20 +98,33 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
 
 
 def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure":
-    """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds."""
-    methods = list(last_steps(scored))
+    """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds.
+
+    Of the seeds of a method those count that were scored most often: a line whose points are means over other seeds
+    would rise and fall with the seeds.
+    """
+    methods = last_steps(scored)
     if not methods:
         raise ValueError("no super-net has been scored: nothing to draw")
     with figure_style():
         figure = new_figure(6.4, 3.8)
         axes = figure.add_subplot()
+        numbers = []
         for method in methods:
-            taus: dict[float, list[float]] = {}
+            taus_of: dict[Any, dict[float, float]] = {}
             for record in scored:
                 if record["method"] == method:
                     is_end = record["step"] is None or record["max_steps"] is None
                     share = 1.0 if is_end else record["step"] / record["max_steps"]
-                    taus.setdefault(share, []).append(metrics.kendall_tau(proxy_losses(record, truth), truth.loss))
+                    run = record.get("supernet") if record["seed"] is None else record["seed"]
+                    taus_of.setdefault(run, {})[share] = metrics.kendall_tau(proxy_losses(record, truth), truth.loss)
+            most = max(len(by_share) for by_share in taus_of.values())
+            whole = [by_share for by_share in taus_of.values() if len(by_share) == most]
+            numbers.append(len(whole))
+            taus: dict[float, list[float]] = {}
+            for by_share in whole:
+                for share, tau in by_share.items():
+                    taus.setdefault(share, []).append(tau)
             shares = sorted(taus)
             means = [sum(taus[share]) / len(taus[share]) for share in shares]
             (line,) = axes.plot([100 * share for share in shares], means, "o-", ms=4, label=method)
@@ -121,8 +134,9 @@ def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure
                 [max(taus[share]) for share in shares],
                 color=line.get_color(), alpha=0.12, linewidth=0,
             )  # fmt: skip
-        num_seeds = max(len(runs) for runs in last_steps(scored).values())
-        axes.set_title(f"Rank agreement while super-nets train (mean and range of {count_of(num_seeds, 'seed')})")
+        least, most = min(numbers), max(numbers)
+        seeds = count_of(most, "seed") if least == most else f"{least} to {most} seeds"
+        axes.set_title(f"Rank agreement while super-nets train (mean and range of {seeds})")
         axes.set_xlabel("share of the training (%)")
         axes.set_ylabel("Kendall's tau-b")
         legend_below(figure)

@@ -195,6 +195,13 @@ class SupernetTrainingArguments:
         default=1.0,
         metadata={"help": "Share of the sequences that are aligned: at 0.25 the same mean for less time."},
     )
+    alignment_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of max_steps before alignment begins. As long as children know only word frequencies, it "
+            "may make the states of all tokens equal, for good: then let it wait for the end of the warm-up."
+        },
+    )
     alignment_normalize: bool = field(
         default=False, metadata={"help": "Align directions: states brought to mean 0 and variance 1 per token."}
     )
@@ -246,17 +253,21 @@ class SupernetTrainingArguments:
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
             "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight",
-            "alignment_rows", "eval_steps", "num_eval_children", "save_total_limit", "global_batch_size",
+            "alignment_rows", "alignment_start", "eval_steps", "num_eval_children", "save_total_limit",
+            "global_batch_size",
         ):  # fmt: skip
             self._check(name, at_least=0)
-        for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows"):
+        for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows", "alignment_start"):
             self._check(name, at_most=1)
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
             )
-        if self.alignment_rows == 0:
-            raise ValueError("alignment_rows=0 aligns nothing; choose a method without alignment: uniform or magic_t")
+        for name, nothing in {"alignment_rows": 0, "alignment_start": 1}.items():
+            if getattr(self, name) == nothing:
+                raise ValueError(
+                    f"{name}={nothing} aligns nothing; choose a method without alignment: uniform or magic_t"
+                )
         self.aligned_blocks()
 
     def _check(self, name: str, at_least: float = -math.inf, at_most: float = math.inf) -> None:

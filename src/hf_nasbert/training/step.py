@@ -100,7 +100,7 @@ class TrainingStep:
             for number, micro_batch in enumerate(micro_batches):
                 micro_batch_number = self.accelerator.process_index * len(micro_batches) + number
                 torch.manual_seed(_dropout_seed(self.arguments.seed, step, micro_batch_number, child_number))
-                losses += self._micro_step(child, micro_batch, counts)
+                losses += self._micro_step(step, child, micro_batch, counts)
         if not self.is_sharded:  # fully_shard adds up within every backward pass
             self.group.add_up([p.grad for p in self.parameters if p.grad is not None])
         sums = self.group.sums(torch.cat([losses, losses.new_tensor([is_stopping])])).tolist()
@@ -108,9 +108,13 @@ class TrainingStep:
             sums[0] / len(children), sums[1] / len(children), counts["tokens"] * len(children), bool(sums[2])
         )
 
-    def _micro_step(self, child: Architecture, batch: MicroBatch, counts: Mapping[str, int]) -> torch.Tensor:
+    def _micro_step(
+        self, step: int, child: Architecture, batch: MicroBatch, counts: Mapping[str, int]
+    ) -> torch.Tensor:
         """Forward and backward of one child on one micro-batch; returns its two losses, as shares of the step's."""
         anchor = None if self.anchor is None else self.anchor.adopt_first(child)
+        if step < self.arguments.alignment_start * self.arguments.max_steps:
+            anchor = None
         outputs = self.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
