@@ -1,5 +1,6 @@
 """From super-nets' folders and a table to tables and figures: what is scored, what is not again, what is refused."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -131,14 +132,28 @@ def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp
     assert capsys.readouterr().out == report.as_markdown() + "\n"
 
 
+_PAGE = ROOT / "docs" / "ranking.md"
+_SCORES = {"ranking": "ranking", "sweep": "ranking-sweep"}  # what the page's tables are named by, and their records
+_PUBLISHED = re.findall(r"<!-- table: (.*?) -->", _PAGE.read_text())
+
+
+def test_the_page_has_a_table_of_all_children_and_one_of_those_that_count():
+    assert {"ranking", "ranking, conv3"} <= set(_PUBLISHED)
+
+
 @pytest.mark.slow
-def test_the_published_page_is_that_of_its_records(tmp_path):
-    page, scores = ROOT / "docs" / "ranking.md", ROOT / "benchmarks" / "records" / "ranking.jsonl.gz"
-    copy = tmp_path / "ranking.md"
-    copy.write_text(page.read_text().replace("| uniform |", "| gone |"))
-    report_ranking(RankingReportArguments(table="imdb", scores=str(scores), page=str(copy), containing="conv3"))
-    published, made = (text.read_text().split("## What it says")[0] for text in (page, copy))
-    assert made == published
+@pytest.mark.timeout(900)  # half a minute of computing, many times that where cores are shared
+@pytest.mark.parametrize("table", _PUBLISHED)
+def test_a_published_table_is_that_of_its_records(tmp_path, table):
+    published, copy = _PAGE.read_text(), tmp_path / "ranking.md"
+    before, inside, after = re.split(rf"(?<=<!-- table: {table} -->\n)(.*?)(?=<!-- end -->)", published, flags=re.S)
+    assert "| uniform |" in inside
+    copy.write_text(before + "gone\n" + after)
+    name, _, containing = table.partition(", ")
+    scores = ROOT / "benchmarks" / "records" / f"{_SCORES[name]}.jsonl.gz"
+    settings = {"table": "imdb", "scores": str(scores), "page": str(copy), "name": name}
+    report_ranking(RankingReportArguments(**settings, containing=containing or None))
+    assert copy.read_text() == published
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
@@ -159,8 +174,13 @@ class TestRefused:
         other = StandaloneArguments(**{**vars(trainer.arguments), "blocks": ["conv3", "attention,ffn", "ffn,conv3"]})
         supernet = tmp_path / "narrow"
         save_supernet(supernet, StandaloneTrainer(other, trainer.corpus).config, trainer.corpus.tokenizer)
-        with pytest.raises(ValueError, match=r"narrow has another search space than the table"):
+        words = "narrow has another search space than the table: choice block 1 offers attention, ffn, the table's "
+        with pytest.raises(ValueError, match=f"{words}attention, ffn, conv3$"):
             rank_children(arguments("supernet-0", str(supernet)), data)
+        longer = StandaloneArguments(**{**vars(trainer.arguments), "blocks": [*trainer.arguments.blocks, "ffn"]})
+        save_supernet(supernet, StandaloneTrainer(longer, trainer.corpus).config, trainer.corpus.tokenizer)
+        with pytest.raises(ValueError, match=r"choice block 3 offers ffn, the table's nothing$"):
+            rank_children(arguments(str(supernet)), data)
 
     def test_a_supernet_of_another_size(self, arguments, data, trainer, tmp_path):
         other = StandaloneArguments(**{**vars(trainer.arguments), "ffn_ratio": 2})

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, refuse_twins, report
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
+from hf_nasbert.space import SearchSpace
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
@@ -174,11 +176,21 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:
     """Refuse a super-net whose children are not the table's."""
     if supernet.space != truth.space:
-        raise ValueError(f"{folder} has another search space than the table: {supernet.space}, not {truth.space}")
+        raise ValueError(
+            f"{folder} has another search space than the table: {_difference(supernet.space, truth.space)}"
+        )
     for name in _SIZES:
         ours, theirs = getattr(supernet.config, name), truth.recipe[name]
         if ours != theirs and not (name == "attention_head_size" and None in (ours, theirs)):
             raise ValueError(f"{folder} has {name}={ours}, the children of the table {theirs}: they do not compare")
+
+
+def _difference(ours: SearchSpace, theirs: SearchSpace) -> str:
+    """The first thing in which a super-net's space differs from the table's."""
+    for block, names in enumerate(zip_longest(ours.blocks, theirs.blocks, fillvalue=("nothing",))):
+        if names[0] != names[1]:
+            return f"choice block {block} offers {', '.join(names[0])}, the table's {', '.join(names[1])}"
+    return "its choice blocks are cut into other stages"
 
 
 def _check_tokenizer(folder: str, truth: GroundTruth, data: DataArguments) -> None:
