@@ -49,11 +49,6 @@ def committed(file: Path) -> Path:
     return file.with_name(file.name + ".gz")
 
 
-def is_recorded(space: str) -> bool:
-    """Whether a space of `SPACES` was scored and searched."""
-    return all(committed(file).is_file() for file in Files.of(space))
-
-
 class Landscape(NamedTuple):
     """Every child of a space with its losses and costs."""
 
@@ -283,7 +278,7 @@ def report() -> None:
     from hf_nasbert.plots import plot_regret, save_figure
 
     made: dict[str, str] = {}
-    for space in filter(is_recorded, SPACES):
+    for space in SPACES:
         files = Files.of(space)
         searched = records.read(committed(files.runs))
         made |= tables(space, searched, read_landscape(space))

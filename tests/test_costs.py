@@ -7,11 +7,15 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_nasbert import costs, records
 from hf_nasbert.costs import (
     Budget,
     LatencyTable,
+    PeakBytes,
+    affordable,
     cheapest,
     flops,
     num_parameters,
@@ -338,6 +342,70 @@ def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
     found = cheapest(space, cost)
     assert found == ("conv3@128", *["skip"] * 5) * 4
     assert len(calls) < 10_000
+
+
+CAPS = {
+    "num_parameters": "max_parameters",
+    "flops": "max_flops",
+    "latency_ms": "max_latency_ms",
+    "peak_activation_bytes": "max_memory",
+}
+
+
+@st.composite
+def small_spaces(draw):
+    kinds = st.lists(st.sampled_from(("attention", "ffn", "conv3")), min_size=1, max_size=3, unique=True)
+
+    def stage():
+        blocks = [tuple(draw(kinds)) + ("skip",) * draw(st.integers(0, 1)) for _ in range(draw(st.integers(1, 3)))]
+        return Stage(tuple(blocks), draw(st.sampled_from([(), (32,), (64, 32)])))
+
+    return SearchSpace(tuple(stage() for _ in range(draw(st.integers(1, 2)))))
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_spaces(), st.sets(st.sampled_from([*CAPS]), min_size=1), st.randoms(use_true_random=False))
+def test_a_child_within_all_caps_is_found_wherever_there_is_one(space, capped, rng):
+    # Made-up costs, small whole numbers and quarters, so that children tie; a stage's width costs something too.
+    tables = {
+        name: {(i, each): rng.randrange(1, 6) for i, names in enumerate(space.blocks) for each in names}
+        for name in CAPS
+    }
+    of_width = {"": 0, "32": rng.randrange(9), "64": rng.randrange(9)}
+
+    def cost(child):
+        each = {name: [table[place] for place in enumerate(child)] for name, table in tables.items()}
+        at_borders = sum(of_width[child[where.start].partition("@")[2]] for where in space.stage_slices)
+        return {
+            "num_parameters": sum(each["num_parameters"]) + at_borders,
+            "flops": sum(each["flops"]) + 100,
+            "latency_ms": sum(each["latency_ms"]) / 4,
+            "peak_activation_bytes": PeakBytes([3, *each["peak_activation_bytes"]]),
+        }
+
+    children = [*space.enumerate()]
+    measured = [cost(child) for child in children]
+    # Each cap is what some child costs, hence met; all of them at once, often by few children or by none.
+    budget = Budget(**{CAPS[name]: rng.choice(measured)[name] for name in sorted(capped)})
+    found = affordable(space, cost, budget)
+    assert (found is not None) == any(map(budget.admits, measured))
+    if found is not None:
+        assert found in children
+        assert budget.admits(cost(found))
+
+
+def test_an_operator_is_within_a_cap_on_memory_also_where_another_ones_peak_is_as_high():
+    space = SearchSpace.chain(2, ("attention", "conv3", "ffn"))
+    peaks = {"attention": (5, 1), "conv3": (3, 6), "ffn": (5, 3)}
+    times = {"attention": (1, 4), "conv3": (1, 1), "ffn": (1, 1)}
+
+    def cost(child):
+        return {
+            "latency_ms": sum(times[name][block] for block, name in enumerate(child)),
+            "peak_activation_bytes": PeakBytes(peaks[name][block] for block, name in enumerate(child)),
+        }
+
+    assert affordable(space, cost, Budget(max_latency_ms=2, max_memory=3)) == ("conv3", "ffn")
 
 
 def supernet_config_like(space, cache={}):  # noqa: B006 one config for many calls

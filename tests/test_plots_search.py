@@ -54,10 +54,12 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
     figure = plot_regret(records)
     small, whole = figure.axes
     assert [small._left_title.get_text(), whole._left_title.get_text()] == ["small", "no cap"]
-    assert [line.get_label() for line in small.lines] == ["random", "gbdt"]
-    places, means = small.lines[0].get_xdata(), small.lines[0].get_ydata()
+    gbdt, random = small.lines
+    assert [gbdt.get_label(), random.get_label()] == ["gbdt", "random"]
+    places, means = random.get_xdata(), random.get_ydata()
     assert dict(zip(places, means, strict=True))[8] == pytest.approx(1000 * (0.5 + 0.3) / 2)
     assert means[-1] == pytest.approx(1000 * (0.5 + 0.1) / 2)
+    assert whole.lines[0].get_color() == random.get_color()
     assert min(whole.lines[0].get_xdata()) >= 30  # before, there is no best child
     save_figure(figure, tmp_path / "regret")
     with pytest.raises(ValueError, match="no search was run"):
@@ -66,8 +68,12 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
 
 def test_seven_searches_have_seven_colours():
     records = [record for name in "abcdefg" for record in searched(name, "no cap", [[[1, 1.5]]])]
-    (axes,) = plot_regret(records).axes
-    assert len({line.get_color() for line in axes.lines}) == 7
+    colours = [
+        {line.get_label(): line.get_color() for line in plot_regret(ordered).axes[0].lines}
+        for ordered in (records, records[::-1])
+    ]
+    assert len(set(colours[0].values())) == 7
+    assert colours[0] == colours[1]  # in whatever order they were run: a page shows several figures
 
 
 def test_a_figure_of_three_budgets_has_no_empty_panel():

@@ -17,7 +17,8 @@ from types import SimpleNamespace
 import pytest
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, cost_function
+from hf_nasbert.costs import Budget, LatencyTable, cheapest, cost_function
+from hf_nasbert.native import ListedSpace
 from hf_nasbert.search import (
     SEARCHES,
     GradientBoostedSearch,
@@ -46,13 +47,16 @@ SINGLE_STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=1, operators=(
 
 
 @functools.cache
-def cost_of(space, hidden_size=64):
-    """The real arithmetic on a stand-in for a config."""
+def cost_of(space, hidden_size=64, latency=False):
+    """The real arithmetic on a stand-in for a config; latencies of a made-up table, where ffn is large but fast."""
     config = SimpleNamespace(
         search_space=space.to_dict(), hidden_size=hidden_size, embedding_size=16, vocab_size=50, ffn_ratio=4,
         num_conv_layers=2, max_position_embeddings=32, type_vocab_size=2, tie_word_embeddings=True,
     )  # fmt: skip
-    return functools.cache(cost_function(config, sequence_length=32))
+    times = {"attention": 5.0, "ffn": 1.0, "conv3": 3.0}
+    operators_ms = {f"{kind}@{width}": ms * width / 64 for kind, ms in times.items() for width in (32, 64)}
+    table = LatencyTable(operators_ms | {"skip": 0.0}, {"64->32": 0.5, "32->64": 0.25}, 2.0, setting={}, sizes={})
+    return functools.cache(cost_function(config, sequence_length=32, latency=table if latency else None))
 
 
 @functools.cache
@@ -94,6 +98,21 @@ def drain(search, num_batches=10_000, score=score):
 def children_of(asked):
     """Each child asked, once."""
     return list(dict.fromkeys(child for child, _ in asked))
+
+
+COSTS = {
+    "max_parameters": "num_parameters",
+    "max_flops": "flops",
+    "max_latency_ms": "latency_ms",
+    "max_memory": "peak_activation_bytes",
+}
+
+
+def middling_budget(space, caps):
+    """Caps that half of all children meet, each cap by itself."""
+    cost, rng = cost_of(space, latency=True), random.Random(0)
+    drawn = [cost(space.sample(rng, "children")) for _ in range(101)]
+    return Budget(**{cap: sorted(costs[COSTS[cap]] for costs in drawn)[50] for cap in caps})
 
 
 def median_parameters(space):
@@ -146,6 +165,19 @@ class SearchContract:
         # One more operator in any one stage: 4 children, none of which a random draw ever meets.
         larger = cost(Architecture(["conv3@32", "conv3@32", *["skip"] * 4, *smallest[6:]]))["num_parameters"]
         assert len(children_of(drain(make(LARGE, seed=0, cost=cost, budget=Budget(max_parameters=larger))))) > 4
+
+    @pytest.mark.parametrize("caps", [["max_latency_ms"], ["max_memory"], [*COSTS]], ids=lambda caps: "-".join(caps))
+    def test_asks_every_child_within_caps_on_latency_and_memory_and_no_other(self, make, caps):
+        cost, budget = cost_of(FEW, latency=True), middling_budget(FEW, caps)
+        affordable = [child for child in FEW.enumerate() if budget.admits(cost(child))]
+        assert 30 < len(affordable) < 90
+        assert sorted(children_of(drain(make(FEW, seed=0, cost=cost, budget=budget)))) == sorted(affordable)
+
+    def test_asks_children_within_all_caps_of_a_space_too_large_to_enumerate(self, make):
+        cost, budget = cost_of(LARGE, latency=True), middling_budget(LARGE, COSTS)
+        asked = drain(make(LARGE, seed=0, cost=cost, budget=budget, batch_size=8), 6)
+        assert 40 <= len(asked)
+        assert [budget.why_not(cost(child)) for child in children_of(asked)] == [None] * len(children_of(asked))
 
     @pytest.mark.parametrize("space", [SINGLE, SINGLE_STAGED], ids=["chain", "staged"])
     def test_a_space_with_one_child(self, make, space):
@@ -250,8 +282,11 @@ class SearchContract:
 
         both = make(CHAIN, seed=0, cost=cost, budget=Budget(max_parameters=3, max_latency_ms=3.0))
         assert {sum(name != "skip" for name in child) for child, _ in drain(both)} == {3}
-        with pytest.raises(ValueError, match="no child within the budget"):
+        with pytest.raises(
+            ValueError, match=r"smallest num_parameters is 1, .* smallest latency_ms is 2\.0, of"
+        ) as error:
             make(CHAIN, seed=0, cost=cost, budget=Budget(max_parameters=2, max_latency_ms=3.0))
+        assert "its caps can be met, but not together" in str(error.value)
 
     def test_caps_that_can_be_met_together_are_met_far_from_any_cheapest_child(self, make):
         def cost(child):
@@ -326,6 +361,51 @@ class SearchContract:
         assert run_search(search, score, num_evaluations=40) == straight
         again = make(CHAIN, seed=0, batch_size=8)
         assert run_search(again, score, num_evaluations=40, history_path=tmp_path / "a") == straight
+
+
+class TestSearchTask:
+    SUMS = SearchSpace.chain(num_choice_blocks=20, operators=("attention", "ffn"))  # 2^20 children
+    WEIGHTS = tuple(random.Random(0).sample(range(2, 800, 2), 20))
+
+    def weights(self, child):
+        """Both caps together: a subset of the weights is to have a given sum."""
+        of_ffn = sum(w for w, name in zip(self.WEIGHTS, child, strict=True) if name == "ffn")
+        return {"num_parameters": of_ffn, "flops": sum(self.WEIGHTS) - of_ffn}
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_starts_at_a_child_within_two_caps_that_only_few_of_a_million_meet(self, seed):
+        hidden = self.weights(self.SUMS.sample(random.Random(seed)))
+        budget = Budget(max_parameters=hidden["num_parameters"], max_flops=hidden["flops"])
+        assert self.weights(SearchTask(self.SUMS, seed=0, cost=self.weights, budget=budget).start) == hidden
+
+    def test_caps_that_no_child_of_a_million_meets_are_refused_with_the_smallest_child_for_each(self):
+        total = sum(self.WEIGHTS)
+        odd = Budget(max_parameters=3_999, max_flops=total - 3_999)  # the weights are even
+        with pytest.raises(ValueError, match="its caps can be met, but not together") as error:
+            SearchTask(self.SUMS, seed=0, cost=self.weights, budget=odd)
+        for name, child, other in [("num_parameters", "attention", "flops"), ("flops", "ffn", "num_parameters")]:
+            expected = (
+                f"the smallest {name} is 0, of {'-'.join([child] * 20)}, but its {other} is {total:,} and may be"
+            )
+            assert expected in str(error.value)
+
+    def test_starts_at_a_listed_child_where_others_are_within_the_caps_too(self):
+        def cost(child):
+            depth = sum(name != "skip" for name in child)
+            return {"num_parameters": depth, "latency_ms": 6.0 - depth}
+
+        only = Architecture(["ffn", "conv3", "ffn", "skip"])
+        listed = ListedSpace(CHAIN.stages, (only, Architecture(["ffn"] * 4), Architecture(["ffn"] + ["skip"] * 3)))
+        budget = Budget(max_parameters=3, max_latency_ms=3.0)
+        assert SearchTask(listed, seed=0, cost=cost, budget=budget).start == only
+
+    def test_starts_within_four_caps_together_that_no_smallest_child_meets(self):
+        cost = cost_of(LARGE, latency=True)
+        some = cost(Architecture([part for name in ("ffn@32", "conv3@32") * 2 for part in [name, *["skip"] * 5]]))
+        budget = Budget(**{cap: some[name] for cap, name in COSTS.items()})
+        for name in some:
+            assert not budget.admits(cost(cheapest(LARGE, lambda child, name=name: cost(child)[name])))
+        assert budget.admits(cost(SearchTask(LARGE, seed=0, cost=cost, budget=budget).start))
 
 
 @functools.cache

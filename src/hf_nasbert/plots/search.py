@@ -72,7 +72,7 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
     if not searched:
         raise ValueError("no search was run: nothing to draw")
     budgets = list(dict.fromkeys(record["budget"] for record in searched))
-    searches = list(dict.fromkeys(record["search"] for record in searched))
+    searches = sorted({record["search"] for record in searched})  # of one colour in all figures
     columns = min(2, len(budgets))
     with figure_style():
         figure = new_figure(4.1 * columns, 2.9 * math.ceil(len(budgets) / columns) + 0.6)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost, cheapest
+from hf_nasbert.costs import Budget, Cost, affordable, cheapest
 from hf_nasbert.space import Architecture, SearchSpace
 
 MAX_ENUMERATED = 50_000
@@ -19,13 +19,14 @@ class SearchTask:
     Args:
         space: Where to search.
         seed: Seed of the search's own generator. The global `random` state is neither read nor written.
-        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks (see
-            `costs.cheapest`), as parameters, FLOPs and tabled latencies are.
+        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks or
+            a `costs.PeakBytes` (see `costs.cheapest`), as those of `costs.cost_function` are.
         budget: Caps on the costs.
         batch_size: How many children to ask for at a time.
 
     Raises:
-        ValueError: If no child is within the budget; the message names the cheapest and its cost.
+        ValueError: If no child is within the budget; the message names the cheapest and its cost, and
+            where no cap alone is too low, the cheapest by each.
     """
 
     space: SearchSpace
@@ -64,33 +65,29 @@ class SearchTask:
         if cost is None or not caps:
             return self.space.child_at(0)
         self.budget.why_not(cost(self.space.child_at(0)))  # names a capped cost that is not measured
-        corners = []
+        smallest = {name: cheapest(self.space, partial(_one_cost, cost, name)) for name in caps}
+        least = {name: cost(child)[name] for name, child in smallest.items()}
         for name, cap in caps.items():
-            corner = cheapest(self.space, partial(_one_cost, cost, name))
-            least = cost(corner)[name]
-            if not least <= cap:
+            if not least[name] <= cap:
                 raise ValueError(
                     f"no child is within the budget: {name} may be at most {cap:,}, "
-                    f"but that of the smallest child, {corner}, is {least:,}"
+                    f"but that of the smallest child, {smallest[name]}, is {least[name]:,}"
                 )
-            corners.append(corner)
-
-        def excess(child: Architecture) -> float:
-            costs = cost(child)
-            return max(costs[name] / cap for name, cap in caps.items())
-
-        # Each cap alone can be met. To meet them together, go downhill from the corners.
-        child = min(corners, key=excess)
-        while excess(child) > 1:
-            step = min(self.space.neighbours(child), key=excess, default=child)
-            if excess(step) >= excess(child):
-                break
-            child = step
-        if excess(child) > 1 and self.space.num_children <= MAX_ENUMERATED:
-            child = min(self.space.enumerate(), key=excess)
-        if excess(child) > 1:
-            raise ValueError(f"found no child within the budget {caps}: the nearest, {child}, costs {cost(child)}")
-        return child
+        for child in smallest.values():
+            if self.why_not(child) is None:
+                return child
+        found = affordable(self.space, cost, self.budget)
+        if found is None and self.space.num_children <= MAX_ENUMERATED:
+            found = next((child for child in self.space.enumerate() if self.why_not(child) is None), None)
+        if found is None:
+            reasons = (
+                f"the smallest {name} is {least[name]:,}, of {child}, but its {self.why_not(child)}"
+                for name, child in smallest.items()
+            )
+            raise ValueError(
+                f"no child is within the budget: its caps can be met, but not together: {'; '.join(reasons)}"
+            )
+        return found
 
 
 def _one_cost(cost: Callable[[Architecture], Cost], name: str, child: Architecture) -> float:
