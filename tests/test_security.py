@@ -20,30 +20,41 @@ TOKEN = "hf_PlantedTokenThatNobodyMayEverSee0123"
 CODE_FROM_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
 CALLS = {"eval", "exec", "compile", "__import__"}
 METHODS = {
-    ("os", "system"), ("os", "popen"), ("os", "execv"), ("os", "execvp"), ("pty", "spawn"), ("yaml", "unsafe_load"),
-    ("yaml", "full_load"), ("yaml", "load_all"), ("numpy", "load"), ("np", "load"), ("torch", "load"),
+    "os.system", "os.popen", "os.execv", "os.execvp", "pty.spawn", "yaml.unsafe_load", "yaml.full_load",
+    "yaml.load_all", "numpy.load", "torch.load",
 }  # fmt: skip
+
+
+def full_names(tree: ast.AST) -> dict[str, str]:
+    """What the imported names of a program stand for: `np` for numpy, `load` for torch.load."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def offences(source: str) -> list[str]:
     """Every place of a program that runs what data say, or might."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    names = full_names(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in CODE_FROM_DATA]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in CODE_FROM_DATA:
             # The error of torch's own restricted reader is a pickle error; nothing else of that module is touched.
             found += [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "UnpicklingError"]
         elif isinstance(node, ast.Call):
-            function, options = node.func, {option.arg: option.value for option in node.keywords}
-            if isinstance(function, ast.Name) and function.id in CALLS:
-                found.append(function.id)
-            if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-                name = (function.value.id, function.attr)
-                if name in METHODS:
-                    found.append(".".join(name))
-                if name == ("yaml", "load") and ast.unparse(options.get("Loader", ast.Constant(0))) != "_Yaml12Loader":
-                    found.append("yaml.load")
+            options = {option.arg: option.value for option in node.keywords}
+            first, *rest = ast.unparse(node.func).split(".")
+            name = ".".join([names.get(first, first), *rest]).removeprefix("builtins.")
+            if name in CALLS | METHODS:
+                found.append(name)
+            if name == "yaml.load" and ast.unparse(options.get("Loader", ast.Constant(0))) != "_Yaml12Loader":
+                found.append(name)
             shell = options.get("shell")
             if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
                 found.append("shell")
@@ -63,7 +74,9 @@ def test_nothing_runs_what_data_say(path):
     [
         "import pickle", "from dill import loads", "from pickle import loads, UnpicklingError", "eval('1')",
         "torch.load('x', weights_only=False)", "torch.load('x')", "yaml.load(text)", "yaml.load(text, Loader=Loader)",
-        "os.system('x')", "subprocess.run('x', shell=True)", "f(trust_remote_code=True)", "np.load('x')",
+        "os.system('x')", "subprocess.run('x', shell=True)", "f(trust_remote_code=True)",
+        "import numpy as np; np.load('x')", "import torch as t; t.load('x')", "from torch import load; load('x')",
+        "from os import system as run; run('x')", "import builtins as b; b.eval('1')",
     ],
 )  # fmt: skip
 def test_an_offence_is_seen(line):
@@ -97,9 +110,9 @@ def test_travelling_code_computes_and_nothing_else(name):
             assert (node.module or "").split(".")[0] in allowed
             if node.module.split(".")[0] == "huggingface_hub":
                 assert [alias.name for alias in node.names] == ["strict"], "the strict configs, and no way to the Hub"
-        elif isinstance(node, ast.Call):
-            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            assert called not in forbidden, f"{name}.py calls {called}, line {node.lineno}"
+        elif isinstance(node, ast.Name | ast.Attribute):  # even uncalled: another name could call it
+            used = node.id if isinstance(node, ast.Name) else node.attr
+            assert used not in forbidden, f"{name}.py uses {used}, line {node.lineno}"
 
 
 class Bomb:
