@@ -1,6 +1,6 @@
 """Memory of preparing a corpus and training on it, at two sizes. `--json FILE` writes the record.
 
-    python benchmarks/corpus_memory.py --megabytes 5 20 --json benchmarks/records/corpus-memory.json
+    python benchmarks/corpus_memory.py --megabytes 100 400 --json benchmarks/records/corpus-memory.json
 
 For each size, documents of 200 to 2,000 characters are written to a text file (words drawn by Zipf's law from 50,000
 made-up ones, seed 0), and a fresh process prepares them: read, hold out, train a tokenizer, pack, then draw masked
@@ -110,7 +110,7 @@ def as_table(runs: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run every size in processes of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=float, nargs="+", default=[5, 20])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[100, 400])
     parser.add_argument("--json", help="file to write the record to")
     parser.add_argument("--page", help="page whose table is made anew")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
