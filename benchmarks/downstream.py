@@ -152,11 +152,13 @@ BROWN_TEXT = re.compile(r"c[a-r]\d\d")
 
 TASKS = {
     "stsb": Task("spearmanr", {"packaged": "stsb", "max_seq_length": 64, "num_train_epochs": 3}),
-    "rotten_tomatoes": Task("accuracy", {"packaged": "rotten_tomatoes", "max_seq_length": 64, "num_train_epochs": 3}),
-    "boolq": Task("accuracy", {"packaged": "boolq", "max_seq_length": 128, "num_train_epochs": 2}),
+    "rotten_tomatoes": Task("accuracy", {"packaged": "rotten_tomatoes", "max_seq_length": 64, "num_train_epochs": 2}),
+    "boolq": Task(
+        "accuracy", {"packaged": "boolq", "max_seq_length": 128, "num_train_epochs": 2, "max_train_samples": 4_000}
+    ),
     "brown": Task(
         "accuracy",
-        {"max_seq_length": 64, "num_train_epochs": 2, "max_train_samples": 10_000, "max_eval_samples": 2_000},
+        {"max_seq_length": 64, "num_train_epochs": 2, "max_train_samples": 6_000, "max_eval_samples": 2_000},
         finetune_tokens,
         FinetuneTokensArguments,
         brown_files,
