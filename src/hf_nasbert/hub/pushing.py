@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
-from hf_nasbert.hub.errors import hub_errors, was_lost
+from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
 from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
 from hf_nasbert.processes import be_alone
@@ -227,7 +227,7 @@ def _commit(api: HfApi, arguments: PushArguments, contents: Contents, changes: M
                 parent_commit=state.commit,
             )
             break
-        except Exception as error:
+        except HTTP_ERROR as error:
             # A pull request whose answer is lost cannot be found again: a second one is worse than an error.
             if arguments.create_pr or attempt == _NUM_ATTEMPTS - 1 or not was_lost(error) or not _of_commit(error):
                 raise
