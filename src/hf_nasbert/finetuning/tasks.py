@@ -254,10 +254,22 @@ class _Run:
         self.inputs: dict[str, Dataset] = {}
 
     def finished(self) -> dict[int, Record]:
-        """The records of the seeds that an earlier call brought to an end, under these very settings."""
+        """The records of the seeds that an earlier call brought to an end, under these very settings.
+
+        A file of records may be shared, and models may not have been kept: a model that is wanted must be there.
+        """
         file = self.arguments.records_file
         found = read_records(file) if file.exists() else []
-        return {record["seed"]: record for record in found if record.get("run") == self.digest}
+        return {
+            record["seed"]: record
+            for record in found
+            if record.get("run") == self.digest
+            and not (self.arguments.save_models and not (self.folder(record["seed"]) / "config.json").is_file())
+        }
+
+    def folder(self, seed: int) -> Path:
+        """Where a seed's model lies."""
+        return Path(self.arguments.output_dir) / self.task.name / f"seed-{seed}"
 
     def encode(self) -> None:
         """Turn every split into inputs."""
@@ -267,7 +279,7 @@ class _Run:
         """Train, evaluate, save and record one seed."""
         started = time.perf_counter()
         arguments = self.arguments
-        folder = Path(arguments.output_dir) / self.task.name / f"seed-{seed}"
+        folder = self.folder(seed)
         checkpoint = runs.open_run(folder, {**self.settings, "seed": seed})
         trainer = self._trainer(folder, seed)
         runs.train(trainer, checkpoint)
