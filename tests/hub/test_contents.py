@@ -89,6 +89,13 @@ class TestWhatGoes:
         assert secret not in str(raised.value)
         assert hub.requests == []
 
+    def test_the_present_token_is_found_whatever_its_form(self, hub, send, child, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "api_org_ofAnOlderForm")
+        (child / "scores.jsonl").write_text('{"command": "HF_TOKEN=api_org_ofAnOlderForm hf-nasbert push"}\n')
+        with pytest.raises(ValueError, match=r"scores\.jsonl holds a token"):
+            send(child)
+        assert hub.requests == []
+
     def test_attachments(self, hub, send, made, tmp_path):
         scores = tmp_path / "scores.jsonl"
         scores.write_text('{"proxy_loss": 1.0}\n')
