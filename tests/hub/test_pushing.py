@@ -4,6 +4,7 @@ import json
 import shutil
 import traceback
 
+import hf_xet
 import huggingface_hub.constants
 import pytest
 from hub_helpers import ARCHITECTURE, MODEL, OTHER, contents_of, files_of
@@ -130,11 +131,12 @@ class TestOneCommitOrNone:
             send(made["retrained"])
         assert hub.repos == {}
 
-    def test_an_upload_that_fails_outside_of_http(self, hub, send, made, monkeypatch):
+    @pytest.mark.parametrize("kind", [RuntimeError, hf_xet.XetAuthenticationError])
+    def test_an_upload_that_fails_outside_of_http(self, hub, send, made, kind, monkeypatch):
         """As the Xet client does, in which the real Hub's uploads go."""
 
         def fail(*_, **__):
-            raise RuntimeError(f"Data processing error:\n{TOKEN}")
+            raise kind(f"Data processing error:\n{TOKEN}")
 
         monkeypatch.setattr("huggingface_hub._commit_api._upload_files", fail)
         with pytest.raises(

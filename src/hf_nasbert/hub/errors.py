@@ -10,13 +10,12 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
-    XetDownloadError,
 )
 
 HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 """What the HTTP client raises, with an answer or without; it is httpx or httpx2, by huggingface_hub's version."""
 # Of uploads to the Hub's storage hf_xet raises RuntimeError and OSError; answers that are no JSON are a ValueError.
-_FAILURES = (HTTP_ERROR, OSError, RuntimeError, ValueError, XetDownloadError)
+_FAILURES = (HTTP_ERROR, OSError, RuntimeError, ValueError)
 _REPEAT = "run the same command again: what has arrived is not sent twice"
 
 
@@ -71,7 +70,7 @@ def _translate(error: BaseException, api: HfApi, repo_id: str) -> Exception | No
         return ConnectionError(
             f"{api.endpoint} answers in no way that the Hub does: check HF_ENDPOINT, then {_REPEAT}"
         )
-    if isinstance(first, RuntimeError | XetDownloadError):  # transfers to and from the Hub's storage
+    if isinstance(first, RuntimeError) or type(first).__module__.startswith("hf_xet"):  # uploads to the Hub's storage
         return ConnectionError(f"the transfer failed ({_scrub(str(first), api)}): {_REPEAT}")
     return None
 
