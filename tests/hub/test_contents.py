@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_helpers import contents_of, files_of
+from hub_helpers import ARCHITECTURE, MODEL, contents_of, files_of
 from hub_server import TOKEN
 from huggingface_hub import HfApi
-from modelling_helpers import WORDS, logits_of, padded_batch
+from modelling_helpers import WORDS, logits_of, padded_batch, tiny_tokenizer
 
-from hf_nasbert.extraction import CODE_FILES
+from hf_nasbert.cards import check_card
+from hf_nasbert.extraction import CODE_FILES, save_child, to_bert
 from hf_nasbert.hub import PullArguments, PushArguments, gather, pull, push
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -133,6 +135,35 @@ class TestWhatGoes:
             send(child)
         with pytest.raises(FileNotFoundError, match=r"no such folder of a child or super-net, and no table .* imdb"):
             send(tmp_path / "nowhere")
+
+    def test_a_child_without_a_card_gets_one(self, hub, send, made, child):
+        """As `pretrain-child` leaves it."""
+        (child / "README.md").unlink()
+        send(child)
+        card = files_of(hub)["README.md"].decode()
+        check_card(card)
+        for words in ("# child\n", f"`{ARCHITECTURE}`", 'model="user/child", trust_remote_code=True'):
+            assert words in card
+        assert not (child / "README.md").exists()
+        hub.repos[MODEL].commit("main", files_of(hub) | {"README.md": b"by hand"})
+        shutil.copyfile(made["retrained"] / "model.safetensors", child / "model.safetensors")
+        send(child)
+        assert files_of(hub)["README.md"] == b"by hand"
+        send(made["child"])
+        assert files_of(hub)["README.md"] != b"by hand"
+
+    def test_a_plain_bert_without_a_card_gets_one_that_asks_for_no_trust(self, tmp_path):
+        config = NasBertConfig(operators=["attention", "ffn"] * 2, vocab_size=len(WORDS), hidden_size=64)
+        save_child(to_bert(NasBertForMaskedLM(config)), tiny_tokenizer(), tmp_path / "bert")
+        card = gather(tmp_path / "bert", "user/bert").files["README.md"].decode()
+        assert 'pipeline("fill-mask", model="user/bert")' in card
+        assert "`attention-ffn-attention-ffn`" in card
+
+    def test_a_head_of_another_task_goes_without_a_card_that_speaks_of_masked_tokens(self, child):
+        (child / "README.md").unlink()
+        config = json.loads((child / "config.json").read_text())
+        (child / "config.json").write_text(json.dumps({**config, "architectures": ["NasBertForTokenClassification"]}))
+        assert "README.md" not in gather(child, "user/child").files
 
     def test_code_and_classes_that_were_lost_come_back(self, hub, send, made, child):
         """https://github.com/huggingface/transformers/issues/29714: saved from remote code, they are gone."""

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -90,9 +90,10 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
 
     Before anything is sent, a child is loaded and compared in a process without this package, a super-net is loaded,
     and the repository is looked at: it must be new, empty, or hold the same model (what shapes the network and the
-    vocabulary agree) or table (the recipe agrees). Files of an earlier version of the model are removed by the same
-    commit. The commit names the state that was looked at as its parent, so it fails where somebody else was faster.
-    Pushing the same again changes nothing; after a failure, what had arrived is not sent again.
+    vocabulary agree) or table (the recipe agrees). A card that is there stays where the source has none. Files of an
+    earlier version of the model are removed by the same commit. The commit names the state that was looked at as its
+    parent, so it fails where somebody else was faster. Pushing the same again changes nothing; after a failure, what
+    had arrived is not sent again.
 
     Args:
         arguments: What, where, how.
@@ -110,6 +111,10 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note
     is_replaced = state is not None and _check_target(api, arguments, contents, state)
+    if state is not None and "README.md" in state.files and not is_replaced and contents.has_bare_card:
+        contents = replace(
+            contents, files={name: contents.files[name] for name in contents.files if name != "README.md"}
+        )
     if contents.kind == "child":
         check_leaves_home(contents.files)
     elif contents.kind == "super-net":
