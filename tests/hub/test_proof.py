@@ -194,6 +194,7 @@ class TestProof:
             return load_here(command, **options)
 
         monkeypatch.setattr("hf_nasbert.hub.proof.subprocess.run", spy)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("MY_CLIENT_SECRET", "of mine")
         check_leaves_home(gather(child, "user/child").files)
