@@ -183,6 +183,12 @@ class TestWindows:
             marked = [window for window, end in enumerate(encoded["end_positions"]) if end]
             assert marked == [where], "a window that holds a part of an answer does not hold it"
 
+    def test_an_answer_in_two_windows_counts_where_the_model_is_surer(self, arguments):
+        windows = {"number": [0, 0], "offsets": [[[-1, -1], [0, 3]]] * 2}
+        for logits in ([[0.0, 1.0], [0.0, 5.0]], [[0.0, 5.0], [0.0, 1.0]]):
+            best, _ = find_answers(np.array(logits), np.array(logits), windows, ["ada"], arguments())
+            assert [(answer.text, answer.score) for answer in best[0]] == [("ada", 10.0)]
+
     def test_answers_by_brute_force(self):
         rng = np.random.default_rng(1)
         context = "abcdefghijkl"
