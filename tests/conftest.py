@@ -44,3 +44,17 @@ def poisoned_memory():
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def quiet_trainer():
+    """No progress bars, and no half second of collecting garbage whenever a Trainer begins."""
+    import gc
+
+    import datasets
+
+    datasets.disable_progress_bars()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    datasets.enable_progress_bars()

@@ -1,28 +1,12 @@
-"""What the tests of fine-tuning share: a tokenizer, a stock BERT and a child of ours, all tiny; a quiet `Trainer`."""
+"""What the tests of fine-tuning share: a tokenizer, a stock BERT and a child of ours, all tiny."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import datasets
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import train_tokenizer
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
-
-
-@contextmanager
-def quiet_trainer() -> Iterator[None]:
-    """No progress bars, and no half second of collecting garbage whenever a Trainer begins."""
-    datasets.disable_progress_bars()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        datasets.enable_progress_bars()
 
 
 def save_models(home: Path, text: str, vocab_size: int = 200) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import quiet_trainer, save_models
+from finetuning_helpers import save_models
 from modelling_helpers import randomise_
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -17,13 +17,9 @@ from hf_nasbert.finetuning.distillation import find_attention, predicting_at
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.objectives import alignment_loss, distillation_loss
 
+pytestmark = pytest.mark.usefixtures("quiet_trainer")
+
 TEXT = "the film was good and the story bad but we liked how it went on and on"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with quiet_trainer():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """ONNX: equal to the model for every operator, head, batch, length and padding; written whole or not at all."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -171,6 +172,16 @@ class TestRefusals:
         save_child(child, tiny_tokenizer(), tmp_path / "child")
         export_child(ExportArguments(model=str(tmp_path / "child"), output_dir=str(tmp_path / "b")))
         assert type(quick.graph.model) is NasBertForSequenceClassification
+
+    def test_a_head_that_was_never_trained_is_refused(self, quick, child, tmp_path):
+        """transformers fills it with random numbers, and these would be exported, equal to themselves."""
+        save_child(child, tiny_tokenizer(), tmp_path / "child")
+        config = json.loads((tmp_path / "child" / "config.json").read_text())
+        config["architectures"] = ["NasBertForTokenClassification"]
+        (tmp_path / "child" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"lacks 2 weights of the NasBertForToken.*such as classifier\.bias"):
+            export_child(ExportArguments(model=str(tmp_path / "child"), output_dir=str(tmp_path / "o")))
+        assert not (tmp_path / "o").exists()
 
     def test_a_missing_extra_ends_the_command_in_one_line(self, tmp_path, monkeypatch):
         monkeypatch.setattr("hf_nasbert.export.find_spec", lambda name: None if name == "onnxscript" else name)

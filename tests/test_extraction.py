@@ -558,6 +558,16 @@ class TestRecipes:
         assert (tmp_path / "own" / "modeling_nasbert.py").is_file()
         assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
 
+    def test_a_card_tells_how_the_super_net_was_trained(self, supernet_folder, tmp_path):
+        start = {"event": "start", "step": 0, "arguments": {"method": "magic_t", "seed": 7, "max_steps": 900}}
+        records.extend(supernet_folder / "train_log.jsonl", [start, {"event": "finish", "step": 900}])
+        arguments = ["--supernet", supernet_folder, "--architecture", "attention-ffn-attention-ffn-skip"]
+        recipe("extract_child").main([*map(str, arguments), "--output_dir", str(tmp_path / "child")])
+        card = (tmp_path / "child" / "README.md").read_text()
+        for row in ("| method | `magic_t` |", "| optimizer steps | 900 |", "| seed | 7 |"):
+            assert row in card
+        assert "MAGIC, how the super-net was trained" in card
+
     def test_a_card_tells_latencies_where_a_table_was_measured(self, chain, supernet_folder, tmp_path):
         table = {
             "record": "latency_table",

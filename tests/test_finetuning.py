@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from finetuning_helpers import quiet_trainer
+from finetuning_helpers import save_models
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMaskedLM,
@@ -27,6 +29,8 @@ from transformers import (
     DistilBertConfig,
     EvalPrediction,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
 )
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus, train_tokenizer
@@ -48,8 +52,11 @@ from hf_nasbert.finetuning import (
     runs,
     sentences,
 )
-from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.modeling import NasBertConfig, SupernetConfig
 from hf_nasbert.records import read as read_records
+from hf_nasbert.stopping import StopRequest
+
+pytestmark = pytest.mark.usefixtures("quiet_trainer")
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 GOOD, BAD, NEUTRAL = ["good", "fine"], ["bad", "awful"], ["film", "story", "the", "a", "plot", "actor"]
@@ -64,6 +71,17 @@ class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise KeyboardInterrupt
+
+
+class Terminate(Kill):
+    """The scheduler asks for the machine during a step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        assert state.global_step <= self.step
 
 
 class Log(TrainerCallback):
@@ -103,25 +121,12 @@ def write_csv(file: Path, rows, header=("text", "label")) -> str:
     return str(file)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with quiet_trainer():
-        yield
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A tokenizer, a stock BERT, a child of ours, and labelled files."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     home = tmp_path_factory.mktemp("finetuning")
-    tokenizer = train_tokenizer([" ".join(GOOD + BAD + NEUTRAL)] * 3, 128)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "max_position_embeddings": 64}
-    bert = BertConfig(num_hidden_layers=1, num_attention_heads=1, intermediate_size=64, **sizes)
-    child = NasBertConfig(operators=["attention", "conv3", "ffn"], **sizes)
-    for name, model in (("bert", BertForMaskedLM(bert)), ("child", NasBertForMaskedLM(child))):
-        model.save_pretrained(home / name)
-        tokenizer.save_pretrained(home / name)
+    save_models(home, " ".join(GOOD + BAD + NEUTRAL), 128)
     write_csv(home / "train.csv", reviews(64, seed=0))
     write_csv(home / "validation.csv", reviews(32, seed=1))
     write_csv(home / "test.csv", reviews(16, seed=2))
@@ -433,6 +438,17 @@ class TestFinetune:
         assert f"| validation | loss | {spread.mean:.4f} ± {spread.sd:.4f} | 3 |" in again.table()
         assert not (Path(arguments().output_dir) / again.task / "seed-0" / "config.json").exists(), "save_models=False"
 
+    def test_a_model_that_was_not_kept_is_trained_again_when_it_is_wanted(self, arguments, tmp_path):
+        first = finetune(arguments(max_steps=2, save_models=False)).records[0]
+        assert not list(tmp_path.rglob("out/**/config.json"))
+        assert finetune(arguments(max_steps=2, save_models=False)).records == [first]
+        again = finetune(arguments(max_steps=2)).records[0]
+        assert again["metrics"] == first["metrics"]
+        assert list(tmp_path.rglob("out/**/model.safetensors"))
+        log = Log()
+        assert finetune(arguments(max_steps=2), callbacks=[log]).records == [again]
+        assert log.num_trainings == 0
+
     def test_a_seed_repeats_itself(self, arguments, tmp_path):
         runs_of = [finetune(arguments(max_steps=6, output_dir=str(tmp_path / name))).records[0] for name in "ab"]
         assert runs_of[0]["metrics"] == runs_of[1]["metrics"]
@@ -456,6 +472,63 @@ class TestFinetune:
         assert len(log.values("grad_norm")) == straight["num_steps"] - 6, "the first six steps are not repeated"
         for name in ("metrics", "scores", "losses", "num_steps", "best_step"):
             assert resumed[name] == straight[name], name
+
+    @pytest.mark.parametrize("scores", [[0.1, 0.9, 0.5, 0.4], [0.1, 0.2, 0.3, 0.9, 0.5]], ids=["early", "last step"])
+    def test_a_run_that_is_killed_when_training_is_over_trains_no_step_more(
+        self, scores, arguments, tmp_path, monkeypatch
+    ):
+        """Evaluated every 3 steps of an epoch's 8: it ends within one, by patience or by the number of steps."""
+
+        class KillAtTheEnd(TrainerCallback):
+            def on_save(self, args, state, control, **kwargs):
+                if control.should_training_stop:
+                    raise KeyboardInterrupt
+
+        def plan():
+            planned = iter(scores)
+            monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+
+        settings = {"eval_steps": 3, "max_steps": 15, "early_stopping_patience": 2, "logging_steps": 1}
+        plan()
+        straight = finetune(arguments(**settings, output_dir=str(tmp_path / "straight"))).records[0]
+        plan()
+        with pytest.raises(KeyboardInterrupt):
+            finetune(arguments(**settings), callbacks=[KillAtTheEnd()])
+        log = Log()
+        resumed = finetune(arguments(**settings), callbacks=[log]).records[0]
+        assert log.num_trainings == 0
+        assert resumed["num_steps"] == 3 * len(scores)
+        for name in ("metrics", "scores", "losses", "num_steps", "best_step"):
+            assert resumed[name] == straight[name], name
+
+    @pytest.mark.parametrize("interval", [{"eval_steps": 3}, {}], ids=["steps", "epochs"])
+    @pytest.mark.parametrize("step", [4, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
+    def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, interval, step, arguments, tmp_path, capsys):
+        """Epochs of 8 steps, the last one cut short."""
+        settings = {**interval, "max_steps": 20, "early_stopping_patience": 9, "logging_steps": 1}
+        straight = finetune(arguments(**settings, output_dir=str(tmp_path / "straight"))).records[0]
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            finetune(arguments(**settings), callbacks=[Terminate(step)])
+        assert ended.value.code == 0
+        assert f"stopped after step {step}, as asked; the same command goes on" in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert not arguments().records_file.exists()
+        resumed = finetune(arguments(**settings)).records[0]
+        assert resumed["resumed_from"] == f"checkpoint-{step}"
+        for name in ("metrics", "scores", "losses", "num_steps", "best_step"):
+            assert resumed[name] == straight[name], name
+
+    @pytest.mark.parametrize("is_other_asked", [True, False])
+    def test_all_processes_end_the_same_step(self, is_other_asked, monkeypatch):
+        monkeypatch.setattr(runs, "reduce", lambda asked: (asked + is_other_asked) / 2)  # a mean of two
+        arguments = SimpleNamespace(world_size=2, device="cpu", save_strategy="steps")
+        state, control = TrainerState(global_step=3, max_steps=9, epoch=0.5), TrainerControl()
+        leaving = runs._LeaveBetweenSteps(StopRequest())
+        leaving.on_step_end(arguments, state, control)
+        assert control.should_save is is_other_asked
+        with pytest.raises(SystemExit) if is_other_asked else nullcontext():
+            leaving.on_save(arguments, state, control)
 
     def test_a_half_written_checkpoint_is_not_continued_from(self, arguments):
         with pytest.raises(KeyboardInterrupt):
@@ -817,6 +890,15 @@ class TestPretrainChild:
         folders = [Path(make(name)[0].output_dir) for name in ("straight", "killed")]
         a, b = (load_file(folder / "model.safetensors") for folder in folders)
         assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, make):
+        straight = pretrain_child(*make("straight"))
+        with pytest.raises(SystemExit):
+            pretrain_child(*make("stopped"), callbacks=[Terminate(7)])
+        resumed = pretrain_child(*make("stopped"))
+        assert resumed["resumed_from"] == "checkpoint-7"
+        for name in ("dev_loss_before", "dev_loss_after", "losses", "num_steps"):
+            assert resumed[name] == straight[name], name
 
     @pytest.mark.slow
     def test_sigkill_at_the_first_sign_of_a_checkpoint(self, make, tmp_path):

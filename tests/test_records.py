@@ -242,6 +242,22 @@ def test_versions_report_the_threads_of_a_loaded_torch(monkeypatch):
     assert records.versions()["num_threads"] == 77
 
 
+@pytest.mark.parametrize(("num_allocations", "named"), [(3, {"gpu": "a GPU"}), (0, {})])
+def test_versions_name_a_gpu_that_was_used(monkeypatch, num_allocations, named):
+    """CUDA is initialised by whoever asks what there is, in runs on the CPU too."""
+
+    class Torch:
+        get_num_threads = staticmethod(lambda: 1)
+        cuda = SimpleNamespace(
+            is_initialized=lambda: True,
+            memory_stats=lambda: {"allocation.all.allocated": num_allocations},
+            get_device_name=lambda: "a GPU",
+        )
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    assert {name: value for name, value in records.versions().items() if name == "gpu"} == named
+
+
 def test_importing_and_asking_versions_load_neither_torch_nor_transformers():
     program = (
         "import sys; from hf_nasbert import records; records.versions(); "

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from finetuning_helpers import quiet_trainer, save_models
+from finetuning_helpers import save_models
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from hf_nasbert.cards import ChildRecord, render_child_card
@@ -20,6 +20,8 @@ from hf_nasbert.finetuning import FinetuneSquadArguments, SquadMetric, finetune_
 from hf_nasbert.finetuning.questions import SquadTask, encode_questions, find_answers, load_questions
 from hf_nasbert.finetuning.squad import FEATURES, make_questions
 from hf_nasbert.pipeline.whole import evaluations
+
+pytestmark = pytest.mark.usefixtures("quiet_trainer")
 
 PLACES, OTHERS = ["london", "paris", "rome"], ["ada", "went", "to", "and", "saw", "in"]
 
@@ -42,12 +44,6 @@ def paragraphs(num: int, seed: int, *, unanswerable: bool = False) -> list[dict]
 def write(file: Path, found: list[dict]) -> str:
     file.write_text(json.dumps({"version": "1.1", "data": [{"title": "x", "paragraphs": found}]}))
     return str(file)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with quiet_trainer():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +182,12 @@ class TestWindows:
             encoded = encode_questions(rows, [7], tokenizer, asked)
             marked = [window for window, end in enumerate(encoded["end_positions"]) if end]
             assert marked == [where], "a window that holds a part of an answer does not hold it"
+
+    def test_an_answer_in_two_windows_counts_where_the_model_is_surer(self, arguments):
+        windows = {"number": [0, 0], "offsets": [[[-1, -1], [0, 3]]] * 2}
+        for logits in ([[0.0, 1.0], [0.0, 5.0]], [[0.0, 5.0], [0.0, 1.0]]):
+            best, _ = find_answers(np.array(logits), np.array(logits), windows, ["ada"], arguments())
+            assert [(answer.text, answer.score) for answer in best[0]] == [("ada", 10.0)]
 
     def test_answers_by_brute_force(self):
         rng = np.random.default_rng(1)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from finetuning_helpers import quiet_trainer, save_models
+from finetuning_helpers import save_models
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from hf_nasbert.finetuning import FinetuneTokensArguments, TaggingMetric, finetune_tokens, load_tagged_dataset, tagged
 from hf_nasbert.finetuning.tokens import TokenTask, encode_words, load_words
 from hf_nasbert.records import read as read_records
+
+pytestmark = pytest.mark.usefixtures("quiet_trainer")
 
 WORDS = {"ada": "B-PER", "alan": "B-PER", "lovelace": "I-PER", "turing": "I-PER", "london": "B-LOC", "paris": "B-LOC"}
 WORDS |= dict.fromkeys(["went", "to", "and", "saw", "in"], "O")
@@ -29,12 +31,6 @@ def sentences(num: int, seed: int) -> list[dict[str, list[str]]]:
 def write(file: Path, rows) -> str:
     file.write_text("\n".join(map(json.dumps, rows)))
     return str(file)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with quiet_trainer():
-        yield
 
 
 @pytest.fixture(scope="module")

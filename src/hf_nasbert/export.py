@@ -69,7 +69,15 @@ def export_child(arguments: ExportArguments) -> Exported:
     model_class = getattr(modeling, name, None) or getattr(transformers, name, None)
     if model_class is None:
         raise ValueError(f"{arguments.model} names the model class {name}, which neither of our packages has")
-    model = model_class.from_pretrained(arguments.model, revision=arguments.revision)
+    model, loading = model_class.from_pretrained(
+        arguments.model, revision=arguments.revision, output_loading_info=True
+    )
+    missing = sorted(loading["missing_keys"])
+    if missing:  # transformers draws them anew and goes on
+        raise ValueError(
+            f"{arguments.model} lacks {len(missing)} weights of the {name} that its config.json names, such as "
+            f"{missing[0]}: the folder is incomplete, or this head was never trained"
+        )
     tokenizer = AutoTokenizer.from_pretrained(
         arguments.tokenizer or arguments.model, revision=None if arguments.tokenizer else arguments.revision
     )

@@ -21,6 +21,7 @@ Record = dict[str, Any]
 
 _PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say
+_ALLOCATIONS = "allocation.all.allocated"  # torch's name for how many there ever were
 _CHUNK = 1 << 16  # bytes read at a time while looking for the last line
 
 
@@ -122,7 +123,10 @@ def is_finite_number(value: Any) -> bool:
 
 
 def versions() -> Record:
-    """What a run ran on: Python, the packages that decide numbers, processors, threads; no host names, no paths."""
+    """What a run ran on: Python, the packages that decide numbers, processors, threads; no host names, no paths.
+
+    The GPU is named where this process has put something on it: that one could be used says nothing.
+    """
     found: Record = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -134,7 +138,7 @@ def versions() -> Record:
     found["num_cpus"] = os.cpu_count() or 1
     torch = sys.modules.get("torch")  # ask torch where it is in use, but never load it for this
     found["num_threads"] = int(torch.get_num_threads()) if torch is not None else found["num_cpus"]
-    if torch is not None and torch.cuda.is_initialized():
+    if torch is not None and torch.cuda.is_initialized() and torch.cuda.memory_stats().get(_ALLOCATIONS, 0):
         found["gpu"] = torch.cuda.get_device_name()
     return found
 

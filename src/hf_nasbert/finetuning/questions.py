@@ -18,30 +18,25 @@ from transformers import (
 )
 
 from hf_nasbert.finetuning.squad import Questions, SquadMetric, load_squad_dataset, load_squad_files
-from hf_nasbert.finetuning.tasks import FinetuneResult, Task, TaskArguments, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
 
 _SPECIAL = 4  # most special tokens of a pair: <s> question </s></s> passage </s>
 
 
 @dataclass(kw_only=True)
-class FinetuneSquadArguments(TaskArguments):
+class FinetuneSquadArguments(DataTaskArguments):
     """What to fine-tune on which questions, and how. Exactly one of dataset_name and train_file is given.
 
     Raises:
         ValueError: If the data are not given exactly once, or a setting does not fit the others.
     """
 
-    incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
-        "dataset_config", "dataset_name", "drop_misaligned", "test_file", "train_file", "validation_file",
-    }  # fmt: skip
+    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"drop_misaligned"}
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "Hub name of a data set with SQuAD's columns, e.g. rajpurkar/squad_v2."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
     train_file: str | None = field(default=None, metadata={"help": "JSON file in SQuAD's format, v1.1 or v2."})
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
     drop_misaligned: bool = field(
         default=False,
         metadata={"help": "Leave out training questions whose answers do not stand where they say."},
@@ -58,12 +53,6 @@ class FinetuneSquadArguments(TaskArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.dataset_name) == bool(self.train_file):
-            raise ValueError("exactly one of dataset_name and train_file is needed")
-        if self.train_file and not self.validation_file:
-            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
-        if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
         for name in ("max_question_length", "max_answer_length", "n_best_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import reduce
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -21,12 +22,16 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
 )
 from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
 from hf_nasbert.processes import check_world
+from hf_nasbert.stopping import StopRequest, leave
 
 _WEIGHTS = (".safetensors", ".bin")
 
@@ -278,19 +283,61 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
     return made
 
 
+class _LeaveBetweenSteps(TrainerCallback):
+    """Ends the program behind the step in which any of the processes was asked to, when a checkpoint is written."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+        self._is_leaving = False  # agreed by all
+
+    def on_step_end(self, args: TrainerArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint, but where one follows anyway: behind the evaluation of an epoch."""
+        asked = torch.tensor(float(self.stop.is_set))
+        self._is_leaving = bool(reduce(asked.to(args.device)) if args.world_size > 1 else asked)
+        is_last = state.global_step >= state.max_steps or float(state.epoch or 0).is_integer()
+        if self._is_leaving and not (is_last and args.save_strategy == "epoch"):
+            control.should_save = True
+
+    def on_save(self, args: TrainerArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave, the checkpoint being whole; Trainer's own way to stop would evaluate half an epoch."""
+        if self._is_leaving:
+            leave(f"stopped after step {state.global_step}, as asked; the same command goes on from there")
+
+
 def train(trainer: Trainer, checkpoint: Path | None) -> None:
-    """Train to the end, from a checkpoint if there is one."""
+    """Train to the end, from a checkpoint if there is one.
+
+    Raises:
+        ValueError: If the checkpoint holds more than tensors.
+        SystemExit: With status 0, if a process was asked to stop (`stopping.STOP_SIGNALS`): the step in hand is
+            finished and saved.
+    """
     # Stock BERT takes `num_items_in_batch` and ignores it, and Trainer then does not divide by the accumulated parts
     # (https://github.com/huggingface/transformers/issues/47688). Averaging over the parts is right for every model.
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None and _take_up_the_end(trainer, checkpoint):
+        return
     try:
-        # Trainer keeps optimizer, schedule and random states in torch's format, and reads them with weights_only:
-        # tensors and numbers, no code. What asks for more is refused there.
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with StopRequest() as stop:
+            trainer.add_callback(_LeaveBetweenSteps(stop))
+            # Trainer keeps optimizer, schedule and random states in torch's format, and reads them with weights_only:
+            # tensors and numbers, no code. What asks for more is refused there.
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except UnpicklingError as error:
         reason = str(error).splitlines()[0][:200]
         raise ValueError(f"{checkpoint} holds more than tensors, or is damaged ({reason}): remove it") from None
+
+
+def _take_up_the_end(trainer: Trainer, checkpoint: Path) -> bool:
+    """Where training was over at a checkpoint, take its weights, or the best ones; Trainer would train a step more."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    is_over: bool = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+    if is_over:
+        best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
+        trainer._load_from_checkpoint(str(best if trainer.args.load_best_model_at_end else checkpoint))
+        trainer.state = state
+    return is_over
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -79,6 +79,34 @@ class TaskArguments(runs.RunArguments):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
+@dataclass(kw_only=True)
+class DataTaskArguments(TaskArguments):
+    """How to fine-tune on a data set of the Hub or on files. Exactly one of dataset_name and train_file is given.
+
+    Raises:
+        ValueError: If the data are not given exactly once, or a setting makes no sense.
+    """
+
+    incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
+        "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
+    }  # fmt: skip
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub name of a data set."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
+    train_file: str | None = field(default=None, metadata={"help": "File to train on."})
+    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
+    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.dataset_name) == bool(self.train_file):
+            raise ValueError("exactly one of dataset_name and train_file is needed")
+        if self.train_file and not self.validation_file:
+            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
+        if not self.train_file and (self.validation_file or self.test_file):
+            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
+
+
 class Task(ABC):
     """One task: its checked data, its model class, its inputs, and what its predictions are worth.
 
@@ -254,10 +282,22 @@ class _Run:
         self.inputs: dict[str, Dataset] = {}
 
     def finished(self) -> dict[int, Record]:
-        """The records of the seeds that an earlier call brought to an end, under these very settings."""
+        """The records of the seeds that an earlier call brought to an end, under these very settings.
+
+        A file of records may be shared, and models may not have been kept: a model that is wanted must be there.
+        """
         file = self.arguments.records_file
         found = read_records(file) if file.exists() else []
-        return {record["seed"]: record for record in found if record.get("run") == self.digest}
+        return {
+            record["seed"]: record
+            for record in found
+            if record.get("run") == self.digest
+            and not (self.arguments.save_models and not (self.folder(record["seed"]) / "config.json").is_file())
+        }
+
+    def folder(self, seed: int) -> Path:
+        """Where a seed's model lies."""
+        return Path(self.arguments.output_dir) / self.task.name / f"seed-{seed}"
 
     def encode(self) -> None:
         """Turn every split into inputs."""
@@ -267,7 +307,7 @@ class _Run:
         """Train, evaluate, save and record one seed."""
         started = time.perf_counter()
         arguments = self.arguments
-        folder = Path(arguments.output_dir) / self.task.name / f"seed-{seed}"
+        folder = self.folder(seed)
         checkpoint = runs.open_run(folder, {**self.settings, "seed": seed})
         trainer = self._trainer(folder, seed)
         runs.train(trainer, checkpoint)

@@ -16,41 +16,27 @@ from transformers import (
 )
 
 from hf_nasbert.finetuning.tagged import TaggedWords, TaggingMetric, load_tagged_dataset, load_tagged_files
-from hf_nasbert.finetuning.tasks import FinetuneResult, Task, TaskArguments, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
 
 _IGNORED = -100  # the label that cross-entropy skips
 
 
 @dataclass(kw_only=True)
-class FinetuneTokensArguments(TaskArguments):
+class FinetuneTokensArguments(DataTaskArguments):
     """What to fine-tune on which tagged words, and how. Exactly one of dataset_name and train_file is given.
 
     Raises:
         ValueError: If the data are not given exactly once, or a setting does not fit the others.
     """
 
-    incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
-        "dataset_config", "dataset_name", "tags_column", "test_file", "tokens_column", "train_file", "validation_file",
-    }  # fmt: skip
+    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"tags_column", "tokens_column"}
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "Hub name of a data set, or a folder that `save_to_disk` wrote."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
     train_file: str | None = field(default=None, metadata={"help": "json, jsonl or parquet file of words and tags."})
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
     tokens_column: str = field(default="tokens", metadata={"help": "Column of the lists of words."})
     tags_column: str = field(default="tags", metadata={"help": "Column of their tags, e.g. ner_tags."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool(self.dataset_name) == bool(self.train_file):
-            raise ValueError("exactly one of dataset_name and train_file is needed")
-        if self.train_file and not self.validation_file:
-            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
-        if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
 
 
 def finetune_tokens(

@@ -5,14 +5,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import get_token
 
 from hf_nasbert import records
-from hf_nasbert.cards import CODE_FILES, render_supernet_card, render_table_card
+from hf_nasbert.cards import CODE_FILES, render_child_card, render_supernet_card, render_table_card
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
@@ -52,7 +52,7 @@ class Contents:
     """Everything that a push would put into a repository.
 
     `files` maps the path in the repository to a local file or to bytes; `identity` says which model or table it is;
-    `left_out` names what lies in the folder and does not go.
+    `left_out` names what lies in the folder and does not go. `has_bare_card`: there was no card, and one was made.
     """
 
     kind: Kind
@@ -60,6 +60,7 @@ class Contents:
     files: Mapping[str, Content]
     identity: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
+    has_bare_card: bool = False
 
     @property
     def repo_type(self) -> str:
@@ -73,7 +74,7 @@ def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] =
     A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
     missing, with this package's: transformers forgets both when it saves a child that was loaded from the Hub
     (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
-    a super-net without a card gets one.
+    a super-net or a masked-LM child without a card gets one.
 
     Args:
         source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
@@ -87,13 +88,8 @@ def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] =
     """
     path = Path(source)
     contents = _gather_model(path, repo_id) if path.is_dir() else _gather_table(str(source), repo_id)
-    contents = Contents(
-        contents.kind,
-        contents.name,
-        dict(sorted({**contents.files, **_attached(attachments, contents.files)}.items())),
-        contents.identity,
-        contents.left_out,
-    )
+    files = {**contents.files, **_attached(attachments, contents.files)}
+    contents = replace(contents, files=dict(sorted(files.items())))
     _refuse_tokens(contents.files)
     return contents
 
@@ -201,16 +197,32 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
         files |= {name: package / name for name in CODE_FILES if name not in files}
         if config.get("auto_map") != AUTO_MAP:
             files["config.json"] = (json.dumps({**config, "auto_map": AUTO_MAP}, indent=2) + "\n").encode()
-    if kind == "super-net" and "README.md" not in files:
-        sizes = {size: config[size] for size in ("hidden_size", "vocab_size") if size in config}
-        facts = {"name": repo_id.split("/")[-1], "search_space": config["search_space"], "model": sizes}
-        files["README.md"] = render_supernet_card({**facts, "hub_id": repo_id}).encode()
-    elif "README.md" in files:
+    has_card = "README.md" in files
+    if not has_card:
+        card = _bare_card(kind, config, files, repo_id)
+        files |= {} if card is None else {"README.md": card.encode()}
+    else:
         card = (folder / "README.md").read_text(encoding="utf-8")
         if _CARD_PLACE in card:
             files["README.md"] = card.replace(_CARD_PLACE, json.dumps(repo_id)).encode()
     tokenizer = read_json(files["tokenizer.json"], f"{folder}/tokenizer.json") if "tokenizer.json" in files else None
-    return Contents(kind, name_of_model(config), files, identity_of_model(config, tokenizer), tuple(left_out))
+    identity = identity_of_model(config, tokenizer)
+    return Contents(kind, name_of_model(config), files, identity, tuple(left_out), not has_card)
+
+
+def _bare_card(kind: Kind, config: Mapping[str, Any], files: Mapping[str, Content], repo_id: str) -> str | None:
+    """The card of a model that has none: what its config says. A head of another task than masked LM goes without."""
+    sizes = {size: config[size] for size in ("hidden_size", "vocab_size") if size in config}
+    facts: dict[str, Any] = {"name": repo_id.split("/")[-1], "hub_id": repo_id, "model": sizes}
+    if kind == "super-net":
+        return render_supernet_card({**facts, "search_space": config["search_space"]})
+    if not str((config.get("architectures") or [""])[0]).endswith("ForMaskedLM"):
+        return None
+    operators = config.get("operators") or ("attention", "ffn") * (config.get("num_hidden_layers") or 0)
+    mask = read_json(files["tokenizer_config.json"], "tokenizer_config.json").get("mask_token")
+    facts |= {"architecture": "-".join(operators), "stage_lengths": config.get("stage_lengths")}
+    facts |= {"native": config["model_type"] == "bert"} | ({"mask_token": mask} if isinstance(mask, str) else {})
+    return render_child_card(facts)
 
 
 def _gather_table(source: str, repo_id: str) -> Contents:

@@ -12,6 +12,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+"""What the HTTP client raises, with an answer or without; it is httpx or httpx2, by huggingface_hub's version."""
+# Of uploads to the Hub's storage hf_xet raises RuntimeError and OSError; answers that are no JSON are a ValueError.
+_FAILURES = (HTTP_ERROR, OSError, RuntimeError, ValueError)
 _REPEAT = "run the same command again: what has arrived is not sent twice"
 
 
@@ -29,7 +33,7 @@ def hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except _FAILURES as error:
         translated = _translate(error, api, repo_id)
         if translated is None:
             raise

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import hf_nasbert.modeling as family
@@ -32,6 +34,19 @@ with torch.no_grad():
     outputs = model.eval()(**load_file(inputs), return_dict=True)
 save_file({name: tensor.contiguous() for name, tensor in outputs.items() if torch.is_tensor(tensor)}, results)
 """
+# What a missing or torn file, a wrong config and other sizes of weights end in; stock configs check little, and fail
+# where a field is first used.
+_UNLOADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 _TOLERANCE = 1e-5  # relative to the largest output: other threads may add in another order
 _TIMEOUT = 600  # seconds
 
@@ -61,7 +76,7 @@ def check_leaves_home(files: Mapping[str, Content]) -> float:
         _lay_out(files, folder)
         try:
             model, loading = model_class.from_pretrained(folder, output_loading_info=True, local_files_only=True)
-        except Exception as error:  # whatever transformers, safetensors or strict configs refuse it with
+        except _UNLOADABLE as error:
             raise ValueError(f"the child does not load: {_last_line(str(error))}") from error
         problems = [f"{kind.replace('_', ' ')} {sorted(map(str, keys))[:3]}" for kind, keys in loading.items() if keys]
         if problems:

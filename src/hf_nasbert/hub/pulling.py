@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_nasbert import records
 from hf_nasbert.extraction import check_place, move_into_place
@@ -20,7 +21,7 @@ from hf_nasbert.hub.contents import (
     name_of_model,
     name_of_table,
 )
-from hf_nasbert.hub.errors import hub_errors, was_lost
+from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import check_repo_id, default_api, how_to_load, identity_there, look
 
 _PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
@@ -114,7 +115,7 @@ def _fetch(api: HfApi, arguments: PullArguments) -> tuple[Path, bool]:
     repo_id, repo_type, revision = arguments.repo_id, arguments.repo_type, arguments.revision
     try:
         state = look(api, repo_id, repo_type, revision)
-    except Exception as error:
+    except (HTTP_ERROR, OfflineModeIsEnabled) as error:
         if not was_lost(error):
             raise
         try:

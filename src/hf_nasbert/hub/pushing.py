@@ -3,14 +3,14 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
-from hf_nasbert.hub.errors import hub_errors, was_lost
+from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
 from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
 from hf_nasbert.processes import be_alone
@@ -90,9 +90,10 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
 
     Before anything is sent, a child is loaded and compared in a process without this package, a super-net is loaded,
     and the repository is looked at: it must be new, empty, or hold the same model (what shapes the network and the
-    vocabulary agree) or table (the recipe agrees). Files of an earlier version of the model are removed by the same
-    commit. The commit names the state that was looked at as its parent, so it fails where somebody else was faster.
-    Pushing the same again changes nothing; after a failure, what had arrived is not sent again.
+    vocabulary agree) or table (the recipe agrees). A card that is there stays where the source has none. Files of an
+    earlier version of the model are removed by the same commit. The commit names the state that was looked at as its
+    parent, so it fails where somebody else was faster. Pushing the same again changes nothing; after a failure, what
+    had arrived is not sent again.
 
     Args:
         arguments: What, where, how.
@@ -110,6 +111,10 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note
     is_replaced = state is not None and _check_target(api, arguments, contents, state)
+    if state is not None and "README.md" in state.files and not is_replaced and contents.has_bare_card:
+        contents = replace(
+            contents, files={name: contents.files[name] for name in contents.files if name != "README.md"}
+        )
     if contents.kind == "child":
         check_leaves_home(contents.files)
     elif contents.kind == "super-net":
@@ -227,7 +232,7 @@ def _commit(api: HfApi, arguments: PushArguments, contents: Contents, changes: M
                 parent_commit=state.commit,
             )
             break
-        except Exception as error:
+        except HTTP_ERROR as error:
             # A pull request whose answer is lost cannot be found again: a second one is worse than an error.
             if arguments.create_pr or attempt == _NUM_ATTEMPTS - 1 or not was_lost(error) or not _of_commit(error):
                 raise

@@ -23,6 +23,7 @@ from hf_nasbert.extraction import (
     to_bert,
 )
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture
 
@@ -82,8 +83,8 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     Raises:
         FileNotFoundError: If super-net, tokenizer or card file are missing.
         FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
-        ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", or the
-            logits differ.
+        ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", the logits
+            differ, or the log of the super-net's training is damaged.
     """
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
@@ -119,7 +120,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
                 "stage_lengths": stage_lengths if len(stage_lengths) > 1 else None,
                 **_costs(supernet.config, architecture, arguments.latency_table),
-                "supernet": {"num_children": space.num_children},
+                "supernet": _described(arguments.supernet) | {"num_children": space.num_children},
                 "max_logit_difference": difference,
                 "figures": {"architecture": "architecture.png"} if figures else {},
                 "versions": records.versions(),
@@ -142,6 +143,13 @@ def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, s
     if native == "never":
         return child, "its own class was asked for"
     return (to_bert(child), None) if native == "always" else native_form(child)
+
+
+def _described(supernet: str) -> dict[str, Any]:
+    """How the super-net was trained, as far as its folder says it."""
+    run = describe_run(supernet)
+    said = {"method": run["method"], "num_steps": run["step"], "seed": run["seed"]}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _costs(config: SupernetConfig, architecture: Architecture, latency_table: str | None) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""A Hub on loopback, and folders to push."""
+
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from hub_helpers import OTHER, make_child
+from hub_server import TOKEN, HubServer
+from huggingface_hub import HfApi
+from modelling_helpers import tiny_supernet, tiny_tokenizer
+
+from hf_nasbert.hub import PushArguments, push
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("made")
+    folders = {
+        "child": make_child(root / "child"),
+        "retrained": make_child(root / "retrained", seed=1),
+        "other": make_child(root / "other", OTHER),
+        "supernet": root / "supernet",
+    }
+    tiny_supernet("chain").save_pretrained(folders["supernet"])
+    tiny_tokenizer().save_pretrained(folders["supernet"])
+    return folders
+
+
+@pytest.fixture
+def child(made, tmp_path) -> Path:
+    """A child's folder to spoil."""
+    return Path(shutil.copytree(made["child"], tmp_path / "child"))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub, an empty cache, no waiting, and no proof in another process: slow tests prove."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", lambda files: 0.0)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def api(hub) -> HfApi:
+    return HfApi(endpoint=hub.url)
+
+
+@pytest.fixture
+def send(api):
+    """Push with these settings."""
+    return lambda source, repo_id="user/child", **settings: push(
+        PushArguments(str(source), repo_id, **settings), api=api
+    )
