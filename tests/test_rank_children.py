@@ -109,9 +109,9 @@ def test_variants_rank_under_the_name_they_are_given(arguments, data, tmp_path):
         arguments("supernet-0", "supernet-1", name="sweep", page=str(page), figures=str(tmp_path / "figures")), data
     )
     assert {row.name for row in report.methods} == {"magic_at, lambda 2", "supernet-1"}
-    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 2
+    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 3
     rank_children(arguments("supernet-0", name="sweep", page=str(page), containing="conv3"), data)
-    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 4
+    assert page.read_text().count("| magic_at, lambda 2 | 1 |") == 6
     assert (tmp_path / "figures" / "sweep-tau.png").exists()
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import random
 
 import numpy as np
@@ -19,6 +20,7 @@ from hf_nasbert.ranking import (
     last_steps,
     load_table,
     operator_counts,
+    operator_worth,
     proxy_losses,
     rank,
     read_scores,
@@ -376,10 +378,17 @@ class TestReport:
             "operator counts", "ceiling", "Seed noise of one training 0.01", "81 children",
         ):  # fmt: skip
             assert words in text, words
-        for line in text.splitlines():
+        measures, _, worth = text.partition("| losses of |")
+        for line in measures.splitlines():
             if line.startswith("| magic_t | 4 "):
                 assert "±" in line
                 assert "[" in line
+        alone = next(line for line in worth.splitlines() if line.startswith("| children trained alone |"))
+        attention = [float(effect) for effect in alone.split("|")[5].split()[1:]]
+        assert alone.split("|")[5].split()[0] == "-"  # the first block is always a conv3
+        assert attention[0] == pytest.approx(-200, abs=15)  # which counts double
+        assert attention[1:] == pytest.approx([-100] * 3, abs=15)
+        assert "| magic_t | 4 | 0." in worth
 
     def test_the_same_records_give_the_same_bytes(self, truth, outcome, tmp_path):
         scored = make_scores(truth)
@@ -415,3 +424,39 @@ class TestReport:
         title = axes.get_title(loc="left")
         assert title == expected.get_title(loc="left")
         assert title.endswith("(mean and range of 2 seeds)")
+
+
+class TestOperatorWorth:
+    def test_planted_effects_are_found(self):
+        children = list(SPACE.enumerate())
+        worth = {"attention": [0.0, -0.3, -0.1, 0.0, 0.2], "ffn": [0.0, 0.1, 0.0, 0.0, 0.0], "conv3": [0.0] * 5}
+        losses = np.array([5 + sum(worth[name][block] for block, name in enumerate(child)) for child in children])
+        found = operator_worth("planted", [losses, losses], children)
+        assert (found.num_rankings, found.agreement) == (2, 1)
+        assert found.explained == pytest.approx(1)
+        assert math.isnan(found.effects["attention"][0])  # the first block is always a conv3
+        assert found.effects["conv3"][0] == pytest.approx(0, abs=1e-12)
+        for block in range(1, 5):
+            average = sum(effects[block] for effects in worth.values()) / 3
+            for name, effects in worth.items():
+                assert found.effects[name][block] == pytest.approx(effects[block] - average, abs=1e-9)
+
+    def test_other_blocks_are_held_equal(self):
+        """Among children that hold an operator somewhere, having it here goes with lacking it there."""
+        children = [child for child in SPACE.enumerate() if "ffn" in child]
+        losses = np.array([0.1 * (child[1] == "ffn") for child in children])
+        found = operator_worth("planted", [losses], children)
+        assert found.effects["ffn"][1] - found.effects["conv3"][1] == pytest.approx(0.1)
+        for block in range(2, 5):
+            assert found.effects["ffn"][block] == pytest.approx(found.effects["conv3"][block], abs=1e-9)
+        assert math.isnan(found.agreement)
+
+    def test_noise_is_told_from_a_shared_bias(self):
+        children = list(SPACE.enumerate())
+        rng = np.random.default_rng(0)
+        bias = rng.normal(size=len(children))
+        shared = operator_worth("bias", [bias + 0.1 * rng.normal(size=len(bias)) for _ in range(4)], children)
+        noise = operator_worth("noise", [rng.normal(size=len(bias)) for _ in range(4)], children)
+        assert shared.agreement > 0.8
+        assert abs(noise.agreement) < 0.2
+        assert noise.explained < 0.6

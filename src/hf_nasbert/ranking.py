@@ -7,6 +7,7 @@ https://arxiv.org/abs/2108.12821) that such a table is held against are 0.36, 0.
 MAGIC-T and (read as) MAGIC-AT on 60 children [secondary source; the metric is not named there].
 """
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -454,6 +455,47 @@ def _listed(seeds: Sequence[int] | None) -> str:
     return "unknown" if seeds is None else ", ".join(map(str, seeds))
 
 
+class Worth(NamedTuple):
+    """What some losses of the same children say of each operator, and whether they say the same."""
+
+    name: str
+    num_rankings: int
+    agreement: float
+    """Mean Kendall's tau between two of them; NaN for a single one."""
+    effects: dict[str, list[float]]
+    """By operator, block after block: how far its children's mean loss lies from the average, in nats, all other
+    blocks held equal; NaN where the block has no such operator. Negative is good."""
+    explained: float
+    """The share of the variance that these effects explain; NaN where all losses are equal."""
+
+
+def operator_worth(name: str, losses: Sequence[ArrayLike], architectures: Sequence[Architecture]) -> Worth:
+    """Least squares on which operator stands in which block, for the mean of some losses of these children.
+
+    Agreement between the losses tells a bias that all of them share from noise: super-nets of several seeds that agree
+    with each other, but not with the truth, are wrong in the same way, and a mean over more of them is too.
+    """
+    rankings = [np.asarray(each, dtype=np.float64) for each in losses]
+    mean = np.mean(rankings, axis=0)
+    names = sorted({name for child in architectures for name in child})
+    stands = np.array([[[at == name for name in names] for at in child] for child in architectures])
+    design = stands.reshape(len(architectures), -1).astype(np.float64)
+    weights = np.linalg.lstsq(design, mean - mean.mean(), rcond=None)[0]
+    residual = mean - mean.mean() - design @ weights
+    effects = weights.reshape(stands.shape[1:])
+    shares = stands.mean(axis=0)
+    # Only differences within a block are determined: here against the block's average child.
+    effects = np.where(shares > 0, effects - (shares * effects).sum(axis=1, keepdims=True), math.nan)
+    taus = [metrics.kendall_tau(first, second) for first, second in itertools.combinations(rankings, 2)]
+    return Worth(
+        name,
+        len(rankings),
+        float(np.mean(taus)) if taus else math.nan,
+        {operator: effects[:, place].tolist() for place, operator in enumerate(names)},
+        1 - float(residual.var() / mean.var()) if mean.var() > 0 else math.nan,
+    )
+
+
 def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
     """The scored super-nets of a file, checked against a table.
 
@@ -545,6 +587,8 @@ class RankingReport:
     ceiling: dict[str, Interval]
     comparisons: list[tuple[Comparison, Comparison]]
     """Every other method against the first one: over all children, and inside size buckets."""
+    worth: list[Worth]
+    """What the truth and every method's super-nets say of each operator."""
 
     def as_markdown(self) -> str:
         """The tables, in Markdown."""
@@ -552,7 +596,7 @@ class RankingReport:
         parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
         if self.comparisons:
             parts.append(self._comparison_table())
-        return "\n\n".join(parts)
+        return "\n\n".join([*parts, self._worth_table()])
 
     def describe_table(self) -> str:
         """What the truth is, in a few sentences."""
@@ -576,6 +620,20 @@ class RankingReport:
             cells = [overall.method, overall.baseline, str(overall.num_seeds)]
             for part in (overall.difference, within.difference):
                 cells += [f"{part.mean:+.3f} [{part.low:+.3f}, {part.high:+.3f}]", f"{part.p_value:.3f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def _worth_table(self) -> str:
+        operators = list(self.worth[0].effects)
+        lines = [
+            "| losses of | n | tau between two of them | variance explained | " + " | ".join(operators) + " |",
+            "| --- " * (len(operators) + 4) + "|",
+        ]
+        for row in self.worth:
+            agreement = "" if math.isnan(row.agreement) else f"{row.agreement:.3f}"
+            cells = [row.name, str(row.num_rankings), agreement, f"{100 * row.explained:.0f} %"]
+            for operator in operators:
+                cells.append(" ".join("-" if math.isnan(x) else f"{1000 * x:+.0f}" for x in row.effects[operator]))
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
@@ -652,7 +710,11 @@ def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int =
         if method.seeds is not None and method.seeds == methods[0].seeds and len(method.seeds) > 1
     ]
     dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
-    return RankingReport(truth, methods, dull, truth.ceiling(num_resamples=num_resamples, seed=seed), comparisons)
+    alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
+    worth = [operator_worth("children trained alone", alone, truth.architectures)]
+    worth += [operator_worth(name, losses, truth.architectures) for name, losses in proxies.items()]
+    ceiling = truth.ceiling(num_resamples=num_resamples, seed=seed)
+    return RankingReport(truth, methods, dull, ceiling, comparisons, worth)
 
 
 _METHOD_ORDER = ("uniform", "fair", "magic_t", "magic_a", "magic_at")
