@@ -1,6 +1,7 @@
 """A teacher with a vocabulary of its own: it reads the student's words, and both are compared word by word."""
 
 import sys
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,16 +83,16 @@ class WordReader:
         words = np.where(is_special, -1, starts.cumsum(axis=1) - 1)
         is_hidden = (ids != seen) | self._is_unknown[ids]
         texts = []
-        for row, firsts in enumerate(map(np.flatnonzero, starts)):
-            hidden = np.logical_or.reduceat(is_hidden[row], firsts)
-            pieces = np.split(ids[row], firsts[1:])
-            texts.append([self._text(own.tolist(), is_hidden=h) for own, h in zip(pieces, hidden, strict=True)])
+        for row, hidden, begins in zip(ids.tolist(), is_hidden.tolist(), starts, strict=True):
+            bounds = pairwise([*np.flatnonzero(begins).tolist(), len(row)])
+            texts.append([self._text(row[start:end], is_hidden=any(hidden[start:end])) for start, end in bounds])
         encoded = self._teacher_tokenizer(
             texts,
             is_split_into_words=True,
             padding=True,
             truncation=True,
             max_length=self._max_length,
+            return_token_type_ids=False,  # all of one segment, and not every model knows them
             return_tensors="pt",
         )
         found = [[-1 if word is None else word for word in encoded.word_ids(row)] for row in range(len(ids))]
