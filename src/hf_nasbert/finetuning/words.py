@@ -78,7 +78,6 @@ class WordReader:
         ids = np.where(labels == IGNORED, seen, labels)
         is_special = self._is_special[ids]
         starts = self._starts[ids]
-        starts[:, 0] = True
         starts[:, 1:] |= is_special[:, :-1]  # in mid-word, or a byte-level BPE's first word, which has no space before
         words = np.where(is_special, -1, starts.cumsum(axis=1) - 1)
         is_hidden = (ids != seen) | self._is_unknown[ids]
