@@ -4,7 +4,7 @@ python recipes/pretrain_child.py --model my-child --packaged imdb --max_steps 20
 python recipes/pretrain_child.py --model bert-config --from_scratch --tokenizer_name my-child --packaged imdb \
     --max_steps 2000 --output_dir runs/baseline
 python recipes/pretrain_child.py --model my-child --teacher google-bert/bert-base-uncased --dataset_name my-text \
-    --max_steps 20000 --output_dir runs/distilled    # a child that uses the teacher's vocabulary
+    --max_steps 20000 --output_dir runs/distilled    # logits if it shares the child's vocabulary, words' states if not
 """
 
 from hf_nasbert.data import DataArguments

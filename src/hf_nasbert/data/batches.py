@@ -29,8 +29,12 @@ def _raw(seed: int, number: int, stream: int, size: int) -> npt.NDArray[np.uint6
     return draws
 
 
-def _continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
-    """Say of every token id whether it continues the word before it, by the vocabulary's own marks."""
+def continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
+    """Say of every token id whether it continues the word before it, by the vocabulary's own marks.
+
+    Raises:
+        ValueError: If the vocabulary carries no such marks.
+    """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     if any(token.startswith("##") for token in tokens):  # WordPiece marks continuations
         return np.array([token.startswith("##") for token in tokens])
@@ -38,8 +42,9 @@ def _continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]
         if any(token.startswith(mark) for token in tokens):
             return np.array([not token.startswith(mark) for token in tokens])
     raise ValueError(
-        "whole_word_mask needs a tokenizer that marks words (## of WordPiece, Ġ of BPE or ▁ of SentencePiece), "
-        f"and none of the {len(tokens)} tokens of {type(tokenizer).__name__} carries such a mark: turn it off"
+        "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks words (## of WordPiece, "
+        f"Ġ of BPE or ▁ of SentencePiece), and none of the {len(tokens)} tokens of {type(tokenizer).__name__} carries "
+        "such a mark: do without"
     )
 
 
@@ -62,7 +67,7 @@ class _Masker:
         self.is_special = np.zeros(len(tokenizer), dtype=np.bool_)
         self.is_special[tokenizer.all_special_ids] = True
         self.ordinary_ids = np.flatnonzero(~self.is_special)
-        self.continues_word = _continues_word(tokenizer) & ~self.is_special if whole_word_mask else None
+        self.continues_word = continues_word(tokenizer) & ~self.is_special if whole_word_mask else None
 
     def __call__(
         self, input_ids: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.words import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 
 Distillation = Literal["auto", "logits", "hidden", "relations"]
@@ -27,10 +28,30 @@ class Teacher:
             away (as TinyBERT's: Jiao et al., 2020, https://arxiv.org/abs/1909.10351; the normalisation is ours).
             "relations": the relations of queries, keys and values of its last attention layer, for those of the
             student's last one (MiniLMv2, `relation_loss`).
+        words: How it reads along where its vocabulary is not the student's: "hidden" and "relations" are then those of
+            whole words. `None` where both share one.
+
+    Args:
+        arguments: Where the teacher lies.
+        kind: What to learn. "auto" takes logits where the teacher has a masked-LM head and the student's vocabulary,
+            hidden otherwise.
+        tokenizer: The student's.
+        temperature: Of logits.
+        num_heads: Of relations.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If its weights are damaged or incomplete, or it cannot give what is to be learned.
     """
 
     def __init__(
-        self, arguments: runs.RunArguments, kind: Distillation, *, temperature: float, num_heads: int
+        self,
+        arguments: runs.RunArguments,
+        kind: Distillation,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        temperature: float,
+        num_heads: int,
     ) -> None:
         commit, self.identity = runs.identify_model(arguments)
         self.name, self.temperature, self.num_heads = arguments.model, temperature, num_heads
@@ -42,36 +63,40 @@ class Teacher:
             )
         except SafetensorError as error:
             raise ValueError(f"the weights of the teacher {self.name} are damaged ({error})") from error
-        self.tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
+        # A word given by itself is to be read as one behind a space.
+        self.tokenizer = AutoTokenizer.from_pretrained(self.name, add_prefix_space=True, **options)
         body = f"{self.model.base_model_prefix}."
         absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         lost = sorted(name for name in absent if name.startswith(body) and ".pooler." not in name)
         if lost:
             raise ValueError(f"the teacher {self.name} lacks {len(lost)} weights, such as {lost[0]}: it is incomplete")
         has_head = all(name.startswith(body) for name in absent)
-        self.kind = kind if kind != "auto" else "logits" if has_head else "hidden"
+        is_foreign = self.tokenizer.get_vocab() != tokenizer.get_vocab()
+        self.kind = kind if kind != "auto" else "logits" if has_head and not is_foreign else "hidden"
         if self.kind == "logits" and not has_head:
             raise ValueError(
                 f"the teacher {self.name} has no masked-LM head, so it predicts no tokens: distil hidden or relations"
             )
+        if self.kind == "logits" and is_foreign:
+            raise ValueError(
+                f"the teacher {self.name} predicts other token ids than the student ({len(self.tokenizer)} tokens, "
+                f"the text's tokenizer has {len(tokenizer)}): logits need one vocabulary; distil hidden or relations, "
+                f"or give the child the teacher's when it is made (tokenizer_name={self.name})"
+            )
         if self.kind == "relations":
             find_attention(self.model, f"the teacher {self.name}")
+        self.words = WordReader(tokenizer, self.model, self.tokenizer) if is_foreign else None
         self.model.eval().requires_grad_(False)
 
-    def check(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
+    def check(self, student: PreTrainedModel, max_seq_length: int) -> None:
         """Refuse a student or a text that this teacher cannot read along with.
 
         Raises:
-            ValueError: If the vocabularies differ, the sequences are too long, or the student has no attention whose
-                relations could be compared.
+            ValueError: If the sequences are too long, or the student has no attention whose relations could be
+                compared.
         """
-        if self.tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise ValueError(
-                f"the teacher {self.name} reads other token ids than the student ({len(self.tokenizer)} tokens, the "
-                f"text's tokenizer has {len(tokenizer)}): a teacher and its student must share one vocabulary; give "
-                f"the child the teacher's when it is made (tokenizer_name={self.name})"
-            )
-        runs.check_length(max_seq_length, self.model.config, self.name)
+        if self.words is None:
+            runs.check_length(max_seq_length, self.model.config, self.name)
         if self.kind == "relations":
             pairs = (("the student", student), (f"the teacher {self.name}", self.model))
             for whose, model in pairs:
@@ -93,15 +118,38 @@ class Teacher:
         if self.kind == "hidden":
             delattr(student, _PROJECTION)
 
-    @torch.no_grad()
-    def teach(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> Any:
-        """What the teacher makes of a batch, as `observe` says."""
-        assert not self.model.training
-        return self.observe(self.model, self.model, batch, positions)[1]
+    def guide(
+        self, model: nn.Module, student: PreTrainedModel, inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run both over the same masked text.
 
-    def observe(
+        Args:
+            model: What runs the student (DDP), or the student.
+            student: The student.
+            inputs: A batch with its labels.
+
+        Returns:
+            The student's logits at the labelled tokens, (N, V), and the distillation term.
+        """
+        assert not self.model.training
+        batch = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        positions = (inputs["labels"].flatten() != -100).nonzero().squeeze(-1)
+        reading = None if self.words is None else self.words.read(inputs)
+        with torch.no_grad():
+            if reading is None:
+                _, taught = self._observe(self.model, self.model, batch, positions)
+            else:
+                _, taught = self._observe(self.model, self.model, reading.batch, positions[:0])  # no logits of it
+        logits, learned = self._observe(model, student, batch, positions)
+        if reading is None:
+            return logits, self._loss(student, learned, taught, batch.get("attention_mask"))
+        learned = [average_words(vectors, reading.own) for vectors in learned]
+        taught = [average_words(vectors, reading.other) for vectors in taught]
+        return logits, self._loss(student, learned, taught, reading.common)
+
+    def _observe(
         self, model: nn.Module, inner: PreTrainedModel, batch: dict[str, torch.Tensor], positions: torch.Tensor
-    ) -> tuple[torch.Tensor, Any]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run a model over a batch: its logits at flat positions, (N, V), and what this kind compares.
 
         That is these logits, the last states (B, T, D), or query, key and value of the last attention layer, each
@@ -113,16 +161,22 @@ class Teacher:
             return logits, [vectors[name] for name in _VECTORS]
         with predicting_at(inner, positions):
             output = model(**batch, output_hidden_states=self.kind == "hidden")
-        return output.logits, output.logits if self.kind == "logits" else output.hidden_states[-1]
+        return output.logits, [output.logits if self.kind == "logits" else output.hidden_states[-1]]
 
-    def loss(self, student: PreTrainedModel, learned: Any, taught: Any, mask: torch.Tensor | None) -> torch.Tensor:
-        """The distillation term: the student's own against the teacher's."""
+    def _loss(
+        self,
+        student: PreTrainedModel,
+        learned: list[torch.Tensor],
+        taught: list[torch.Tensor],
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The distillation term: the student's own against the teacher's, at real tokens or words."""
         if self.kind == "logits":
             num_tokens = len(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
-            return distillation_loss(learned[:, :num_tokens], taught[:, :num_tokens], temperature=self.temperature)
+            own, other = (logits[:, :num_tokens] for logits in learned + taught)
+            return distillation_loss(own, other, temperature=self.temperature)
         if self.kind == "hidden":
-            projected = getattr(student, _PROJECTION)(learned)
-            return alignment_loss([projected], [taught], mask, normalize=True)
+            return alignment_loss([getattr(student, _PROJECTION)(learned[0])], taught, mask, normalize=True)
         terms = [
             relation_loss(own, other, mask, num_heads=self.num_heads)
             for own, other in zip(learned, taught, strict=True)
@@ -143,14 +197,9 @@ class DistillationTrainer(Trainer):
     ) -> Any:
         """Both terms, of one pass of the student and one of the teacher over the same masked text."""
         assert not return_outputs
-        batch = {name: tensor for name, tensor in inputs.items() if name != "labels"}
         labels = inputs["labels"].flatten()
-        positions = (labels != -100).nonzero().squeeze(-1)
-        student = self.accelerator.unwrap_model(model)
-        taught = self.teacher.teach(batch, positions)
-        logits, learned = self.teacher.observe(model, student, batch, positions)
-        masked_lm = nn.functional.cross_entropy(logits.float(), labels[positions])
-        distillation = self.teacher.loss(student, learned, taught, batch.get("attention_mask"))
+        logits, distillation = self.teacher.guide(model, self.accelerator.unwrap_model(model), inputs)
+        masked_lm = nn.functional.cross_entropy(logits.float(), labels[labels != -100])
         self._parts.append(torch.stack([masked_lm, distillation]).detach())
         return (1 - self.weight) * masked_lm + self.weight * distillation
 

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import (
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.tokenization import tokenizer_digest
@@ -41,14 +48,15 @@ class PretrainChildArguments(runs.RunArguments):
     seed: int = field(default=0, metadata={"help": "Seed of dropout, and of the weights from scratch."})
     teacher: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub name of an encoder with the same vocabulary to learn from as well."},
+        metadata={"help": "Folder or Hub name of an encoder to learn from as well."},
     )
     teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub teacher."})
     distillation: Distillation = field(
         default="auto",
         metadata={
             "help": "What to learn from it: logits at masked positions, hidden states, or attention relations; auto "
-            "takes logits where the teacher has a masked-LM head, hidden otherwise."
+            "takes logits where the teacher has a masked-LM head and the model's vocabulary, hidden otherwise. With "
+            "another vocabulary, states and relations are those of whole words, and logits are refused."
         },
     )
     distillation_weight: float = field(
@@ -77,8 +85,8 @@ class PretrainChildArguments(runs.RunArguments):
         found = super().settings()
         return found if self.teacher else {name: value for name, value in found.items() if name not in of_teacher}
 
-    def load_teacher(self) -> Teacher | None:
-        """The teacher, if there is one."""
+    def load_teacher(self, tokenizer: PreTrainedTokenizerBase) -> Teacher | None:
+        """The teacher of a student with this tokenizer, if there is one."""
         if self.teacher is None:
             return None
         where = runs.RunArguments(
@@ -87,7 +95,13 @@ class PretrainChildArguments(runs.RunArguments):
             revision=self.teacher_revision,
             trust_remote_code=self.trust_remote_code,
         )
-        return Teacher(where, self.distillation, temperature=self.temperature, num_heads=self.num_relation_heads)
+        return Teacher(
+            where,
+            self.distillation,
+            tokenizer,
+            temperature=self.temperature,
+            num_heads=self.num_relation_heads,
+        )
 
 
 def pretrain_child(
@@ -99,7 +113,8 @@ def pretrain_child(
     inherited weights or from scratch, sees the same sequences under the same masks. Called again with the same
     arguments, a finished run is read from its record and an interrupted one continues from its last checkpoint.
 
-    With a teacher, the loss is shared by its term (see `Teacher`), computed on the same masked text.
+    With a teacher, the loss is shared by its term (see `Teacher`), computed on the same masked text: token by token,
+    or word by word where its vocabulary is another (see `WordReader`).
 
     Args:
         arguments: Model, optimization and teacher. With `from_scratch` only the folder's configuration is used.
@@ -111,8 +126,8 @@ def pretrain_child(
 
     Raises:
         FileNotFoundError: If the model or a file of the text is missing.
-        ValueError: If model, tokenizer, text, teacher and settings do not fit each other (a teacher must share the
-            model's vocabulary), or `output_dir` holds something else.
+        ValueError: If model, tokenizer, text, teacher and settings do not fit each other, or `output_dir` holds
+            something else.
     """
     started = time.perf_counter()
     commit, identity = runs.identify_model(arguments)
@@ -129,10 +144,15 @@ def pretrain_child(
     dev_batches = fixed_masked_batches(
         corpus.dev, corpus.tokenizer, arguments.num_dev_batches, arguments.dev_batch_size, data.data_seed, **masking
     )
-    teacher = arguments.load_teacher()
+    teacher = arguments.load_teacher(corpus.tokenizer)
     settings = {
         **arguments.settings(),
         **({} if teacher is None else {"teacher": teacher.identity, "distillation": teacher.kind}),
+        **(
+            {}
+            if teacher is None or teacher.words is None
+            else {"teacher_tokenizer": tokenizer_digest(teacher.tokenizer)}
+        ),
         "model": identity,
         "tokenizer": tokenizer_digest(corpus.tokenizer),
         "batches": batches.describe(),
@@ -146,7 +166,7 @@ def pretrain_child(
     set_seed(arguments.seed)
     model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)
     if teacher is not None:
-        teacher.check(model, corpus.tokenizer, data.max_seq_length)
+        teacher.check(model, data.max_seq_length)
     checkpoint = runs.open_run(folder, settings)
     if teacher is not None:
         teacher.prepare(model)
@@ -210,6 +230,7 @@ def _distilled(arguments: PretrainChildArguments, teacher: Teacher, trainer: Tra
         "teacher": {
             "model": arguments.teacher,
             "distillation": teacher.kind,
+            "compared": "tokens" if teacher.words is None else "words",
             "weight": arguments.distillation_weight,
             "num_parameters": teacher.model.num_parameters(),
         },
