@@ -145,7 +145,14 @@ def test_every_seed_has_a_card_whose_numbers_are_its_records(task, arguments, ca
             if None not in values:
                 spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
                 assert both[split, metric][1:] == [*cells[1:], spread, "2"]
-        assert f"| parameters | {record['num_parameters']:,} |" in card
+        for words in (
+            f"| parameters | {record['num_parameters']:,} |",
+            "| optimizer steps | 2 |",
+            "| training examples | 12 |",
+            "| examples of a step | 4 |",
+            "| learning rate | 0.01 |",
+        ):
+            assert words in card
         assert str(asked.output_dir) not in card + (folder / "card.json").read_text()
         assert asked.model not in card + (folder / "card.json").read_text()
         (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
