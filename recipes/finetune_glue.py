@@ -5,7 +5,8 @@ python recipes/finetune_glue.py --model my-child --packaged stsb --output_dir ru
 python recipes/finetune_glue.py --model my-child --train_file a.csv --validation_file b.csv --output_dir runs/own
 """
 
-from hf_nasbert.finetuning import FinetuneArguments, finetune
+from hf_nasbert.finetuning import FinetuneArguments
+from hf_nasbert.pipeline import finetune_with_cards
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
@@ -13,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fine-tune as the arguments say, and print the summary over the seeds."""
     (arguments,) = parse_recipe_arguments([FinetuneArguments], argv, description=__doc__.splitlines()[0])
     with user_mistakes("finetune_glue"):
-        result = finetune(arguments)
+        result = finetune_with_cards(arguments)
     print(result.table())
 
 

@@ -8,7 +8,8 @@ python recipes/finetune_tokens.py --model my-child --dataset_name eriktks/conll2
 A row of a file reads {"tokens": ["Ada", "lives", "here"], "tags": ["B-PER", "O", "O"]}.
 """
 
-from hf_nasbert.finetuning import FinetuneTokensArguments, finetune_tokens
+from hf_nasbert.finetuning import FinetuneTokensArguments
+from hf_nasbert.pipeline import finetune_with_cards
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
 
 
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fine-tune as the arguments say, and print the summary over the seeds."""
     (arguments,) = parse_recipe_arguments([FinetuneTokensArguments], argv, description=__doc__.splitlines()[0])
     with user_mistakes("finetune_tokens"):
-        result = finetune_tokens(arguments)
+        result = finetune_with_cards(arguments)
     print(result.table())
 
 

@@ -1,5 +1,6 @@
 """Extraction: a child computes what its architecture computed, BERT is a child, and a folder is whole or not there."""
 
+import importlib
 import importlib.util
 import json
 import random
@@ -557,6 +558,16 @@ class TestRecipes:
         assert "trust_remote_code=True, for this child is no BERT: block 1 (conv3): BERT has no conv3" in said
         assert (tmp_path / "own" / "modeling_nasbert.py").is_file()
         assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
+
+    def test_a_card_tells_what_was_proven_and_counted(self, supernet_folder, tmp_path, monkeypatch):
+        module = importlib.import_module("hf_nasbert.pipeline.extract")
+        monkeypatch.setattr(module, "prove_equal_logits", lambda *_, **__: 1.25e-7)
+        arguments = ["--supernet", supernet_folder, "--architecture", "attention-conv3-skip-skip-skip"]
+        recipe("extract_child").main([*map(str, arguments), "--output_dir", str(tmp_path / "child")])
+        card = (tmp_path / "child" / "README.md").read_text()
+        assert "by at most 1.25e-07." in card.replace("\n", " ")
+        num_parameters = AutoModelForMaskedLM.from_pretrained(tmp_path / "child").num_parameters()
+        assert f"| parameters | {num_parameters:,} |" in card
 
     def test_a_card_tells_how_the_super_net_was_trained(self, supernet_folder, tmp_path):
         start = {"event": "start", "step": 0, "arguments": {"method": "magic_t", "seed": 7, "max_steps": 900}}

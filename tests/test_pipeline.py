@@ -101,6 +101,28 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     child = folder / "child"
     assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
     assert best["architecture"] in (child / "README.md").read_text()
+    # And its numbers are those that the stages wrote down.
+    card = json.loads((child / "card.json").read_text())
+    searched = (card["search"]["proxy_loss"], card["search"]["num_scored"], card["search"]["at most num_parameters"])
+    assert searched == (best["proxy_loss"], 27, cap)
+    assert card["search"]["children within the budget"] == content["scores"]["num_within_budget"]
+    assert card["cost"]["num_parameters"] == best["num_parameters"]
+    assert card["max_logit_difference"] == content["extraction"]["max_logit_difference"]
+    assert (card["supernet"]["num_steps"], card["supernet"]["num_children"]) == (6, 27)
+    assert list(card["training"].values()) == [
+        content["pre-training"][name] for name in ("num_steps", "num_tokens", "dev_loss_before", "dev_loss_after")
+    ]
+    finetuned = {
+        values: records.read(folder / "finetuned" / name / "records.jsonl")
+        for values, name in (("values", "child"), ("baseline_values", "from-scratch"))
+    }
+    assert {evaluation["split"] for evaluation in card["evaluations"]} == {"validation"}
+    for evaluation in card["evaluations"]:
+        for values, found in finetuned.items():
+            measured = [record["metrics"][evaluation["split"]][evaluation["metric"]] for record in found]
+            assert evaluation[values] == measured
+    (head,) = (folder / "finetuned" / "child").glob("*/seed-0/README.md")
+    assert check_card(head.read_text()).pipeline_tag == "text-classification"
     assert check_card((child / "README.md").read_text(), FOR_PUBLISHING).license == "mit"
     assert "- For tests only." in (child / "README.md").read_text()
     net = folder / "supernet"

@@ -76,7 +76,7 @@ COMMANDS = {
     ),
     "finetune": Command(
         "fine-tune a child, or any other model, on GLUE or labelled files",
-        "hf_nasbert.finetuning.finetune",
+        "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
     ),
@@ -94,13 +94,13 @@ COMMANDS = {
     ),
     "finetune-squad": Command(
         "fine-tune on questions about passages, SQuAD v1.1 or v2",
-        "hf_nasbert.finetuning.finetune_squad",
+        "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneSquadArguments",),
         lambda result, *_: result.table(),
     ),
     "finetune-tokens": Command(
         "fine-tune on tagged words: parts of speech, named entities",
-        "hf_nasbert.finetuning.finetune_tokens",
+        "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneTokensArguments",),
         lambda result, *_: result.table(),
     ),

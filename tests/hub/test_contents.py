@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from finetuning_helpers import save_models
 from hub_helpers import ARCHITECTURE, MODEL, contents_of, files_of
 from hub_server import TOKEN
 from huggingface_hub import HfApi
 from modelling_helpers import WORDS, logits_of, padded_batch, tiny_tokenizer
 
+from hf_nasbert import cli
 from hf_nasbert.cards import check_card
 from hf_nasbert.extraction import CODE_FILES, save_child, to_bert
 from hf_nasbert.hub import PullArguments, PushArguments, gather, pull, push
@@ -164,6 +166,33 @@ class TestWhatGoes:
         config = json.loads((child / "config.json").read_text())
         (child / "config.json").write_text(json.dumps({**config, "architectures": ["NasBertForTokenClassification"]}))
         assert "README.md" not in gather(child, "user/child").files
+
+    def test_a_fine_tuned_head_goes_with_its_card(self, hub, api, tmp_path, monkeypatch, capsys):
+        """From the terminal: listed by a dry run, then pushed; nothing else of the run's folder goes."""
+        monkeypatch.setattr("hf_nasbert.hub.pushing.default_api", lambda: api)
+        save_models(tmp_path, " ".join(WORDS))
+        rows = "\n".join(json.dumps({"tokens": ["the", "film"], "tags": [tag, "O"]}) for tag in ("B-X", "O"))
+        for split in ("train", "validation"):
+            (tmp_path / f"{split}.jsonl").write_text(rows)
+        asked = f"--model {tmp_path}/child --train_file {tmp_path}/train.jsonl --validation_file"
+        asked += f" {tmp_path}/validation.jsonl --max_steps 1 --max_seq_length 8 --output_dir {tmp_path}/out"
+        assert cli.main(["finetune-tokens", *asked.split(), "--disable_tqdm", "--cache_dir", str(tmp_path)]) == 0
+        (folder,) = (tmp_path / "out").glob("*/seed-0")
+        capsys.readouterr()
+        push_it = ["push", "--source", str(folder), "--repo_id", "user/child"]
+        assert cli.main([*push_it, "--dry_run"]) == 0
+        listed = capsys.readouterr().out
+        assert re.search(r"^  new +README\.md +[\d.]+ kB$", listed, flags=re.MULTILINE)
+        assert "left out run/" in listed
+        assert hub.writes == []
+        assert cli.main(push_it) == 0
+        there = files_of(hub)
+        here = contents_of(folder)
+        assert there.keys() - {".gitattributes"} == {name for name in here if not name.startswith("run/")}
+        card = there["README.md"].decode()
+        assert card == here["README.md"].decode().replace("path/to/this/folder", "user/child")
+        assert 'pipeline("token-classification", model="user/child", trust_remote_code=True' in card
+        assert check_card(card).pipeline_tag == "token-classification"
 
     def test_code_and_classes_that_were_lost_come_back(self, hub, send, made, child):
         """https://github.com/huggingface/transformers/issues/29714: saved from remote code, they are gone."""

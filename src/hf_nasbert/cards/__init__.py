@@ -7,6 +7,7 @@ All text that comes from a record is escaped for YAML, Markdown and HTML, and th
 from hf_nasbert.cards.child import CODE_FILES, ChildRecord, render_child_card
 from hf_nasbert.cards.evaluations import Evaluation
 from hf_nasbert.cards.fields import FIGURES
+from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
 from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card
 from hf_nasbert.cards.pages import fill_page, marked_tables
 from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
@@ -18,11 +19,13 @@ __all__ = [
     "FOR_PUBLISHING",
     "ChildRecord",
     "Evaluation",
+    "FinetunedRecord",
     "SupernetRecord",
     "check_card",
     "fill_page",
     "marked_tables",
     "render_child_card",
+    "render_finetuned_card",
     "render_supernet_card",
     "render_table_card",
 ]

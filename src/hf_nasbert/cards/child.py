@@ -77,7 +77,9 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     return render(
         "child.md",
         record=record,
-        metadata=model_metadata(record, "transformers", ["bert" if record.native else TAGS[0], *TAGS[1:]]),
+        metadata=model_metadata(
+            record, "transformers", ["bert" if record.native else TAGS[0], *TAGS[1:]], record.evaluations
+        ),
         sentence=_sentence(names, record),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         trust=Markdown("" if record.native else ", trust_remote_code=True"),

@@ -55,20 +55,20 @@ class Evaluation:
             raise ValueError(f"{where}: `baseline` names what `baseline_values` belong to; give both or neither")
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> Markdown:
-    """One row per metric; a column that no evaluation fills is left out."""
+def evaluation_table(evaluations: Sequence[Evaluation], head: str = "This model") -> Markdown:
+    """One row per metric, its value under `head`; a column that no evaluation fills is left out."""
     columns: list[tuple[str, Callable[[Evaluation], str]]] = [
         ("Data", lambda one: code(one.dataset)),
         ("Split", lambda one: code(one.split) if one.split else ""),
         ("Examples", lambda one: number(one.num_examples) if one.num_examples is not None else ""),
         ("Metric", lambda one: code(one.metric)),
-        ("This model", lambda one: mean_and_spread(one.values)),
+        (head, lambda one: mean_and_spread(one.values)),
         ("Baseline", lambda one: mean_and_spread(one.baseline_values) if one.baseline_values else ""),
         ("Baseline model", lambda one: escape(one.baseline) if one.baseline else ""),
         ("Seeds", lambda one: number(len(one.values))),
     ]
-    filled = [(head, cell) for head, cell in columns if any(cell(one) for one in evaluations)]
-    return table([head for head, _ in filled], [[cell(one) for _, cell in filled] for one in evaluations])
+    filled = [(title, cell) for title, cell in columns if any(cell(one) for one in evaluations)]
+    return table([title for title, _ in filled], [[cell(one) for _, cell in filled] for one in evaluations])
 
 
 def evaluation_note(evaluations: Sequence[Evaluation]) -> Markdown:

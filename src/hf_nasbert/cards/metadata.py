@@ -1,8 +1,9 @@
 """The YAML at the top of a card: written and checked by huggingface_hub, which quotes what YAML would misread."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_nasbert.cards.evaluations import as_eval_result
+from hf_nasbert.cards.evaluations import Evaluation, as_eval_result
 from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, one_line
 
@@ -15,20 +16,22 @@ FOR_PUBLISHING = (*REQUIRED, "license", "language")
 """What the Hub lets a model be found and used by; only its owner can say the last two."""
 
 
-def model_metadata(record: CardRecord, library: str, tags: list[str]) -> Markdown:
-    """The metadata of a model that fills in masked tokens."""
+def model_metadata(
+    record: CardRecord, library: str, tags: list[str], evaluations: Sequence[Evaluation], task: str = "fill-mask"
+) -> Markdown:
+    """The metadata of a model: the evaluations are its `model-index`, the task is one of the Hub's names of them."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
         library_name=library,
-        pipeline_tag="fill-mask",
+        pipeline_tag=task,
         tags=[*tags, *map(one_line, record.tags)],
         license=record.license,
         language=record.language,
         datasets=list(record.datasets) or None,
         base_model=record.base_model,
-        model_name=one_line(record.name) if record.evaluations else None,
-        eval_results=[as_eval_result(evaluation) for evaluation in record.evaluations] or None,
+        model_name=one_line(record.name) if evaluations else None,
+        eval_results=[as_eval_result(evaluation) for evaluation in evaluations] or None,
     )
     return Markdown(data.to_yaml(line_break="\n"))
 

@@ -52,7 +52,7 @@ def render_supernet_card(record: SupernetRecord | Mapping[str, Any]) -> str:
         "supernet.md",
         record=record,
         space=space,
-        metadata=model_metadata(record, "hf_nasbert", [*TAGS, "supernet"]),
+        metadata=model_metadata(record, "hf_nasbert", [*TAGS, "supernet"], record.evaluations),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         example=record.example or str(space.child_at(0)),
         blocks=_blocks(space),

@@ -112,6 +112,7 @@ class SquadTask(Task):
 
     auto_class = AutoModelForQuestionAnswering
     hub_task = "question-answering"
+    text_columns = ("question", "context")
 
     def __init__(self, data: Questions, arguments: FinetuneSquadArguments) -> None:
         self.data, self.arguments = data, arguments

@@ -114,7 +114,7 @@ class SentenceTask(Task):
 
     def __init__(self, data: LabelledTask, max_seq_length: int) -> None:
         self.data, self.max_seq_length = data, max_seq_length
-        self.name, self.splits = data.name, data.splits
+        self.name, self.text_columns, self.splits = data.name, data.text_columns, data.splits
 
     def digest(self) -> str:
         """A hash of all texts and labels."""
@@ -132,7 +132,7 @@ class SentenceTask(Task):
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Token ids, cut to the longest input."""
-        columns = list(self.data.text_columns)
+        columns = list(self.text_columns)
 
         def encode(batch: dict[str, list[str]]) -> Any:
             return tokenizer(*(batch[column] for column in columns), truncation=True, max_length=self.max_seq_length)

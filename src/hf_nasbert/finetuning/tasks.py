@@ -70,6 +70,10 @@ class TaskArguments(runs.RunArguments):
     save_models: bool = field(default=True, metadata={"help": "Keep the fine-tuned model of every seed."})
     cache_dir: str | None = field(default=None, metadata={"help": "Folder of the Arrow files of the data."})
 
+    def model_folder(self, task: str, seed: int) -> Path:
+        """Where the model of one seed of a task lies."""
+        return Path(self.output_dir) / task / f"seed-{seed}"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -115,6 +119,7 @@ class Task(ABC):
         hub_task: The Hub's name of such tasks, for cards.
         tokenizer_options: What the tokenizer is loaded with.
         name: Names the results.
+        text_columns: Names of the texts that make one input.
         splits: Checked rows by split: `train` first, then what is evaluated; the first of these selects.
     """
 
@@ -122,6 +127,7 @@ class Task(ABC):
     hub_task: ClassVar[str]
     tokenizer_options: ClassVar[dict[str, Any]] = {}
     name: str
+    text_columns: tuple[str, ...]
     splits: dict[str, Dataset]
 
     @property
@@ -297,7 +303,7 @@ class _Run:
 
     def folder(self, seed: int) -> Path:
         """Where a seed's model lies."""
-        return Path(self.arguments.output_dir) / self.task.name / f"seed-{seed}"
+        return self.arguments.model_folder(self.task.name, seed)
 
     def encode(self) -> None:
         """Turn every split into inputs."""
@@ -317,6 +323,7 @@ class _Run:
             "kind": "finetune",
             "task": self.task.name,
             "hub_task": self.task.hub_task,
+            "text_columns": list(self.task.text_columns),
             "model": arguments.model,
             "revision": self.commit,
             "seed": seed,

@@ -72,6 +72,7 @@ class TokenTask(Task):
 
     auto_class = AutoModelForTokenClassification
     hub_task = "token-classification"
+    text_columns = ("tokens",)
     tokenizer_options: ClassVar[dict[str, Any]] = {"add_prefix_space": True}  # byte-level BPE asks for it
 
     def __init__(self, data: TaggedWords, max_seq_length: int) -> None:

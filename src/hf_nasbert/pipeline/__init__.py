@@ -1,6 +1,7 @@
 """The rooms joined: from a folder and text to scores, to a child, and the whole way from text to a published child."""
 
 from hf_nasbert.pipeline.extract import Extracted, ExtractionArguments, extract
+from hf_nasbert.pipeline.finetuned import describe_finetuned, finetune_with_cards
 from hf_nasbert.pipeline.interference import (
     InterferenceArguments,
     InterferenceReportArguments,
@@ -33,8 +34,10 @@ __all__ = [
     "SearchReportArguments",
     "StageResult",
     "ask_in_fresh_process",
+    "describe_finetuned",
     "describe_supernet",
     "extract",
+    "finetune_with_cards",
     "measure_interference",
     "measure_latency",
     "report_interference",

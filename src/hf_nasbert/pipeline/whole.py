@@ -20,9 +20,10 @@ from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
-from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, finetune, pretrain_child
+from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts
+from hf_nasbert.pipeline.finetuned import finetune_with_cards
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -373,7 +374,7 @@ class Pipeline:
     def _finetune(self, from_scratch: bool) -> FinetuneResult:
         arguments = self.arguments
         name = "from-scratch" if from_scratch else "child"
-        return finetune(
+        return finetune_with_cards(
             FinetuneArguments(
                 model=str(self.folder / "pretrained"),
                 output_dir=str(self.folder / "finetuned" / name),
