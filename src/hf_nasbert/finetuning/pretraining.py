@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
+from hf_nasbert.data.batches import IGNORED
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher, predicting_at
@@ -254,7 +255,7 @@ class MaskedLMTrainer(Trainer):
 def _sum_of_losses(model: nn.Module, inner: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
     """Sum of the masked-LM losses at the labelled tokens, and their number; `inner` is the model that `model` runs."""
     labels = batch["labels"].flatten()
-    positions = (labels != -100).nonzero().squeeze(-1)
+    positions = (labels != IGNORED).nonzero().squeeze(-1)
     with predicting_at(inner, positions):
         logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     return nn.functional.cross_entropy(logits.float(), labels[positions], reduction="sum"), len(positions)
