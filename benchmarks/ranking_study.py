@@ -1,7 +1,7 @@
 """The ranking study: super-nets of five methods at equal compute and several seeds, held against the table.
 
     python benchmarks/ranking_study.py train      trains what is not trained yet, into runs/ranking
-    python benchmarks/ranking_study.py score      scores every run midway and at its end, and measures interference
+    python benchmarks/ranking_study.py score      scores every run at each quarter, and measures interference
     python benchmarks/ranking_study.py sweep      trains and scores variants of the methods, on other seeds
     python benchmarks/ranking_study.py card       writes the table's dataset card
     python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
@@ -56,6 +56,8 @@ SWEEP: dict[str, tuple[str, dict[str, object], float]] = {
     "uniform, twice the compute": ("uniform", {}, 2),
     "magic_at, twice the compute": ("magic_at", {}, 2),
     "magic_at, lambda 2": ("magic_at", {"alignment_weight": 2.0}, 1),
+    "uniform, learning rate held": ("uniform", {"lr_scheduler_type": "constant_with_warmup"}, 1),
+    "magic_at, learning rate held": ("magic_at", {"lr_scheduler_type": "constant_with_warmup"}, 1),
 }
 
 
@@ -98,21 +100,23 @@ def train(output_dir: Path, method: str, seed: int, steps: int, changes: Mapping
 def sweep(table: str, workers: int) -> None:
     """Train and score every variant; its records come one after the other, so a sweep cut short has whole variants."""
     scores = RECORDS / "ranking-sweep.jsonl"
-    for name, (method, changes, factor) in SWEEP.items():
-        folders = [RUNS / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}" for seed in SWEEP_SEEDS]
-        steps = steps_of(method, changes, factor)
-        with ThreadPoolExecutor(workers) as pool:
-            jobs = [
-                pool.submit(train, folder, method, seed, steps, changes)
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {}
+        for name, (method, changes, factor) in SWEEP.items():
+            folders = [RUNS / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}" for seed in SWEEP_SEEDS]
+            steps = steps_of(method, changes, factor)
+            jobs[name] = {
+                folder: pool.submit(train, folder, method, seed, steps, changes)
                 for folder, seed in zip(folders, SWEEP_SEEDS, strict=True)
-            ]
-        for job in jobs:
-            job.result()
-        recipe(
-            "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders, *TEXT,
-            "--num_resamples", 20,  # of what it prints; the report makes its own
-        )  # fmt: skip
-        compress_table(scores)
+            }
+        for name, trainings in jobs.items():
+            for training in trainings.values():
+                training.result()
+            recipe(
+                "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *trainings,
+                *TEXT, "--num_resamples", 20,  # of what it prints; the report makes its own
+            )  # fmt: skip
+            compress_table(scores)
 
 
 def checkpoints(methods: list[str], seeds: int, first_seed: int, quarters: list[int]) -> list[Path]:
@@ -152,7 +156,7 @@ def main() -> None:
         for job in jobs:
             job.result()
     elif arguments.command == "score":
-        folders = checkpoints(*chosen, [2, 4])
+        folders = checkpoints(*chosen, list(range(1, QUARTERS + 1)))
         recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *TEXT)
         compress_table(ranking)
         few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])

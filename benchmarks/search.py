@@ -282,11 +282,15 @@ def report() -> None:
         files = Files.of(space)
         searched = records.read(committed(files.runs))
         made |= tables(space, searched, read_landscape(space))
-        figure = files.runs.stem.replace("search", "search-regret")
-        _, svg = save_figure(plot_regret(searched), ROOT / "docs" / "figures" / figure)
+        _, svg = save_figure(plot_regret(searched), ROOT / "docs" / "figures" / figure_name(space))
         svg.unlink()  # thousands of lines, which the page does not need
     made["latency"] = latency_table(records.read(RECORDS / "latency.jsonl.gz"))
     fill_page(ROOT / "docs" / "search.md", made)
+
+
+def figure_name(space: str) -> str:
+    """What the regret of a space is drawn into, without a suffix."""
+    return Files.of(space).runs.stem.replace("search", "search-regret")
 
 
 def latency_table(found: Sequence[records.Record]) -> str:

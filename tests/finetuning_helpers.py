@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import train_tokenizer
+from hf_nasbert.finetuning import PretrainChildArguments
+from hf_nasbert.finetuning.distillation import Teacher
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
 
@@ -19,3 +22,40 @@ def save_models(home: Path, text: str, vocab_size: int = 200) -> None:
     for name, model in (("bert", BertForMaskedLM(bert)), ("child", NasBertForMaskedLM(child))):
         model.save_pretrained(home / name)
         tokenizer.save_pretrained(home / name)
+
+
+def watch_projections(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """The weights of every projection onto a teacher's width as it is made, which no saved model keeps."""
+    projections = []
+    add_module = torch.nn.Module.add_module
+
+    def spy(self, name, module):
+        if name == "distillation_projection":
+            projections.append({key: value.detach().clone() for key, value in module.state_dict().items()})
+        add_module(self, name, module)
+
+    monkeypatch.setattr(torch.nn.Module, "add_module", spy)
+    return projections
+
+
+class WatchedTeachers:
+    """The teachers of a test's runs, each with its weights as they were when it was loaded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[Teacher, dict[str, torch.Tensor]]] = []
+        load = PretrainChildArguments.load_teacher
+
+        def spy(arguments, tokenizer):
+            teacher = load(arguments, tokenizer)
+            weights = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+            self.seen.append((teacher, weights))
+            return teacher
+
+        monkeypatch.setattr(PretrainChildArguments, "load_teacher", spy)
+
+    def assert_unmoved(self) -> None:
+        """There was one teacher; it has no gradient, no dropout and the weights it came with."""
+        ((teacher, before),) = self.seen
+        assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
+        assert not teacher.model.training
+        assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())

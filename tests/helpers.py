@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,24 @@ import pytest
 from hf_nasbert.samplers import Sampler, UpdateCounter, make_sampler
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+
 SAMPLER_SPACES = {
     "chain": SearchSpace.chain(5, ("attention", "ffn", "conv3")),
     "chain-with-skip": SearchSpace.chain(4, ("attention", "skip", "ffn", "conv3")),
     "staged": SearchSpace.staged(2, 2, ("attention", "ffn", "skip"), widths=(32, 64)),
     "uneven": SearchSpace((Stage((("attention",), ("ffn", "conv3", "skip"))), Stage((("ffn", "conv5"),), (32, 64)))),
 }
+
+
+def assert_published(drawn: Path, *, number: int) -> None:
+    """Every figure of a folder, so many, is pixel for pixel the one of its name in docs/figures."""
+    from matplotlib.image import imread
+
+    figures = sorted(drawn.glob("*.png"))
+    assert len(figures) == number
+    for figure in figures:
+        assert np.array_equal(imread(figure), imread(FIGURES / figure.name)), f"{figure.name} is not of its records"
 
 
 def take(sampler: Sampler, count: int) -> list[Architecture]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import save_models
+from finetuning_helpers import WatchedTeachers, save_models, watch_projections
 from modelling_helpers import randomise_
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -122,15 +122,7 @@ class TestTheLoss:
         assert record["distillation_losses"][0][1] == pytest.approx(sum(terms) / 3, rel=1e-3)
 
     def test_hidden(self, home, make, monkeypatch):
-        projections = []
-        add_module = torch.nn.Module.add_module
-
-        def spy(self, name, module):
-            if name == "distillation_projection":
-                projections.append({key: value.detach().clone() for key, value in module.state_dict().items()})
-            add_module(self, name, module)
-
-        monkeypatch.setattr(torch.nn.Module, "add_module", spy)
+        projections = watch_projections(monkeypatch)
         asked, data = make(teacher=str(home / "headless"))
         record = pretrain_child(asked, data)
         assert record["teacher"]["distillation"] == "hidden", "without a head there are no logits to learn from"
@@ -154,23 +146,12 @@ class TestTheTeacher:
         "kind", ["logits", *(pytest.param(k, marks=pytest.mark.slow) for k in ("hidden", "relations"))]
     )
     def test_is_followed_and_never_moves(self, kind, home, make, monkeypatch):
-        seen = []
-        load = PretrainChildArguments.load_teacher
-
-        def spy(self, tokenizer):
-            teacher = load(self, tokenizer)
-            seen.append((teacher, {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}))
-            return teacher
-
-        monkeypatch.setattr(PretrainChildArguments, "load_teacher", spy)
+        teachers = WatchedTeachers(monkeypatch)
         options = {"distillation": kind, "distillation_weight": 1.0, "max_steps": 12, "num_relation_heads": 4}
         record = pretrain_child(*make(**options))
         losses = [loss for _, loss in record["distillation_losses"]]
         assert losses[-1] < 0.8 * losses[0]
-        ((teacher, before),) = seen
-        assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
-        assert not teacher.model.training
-        assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
+        teachers.assert_unmoved()
 
     @pytest.mark.slow
     def test_a_killed_run_continues_as_if_it_had_not_been_killed(self, home, make):

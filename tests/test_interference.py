@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import assert_published
 from modelling_helpers import randomise_
 
 from hf_nasbert import records
@@ -553,12 +554,16 @@ class TestPage:
 
     @pytest.mark.slow
     def test_docs_interference_is_what_its_records_say(self, tmp_path):
+        from hf_nasbert.pipeline.interference import draw_interference
+
         text = (ROOT / "docs/interference.md").read_text(encoding="utf-8")
-        file = ROOT / "benchmarks/records/interference.jsonl.gz"
+        found = records.read(ROOT / "benchmarks/records/interference.jsonl.gz")
         page = tmp_path / "page.md"
         page.write_text(text, encoding="utf-8")
-        fill_page(page, as_markdown(records.read(file) if file.exists() else []))
+        fill_page(page, as_markdown(found))
         assert page.read_text(encoding="utf-8") == text
+        draw_interference(found, tmp_path)
+        assert_published(tmp_path, number=4)
 
 
 class TestFigures:

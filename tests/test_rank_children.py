@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import assert_published
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
@@ -144,7 +145,7 @@ def test_the_page_has_a_table_of_all_children_and_one_of_those_that_count():
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # half a minute of computing, many times that where cores are shared
 @pytest.mark.parametrize("table", _PUBLISHED)
-def test_a_published_table_is_that_of_its_records(tmp_path, table):
+def test_a_published_table_and_its_figures_are_those_of_their_records(tmp_path, table):
     published, copy = _PAGE.read_text(), tmp_path / "ranking.md"
     before, inside, after = re.split(rf"(?<=<!-- table: {table} -->\n)(.*?)(?=<!-- end -->)", published, flags=re.S)
     assert "| uniform |" in inside
@@ -152,8 +153,12 @@ def test_a_published_table_is_that_of_its_records(tmp_path, table):
     name, _, containing = table.partition(", ")
     scores = ROOT / "benchmarks" / "records" / f"{_SCORES[name]}.jsonl.gz"
     settings = {"table": "imdb", "scores": str(scores), "page": str(copy), "name": name}
+    figures = tmp_path / "figures"
+    if name == "ranking":
+        settings["figures"] = str(figures)
     report_ranking(RankingReportArguments(**settings, containing=containing or None))
     assert copy.read_text() == published
+    assert_published(figures, number=3 if name == "ranking" else 0)
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):

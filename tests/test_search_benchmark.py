@@ -4,8 +4,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from helpers import assert_published
 
 from hf_nasbert import records
+from hf_nasbert.plots import plot_regret, save_figure
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +36,11 @@ def test_the_page_is_what_its_records_say(benchmark, space, landscape, searched)
     page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
     for name, table in benchmark["tables"](space, searched, landscape).items():
         assert f"<!-- table: {name} -->\n{table}\n<!-- end -->" in page, name
+
+
+def test_the_figure_is_that_of_its_records(benchmark, space, searched, tmp_path):
+    save_figure(plot_regret(searched), tmp_path / benchmark["figure_name"](space))
+    assert_published(tmp_path, number=1)
 
 
 def test_the_page_prints_the_latency_record(benchmark):

@@ -196,8 +196,12 @@ class TestArguments:
         assert cosine.learning_rate_at(9) == 1.0
         assert cosine.learning_rate_at(55) == pytest.approx(0.5)
         assert cosine.learning_rate_at(25) > linear.learning_rate_at(25)
-        flat = make_arguments(tmp_path, max_steps=4, learning_rate=1.0, warmup_ratio=0.0)
-        assert [flat.learning_rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+        straight = make_arguments(tmp_path, max_steps=4, learning_rate=1.0, warmup_ratio=0.0)
+        assert [straight.learning_rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+        held = make_arguments(
+            tmp_path, max_steps=4, learning_rate=1.0, warmup_steps=2, lr_scheduler_type="constant_with_warmup"
+        )
+        assert [held.learning_rate_at(step) for step in range(5)] == [0.5, 1.0, 1.0, 1.0, 1.0]
 
     def test_supernet_arguments_build_configs(self):
         own = SupernetArguments(operators=["attention", "skip"], num_choice_blocks=4, hidden_size=64, ffn_ratio=2)

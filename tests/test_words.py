@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from finetuning_helpers import WatchedTeachers, watch_projections
 from modelling_helpers import randomise_
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
@@ -245,15 +246,7 @@ class TestTheLoss:
         return reading, {name: batch[name] for name in ("input_ids", "attention_mask")}, child
 
     def test_hidden(self, passes, teacher, make, monkeypatch):
-        projections = []
-        add_module = torch.nn.Module.add_module
-
-        def spy(self, name, module):
-            if name == "distillation_projection":
-                projections.append({key: value.detach().clone() for key, value in module.state_dict().items()})
-            add_module(self, name, module)
-
-        monkeypatch.setattr(torch.nn.Module, "add_module", spy)
+        projections = watch_projections(monkeypatch)
         record = pretrain_child(*make())
         assert record["teacher"]["distillation"] == "hidden", "auto, with another vocabulary"
         assert record["teacher"]["compared"] == "words"
@@ -300,21 +293,11 @@ class TestTheLoss:
 
 class TestRuns:
     def test_teach_and_leave_the_teacher_as_it_was(self, make, monkeypatch):
-        seen = []
-        load = PretrainChildArguments.load_teacher
-
-        def spy(self, tokenizer):
-            teacher = load(self, tokenizer)
-            seen.append((teacher, {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}))
-            return teacher
-
-        monkeypatch.setattr(PretrainChildArguments, "load_teacher", spy)
+        teachers = WatchedTeachers(monkeypatch)
         record = pretrain_child(*make(distillation_weight=1.0, max_steps=12))
         losses = [loss for _, loss in record["distillation_losses"]]
         assert losses[-1] < 0.8 * losses[0]
-        ((teacher, before),) = seen
-        assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
-        assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
+        teachers.assert_unmoved()
 
     def test_killed_continue_as_if_they_had_not_been_killed(self, make):
         class Kill(TrainerCallback):

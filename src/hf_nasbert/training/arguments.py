@@ -150,8 +150,9 @@ class SupernetTrainingArguments:
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up; 0: warmup_ratio decides."})
     warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps."})
-    lr_scheduler_type: Literal["linear", "cosine"] = field(
-        default="linear", metadata={"help": "How the learning rate falls to zero after the warm-up."}
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = field(
+        default="linear",
+        metadata={"help": "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."},
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
     max_skipped_steps: int = field(
@@ -311,10 +312,12 @@ class SupernetTrainingArguments:
         return self.global_batch_size
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step (from 0): linear warm-up, then down to zero at `max_steps`."""
+        """The learning rate of a step (from 0): linear warm-up, then `lr_scheduler_type` until `max_steps`."""
         warmup = self.warmup_steps or math.ceil(self.warmup_ratio * self.max_steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
+        if self.lr_scheduler_type == "constant_with_warmup":
+            return self.learning_rate
         done = min((step - warmup) / max(self.max_steps - warmup, 1), 1.0)
         if self.lr_scheduler_type == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
