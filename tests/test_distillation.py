@@ -9,7 +9,16 @@ from finetuning_helpers import WatchedTeachers, save_models, watch_projections
 from modelling_helpers import randomise_
 from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, TrainerCallback
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    TrainerCallback,
+)
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
@@ -199,6 +208,20 @@ class TestRefusals:
             pretrain_child(*make(max_seq_length=48))
         with pytest.raises(ValueError, match="num_relation_heads=5 does not divide the 32 of the student's attention"):
             pretrain_child(*make(distillation="relations", num_relation_heads=5))
+
+    def test_more_tokens_than_a_roberta_counts(self, home, make, tmp_path):
+        tokenizer = AutoTokenizer.from_pretrained(home / "child")
+        config = RobertaConfig(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=1,
+            intermediate_size=64, max_position_embeddings=18, pad_token_id=1,
+        )  # fmt: skip
+        RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
+        tokenizer.save_pretrained(tmp_path / "roberta")
+        roberta = str(tmp_path / "roberta")
+        for changes in ({"teacher": roberta}, {"model": roberta, "teacher": None}):
+            with pytest.raises(ValueError, match=r"max_seq_length=17 is more than the 16 positions of .*roberta"):
+                pretrain_child(*make(max_seq_length=17, **changes))
+            assert pretrain_child(*make(str(len(changes)), **changes))["num_steps"] == 4
 
     def test_a_student_without_attention(self, home, make, tmp_path):
         config = NasBertConfig.from_pretrained(home / "child", operators=["conv3", "ffn"])

@@ -28,6 +28,8 @@ from transformers import (
     BertForMaskedLM,
     DistilBertConfig,
     EvalPrediction,
+    RobertaConfig,
+    RobertaForMaskedLM,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -715,6 +717,14 @@ class TestFinetune:
             finetune(arguments(model=str(tmp_path)))
         with pytest.raises(ValueError, match="max_seq_length=65 is more than the 64 positions"):
             finetune(arguments(max_seq_length=65))
+        tokenizer = AutoTokenizer.from_pretrained(home / "bert")
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+        positions = {"max_position_embeddings": 18, "pad_token_id": 1}  # of which RoBERTa never uses the first two
+        roberta = RobertaForMaskedLM(RobertaConfig(vocab_size=len(tokenizer), **sizes, **positions))
+        for part in (roberta, tokenizer):
+            part.save_pretrained(tmp_path / "roberta")
+        with pytest.raises(ValueError, match="max_seq_length=17 is more than the 16 positions"):
+            finetune(arguments(model=str(tmp_path / "roberta"), max_seq_length=17))
         SupernetConfig.preset("quickstart").save_pretrained(tmp_path / "supernet")
         with pytest.raises(ValueError, match="is a super-net; extract"):
             finetune(arguments(model=str(tmp_path / "supernet")))

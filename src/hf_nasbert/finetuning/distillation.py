@@ -96,7 +96,7 @@ class Teacher:
                 compared.
         """
         if self.words is None:
-            runs.check_length(max_seq_length, self.model.config, self.name)
+            runs.check_length(max_seq_length, self.model, self.name)
         if self.kind == "relations":
             pairs = (("the student", student), (f"the teacher {self.name}", self.model))
             for whose, model in pairs:

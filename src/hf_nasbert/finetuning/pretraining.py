@@ -166,6 +166,7 @@ def pretrain_child(
     folder = Path(arguments.output_dir)
     set_seed(arguments.seed)
     model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)
+    runs.check_length(data.max_seq_length, model, arguments.model)
     if teacher is not None:
         teacher.check(model, data.max_seq_length)
     checkpoint = runs.open_run(folder, settings)

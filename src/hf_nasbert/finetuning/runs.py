@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import reduce
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     PreTrainedConfig,
@@ -201,11 +203,24 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
         )
 
 
-def check_length(max_seq_length: int, config: PreTrainedConfig, model: str) -> None:
+def check_length(max_seq_length: int, model: PreTrainedConfig | PreTrainedModel, name: str) -> None:
     """Refuse sequences that are longer than the model's position table."""
-    longest = config.to_dict().get("max_position_embeddings")
-    if longest is not None and max_seq_length > longest:
-        raise ValueError(f"max_seq_length={max_seq_length} is more than the {longest} positions of {model!r}")
+    longest = num_positions(model)
+    if max_seq_length > longest:
+        raise ValueError(f"max_seq_length={max_seq_length} is more than the {longest} positions of {name!r}")
+
+
+def num_positions(model: PreTrainedConfig | PreTrainedModel) -> int:
+    """Tokens that a model has positions for, by its configuration or, more exactly, by its modules.
+
+    RoBERTa and its kin begin to count behind the padding's number, which only the table of positions says.
+    """
+    config = model if isinstance(model, PreTrainedConfig) else model.config
+    positions = int(config.to_dict().get("max_position_embeddings") or sys.maxsize)
+    modules = [] if model is config else model.named_modules()
+    tables = [module for name, module in modules if name.endswith("position_embeddings")]
+    skipped = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
+    return positions - max(skipped, default=0)
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

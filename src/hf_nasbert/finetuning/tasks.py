@@ -364,8 +364,10 @@ class _Run:
             callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
         set_seed(seed)  # draws the head, or all weights from scratch
         selecting = self.task.evaluated[0]
+        model = runs.load_model(self.task.auto_class, arguments, self.commit, self.config)
+        runs.check_length(arguments.max_seq_length, model, arguments.model)
         return Trainer(
-            model=runs.load_model(self.task.auto_class, arguments, self.commit, self.config),
+            model=model,
             args=runs.trainer_arguments(
                 arguments,
                 folder,

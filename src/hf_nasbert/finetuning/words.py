@@ -1,15 +1,14 @@
 """A teacher with a vocabulary of its own: it reads the student's words, and both are compared word by word."""
 
-import sys
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.data.batches import IGNORED, continues_word
+from hf_nasbert.finetuning import runs
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -66,7 +65,7 @@ class WordReader:
                 "mask token"
             )
         self._tokenizer, self._teacher_tokenizer = tokenizer, teacher_tokenizer
-        self._max_length = min(teacher_tokenizer.model_max_length, _num_positions(teacher))
+        self._max_length = min(teacher_tokenizer.model_max_length, runs.num_positions(teacher))
         self._is_special = np.zeros(len(tokenizer), dtype=np.bool_)
         self._is_special[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = True
         self._is_unknown = np.arange(len(tokenizer)) == tokenizer.unk_token_id
@@ -120,11 +119,3 @@ def average_words(vectors: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
     # A product and no scattered sum, whose order, and with it the last bits, would differ from run to run on a GPU.
     total = pieces.to(vectors.dtype) @ vectors
     return total / pieces.sum(-1, keepdim=True).clamp(min=1)
-
-
-def _num_positions(model: PreTrainedModel) -> int:
-    """Tokens that a model has positions for: RoBERTa's and its kin's begin to count behind the padding's number."""
-    positions = model.config.to_dict().get("max_position_embeddings") or sys.maxsize
-    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    skipped = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
-    return int(positions) - max(skipped, default=0)
