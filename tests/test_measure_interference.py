@@ -1,0 +1,185 @@
+"""Measuring the interference of trained super-nets: whole, resumed, the same twice, and refused by name."""
+
+import json
+
+import pytest
+import torch
+from interference_helpers import STUDY, TEXT
+
+from hf_nasbert import records
+from hf_nasbert.data import DataArguments
+from hf_nasbert.interference import FIGURES, as_markdown, measure_pairs, measurements
+
+
+def data_arguments(**changes):
+    settings = {"train_files": [str(TEXT)], "vocab_size": 300, "max_seq_length": 16, "validation_fraction": 0.3}
+    return DataArguments(**{**settings, "sample_by": "paragraph", **changes})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A real run of six steps with its checkpoints, and the weights that it started from."""
+    from accelerate.state import AcceleratorState
+
+    from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain, pretrain_supernet
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = tmp_path_factory.mktemp("runs") / "uniform"
+    start = {}
+
+    def train(supernet, *args, **kwargs):
+        start.update({name: tensor.clone() for name, tensor in supernet.state_dict().items()})
+        return original(supernet, *args, **kwargs)
+
+    original = pretrain.train_supernet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "train_supernet", train)
+        pretrain_supernet(
+            SupernetArguments(
+                operators=["attention", "ffn"], num_choice_blocks=3, hidden_size=32, max_position_embeddings=16
+            ),
+            data_arguments(),
+            SupernetTrainingArguments(
+                output_dir=str(folder),
+                method="uniform",
+                seed=3,
+                max_steps=6,
+                save_steps=3,
+                per_device_train_batch_size=4,
+                num_eval_batches=1,
+                num_eval_children=1,
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+            ),
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return folder, start
+
+
+def interference_arguments(output, *supernets, **changes):
+    from hf_nasbert.pipeline import InterferenceArguments
+
+    settings = {"num_children": 2, "num_settings": 2, "num_dev_batches": 1, "dev_batch_size": 4, **changes}
+    return InterferenceArguments(supernets=[str(folder) for folder in supernets], output=str(output), **settings)
+
+
+class TestPipeline:
+    def test_measures_checkpoints_ends_and_beginnings_once(self, run, tmp_path, monkeypatch):
+        from hf_nasbert.pipeline import interference
+
+        folder, _ = run
+        output = tmp_path / "interference.jsonl"
+        arguments = interference_arguments(output, folder / "checkpoint-3", folder, untrained=True)
+        measured = interference.measure_interference(arguments, data_arguments())
+        assert [(r["method"], r["seed"], r["step"], r["max_steps"]) for r in measured] == [
+            ("uniform", 3, 3, 6),
+            (None, 3, 0, 6),
+            ("uniform", 3, 6, 6),
+        ]
+        assert [group.when for group in measurements(measured)] == [
+            "before training",
+            "at 50% of training",
+            "after training",
+        ]
+        assert records.read(output) == measured
+        # A killed process leaves half a line: what was whole is kept, the rest measured again, to the same digits.
+        whole = output.read_bytes()
+        output.write_bytes(whole[: len(whole) - 500])
+        with pytest.MonkeyPatch.context() as patch:
+            calls = []
+            patch.setattr(
+                interference, "measure_pairs", lambda *args, **kw: calls.append(1) or measure_pairs(*args, **kw)
+            )
+            again = interference.measure_interference(arguments, data_arguments())
+        assert len(calls) == 1
+        assert again == measured
+        assert output.read_bytes() == whole
+        monkeypatch.setattr(interference, "measure_pairs", None)
+        assert interference.measure_interference(arguments, data_arguments()) == measured
+        # The last checkpoint and the run's end are the same weights.
+        same = interference_arguments(output, folder / "checkpoint-6", untrained=True)
+        assert interference.measure_interference(same, data_arguments()) == measured
+        with pytest.raises(ValueError, match="another num_children"):
+            interference.measure_interference(interference_arguments(output, folder, num_children=3), data_arguments())
+
+    def test_an_untrained_super_net_is_the_runs_own_beginning(self, run):
+        from hf_nasbert.extraction import load_supernet
+        from hf_nasbert.pipeline.interference import initial_supernet
+
+        folder, start = run
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        made = initial_supernet(load_supernet(folder).config, 3).state_dict()
+        assert made.keys() == start.keys()
+        assert all(torch.equal(made[name], tensor) for name, tensor in start.items())
+        assert torch.equal(torch.get_rng_state(), before)
+        other = initial_supernet(load_supernet(folder).config, 4).state_dict()
+        assert any(not torch.equal(other[name], tensor) for name, tensor in start.items())
+
+    def test_refuses_what_does_not_fit_by_name(self, run, tmp_path):
+        import shutil
+
+        from hf_nasbert.pipeline.interference import measure_interference
+
+        folder, _ = run
+        output = tmp_path / "interference.jsonl"
+
+        def refused(message, *supernets, data=None, **changes):
+            with pytest.raises((ValueError, OSError), match=message):
+                measure_interference(interference_arguments(output, *supernets, **changes), data or data_arguments())
+            assert not output.exists()
+
+        refused("no such folder", tmp_path / "nobody")
+        refused(
+            "max_seq_length=32, but the super-net was built for 16", folder, data=data_arguments(max_seq_length=32)
+        )
+        # Another tokenizer of the same size: nothing but the words tells.
+        other = tmp_path / "other"
+        shutil.copytree(folder, other, ignore=shutil.ignore_patterns("checkpoint-*"))
+        file = other / "tokenizer.json"
+        content = json.loads(file.read_text())
+        words = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+        words[-1], words[-2] = words[-2], words[-1]
+        content["model"]["vocab"] = {word: number for number, word in enumerate(words)}
+        file.write_text(json.dumps(content))
+        refused("other has another tokenizer than", folder, other)
+        refused("has another tokenizer than tokenizer_name", other, data=data_arguments(tokenizer_name=str(folder)))
+        # A damaged checkpoint.
+        damaged = tmp_path / "checkpoint-3"
+        shutil.copytree(folder / "checkpoint-3", damaged)
+        refused("holds no tokenizer", damaged)
+        state = damaged / "training_state.json"
+        state.write_text(state.read_text().replace('"step": 3', '"step": 4'))
+        refused("training_state.json", folder, damaged)
+        # A super-net that nobody trained here has no seed to begin from.
+        (other / "train_log.jsonl").unlink()
+        refused("does not say by which seed", other, untrained=True)
+        # A file of something else.
+        output.write_text('{"architecture": "ffn-ffn-ffn", "proxy_loss": 1.0}\n')
+        with pytest.raises(ValueError, match="record 0 is no measurement"):
+            measure_interference(interference_arguments(output, folder), data_arguments())
+
+    @pytest.mark.parametrize("name", ["num_children", "num_settings", "max_distance"])
+    def test_refuses_odd_numbers(self, name):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            interference_arguments("records.jsonl", "somewhere", **{name: 0})
+
+    def test_report_fills_the_page(self, tmp_path):
+        from hf_nasbert.pipeline import InterferenceReportArguments, report_interference
+
+        records.extend(tmp_path / "study.jsonl", STUDY[2:3])
+        page = tmp_path / "page.md"
+        page.write_text("# Title\n<!-- table: gains -->\nold | text\n<!-- end -->\nwords\n")
+        figures = tmp_path / "figures"
+        text = report_interference(
+            InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page), figures=str(figures))
+        )
+        assert as_markdown(STUDY[2:3])["gains"] in text
+        gains = as_markdown(STUDY[2:3])["gains"]
+        assert page.read_text() == f"# Title\n<!-- table: gains -->\n{gains}\n<!-- end -->\nwords\n"
+        assert {file.stem for file in figures.iterdir()} == set(FIGURES)
+        assert "(figures/" not in text
+        page.write_text("<!-- table: gain -->\n<!-- end -->\n")
+        with pytest.raises(ValueError, match="no table 'gain'"):
+            report_interference(InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page)))
