@@ -1,6 +1,7 @@
-"""Measuring the interference of trained super-nets: whole, resumed, the same twice, and refused by name."""
+"""Measuring the interference of trained super-nets: whole, resumed, the same twice, refused by name; their text."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from interference_helpers import STUDY, TEXT
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments
 from hf_nasbert.interference import FIGURES, as_markdown, measure_pairs, measurements
+from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.pipeline.inputs import load_dev_batches
 
 
 def data_arguments(**changes):
@@ -183,3 +186,44 @@ class TestPipeline:
         page.write_text("<!-- table: gain -->\n<!-- end -->\n")
         with pytest.raises(ValueError, match="no table 'gain'"):
             report_interference(InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page)))
+
+
+class TestHeldOutText:
+    """Whoever measures a super-net holds out what its own run held out, or hears of it."""
+
+    def batches(self, folder, **changes):
+        config = SupernetConfig.from_pretrained(folder)
+        return load_dev_batches(config, folder, data_arguments(**changes), num_batches=1, batch_size=2)
+
+    @pytest.mark.parametrize("place", [".", "checkpoint-3"])
+    @pytest.mark.parametrize(
+        "changed",
+        [{"validation_fraction": 0.5}, {"data_seed": 7}, {"sample_by": "line"}],
+        ids=lambda each: next(iter(each)),
+    )
+    def test_another_split_of_the_same_text_is_refused(self, run, place, changed):
+        ((name, value),) = changed.items()
+        with pytest.raises(
+            ValueError, match=rf"trained on tiny\.txt with {name}=.*, now it is {value!r}.*the same {name}"
+        ):
+            self.batches(run[0] / place, **changed)
+
+    def test_other_text_is_anybodys_choice(self, run, tmp_path):
+        (tmp_path / "other.txt").write_text(TEXT.read_text())
+        self.batches(run[0], train_files=[str(tmp_path / "other.txt")], data_seed=7)
+
+    def test_longer_sequences_are_told(self, run, tmp_path, caplog):
+        self.batches(run[0])
+        assert not caplog.messages
+        folder = tmp_path / "short"
+        shutil.copytree(run[0], folder)
+        log = (folder / "train_log.jsonl").read_text()
+        assert '"sequence_length": 16' in log
+        (folder / "train_log.jsonl").write_text(log.replace('"sequence_length": 16', '"sequence_length": 12'))
+        self.batches(folder)
+        assert "trained on sequences of 12 tokens: with max_seq_length=16" in caplog.text
+
+    def test_a_folder_without_a_log_says_nothing(self, run, tmp_path):
+        folder = tmp_path / "bare"
+        shutil.copytree(run[0], folder, ignore=shutil.ignore_patterns("train_log.jsonl"))
+        self.batches(folder, data_seed=7)

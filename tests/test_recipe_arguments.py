@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 
+from hf_nasbert.data import DataArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 
 
@@ -58,6 +59,25 @@ def test_flags_override_the_file(config):
     assert run == Run(learning_rate=0.1)
     shape, _ = parse("--config", path, "--quick", "true")
     assert (shape.quick, shape.blocks) == (True, ["x", "y"])
+
+
+def test_a_flag_takes_the_place_of_an_alternative(config):
+    (data,) = parse_recipe_arguments(
+        [DataArguments], ["--config", config("packaged: imdb\n"), "--train_files", "my.txt"]
+    )
+    assert (data.packaged, data.train_files) == (None, ["my.txt"])
+    (data,) = parse_recipe_arguments([DataArguments], ["--config", config("train_files: [a.txt]"), "--packaged=imdb"])
+    assert (data.packaged, data.train_files) == ("imdb", None)
+
+
+def test_two_alternatives_of_one_kind_are_refused(config, capsys):
+    for argv in (
+        ["--packaged", "imdb", "--train_files", "my.txt"],
+        ["--config", config("packaged: imdb\ndataset_name: x\n")],
+    ):
+        with pytest.raises(SystemExit):
+            parse_recipe_arguments([DataArguments], argv)
+        assert "exactly one text source is needed, got" in capsys.readouterr().err
 
 
 def test_defaults_and_required(config, capsys):

@@ -24,8 +24,9 @@ def parse_recipe_arguments(
 ) -> tuple[Any, ...]:
     """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
 
-    A field that two dataclasses share (a seed, say) is one setting and fills both. Whatever does not fit ends the
-    program with exit status 2 and one message that names it, as argparse does.
+    A field that two dataclasses share (a seed, say) is one setting and fills both. Settings that a dataclass calls
+    `alternatives` stand for each other: a flag for one takes the place of the file's other one. Whatever does not fit
+    ends the program with exit status 2 and one message that names it, as argparse does.
 
     Args:
         dataclass_types: The dataclasses; their fields are the settings.
@@ -187,11 +188,17 @@ def _check_finite(name: str, value: Any) -> None:
 
 
 def _read_config_of(argv: list[str], dataclass_types: Sequence[type]) -> dict[str, Any]:
-    """The settings of the `--config` among the arguments."""
+    """The settings of the `--config` among the arguments, without those that a flag is an alternative to."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", nargs="?")
     path = finder.parse_known_args(argv)[0].config
-    return {} if path is None else read_config(path, dataclass_types)
+    settings = {} if path is None else read_config(path, dataclass_types)
+    flags = {word.removeprefix("--").partition("=")[0] for word in argv if word.startswith("--")}
+    for kind in dataclass_types:
+        alternatives = set(getattr(kind, "alternatives", ()))
+        if alternatives & flags:
+            settings = {name: value for name, value in settings.items() if name not in alternatives}
+    return settings
 
 
 def _checked(name: str, value: Any, expected: Any) -> Any:

@@ -1,7 +1,8 @@
 """What a user may say about text, tokenizer and masking: one dataclass for `HfArgumentParser`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 
 @dataclass
@@ -13,6 +14,8 @@ class DataArguments:
     Raises:
         ValueError: If no source or more than one is given, or a number lies outside its range.
     """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("dataset_name", "train_files", "packaged")
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "A dataset of the Hub, e.g. Salesforce/wikitext."}
@@ -56,7 +59,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        sources = {name: getattr(self, name) for name in ("dataset_name", "train_files", "packaged")}
+        sources = {name: getattr(self, name) for name in self.alternatives}
         given = [f"{name}={value!r}" for name, value in sources.items() if value]
         if len(given) != 1:
             raise ValueError(
@@ -73,3 +76,15 @@ class DataArguments:
             raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
         if self.data_seed < 0:
             raise ValueError(f"data_seed={self.data_seed} must not be negative")
+
+    @property
+    def source(self) -> str:
+        """How records name the text: never by a folder of this machine."""
+        if self.train_files:
+            return ", ".join(Path(file).name for file in self.train_files)
+        return str(self.packaged or self.dataset_name)
+
+    def describe_split(self) -> dict[str, Any]:
+        """What decides which part of the text is held out from training."""
+        names = ("sample_by", "text_column", "dataset_split", "validation_fraction", "data_seed")
+        return {"source": self.source, **{name: getattr(self, name) for name in names}}

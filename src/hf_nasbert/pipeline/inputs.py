@@ -1,6 +1,7 @@
 """What measuring a super-net starts with: its weights, its tokenizer, and held-out text that fits both."""
 
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import torch
 
 from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out
 from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.training import read_log
+from hf_nasbert.training.journal import LOG
+
+logger = logging.getLogger(__name__)
 
 _TOKENIZER = "tokenizer_config.json"
 
@@ -43,8 +48,10 @@ def load_dev_batches(
 
     Raises:
         FileNotFoundError: If a file of the text is missing.
-        ValueError: If super-net, tokenizer and text do not fit each other.
+        ValueError: If super-net, tokenizer and text do not fit each other, or part of the text that would be held out
+            was trained on.
     """
+    _check_against_training(folder, data)
     longest = config.max_position_embeddings
     if data.max_seq_length > longest:
         raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
@@ -75,3 +82,28 @@ def load_dev_batches(
         "dev_data": digest_of(batches),
     }
     return batches, settings
+
+
+def _check_against_training(folder: str | Path, data: DataArguments) -> None:
+    """Hold the text to what the super-net's own run, if its log is there, says that it was trained on."""
+    folder = Path(folder).resolve()
+    places = (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,)
+    place = next((place for place in places if (place / LOG).is_file()), None)
+    begun = [] if place is None else [record for record in read_log(place) if "data" in record]
+    if not begun:
+        return
+    trained, asked = begun[-1].get("text", {}), data.describe_split()
+    if trained.get("source") == asked["source"] and trained != asked:
+        changed = next(name for name in asked if trained.get(name) != asked[name])
+        raise ValueError(
+            f"{folder} was trained on {asked['source']} with {changed}={trained.get(changed)!r}, now it is "
+            f"{asked[changed]!r}: text that it was trained on would pass for held-out text; give the same {changed}"
+        )
+    length = begun[-1]["data"].get("sequence_length")
+    if length is not None and data.max_seq_length > length:
+        logger.warning(
+            "%s was trained on sequences of %d tokens: with max_seq_length=%d it is judged at positions it never saw",
+            folder,
+            length,
+            data.max_seq_length,
+        )

@@ -219,7 +219,7 @@ def _dev_batches(truth: GroundTruth, data: DataArguments, supernet: tuple[str, S
     digest = hashlib.sha256(b"".join(batch["input_ids"].numpy().tobytes() for batch in batches)).hexdigest()[:16]
     if digest != recipe["dev"]:
         raise ValueError(
-            f"the dev set of {data.packaged or data.dataset_name or data.train_files} is not the one that the table's "
+            f"the dev set of {data.source} is not the one that the table's "
             f"children were judged on (text {recipe['source']!r}): give the same text, split and data_seed"
         )
     return batches

@@ -289,7 +289,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
     with state.local_main_process_first():
         trainer = StandaloneTrainer(
-            recipe, load_corpus(data), data_seed=data.data_seed, source=_name_of(data), device=state.device.type
+            recipe, load_corpus(data), data_seed=data.data_seed, source=data.source, device=state.device.type
         )
         restore_table(farm.table, trainer.recipe_hash, trainer.space)
     jobs = plan_jobs(trainer.space, farm)
@@ -305,13 +305,6 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     compress_table(farm.table)
     leave_world()
     return table
-
-
-def _name_of(data: DataArguments) -> str:
-    """How the records name the text: never by a folder of this machine."""
-    if data.train_files:
-        return ", ".join(Path(file).name for file in data.train_files)
-    return str(data.packaged or data.dataset_name)
 
 
 def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,9 +86,12 @@ def train_supernet(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     accelerator: Accelerator | None = None,
+    text: Mapping[str, Any] | None = None,
 ) -> TrainingOutput:
     """Train a super-net; see `SupernetTrainer`."""
-    trainer = SupernetTrainer(supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator)
+    trainer = SupernetTrainer(
+        supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator, text=text
+    )
     return trainer.train()
 
 
@@ -110,6 +113,8 @@ class SupernetTrainer:
         dev_batches: Fixed batches, to judge anchors and to evaluate children.
         tokenizer: Saved beside the final super-net.
         accelerator: By default `make_accelerator(arguments)`.
+        text: What the log says of the text behind the batches (`DataArguments.describe_split`), so that whoever
+            measures the super-net later can hold out the same part of it.
 
     Raises:
         ValueError: If data, method and arguments do not fit each other, or the world is not the one asked for.
@@ -124,8 +129,10 @@ class SupernetTrainer:
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         accelerator: Accelerator | None = None,
+        text: Mapping[str, Any] | None = None,
     ) -> None:
         self.supernet, self.arguments, self.batches, self.tokenizer = supernet, arguments, batches, tokenizer
+        self.text = text
         self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
@@ -194,6 +201,7 @@ class SupernetTrainer:
             config=self._identity()["config"],
             search_space=self.space.to_dict(),
             data=self.batches.describe(),
+            **({} if self.text is None else {"text": self.text}),
             versions=records.versions(),
         )
         evaluation: list[tuple[Architecture, float]] = []

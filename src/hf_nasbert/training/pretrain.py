@@ -51,7 +51,13 @@ def pretrain_supernet(
         **masking,
     )
     output = train_supernet(
-        supernet, arguments, batches, dev_batches, tokenizer=corpus.tokenizer, accelerator=accelerator
+        supernet,
+        arguments,
+        batches,
+        dev_batches,
+        tokenizer=corpus.tokenizer,
+        accelerator=accelerator,
+        text=data_arguments.describe_split(),
     )
     leave_world()
     return output
