@@ -39,7 +39,11 @@ class DataArguments:
         default="line", metadata={"help": "What one document of a .txt file is; paragraphs end at an empty line."}
     )
     tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Hub name or folder of a tokenizer; without it, one is trained on the text."}
+        default=None,
+        metadata={
+            "help": "Hub name or folder of a tokenizer; without it the model's own, or where there is none yet, one "
+            "trained on the text."
+        },
     )
     tokenizer_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that tokenizer."})
     vocab_size: int = field(default=8192, metadata={"help": "Most tokens of a tokenizer trained here."})
