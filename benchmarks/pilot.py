@@ -20,7 +20,7 @@ import torch
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments, load_corpus
-from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau
+from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau, size_buckets
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
@@ -190,7 +190,7 @@ def _spread_within(truth: Any, sizes: Any, num_buckets: int) -> float:
 
 
 def _taus(score: Any, truth: Any, sizes: Any, num_buckets: int) -> str:
-    return f"{kendall_tau(score, truth):.2f} / {mean_bucketed_tau(score, truth, sizes, num_buckets):.2f}"
+    return f"{kendall_tau(score, truth):.2f} / {mean_bucketed_tau(score, truth, size_buckets(sizes, num_buckets)):.2f}"
 
 
 def table() -> str:

@@ -58,6 +58,9 @@ SWEEP: dict[str, tuple[str, dict[str, object], float]] = {
     "magic_at, lambda 2": ("magic_at", {"alignment_weight": 2.0}, 1),
     "uniform, learning rate held": ("uniform", {"lr_scheduler_type": "constant_with_warmup"}, 1),
     "magic_at, learning rate held": ("magic_at", {"lr_scheduler_type": "constant_with_warmup"}, 1),
+    "magic_t, learning rate held": ("magic_t", {"lr_scheduler_type": "constant_with_warmup"}, 1),
+    "fair, learning rate held": ("fair", {"lr_scheduler_type": "constant_with_warmup"}, 1),
+    "magic_a, learning rate held": ("magic_a", {"lr_scheduler_type": "constant_with_warmup"}, 1),
 }
 
 

@@ -87,13 +87,25 @@ class TestSummaries:
         assert [(group.when, group.method) for group in measurements([unknown])] == [("at an unknown step", "unknown")]
 
     def test_refuses_what_is_no_measurement_by_name(self):
-        with pytest.raises(ValueError, match="record 1 is no measurement of interference: it has no pairs"):
+        with pytest.raises(ValueError, match="record 2 is no measurement of interference: it has no pairs"):
             measurements([STUDY[0], {name: value for name, value in STUDY[1].items() if name != "pairs"}])
         cut = {**STUDY[0]["pairs"], "block": STUDY[0]["pairs"]["block"][:-1]}
-        with pytest.raises(ValueError, match="record 0: its pairs are cut"):
+        with pytest.raises(ValueError, match="record 1: its pairs are cut"):
             measurements([STUDY[0] | {"pairs": cut}])
-        with pytest.raises(ValueError, match="uniform-0-0 was measured twice"):
+        with pytest.raises(ValueError, match="record 2: super-net uniform-0-0 was measured twice"):
             measurements([STUDY[0], STUDY[0]])
+        with pytest.raises(ValueError, match="record 1 is no measurement of interference: its pairs are no columns"):
+            measurements([STUDY[0] | {"pairs": None}])
+
+    def test_refuses_two_runs_that_would_pass_for_one(self):
+        """Of the gains only one of them would be told, and the overview would count two as one seed."""
+        twin = measurement(method="magic_t") | {"supernet": "another"}
+        words = "two super-nets are both magic_t, seed 0, at 100% of training and would pass for one"
+        with pytest.raises(ValueError, match=words):
+            measurements([measurement(method="magic_t"), twin])
+        assert len(measurements([measurement(method="magic_t"), twin | {"method": "magic_t, another rate"}])) == 2
+        unknown = {"method": None, "seed": None}
+        assert len(measurements([measurement() | unknown, twin | unknown])[0].records) == 2
 
 
 class TestPage:

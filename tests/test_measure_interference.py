@@ -10,7 +10,7 @@ from interference_helpers import STUDY, TEXT
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments
 from hf_nasbert.interference import FIGURES, as_markdown, measure_pairs, measurements
-from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import load_dev_batches
 
 
@@ -160,7 +160,7 @@ class TestPipeline:
         refused("does not say by which seed", other, untrained=True)
         # A file of something else.
         output.write_text('{"architecture": "ffn-ffn-ffn", "proxy_loss": 1.0}\n')
-        with pytest.raises(ValueError, match="record 0 is no measurement"):
+        with pytest.raises(ValueError, match=r"\.jsonl: record 1 is no measurement"):
             measure_interference(interference_arguments(output, folder), data_arguments())
 
     @pytest.mark.parametrize("name", ["num_children", "num_settings", "max_distance"])
@@ -186,6 +186,59 @@ class TestPipeline:
         page.write_text("<!-- table: gain -->\n<!-- end -->\n")
         with pytest.raises(ValueError, match="no table 'gain'"):
             report_interference(InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page)))
+
+
+class TestSeveral:
+    def measure(self, output, *folders, **changes):
+        from hf_nasbert.pipeline import measure_interference
+
+        return measure_interference(interference_arguments(output, *folders, **changes), data_arguments())
+
+    def test_two_runs_that_would_pass_for_one_need_a_label(self, run, tmp_path):
+        folder, output = tmp_path / "again", tmp_path / "interference.jsonl"
+        shutil.copytree(run[0], folder)
+        supernet = SupernetForMaskedLM.from_pretrained(folder)
+        with torch.no_grad():
+            supernet.nasbert.embeddings.word_embeddings.weight.mul_(1.1)
+        supernet.save_pretrained(folder)
+        with pytest.raises(ValueError, match="two super-nets are both uniform, seed 3, at 100% of training"):
+            self.measure(output, run[0], folder)
+        assert not output.exists()
+        self.measure(output, run[0])
+        (_, second) = self.measure(output, folder, label="uniform, louder")
+        assert second["method"] == "uniform, louder"
+        with pytest.raises(ValueError, match="again as uniform, louder, now it would be uniform: give the same label"):
+            self.measure(output, folder)
+
+    def test_other_sizes_and_other_held_out_text_are_refused_be_it_of_the_last(self, run, tmp_path):
+        folder, output = tmp_path / "other", tmp_path / "interference.jsonl"
+        shutil.copytree(run[0], folder)
+        SupernetForMaskedLM(SupernetConfig.from_pretrained(folder, hidden_act="relu")).save_pretrained(folder)
+        with pytest.raises(ValueError, match=r"other has hidden_act=relu, but .*uniform gelu: measure"):
+            self.measure(output, run[0], folder)
+        shutil.rmtree(folder)
+        shutil.copytree(run[0], folder)
+        SupernetForMaskedLM(SupernetConfig.from_pretrained(folder)).save_pretrained(folder)
+        log = (folder / "train_log.jsonl").read_text()
+        (folder / "train_log.jsonl").write_text(
+            log.replace('"seed": 3', '"seed": 4').replace('"data_seed": 0', '"data_seed": 7')
+        )
+        with pytest.raises(ValueError, match=r"other was trained on tiny\.txt with data_seed=7, now it is 0"):
+            self.measure(output, run[0], folder)
+        assert not output.exists()
+
+    def test_settings_are_told_apart_at_every_step(self, run, tmp_path):
+        from hf_nasbert.pipeline.interference import settings_digest
+
+        digest = settings_digest(run[0])
+        assert digest == settings_digest(run[0] / "checkpoint-3") is not None
+        folder = tmp_path / "faster"
+        shutil.copytree(run[0], folder)
+        log = (folder / "train_log.jsonl").read_text()
+        (folder / "train_log.jsonl").write_text(log.replace('"learning_rate": 0.0005', '"learning_rate": 0.005'))
+        assert settings_digest(folder) not in (None, digest)
+        (folder / "train_log.jsonl").unlink()
+        assert settings_digest(folder) is None
 
 
 class TestHeldOutText:

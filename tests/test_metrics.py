@@ -22,6 +22,7 @@ from hf_nasbert.metrics import (
     pearson,
     precision_at_top,
     relative_improvement,
+    size_buckets,
     sparse_kendall_tau,
     spearman,
     supernet_gap,
@@ -170,8 +171,8 @@ def test_agreement_by_size_alone_vanishes_within_buckets():
     for bucket in buckets:
         inside = sizes == bucket.smallest
         assert bucket.tau == kendall_tau(score[inside], truth[inside])
-    assert abs(mean_bucketed_tau(score, truth, sizes)) < 0.1
-    assert mean_bucketed_tau(truth, truth, sizes) == 1.0
+    assert abs(mean_bucketed_tau(score, truth, size_buckets(sizes))) < 0.1
+    assert mean_bucketed_tau(truth, truth, size_buckets(sizes)) == 1.0
 
 
 def test_buckets_cover_every_child_and_never_part_equal_sizes():
@@ -188,10 +189,25 @@ def test_the_mean_over_buckets_weighs_pairs_and_skips_those_without_a_tau():
     score, truth, sizes = [1, 2, 1, 2, 3, 9], [1, 2, 3, 2, 1, 0], [1, 1, 2, 2, 2, 3]
     assert [b.tau for b in bucketed_tau(score, truth, sizes, 6)[:2]] == [1.0, -1.0]
     assert math.isnan(bucketed_tau(score, truth, sizes, 6)[2].tau)
-    assert mean_bucketed_tau(score, truth, sizes, 6) == pytest.approx((1 * 1 + 3 * -1) / 4)
+    assert mean_bucketed_tau(score, truth, size_buckets(sizes, 6)) == pytest.approx((1 * 1 + 3 * -1) / 4)
     assert math.isnan(mean_bucketed_tau([1, 2], [1, 1], [1, 1]))
     with pytest.raises(ValueError, match="num_buckets"):
         bucketed_tau(score, truth, sizes, 0)
+
+
+def test_a_redraw_of_children_leaves_them_in_their_buckets():
+    """Cut anew on a redraw, buckets would be others: of sizes that are few, whole classes would change sides."""
+    sizes = np.array([1.0] * 4 + [2.0] * 4 + [3.0] * 4)
+    buckets = size_buckets(sizes, 3)
+    drawn = np.array([0, 1, 2, 3, 3, 3, 3, 3, 4, 5, 8, 9])
+    assert size_buckets(sizes[drawn], 3).tolist() != buckets[drawn].tolist()
+    score, truth = np.arange(12.0), np.array([0, 1, 2, 3, 9, 8, 7, 6, 20, 21, 22, 23.0])
+    expected = [
+        kendall_tau(score[drawn][part], truth[drawn][part]) for part in (slice(8), slice(8, 10), slice(10, 12))
+    ]
+    assert mean_bucketed_tau(score[drawn], truth[drawn], buckets[drawn]) == pytest.approx(
+        (28 * expected[0] + expected[1] + expected[2]) / 30
+    )
 
 
 def test_bootstrap_covers_the_truth_as_often_as_it_says():
@@ -280,9 +296,22 @@ class TestPairedDifference:
         assert metrics.paired_difference([0.1, 0.2, 0.3, 0.1, 0.2]).p_value == 2 / 2**5
         assert metrics.paired_difference([0.1, -0.1]).p_value == 1
 
-    @pytest.mark.parametrize("values", [[], [0.1], [0.1] * 21, [0.1, math.nan]])
+    def test_of_many_differences_signs_are_flipped_at_random(self):
+        values = np.random.default_rng(0).normal(0.3, 1, size=25)
+        few, many = metrics.paired_difference(values[:20]), metrics.paired_difference(values)
+        assert many == metrics.paired_difference(values)
+        expected = scipy.stats.permutation_test(
+            (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=50_000,
+            rng=np.random.default_rng(1),
+        )  # fmt: skip
+        assert 0.02 < expected.pvalue < 0.98
+        assert many.p_value == pytest.approx(expected.pvalue, abs=0.01)
+        assert few.p_value != many.p_value
+        assert 0 < metrics.paired_difference([1.0] * 30).p_value < 1e-4
+
+    @pytest.mark.parametrize("values", [[], [0.1], [0.1, math.nan]])
     def test_refuses_what_it_cannot_test(self, values):
-        with pytest.raises(ValueError, match=r"at least 2|at most 20|nan"):
+        with pytest.raises(ValueError, match=r"at least 2|nan"):
             metrics.paired_difference(values)
 
 

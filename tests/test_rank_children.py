@@ -1,5 +1,6 @@
 """From super-nets' folders and a table to tables and figures: what is scored, what is not again, what is refused."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -11,7 +12,7 @@ from helpers import assert_published
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments, load_corpus
-from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, RankingReportArguments, rank_children, report_ranking
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses
 from hf_nasbert.scoring import score_architectures
@@ -208,6 +209,46 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"not the one that the table's children were judged on"):
             rank_children(arguments("supernet-0"), other)
 
+    @pytest.mark.parametrize(
+        ("name", "change", "words"),
+        [
+            ("embedding_size", 16, "embedding_size=16, the children of the table 32"),
+            ("hidden_act", "relu", "hidden_act=relu, the children of the table gelu"),
+            ("attention_head_size", 16, "attention_head_size=16, the children of the table 32"),
+            ("num_conv_layers", 1, "num_conv_layers=1, the children of the table 2"),
+            ("max_position_embeddings", 8, "was built for 8 tokens, the children of the table were judged on 16"),
+        ],
+    )
+    def test_other_children_be_they_of_the_last_supernet(
+        self, arguments, data, trainer, tmp_path, name, change, words
+    ):
+        config = SupernetConfig(**{**trainer.config.to_dict(), name: change})
+        save_supernet(tmp_path / "other", config, trainer.corpus.tokenizer)
+        with pytest.raises(ValueError, match=rf"other .*{words}"):
+            rank_children(arguments("supernet-0", str(tmp_path / "other")), data)
+
+    def test_a_head_size_written_out_is_no_other_one(self, arguments, data, trainer, tmp_path):
+        config = SupernetConfig(**{**trainer.config.to_dict(), "attention_head_size": 32})
+        save_supernet(tmp_path / "same", config, trainer.corpus.tokenizer, seed=5)
+        rank_children(arguments(str(tmp_path / "same"), scores=str(tmp_path / "same.jsonl")), data)
+
+    def test_a_supernet_trained_on_what_is_held_out_be_it_the_last(self, arguments, data, trainer, tmp_path):
+        save_supernet(tmp_path / "leaky", trainer.config, trainer.corpus.tokenizer, seed=5)
+        text = {**data.describe_split(), "data_seed": 7}
+        begun = {"event": "start", "step": 0, "arguments": {}, "data": {"sequence_length": 16}, "text": text}
+        (tmp_path / "leaky" / "train_log.jsonl").write_text(json.dumps(begun) + "\n")
+        with pytest.raises(ValueError, match=r"leaky was trained on tiny\.txt with data_seed=7, now it is 0"):
+            rank_children(arguments("supernet-0", str(tmp_path / "leaky")), data)
+
+    def test_what_the_report_could_not_be_made_of(self, arguments, data, tmp_path):
+        with pytest.raises(ValueError, match="0 children that hold 'conv9'"):
+            rank_children(arguments("supernet-0", containing="conv9"), data)
+        with pytest.raises(FileNotFoundError, match=r"no\.md"):
+            rank_children(arguments("supernet-0", page=str(tmp_path / "no.md")), data)
+        (tmp_path / "page.md").write_text("# Page\n")
+        with pytest.raises(ValueError, match="no place for the table: expected <!-- table: ranking -->"):
+            rank_children(arguments("supernet-0", page=str(tmp_path / "page.md")), data)
+
     def test_two_runs_that_would_pass_for_one(self, arguments, data, monkeypatch):
         run = {"method": "uniform", "seed": 0, "step": 4, "max_steps": 4}
         monkeypatch.setattr("hf_nasbert.pipeline.ranking.describe_run", lambda folder: run)
@@ -217,6 +258,55 @@ class TestRefused:
     def test_a_folder_without_supernet(self, arguments, data, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
             rank_children(arguments("supernet-0", str(tmp_path / "nowhere")), data)
+
+
+def test_other_names_and_batches_than_the_records_are_refused(arguments, data, tmp_path):
+    rank_children(arguments("supernet-0"), data)
+    scores = (tmp_path / "scores.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"supernet-0 as supernet-0, now it would be mine"):
+        rank_children(arguments("supernet-0", label="mine"), data)
+    with pytest.raises(ValueError, match=r"holds scores on 2 dev batches, now it would be 3: the two do not compare"):
+        rank_children(arguments("supernet-0", "supernet-1", num_score_batches=3), data)
+    assert (tmp_path / "scores.jsonl").read_bytes() == scores
+    rank_children(arguments("supernet-0", "supernet-1"), data)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_steps": "forty"}, "its max_steps is neither a whole number nor null"),
+        ({"step": 0, "max_steps": 0}, "step 0 of 0 there is not"),
+        ({"step": 50, "max_steps": 40}, "step 50 of 40 there is not"),
+        ({"max_steps": None}, None),
+    ],
+)
+def test_records_that_are_none_are_refused_by_name(arguments, data, tmp_path, change, words):
+    rank_children(arguments("supernet-0"), data)
+    (record,) = records.read(tmp_path / "scores.jsonl")
+    (tmp_path / "scores.jsonl").unlink()
+    records.append(tmp_path / "scores.jsonl", record | change)
+    if words is None:
+        assert rank_children(arguments("supernet-0"), data).methods[0].num_rankings == 1
+    else:
+        with pytest.raises(ValueError, match=rf"scores\.jsonl, record 1 is no scored super-net: {words}"):
+            rank_children(arguments("supernet-0"), data)
+    (tmp_path / "scores.jsonl").unlink()
+    records.append(tmp_path / "scores.jsonl", {name: value for name, value in record.items() if name != "max_steps"})
+    with pytest.raises(ValueError, match="it lacks max_steps"):
+        rank_children(arguments("supernet-0"), data)
+
+
+def test_checkpoints_of_two_runs_are_not_one_training(arguments, data, monkeypatch, tmp_path):
+    """As many steps, the same method and seed, another learning rate: drawn as one line they would be a lie."""
+    steps, rates = iter((2, 4)), iter(("slow", "fast"))
+    monkeypatch.setattr(
+        "hf_nasbert.pipeline.ranking.describe_run",
+        lambda folder: {"method": "uniform", "seed": 0, "step": next(steps), "max_steps": 4},
+    )
+    monkeypatch.setattr("hf_nasbert.pipeline.ranking.settings_digest", lambda folder: next(rates))
+    with pytest.raises(ValueError, match="two runs are both uniform, seed 0"):
+        rank_children(arguments("supernet-0", "supernet-1"), data)
+    assert not (tmp_path / "scores.jsonl").exists()
 
 
 def test_scores_of_another_table_are_refused(arguments, data, folder, tmp_path):

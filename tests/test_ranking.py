@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import random
+import statistics
 
 import numpy as np
 import pytest
@@ -167,7 +168,8 @@ class TestTable:
         assert np.isnan(GroundTruth(Dataset.from_list(make_records(num_seeds=1))).seed_noise)
 
     def test_the_ceiling_falls_with_the_noise(self):
-        ceilings = [GroundTruth(Dataset.from_list(make_records(noise))).ceiling(**FEW) for noise in (0.001, 0.1, 10.0)]
+        tables = [make_records(noise, num_repeated=81) for noise in (0.001, 0.1, 10.0)]
+        ceilings = [GroundTruth(Dataset.from_list(rows)).ceiling(**FEW) for rows in tables]
         taus = [ceiling["kendall_tau"].estimate for ceiling in ceilings]
         assert taus[0] > 0.85 > taus[1] > 0.3 > taus[2]
         assert ceilings[2]["bucketed_tau"].low < 0 < ceilings[2]["bucketed_tau"].high
@@ -229,7 +231,9 @@ class TestRank:
         found = rank("x", [score], truth, is_proxy_loss=True, **FEW).measured
         sizes = truth.num_parameters
         assert found["kendall_tau"].mean == metrics.kendall_tau(score, truth.loss)
-        assert found["bucketed_tau"].mean == metrics.mean_bucketed_tau(score, truth.loss, sizes, 3)
+        assert found["bucketed_tau"].mean == metrics.mean_bucketed_tau(
+            score, truth.loss, metrics.size_buckets(sizes, 3)
+        )
         assert found["sparse_tau"].mean == metrics.sparse_kendall_tau(score, truth.loss, truth.seed_noise)
         assert found["precision_at_10%"].mean == metrics.precision_at_top(score, truth.loss, 0.1)
         assert found["best_rank_at_5"].mean == metrics.best_rank_at(score, truth.loss, 5)
@@ -282,7 +286,7 @@ class TestBaselines:
     def test_the_linear_one_is_not_judged_on_what_it_was_fitted_to(self, truth, monkeypatch):
         rng = np.random.default_rng(0)
         monkeypatch.setattr(
-            "hf_nasbert.ranking.operator_counts", lambda children: rng.normal(size=(len(children), 30))
+            "hf_nasbert.ranking.agreement.operator_counts", lambda children: rng.normal(size=(len(children), 30))
         )
         fitted = next(row for row in baselines(truth, **FEW) if row.name == "operator counts")
         assert abs(fitted.measured["kendall_tau"].mean) < 0.1  # in sample it would be 1
@@ -307,7 +311,7 @@ class TestScores:
         scored += [score_record(truth, truth.loss, method="found", seed=seed, supernet="c") for seed in (11, 9)]
         assert [record["seed"] for record in last_steps(scored)["found"]] == [9, 11, None, None]
         assert report(truth, scored, **FEW).methods[0].num_rankings == 4
-        assert len(plot_tau_over_steps(truth, scored).axes[0].lines) == 1
+        assert len(plot_tau_over_steps(report(truth, scored, **FEW)).axes[0].lines) == 1
 
     def test_losses_come_in_the_tables_order(self, truth):
         record = score_record(truth, truth.loss)
@@ -357,18 +361,90 @@ class TestReport:
         assert within.difference.mean != overall.difference.mean
         assert compare(uniform, magic_t).difference.mean == -overall.difference.mean
 
-    def test_other_seeds_are_not_compared(self, truth, outcome):
+    def test_common_seeds_are_compared_and_no_others(self, truth, outcome):
         """As many super-nets, but of other seeds: paired by place they would be strangers."""
-        scored = [record | {"seed": record["seed"] + (record["method"] == "magic_t")} for record in make_scores(truth)]
-        others = report(truth, scored, **FEW)
-        assert [row.seeds for row in others.methods] == [[0, 1, 2, 3], [1, 2, 3, 4]]
-        assert others.comparisons == []
-        words = "magic_t has the seeds 1, 2, 3, 4 and uniform 0, 1, 2, 3: a paired test needs the same ones"
+
+        def moved(by):
+            return [
+                record | {"seed": record["seed"] + by * (record["method"] == "magic_t")}
+                for record in make_scores(truth)
+            ]
+
+        others = report(truth, moved(1), **FEW)
+        uniform, magic_t = others.methods
+        assert [uniform.seeds, magic_t.seeds] == [[0, 1, 2, 3], [1, 2, 3, 4]]
+        ((overall, within),) = others.comparisons
+        assert overall.num_seeds == within.num_seeds == 3
+        differences = [magic_t.taus[place] - uniform.taus[place + 1] for place in range(3)]
+        assert overall.difference.mean == pytest.approx(np.mean(differences))
+        assert report(truth, moved(3), **FEW).comparisons == []
+        words = (
+            "magic_t ranks under the seeds 3, 4, 5, 6 and uniform under 0, 1, 2, 3: a paired test needs 2 common ones"
+        )
         with pytest.raises(ValueError, match=words):
-            compare(others.methods[1], others.methods[0])
+            compare(*reversed(report(truth, moved(3), **FEW).methods))
         unknown = rank("found", [truth.loss] * 4, truth, seeds=[0, 1, 2, None], **FEW)
-        with pytest.raises(ValueError, match="found has the seeds unknown and uniform 0, 1, 2, 3"):
+        with pytest.raises(ValueError, match="found ranks under the seeds unknown and uniform under 0, 1, 2, 3"):
             compare(unknown, outcome.methods[0])
+
+    def test_super_nets_that_rank_nobody_cost_no_report(self, truth):
+        """One whose children all have the same loss has no tau; means, deviations and pairs are of the others."""
+        scored = [
+            record | {"proxy_losses": dict.fromkeys(record["proxy_losses"], 5.0)}
+            if (record["method"], record["seed"]) in {("magic_t", 1), ("uniform", 2)}
+            else record
+            for record in make_scores(truth)
+        ]
+        outcome = report(truth, scored, **FEW)
+        uniform, magic_t = outcome.methods
+        assert [math.isnan(tau) for tau in magic_t.taus] == [False, True, False, False]
+        known = [magic_t.taus[place] for place in (0, 2, 3)]
+        assert magic_t.measured["kendall_tau"].mean == pytest.approx(np.mean(known))
+        assert magic_t.measured["kendall_tau"].seed_deviation == pytest.approx(np.std(known, ddof=1))
+        ((overall, _),) = outcome.comparisons
+        assert overall.num_seeds == 2
+        assert overall.difference.mean == pytest.approx(
+            np.mean([magic_t.taus[place] - uniform.taus[place] for place in (0, 3)])
+        )
+        text = outcome.as_markdown()
+        assert "| magic_t | 3 of 4 | 0." in text
+        assert "nan" not in text
+        matched = next(row for row in outcome.baselines if row.name == "size-matched random")
+        assert matched.measured["kendall_tau"].mean > 0.05
+
+    def test_what_is_half_trained_ranks_as_such_and_is_not_paired(self, truth):
+        scored = [record for record in make_scores(truth) if (record["method"] == "uniform") == (record["step"] == 50)]
+        outcome = report(truth, scored, **FEW)
+        assert [row.name for row in outcome.methods] == ["uniform, at 50 %", "magic_t"]
+        assert outcome.comparisons == []
+        text = outcome.as_markdown()
+        assert "| uniform, at 50 % | 4 |" in text
+        assert "| tau after a share of the training | n | 50 % | 100 % |" in text
+        # Within one method too.
+        mixed = [record for record in make_scores(truth) if record["step"] == (100 if record["seed"] else 50)]
+        assert list(last_steps(mixed)) == ["uniform", "uniform, at 50 %", "magic_t", "magic_t, at 50 %"]
+        # All of them half trained are.
+        halves = report(truth, [record for record in make_scores(truth) if record["step"] == 50], **FEW)
+        assert [pair[0].method for pair in halves.comparisons] == ["magic_t, at 50 %"]
+
+    def test_the_ceiling_says_on_whom_and_methods_stand_beside_it(self, truth, outcome):
+        """Only 21 of 81 children have a second seed: over all children and among those, a tau is another number."""
+        assert truth.ceiling_seeds == 2
+        assert truth.in_ceiling.tolist() == [1 in by_seed for by_seed in truth.losses]
+        assert truth.in_ceiling.sum() == 21
+        text = outcome.as_markdown()
+        assert "The ceiling holds one training against one other, on 21 children." in text
+        head, _, *rows = next(part for part in text.split("\n\n") if part.startswith("| ranked by")).splitlines()
+        place = head.split("|").index(" tau, children of the ceiling ")
+        uniform = outcome.methods[0].measured["ceiling_tau"].mean
+        inside = truth.in_ceiling
+        ends = [record for record in make_scores(truth) if record["method"] == "uniform" and record["step"] == 100]
+        expected = [metrics.kendall_tau(proxy_losses(record, truth)[inside], truth.loss[inside]) for record in ends]
+        assert uniform == pytest.approx(np.mean(expected))
+        assert rows[0].split("|")[place].startswith(f" {uniform:.3f} ")
+        assert rows[-1].split("|")[place].startswith(f" {outcome.ceiling['kendall_tau'].estimate:.3f} ")
+        whole = GroundTruth(Dataset.from_list(make_records(num_repeated=81, num_seeds=2)))
+        assert "ceiling_tau" not in rank("x", [whole.loss], whole, **FEW).measured
 
     def test_the_tables_hold_every_measure_and_every_row(self, outcome):
         text = outcome.as_markdown()
@@ -378,8 +454,8 @@ class TestReport:
             "operator counts", "ceiling", "Seed noise of one training 0.01", "81 children",
         ):  # fmt: skip
             assert words in text, words
-        measures, _, worth = text.partition("| losses of |")
-        for line in measures.splitlines():
+        worth = text.partition("| losses of |")[2]
+        for line in text.partition("| tau after")[0].splitlines():
             if line.startswith("| magic_t | 4 "):
                 assert "±" in line
                 assert "[" in line
@@ -390,13 +466,38 @@ class TestReport:
         assert attention[1:] == pytest.approx([-100] * 3, abs=15)
         assert "| magic_t | 4 | 0." in worth
 
+    def test_the_table_over_training_has_every_share(self, truth, outcome):
+        scored = make_scores(truth)
+        (table,) = (part for part in outcome.as_markdown().split("\n\n") if part.startswith("| tau after"))
+        head, _, *rows = table.splitlines()
+        assert head == "| tau after a share of the training | n | 50 % | 100 % |"
+        expected = []
+        for method in ("uniform", "magic_t"):
+            for name, measure in (
+                (method, metrics.kendall_tau),
+                (
+                    f"{method}, within size buckets",
+                    lambda score, loss: metrics.mean_bucketed_tau(score, loss, truth.bucket_of),
+                ),
+            ):
+                cells = []
+                for step in (50, 100):
+                    chosen = [record for record in scored if (record["method"], record["step"]) == (method, step)]
+                    taus = [measure(proxy_losses(record, truth), truth.loss) for record in chosen]
+                    assert len(taus) == 4
+                    cells.append(f"{statistics.mean(taus):.3f} ± {statistics.stdev(taus):.3f}")
+                expected.append(f"| {name} | 4 | {' | '.join(cells)} |")
+        assert rows == expected
+        ends = [record for record in scored if record["step"] == 100]
+        assert "| tau after" not in report(truth, ends, **FEW).as_markdown()
+
     def test_the_same_records_give_the_same_bytes(self, truth, outcome, tmp_path):
         scored = make_scores(truth)
         assert report(truth, scored, **FEW).as_markdown() == outcome.as_markdown()
         for name, figure in {
             "tau": lambda: plot_tau_by_method(outcome),
             "scatter": lambda: plot_proxy_against_truth(truth, scored),
-            "steps": lambda: plot_tau_over_steps(truth, scored),
+            "steps": lambda: plot_tau_over_steps(outcome),
         }.items():
             first, again = (save_figure(figure(), tmp_path / f"{name}-{n}")[1].read_bytes() for n in range(2))
             assert first == again
@@ -408,22 +509,30 @@ class TestReport:
         assert dots == [row.taus for row in outcome.methods]
         scatter = plot_proxy_against_truth(truth, scored).axes
         assert sum(len(line.get_xdata()) for line in scatter[0].lines) == 81
-        steps = plot_tau_over_steps(truth, scored).axes[0]
+        steps = plot_tau_over_steps(outcome).axes[0]
         assert [line.get_xdata().tolist() for line in steps.lines] == [[50, 100], [50, 100]]
         magic_t = steps.lines[1].get_ydata()
         assert magic_t[1] == pytest.approx(outcome.methods[1].measured["kendall_tau"].mean)
         with pytest.raises(ValueError, match="no super-net has been scored"):
-            plot_tau_over_steps(truth, [])
+            plot_tau_over_steps(report(truth, [], **FEW))
 
     def test_a_line_over_steps_is_of_the_same_seeds_everywhere(self, truth):
         whole = [record for record in make_scores(truth) if record["seed"] < 2]
         ends = [record for record in make_scores(truth) if record["seed"] >= 2 and record["step"] == 100]
-        axes, expected = (plot_tau_over_steps(truth, scored).axes[0] for scored in (whole + ends, whole))
+        outcomes = [report(truth, scored, **FEW) for scored in (whole + ends, whole)]
+        axes, expected = (plot_tau_over_steps(outcome).axes[0] for outcome in outcomes)
         for line, same in zip(axes.lines, expected.lines, strict=True):
             assert line.get_ydata().tolist() == same.get_ydata().tolist()
         title = axes.get_title(loc="left")
         assert title == expected.get_title(loc="left")
         assert title.endswith("(mean and range of 2 seeds)")
+        mixed, same = (outcome.over_training for outcome in outcomes)
+        assert mixed == same
+        # As many shares, but other ones.
+        moved = [record | {"step": 25} if (record["seed"], record["step"]) == (0, 50) else record for record in whole]
+        moved += [record for record in make_scores(truth) if record["seed"] == 2]
+        ((_, taus, _), _) = report(truth, moved, **FEW).over_training
+        assert {share: len(found) for share, found in taus.items()} == {0.5: 2, 1.0: 2}
 
 
 class TestOperatorWorth:

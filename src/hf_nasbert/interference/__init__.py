@@ -26,6 +26,7 @@ from hf_nasbert.interference.tables import (
     mean_similarity,
     measurements,
     pair_rows,
+    refuse_twins,
     similarity_bins,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "measurements",
     "operator_gradients",
     "pair_rows",
+    "refuse_twins",
     "shared_gradients",
     "similarity_bins",
     "state_similarity",

@@ -87,28 +87,54 @@ def measurements(records: Iterable[Record]) -> list[Group]:
     """Group measurements by stage and method, in the order of tables and figures.
 
     Raises:
-        ValueError: If a record is no measurement, or one super-net was measured twice.
+        ValueError: If a record is no measurement, one super-net was measured twice, or two would pass for one.
     """
+    records = list(records)
     groups: dict[tuple[float | None, str], list[Record]] = {}
     seen = set()
-    for number, record in enumerate(records):
+    for number, record in enumerate(records, start=1):
         missing = [name for name in ("supernet", "step", "method", "seed", "pairs", "blocks") if name not in record]
         if missing:
             raise ValueError(f"record {number} is no measurement of interference: it has no {', '.join(missing)}")
         for part, columns in (("pairs", _PAIR_COLUMNS), ("blocks", _BLOCK_COLUMNS)):
+            if not isinstance(record[part], Mapping):
+                raise ValueError(f"record {number} is no measurement of interference: its {part} are no columns")
             lengths = {name: len(record[part].get(name, ())) for name in columns}
             if len(set(lengths.values())) != 1 or not lengths[columns[0]]:
                 raise ValueError(f"record {number}: its {part} are cut, columns have the lengths {lengths}")
         if record["supernet"] in seen:
             raise ValueError(f"record {number}: super-net {record['supernet']} was measured twice")
         seen.add(record["supernet"])
-        step, whole = record["step"], record.get("max_steps")
-        stage = 0.0 if step == 0 else round(step / whole, 2) if step is not None and whole else None
-        method = UNTRAINED if step == 0 else record["method"] or UNKNOWN
-        groups.setdefault((stage, method), []).append(record)
+        groups.setdefault(_place(record), []).append(record)
+    refuse_twins(records)
     order = {method: number for number, method in enumerate(METHODS)}
     keys = sorted(groups, key=lambda key: (-1.0 if key[0] is None else key[0], order.get(key[1], len(order)), key[1]))
     return [Group(stage, method, groups[stage, method]) for stage, method in keys]
+
+
+def refuse_twins(records: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse super-nets of two runs that would pass for one: by stage, method and seed they are told apart.
+
+    Raises:
+        ValueError: If two super-nets have them in common.
+    """
+    known: dict[tuple[Any, ...], Any] = {}
+    for record in records:
+        place, seed = _place(record), record["seed"]
+        if seed is not None and known.setdefault((place, seed), record["supernet"]) != record["supernet"]:
+            stage, method = place
+            when = "at an unknown step" if stage is None else f"at {stage:.0%} of training"
+            raise ValueError(
+                f"two super-nets are both {method}, seed {seed}, {when} and would pass for one: measure one of them "
+                "under a label of its own, or into another file"
+            )
+
+
+def _place(record: Mapping[str, Any]) -> tuple[float | None, str]:
+    """The stage and the method that a measurement is told of under."""
+    step, whole = record["step"], record.get("max_steps")
+    stage = 0.0 if step == 0 else round(step / whole, 2) if step is not None and whole else None
+    return stage, UNTRAINED if step == 0 else record["method"] or UNKNOWN
 
 
 def pair_rows(records: Sequence[Record]) -> Rows:

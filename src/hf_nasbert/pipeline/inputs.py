@@ -51,7 +51,7 @@ def load_dev_batches(
         ValueError: If super-net, tokenizer and text do not fit each other, or part of the text that would be held out
             was trained on.
     """
-    _check_against_training(folder, data)
+    check_against_training(folder, data)
     longest = config.max_position_embeddings
     if data.max_seq_length > longest:
         raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
@@ -84,8 +84,14 @@ def load_dev_batches(
     return batches, settings
 
 
-def _check_against_training(folder: str | Path, data: DataArguments) -> None:
-    """Hold the text to what the super-net's own run, if its log is there, says that it was trained on."""
+def check_against_training(folder: str | Path, data: DataArguments) -> None:
+    """Hold the text to what the super-net's own run, if its log is there, says that it was trained on.
+
+    Other text and longer sequences are warned of.
+
+    Raises:
+        ValueError: If another part of the same text was held out from the training.
+    """
     folder = Path(folder).resolve()
     places = (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,)
     place = next((place for place in places if (place / LOG).is_file()), None)
@@ -99,6 +105,8 @@ def _check_against_training(folder: str | Path, data: DataArguments) -> None:
             f"{folder} was trained on {asked['source']} with {changed}={trained.get(changed)!r}, now it is "
             f"{asked[changed]!r}: text that it was trained on would pass for held-out text; give the same {changed}"
         )
+    if trained and trained["source"] != asked["source"]:
+        logger.warning("%s was trained on %s and is measured on %s", folder, trained["source"], asked["source"])
     length = begun[-1]["data"].get("sequence_length")
     if length is not None and data.max_seq_length > length:
         logger.warning(

@@ -1,5 +1,7 @@
 """Super-nets' folders and text in, interference out: a record per super-net, and tables and figures from records."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +16,13 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page, marked_tables
+from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements
+from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements, refuse_twins
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
@@ -29,6 +32,18 @@ from hf_nasbert.training.journal import LOG
 
 logger = logging.getLogger(__name__)
 
+_TRAINED_BY = (
+    "method",
+    "seed",
+    "max_",
+    "learning_rate",
+    "weight_decay",
+    "adam_",
+    "warmup_",
+    "lr_",
+    "alignment",
+    "anchor",
+)
 _DIGITS = 6  # of a cosine in fp32 no more can be trusted from one machine to the next
 
 
@@ -56,6 +71,10 @@ class InterferenceArguments:
     num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
     dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
     seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
+    label: str | None = field(
+        default=None,
+        metadata={"help": "What these super-nets are told of as; by default the method that trained them."},
+    )
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the records' figures into."})
 
     def __post_init__(self) -> None:
@@ -102,10 +121,21 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     be_alone("measuring interference")
     output = Path(arguments.output)
     found = records.read(output) if output.exists() else []
-    measurements(found)
+    _group(found, output)
     jobs, configs = _plan(arguments)
+    measured = {record["supernet"]: record for record in found}
+    for job in jobs:
+        method = job.about["method"]
+        if job.supernet in measured and measured[job.supernet]["method"] != method:
+            raise ValueError(
+                f"{output} holds {job.folder} as {measured[job.supernet]['method']}, now it would be {method}: give "
+                "the same label, or measure into another file"
+            )
+    refuse_twins([*found, *({"supernet": job.supernet, **job.about} for job in jobs if job.supernet not in measured)])
     first = arguments.supernets[0]
     _check_tokenizers(arguments.supernets, data)
+    for folder in arguments.supernets[1:]:
+        check_against_training(folder, data)
     batches, about_text = load_dev_batches(
         configs[0], first, data, num_batches=arguments.num_dev_batches, batch_size=arguments.dev_batch_size
     )
@@ -119,7 +149,6 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         different = [name for name, value in settings.items() if record.get(name) != value]
         if different:
             raise ValueError(f"{output} holds measurements of another {different[0]}: two kinds do not compare")
-    measured = {record["supernet"] for record in found}
     missing = [job for job in jobs if job.supernet not in measured]
     if missing and output.suffix == ".gz":
         raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
@@ -160,12 +189,21 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
         ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
     """
     found = records.read(arguments.measured)
+    _group(found, arguments.measured)
     if arguments.page is not None:
         page = Path(arguments.page)
         fill_page(page, as_markdown(found, marked_tables(page.read_text(encoding="utf-8"))))
     if arguments.figures is not None:
         draw_interference(found, arguments.figures)
     return as_text(found)
+
+
+def _group(found: Sequence[Record], path: str | Path) -> None:
+    """Refuse a file of anything else than measurements, by name."""
+    try:
+        measurements(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def draw_interference(found: Sequence[Record], folder: str | Path) -> list[Path]:
@@ -192,7 +230,22 @@ def describe_run(folder: str | Path) -> dict[str, Any]:
         DamagedCheckpointError: If it is a checkpoint, and not what was written.
         ValueError: If the run's log is damaged.
     """
-    folder = Path(folder)
+    step, said = _step_and_arguments(Path(folder))
+    return {"method": said.get("method"), "seed": said.get("seed"), "step": step, "max_steps": said.get("max_steps")}
+
+
+def settings_digest(folder: str | Path) -> str | None:
+    """A fingerprint of the settings that a super-net was trained by, the same at every step; None where it says none.
+
+    Raises:
+        DamagedCheckpointError, ValueError: See `describe_run`.
+    """
+    _, said = _step_and_arguments(Path(folder))
+    settings = {name: value for name, value in said.items() if name.startswith(_TRAINED_BY)}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12] if said else None
+
+
+def _step_and_arguments(folder: Path) -> tuple[int | None, dict[str, Any]]:
     step, said = None, {}
     if (folder / MANIFEST).is_file():
         verify_checkpoint(folder)
@@ -203,7 +256,7 @@ def describe_run(folder: str | Path) -> dict[str, Any]:
         said = next((record["arguments"] for record in reversed(log) if "arguments" in record), {})
         # A run that goes on after its end has not written its super-net anew yet.
         step = log[-1]["step"] if log and log[-1]["event"] == "finish" else None
-    return {"method": said.get("method"), "seed": said.get("seed"), "step": step, "max_steps": said.get("max_steps")}
+    return step, said
 
 
 def initial_supernet(config: SupernetConfig, seed: int) -> SupernetForMaskedLM:
@@ -222,13 +275,15 @@ def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetCo
         configs.append(config)
         if config.space != configs[0].space:
             raise ValueError(f"{folder} has another search space than {arguments.supernets[0]}: measure them apart")
-        for name in ("vocab_size", "max_position_embeddings"):
-            own, wanted = getattr(config, name), getattr(configs[0], name)
-            if own != wanted:
+        wanted = latency_sizes(configs[0])
+        for name, own in latency_sizes(config).items():
+            if own != wanted[name]:
                 raise ValueError(
-                    f"{folder} has {name}={own}, but {arguments.supernets[0]} {wanted}: measure them apart"
+                    f"{folder} has {name}={own}, but {arguments.supernets[0]} {wanted[name]}: measure them apart"
                 )
         about = describe_run(folder)
+        if arguments.label is not None:
+            about["method"] = arguments.label
         job = _Job(weights_digest(folder), about, folder, partial(load_supernet, folder))
         if job.supernet in jobs:
             logger.warning("%s holds the same weights as %s: measured once", folder, jobs[job.supernet].folder)

@@ -11,23 +11,24 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.cards import fill_page
+from hf_nasbert.cards import fill_page, marked_tables
+from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.modeling import SupernetForMaskedLM
-from hf_nasbert.pipeline.inputs import find_tokenizer, load_dev_batches, weights_digest
-from hf_nasbert.pipeline.interference import describe_run
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, refuse_twins, report
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import SearchSpace, operator_kind
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
-_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")
+_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")  # that a recipe names
 
 
 @dataclass(kw_only=True)
@@ -56,6 +57,11 @@ class RankingReportArguments:
     def __post_init__(self) -> None:
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
+
+    @property
+    def table_name(self) -> str:
+        """What the page's table is marked by."""
+        return ", ".join(filter(None, (self.name, self.containing)))
 
 
 @dataclass(kw_only=True)
@@ -96,7 +102,13 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
             none. Nothing is scored then.
     """
     be_alone("ranking children")
-    score_supernets(arguments, GroundTruth(load_table(arguments.table)), data)
+    table = load_table(arguments.table)
+    GroundTruth(table, containing=arguments.containing)  # refused now, not when all is scored
+    if arguments.page is not None:
+        name = arguments.table_name
+        if name not in marked_tables(Path(arguments.page).read_text(encoding="utf-8")):
+            raise ValueError(f"{arguments.page} has no place for the table: expected <!-- table: {name} -->")
+    score_supernets(arguments, GroundTruth(table), data)
     return report_ranking(arguments)
 
 
@@ -111,14 +123,14 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
     scored = read_scores(arguments.scores, truth)
     outcome = report(truth, scored, num_resamples=arguments.num_resamples, seed=arguments.resampling_seed)
     if arguments.page is not None:
-        name = ", ".join(filter(None, (arguments.name, arguments.containing)))
-        fill_page(arguments.page, {name: outcome.as_markdown()})
+        fill_page(arguments.page, {arguments.table_name: outcome.as_markdown()})
     if arguments.figures is not None:
         figures = {
             "tau": plot_tau_by_method(outcome),
             "scatter": plot_proxy_against_truth(truth, scored),
-            "steps": plot_tau_over_steps(truth, scored),
         }
+        if outcome.is_over_training:
+            figures["steps"] = plot_tau_over_steps(outcome)
         suffix = "" if arguments.containing is None else f"-{arguments.containing}"
         for name, figure in figures.items():
             save_figure(figure, Path(arguments.figures) / f"{arguments.name}-{name}{suffix}")
@@ -133,37 +145,49 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     """
     path = Path(arguments.scores)
     scored = read_scores(path, truth) if path.exists() else []
-    done = {record["supernet"] for record in scored}
+    done = {record.get("supernet"): record for record in scored}
+    num_batches = min(arguments.num_score_batches, truth.recipe["num_dev_batches"])
+    for record in scored:
+        if record.get("num_score_batches", num_batches) != num_batches:
+            raise ValueError(
+                f"{path} holds scores on {record['num_score_batches']} dev batches, now it would be {num_batches}: "
+                "the two do not compare; give the same num_score_batches, or another file"
+            )
     missing: dict[str, tuple[str, SupernetForMaskedLM]] = {}
     about: dict[str, dict[str, Any]] = {}
     for folder in arguments.supernets:
         supernet = load_supernet(folder)
         _check_fit(folder, supernet, truth)
+        _check_tokenizer(folder, truth, data)
+        check_against_training(folder, _of_table(data, truth))
         digest = weights_digest(folder)
         if digest not in done:
             missing[digest] = (folder, supernet)
             run = describe_run(folder)
             # A super-net of unknown origin ranks under its own name.
             method = arguments.label or run["method"] or Path(folder).name
-            about[digest] = {"supernet": digest, **run, "method": method}
+            about[digest] = {"supernet": digest, **run, "settings": settings_digest(folder), "method": method}
+        elif arguments.label not in (None, done[digest]["method"]):
+            raise ValueError(
+                f"{path} holds {folder} as {done[digest]['method']}, now it would be {arguments.label}: give no "
+                "label, or score it into another file"
+            )
     if not missing:
         return scored
     refuse_twins([*scored, *about.values()])
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
-    batches = _dev_batches(truth, data, next(iter(missing.values())))
-    for folder, _ in missing.values():
-        _check_tokenizer(folder, truth, data)
+    batches = _dev_batches(truth, data, *next(iter(missing.values())))
     is_small = truth.space.num_children <= _MAX_ENUMERATED
     children = list(truth.space.enumerate()) if is_small else truth.architectures
     for digest, (_, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
         start = time.process_time()
         supernet.to(PartialState().device)
-        losses = score_architectures(supernet, children, batches[: arguments.num_score_batches])
+        losses = score_architectures(supernet, children, batches[:num_batches])
         record = {
             **about[digest],
             "recipe_hash": truth.recipe_hash,
-            "num_score_batches": min(arguments.num_score_batches, len(batches)),
+            "num_score_batches": num_batches,
             "proxy_losses": {str(child): round(loss, _DIGITS) for child, loss in zip(children, losses, strict=True)},
             "versions": records.versions(),
             "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
@@ -179,10 +203,29 @@ def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -
         raise ValueError(
             f"{folder} has another search space than the table: {_difference(supernet.space, truth.space)}"
         )
-    for name in _SIZES:
-        ours, theirs = getattr(supernet.config, name), truth.recipe[name]
-        if ours != theirs and not (name == "attention_head_size" and None in (ours, theirs)):
-            raise ValueError(f"{folder} has {name}={ours}, the children of the table {theirs}: they do not compare")
+    length = truth.recipe["sequence_length"]
+    sizes = {name: truth.recipe[name] for name in _SIZES}
+    config = SupernetConfig(search_space=truth.space, max_position_embeddings=length, **sizes)
+    ours, theirs = _shape(supernet.config), _shape(config)
+    for name, size in theirs.items():
+        if ours[name] != size:
+            raise ValueError(
+                f"{folder} has {name}={ours[name]}, the children of the table {size}: they do not compare"
+            )
+    if supernet.config.max_position_embeddings < length:
+        raise ValueError(
+            f"{folder} was built for {supernet.config.max_position_embeddings} tokens, the children of the table were "
+            f"judged on {length}: they do not compare"
+        )
+
+
+def _shape(config: SupernetConfig) -> dict[str, Any]:
+    """What the children of a super-net are built by, defaults written out, but for how long a text they read."""
+    shape = latency_sizes(config)
+    del shape["max_position_embeddings"]
+    if any(operator_kind(name) == "attention" for names in config.space.blocks for name in names):
+        shape["attention_head_size"] = config.head_size(config.hidden_size)
+    return shape
 
 
 def _difference(ours: SearchSpace, theirs: SearchSpace) -> str:
@@ -202,17 +245,20 @@ def _check_tokenizer(folder: str, truth: GroundTruth, data: DataArguments) -> No
         raise ValueError(f"{folder} was trained with another tokenizer than the children of the table")
 
 
-def _dev_batches(truth: GroundTruth, data: DataArguments, supernet: tuple[str, SupernetForMaskedLM]) -> list[Any]:
-    """The dev batches that the table's children were judged on."""
+def _of_table(data: DataArguments, truth: GroundTruth) -> DataArguments:
+    """The text, cut and masked as for the table's children."""
     recipe = truth.recipe
     settings = {"max_seq_length": recipe["sequence_length"], "vocab_size": recipe["vocab_size"]}
-    settings |= {name: recipe[name] for name in ("mlm_probability", "whole_word_mask")}
-    folder, model = supernet
-    _check_tokenizer(folder, truth, data)
+    return replace(data, **settings, **{name: recipe[name] for name in ("mlm_probability", "whole_word_mask")})
+
+
+def _dev_batches(truth: GroundTruth, data: DataArguments, folder: str, supernet: SupernetForMaskedLM) -> list[Any]:
+    """The dev batches that the table's children were judged on."""
+    recipe = truth.recipe
     batches, _ = load_dev_batches(
-        model.config,
+        supernet.config,
         folder,
-        replace(data, **settings),
+        _of_table(data, truth),
         num_batches=recipe["num_dev_batches"],
         batch_size=recipe["dev_batch_size"],
     )

@@ -1,8 +1,10 @@
 """Figures of the ranking study: tau by method, proxy against stand-alone loss, tau while the super-nets train."""
 
+import itertools
 import math
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_nasbert import metrics
 from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
@@ -29,7 +31,8 @@ def plot_tau_by_method(report: RankingReport) -> "Figure":
             if measure in report.ceiling:
                 ceiling = report.ceiling[measure]
                 axes.axvspan(ceiling.low, ceiling.high, color=QUIET_COLOUR, alpha=0.25, linewidth=0)
-                axes.axvline(ceiling.estimate, color=QUIET_COLOUR, label="two trainings of the same children (90 %)")
+                label = f"two trainings of the same children (90 %; {report.truth.in_ceiling.sum()} of them)"
+                axes.axvline(ceiling.estimate, color=QUIET_COLOUR, label=label)
             axes.axvline(0, color=INK, linewidth=0.8)
             for place, row in enumerate(rows):
                 _draw_row(axes, place, row, measure, is_method=place < len(report.methods))
@@ -89,49 +92,33 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
                     label=f"{sizes.min():,.0f} to {sizes.max():,.0f} thousand parameters",
                 )  # fmt: skip
             tau = metrics.kendall_tau(proxy, truth.loss)
-            seed = "" if records[0]["seed"] is None else f", seed {records[0]['seed']}"
-            axes.set_title(f"{method}{seed}: tau {tau:.2f}")
+            seed = "" if records[0]["seed"] is None else f"seed {records[0]['seed']}, "
+            name = "\n".join(textwrap.wrap(method, 28))  # a title wider than its panel would lie on the next one's
+            axes.set_title(f"{name}\n{seed}tau {tau:.2f}")
             axes.set_xlabel("stand-alone loss")
             axes.set_ylabel("proxy loss")
         legend_below(figure)
     return figure
 
 
-def plot_tau_over_steps(truth: GroundTruth, scored: Sequence[Record]) -> "Figure":
-    """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds.
-
-    Of the seeds of a method those count that were scored most often: a line whose points are means over other seeds
-    would rise and fall with the seeds.
-    """
-    methods = last_steps(scored)
-    if not methods:
+def plot_tau_over_steps(report: RankingReport) -> "Figure":
+    """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds."""
+    if not report.over_training:
         raise ValueError("no super-net has been scored: nothing to draw")
+    markers = itertools.cycle("osD^vP")  # beside colours, of which there are as many: 30 methods can be told apart
     with figure_style():
         figure = new_figure(6.4, 3.8)
         axes = figure.add_subplot()
         numbers = []
-        for method in methods:
-            taus_of: dict[Any, dict[float, float]] = {}
-            for record in scored:
-                if record["method"] == method:
-                    is_end = record["step"] is None or record["max_steps"] is None
-                    share = 1.0 if is_end else record["step"] / record["max_steps"]
-                    run = record.get("supernet") if record["seed"] is None else record["seed"]
-                    taus_of.setdefault(run, {})[share] = metrics.kendall_tau(proxy_losses(record, truth), truth.loss)
-            most = max(len(by_share) for by_share in taus_of.values())
-            whole = [by_share for by_share in taus_of.values() if len(by_share) == most]
-            numbers.append(len(whole))
-            taus: dict[float, list[float]] = {}
-            for by_share in whole:
-                for share, tau in by_share.items():
-                    taus.setdefault(share, []).append(tau)
-            shares = sorted(taus)
-            means = [sum(taus[share]) / len(taus[share]) for share in shares]
-            (line,) = axes.plot([100 * share for share in shares], means, "o-", ms=4, label=method)
+        for row in report.over_training:
+            numbers.append(max(map(len, row.taus.values())))
+            percent = [100 * share for share in row.taus]
+            means = [sum(taus) / len(taus) for taus in row.taus.values()]
+            (line,) = axes.plot(percent, means, f"{next(markers)}-", ms=4, label=row.name)
             axes.fill_between(
-                [100 * share for share in shares],
-                [min(taus[share]) for share in shares],
-                [max(taus[share]) for share in shares],
+                percent,
+                [min(taus) for taus in row.taus.values()],
+                [max(taus) for taus in row.taus.values()],
                 color=line.get_color(), alpha=0.12, linewidth=0,
             )  # fmt: skip
         least, most = min(numbers), max(numbers)

@@ -188,7 +188,7 @@ def run_farm(
     Raises:
         ValueError: If the file holds records of another space or recipe (see `read_table`), or a job is not in the
             space.
-        RuntimeError: If children cannot be trained: workers fail one after the other.
+        ChildProcessError: If children cannot be trained: workers fail one after the other.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`): the children in hand
             are given up, all others are in the file.
     """
@@ -232,7 +232,7 @@ def run_farm(
                     if code:
                         logger.warning("a worker died with exit code %d; another one takes its place", code)
                 if deaths >= _PATIENCE:
-                    raise RuntimeError(
+                    raise ChildProcessError(
                         f"{deaths} workers died in a row without finishing a child (exit code {codes[-1]}): see their "
                         "messages above; -9 without any may mean that memory ran out"
                     )
@@ -284,7 +284,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     Under torchrun or accelerate every process takes its share of the children.
 
     Raises:
-        ValueError, FileNotFoundError, RuntimeError, SystemExit: See `load_corpus`, `restore_table` and `run_farm`.
+        ValueError, OSError, SystemExit: See `load_corpus`, `restore_table` and `run_farm`.
     """
     state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
     with state.local_main_process_first():

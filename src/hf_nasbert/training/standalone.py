@@ -83,8 +83,9 @@ class StandaloneArguments:
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
+        for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) <= (1 if name == "warmup_ratio" else 1 - 1e-12):
+                raise ValueError(f"{name}={getattr(self, name)}: expected a share between 0 and 1")
         self.build_space()
 
     def build_space(self) -> SearchSpace:
@@ -127,14 +128,14 @@ class StandaloneTrainer:
         self.arguments, self.corpus, self.data_seed, self.source = arguments, corpus, data_seed, source
         self.device = device
         self.space = arguments.build_space()
+        self.config = self._build_config()
+        """The super-net's configuration whose children these are; what none can be built by is refused here."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to a worker without what it can compute itself."""
         return _make_trainer, (self.arguments, self.corpus, self.data_seed, self.source, self.device)
 
-    @cached_property
-    def config(self) -> SupernetConfig:
-        """The super-net's configuration whose children these are."""
+    def _build_config(self) -> SupernetConfig:
         sizes = {name: getattr(self.arguments, name) for name in _SIZES}
         return SupernetConfig(
             search_space=self.space,

@@ -1,0 +1,250 @@
+"""How well a ranking agrees with a table of truth: every measure with its spread, dull baselines, paired tests."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hf_nasbert import metrics
+from hf_nasbert.metrics import PairedDifference
+from hf_nasbert.ranking.table import Array, GroundTruth
+from hf_nasbert.space import Architecture
+
+_NUM_FITTED = 30  # children that the linear baseline learns from
+_NUM_DRAWS = 100  # random rankings, or draws of the children that the linear baseline learns from
+
+
+Measure = Callable[[Array, Array, NDArray[np.int64]], float]
+
+
+def measures(truth: GroundTruth) -> dict[str, Measure]:
+    """Everything that is said of one ranking: functions of (score, true loss, places), lower scores being better.
+
+    Places are those of the children in `truth.architectures`. `sparse_tau`, at the noise of the truth, is there where
+    the table knows its seed noise; `ceiling_tau`, among the children that the ceiling is measured on, where those are
+    not all.
+    """
+
+    def at_top(measure: Callable[..., float], k: float) -> Measure:
+        return lambda score, loss, _: measure(score, loss, k)
+
+    def ceiling_tau(score: Array, loss: Array, places: NDArray[np.int64]) -> float:
+        inside = truth.in_ceiling[places]
+        return metrics.kendall_tau(score[inside], loss[inside]) if inside.sum() > 1 else math.nan
+
+    found: dict[str, Measure] = {
+        "kendall_tau": lambda score, loss, _: metrics.kendall_tau(score, loss),
+        "bucketed_tau": lambda score, loss, places: metrics.mean_bucketed_tau(score, loss, truth.bucket_of[places]),
+        "spearman": lambda score, loss, _: metrics.spearman(score, loss),
+        "pearson": lambda score, loss, _: metrics.pearson(score, loss),
+    }
+    if truth.in_ceiling.any() and not truth.in_ceiling.all():
+        found["ceiling_tau"] = ceiling_tau
+    if truth.noise > 0:  # not where it is NaN
+        found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.noise)
+    for percent in (5, 10, 20):
+        found[f"precision_at_{percent}%"] = at_top(metrics.precision_at_top, percent / 100)
+    for k in (1, 5, 10):
+        if k <= len(truth.loss):
+            found[f"best_rank_at_{k}"] = at_top(metrics.best_rank_at, k)
+            found[f"worst_rank_at_{k}"] = at_top(metrics.worst_rank_at, k)
+    found["relative_improvement"] = lambda score, loss, _: metrics.relative_improvement(score, loss)
+    return found
+
+
+class Measured(NamedTuple):
+    """One measure of a method: the mean over its super-nets, an interval over children, the deviation over seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seed_deviation: float | None
+    """None for a single super-net, or a baseline that is not random."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How well one method, or baseline, ranks the children of a table."""
+
+    name: str
+    num_rankings: int
+    """Super-nets, or draws of a random baseline; some may rank nobody (`taus`)."""
+    num_children: int
+    measured: dict[str, Measured]
+    taus: list[float]
+    """Kendall's tau of every super-net, by seed; NaN where it gives all children the same loss."""
+    bucketed_taus: list[float]
+    """The same within size buckets."""
+    seeds: list[int] | None = None
+    """The seeds of the super-nets, if all are known."""
+
+
+def rank(
+    name: str,
+    scores: Sequence[ArrayLike],
+    truth: GroundTruth,
+    *,
+    is_proxy_loss: bool = False,
+    chosen: Sequence[NDArray[np.bool_]] | None = None,
+    is_random: bool = False,
+    seeds: Sequence[int | None] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Ranked:
+    """Compare rankings of one kind with the truth.
+
+    Args:
+        name: What ranked.
+        scores: One ranking each: a score per child, in the order of `truth.architectures`, the lowest being the best.
+        truth: The table.
+        is_proxy_loss: Whether scores are losses, so that the gap to the stand-alone loss means something.
+        chosen: For every ranking the children that it is judged on; by default all.
+        is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
+            not one over children.
+        seeds: The seeds of the super-nets behind the rankings, as far as they are known.
+        num_resamples: Redraws of children behind an interval.
+        seed: Seed of the redraws.
+
+    Returns:
+        Its measures; means and deviations are over the rankings on which a measure is defined.
+
+    Raises:
+        ValueError: If a ranking has another number of children, or a score is not finite.
+    """
+    functions = measures(truth)
+    if is_proxy_loss:
+        functions["supernet_gap"] = lambda score, loss, _: metrics.supernet_gap(score, loss)
+    rankings = [np.asarray(score, dtype=np.float64) for score in scores]
+    for score in rankings:
+        if score.shape != truth.loss.shape:
+            raise ValueError(f"{name}: {score.shape} scores for the {len(truth.loss)} children of the table")
+    everyone = np.ones(len(truth.loss), dtype=bool)
+    masks = [everyone] * len(rankings) if chosen is None else list(chosen)
+    parts = [
+        (score[mask], truth.loss[mask], np.flatnonzero(mask)) for score, mask in zip(rankings, masks, strict=True)
+    ]
+    single = {measure: [function(*part) for part in parts] for measure, function in functions.items()}
+    spread = single
+    if not is_random:
+        # Children are redrawn, the same ones for all super-nets of a method.
+        spread = {measure: [] for measure in functions}
+        rng = np.random.default_rng(seed)
+        for _ in range(num_resamples):
+            drawn = rng.integers(int(masks[0].sum()), size=int(masks[0].sum()))
+            some = [(score[drawn], loss[drawn], places[drawn]) for score, loss, places in parts]
+            for measure, function in functions.items():
+                spread[measure].append(_mean([function(*part) for part in some]))
+    measured = {}
+    for measure, values in single.items():
+        known = [value for value in spread[measure] if not math.isnan(value)]
+        low, high = np.quantile(known, [0.05, 0.95]) if known else (math.nan, math.nan)
+        measured[measure] = Measured(_mean(values), float(low), float(high), _deviation(values))
+    known_seeds = [number for number in seeds or () if number is not None]
+    return Ranked(
+        name,
+        len(rankings),
+        int(masks[0].sum()),
+        measured,
+        single["kendall_tau"],
+        single["bucketed_tau"],
+        known_seeds if len(known_seeds) == len(rankings) else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are numbers; NaN if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+def baselines(
+    truth: GroundTruth, proxies: Sequence[ArrayLike] = (), *, num_resamples: int = 1000, seed: int = 0
+) -> list[Ranked]:
+    """The dull rankings that a super-net has to beat.
+
+    - `random`: any order; mean and 90 % range over draws.
+    - `size-matched random`: proxy losses of super-nets (`proxies`) dealt anew among the children of a size bucket, so
+      that what they know of sizes stays, and nothing else; mean and 90 % range over draws.
+    - `number of parameters`, `FLOPs`: larger is better.
+    - `operator counts`: least squares on how often each operator occurs, from 30 random children trained alone, judged
+      on all others; mean and 90 % range over draws of the thirty.
+    """
+    rng = np.random.default_rng(seed)
+    number = len(truth.loss)
+    settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    orders = [rng.permutation(number) for _ in range(_NUM_DRAWS)]
+    found = [rank("random", orders, truth, is_random=True)]
+    if len(proxies):
+        dealt = []
+        for draw in range(_NUM_DRAWS):
+            score = np.array(proxies[draw % len(proxies)], dtype=np.float64)
+            for bucket in np.unique(truth.bucket_of):
+                inside = np.flatnonzero(truth.bucket_of == bucket)
+                score[inside] = score[rng.permutation(inside)]
+            dealt.append(score)
+        found.append(rank("size-matched random", dealt, truth, is_random=True))
+    if np.ptp(truth.num_parameters) > 0:
+        found.append(rank("number of parameters", [-truth.num_parameters], truth, **settings))
+        found.append(rank("FLOPs", [-truth.flops], truth, **settings))
+    if number >= 2 * _NUM_FITTED:
+        counts = operator_counts(truth.architectures)
+        predictions, others = [], []
+        for _ in range(_NUM_DRAWS):
+            fitted = rng.permutation(number)[:_NUM_FITTED]
+            mask = np.ones(number, dtype=bool)
+            mask[fitted] = False
+            predictions.append(counts @ np.linalg.lstsq(counts[fitted], truth.loss[fitted], rcond=None)[0])
+            others.append(mask)
+        found.append(rank("operator counts", predictions, truth, chosen=others, is_random=True))
+    return found
+
+
+def operator_counts(architectures: Sequence[Architecture]) -> Array:
+    """How often every operator occurs in every child: (children, operators), the operators in alphabetical order."""
+    names = sorted({name for child in architectures for name in child})
+    return np.array([[child.count(name) for name in names] for child in architectures], dtype=np.float64)
+
+
+class Comparison(NamedTuple):
+    """One method against another, seed by seed; see `metrics.paired_difference`."""
+
+    method: str
+    baseline: str
+    num_seeds: int
+    difference: PairedDifference
+    """Of Kendall's tau; positive where the method ranks better."""
+
+
+def compare(method: Ranked, baseline: Ranked, *, within_buckets: bool = False) -> Comparison:
+    """A paired test over common seeds: super-nets of one seed share initial weights and the order of the text.
+
+    Seeds under which one of the two ranks nobody (a tau of NaN) do not count.
+
+    Raises:
+        ValueError: If the seeds of one are unknown, or they have fewer than 2 in common.
+    """
+    by_seed = []
+    for ranked in (method, baseline):
+        taus = ranked.bucketed_taus if within_buckets else ranked.taus
+        pairs = zip(ranked.seeds or (), taus, strict=ranked.seeds is not None)
+        by_seed.append({number: tau for number, tau in pairs if not math.isnan(tau)})
+    common = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if len(common) < 2:
+        raise ValueError(
+            f"{method.name} ranks under the seeds {_listed(method.seeds)} and {baseline.name} under "
+            f"{_listed(baseline.seeds)}: a paired test needs 2 common ones under which both have a tau"
+        )
+    differences = [by_seed[0][number] - by_seed[1][number] for number in common]
+    return Comparison(method.name, baseline.name, len(common), metrics.paired_difference(differences))
+
+
+def _listed(seeds: Sequence[int] | None) -> str:
+    return "unknown" if seeds is None else ", ".join(map(str, seeds))

@@ -1,0 +1,241 @@
+"""The ranking study as a whole: methods, baselines, ceiling and paired tests of some records, as Markdown tables."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_nasbert import metrics
+from hf_nasbert.metrics import Interval
+from hf_nasbert.ranking.agreement import Comparison, Measured, Ranked, baselines, compare, rank
+from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, share_of
+from hf_nasbert.ranking.table import GroundTruth
+from hf_nasbert.ranking.worth import Worth, operator_worth
+from hf_nasbert.records import Record
+
+
+class OverTraining(NamedTuple):
+    """Kendall's tau of a method's super-nets after each share of their training (`scores.by_share`)."""
+
+    name: str
+    taus: dict[float, list[float]]
+    bucketed_taus: dict[float, list[float]]
+    """The same within size buckets."""
+
+    @classmethod
+    def of(cls, name: str, shares: Mapping[float, Sequence[Record]], truth: GroundTruth) -> "OverTraining":
+        """Hold a method's records against the truth."""
+        losses = {share: [proxy_losses(record, truth) for record in found] for share, found in shares.items()}
+        return cls(
+            name,
+            {share: [metrics.kendall_tau(loss, truth.loss) for loss in found] for share, found in losses.items()},
+            {
+                share: [metrics.mean_bucketed_tau(loss, truth.loss, truth.bucket_of) for loss in found]
+                for share, found in losses.items()
+            },
+        )
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """Everything that the ranking study says of some super-nets and one table."""
+
+    truth: GroundTruth
+    methods: list[Ranked]
+    baselines: list[Ranked]
+    ceiling: dict[str, Interval]
+    comparisons: list[tuple[Comparison, Comparison | None]]
+    """Every other method against the first one, where they have 2 seeds in common: over all children, and inside size
+    buckets if both have a tau there."""
+    over_training: list[OverTraining]
+    """Every method's agreement while it trains."""
+    worth: list[Worth]
+    """What the truth and every method's super-nets say of each operator."""
+
+    def as_markdown(self) -> str:
+        """The tables, in Markdown."""
+        rows = [*self.methods, *self.baselines]
+        parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
+        if self.comparisons:
+            parts.append(self._comparison_table())
+        if self.is_over_training:
+            parts.append(self._training_table())
+        return "\n\n".join([*parts, self._worth_table()])
+
+    @property
+    def is_over_training(self) -> bool:
+        """Whether some super-net was scored before its end."""
+        return any(list(method.taus) != [1.0] for method in self.over_training)
+
+    def describe_table(self) -> str:
+        """What the truth is, in a few sentences."""
+        truth = self.truth
+        holding = "" if truth.containing is None else f" that hold `{truth.containing}`"
+        num_seeds, num_repeated = truth.best_repeats.shape
+        return (
+            f"{len(truth.loss)} children{holding}, trained alone (seeds {', '.join(map(str, truth.seeds))}; recipe "
+            f"`{truth.recipe_hash}`): dev loss {truth.loss.min():.3f} to {truth.loss.max():.3f}, standard deviation "
+            f"{truth.spread:.4f} between children and {truth.spread_within_buckets:.4f} within {truth.num_buckets} "
+            f"buckets of similar size. Seed noise of one training {truth.seed_noise:.4f} ({num_repeated} children, "
+            f"{num_seeds} seeds), of the truth {truth.noise:.4f}.{self._describe_ceiling()}"
+        )
+
+    def _describe_ceiling(self) -> str:
+        truth = self.truth
+        if not truth.ceiling_seeds:
+            return ""
+        others = f"the mean of {truth.ceiling_seeds - 1} others" if truth.ceiling_seeds > 2 else "one other"
+        return f" The ceiling holds one training against {others}, on {truth.in_ceiling.sum()} children."
+
+    def _comparison_table(self) -> str:
+        lines = [
+            "| method | against | seeds | difference of tau | p | difference within buckets | p |",
+            "| --- " * 7 + "|",
+        ]
+        for overall, within in self.comparisons:
+            cells = [overall.method, overall.baseline, str(overall.num_seeds)]
+            for compared in (overall, within):
+                if compared is None:
+                    cells += ["", ""]
+                else:
+                    part = compared.difference
+                    cells += [f"{part.mean:+.3f} [{part.low:+.3f}, {part.high:+.3f}]", f"{part.p_value:.3f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def _training_table(self) -> str:
+        shares = sorted({share for method in self.over_training for share in method.taus})
+        lines = [
+            "| tau after a share of the training | n | "
+            + " | ".join(f"{100 * share:.0f} %" for share in shares)
+            + " |",
+            "| --- " * (len(shares) + 2) + "|",
+        ]
+        for method in self.over_training:
+            number = max(map(len, method.taus.values()))
+            for name, taus in (
+                (method.name, method.taus),
+                (f"{method.name}, within size buckets", method.bucketed_taus),
+            ):
+                cells = [_mean_and_deviation(taus[share]) if share in taus else "" for share in shares]
+                lines.append(f"| {name} | {number} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def _worth_table(self) -> str:
+        operators = list(self.worth[0].effects)
+        lines = [
+            "| losses of | n | tau between two of them | variance explained | " + " | ".join(operators) + " |",
+            "| --- " * (len(operators) + 4) + "|",
+        ]
+        for row in self.worth:
+            agreement = "" if math.isnan(row.agreement) else f"{row.agreement:.3f}"
+            cells = [row.name, str(row.num_rankings), agreement, f"{100 * row.explained:.0f} %"]
+            for operator in operators:
+                cells.append(" ".join("-" if math.isnan(x) else f"{1000 * x:+.0f}" for x in row.effects[operator]))
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+_AGREEMENT = {
+    "kendall_tau": "Kendall tau-b",
+    "ceiling_tau": "tau, children of the ceiling",
+    "bucketed_tau": "tau within size buckets",
+    "sparse_tau": "sparse tau",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "supernet_gap": "super-net gap",
+}
+_TOP = {
+    "precision_at_5%": "P@5 %",
+    "precision_at_10%": "P@10 %",
+    "precision_at_20%": "P@20 %",
+    "best_rank_at_1": "rank of the top 1",
+    "best_rank_at_5": "best, top 5",
+    "worst_rank_at_5": "worst, top 5",
+    "best_rank_at_10": "best, top 10",
+    "worst_rank_at_10": "worst, top 10",
+    "relative_improvement": "improvement, %",
+}
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return ""
+    deviation = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{deviation}"
+
+
+def _compare(method: Ranked, baseline: Ranked, *, within_buckets: bool) -> Comparison | None:
+    try:
+        return compare(method, baseline, within_buckets=within_buckets)
+    except ValueError:  # too few seeds in common
+        return None
+
+
+def _as_table(
+    columns: Mapping[str, str], rows: Sequence[Ranked], ceiling: Mapping[str, Interval] | None = None
+) -> str:
+    shown = {key: head for key, head in columns.items() if any(key in row.measured for row in rows)}
+    lines = [
+        "| ranked by | n | " + " | ".join(shown.values()) + " |",
+        "| --- " * (len(shown) + 2) + "|",
+    ]
+    for row in rows:
+        cells = [_cell(key, row.measured.get(key)) for key in shown]
+        ranking = sum(not math.isnan(tau) for tau in row.taus)
+        number = str(row.num_rankings) if ranking == row.num_rankings else f"{ranking} of {row.num_rankings}"
+        lines.append(f"| {row.name} | {number} | " + " | ".join(cells) + " |")
+    if ceiling:
+        ceiling = {**ceiling, "ceiling_tau": ceiling["kendall_tau"]}
+        cells = [
+            f"{ceiling[key].estimate:.3f} [{ceiling[key].low:.2f}, {ceiling[key].high:.2f}]" if key in ceiling else ""
+            for key in shown
+        ]
+        lines.append("| *training them again (ceiling)* | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(key: str, measured: Measured | None) -> str:
+    if measured is None or math.isnan(measured.mean):
+        return ""
+    digits = 1 if "rank" in key else 2
+    deviation = "" if measured.seed_deviation is None else f" ± {measured.seed_deviation:.{digits}f}"
+    interval = f"[{measured.low:.{digits}f}, {measured.high:.{digits}f}]"
+    return f"{measured.mean:.{digits + 1 if digits == 2 else 1}f}{deviation} {interval}"
+
+
+def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int = 1000, seed: int = 0) -> RankingReport:
+    """The whole study: every method of the scored super-nets, the baselines, the ceiling and the paired tests.
+
+    Args:
+        truth: The table.
+        scored: Records of scored super-nets (`read_scores`); of each the last step counts, but for what is said of the
+            agreement while it trains.
+        num_resamples: Redraws of children behind an interval.
+        seed: Seed of the redraws and of random baselines.
+    """
+    last = last_steps(scored)
+    proxies = {method: [proxy_losses(record, truth) for record in found] for method, found in last.items()}
+    settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    methods = [
+        rank(name, losses, truth, is_proxy_loss=True, seeds=[record["seed"] for record in last[name]], **settings)
+        for name, losses in proxies.items()
+    ]
+    share_at = {name: share_of(found[0]) for name, found in last.items()}
+    comparisons = []
+    for method in methods[1:]:
+        # A super-net that is half trained is not paired with a finished one.
+        pairs = [_compare(method, methods[0], within_buckets=within_buckets) for within_buckets in (False, True)]
+        if share_at[method.name] == share_at[methods[0].name] and pairs[0] is not None:
+            comparisons.append((pairs[0], pairs[1]))
+    dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
+    alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
+    worth = [operator_worth("children trained alone", alone, truth.architectures)]
+    worth += [operator_worth(name, losses, truth.architectures) for name, losses in proxies.items()]
+    over_training = [OverTraining.of(name, shares, truth) for name, shares in by_share(scored).items()]
+    ceiling = truth.ceiling(num_resamples=num_resamples, seed=seed)
+    return RankingReport(truth, methods, dull, ceiling, comparisons, over_training, worth)
