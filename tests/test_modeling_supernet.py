@@ -462,7 +462,9 @@ def test_auto_classes_know_supernets(tmp_path):
 
 def test_a_supernet_is_no_child(tmp_path):
     make_supernet().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="NasBertConfig has no field 'search_space'"):
+    with pytest.raises(
+        ValueError, match="NasBertConfig is of model_type 'nasbert', this config of 'nasbert_supernet'"
+    ):
         NasBertForMaskedLM.from_pretrained(tmp_path)
 
 
