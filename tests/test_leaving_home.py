@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.extraction import CODE_FILES, extract_child, save_child
+from hf_nasbert.extraction import extract_child, save_child
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.native import CODE_FILES
 
 CHILDREN = {
     "chain-with-skip": "conv5-attention-conv7-ffn-skip",
