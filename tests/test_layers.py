@@ -20,6 +20,7 @@ FLOORS = [  # lowest first
     {"hub", "report"},
     {"pipeline"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
