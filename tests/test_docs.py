@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import PreTrainedConfig
 
@@ -28,6 +29,9 @@ def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["logits"].shape[-1] == 8192
+    assert torch.equal(names["child"](names["input_ids"]).logits, names["logits"])
+    (said,) = re.findall(r"next_architecture\(\)  # (.*)", code)
+    assert said == repr(names["architecture"])
     assert (tmp_path / "runs/my-child/modeling_nasbert.py").exists()
 
 

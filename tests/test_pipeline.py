@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from modelling_helpers import save_tokenizer_with_padding_at_one
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
@@ -11,7 +12,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
 from hf_nasbert.space import SearchSpace
-from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
 TEXT = Path(__file__).parent / "data" / "tiny.txt"
 SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna was glad .", 1), ("rain and fog .", 0)]
@@ -33,7 +34,7 @@ def make(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sentences, "load_packaged", load_packaged)
 
-    def make_pipeline(**changes):
+    def make_pipeline(tokenizer_name=None, **changes):
         space = SupernetArguments(
             operators=["attention", "ffn", "conv3"],
             num_choice_blocks=3,
@@ -43,7 +44,12 @@ def make(tmp_path, monkeypatch):
             attention_probs_dropout_prob=0.0,
         )
         data = DataArguments(
-            train_files=[str(TEXT)], vocab_size=300, max_seq_length=16, validation_fraction=0.3, sample_by="paragraph"
+            train_files=[str(TEXT)],
+            tokenizer_name=tokenizer_name,
+            vocab_size=300,
+            max_seq_length=16,
+            validation_fraction=0.3,
+            sample_by="paragraph",
         )
         training = SupernetTrainingArguments(
             output_dir="unused",
@@ -147,6 +153,20 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     (child / "modeling_nasbert.py").unlink()
     with pytest.raises(RuntimeError, match="does not load"):
         ask_in_fresh_process(child, ["the [MASK]"])
+
+
+def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, monkeypatch):
+    """In what is counted and budgeted, and in what is trained."""
+    pipeline = make(save_tokenizer_with_padding_at_one(tmp_path / "tokenizer"))
+    pipeline._make_text()
+    assert pipeline._build_config().pad_token_id == 1
+    trained = []
+    monkeypatch.setattr(pretrain, "train_supernet", lambda supernet, *_, **__: trained.append(supernet))
+    pretrain.pretrain_supernet(pipeline.supernet_arguments, pipeline._packed, pipeline.training)
+    (supernet,) = trained
+    assert supernet.config.pad_token_id == 1
+    rows = supernet.get_input_embeddings().weight
+    assert [bool(row.any()) for row in rows[:3]] == [True, False, True]
 
 
 def test_a_folder_of_other_settings_is_refused(make):

@@ -4,7 +4,7 @@ A card says what its record says and nothing else: an absent number is an absent
 All text that comes from a record is escaped for YAML, Markdown and HTML, and the same record gives the same bytes.
 """
 
-from hf_nasbert.cards.child import CODE_FILES, ChildRecord, render_child_card
+from hf_nasbert.cards.child import ChildRecord, render_child_card
 from hf_nasbert.cards.evaluations import Evaluation
 from hf_nasbert.cards.fields import FIGURES
 from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
@@ -14,7 +14,6 @@ from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
 from hf_nasbert.cards.tables import render_table_card
 
 __all__ = [
-    "CODE_FILES",
     "FIGURES",
     "FOR_PUBLISHING",
     "ChildRecord",

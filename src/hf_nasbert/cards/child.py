@@ -20,9 +20,9 @@ from hf_nasbert.cards.markdown import (
 )
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
+from hf_nasbert.native import CODE_FILES
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
-CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 _OPERATORS = {
     "attention": "multi-head self-attention",
     "ffn": "feed-forward network",

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from huggingface_hub import get_token
 
 from hf_nasbert import records
-from hf_nasbert.cards import CODE_FILES, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.cards import render_child_card, render_supernet_card, render_table_card
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.native import CODE_FILES
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
 

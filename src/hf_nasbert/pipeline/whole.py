@@ -264,7 +264,8 @@ class Pipeline:
         return content
 
     def _build_config(self) -> SupernetConfig:
-        return self.supernet_arguments.build_config(vocab_size=self._content("text")["vocab_size"])
+        tokenizer = self.corpus.tokenizer
+        return self.supernet_arguments.build_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
     def _make_supernet(self) -> dict[str, Any]:
         config, training = self._build_config(), self.training

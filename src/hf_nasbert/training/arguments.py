@@ -85,7 +85,7 @@ class SupernetArguments:
             )
 
     def build_config(self, **overrides: Any) -> SupernetConfig:
-        """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size`, say) win.
+        """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size` and `pad_token_id`) win.
 
         Raises:
             ValueError: If there is no such preset, operator or size.
