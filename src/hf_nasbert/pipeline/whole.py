@@ -67,7 +67,7 @@ class PipelineArguments:
     """What happens behind the super-net's training: scoring, budget, the winner's further training.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or a cap is no quantity.
     """
 
     output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
@@ -76,10 +76,10 @@ class PipelineArguments:
     )
     num_dev_batches: int = field(default=2, metadata={"help": "Fixed dev batches that children are scored on."})
     dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    max_parameters: str | None = field(
+    max_parameters: int | str | None = field(
         default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
     )
-    max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
+    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
     native_only: bool = field(
         default=False, metadata={"help": "Look only at children that are a stock BERT, which need no code of ours."}
     )
@@ -112,6 +112,7 @@ class PipelineArguments:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
+        Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
 
 
 @dataclass(frozen=True)
@@ -283,13 +284,13 @@ class Pipeline:
             "anchor": None if output.anchor is None else str(output.anchor),
         }
 
-    def _caps(self, config: SupernetConfig) -> dict[str, str]:
+    def _caps(self, config: SupernetConfig) -> dict[str, int | str]:
         """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
         given = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
         caps = {name: cap for name, cap in given.items() if cap is not None}
         bert = bert_of(config)
         if not caps and bert is not None:
-            caps = {"max_parameters": str(num_parameters(config, bert))}
+            caps = {"max_parameters": num_parameters(config, bert)}
         return caps
 
     def _budget(self, config: SupernetConfig) -> Budget:
