@@ -310,18 +310,19 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
             f"batch_size={arguments.batch_size} cannot be shared by {parts} devices and accumulated parts"
         )
     made.per_device_train_batch_size = arguments.batch_size // parts
-    _check_schedule(made)
+    _check_schedule(arguments)
     return made
 
 
-def _check_schedule(made: TrainerArguments) -> None:
+def _check_schedule(arguments: RunArguments) -> None:
     """Refuse a schedule that asks for more than its name: Trainer would make it, and fail, only when it trains."""
-    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=made.learning_rate)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
     try:
-        get_scheduler(made.lr_scheduler_type, optimizer, num_warmup_steps=0, num_training_steps=1)
+        get_scheduler(arguments.lr_scheduler_type, optimizer, num_warmup_steps=0, num_training_steps=1)
     except (TypeError, ValueError) as error:
-        name = made.lr_scheduler_type.value
-        raise ValueError(f"lr_scheduler_type={name} needs settings that there are none of here: {error}") from None
+        raise ValueError(
+            f"lr_scheduler_type={arguments.lr_scheduler_type} needs settings that there are none of here: {error}"
+        ) from None
 
 
 class _LeaveBetweenSteps(TrainerCallback):
