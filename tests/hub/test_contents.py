@@ -240,7 +240,7 @@ class TestSupernetsAndTables:
     def quick_card(self, monkeypatch):
         """Its intervals take seconds; the slow round trip renders it."""
         monkeypatch.setattr(
-            "hf_nasbert.hub.contents.render_table_card", lambda name, truth, hub_id: f"{name} {hub_id}"
+            "hf_nasbert.hub.contents.render_table_card", lambda name, truth, hub_id, **others: f"{name} {hub_id}"
         )
 
     def test_a_table_is_a_dataset(self, hub, send, api, tmp_path):
@@ -253,6 +253,21 @@ class TestSupernetsAndTables:
         assert str(pulled).startswith(f"{tmp_path / 'back'}: table imdb, commit {pushed.commit}")
         here = {name: data for name, data in repo.files.items() if name != ".gitattributes"}
         assert contents_of(tmp_path / "back") == here
+
+    def test_a_table_of_ones_own_has_no_facts_of_the_packages(self, monkeypatch, tmp_path):
+        asked = []
+        monkeypatch.setattr(
+            "hf_nasbert.hub.contents.render_table_card", lambda *args, **how: asked.append(how) or "card"
+        )
+        table = tmp_path / "table-imdb.jsonl"  # the name alone makes it no table of the package
+        rows = gzip.decompress(gather("imdb", "user/table").files["table-imdb.jsonl.gz"]).splitlines(keepends=True)
+        table.write_bytes(b"".join(rows[:20]))
+        gather(table, "user/table")
+        table.with_suffix(".json").write_text('{"license": "mit"}')
+        contents = gather(table, "user/table")
+        assert contents.files.keys() == {"README.md", "table-imdb.jsonl.gz"}
+        assert [how["is_packaged"] for how in asked] == [True, False, False]
+        assert [how["facts"].license for how in asked] == ["apache-2.0", None, "mit"]
 
     def test_a_table_that_grew_is_the_same_one_of_another_recipe_is_not(self, hub, send, tmp_path):
         rows = gzip.decompress(gather("imdb", "user/table").files["table-imdb.jsonl.gz"]).splitlines(keepends=True)

@@ -11,7 +11,7 @@ from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
 from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card
 from hf_nasbert.cards.pages import fill_page, marked_tables
 from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
-from hf_nasbert.cards.tables import render_table_card
+from hf_nasbert.cards.tables import TableFacts, read_table_facts, render_table_card
 
 __all__ = [
     "FIGURES",
@@ -20,9 +20,11 @@ __all__ = [
     "Evaluation",
     "FinetunedRecord",
     "SupernetRecord",
+    "TableFacts",
     "check_card",
     "fill_page",
     "marked_tables",
+    "read_table_facts",
     "render_child_card",
     "render_finetuned_card",
     "render_supernet_card",
