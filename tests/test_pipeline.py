@@ -161,7 +161,7 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
 
 def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, monkeypatch):
     """In what is counted and budgeted, and in what is trained."""
-    pipeline = make(save_tokenizer_with_padding_at_one(tmp_path / "tokenizer"))
+    pipeline = make(of_data={"tokenizer_name": save_tokenizer_with_padding_at_one(tmp_path / "tokenizer")})
     pipeline._make_text()
     assert pipeline._build_config().pad_token_id == 1
     trained = []
