@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hf_nasbert.cards import render_table_card
+from hf_nasbert.cards import read_table_facts, render_table_card
 from hf_nasbert.data import DataArguments
-from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.recipe_arguments import read_config
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.arguments import METHODS
@@ -168,7 +168,9 @@ def main() -> None:
     elif arguments.command == "sweep":
         sweep(arguments.table, arguments.workers)
     elif arguments.command == "card":
-        card = render_table_card(arguments.table, GroundTruth(load_table(arguments.table)))
+        facts = read_table_facts(find_table(arguments.table))
+        truth = GroundTruth(load_table(arguments.table))
+        card = render_table_card(arguments.table, truth, facts=facts, is_packaged=True)
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
         compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]

@@ -1,6 +1,7 @@
 """What tests of models share: weights that hide nothing, tiny super-nets of every space, a batch, a tokenizer."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +61,13 @@ def padded_batch(vocab_size: int = len(WORDS), seed: int = 0) -> dict[str, torch
 def tiny_tokenizer(words: Sequence[str] = WORDS) -> BertTokenizer:
     """A BERT tokenizer of these words."""
     return BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=32)
+
+
+def save_tokenizer_with_padding_at_one(folder: Path) -> str:
+    """Write a tokenizer whose first token begins sentences and whose second one is padding, as RoBERTa's."""
+    first = ["[CLS]", "[PAD]"]
+    tiny_tokenizer([*first, *(word for word in WORDS if word not in first)]).save_pretrained(folder)
+    return str(folder)
 
 
 def logits_of(model: nn.Module, batch: dict[str, torch.Tensor], **kwargs: Any) -> torch.Tensor:

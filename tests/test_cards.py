@@ -17,6 +17,7 @@ from hf_nasbert.cards import (
     fill_page,
     marked_tables,
     render_child_card,
+    render_finetuned_card,
     render_supernet_card,
 )
 from hf_nasbert.space import SearchSpace
@@ -90,16 +91,25 @@ class TestMetadata:
         assert data.datasets == ["stanfordnlp/imdb"]
         assert data.base_model == "someone/supernet"
         assert {"nasbert", "neural-architecture-search", "films"} <= set(data.tags)
-        accuracy, loss = data.eval_results
-        assert (accuracy.task_type, accuracy.metric_type, accuracy.metric_value) == (
-            "text-classification",
-            "accuracy",
-            0.71,
-        )
-        assert accuracy.dataset_type == "cornell-movie-review-data/rotten_tomatoes"
-        assert accuracy.dataset_split == "test"
+        (loss,) = data.eval_results
         assert (loss.metric_type, loss.metric_value) == ("loss", 4.321)
         assert data.model_name == "Little film BERT"
+
+    def test_results_of_fine_tuned_copies_are_not_those_of_the_repository(self):
+        tuned = {**RECORD["evaluations"][0], "split_by": "hf_nasbert"}
+        card = render_child_card({**MINIMAL, "evaluations": [tuned]})
+        assert ModelCard(card).data.eval_results is None
+        rows = section(card, "Evaluation")
+        assert "| After fine-tuning |" in rows
+        assert "This model" not in rows
+        assert "splits of `Rotten Tomatoes` were made by `hf_nasbert`: they are not the published ones" in rows
+        assert "were made by" not in section(render_child_card(RECORD), "Evaluation")
+        head = {"task": "rt", "hub_task": "text-classification", "seed": 1, "start": "child"}
+        (own,) = ModelCard(render_finetuned_card({"name": "x", **head, "evaluations": [tuned]})).data.eval_results
+        assert (own.metric_value, own.dataset_name) == (0.71, "Rotten Tomatoes, split by hf_nasbert")
+        assert (own.dataset_type, own.dataset_split) == ("cornell-movie-review-data/rotten_tomatoes", "test")
+        net = render_supernet_card({**MINIMAL_SUPERNET, "evaluations": [tuned]})
+        assert ModelCard(net).data.eval_results is None
 
     def test_is_silent_about_what_nobody_said(self):
         data = ModelCard(render_child_card(MINIMAL)).data.to_dict()
@@ -133,8 +143,8 @@ class TestCheck:
         [
             ("library_name: transformers\n", "", "lack library_name"),
             ("pipeline_tag: fill-mask\n", "pipeline_tag:\n", "lack pipeline_tag"),
-            ("value: 0.71\n", "value: high\n", "is 'high', not a number"),
-            ("      value: 0.71\n", "", "[Ii]nvalid metadata|model-index|['\"]value['\"]"),
+            ("value: 4.321\n", "value: high\n", "is 'high', not a number"),
+            ("      value: 4.321\n", "", "[Ii]nvalid metadata|model-index|['\"]value['\"]"),
             ("language: en", "language: [en", "while parsing"),
         ],
     )
@@ -170,7 +180,7 @@ class TestText:
         rows = section(render_child_card(RECORD), "Evaluation")
         # Sample standard deviations, by hand: sqrt(2 * 0.01^2 / 2) and sqrt((0.02^2 + 0.01^2 + 0.03^2) / 2).
         assert "| 0.7100 ± 0.0100 | 0.7100 ± 0.0265 | BERT of 2 layers | 3 |" in rows
-        assert "| 4.3210 |  |  | 1 |" in rows
+        assert "| `IMDb` | `loss` | 4.3210 | 1 |" in rows
         assert "one seed has no spread" in rows
 
     def test_columns_and_notes_that_nothing_fills_are_left_out(self):
@@ -282,7 +292,7 @@ NASTY = [
 def record_with(text: str) -> dict:
     """A record with one text in every place that takes one."""
     evaluation = {**RECORD["evaluations"][0], "task": text, "dataset": text, "dataset_id": text, "split": text}
-    evaluation |= {"metric": text, "baseline": text, "dataset_config": text}
+    evaluation |= {"metric": text, "baseline": text, "dataset_config": text, "split_by": text}
     return {
         **RECORD,
         **{"name": text, "summary": text, "tags": [text], "cost_conditions": text, "limits": [text, text]},
@@ -294,7 +304,7 @@ def record_with(text: str) -> dict:
         "search": {text: {text: text}},
         "training": {text: text},
         "versions": {text: text},
-        "evaluations": [evaluation],
+        "evaluations": [evaluation, {**evaluation, "task": "fill-mask"}],
     }
 
 

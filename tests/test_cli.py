@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -50,6 +51,27 @@ def test_the_packages_names_load_on_first_use():
     assert set(hf_nasbert.__all__) <= set(dir(hf_nasbert))
     with pytest.raises(AttributeError, match="SuperNet"):
         hf_nasbert.SuperNet  # noqa: B018
+
+
+def test_the_package_knows_its_version():
+    assert hf_nasbert.__version__ == metadata.version("hf_nasbert")
+    assert "__version__" in dir(hf_nasbert)
+
+
+def test_importing_the_package_reads_no_metadata_and_loads_no_torch():
+    heavy = "'importlib.metadata', 'torch', 'transformers'"
+    program = f"import hf_nasbert, sys; print([name for name in ({heavy}) if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["pretain"], 2)])
+def test_the_package_runs_as_a_module(arguments, status):
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_nasbert", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert (done.stdout.strip() == f"hf_nasbert {hf_nasbert.__version__}") == (status == 0)
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from tiny_models import (
     staged_config,
     staged_supernet_config,
 )
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, PreTrainedConfig
 
 from hf_nasbert import modeling
-from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -133,13 +133,114 @@ def test_an_unknown_field_is_refused_without_a_guess(config_class):
         config_class(qqq=1)
 
 
-def test_a_misspelt_field_in_a_file_is_refused(tmp_path):
-    config = chain_config()
+# What a file may hold besides: transformers, its tools and the hands of users write there
+
+
+def written(config, tmp_path, **fields):
+    """A folder with the config and these fields in its file."""
     config.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
-    file.write_text(file.read_text().replace('"hidden_size"', '"hiden_size"'))
-    with pytest.raises(ValueError, match=r"hiden_size.*did you mean 'hidden_size'"):
-        NasBertConfig.from_pretrained(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return tmp_path
+
+
+LOADERS = {
+    "from_pretrained": lambda kind, folder: kind.from_pretrained(folder),
+    "AutoConfig": lambda kind, folder: AutoConfig.from_pretrained(folder),
+    "from_dict": lambda kind, folder: kind.from_dict(json.loads((folder / "config.json").read_text())),
+    "from_json_file": lambda kind, folder: kind.from_json_file(folder / "config.json"),
+}
+
+
+@every_config
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS.keys())
+def test_an_unknown_field_of_a_file_is_kept_and_named_in_one_warning(config_class, load, tmp_path, caplog):
+    fields = {"hiden_size": 3, "brand_new": {"a": [1, None]}, "sep_token_id": 2}
+    config = load(config_class, written(config_class(), tmp_path, **fields))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{config_class.__name__} has no field 'hiden_size'; did you mean 'hidden_size'?" in record.message
+    assert "has no field 'brand_new'" in record.message
+    assert "sep_token_id" not in record.message
+    assert (config.hiden_size, config.brand_new, config.sep_token_id) == (3, {"a": [1, None]}, 2)
+    assert config.hidden_size == config_class().hidden_size
+    before = (tmp_path / "config.json").read_text()
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(before)
+
+
+@every_config
+def test_a_file_without_unknown_fields_loads_without_a_word(config_class, tmp_path, caplog):
+    config_class.from_pretrained(written(config_class(), tmp_path))
+    assert not caplog.records
+
+
+def test_a_thousand_unknown_fields_are_one_short_warning(caplog):
+    config = NasBertConfig.from_dict({f"field_{number}" + "x" * 500: number for number in range(1000)})
+    (record,) = caplog.records
+    assert "995 more such fields" in record.message
+    assert len(record.message) < 1000
+    assert sum(name.startswith("field_") for name in config.to_dict()) == 1000
+
+
+@every_config
+@pytest.mark.parametrize("name", ["num_hidden_layers", "word_embedding_size", "head_size", "to_dict"])
+def test_a_name_that_is_taken_is_left_out(config_class, name, tmp_path, caplog):
+    config = config_class.from_pretrained(written(config_class(), tmp_path, **{name: 3}))
+    assert f"has no field '{name}': that name is taken" in caplog.text
+    assert config.to_dict() == config_class.from_pretrained(written(config_class(), tmp_path)).to_dict()
+    with pytest.raises(ValueError, match=f"has no field '{name}': that name is taken"):
+        config_class(**{name: 3})
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden_size", 0), ("hidden_act", "gelo"), ("layer_norm_eps", 2.0), ("pad_token_id", -1)]
+)
+def test_a_bad_value_in_a_file_is_refused(config_class, name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is "):
+        config_class.from_pretrained(written(config_class(), tmp_path, **{name: value}))
+
+
+@every_config
+def test_a_file_of_another_family_is_refused(config_class, tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{config_class.__name__} is of model_type '.*', this config of 'bert'"):
+        config_class.from_pretrained(tmp_path)
+
+
+@every_config
+def test_what_the_caller_of_from_pretrained_misspells_is_refused(config_class, tmp_path):
+    folder = written(config_class(), tmp_path)
+    assert config_class.from_pretrained(folder, ffn_ratio=3).ffn_ratio == 3
+    for load in (config_class.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(ValueError, match="has no field 'hiden_size'; did you mean 'hidden_size'"):
+            load(folder, hiden_size=3)
+    # What is meant for a tokenizer comes along, and whoever asks for what was not used gets it.
+    assert type(AutoConfig.from_pretrained(folder, pad_token="<pad>", use_fast=True)) is config_class
+    assert config_class.from_pretrained(folder, hiden_size=3, return_unused_kwargs=True)[1] == {"hiden_size": 3}
+    # A field that only the file knows may be replaced.
+    assert config_class.from_pretrained(written(config_class(), folder, hiden_size=3), hiden_size=4).hiden_size == 4
+
+
+def test_a_model_is_not_loaded_by_a_misspelt_field(tmp_path):
+    NasBertForMaskedLM(chain_config()).save_pretrained(tmp_path)
+    for load in (NasBertForMaskedLM.from_pretrained, AutoModelForMaskedLM.from_pretrained):
+        with pytest.raises(TypeError, match="hiden_size"):
+            load(tmp_path, hiden_size=3)
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("is_decoder", True), ("add_cross_attention", True), ("position_embedding_type", "relative_key")],
+)
+def test_what_would_be_another_network_is_told(config_class, name, value, tmp_path, caplog):
+    with pytest.raises(ValueError, match=f"{name} can only be .* in a {config_class.__name__}"):
+        config_class(**{name: value})
+    config = config_class.from_pretrained(written(config_class(), tmp_path, **{name: value}))
+    assert f"{name} can only be" in caplog.text
+    assert getattr(config, name) == value
 
 
 @every_config
@@ -155,13 +256,17 @@ def test_a_misspelt_field_in_a_file_is_refused(tmp_path):
         {"dtype": "bfloat16"},
         {"sentence_transformers": {"version": "5"}},  # what its CrossEncoder leaves in config.json
         {"architectures": ["X"], "transformers_version": "5.0.0"},
+        {f"{name}_token_id": 3 for name in ("bos", "eos", "sep", "cls", "mask", "unk")},
+        {"model_max_length": 512, "is_decoder": False, "pruned_heads": {}, "add_cross_attention": False},
+        {"torchscript": False, "position_embedding_type": "absolute", "transformers.js_config": {"dtype": "q8"}},
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_fields_of_transformers_and_its_friends_are_taken(config_class, fields, tmp_path):
+def test_fields_of_transformers_and_its_friends_are_taken(config_class, fields, tmp_path, caplog):
     config = config_class(**fields)
     config.save_pretrained(tmp_path)
     assert config_class.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    assert not caplog.records
 
 
 @every_config

@@ -389,7 +389,7 @@ class TestTokenizer:
             load_tokenizer(DataArguments(packaged="imdb"))
         with pytest.raises(FileNotFoundError, match="nowhere"):
             load_tokenizer(DataArguments(packaged="imdb", tokenizer_name=str(tmp_path / "nowhere")))
-        special = {"mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        special = {"mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
         for name in special:
             others = {other: token for other, token in special.items() if other != name}
             lacking = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **others)

@@ -7,13 +7,14 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import PreTrainedConfig
 
 from hf_nasbert import costs, records
-from hf_nasbert.cards import render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
 from hf_nasbert.modeling import SupernetForMaskedLM
-from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.ranking import GroundTruth, find_table, load_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,9 @@ def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["logits"].shape[-1] == 8192
+    assert torch.equal(names["child"](names["input_ids"]).logits, names["logits"])
+    (said,) = re.findall(r"next_architecture\(\)  # (.*)", code)
+    assert said == repr(names["architecture"])
     assert (tmp_path / "runs/my-child/modeling_nasbert.py").exists()
 
 
@@ -110,7 +114,11 @@ def test_papers_page_names_files_that_exist():
 def test_model_cards_are_what_their_records_say(card):
     if card.stem.startswith("table-"):
         name = card.stem.removeprefix("table-")
-        rendered = render_table_card(name, GroundTruth(load_table(name)))
+        facts = read_table_facts(find_table(name))
+        assert facts == read_table_facts(card.with_suffix(".jsonl")), (
+            "the package has a link to the file beside the card"
+        )
+        rendered = render_table_card(name, GroundTruth(load_table(name)), facts=facts, is_packaged=True)
     else:
         record = json.loads(card.with_suffix(".json").read_text(encoding="utf-8"))
         rendered = (render_supernet_card if "search_space" in record else render_child_card)(record)

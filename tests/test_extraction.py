@@ -22,7 +22,7 @@ from modelling_helpers import (
 from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from hf_nasbert import cards, costs, extraction, records
+from hf_nasbert import costs, extraction, records
 from hf_nasbert.extraction import (
     extract_child,
     from_bert,
@@ -40,6 +40,7 @@ from hf_nasbert.modeling import (
     NasBertModel,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.native import CODE_FILES
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
 
 ALTERNATING = ("attention", "ffn", "attention", "ffn", "skip")
@@ -345,11 +346,11 @@ class TestSaveChild:
         figure.write_bytes(b"png")
         folder = save_child(bert_like, tiny_tokenizer(), tmp_path / "a" / "child", "# A card", attachments=[figure])
         assert {path.name for path in folder.iterdir()} == {
-            *extraction.CODE_FILES,
+            *CODE_FILES,
             *("config.json", "model.safetensors", "README.md", "tokenizer.json", "tokenizer_config.json"),
             "architecture.png",
         }
-        for name in extraction.CODE_FILES:
+        for name in CODE_FILES:
             package = Path(extraction.modeling_nasbert.__file__).parent
             assert (folder / name).read_bytes() == (package / name).read_bytes()
         assert json.loads((folder / "config.json").read_text())["auto_map"] == AUTO_MAP
@@ -375,7 +376,7 @@ class TestSaveChild:
         # As it stands in a child that was loaded from the Hub: every head but its own would need the network.
         head.config.auto_map = {name: f"someone/child--{path}" for name, path in AUTO_MAP.items()}
         folder = save_child(head, tiny_tokenizer(), tmp_path / "child")
-        assert all((folder / name).is_file() for name in extraction.CODE_FILES)
+        assert all((folder / name).is_file() for name in CODE_FILES)
         assert json.loads((folder / "config.json").read_text())["auto_map"] == AUTO_MAP
 
     def test_nothing_of_a_strangers_folder_is_touched(self, bert_like, tmp_path):
@@ -727,7 +728,3 @@ def recipe(name):
     sys.modules[name] = module  # dataclasses look their module up
     specification.loader.exec_module(module)
     return module
-
-
-def test_cards_name_the_files_that_travel():
-    assert cards.CODE_FILES == extraction.CODE_FILES

@@ -1,5 +1,6 @@
 """The farm: each child once, whatever is killed when; the same seed, the same record; strange records refused."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from modelling_helpers import save_tokenizer_with_padding_at_one
 
 from hf_nasbert import records
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.records import Record
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import STOP_SIGNALS
 from hf_nasbert.training.farm import (
     FarmArguments,
@@ -31,7 +33,7 @@ from hf_nasbert.training.farm import (
     run_farm,
     train_children,
 )
-from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer, _child_config
 
 SPACE = SearchSpace.chain(num_choice_blocks=3, operators=("attention", "ffn", "conv3"))
 JOBS = [Job(child, seed) for child in SPACE.enumerate() for seed in (0, 1)][:20]
@@ -327,6 +329,13 @@ def without_timing(record: Record) -> Record:
 
 
 class TestStandaloneTrainer:
+    def test_the_padding_row_is_that_of_the_tokenizers_padding(self, data, recipe, trainer, tmp_path):
+        assert trainer.config.pad_token_id == 0
+        folder = save_tokenizer_with_padding_at_one(tmp_path / "tokenizer")
+        other = StandaloneTrainer(recipe, load_corpus(dataclasses.replace(data, tokenizer_name=folder)))
+        assert other.config.pad_token_id == 1
+        assert _child_config(other.config, Architecture(("conv3", "ffn")), sparse_prediction=True).pad_token_id == 1
+
     def test_same_seed_same_record(self, trainer):
         first, again = (without_timing(trainer.train(("conv3", "attention"), 1)) for _ in range(2))
         assert first == again

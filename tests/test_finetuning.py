@@ -757,6 +757,31 @@ class TestFinetune:
             finetune(arguments(output_dir=str(tmp_path / "foreign")))
         assert (foreign / "config.json").read_text() == "{}"
 
+    @pytest.mark.parametrize(
+        ("refused", "message"),
+        [
+            ({"lr_scheduler_type": "linaer"}, "linaer is not a valid SchedulerType"),
+            ({"lr_scheduler_type": "warmup_stable_decay"}, "warmup_stable_decay needs settings"),
+            ({"lr_scheduler_type": "cosine_with_min_lr"}, "cosine_with_min_lr needs settings"),
+            ({"bf16": True, "fp16": True}, "At most one of fp16 and bf16"),
+        ],
+    )
+    def test_a_refused_setting_does_not_claim_the_folder(self, arguments, refused, message):
+        with pytest.raises(ValueError, match=message):
+            finetune(arguments(max_steps=1, **refused))
+        assert len(finetune(arguments(max_steps=1)).records) == 1
+
+    def test_a_refused_model_does_not_claim_the_folder(self, home, arguments, tmp_path):
+        shutil.copytree(home / "child", tmp_path / "model")
+        whole = load_file(tmp_path / "model" / "model.safetensors")
+        lost = next(name for name in whole if name.startswith("nasbert."))
+        rest = {name: tensor for name, tensor in whole.items() if name != lost}
+        save_file(rest, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match="lacks 1 weights"):
+            finetune(arguments(max_steps=1, model=str(tmp_path / "model")))
+        save_file(whole, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+        assert len(finetune(arguments(max_steps=1, model=str(tmp_path / "model"))).records) == 1
+
     def test_samples_are_the_same_for_every_seed(self, arguments):
         tasks = [
             sentences.load_task(arguments(max_train_samples=10, max_eval_samples=5, seeds=[seed])) for seed in (0, 1)
@@ -828,6 +853,15 @@ class TestPretrainChild:
             return PretrainChildArguments(**settings | {"output_dir": str(tmp_path / output)} | changes), data
 
         return make
+
+    @pytest.mark.parametrize(
+        ("refused", "message"),
+        [({"lr_scheduler_type": "linaer"}, "linaer"), ({"bf16": True, "fp16": True}, "fp16 and bf16")],
+    )
+    def test_a_refused_setting_does_not_claim_the_folder(self, make, refused, message):
+        with pytest.raises(ValueError, match=message):
+            pretrain_child(*make(max_steps=1, **refused))
+        assert pretrain_child(*make(max_steps=1))["num_steps"] == 1
 
     @pytest.mark.parametrize("model", ["bert", "child"])
     def test_trains_and_saves_a_folder_of_its_own(self, model, home, make):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_nasbert.native import CODE_FILES
+
 PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping"},
@@ -18,6 +20,7 @@ FLOORS = [  # lowest first
     {"hub", "report"},
     {"pipeline"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
@@ -69,6 +72,12 @@ def test_travellers_carry_only_their_siblings(name):
         else:
             allowed = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
             assert module.split(".")[0] in allowed, f"a Hub user may not have {module}"
+
+
+def test_the_travellers_are_listed_once():
+    assert CODE_FILES == tuple(f"{name}.py" for name in TRAVELLERS)
+    listing = [file for file in files() if all(f'"{name}"' in file.read_text() for name in CODE_FILES)]
+    assert listing == [PACKAGE / "native.py"]
 
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(PACKAGE)))

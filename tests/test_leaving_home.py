@@ -2,18 +2,27 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 import transformers
-from modelling_helpers import logits_of, padded_batch, tiny_supernet, tiny_tokenizer
-from transformers import AutoConfig
+from modelling_helpers import WORDS, logits_of, padded_batch, tiny_supernet, tiny_tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    BertTokenizer,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainingArguments,
+)
 
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.extraction import CODE_FILES, extract_child, save_child
+from hf_nasbert.extraction import extract_child, save_child
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.native import CODE_FILES
 
 CHILDREN = {
     "chain-with-skip": "conv5-attention-conv7-ffn-skip",
@@ -136,6 +145,76 @@ def test_a_child_lives_where_nobody_has_this_package(folders, tmp_path):
     assert report["missing again"] == []
     assert report["equal again"]
     assert report["other head again"] == "NasBertForTokenClassification"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A child that `Trainer` trained with a tokenizer that has bos and eos: its folder, a batch, its logits."""
+    tokenizer = BertTokenizer(
+        vocab={word: index for index, word in enumerate(WORDS)}, bos_token="[CLS]", eos_token="[SEP]"
+    )
+    child = extract_child(tiny_supernet("chain"), "conv5-attention-conv7-ffn-ffn")
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = Trainer(
+        child,
+        TrainingArguments(folder / "run", max_steps=1, use_cpu=True, report_to="none", save_strategy="no"),
+        data_collator=DataCollatorForLanguageModeling(tokenizer),
+        train_dataset=[tokenizer("the film was good and long .")] * 8,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model(folder / "child")
+    batch = padded_batch()
+    return folder / "child", batch, logits_of(child.eval(), batch)
+
+
+def test_what_trainer_writes_into_a_config_does_not_keep_a_child_from_loading(trained, caplog):
+    folder, batch, expected = trained
+    saved = json.loads((folder / "config.json").read_text())
+    assert (saved["bos_token_id"], saved["eos_token_id"]) == (WORDS.index("[CLS]"), WORDS.index("[SEP]"))
+    assert torch.equal(logits_of(AutoModelForMaskedLM.from_pretrained(folder), batch), expected)
+    assert "has no field" not in caplog.text
+
+
+# A later transformers, or a tool, writes a field that nobody here has heard of.
+TRAINED_ABROAD = r"""
+import sys, torch
+from pathlib import Path
+from transformers import AutoModelForMaskedLM
+
+folder, batch_file = sys.argv[1:]
+batch, expected = torch.load(batch_file)
+torch.set_num_threads(1)
+
+def load():
+    model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+    with torch.no_grad():
+        assert torch.allclose(model(**batch).logits, expected, rtol=0, atol=1e-6)
+    return model.config
+
+assert load().bos_token_id == 2
+file = Path(folder, "config.json")
+file.write_text(file.read_text().replace("{", '{"field_of_2030": [1],', 1))
+assert load().field_of_2030 == [1]
+"""
+
+
+@pytest.mark.slow
+def test_what_trainer_saved_lives_where_nobody_has_this_package(trained, tmp_path):
+    folder, batch, expected = trained
+    torch.save((batch, expected), tmp_path / "batch.pt")
+    shutil.copytree(folder, tmp_path / "child")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", TRAINED_ABROAD, tmp_path / "child", tmp_path / "batch.pt"],
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("has no field 'field_of_2030'") == 1
 
 
 @pytest.mark.parametrize("head", HEADS)

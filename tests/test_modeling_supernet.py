@@ -23,10 +23,12 @@ from tiny_models import (
     tiny_batch,
 )
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers.utils.generic import find_labels
 
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
+    NasBertModel,
     SupernetConfig,
     SupernetForMaskedLM,
     SupernetModel,
@@ -462,7 +464,9 @@ def test_auto_classes_know_supernets(tmp_path):
 
 def test_a_supernet_is_no_child(tmp_path):
     make_supernet().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="NasBertConfig has no field 'search_space'"):
+    with pytest.raises(
+        ValueError, match="NasBertConfig is of model_type 'nasbert', this config of 'nasbert_supernet'"
+    ):
         NasBertForMaskedLM.from_pretrained(tmp_path)
 
 
@@ -479,6 +483,17 @@ def test_deepcopy_runs_alone():
     randomise_(duplicate, seed=5)
     assert torch.equal(supernet(**batch).logits, before)
     assert duplicate.space == supernet.space
+
+
+@pytest.mark.parametrize(
+    ("model_class", "child_class"), [(SupernetModel, NasBertModel), (SupernetForMaskedLM, NasBertForMaskedLM)]
+)
+def test_forward_names_the_architecture_behind_the_arguments_of_a_child(model_class, child_class):
+    """For editors and `help`; what `Trainer` reads there is what it reads of a child."""
+    names = [*inspect.signature(model_class.forward).parameters]
+    of_child = [*inspect.signature(child_class.forward).parameters]
+    assert names == [*of_child[:-1], "architecture", of_child[-1]]
+    assert find_labels(model_class) == find_labels(child_class)
 
 
 def test_a_misspelt_keyword_does_not_silently_run_the_largest_child():

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from modelling_helpers import save_tokenizer_with_padding_at_one
+from transformers import BertTokenizer
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
-from hf_nasbert.data import DataArguments
+from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.space import SearchSpace
-from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
 TEXT = Path(__file__).parent / "data" / "tiny.txt"
 SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna was glad .", 1), ("rain and fog .", 0)]
@@ -33,29 +36,34 @@ def make(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sentences, "load_packaged", load_packaged)
 
-    def make_pipeline(**changes):
+    def make_pipeline(*, of_space=None, of_data=None, of_training=None, **changes):
         space = SupernetArguments(
-            operators=["attention", "ffn", "conv3"],
-            num_choice_blocks=3,
-            hidden_size=32,
-            max_position_embeddings=32,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            **{
+                "operators": ["attention", "ffn", "conv3"],
+                "num_choice_blocks": 3,
+                "hidden_size": 32,
+                "max_position_embeddings": 32,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+                **(of_space or {}),
+            }
         )
-        data = DataArguments(
-            train_files=[str(TEXT)], vocab_size=300, max_seq_length=16, validation_fraction=0.3, sample_by="paragraph"
-        )
+        text = {"vocab_size": 300, "max_seq_length": 16, "validation_fraction": 0.3, "sample_by": "paragraph"}
+        data = DataArguments(train_files=[str(TEXT)], **{**text, "language": "en", **(of_data or {})})
         training = SupernetTrainingArguments(
-            output_dir="unused",
-            max_steps=6,
-            per_device_train_batch_size=4,
-            anchor_interval=2,
-            num_eval_batches=2,
-            num_eval_children=2,
-            save_steps=3,
-            logging_steps=2,
-            report_to="none",
-            disable_tqdm=True,
+            **{
+                "output_dir": "unused",
+                "max_steps": 6,
+                "per_device_train_batch_size": 4,
+                "anchor_interval": 2,
+                "num_eval_batches": 2,
+                "num_eval_children": 2,
+                "save_steps": 3,
+                "logging_steps": 2,
+                "report_to": "none",
+                "disable_tqdm": True,
+                **(of_training or {}),
+            }
         )
         settings = {
             "output_dir": str(tmp_path / "run"),
@@ -123,7 +131,9 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
             assert evaluation[values] == measured
     (head,) = (folder / "finetuned" / "child").glob("*/seed-0/README.md")
     assert check_card(head.read_text()).pipeline_tag == "text-classification"
-    assert check_card((child / "README.md").read_text(), FOR_PUBLISHING).license == "mit"
+    published = check_card((child / "README.md").read_text(), FOR_PUBLISHING)
+    assert (published.license, published.language) == ("mit", "en")
+    assert published.get("eval_results") is None, "these are results of fine-tuned copies"
     assert "- For tests only." in (child / "README.md").read_text()
     net = folder / "supernet"
     assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
@@ -149,11 +159,128 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
         ask_in_fresh_process(child, ["the [MASK]"])
 
 
+def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, monkeypatch):
+    """In what is counted and budgeted, and in what is trained."""
+    pipeline = make(of_data={"tokenizer_name": save_tokenizer_with_padding_at_one(tmp_path / "tokenizer")})
+    pipeline._make_text()
+    assert pipeline._build_config().pad_token_id == 1
+    trained = []
+    monkeypatch.setattr(pretrain, "train_supernet", lambda supernet, *_, **__: trained.append(supernet))
+    pretrain.pretrain_supernet(pipeline.supernet_arguments, pipeline._packed, pipeline.training)
+    (supernet,) = trained
+    assert supernet.config.pad_token_id == 1
+    rows = supernet.get_input_embeddings().weight
+    assert [bool(row.any()) for row in rows[:3]] == [True, False, True]
+
+
 def test_a_folder_of_other_settings_is_refused(make):
     make()
     make()
     with pytest.raises(ValueError, match=r"num_scored=27, now it is 5"):
         make(num_scored=5)
+
+
+def test_settings_that_decide_nothing_may_change(make, tmp_path):
+    make()
+    shown = {"disable_tqdm": False, "report_to": "tensorboard", "logging_steps": 1, "save_steps": 2}
+    make(of_training=shown, of_data={"cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 2})
+    with pytest.raises(ValueError, match="training setting max_steps=6, now it is 7"):
+        make(of_training={**shown, "max_steps": 7})
+
+
+def test_a_cap_is_the_same_however_it_is_written(make):
+    make(max_parameters="1.5M")
+    make(max_parameters=1_500_000)
+    with pytest.raises(ValueError, match="max_parameters="):
+        make(max_parameters=1_500_001)
+
+
+def test_a_folder_of_an_earlier_version_goes_on_where_it_did_what_the_default_does(make, tmp_path):
+    make()
+    file = tmp_path / "run" / "settings.json"
+    earlier = json.loads(file.read_text())
+    for group, name in (("pipeline", "native_only"), ("training", "alignment_start"), ("data", "language")):
+        del earlier[group][name]
+    del earlier["supernet"]["widths"]
+    file.write_text(json.dumps(earlier))
+    make()
+    with pytest.raises(ValueError, match="pipeline setting native_only=False, now it is True"):
+        make(native_only=True)
+
+
+@pytest.fixture
+def foreign_tokenizer(tmp_path):
+    """A folder of a tokenizer whose mask is <mask>, as RoBERTa's."""
+    vocabulary = train_tokenizer([TEXT.read_text()], 300).get_vocab()
+    names = {"[MASK]": "<mask>", "[CLS]": "<s>", "[SEP]": "</s>", "[PAD]": "<pad>", "[UNK]": "<unk>"}
+    BertTokenizer(
+        vocab={names.get(word, word): number for word, number in vocabulary.items()},
+        mask_token="<mask>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>",
+    ).save_pretrained(tmp_path / "foreign")  # fmt: skip
+    return str(tmp_path / "foreign")
+
+
+@pytest.mark.slow
+def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(make, tmp_path, foreign_tokenizer):
+    staged = {"num_choice_blocks": 4, "num_stages": 2, "widths": [16, 32], "attention_head_size": 16}
+    pipeline = make(
+        of_space={**staged, "operators": ["attention", "ffn"]},
+        of_data={"tokenizer_name": foreign_tokenizer, "language": None},
+        of_training={"method": "uniform"},
+        card=None,
+    )
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        plots = pytest.importorskip("hf_nasbert.plots")
+        draw = plots.plot_architecture
+        patch.setattr(plots, "plot_architecture", lambda *args, **how: drawn.append(how) or draw(*args, **how))
+        results = {result.name: result.content for result in pipeline.run()}
+    assert drawn == [{"stage_lengths": [2, 2]}]
+    assert list(results["fresh process"]["answers"]) == ["the boats <mask> home"]
+    for folder in ("child", "supernet"):
+        card = (tmp_path / "run" / folder / "README.md").read_text()
+        assert check_card(card).get("language") is None
+        assert "English" not in card
+    record = json.loads((tmp_path / "run" / "child" / "card.json").read_text())
+    assert (record["mask_token"], record["stage_lengths"]) == ("<mask>", [2, 2])
+    assert 'fill_mask("The film was <mask>.")' in (tmp_path / "run" / "child" / "README.md").read_text()
+
+
+def test_the_quickstart_says_its_language():
+    types = [SupernetArguments, DataArguments, SupernetTrainingArguments]
+    config = Path(__file__).parents[1] / "recipes" / "configs" / "quickstart.yaml"
+    assert parse_recipe_arguments(types, ["--config", str(config)])[1].language == "en"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_examples": ["no gap"]}, r"'no gap' holds \[MASK\] 0 times"),
+        ({"mask_examples": ["the [MASK] [MASK]"]}, r"holds \[MASK\] 2 times"),
+        ({"mask_examples": ["the <mask>"]}, r"'the <mask>' holds \[MASK\] 0 times"),
+        ({"of_data": {"language": "some English"}}, "'some English' is not a license or language code"),
+        ({"of_data": {"max_seq_length": 64}}, "max_seq_length=64 is more than the super-net's 32 positions"),
+        ({"of_space": {"hidden_act": "gelly"}}, "gelly"),
+        ({"of_data": {"tokenizer_name": "./nowhere/"}}, "nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(make, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        make(**changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_examples_may_be_written_with_either_mask(make, foreign_tokenizer):
+    make(of_data={"tokenizer_name": foreign_tokenizer}, mask_examples=["the <mask>", "a [MASK]"])
+    with pytest.raises(ValueError, match="2 times"):
+        make(of_data={"tokenizer_name": foreign_tokenizer}, mask_examples=["the <mask> [MASK]"])
+
+
+def test_an_example_longer_than_the_positions_is_refused_before_any_training(make, tmp_path):
+    pipeline = make(mask_examples=["the [MASK]" + " boats" * 40])
+    with pytest.raises(ValueError, match=r"mask_examples: .* is longer than the super-net's 32 positions"):
+        pipeline.run()
+    assert not (tmp_path / "run" / "supernet").exists()
 
 
 @pytest.mark.parametrize(

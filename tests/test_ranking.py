@@ -12,12 +12,13 @@ import yaml
 from datasets import Dataset
 
 from hf_nasbert import metrics, records
-from hf_nasbert.cards import render_table_card
+from hf_nasbert.cards import TableFacts, read_table_facts, render_table_card
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.ranking import (
     GroundTruth,
     baselines,
     compare,
+    find_table,
     last_steps,
     load_table,
     operator_counts,
@@ -200,11 +201,72 @@ class TestCard:
             f"| lowest dev loss | {truth.loss.min():.4f} |", f"child's mean | {truth.seed_noise:.4f} |",
             "81 of the\n81", "21 under\n3 seeds in all", "`conv3` | `attention,ffn,conv3`",
             "AdamW at 0.006, warm-up over 30 %",
-            "512 held-out", 'load_table("film-reviews")',
+            "512 held-out", 'load_table("table-film-reviews.jsonl.gz")',
         ):  # fmt: skip
             assert words in card, words
         tau = truth.ceiling(num_resamples=500)["kendall_tau"]
         assert f"over all of them {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]" in card
+
+    def test_says_nothing_that_nobody_said(self, truth):
+        card = render_table_card("mine", truth)
+        assert yaml.safe_load(card.split("---")[1]).keys().isdisjoint({"license", "language"})
+        for words in ("film", "apache", "minutes", 'load_table("mine")'):
+            assert words not in card, words
+        recipe = {**truth.recipe, "hidden_dropout_prob": 0.25}
+        assert ", dropout 0.25." in self.card_of(recipe)
+        assert ", no dropout." in self.card_of({**recipe, "hidden_dropout_prob": 0.0})
+        del recipe["hidden_dropout_prob"]
+        assert "dropout" not in self.card_of(recipe)
+        assert "None" not in self.card_of({"space": recipe["space"]})
+
+    @staticmethod
+    def card_of(recipe):
+        rows = [{**row, "recipe": recipe} for row in make_records(num_seeds=1)]
+        return render_table_card("mine", GroundTruth(Dataset.from_list(rows)))
+
+    def test_says_what_the_file_beside_the_table_says(self, truth, tmp_path):
+        table = tmp_path / "table-mine.jsonl.gz"
+        assert read_table_facts(table) == TableFacts()
+        (tmp_path / "table-mine.json").write_text(
+            '{"license": "mit", "language": "sw", "text": ["tales", "1. *of* it"]}'
+        )
+        card = render_table_card("mine", truth, facts=read_table_facts(table))
+        metadata = yaml.safe_load(card.split("---")[1])
+        assert (metadata["license"], metadata["language"]) == ("mit", "sw")
+        assert "; tales\n  1\\. \\*of\\* it." in card
+        for wrong, message in (
+            ('{"licence": "mit"}', r"unknown keys \['licence'\]"),
+            ('{"license": "my own"}', "'my own' is not a license"),
+            ("[]", "holds a list"),
+            ("{", "table-mine.json does not say"),
+            ('{"text": "tales"}', "text is 'tales'"),
+        ):
+            (tmp_path / "table-mine.json").write_text(wrong)
+            with pytest.raises(ValueError, match=message):
+                read_table_facts(table)
+
+    @pytest.mark.parametrize("hub_id", [None, "user/tables"])
+    def test_its_snippet_loads_the_table_that_was_pushed(self, truth, tmp_path, monkeypatch, hub_id):
+        records.extend(tmp_path / "table-mine.jsonl", make_records())
+        file = tmp_path / "table-mine.jsonl.gz"
+        file.write_bytes(gzip.compress((tmp_path / "table-mine.jsonl").read_bytes()))
+        asked = []
+        monkeypatch.setattr(
+            "huggingface_hub.hf_hub_download", lambda *what, **how: asked.append((what, how)) or str(file)
+        )
+        monkeypatch.chdir(tmp_path if hub_id is None else tmp_path.parent)
+        snippet = render_table_card("mine", truth, hub_id).split("```python\n")[1].split("```")[0]
+        names = {}
+        exec(snippet, names)
+        assert names["truth"].architectures == truth.architectures
+        downloaded = (("user/tables", "table-mine.jsonl.gz"), {"repo_type": "dataset"})
+        assert asked == ([] if hub_id is None else [downloaded])
+
+    def test_the_packages_own_is_loaded_by_its_name(self, truth):
+        card = render_table_card("imdb", truth, "user/table", is_packaged=True)
+        assert 'load_table("imdb")' in card
+        assert "hf_hub_download" not in card
+        assert read_table_facts(find_table("imdb")).license == "apache-2.0"
 
     def test_no_text_of_a_table_becomes_markup(self):
         rows = make_records(num_seeds=1)

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from hf_nasbert.data import DataArguments
+from hf_nasbert.pipeline import PipelineArguments, SearchChildrenArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 
 
@@ -91,6 +92,30 @@ def test_a_shared_field_fills_both(config):
     assert (shape.seed, run.seed) == (7, 7)
     shape, run = parse("--config", config("name: a\nseed: 5\n"))
     assert (shape.seed, run.seed) == (5, 5)
+
+
+@pytest.mark.parametrize(("text", "cap"), [("2000000", 2_000_000), ("2M", 2_000_000), ("1.5M", 1_500_000), ("'3'", 3)])
+@pytest.mark.parametrize("name", ["max_parameters", "max_flops", "max_memory"])
+def test_a_cap_is_a_whole_number_or_a_quantity(config, name, text, cap):
+    required = ["--supernet", "x", "--output", "y"]
+    of_a_file = parse_recipe_arguments([SearchChildrenArguments], ["--config", config(f"{name}: {text}"), *required])
+    of_a_flag = parse_recipe_arguments([SearchChildrenArguments], [f"--{name}", text.strip("'"), *required])
+    for (arguments,) in (of_a_file, of_a_flag):
+        assert list(arguments.budget().caps.values()) == [cap]
+
+
+@pytest.mark.parametrize("text", ["true", "1.5", "[1]", "-5", "2 apples"])
+@pytest.mark.parametrize(
+    ("kinds", "required"),
+    [
+        ([SearchChildrenArguments], ["--supernet", "x", "--output", "y"]),
+        ([PipelineArguments], ["--output_dir", "x"]),
+    ],
+)
+def test_what_is_no_cap_is_refused(config, capsys, text, kinds, required):
+    with pytest.raises(SystemExit):
+        parse_recipe_arguments(kinds, ["--config", config(f"max_parameters: {text}"), *required])
+    assert "max_parameters" in capsys.readouterr().err or "2 apples" in text
 
 
 def test_numbers_and_words_of_yaml_1_2(config):

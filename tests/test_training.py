@@ -177,11 +177,19 @@ class TestArguments:
             ({"learning_rate": float("nan")}, "learning_rate=nan"),
             ({"adam_beta2": 2.0}, "adam_beta2"),
             ({"alignment_layers": "0;1"}, "alignment_layers"),
+            ({"torch_compile": True, "torch_compile_backend": "bogus"}, "'bogus': this torch knows .*eager.*inductor"),
         ],
     )
     def test_bad_values_are_named(self, tmp_path, settings, words):
         with pytest.raises(ValueError, match=words):
             make_arguments(tmp_path, **settings)
+
+    def test_backends_are_looked_up_only_to_compile(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+        monkeypatch.delattr(torch, "_dynamo", raising=False)
+        make_arguments(tmp_path, torch_compile_backend="bogus")
+        with pytest.raises(ImportError):
+            make_arguments(tmp_path, torch_compile=True)
 
     def test_learning_rate(self, tmp_path):
         linear = make_arguments(tmp_path, max_steps=100, learning_rate=1.0, warmup_steps=10)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_nasbert.costs import Budget
-    from hf_nasbert.extraction import extract_child
+    from hf_nasbert.extraction import extract_child, from_bert, load_supernet, save_child, to_bert
     from hf_nasbert.modeling import (
         NasBertConfig,
         NasBertForMaskedLM,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
     from hf_nasbert.space import Architecture, SearchSpace
+
+    __version__: str
 
 
 class _AfterTransformers(importlib.abc.MetaPathFinder):
@@ -67,7 +69,7 @@ else:
 
 _HOME_OF = {
     "hf_nasbert.costs": ("Budget",),
-    "hf_nasbert.extraction": ("extract_child",),
+    "hf_nasbert.extraction": ("extract_child", "from_bert", "load_supernet", "save_child", "to_bert"),
     "hf_nasbert.modeling": (
         "NasBertConfig",
         "NasBertForMaskedLM",
@@ -89,10 +91,12 @@ __all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("hf_nasbert")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'hf_nasbert' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+    return sorted({*globals(), *_MODULE_OF, "__version__"})

@@ -41,10 +41,9 @@ from hf_nasbert.modeling import (
     modeling_nasbert,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
-from hf_nasbert.native import bert_blocks
+from hf_nasbert.native import CODE_FILES, bert_blocks
 from hf_nasbert.space import Architecture
 
-CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
 

@@ -1,4 +1,4 @@
-"""Which children are a stock BERT: the rule, and a space of those children alone for a search to stay in."""
+"""Which children are a stock BERT: the rule, a space of those alone for a search, and the code that others bring."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +8,9 @@ from itertools import islice
 from typing import Any, Literal, Self
 
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_kind, operator_width
+
+CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
+"""What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
 
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
 _IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer

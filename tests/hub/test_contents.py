@@ -15,9 +15,10 @@ from modelling_helpers import WORDS, logits_of, padded_batch, tiny_tokenizer
 
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.extraction import CODE_FILES, save_child, to_bert
+from hf_nasbert.extraction import save_child, to_bert
 from hf_nasbert.hub import PullArguments, PushArguments, gather, pull, push
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
+from hf_nasbert.native import CODE_FILES
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -239,7 +240,7 @@ class TestSupernetsAndTables:
     def quick_card(self, monkeypatch):
         """Its intervals take seconds; the slow round trip renders it."""
         monkeypatch.setattr(
-            "hf_nasbert.hub.contents.render_table_card", lambda name, truth, hub_id: f"{name} {hub_id}"
+            "hf_nasbert.hub.contents.render_table_card", lambda name, truth, hub_id, **others: f"{name} {hub_id}"
         )
 
     def test_a_table_is_a_dataset(self, hub, send, api, tmp_path):
@@ -252,6 +253,21 @@ class TestSupernetsAndTables:
         assert str(pulled).startswith(f"{tmp_path / 'back'}: table imdb, commit {pushed.commit}")
         here = {name: data for name, data in repo.files.items() if name != ".gitattributes"}
         assert contents_of(tmp_path / "back") == here
+
+    def test_a_table_of_ones_own_has_no_facts_of_the_packages(self, monkeypatch, tmp_path):
+        asked = []
+        monkeypatch.setattr(
+            "hf_nasbert.hub.contents.render_table_card", lambda *args, **how: asked.append(how) or "card"
+        )
+        table = tmp_path / "table-imdb.jsonl"  # the name alone makes it no table of the package
+        rows = gzip.decompress(gather("imdb", "user/table").files["table-imdb.jsonl.gz"]).splitlines(keepends=True)
+        table.write_bytes(b"".join(rows[:20]))
+        gather(table, "user/table")
+        table.with_suffix(".json").write_text('{"license": "mit"}')
+        contents = gather(table, "user/table")
+        assert contents.files.keys() == {"README.md", "table-imdb.jsonl.gz"}
+        assert [how["is_packaged"] for how in asked] == [True, False, False]
+        assert [how["facts"].license for how in asked] == ["apache-2.0", None, "mit"]
 
     def test_a_table_that_grew_is_the_same_one_of_another_recipe_is_not(self, hub, send, tmp_path):
         rows = gzip.decompress(gather("imdb", "user/table").files["table-imdb.jsonl.gz"]).splitlines(keepends=True)

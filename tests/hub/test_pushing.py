@@ -11,8 +11,8 @@ from hub_helpers import ARCHITECTURE, MODEL, OTHER, contents_of, files_of
 from hub_server import TOKEN
 from huggingface_hub import HfApi
 
-from hf_nasbert.extraction import CODE_FILES
 from hf_nasbert.hub import PushArguments, push
+from hf_nasbert.native import CODE_FILES
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

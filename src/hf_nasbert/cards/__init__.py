@@ -4,26 +4,27 @@ A card says what its record says and nothing else: an absent number is an absent
 All text that comes from a record is escaped for YAML, Markdown and HTML, and the same record gives the same bytes.
 """
 
-from hf_nasbert.cards.child import CODE_FILES, ChildRecord, render_child_card
+from hf_nasbert.cards.child import ChildRecord, render_child_card
 from hf_nasbert.cards.evaluations import Evaluation
 from hf_nasbert.cards.fields import FIGURES
 from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
 from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card
 from hf_nasbert.cards.pages import fill_page, marked_tables
 from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
-from hf_nasbert.cards.tables import render_table_card
+from hf_nasbert.cards.tables import TableFacts, read_table_facts, render_table_card
 
 __all__ = [
-    "CODE_FILES",
     "FIGURES",
     "FOR_PUBLISHING",
     "ChildRecord",
     "Evaluation",
     "FinetunedRecord",
     "SupernetRecord",
+    "TableFacts",
     "check_card",
     "fill_page",
     "marked_tables",
+    "read_table_facts",
     "render_child_card",
     "render_finetuned_card",
     "render_supernet_card",

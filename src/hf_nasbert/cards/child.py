@@ -20,9 +20,9 @@ from hf_nasbert.cards.markdown import (
 )
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
+from hf_nasbert.native import CODE_FILES
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
-CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 _OPERATORS = {
     "attention": "multi-head self-attention",
     "ffn": "feed-forward network",
@@ -40,7 +40,8 @@ class ChildRecord(CardRecord):
 
     `cost`, `bert_cost`, `supernet`, `search` and `training` map a name to a value and are printed in their order.
     `cost` and `bert_cost` are compared row by row; the entry `name` of `bert_cost` says what it is. `stage_lengths`
-    are the blocks of each stage of a space that has several.
+    are the blocks of each stage of a space that has several. Evaluations of any task but "fill-mask" are those of
+    copies that were fine-tuned for it, and the card says so.
     """
 
     architecture: str
@@ -74,6 +75,8 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     if not isinstance(record, ChildRecord):
         record = ChildRecord.from_dict(record)
     names = Architecture.parse(record.architecture)
+    own = [evaluation for evaluation in record.evaluations if evaluation.task == "fill-mask"]
+    finetuned = [evaluation for evaluation in record.evaluations if evaluation.task != "fill-mask"]
     return render(
         "child.md",
         record=record,
@@ -88,7 +91,8 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         drawing=Markdown(drawing(names, record.stage_lengths)),
         operators=operators_in_words(names),
         cost_table=_cost_table(record),
-        evaluation_table=evaluation_table(record.evaluations),
+        own_table=evaluation_table(own) if own else None,
+        finetuned_table=evaluation_table(finetuned, "After fine-tuning") if finetuned else None,
         evaluation_note=evaluation_note(record.evaluations),
         references=[Markdown(reference) for reference in references(record.supernet.get("method"))],
     )

@@ -25,7 +25,7 @@ class Evaluation:
     """One metric on one data set, with one value per seed, and the same of a baseline if there is one.
 
     `dataset` is a name to read, `dataset_id` the data set's name on the Hub, if it is there, and `task` one of the
-    Hub's task names ("text-classification").
+    Hub's task names ("text-classification"). `split_by` says who made the split, where it is not the published one.
 
     Raises:
         ValueError: If there is no value, one that is not finite, or not one per seed.
@@ -39,6 +39,7 @@ class Evaluation:
     dataset_id: str | None = None
     dataset_config: str | None = None
     split: str | None = None
+    split_by: str | None = None
     num_examples: int | None = None
     baseline: str | None = None
     baseline_values: tuple[float, ...] = ()
@@ -77,6 +78,12 @@ def evaluation_note(evaluations: Sequence[Evaluation]) -> Markdown:
     single = any(len(one.values) == 1 for one in evaluations)
     parts = ["Mean ± sample standard deviation over seeds."] if several else []
     parts += ["A value of one seed has no spread: small differences from it mean nothing."] if single else []
+    own = dict.fromkeys((one.dataset, one.split_by) for one in evaluations if one.split_by)
+    parts += [
+        f"The splits of {code(dataset)} were made by {code(split_by or '')}: they are not the published ones, and "
+        "results on those do not compare."
+        for dataset, split_by in own
+    ]
     return Markdown(" ".join(parts))
 
 
@@ -89,7 +96,11 @@ def as_eval_result(evaluation: Evaluation) -> "EvalResult":
     return EvalResult(
         task_type=one_line(evaluation.task),
         dataset_type=one_line(evaluation.dataset_id or evaluation.dataset),
-        dataset_name=one_line(evaluation.dataset),
+        dataset_name=one_line(
+            evaluation.dataset
+            if evaluation.split_by is None
+            else f"{evaluation.dataset}, split by {evaluation.split_by}"
+        ),
         dataset_config=one_line(evaluation.dataset_config) if evaluation.dataset_config else None,
         dataset_split=one_line(evaluation.split) if evaluation.split else None,
         metric_type=metric,

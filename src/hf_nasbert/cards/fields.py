@@ -48,12 +48,12 @@ class CardRecord:
     def __post_init__(self) -> None:
         for kind, pattern, values in (
             ("a name on the Hub", _HUB_ID, [self.hub_id, self.base_model, *self.datasets]),
-            ("a license or language code", _SLUG, [self.license, self.language]),
             ("a figure's relative path", _FILE, list(self.figures.values())),
         ):
             for value in values:
                 if value is not None and not pattern.fullmatch(value):
                     raise ValueError(f"{value[:80]!r} is not {kind}")
+        check_codes(self.license, self.language)
         unknown = sorted(self.figures.keys() - set(FIGURES))
         if unknown:
             raise ValueError(f"unknown figures {unknown}: expected some of {list(FIGURES)}")
@@ -65,11 +65,11 @@ class CardRecord:
         Raises:
             ValueError: If a key is unknown or missing; names it.
         """
-        record = _known(cls, record)
+        record = known_fields(cls, record)
         for key in ("datasets", "tags", "limits"):
             if key in record:
                 record[key] = tuple(record[key])
-        evaluations = [_known(Evaluation, evaluation) for evaluation in record.pop("evaluations", ())]
+        evaluations = [known_fields(Evaluation, evaluation) for evaluation in record.pop("evaluations", ())]
         for evaluation in evaluations:
             for key in ("values", "seeds", "baseline_values"):
                 if key in evaluation:
@@ -77,7 +77,18 @@ class CardRecord:
         return cls(**record, evaluations=tuple(Evaluation(**evaluation) for evaluation in evaluations))
 
 
-def _known(cls: type, record: Any) -> dict[str, Any]:
+def check_codes(*codes: str | None) -> None:
+    """Refuse what is no name of a license and no language code; None passes.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for one in codes:
+        if one is not None and not _SLUG.fullmatch(one):
+            raise ValueError(f"{one[:80]!r} is not a license or language code")
+
+
+def known_fields(cls: type, record: Any) -> dict[str, Any]:
     """The record as keyword arguments of a dataclass, or a `ValueError` naming what does not belong or is missing."""
     if not isinstance(record, Mapping):
         raise ValueError(f"not a {cls.__name__}: {str(record)[:80]!r}; expected names and values")

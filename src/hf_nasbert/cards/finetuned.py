@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_nasbert.cards.child import CODE_FILES
 from hf_nasbert.cards.evaluations import Evaluation, evaluation_note, evaluation_table
 from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, python_string, render
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
+from hf_nasbert.native import CODE_FILES
 
 _TASKS = ("text-classification", "question-answering", "token-classification")
 

@@ -19,8 +19,14 @@ FOR_PUBLISHING = (*REQUIRED, "license", "language")
 def model_metadata(
     record: CardRecord, library: str, tags: list[str], evaluations: Sequence[Evaluation], task: str = "fill-mask"
 ) -> Markdown:
-    """The metadata of a model: the evaluations are its `model-index`, the task is one of the Hub's names of them."""
+    """The metadata of a model, of which the task is one of the Hub's names of them.
+
+    Its `model-index` are the evaluations on that task: weights that do another one had to be fine-tuned first, and are
+    not those of the repository.
+    """
     from huggingface_hub import ModelCardData
+
+    own = [evaluation for evaluation in evaluations if evaluation.task == task]
 
     data = ModelCardData(
         library_name=library,
@@ -30,8 +36,8 @@ def model_metadata(
         language=record.language,
         datasets=list(record.datasets) or None,
         base_model=record.base_model,
-        model_name=one_line(record.name) if evaluations else None,
-        eval_results=[as_eval_result(evaluation) for evaluation in evaluations] or None,
+        model_name=one_line(record.name) if own else None,
+        eval_results=[as_eval_result(evaluation) for evaluation in own] or None,
     )
     return Markdown(data.to_yaml(line_break="\n"))
 

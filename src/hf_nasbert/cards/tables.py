@@ -1,33 +1,114 @@
 """The card of a ground-truth table of children trained alone: a dataset's."""
 
-from typing import TYPE_CHECKING
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.cards.markdown import Markdown, one_line, python_string, render
+from hf_nasbert.cards.fields import check_codes, known_fields
+from hf_nasbert.cards.markdown import Markdown, code, escape, number, one_line, python_string, render
 from hf_nasbert.cards.metadata import TAGS
+from hf_nasbert.records import is_finite_number
 
 if TYPE_CHECKING:
     from hf_nasbert.ranking import GroundTruth
 
+_Phrases = Sequence[tuple[str, str]]  # a setting of the recipe, and the words for it, with what parts them from others
+_SIZES: _Phrases = (
+    ("hidden_size", "Width {}"),
+    ("ffn_ratio", ", `ffn_ratio` {}"),
+    ("num_conv_layers", ",\n  {} convolutions in a conv operator"),
+)
+_TRAINING: _Phrases = (
+    ("max_steps", "{} steps"),
+    ("train_batch_size", " of {} sequences"),
+    ("sequence_length", " of {}\n  tokens"),
+    ("learning_rate", ", AdamW at {}"),
+    ("warmup_ratio", ", warm-up over {} % of the steps, then linearly down to zero"),
+    ("vocab_size", ";\n  vocabulary {}"),
+    ("mlm_probability", ", {} % of the tokens masked"),
+    ("hidden_dropout_prob", ", {}"),
+)
+_TEXT: _Phrases = (("source", "Text: {}"), ("text", " (digest {})"))
 
-def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None) -> str:
+
+@dataclass(frozen=True, kw_only=True)
+class TableFacts:
+    """What the card of a table says that no record of it knows; all may be absent.
+
+    `text` are the lines that say what the text is, `children` ends "The children are ...", and `curve` says on how
+    many of the dev set's sequences the curve is.
+
+    Raises:
+        ValueError: If the license or the language is none.
+    """
+
+    license: str | None = None
+    language: str | None = None
+    text: tuple[str, ...] = ()
+    children: str | None = None
+    curve: str | None = None
+
+    def __post_init__(self) -> None:
+        check_codes(self.license, self.language)
+
+
+def read_table_facts(table: str | Path) -> TableFacts:
+    """What the JSON file beside a table says, `table-mine.json` for `table-mine.jsonl.gz`; nothing without one.
+
+    Raises:
+        ValueError: If the file holds no JSON object, a key that is not a field of `TableFacts`, or a wrong value.
+    """
+    table = Path(table)
+    file = table.with_name(table.name.removesuffix(".gz").removesuffix(".jsonl") + ".json")
+    if not file.is_file():
+        return TableFacts()
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(facts, dict):
+            raise ValueError(f"it holds a {type(facts).__name__}")
+        facts = known_fields(TableFacts, facts)
+        return TableFacts(**{**facts, "text": tuple(facts.get("text", ()))})
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
+        raise ValueError(f"{file} does not say what the card of {table.name} may: {error}") from None
+
+
+def render_table_card(
+    name: str,
+    truth: "GroundTruth",
+    hub_id: str | None = None,
+    *,
+    facts: TableFacts | None = None,
+    is_packaged: bool = False,
+) -> str:
     """The README.md of a ground-truth table: a dataset card, every number of it from the table.
 
     Args:
-        name: The table's name, as `ranking.load_table` takes it.
+        name: The table's name: its file is `table-NAME.jsonl.gz`.
         truth: The table.
-        hub_id: The dataset repository that it is loaded from without this package; by default the file is.
+        hub_id: The dataset repository that it is loaded from; by default the file is.
+        facts: What else there is to say.
+        is_packaged: Whether it comes with this package, which then loads it by its name.
     """
     from huggingface_hub import DatasetCardData
 
+    facts = facts or TableFacts()
     recipe = truth.recipe
     num_seeds, num_repeated = truth.best_repeats.shape
+    num_rows = sum(map(len, truth.losses))
+    file = f"table-{name}.jsonl.gz"
+    loads_from = name if is_packaged else file
+    dev_set = [recipe.get(size) for size in ("num_dev_batches", "dev_batch_size")]
+    is_download = hub_id is not None and not is_packaged
     metadata = DatasetCardData(
-        language="en",
-        license="apache-2.0",
+        language=facts.language,
+        license=facts.license,
         pretty_name=f"{name}: BERT children trained alone",
-        size_categories="n<1K",
+        size_categories=_size_category(num_rows),
         tags=[*TAGS, "tabular-benchmark"],
-        configs=[{"config_name": "default", "data_files": f"table-{name}.jsonl.gz"}],
+        configs=[{"config_name": "default", "data_files": file}],
     )
     taus = truth.ceiling(num_resamples=500)
     where = {"kendall_tau": "over all of them", "bucketed_tau": "within buckets of similar size"}
@@ -39,18 +120,22 @@ def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None
     return render(
         "table.md",
         name=one_line(name),
-        location=Markdown(python_string(hub_id) if hub_id else f'"json", data_files="table-{name}.jsonl.gz"'),
+        location=Markdown(python_string(hub_id) if hub_id else f'"json", data_files="{file}"'),
+        download=Markdown(f"{python_string(hub_id or '')}, {python_string(file)}") if is_download else None,
+        source=Markdown("file" if is_download else python_string(loads_from)),
         truth=truth,
-        recipe=recipe,
+        facts=facts,
+        is_small=num_rows < 1000,
+        sequence_length=recipe.get("sequence_length"),
         metadata=Markdown(str(metadata)),
         num_seeds=num_seeds,
         truth_seeds=Markdown(", ".join(map(str, truth.seeds))),
         num_repeated=num_repeated,
-        num_dev_sequences=recipe["num_dev_batches"] * recipe["dev_batch_size"],
+        num_dev_sequences=None if None in dev_set else math.prod(dev_set),
         blocks=Markdown(" | ".join(f"`{','.join(names)}`" for names in truth.space.blocks)),
-        warmup=f"{100 * recipe['warmup_ratio']:.0f}",
-        masked=f"{100 * recipe['mlm_probability']:.0f}",
-        learning_rate=Markdown(f"{recipe['learning_rate']:g}"),
+        sizes=_phrases(_SIZES, recipe),
+        training=_phrases(_TRAINING, recipe),
+        text=_text(recipe, facts),
         rows=[
             ("lowest dev loss", _four_digits(truth.loss.min())),
             ("highest dev loss", _four_digits(truth.loss.max())),
@@ -66,6 +151,42 @@ def render_table_card(name: str, truth: "GroundTruth", hub_id: str | None = None
             else ""
         ),
     )
+
+
+def _size_category(num_rows: int) -> str:
+    """The Hub's word for how many rows there are."""
+    bounds = ["1K", "10K", "100K", "1M"]
+    above = sum(num_rows >= 10 ** (3 + place) for place in range(len(bounds)))
+    if above == 0:
+        return f"n<{bounds[0]}"
+    return f"{bounds[above - 1]}<n<{bounds[above]}" if above < len(bounds) else f"n>{bounds[-1]}"
+
+
+def _phrases(phrases: _Phrases, recipe: Mapping[str, Any]) -> Markdown:
+    """The words for what a recipe says, in their order; what it does not say is left out."""
+    said = [(words, name) for name, words in phrases if recipe.get(name) is not None]
+    parts = [words.format(_in_words(name, recipe[name])) for words, name in said]
+    if parts and said[0][1] != phrases[0][0]:
+        parts[0] = parts[0].lstrip(" ,;\n")
+    return Markdown("".join(parts))
+
+
+def _in_words(name: str, value: Any) -> str:
+    if name in ("source", "text"):
+        return code(str(value))
+    if not is_finite_number(value):
+        return escape(str(value))
+    if name in ("warmup_ratio", "mlm_probability"):
+        return f"{100 * value:.0f}"
+    if name == "hidden_dropout_prob":
+        return f"dropout {value:g}" if value else "no dropout"
+    return number(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _text(recipe: Mapping[str, Any], facts: TableFacts) -> Markdown:
+    """What the children were trained on: the recipe's name of it, then what is known of it."""
+    lines = "\n  ".join(escape(line) for line in facts.text)
+    return Markdown("; ".join(part for part in (_phrases(_TEXT, recipe), lines) if part))
 
 
 def _four_digits(number: float) -> "Markdown":

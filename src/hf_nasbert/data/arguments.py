@@ -34,6 +34,10 @@ class DataArguments:
         default=None,
         metadata={"help": "Text inside an installed PyPI wheel, needing no network: imdb, boolq-wikipedia."},
     )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "Language code of the text, such as en: what cards of `run` say, nothing else."},
+    )
     text_column: str = field(default="text", metadata={"help": "The column that holds the text."})
     sample_by: Literal["line", "paragraph", "document"] = field(
         default="line", metadata={"help": "What one document of a .txt file is; paragraphs end at an empty line."}

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import cache_folder, content_digest, whole_file
 
-_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # the model's pad_token_id is 0
+_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # the padding is 0, a config's default
 _LARGEST_ALPHABET = 1000  # BERT's; rarer letters become [UNK]
 _SMALLEST_VOCABULARY = 16
 _TRAINING = "2"  # part of the cache's key: to be raised whenever training changes what comes out
@@ -25,8 +25,8 @@ def load_tokenizer(arguments: DataArguments, texts: Iterable[str] | None = None)
     """Load the tokenizer that `arguments` names, or train one on `texts` (once: it is found again by their content).
 
     Raises:
-        ValueError: If it lacks a token that masked language modelling on packed text needs, or if there is neither a
-            name nor text.
+        ValueError: If it lacks a token that masked language modelling on packed text needs (padding is what the model
+            wants), or if there is neither a name nor text.
         FileNotFoundError: If the name is a path and nothing is there.
     """
     name = arguments.tokenizer_name
@@ -38,7 +38,8 @@ def load_tokenizer(arguments: DataArguments, texts: Iterable[str] | None = None)
     if looks_like_path and not Path(name).exists():
         raise FileNotFoundError(f"there is no tokenizer folder {name}")
     tokenizer = AutoTokenizer.from_pretrained(name, revision=arguments.tokenizer_revision or "main")
-    missing = [token for token in ("mask_token", "cls_token", "sep_token") if getattr(tokenizer, token) is None]
+    needed = ("mask_token", "cls_token", "sep_token", "pad_token")
+    missing = [token for token in needed if getattr(tokenizer, token) is None]
     if missing:
         raise ValueError(f"the tokenizer {name} has no {', '.join(missing)}: give one of a masked language model")
     return tokenizer

@@ -169,7 +169,7 @@ def pretrain_child(
     runs.check_length(data.max_seq_length, model, arguments.model)
     if teacher is not None:
         teacher.check(model, data.max_seq_length)
-    checkpoint = runs.open_run(folder, settings)
+    runs.check_folder(folder, settings)
     if teacher is not None:
         teacher.prepare(model)
     trainer = _make_trainer(
@@ -191,6 +191,8 @@ def pretrain_child(
         processing_class=corpus.tokenizer,
         callbacks=list(callbacks),
     )
+    # Claimed only now: a setting that is refused must not stand in the way of the corrected one.
+    checkpoint = runs.open_run(folder, settings)
     loss_before = dev_loss(model, dev_batches)
     runs.train(trainer, checkpoint)
     loss_after = dev_loss(model, dev_batches)

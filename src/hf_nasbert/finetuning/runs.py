@@ -27,6 +27,7 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    get_scheduler,
 )
 from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
@@ -36,6 +37,7 @@ from hf_nasbert.processes import check_world
 from hf_nasbert.stopping import StopRequest, leave
 
 _WEIGHTS = (".safetensors", ".bin")
+_CLAIM = "run.json"
 
 
 @dataclass(kw_only=True)
@@ -237,8 +239,25 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     Raises:
         ValueError: If the folder holds a run of other settings or a foreign model: neither is overwritten.
     """
+    if check_folder(folder, settings):
+        return _latest_checkpoint(folder / "run")
+    claim = folder / "run" / _CLAIM
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a kill leaves either no claim or a whole one.
+    aside = claim.with_name(f"{_CLAIM}.{os.getpid()}")  # one per process of a distributed run
+    aside.write_text(json.dumps(settings, indent=1))
+    aside.replace(claim)
+    return None
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the run of these very settings; nothing is written.
+
+    Raises:
+        ValueError: If it holds a run of other settings or a foreign model.
+    """
     settings = json.loads(json.dumps(settings))  # as they come back from the file: tuples are lists
-    claim = folder / "run" / "run.json"
+    claim = folder / "run" / _CLAIM
     if claim.is_file():
         found = json.loads(claim.read_text())
         changed = [name for name in sorted({*found, *settings}) if found.get(name) != settings.get(name)]
@@ -247,22 +266,18 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
             raise ValueError(
                 f"{folder} holds a run with another {changes}; choose another output_dir or remove that folder"
             )
-        return _latest_checkpoint(claim.parent)
+        return True
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} holds a model that this run did not make; choose another output_dir")
-    claim.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that a kill leaves either no claim or a whole one.
-    aside = claim.with_name(f"run.json.{os.getpid()}")  # one per process of a distributed run
-    aside.write_text(json.dumps(settings, indent=1))
-    aside.replace(claim)
-    return None
+    return False
 
 
 def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **options: Any) -> TrainerArguments:
     """Trainer's own arguments for a run in `folder`.
 
     Raises:
-        ValueError: If the world of processes is not the one that was asked for (see `processes.check_world`).
+        ValueError: If transformers refuses a setting, or the world of processes is not the one that was asked for (see
+            `processes.check_world`).
     """
     use_cpu = not torch.accelerator.is_available()
     passed: tuple[str, ...] = (
@@ -295,7 +310,19 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
             f"batch_size={arguments.batch_size} cannot be shared by {parts} devices and accumulated parts"
         )
     made.per_device_train_batch_size = arguments.batch_size // parts
+    _check_schedule(arguments)
     return made
+
+
+def _check_schedule(arguments: RunArguments) -> None:
+    """Refuse a schedule that asks for more than its name: Trainer would make it, and fail, only when it trains."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    try:
+        get_scheduler(arguments.lr_scheduler_type, optimizer, num_warmup_steps=0, num_training_steps=1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"lr_scheduler_type={arguments.lr_scheduler_type} needs settings that there are none of here: {error}"
+        ) from None
 
 
 class _LeaveBetweenSteps(TrainerCallback):

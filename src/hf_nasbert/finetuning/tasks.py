@@ -314,8 +314,11 @@ class _Run:
         started = time.perf_counter()
         arguments = self.arguments
         folder = self.folder(seed)
-        checkpoint = runs.open_run(folder, {**self.settings, "seed": seed})
+        settings = {**self.settings, "seed": seed}
+        runs.check_folder(folder, settings)
         trainer = self._trainer(folder, seed)
+        # Claimed only now: a setting or a model that is refused must not stand in the way of the corrected one.
+        checkpoint = runs.open_run(folder, settings)
         runs.train(trainer, checkpoint)
         metrics = {split: self._metrics(trainer, split) for split in self.task.evaluated}
         model = trainer.accelerator.unwrap_model(trainer.model)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from huggingface_hub import get_token
 
 from hf_nasbert import records
-from hf_nasbert.cards import CODE_FILES, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.native import CODE_FILES
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
 
@@ -74,7 +75,8 @@ def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] =
     A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
     missing, with this package's: transformers forgets both when it saves a child that was loaded from the Hub
     (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
-    a super-net or a masked-LM child without a card gets one.
+    a super-net or a masked-LM child without a card gets one. A table's card says, beside what its records say, what a
+    JSON file beside it does: fields of `cards.TableFacts`, such as its license.
 
     Args:
         source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
@@ -239,7 +241,13 @@ def _gather_table(source: str, repo_id: str) -> Contents:
         f"table-{name}.jsonl.gz": path.read_bytes()
         if path.suffix == ".gz"
         else gzip.compress(lines.encode(), mtime=0),
-        "README.md": render_table_card(name, GroundTruth(table), hub_id=repo_id).encode(),
+        "README.md": render_table_card(
+            name,
+            GroundTruth(table),
+            hub_id=repo_id,
+            facts=read_table_facts(path),
+            is_packaged=not source.endswith((".jsonl", ".jsonl.gz")),
+        ).encode(),
     }
     return Contents("table", name, files, identity_of_table(rows))
 

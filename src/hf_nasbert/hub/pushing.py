@@ -28,7 +28,12 @@ class PushArguments:
         ValueError: If the repository's name is none, or branch and pull request do not go together.
     """
 
-    source: str = field(metadata={"help": "Folder of a child or super-net; file or name of a table."})
+    source: str = field(
+        metadata={
+            "help": "Folder of a child or super-net; file or name of a table. The card of NAME.jsonl also says what "
+            "NAME.json beside it does: license, language, text, children, curve."
+        }
+    )
     repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child; made if it is missing."})
     private: bool = field(default=False, metadata={"help": "Only you see it; refused where it is public already."})
     revision: str | None = field(

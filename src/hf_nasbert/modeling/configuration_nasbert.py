@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
 """Kinds of candidate operators; `skip` passes its input on and holds no weights."""
@@ -20,10 +23,19 @@ _COUNTS = ("vocab_size", "hidden_size", "ffn_ratio", "num_conv_layers", "max_pos
 
 # What transformers itself, its tools and its older releases put into a config.json beyond the declared fields.
 _FOREIGN_FIELDS = {
-    "attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "finetuning_task", "model_type",
-    "name_or_path", "num_labels", "output_attentions", "per_layer_config", "quantization_config",
-    "sentence_transformers", "task_specific_params", "tokenizer_class", "torch_dtype", "use_cache",
+    "add_cross_attention", "attn_implementation", "auto_map", "bos_token_id", "cls_token_id", "custom_pipelines",
+    "eos_token_id", "experts_implementation", "finetuning_task", "is_decoder", "mask_token_id", "model_max_length",
+    "model_type", "name_or_path", "num_labels", "output_attentions", "per_layer_config", "position_embedding_type",
+    "pruned_heads", "quantization_config", "sentence_transformers", "sep_token_id", "task_specific_params",
+    "tokenizer_class", "torch_dtype", "torchscript", "transformers.js_config", "unk_token_id", "use_cache",
+    *GenerationConfig().to_dict(),  # of old files; transformers drops them
 }  # fmt: skip
+
+# Of these, what would make a BERT another network: fields that say what a child is in any case.
+_ONLY_VALUES = {"add_cross_attention": False, "is_decoder": False, "position_embedding_type": "absolute"}
+
+# Marks the fields of a file on their way through the constructor; it is no field.
+_FROM_FILE = "_is_from_file"
 
 
 def operator_kind(name: str) -> str:
@@ -60,7 +72,8 @@ class NasBertShapeConfig(PreTrainedConfig):
     """What a child and a super-net have in common: the sizes of everything that is not the choice of operators.
 
     Unlike other transformers configs this one refuses fields that it does not know, so that a misspelt field is an
-    error and not a silently ignored wish.
+    error and not a silently ignored wish. Fields of a file are another matter (`from_dict`, `from_pretrained`): it may
+    have been written by a later transformers or by somebody's tool, so that unknown ones are kept, with a warning.
 
     Args:
         vocab_size: Number of tokens of the vocabulary.
@@ -88,7 +101,8 @@ class NasBertShapeConfig(PreTrainedConfig):
             (num_labelled, vocab_size).
 
     Raises:
-        ValueError: For an unknown field, naming its nearest known one, and for sizes that do not fit each other.
+        ValueError: For an unknown field that is no file's, naming its nearest known one; for a transformers-wide field
+            with a value that no child can have; and for sizes that do not fit each other.
     """
 
     vocab_size: int = 30522
@@ -110,13 +124,19 @@ class NasBertShapeConfig(PreTrainedConfig):
     sparse_prediction: bool = False
 
     def __post_init__(self, **kwargs):
-        known = _FOREIGN_FIELDS | set(GenerationConfig._get_default_generation_params())
-        for name in kwargs:
-            if name not in known and not name.startswith("_"):
-                near = difflib.get_close_matches(name, type(self).__dataclass_fields__, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{type(self).__name__} has no field {name!r}{hint}")
-        super().__post_init__(**kwargs)
+        is_from_file = kwargs.pop(_FROM_FILE, False)
+        odd = [name for name in kwargs if not self._is_known(name)]
+        odd += [name for name, only in _ONLY_VALUES.items() if kwargs.get(name, only) != only]
+        if odd:
+            problems = [self._problem_with(name) for name in odd[:5]]
+            if not is_from_file:
+                raise ValueError(problems[0])
+            more = f"; {len(odd) - 5} more such fields" if len(odd) > 5 else ""
+            logger.warning(f"in a config.json: {'; '.join(problems)}{more} (such fields have no effect)")
+        # Names of properties and methods are taken.
+        super().__post_init__(
+            **{name: kwargs[name] for name in kwargs if self._is_known(name) or not hasattr(type(self), name)}
+        )
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -142,6 +162,55 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability of at least 0 and below 1")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Make the config that a file holds, by transformers' `from_pretrained` and its Auto classes too.
+
+        Fields that are unknown here are kept, and named in one warning with their nearest known ones. Those whose
+        names are taken, such as the computed `num_hidden_layers`, are named and left out.
+
+        Args:
+            config_dict: The fields.
+            **kwargs: Fields of the caller's that replace those of the file, and options of transformers.
+
+        Raises:
+            ValueError: If the file is of another `model_type`, if a known field has a bad value, or if the caller
+                misspelt a field. (Options that resemble none are ignored, as transformers does: it passes on those
+                that were meant for the tokenizer.)
+        """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"{cls.__name__} is of model_type {cls.model_type!r}, this config of {model_type!r}: "
+                "load it by an Auto class"
+            )
+        if not kwargs.get("return_unused_kwargs"):  # whoever asks for them looks at them
+            for name in kwargs:
+                is_unused = not (cls._is_known(name) or hasattr(cls, name) or name in config_dict)
+                if is_unused and difflib.get_close_matches(name, cls.__dataclass_fields__, cutoff=0.9):
+                    raise ValueError(cls._problem_with(name))
+        return super().from_dict({**config_dict, _FROM_FILE: True}, **kwargs)
+
+    @classmethod
+    def from_json_file(cls, json_file):
+        return cls.from_dict(cls._dict_from_json_file(json_file))
+
+    @classmethod
+    def _is_known(cls, name: str) -> bool:
+        """Whether a field is one of this config, of transformers or of its friends."""
+        return name.startswith("_") or name in cls.__dataclass_fields__ or name in _FOREIGN_FIELDS
+
+    @classmethod
+    def _problem_with(cls, name: str) -> str:
+        """What is wrong with a field that is not known, or has a value that makes no child."""
+        if name in _ONLY_VALUES:
+            return f"{name} can only be {_ONLY_VALUES[name]!r} in a {cls.__name__}"
+        if hasattr(cls, name):
+            return f"{cls.__name__} has no field {name!r}: that name is taken"
+        near = difflib.get_close_matches(name, cls.__dataclass_fields__, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{cls.__name__} has no field {name[:80]!r}{hint}"
 
     @property
     def word_embedding_size(self) -> int:

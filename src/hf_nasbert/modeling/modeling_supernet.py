@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
 from transformers.utils import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
@@ -131,6 +132,29 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
 
     encoder_class = SupernetEncoder
 
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        prediction_positions: torch.Tensor | None = None,
+        architecture: Sequence[str] | None = None,
+        **kwargs,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Encode a batch as a child does, by its arguments: the child `architecture`, by default the largest one."""
+        return super().forward(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            prediction_positions,
+            architecture=architecture,
+            **kwargs,
+        )
+
     def run_block(
         self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
     ) -> torch.Tensor:
@@ -150,6 +174,29 @@ class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """
 
     encoder_model_class = SupernetModel
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        architecture: Sequence[str] | None = None,
+        **kwargs,
+    ) -> tuple | MaskedLMOutput:
+        """Predict tokens as a child does, by its arguments: the child `architecture`, by default the largest one."""
+        return super().forward(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            labels,
+            architecture=architecture,
+            **kwargs,
+        )
 
     @property
     def space(self) -> SearchSpace:

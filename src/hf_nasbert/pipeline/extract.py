@@ -25,7 +25,7 @@ from hf_nasbert.extraction import (
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.processes import be_alone
-from hf_nasbert.space import SKIP, Architecture
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 
 @dataclass
@@ -103,13 +103,13 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     model, why_not_native = _in_form(child, arguments.native)
     difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
     space = supernet.space
-    stage_lengths = [stage.stop - stage.start for stage in space.stage_slices]
+    stage_lengths = stage_lengths_of(space)
     with TemporaryDirectory() as drawings:
         figures = []
         if find_spec("matplotlib") is not None:  # the extra "plots"
             from hf_nasbert.plots import plot_architecture, save_figure
 
-            drawn = plot_architecture(architecture, stage_lengths=stage_lengths if len(stage_lengths) > 1 else None)
+            drawn = plot_architecture(architecture, stage_lengths=stage_lengths)
             figures = list(save_figure(drawn, Path(drawings) / "architecture"))
         record = ChildRecord.from_dict(
             {
@@ -118,7 +118,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
-                "stage_lengths": stage_lengths if len(stage_lengths) > 1 else None,
+                "stage_lengths": stage_lengths,
                 **_costs(supernet.config, architecture, arguments.latency_table),
                 "supernet": _described(arguments.supernet) | {"num_children": space.num_children},
                 "max_logit_difference": difference,
@@ -161,6 +161,12 @@ def _costs(config: SupernetConfig, architecture: Architecture, latency_table: st
         "bert_cost": cost_of_bert_beside(config, architecture, latency=latency),
         "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
     }
+
+
+def stage_lengths_of(space: SearchSpace) -> list[int] | None:
+    """The blocks of each stage as cards and drawings want them: None where there is one stage."""
+    lengths = [stage.stop - stage.start for stage in space.stage_slices]
+    return lengths if len(lengths) > 1 else None
 
 
 def cost_of_bert_beside(

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from hf_nasbert import records
 from hf_nasbert.cards import Evaluation, FinetunedRecord, render_finetuned_card
+from hf_nasbert.data.packaged import SPLIT_HERE
 from hf_nasbert.finetuning import (
     FinetuneArguments,
     FinetuneResult,
@@ -53,12 +54,25 @@ def finetune_with_cards(
         latest = {record["seed"]: record for record in found}
         for seed in arguments.seeds:
             folder = arguments.model_folder(result.task, seed)
-            _write_card(folder, describe_finetuned(folder, latest[seed], list(latest.values()), _data_of(arguments)))
+            packaged = arguments.packaged if isinstance(arguments, FinetuneArguments) else None
+            about = describe_finetuned(
+                folder, latest[seed], list(latest.values()), _data_of(arguments), split_of(packaged)
+            )
+            _write_card(folder, about)
     return result
 
 
+def split_of(packaged: str | None) -> str | None:
+    """Who split a packaged data set, where it was this package."""
+    return "hf_nasbert" if packaged in SPLIT_HERE else None
+
+
 def describe_finetuned(
-    folder: Path, record: Record, of_all_seeds: Sequence[Record], data: tuple[str, str | None] | None = None
+    folder: Path,
+    record: Record,
+    of_all_seeds: Sequence[Record],
+    data: tuple[str, str | None] | None = None,
+    split_by: str | None = None,
 ) -> FinetunedRecord:
     """The record of a fine-tuned model's card.
 
@@ -67,6 +81,7 @@ def describe_finetuned(
         record: What its fine-tuning wrote down.
         of_all_seeds: The same of every seed of the run, this one among them.
         data: Name and configuration of the data set on the Hub, if it came from there.
+        split_by: Who split it, where the splits are not the published ones.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings, is_from_hub = record["settings"], record["revision"] is not None
@@ -96,13 +111,13 @@ def describe_finetuned(
         selected_on=record["selected_on"],
         model={"num_parameters": record["num_parameters"]},
         training={name: value for name, value in training.items() if value is not None},
-        evaluations=tuple(_evaluations(record, of_all_seeds, data)),
+        evaluations=tuple(_evaluations(record, of_all_seeds, data, split_by)),
         versions=record["versions"],
     )
 
 
 def _evaluations(
-    record: Record, of_all_seeds: Sequence[Record], data: tuple[str, str | None] | None
+    record: Record, of_all_seeds: Sequence[Record], data: tuple[str, str | None] | None, split_by: str | None
 ) -> list[Evaluation]:
     """The task's own metrics on every split, of every seed for which they are defined."""
     found = []
@@ -118,6 +133,7 @@ def _evaluations(
                         dataset_id=data[0] if data else None,
                         dataset_config=data[1] if data else None,
                         split=split,
+                        split_by=split_by,
                         num_examples=record["num_samples"][split],
                         metric=metric,
                         values=tuple(defined.values()),

@@ -118,10 +118,10 @@ class SearchChildrenArguments(ScoringArguments):
         default=None, metadata={"help": "HTML file to draw the result to, as `hf-nasbert report` does."}
     )
     worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
-    max_parameters: str | None = field(
+    max_parameters: int | str | None = field(
         default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
     )
-    max_flops: str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
+    max_flops: int | str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
     max_latency_ms: float | None = field(
         default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
     )
@@ -132,7 +132,7 @@ class SearchChildrenArguments(ScoringArguments):
             "what is slower than the table says it is. Only on the table's own device."
         },
     )
-    max_memory: str | None = field(
+    max_memory: int | str | None = field(
         default=None,
         metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
     )

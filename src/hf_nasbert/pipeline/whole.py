@@ -17,13 +17,13 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
-from hf_nasbert.costs import Budget, cost_function, num_parameters
-from hf_nasbert.data import Corpus, DataArguments, load_corpus
+from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
+from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts
-from hf_nasbert.pipeline.finetuned import finetune_with_cards
+from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
+from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.scores import (
     ScoreChildrenArguments,
     SearchChildrenArguments,
@@ -61,13 +61,37 @@ answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)
 print(json.dumps(answers))
 """
 
+# What may differ between the calls for one folder: it decides where things lie, what is shown or how often a run is
+# saved, not what comes out. Two of the training are the pipeline's own (output_dir, resume_from_checkpoint).
+_INCIDENTAL: dict[str, frozenset[str]] = {
+    "supernet": frozenset(),
+    "data": frozenset({"cache_dir", "preprocessing_num_workers"}),
+    "training": frozenset(
+        {
+            "dataloader_num_workers",
+            "disable_tqdm",
+            "logging_steps",
+            "output_dir",
+            "overwrite_output_dir",
+            "report_to",
+            "resume_from_checkpoint",
+            "save_steps",
+            "save_total_limit",
+            "step_timeout",
+        }
+    ),
+    "pipeline": frozenset({"output_dir"}),
+}
+_QUANTITIES = ("max_parameters", "max_flops")
+_MASK = "[MASK]"  # how `mask_examples` are written, whatever the tokenizer's own mask is
+
 
 @dataclass
 class PipelineArguments:
     """What happens behind the super-net's training: scoring, budget, the winner's further training.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or a cap is no quantity.
     """
 
     output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
@@ -76,10 +100,10 @@ class PipelineArguments:
     )
     num_dev_batches: int = field(default=2, metadata={"help": "Fixed dev batches that children are scored on."})
     dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    max_parameters: str | None = field(
+    max_parameters: int | str | None = field(
         default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
     )
-    max_flops: str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
+    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
     native_only: bool = field(
         default=False, metadata={"help": "Look only at children that are a stock BERT, which need no code of ours."}
     )
@@ -100,7 +124,9 @@ class PipelineArguments:
     )
     mask_examples: list[str] = field(
         default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
-        metadata={"help": "Sentences that the finished child completes."},
+        metadata={
+            "help": "Sentences that the finished child completes, each with one [MASK], whatever the tokenizer's is."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -112,6 +138,7 @@ class PipelineArguments:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
+        Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
 
 
 @dataclass(frozen=True)
@@ -147,10 +174,12 @@ class Pipeline:
         arguments: Everything behind it.
 
     Raises:
-        FileNotFoundError: If there is no file of the name `card`.
-        ValueError: If the folder was made with other settings, naming the first that differs, the budget cannot be
-            met by any child, or by any that is a stock BERT where only such ones are asked for, or a card cannot say
-            what the file `card` holds.
+        FileNotFoundError: If there is no file of the name `card`, or no folder of the tokenizer's name.
+        ValueError: If the folder was made with other settings, naming the first that differs; the space is none, or
+            has no positions for the text's sequences; the tokenizer has no mask; an example has not one mask; a card
+            cannot say the language or what the file `card` holds. Before the super-net is trained also: if the budget
+            cannot be met by any child, or by any that is a stock BERT where only such ones are asked for, or an
+            example is longer than the positions.
     """
 
     def __init__(
@@ -168,14 +197,20 @@ class Pipeline:
         )
         self.arguments = arguments
         # The stages of a folder belong together: changed settings would mix two runs under one roof.
-        self.settings = {
-            "supernet": dataclasses.asdict(supernet),
-            "data": dataclasses.asdict(data),
-            "training": dataclasses.asdict(training),
-            "pipeline": dataclasses.asdict(arguments),
+        self._given: dict[str, Any] = {
+            "supernet": supernet,
+            "data": data,
+            "training": training,
+            "pipeline": arguments,
         }
+        self.settings = {group: dataclasses.asdict(given) for group, given in self._given.items()}
         self.facts = read_facts(arguments.card) if arguments.card else {}
-        ChildRecord.from_dict({"name": "child", "architecture": "ffn", **self.facts})  # refused now, not in an hour
+        # Refused now, not in an hour.
+        ChildRecord.from_dict({"name": "child", "architecture": "ffn", "language": data.language, **self.facts})
+        longest = supernet.build_config().max_position_embeddings
+        if data.max_seq_length > longest:
+            raise ValueError(f"max_seq_length={data.max_seq_length} is more than the super-net's {longest} positions")
+        self._check_examples()
         self.results: list[StageResult] = []
         self._check_folder()
         self._corpus: Corpus | None = None
@@ -199,9 +234,15 @@ class Pipeline:
         if file.exists():
             earlier = json.loads(file.read_text(encoding="utf-8"))
             for group, values in settings.items():
+                # A setting that the folder's version did not have yet: it did what the default does now.
+                before_of = _defaults(self._given[group]) | earlier.get(group, {})
+                if "language" not in earlier.get(group, {}):
+                    before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
                 for name, value in values.items():
-                    before = earlier.get(group, {}).get(name)
-                    if before != value:
+                    if name in _INCIDENTAL[group] or name not in before_of:
+                        continue
+                    before = before_of[name]
+                    if _as_quantity(name, before) != _as_quantity(name, value):
                         raise ValueError(
                             f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
                             "choose another output_dir, or delete that folder to begin anew"
@@ -211,6 +252,26 @@ class Pipeline:
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         partial.replace(file)
+
+    def _check_examples(self) -> None:
+        """Refuse a sentence that cannot be completed, and a tokenizer that has no mask."""
+        is_made = (self.folder / "tokenizer" / "tokenizer_config.json").exists()
+        own = _MASK  # of a tokenizer that is still to be trained
+        if is_made or self.data.tokenizer_name is not None:
+            own = str(load_tokenizer(self._packed if is_made else self.data).mask_token)
+        for text in self.arguments.mask_examples:
+            count = text.replace(own, _MASK).count(_MASK)
+            if count != 1:
+                raise ValueError(f"mask_examples: {text!r} holds {_MASK} {count} times; expected once")
+
+    def _examples(self) -> list[str]:
+        """The sentences to complete, with the tokenizer's own mask."""
+        tokenizer, longest = self.corpus.tokenizer, self._build_config().max_position_embeddings
+        texts = [text.replace(_MASK, str(tokenizer.mask_token)) for text in self.arguments.mask_examples]
+        for text in texts:
+            if len(tokenizer(text)["input_ids"]) > longest:
+                raise ValueError(f"mask_examples: {text[:40]!r}... is longer than the super-net's {longest} positions")
+        return texts
 
     def _stage(self, name: str, made: str, where: str, make: Callable[[], dict[str, Any]]) -> None:
         file = self.folder / "stages.jsonl"
@@ -264,12 +325,14 @@ class Pipeline:
         return content
 
     def _build_config(self) -> SupernetConfig:
-        return self.supernet_arguments.build_config(vocab_size=self._content("text")["vocab_size"])
+        tokenizer = self.corpus.tokenizer
+        return self.supernet_arguments.build_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
     def _make_supernet(self) -> dict[str, Any]:
         config, training = self._build_config(), self.training
         space = config.space
         self._budget(config)
+        self._examples()
         say(
             f"{space.num_children:,} children over {space.num_choice_blocks} choice blocks; {training.max_steps} steps"
         )
@@ -283,13 +346,13 @@ class Pipeline:
             "anchor": None if output.anchor is None else str(output.anchor),
         }
 
-    def _caps(self, config: SupernetConfig) -> dict[str, str]:
+    def _caps(self, config: SupernetConfig) -> dict[str, int | str]:
         """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
         given = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
         caps = {name: cap for name, cap in given.items() if cap is not None}
         bert = bert_of(config)
         if not caps and bert is not None:
-            caps = {"max_parameters": str(num_parameters(config, bert))}
+            caps = {"max_parameters": num_parameters(config, bert)}
         return caps
 
     def _budget(self, config: SupernetConfig) -> Budget:
@@ -396,13 +459,16 @@ class Pipeline:
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
         model, why_not_native = native_form(child)
         say("the child is a plain BertForMaskedLM" if why_not_native is None else why_not_native)
-        figures = self._draw(scores)
+        stage_lengths = stage_lengths_of(self._build_config().space)
+        figures = self._draw(scores, stage_lengths)
         config = child.config
         record = ChildRecord(
             name=f"NasBert child {scores['winner']}",
             architecture=scores["winner"],
+            stage_lengths=None if stage_lengths is None else tuple(stage_lengths),
             native=why_not_native is None,
-            language="en",
+            mask_token=str(self.corpus.tokenizer.mask_token),
+            language=self.data.language,
             model={
                 "vocabulary": config.vocab_size,
                 "hidden size": config.hidden_size,
@@ -433,11 +499,13 @@ class Pipeline:
                 "dev loss after": pretrained["dev_loss_after"],
             },
             max_logit_difference=self._content("extraction")["max_logit_difference"],
-            evaluations=tuple(evaluations(finetuned["child"], finetuned["from_scratch"])),
+            evaluations=tuple(
+                evaluations(finetuned["child"], finetuned["from_scratch"], split_of(self.arguments.finetune_packaged))
+            ),
             figures={figure.stem: figure.name for figure in figures if figure.suffix == ".png"},
             limits=(
-                f"Trained on {text['num_sequences'] * text['sequence_length']:,} tokens of one kind of English text, "
-                "for minutes: an example of the method, not a model to build on.",
+                "It knows one kind of text: pre-trained on "
+                f"{text['num_sequences'] * text['sequence_length']:,} tokens of {self._text}.",
             ),
             versions=records.versions(),
         )
@@ -460,26 +528,35 @@ class Pipeline:
         drawn = [figure for figure in figures if figure.suffix == ".png" and figure.stem != "architecture"]
         about = describe_supernet(
             self.folder / "supernet",
-            [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record],
-            language="en",
+            self._scored(),
+            language=self.data.language,
             training={"num_tokens": self._content("super-net")["num_tokens"], "text": self._text},
             figures={figure.stem: figure.name for figure in drawn},
         )
         write_supernet_card(self.folder / "supernet", about, drawn)
 
+    def _scored(self) -> list[records.Record]:
+        """Every scored child as a file of scores has it: a search's history keeps its loss and costs otherwise."""
+        found = records.read(self.folder / "scores.jsonl")
+        return [
+            record if "proxy_loss" in record else {**record, **record["cost"], "proxy_loss": record["score"]}
+            for record in found
+            if "proxy_loss" in record or record.get("record") == "child"
+        ]
+
     @property
     def _text(self) -> str:
         return self.data.packaged or self.data.dataset_name or "local files"
 
-    def _draw(self, scores: dict[str, Any]) -> list[Path]:
+    def _draw(self, scores: dict[str, Any], stage_lengths: list[int] | None) -> list[Path]:
         if find_spec("matplotlib") is None:  # the extra "plots"
             return []
         from hf_nasbert import plots
 
-        children = [record for record in records.read(self.folder / "scores.jsonl") if "proxy_loss" in record]
+        children = self._scored()
         history = read_log(self.folder / "supernet")
         figures = {
-            "architecture": plots.plot_architecture(scores["winner"]),
+            "architecture": plots.plot_architecture(scores["winner"], stage_lengths=stage_lengths),
             "front": plots.plot_pareto_front(
                 children, winner=scores["winner"], max_cost=scores["caps"].get("num_parameters")
             ),
@@ -493,12 +570,28 @@ class Pipeline:
         ]
 
     def _ask_stranger(self) -> dict[str, Any]:
-        answers = ask_in_fresh_process(self.folder / "child", self.arguments.mask_examples)
+        answers = ask_in_fresh_process(self.folder / "child", self._examples())
         for text, predictions in answers.items():
             say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
         file = self.folder / "fill-mask.json"
         file.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
         return {"answers": answers}
+
+
+def _defaults(given: Any) -> dict[str, Any]:
+    """The defaults of a dataclass, as they come out of JSON; a required field has none."""
+    found = {}
+    for one in dataclasses.fields(given):
+        if one.default_factory is not dataclasses.MISSING:
+            found[one.name] = one.default_factory()
+        elif one.default is not dataclasses.MISSING:
+            found[one.name] = one.default
+    return dict(json.loads(json.dumps(found)))
+
+
+def _as_quantity(name: str, value: Any) -> Any:
+    """A cap as its number, so that 2M and 2000000 are one; any other setting as it is."""
+    return parse_quantity(value) if name in _QUANTITIES and isinstance(value, str) else value
 
 
 def as_table(results: list[StageResult]) -> str:
@@ -545,7 +638,9 @@ def largest_difference(supernet: SupernetForMaskedLM, architecture: Architecture
     return float((child.eval()(input_ids).logits - expected).abs().max())
 
 
-def evaluations(child: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> list[Evaluation]:
+def evaluations(
+    child: list[dict[str, Any]], baseline: list[dict[str, Any]], split_by: str | None = None
+) -> list[Evaluation]:
     """The card's evaluation table from the records of fine-tuning: every metric of every split, one value per seed."""
     found = []
     for split, metrics in child[0]["metrics"].items():
@@ -563,6 +658,7 @@ def evaluations(child: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> 
                     values=values,
                     seeds=tuple(record["seed"] for record in child),
                     split=split,
+                    split_by=split_by,
                     baseline="same architecture from scratch",
                     baseline_values=baseline_values,
                 )

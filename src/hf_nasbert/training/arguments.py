@@ -85,7 +85,7 @@ class SupernetArguments:
             )
 
     def build_config(self, **overrides: Any) -> SupernetConfig:
-        """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size`, say) win.
+        """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size` and `pad_token_id`) win.
 
         Raises:
             ValueError: If there is no such preset, operator or size.
@@ -116,7 +116,7 @@ class SupernetTrainingArguments:
     was interrupted continues as if it had not been.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or there is no backend of the name that is to compile.
     """
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
@@ -270,6 +270,17 @@ class SupernetTrainingArguments:
                     f"{name}={nothing} aligns nothing; choose a method without alignment: uniform or magic_t"
                 )
         self.aligned_blocks()
+        if self.torch_compile:
+            self._check_backend()
+
+    def _check_backend(self) -> None:
+        from torch import _dynamo  # it takes a second to import, which only those pay who compile
+
+        backends = _dynamo.list_backends(exclude_tags=())
+        if self.torch_compile_backend not in backends:
+            raise ValueError(
+                f"torch_compile_backend={self.torch_compile_backend!r}: this torch knows {', '.join(backends)}"
+            )
 
     def _check(self, name: str, at_least: float = -math.inf, at_most: float = math.inf) -> None:
         value = getattr(self, name)

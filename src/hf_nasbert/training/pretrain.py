@@ -23,7 +23,9 @@ def pretrain_supernet(
     accelerator = make_accelerator(arguments)
     with accelerator.main_process_first():  # the others find tokenizer and packed text in the cache
         corpus = load_corpus(data_arguments)
-    config = supernet_arguments.build_config(vocab_size=len(corpus.tokenizer))
+    config = supernet_arguments.build_config(
+        vocab_size=len(corpus.tokenizer), pad_token_id=corpus.tokenizer.pad_token_id
+    )
     if config.max_position_embeddings < data_arguments.max_seq_length:
         raise ValueError(
             f"max_seq_length={data_arguments.max_seq_length} exceeds the super-net's max_position_embeddings="

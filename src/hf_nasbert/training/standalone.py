@@ -140,6 +140,7 @@ class StandaloneTrainer:
         return SupernetConfig(
             search_space=self.space,
             vocab_size=len(self.corpus.tokenizer),
+            pad_token_id=self.corpus.tokenizer.pad_token_id,
             max_position_embeddings=self.train_batches(0).sequence_length,
             attention_probs_dropout_prob=self.arguments.hidden_dropout_prob,
             **sizes,
@@ -353,7 +354,7 @@ def dev_loss(model: torch.nn.Module, batches: Iterable[Batch], **forward_argumen
 
 
 def _child_config(config: SupernetConfig, architecture: Architecture, *, sparse_prediction: bool) -> NasBertConfig:
-    sizes = (*_SIZES, "vocab_size", "max_position_embeddings", "attention_probs_dropout_prob")
+    sizes = (*_SIZES, "vocab_size", "pad_token_id", "max_position_embeddings", "attention_probs_dropout_prob")
     return NasBertConfig(
         operators=list(architecture),
         sparse_prediction=sparse_prediction,
