@@ -162,8 +162,8 @@ def main() -> None:
         folders = checkpoints(*chosen, list(range(1, QUARTERS + 1)))
         recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *TEXT)
         compress_table(ranking)
-        few = checkpoints(arguments.methods, min(arguments.seeds, 3), arguments.first_seed, [2, 4])
-        recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *few, *TEXT)
+        folders = checkpoints(*chosen, [2, 4])
+        recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *folders, *TEXT)
         compress_table(interference)
     elif arguments.command == "sweep":
         sweep(arguments.table, arguments.workers)

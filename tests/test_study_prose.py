@@ -144,3 +144,29 @@ def test_every_number_of_the_interference_page_stands_in_its_tables_or_follows_f
                 computed.append(f"{mean_similarity(rows, rows['distance'] > 0).estimate:.3f}")
     known = {number.lstrip("-") for number in _NUMBER.findall(tables)} | set(computed)
     assert {number.lstrip("-") for number in _NUMBER.findall(prose)} <= known
+
+
+def test_what_methods_are_said_to_do_to_interference():
+    by_method = {
+        group.method: {record["seed"]: pair_rows([record]) for record in group.records}
+        for group in measurements(read("interference"))
+        if group.stage == 1.0
+    }
+    means = {
+        method: {seed: mean_similarity(rows, rows["distance"] > 0).estimate for seed, rows in runs.items()}
+        for method, runs in by_method.items()
+    }
+    gain = {
+        method: [round(means[method][seed] - means["uniform"][seed], 3) for seed in range(100, 105)]
+        for method in ("magic_t", "magic_a")
+    }
+    prose, _ = prose_and_tables("interference.md")
+    assert "lower on all five seeds (by 0.022 to 0.035)" in prose
+    assert (max(gain["magic_t"]), min(gain["magic_t"])) == (-0.022, -0.035)
+    assert "on all five seeds, but by no more than 0.051 on the four that did not collapse" in prose
+    assert min(gain["magic_a"]) > 0
+    assert (max(gain["magic_a"][:4]), gain["magic_a"][4]) == (0.051, 0.081)  # seed 104 collapsed
+    assert "The two that did not have 0.656 and 0.472" in prose
+    assert [f"{means['magic_at'][seed]:.3f}" for seed in (102, 104)] == ["0.656", "0.472"]
+    assert "uniform has 0.697 and 0.736 on the same seeds" in prose
+    assert [f"{means['uniform'][seed]:.3f}" for seed in (102, 104)] == ["0.697", "0.736"]
