@@ -108,7 +108,7 @@ class TestPipeline:
 
     def test_an_untrained_super_net_is_the_runs_own_beginning(self, run):
         from hf_nasbert.extraction import load_supernet
-        from hf_nasbert.pipeline.interference import initial_supernet
+        from hf_nasbert.training.pretrain import initial_supernet
 
         folder, start = run
         torch.manual_seed(7)

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from hf_nasbert.records import Record
 from hf_nasbert.training import read_log
 from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
+from hf_nasbert.training.pretrain import initial_supernet
 
 logger = logging.getLogger(__name__)
 
@@ -257,13 +257,6 @@ def _step_and_arguments(folder: Path) -> tuple[int | None, dict[str, Any]]:
         # A run that goes on after its end has not written its super-net anew yet.
         step = log[-1]["step"] if log and log[-1]["event"] == "finish" else None
     return step, said
-
-
-def initial_supernet(config: SupernetConfig, seed: int) -> SupernetForMaskedLM:
-    """The super-net that `pretrain_supernet` starts from; the same torch gives the same weights to the bit."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SupernetForMaskedLM(config)
 
 
 def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetConfig]]:

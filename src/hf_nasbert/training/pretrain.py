@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
-from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.processes import leave_world
 from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
@@ -31,8 +31,7 @@ def pretrain_supernet(
             f"max_seq_length={data_arguments.max_seq_length} exceeds the super-net's max_position_embeddings="
             f"{config.max_position_embeddings}"
         )
-    torch.manual_seed(arguments.seed)
-    supernet = SupernetForMaskedLM(config)
+    supernet = initial_supernet(config, arguments.seed)
     masking: dict[str, Any] = {
         "mlm_probability": data_arguments.mlm_probability,
         "whole_word_mask": data_arguments.whole_word_mask,
@@ -63,3 +62,10 @@ def pretrain_supernet(
     )
     leave_world()
     return output
+
+
+def initial_supernet(config: SupernetConfig, seed: int) -> SupernetForMaskedLM:
+    """The super-net that `pretrain_supernet` starts from; the same torch gives the same weights to the bit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SupernetForMaskedLM(config)
