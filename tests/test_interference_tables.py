@@ -140,6 +140,15 @@ class TestPage:
 
 
 class TestFigures:
+    def test_measurements_without_any_direction_are_refused_and_one_of_them_is_an_empty_panel(self):
+        def blind(record):
+            number = len(record["pairs"]["block"])
+            return record | {"pairs": {**record["pairs"], "gradient_similarity": [None] * number}}
+
+        with pytest.raises(ValueError, match="no gradient of these measurements has a direction"):
+            plot_similarity_by_block([blind(record) for record in STUDY])
+        assert plot_similarity_by_block([*STUDY[:3], *map(blind, STUDY[3:])]).axes
+
     def test_lines_are_the_means(self):
         figure = plot_gradient_similarity(STUDY)
         assert [axes.get_title(loc="left") for axes in figure.axes] == [

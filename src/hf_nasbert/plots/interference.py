@@ -88,7 +88,7 @@ def plot_similarity_by_block(records: Sequence[Record], *, title: str | None = N
         title: Above the figure; what is shown if absent.
 
     Raises:
-        ValueError: If there is no measurement.
+        ValueError: If there is no measurement, or in none of them a gradient has a direction.
     """
     last = {group.method: group for group in _groups(records)}  # the stages come in their order
     shown = [group for method, group in last.items() if method != "untrained"] or list(last.values())
@@ -96,7 +96,10 @@ def plot_similarity_by_block(records: Sequence[Record], *, title: str | None = N
     kinds = sorted({str(kind) for columns in rows for kind in columns["kind"]})
     blocks = sorted({int(block) for columns in rows for block in columns["block"]})
     values = [_matrix(columns, blocks, kinds) for columns in rows]
-    lowest = min(math.floor(10 * float(np.nanmin(matrix))) / 10 for matrix in values)
+    known = [float(np.nanmin(matrix)) for matrix in values if not np.isnan(matrix).all()]
+    if not known:
+        raise ValueError("no gradient of these measurements has a direction: there is nothing to draw")
+    lowest = math.floor(10 * min(known)) / 10
     with figure_style():
         num_columns = min(len(shown), _PANELS_PER_ROW)
         num_lines = math.ceil(len(shown) / num_columns)
