@@ -241,7 +241,7 @@ class TestFinetuneSquad:
         assert all(nbest[name][0]["text"] == text and len(nbest[name]) <= 5 for name, text in texts.items())
         card = ChildRecord(name="x", architecture="ffn", evaluations=tuple(evaluations([record], [record])))
         assert f"| {home.name} | " in render_child_card(card).replace("`", "")
-        assert "type: question-answering" in render_child_card(card)
+        assert "After fine-tuning" in render_child_card(card), "of other weights than the child's"
         assert AutoModelForQuestionAnswering.from_pretrained(folder).num_parameters() == record["num_parameters"]
 
     @pytest.mark.slow
