@@ -66,6 +66,11 @@ class TestSummaries:
         assert centres[-1] < 1
         assert bins[-1].similarity.estimate > bins[0].similarity.estimate + 0.1
 
+    def test_gains_are_of_the_same_seeds_whatever_their_order(self):
+        turned = sorted(STUDY, key=lambda record: -record["seed"] if record["method"] == "uniform" else 0)
+        assert [record["supernet"] for record in turned] != [record["supernet"] for record in STUDY]
+        assert as_markdown(turned)["gains"] == as_markdown(STUDY)["gains"]
+
     def test_gains_are_of_the_same_pairs(self):
         uniform, magic = pair_rows([STUDY[2], STUDY[6]]), pair_rows([STUDY[3], STUDY[7]])
         gain = gain_over(magic, uniform)
@@ -104,6 +109,10 @@ class TestSummaries:
         with pytest.raises(ValueError, match=words):
             measurements([measurement(method="magic_t"), twin])
         assert len(measurements([measurement(method="magic_t"), twin | {"method": "magic_t, another rate"}])) == 2
+        stages = [measurement(step=5) | {"settings": "slow"}, measurement() | {"settings": "fast"}]
+        with pytest.raises(ValueError, match="two runs are both uniform, seed 0, but were trained by other settings"):
+            measurements(stages)
+        assert len(measurements([stages[0], stages[1] | {"settings": "slow"}])) == 2
         unknown = {"method": None, "seed": None}
         assert len(measurements([measurement() | unknown, twin | unknown])[0].records) == 2
 

@@ -227,6 +227,17 @@ class TestSeveral:
             self.measure(output, run[0], folder)
         assert not output.exists()
 
+    def test_a_run_that_goes_on_after_its_end_does_not_say_its_step(self, run, tmp_path):
+        from hf_nasbert.pipeline.interference import describe_run
+
+        folder = tmp_path / "going-on"
+        shutil.copytree(run[0], folder)
+        assert describe_run(folder)["step"] == 6
+        lines = (folder / "train_log.jsonl").read_text().splitlines(keepends=True)
+        assert '"finish"' in lines[-1]
+        (folder / "train_log.jsonl").write_text("".join(lines[:-1]))
+        assert describe_run(folder) == {"method": "uniform", "seed": 3, "step": None, "max_steps": 6}
+
     def test_settings_are_told_apart_at_every_step(self, run, tmp_path):
         from hf_nasbert.pipeline.interference import settings_digest
 
@@ -237,6 +248,12 @@ class TestSeveral:
         log = (folder / "train_log.jsonl").read_text()
         (folder / "train_log.jsonl").write_text(log.replace('"learning_rate": 0.0005', '"learning_rate": 0.005'))
         assert settings_digest(folder) not in (None, digest)
+        (folder / "train_log.jsonl").write_text(
+            log.replace('"per_device_train_batch_size": 4', '"per_device_train_batch_size": 8')
+        )
+        assert settings_digest(folder) not in (None, digest)
+        (folder / "train_log.jsonl").write_text(log.replace('"save_steps": 3', '"save_steps": 2'))
+        assert settings_digest(folder) == digest, "how often it is saved changes nothing of what comes out"
         (folder / "train_log.jsonl").unlink()
         assert settings_digest(folder) is None
 

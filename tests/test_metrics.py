@@ -195,6 +195,13 @@ def test_the_mean_over_buckets_weighs_pairs_and_skips_those_without_a_tau():
         bucketed_tau(score, truth, sizes, 0)
 
 
+def test_the_share_at_the_top_is_rounded_to_the_nearest_number_of_children():
+    truth = np.arange(79.0)
+    score = truth.copy()
+    score[[7, 20]] = score[[20, 7]]  # the eighth best changes places: a tenth of 79 are 8, not 7
+    assert precision_at_top(score, truth, 0.1) == pytest.approx(7 / 8)
+
+
 def test_a_redraw_of_children_leaves_them_in_their_buckets():
     """Cut anew on a redraw, buckets would be others: of sizes that are few, whole classes would change sides."""
     sizes = np.array([1.0] * 4 + [2.0] * 4 + [3.0] * 4)

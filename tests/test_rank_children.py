@@ -296,6 +296,16 @@ def test_records_that_are_none_are_refused_by_name(arguments, data, tmp_path, ch
         rank_children(arguments("supernet-0"), data)
 
 
+def test_a_twin_of_a_recorded_run_is_refused_before_it_is_scored(arguments, data, monkeypatch, tmp_path):
+    run = {"method": "uniform", "seed": 0, "step": 4, "max_steps": 4}
+    monkeypatch.setattr("hf_nasbert.pipeline.ranking.describe_run", lambda folder: run)
+    rank_children(arguments("supernet-0"), data)
+    scores = (tmp_path / "scores.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="two runs are both uniform, seed 0, step 4"):
+        rank_children(arguments("supernet-1"), data)
+    assert (tmp_path / "scores.jsonl").read_bytes() == scores
+
+
 def test_checkpoints_of_two_runs_are_not_one_training(arguments, data, monkeypatch, tmp_path):
     """As many steps, the same method and seed, another learning rate: drawn as one line they would be a lie."""
     steps, rates = iter((2, 4)), iter(("slow", "fast"))

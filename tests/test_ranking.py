@@ -48,7 +48,7 @@ def child_record(child, loss, seed=0, **others):
         "dev_loss": loss,
         "curve": [[4, loss + 1], [8, loss]],
         "num_parameters": size,
-        "flops": 3 * size,
+        "flops": 3 * size - 60_000 * child.count("attention"),  # ordered otherwise than sizes
         "recipe_hash": "abc",
         "recipe": RECIPE,
         "versions": {},
@@ -155,6 +155,19 @@ class TestTable:
             ]
         )
         assert three.ceiling(**FEW)["kendall_tau"].estimate == pytest.approx(expected)
+
+    def test_the_ceilings_interval_redraws_children_with_their_buckets(self):
+        two = GroundTruth(Dataset.from_list(make_records(0.05, num_repeated=81, num_seeds=2)))
+        _, (first, second) = two.repeats(2)
+        rng, within = np.random.default_rng(7), []
+        for _ in range(30):
+            drawn = rng.integers(81, size=81)
+            pairs = ((first, second), (second, first))
+            within.append(
+                np.mean([metrics.mean_bucketed_tau(a[drawn], b[drawn], two.bucket_of[drawn]) for a, b in pairs])
+            )
+        found = two.ceiling(num_resamples=30, seed=7)["bucketed_tau"]
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(within, [0.05, 0.95])), abs=1e-12)
 
     def test_a_table_of_one_seed(self, truth):
         assert len(truth.architectures) == 81
@@ -288,6 +301,19 @@ class TestRank:
         assert itself["supernet_gap"].mean == 0
         assert itself["relative_improvement"].mean > 0
 
+    def test_intervals_are_over_children_redrawn_with_their_buckets_in_all_rankings_alike(self, truth):
+        rng = np.random.default_rng(3)
+        scores = [truth.loss + rng.normal(0, noise, 81) for noise in (0.1, 0.2, 0.3)]
+        found = rank("x", scores, truth, num_resamples=30, seed=5).measured
+        rng, taus, within = np.random.default_rng(5), [], []
+        for _ in range(30):
+            drawn = rng.integers(81, size=81)
+            loss, buckets = truth.loss[drawn], truth.bucket_of[drawn]
+            taus.append(np.mean([metrics.kendall_tau(score[drawn], loss) for score in scores]))
+            within.append(np.mean([metrics.mean_bucketed_tau(score[drawn], loss, buckets) for score in scores]))
+        for measure, values in (("kendall_tau", taus), ("bucketed_tau", within)):
+            assert found[measure][1:3] == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])), abs=1e-12)
+
     def test_every_measure_is_that_of_metrics(self, truth):
         score = truth.loss + np.random.default_rng(0).normal(0, 0.1, 81)
         found = rank("x", [score], truth, is_proxy_loss=True, **FEW).measured
@@ -336,7 +362,8 @@ class TestBaselines:
         assert abs(found["random"].measured["kendall_tau"].mean) < 0.03
         by_size = found["number of parameters"].measured["kendall_tau"].mean
         assert by_size == metrics.kendall_tau(-truth.num_parameters, truth.loss)
-        assert found["FLOPs"].measured["kendall_tau"].mean == by_size
+        by_flops = found["FLOPs"].measured["kendall_tau"].mean
+        assert by_flops == metrics.kendall_tau(-truth.flops, truth.loss) != by_size
         # It keeps what the truth owes to size, and nothing inside a bucket.
         matched = found["size-matched random"]
         assert abs(matched.measured["bucketed_tau"].mean) < 0.05
@@ -344,6 +371,13 @@ class TestBaselines:
         # The truth is linear in the counts but for one block that counts double.
         assert found["operator counts"].measured["kendall_tau"].mean > 0.7
         assert found["operator counts"].num_children == 81 - 30
+
+    def test_size_matched_ones_are_dealt_from_all_super_nets(self, truth):
+        def matched(*proxies):
+            return next(row for row in baselines(truth, proxies, **FEW) if row.name == "size-matched random")
+
+        one, both = matched(truth.loss), matched(truth.loss, -truth.loss)
+        assert one.measured["kendall_tau"].mean > 0.1 > abs(both.measured["kendall_tau"].mean)
 
     def test_the_linear_one_is_not_judged_on_what_it_was_fitted_to(self, truth, monkeypatch):
         rng = np.random.default_rng(0)

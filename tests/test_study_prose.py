@@ -84,30 +84,97 @@ def test_uniform_ranks_better_midway_on_every_seed(study):
     assert ahead == [("fair", 0.25)]
 
 
-def cells_of(table, row):
-    """Column names to the figures, without spread, of a row of the first table of the ranking page under this mark."""
+def rows_of(table, first):
+    """The rows of one of the tables under a mark of the ranking page, named by the head of its first column."""
     text = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
-    lines = text.partition(f"<!-- table: {table} -->")[2].splitlines()
-    head = next(line for line in lines if line.startswith("| ranked by"))
-    found = next(line for line in lines if line.startswith(f"| {row} |"))
-    names, values = ([cell.strip() for cell in line.strip("|").split("|")] for line in (head, found))
-    return {name: value.split(" ")[0] for name, value in zip(names, values, strict=True) if value}
+    lines = iter(text.partition(f"<!-- table: {table} -->")[2].partition("<!-- end -->")[0].splitlines())
+    head = next(line for line in lines if line.startswith(f"| {first} |"))
+    names = [cell.strip() for cell in head.strip("|").split("|")]
+    names = [name if name not in names[:place] else f"{name} (within)" for place, name in enumerate(names)]
+    next(lines)
+    found = {}
+    for line in lines:
+        if not line.startswith("|"):
+            return found
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        found[cells[0]] = dict(zip(names[1:], cells[1:], strict=True))
+    return found
 
 
-def test_what_the_first_table_is_said_to_say():
+def mean(cell):
+    return cell.split(" ")[0]
+
+
+def test_what_the_tables_of_the_study_are_said_to_say(study):
     prose, _ = prose_and_tables("ranking.md")
+    tables = {
+        name: rows_of("ranking, conv3", name) for name in ("method", "tau after a share of the training", "losses of")
+    }
+    text = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
+    agreement, top = rows_of("ranking, conv3", "ranked by"), None
+    top_head = "| ranked by | n | P@5 %"
+    part = text.partition("<!-- table: ranking, conv3 -->")[2].partition(top_head)[2]
+    names = [cell.strip() for cell in (top_head + part.splitlines()[0]).strip("|").split("|")]
+    top = {}
+    for line in part.splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        top[cells[0]] = dict(zip(names[1:], cells[1:], strict=True))
+    tau = {name: mean(row["Kendall tau-b"]) for name, row in agreement.items()}
+    within = {name: mean(row["tau within size buckets"]) for name, row in agreement.items()}
+    on_86 = {name: mean(row["tau, children of the ceiling"]) for name, row in agreement.items()}
+    within_86 = {name: mean(row["the same, children of the ceiling"]) for name, row in agreement.items()}
+    ceiling = "*training them again (ceiling)*"
+    p_of = {name: row["p"] for name, row in tables["method"].items()}
+    share = {
+        name: [mean(row[f"{percent} %"]) for percent in (25, 50, 75, 100)]
+        for name, row in tables["tau after a share of the training"].items()
+    }
+    with_deviation = tables["tau after a share of the training"]["uniform"]
+    agreeing = {name: row["tau between two of them"] for name, row in tables["losses of"].items()}
+    alone, shared = tables["losses of"]["children trained alone"], tables["losses of"]["uniform"]
+    best_of_ten = {name: float(mean(row["best, top 10"])) for name, row in top.items()}
     methods = ("uniform", "fair", "magic_t", "magic_a", "magic_at")
-    cells = {name: cells_of("ranking, conv3", name) for name in (*methods, "operator counts", "size-matched random")}
-    taus = [cells[name]["Kendall tau-b"] for name in methods]
-    words = "a tau of {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)"
-    assert words.format(*taus) in prose
-    counts = cells["operator counts"]
-    assert f"reaches {counts['Kendall tau-b']} ({counts['tau within size buckets']} within buckets)" in prose
-    assert f"(MAGIC-A, at {cells['magic_a']['tau within size buckets']}, does worse)" in prose
-    assert f"(size-matched random, {cells['size-matched random']['Kendall tau-b']})" in prose
-    ceiling = cells_of("ranking, conv3", "*training them again (ceiling)*")["tau, children of the ceiling"]
-    own = cells["uniform"]["tau, children of the ceiling"]
-    assert f"uniform has {own}, where training them once more reaches {ceiling}" in prose
+    of_methods = sorted(best_of_ten[name] for name in methods)
+    conv, costs = ([-int(x) for x in row["conv3"].split()] for row in (alone, shared))
+    attention = [int(x) for x in shared["attention"].split()]
+    ffn = [int(x) for x in alone["ffn"].split()]
+    for words in (
+        "end at a tau of {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)".format(
+            *(tau[name] for name in methods)
+        ),
+        f"uniform has {on_86['uniform']}, where training them once more reaches {on_86[ceiling]}",
+        f"(uniform {within['uniform']}; MAGIC-A, at {within['magic_a']}, does worse)",
+        f"(size-matched random, {tau['size-matched random']})",
+        f"uniform has {within_86['uniform']} within buckets, where training them once more has {within_86[ceiling]}, "
+        f"and {on_86['uniform']} against {on_86['size-matched random']} of size-matched random",
+        f"(a tau of {agreeing['uniform']} between two seeds), more than two trainings of the same children do "
+        f"({agreeing['children trained alone']})",
+        f"a `conv3` is worth {conv[0]} thousandths of a nat in the first block",
+        f"an `ffn` costs {ffn[0]} in the first and {ffn[-1]} in the last",
+        f"where it is the best ({-int(alone['attention'].split()[-1])})",
+        f"a `conv3` is worth {min(costs)} to {max(costs)} in whatever block, and it is attention that costs "
+        f"({min(attention)} to {max(attention)} everywhere)",
+        f"Counting operators reaches {tau['operator counts']} ({within['operator counts']} within buckets)",
+        f"Its best of ten is on average the {best_of_ten['operator counts']:.0f}th of the 181 children",
+        f"the super-nets' best of ten are the {of_methods[0]:.0f}st to {of_methods[-1]:.0f}th of all, those of ten "
+        f"random ones the {best_of_ten['random']:.0f}st",
+        f"({tau['number of parameters']} the usual way round)",
+        f"uniform has a tau of {with_deviation['50 %']}, on every one of its five seeds more than at its end "
+        f"({with_deviation['100 %']}), and more than after a quarter ({share['uniform'][0]})",
+        f"MAGIC-T goes the same way ({', '.join(share['magic_t'])})",
+        f"but for fair at the first ({share['fair'][0]})",
+    ):
+        assert words in prose, words
+    assert conv == sorted(conv, reverse=True)
+    assert share["fair"] == sorted(share["fair"], reverse=True)
+    assert float(p_of["magic_at"]) == 0.062
+    assert min(float(p_of[name]) for name in ("fair", "magic_t", "magic_a")) >= 0.125
+    assert "worse than uniform on all five; the others are at 0.125 or more" in prose
+    end, other = study["uniform", 1.0], study["magic_at", 1.0]
+    assert all(other[seed][0] < end[seed][0] for seed in end)
+    assert max(float(tau[name]) for name in methods) < -float(tau["number of parameters"])
 
 
 def test_so_many_runs_collapse(study, sweep):
@@ -133,14 +200,31 @@ def test_what_the_sweep_is_said_to_show(sweep):
     assert max(mean for name, mean in mean_of.items() if name.startswith("magic_at")) < mean_of["uniform"]
     prose, _ = prose_and_tables("ranking.md")
     assert "**Not run yet**" not in prose
+    against = rows_of("sweep, conv3", "method")
+
+    def difference(name):
+        return f"{against[name]['difference of tau']}, p {float(against[name]['p']):g}"
+
+    agreement = rows_of("sweep, conv3", "ranked by")
+    gap = {name: mean(row["super-net gap"]) for name, row in agreement.items() if row["super-net gap"]}
+    held = mean_of["uniform, learning rate held"]
+    deviation = agreement["uniform, learning rate held"]["Kendall tau-b"].split(" ")[2]
+    for words in (
+        f"uniform ends at {held:.3f} ± {deviation}, which is more on two of three seeds "
+        f"({difference('uniform, learning rate held')})",
+        f"takes uniform to {mean_of['uniform, twice the compute']:.3f} ({difference('uniform, twice the compute')}) "
+        f"and MAGIC-AT to {mean_of['magic_at, twice the compute']:.3f}, half takes uniform to "
+        f"{mean_of['uniform, half the compute']:.3f}",
+        f"(a gap of {gap['uniform, twice the compute']} nats)",
+        f"bring the gap down, from {gap['magic_at']} nats to {gap['magic_at, aligned after the warm-up']} and "
+        f"{gap['magic_at, lambda 0.1']}",
+    ):
+        assert words in prose, words
     said = {
         "uniform has 0.164, MAGIC-T 0.148 and MAGIC-AT 0.031": ("uniform", "magic_t", "magic_at"),
         "fair at 0.175, MAGIC-T at 0.192, MAGIC-A at 0.202, MAGIC-AT at 0.044": [
             f"{method}, learning rate held" for method in ("fair", "magic_t", "magic_a", "magic_at")
         ],
-        "Twice as much takes uniform to 0.223 and MAGIC-AT to 0.098, half takes uniform to 0.119": (
-            "uniform, twice the compute", "magic_at, twice the compute", "uniform, half the compute",
-        ),
         "Uniform has 0.068 at half of it and 0.145 at twice, MAGIC-T 0.062 and MAGIC-AT 0.019 at half, uniform with "
         "batch 32 0.107": (
             "uniform, learning rate 3e-3", "uniform, learning rate 1.2e-2", "magic_t, learning rate 3e-3",
@@ -156,7 +240,8 @@ def test_what_the_sweep_is_said_to_show(sweep):
         ],
     }  # fmt: skip
     for words, names in said.items():
-        assert words in prose
+        assert words in prose, words
+        words = words.replace("a lambda of 0.1 ", "")
         assert _NUMBER.findall(words) == [f"{mean_of[name]:.3f}" for name in names], words
 
 
@@ -168,6 +253,7 @@ def test_every_number_of_the_interference_page_stands_in_its_tables_or_follows_f
             for record in group.records:
                 rows = pair_rows([record])
                 computed.append(f"{mean_similarity(rows, rows['distance'] > 0).estimate:.3f}")
+    computed += ["0.727", "0.663"]  # of four seeds, pinned below
     known = {number.lstrip("-") for number in _NUMBER.findall(tables)} | set(computed)
     assert {number.lstrip("-") for number in _NUMBER.findall(prose)} <= known
 
@@ -196,3 +282,60 @@ def test_what_methods_are_said_to_do_to_interference():
     assert [f"{means['magic_at'][seed]:.3f}" for seed in (102, 104)] == ["0.656", "0.472"]
     assert "uniform has 0.697 and 0.736 on the same seeds" in prose
     assert [f"{means['uniform'][seed]:.3f}" for seed in (102, 104)] == ["0.697", "0.736"]
+    same, different = (
+        {
+            method: [
+                mean_similarity(rows, rows["num_before"] > 0 if is_different else rows["num_before"] == 0).estimate
+                for rows in by_method[method].values()
+            ]
+            for method in ("uniform", "magic_a")
+        }
+        for is_different in (False, True)
+    )
+    four = {method: f"{statistics.mean(values[:4]):.3f}" for method, values in different.items()}
+    assert f"it has {four['magic_a']} on these four, uniform {four['uniform']}" in prose
+    means_of_all = {method: f"{statistics.mean(values):.3f}" for method, values in same.items()}
+    assert f"({means_of_all['magic_a']} against {means_of_all['uniform']}, lower on three of five seeds)" in prose
+    assert sum(a < b for a, b in zip(same["magic_a"], same["uniform"], strict=True)) == 3
+    groups = {
+        group.method: pair_rows(group.records) for group in measurements(read("interference")) if group.stage == 1
+    }
+    at = {
+        method: {d: f"{mean_similarity(rows, rows['distance'] == d).estimate:.3f}" for d in (1, 4)}
+        for method, rows in groups.items()
+    }
+    assert at["uniform"][1] == at["magic_a"][1]
+    assert f"in one block ({at['uniform'][1]} both)" in prose
+    assert (
+        f"agree to {at['uniform'][1]} between children that differ in one block, and to {at['uniform'][4]} in" in prose
+    )
+    overall = {
+        method: f"{mean_similarity(rows, rows['distance'] > 0).estimate:.3f}" for method, rows in groups.items()
+    }
+    assert f"{overall['magic_t']} after training against {overall['uniform']} uniform" in prose
+    assert f"where inputs differ**: {overall['magic_a']} over all rows" in prose
+    assert f"**MAGIC-AT** has {overall['magic_at']}, from 0.472 to 0.879" in prose
+    assert f"{max(means['magic_at'].values()):.3f}" == "0.879"
+
+
+def test_the_readme_says_what_the_pages_say():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    agreement = rows_of("ranking, conv3", "ranked by")
+
+    def rounded(name):
+        tau, deviation = agreement[name]["Kendall tau-b"].split(" ± ")
+        return f"{float(tau):.2f} ± {deviation.split(' ')[0]}"
+
+    training = rows_of("ranking, conv3", "tau after a share of the training")["uniform"]["50 %"].split(" ± ")
+    on_86 = {name: f"{float(mean(row['tau, children of the ceiling'])):.2f}" for name, row in agreement.items()}
+    for words in (
+        f"{rounded('uniform')} uniform, {rounded('magic_t')} MAGIC-T, {rounded('magic_at')} MAGIC-AT",
+        f"training them again reaches {on_86['*training them again (ceiling)*']}, uniform has {on_86['uniform']}",
+        f"counting operators does better ({float(mean(agreement['operator counts']['Kendall tau-b'])):.2f})",
+        f"Midway they rank better ({float(training[0]):.2f} ± {float(training[1]):.2f} uniform)",
+    ):
+        assert words in text, words
+    (uniform,) = (group for group in measurements(read("interference")) if group[:2] == (1.0, "uniform"))
+    rows = pair_rows(uniform.records)
+    first, last = (mean_similarity(rows, rows["distance"] == distance).estimate for distance in (1, 4))
+    assert f"({first:.2f} to {last:.2f})" in text

@@ -116,10 +116,18 @@ def refuse_twins(records: Iterable[Mapping[str, Any]]) -> None:
     """Refuse super-nets of two runs that would pass for one: by stage, method and seed they are told apart.
 
     Raises:
-        ValueError: If two super-nets have them in common.
+        ValueError: If two super-nets have them in common, or the same method and seed at different stages, but were
+            trained by other settings.
     """
     known: dict[tuple[Any, ...], Any] = {}
     for record in records:
+        run = (record["method"], record["seed"])
+        settings = record.get("settings")
+        if None not in (*run, settings) and known.setdefault(run, settings) != settings:
+            raise ValueError(
+                f"two runs are both {run[0]}, seed {run[1]}, but were trained by other settings, and would pass for "
+                "one: measure one of them under a label of its own, or into another file"
+            )
         place, seed = _place(record), record["seed"]
         if seed is not None and known.setdefault((place, seed), record["supernet"]) != record["supernet"]:
             stage, method = place

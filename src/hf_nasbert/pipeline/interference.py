@@ -32,18 +32,12 @@ from hf_nasbert.training.pretrain import initial_supernet
 
 logger = logging.getLogger(__name__)
 
-_TRAINED_BY = (
-    "method",
-    "seed",
-    "max_",
-    "learning_rate",
-    "weight_decay",
-    "adam_",
-    "warmup_",
-    "lr_",
-    "alignment",
-    "anchor",
-)
+# Arguments that decide where a run lies, what it shows and how often it saves, and not what comes out of it.
+_INCIDENTAL = {
+    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "save_steps", "save_total_limit", "logging_steps",
+    "report_to", "disable_tqdm", "dataloader_num_workers", "step_timeout", "use_cpu", "num_eval_children",
+    "eval_steps", "num_eval_batches", "activation_checkpointing", "torch_compile", "torch_compile_backend",
+}  # fmt: skip
 _DIGITS = 6  # of a cosine in fp32 no more can be trusted from one machine to the next
 
 
@@ -241,7 +235,7 @@ def settings_digest(folder: str | Path) -> str | None:
         DamagedCheckpointError, ValueError: See `describe_run`.
     """
     _, said = _step_and_arguments(Path(folder))
-    settings = {name: value for name, value in said.items() if name.startswith(_TRAINED_BY)}
+    settings = {name: value for name, value in said.items() if name not in _INCIDENTAL}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12] if said else None
 
 
@@ -274,7 +268,7 @@ def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetCo
                 raise ValueError(
                     f"{folder} has {name}={own}, but {arguments.supernets[0]} {wanted[name]}: measure them apart"
                 )
-        about = describe_run(folder)
+        about = {**describe_run(folder), "settings": settings_digest(folder)}
         if arguments.label is not None:
             about["method"] = arguments.label
         job = _Job(weights_digest(folder), about, folder, partial(load_supernet, folder))

@@ -24,16 +24,19 @@ def measures(truth: GroundTruth) -> dict[str, Measure]:
     """Everything that is said of one ranking: functions of (score, true loss, places), lower scores being better.
 
     Places are those of the children in `truth.architectures`. `sparse_tau`, at the noise of the truth, is there where
-    the table knows its seed noise; `ceiling_tau`, among the children that the ceiling is measured on, where those are
-    not all.
+    the table knows its seed noise; `ceiling_tau` and `ceiling_bucketed_tau`, among the children that the ceiling is
+    measured on, where those are not all.
     """
 
     def at_top(measure: Callable[..., float], k: float) -> Measure:
         return lambda score, loss, _: measure(score, loss, k)
 
-    def ceiling_tau(score: Array, loss: Array, places: NDArray[np.int64]) -> float:
-        inside = truth.in_ceiling[places]
-        return metrics.kendall_tau(score[inside], loss[inside]) if inside.sum() > 1 else math.nan
+    def among_ceiling(measure: Measure) -> Measure:
+        def measured(score: Array, loss: Array, places: NDArray[np.int64]) -> float:
+            inside = truth.in_ceiling[places]
+            return measure(score[inside], loss[inside], places[inside]) if inside.sum() > 1 else math.nan
+
+        return measured
 
     found: dict[str, Measure] = {
         "kendall_tau": lambda score, loss, _: metrics.kendall_tau(score, loss),
@@ -42,7 +45,8 @@ def measures(truth: GroundTruth) -> dict[str, Measure]:
         "pearson": lambda score, loss, _: metrics.pearson(score, loss),
     }
     if truth.in_ceiling.any() and not truth.in_ceiling.all():
-        found["ceiling_tau"] = ceiling_tau
+        found["ceiling_tau"] = among_ceiling(found["kendall_tau"])
+        found["ceiling_bucketed_tau"] = among_ceiling(found["bucketed_tau"])
     if truth.noise > 0:  # not where it is NaN
         found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.noise)
     for percent in (5, 10, 20):

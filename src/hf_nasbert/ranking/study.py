@@ -143,6 +143,7 @@ _AGREEMENT = {
     "kendall_tau": "Kendall tau-b",
     "ceiling_tau": "tau, children of the ceiling",
     "bucketed_tau": "tau within size buckets",
+    "ceiling_bucketed_tau": "the same, children of the ceiling",
     "sparse_tau": "sparse tau",
     "spearman": "Spearman",
     "pearson": "Pearson",
@@ -190,7 +191,11 @@ def _as_table(
         number = str(row.num_rankings) if ranking == row.num_rankings else f"{ranking} of {row.num_rankings}"
         lines.append(f"| {row.name} | {number} | " + " | ".join(cells) + " |")
     if ceiling:
-        ceiling = {**ceiling, "ceiling_tau": ceiling["kendall_tau"]}
+        ceiling = {
+            **ceiling,
+            "ceiling_tau": ceiling["kendall_tau"],
+            "ceiling_bucketed_tau": ceiling["bucketed_tau"],
+        }
         cells = [
             f"{ceiling[key].estimate:.3f} [{ceiling[key].low:.2f}, {ceiling[key].high:.2f}]" if key in ceiling else ""
             for key in shown

@@ -227,7 +227,7 @@ class GroundTruth:
 
         Returns:
             The mean over all choices of the one training, with an interval over children: `kendall_tau`,
-            `bucketed_tau`, `spearman`. Empty without repeated children.
+            `bucketed_tau`, `spearman`, `pearson`. Empty without repeated children.
         """
         num_seeds = self.ceiling_seeds
         if not num_seeds:
@@ -248,4 +248,5 @@ class GroundTruth:
             "kendall_tau": over_choices(lambda a, b, _: metrics.kendall_tau(a, b)),
             "bucketed_tau": over_choices(metrics.mean_bucketed_tau),
             "spearman": over_choices(lambda a, b, _: metrics.spearman(a, b)),
+            "pearson": over_choices(lambda a, b, _: metrics.pearson(a, b)),
         }
