@@ -519,6 +519,19 @@ class TestReport:
         # Within one method too.
         mixed = [record for record in make_scores(truth) if record["step"] == (100 if record["seed"] else 50)]
         assert list(last_steps(mixed)) == ["uniform", "uniform, at 50 %", "magic_t", "magic_t, at 50 %"]
+        # Nobody vanishes where two shares are the same to a percent, or are nearly the end.
+        near = [
+            record | {"step": 49 + record["seed"] % 2, "max_steps": 99}
+            for record in make_scores(truth)
+            if record["step"] == 50
+        ]
+        assert {name: len(runs) for name, runs in last_steps(near).items()} == {
+            f"{method}, at {share} %": 2 for method in ("uniform", "magic_t") for share in (49, 51)
+        }
+        near = [record | {"step": 995 + record["seed"], "max_steps": 999} for record in near]
+        assert {name: len(runs) for name, runs in last_steps(near).items()} == {
+            "uniform, at 99 %": 4, "magic_t, at 99 %": 4,
+        }  # fmt: skip
         # All of them half trained are.
         halves = report(truth, [record for record in make_scores(truth) if record["step"] == 50], **FEW)
         assert [pair[0].method for pair in halves.comparisons] == ["magic_t, at 50 %"]

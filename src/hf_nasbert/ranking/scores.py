@@ -97,7 +97,9 @@ def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
     runs = sorted(last.items(), key=lambda item: (isinstance(item[0][1], str), item[0][1]))
     groups: dict[tuple[str, float], list[Record]] = {}
     for (method, _), record in runs:
-        groups.setdefault((method, share_of(record)), []).append(record)
+        share = share_of(record)
+        # Below the end to a percent: what would have one name is one group.
+        groups.setdefault((method, share if share == 1 else min(round(share, 2), 0.99)), []).append(record)
     rank_of = {name: place for place, name in enumerate(_METHOD_ORDER)}
     order = sorted(groups, key=lambda group: (rank_of.get(group[0], len(rank_of)), group[0], -group[1]))
     return {
