@@ -594,7 +594,12 @@ class TestReport:
                     chosen = [record for record in scored if (record["method"], record["step"]) == (method, step)]
                     taus = [measure(proxy_losses(record, truth), truth.loss) for record in chosen]
                     assert len(taus) == 4
-                    cells.append(f"{statistics.mean(taus):.3f} ± {statistics.stdev(taus):.3f}")
+                    found = outcome.over_training[method][step / 100].measured[
+                        "kendall_tau" if name == method else "bucketed_tau"
+                    ]
+                    assert found.low < statistics.mean(taus) < found.high
+                    interval = f"[{found.low:.2f}, {found.high:.2f}]"
+                    cells.append(f"{statistics.mean(taus):.3f} ± {statistics.stdev(taus):.2f} {interval}")
                 expected.append(f"| {name} | 4 | {' | '.join(cells)} |")
         assert rows == expected
         ends = [record for record in scored if record["step"] == 100]
@@ -640,8 +645,8 @@ class TestReport:
         # As many shares, but other ones.
         moved = [record | {"step": 25} if (record["seed"], record["step"]) == (0, 50) else record for record in whole]
         moved += [record for record in make_scores(truth) if record["seed"] == 2]
-        ((_, taus, _), _) = report(truth, moved, **FEW).over_training
-        assert {share: len(found) for share, found in taus.items()} == {0.5: 2, 1.0: 2}
+        shares = report(truth, moved, **FEW).over_training["uniform"]
+        assert {share: ranked.num_rankings for share, ranked in shares.items()} == {0.5: 2, 1.0: 2}
 
 
 class TestOperatorWorth:

@@ -110,17 +110,20 @@ def plot_tau_over_steps(report: RankingReport) -> "Figure":
         figure = new_figure(6.4, 3.8)
         axes = figure.add_subplot()
         numbers = []
-        for row in report.over_training:
-            numbers.append(max(map(len, row.taus.values())))
-            percent = [100 * share for share in row.taus]
-            means = [sum(taus) / len(taus) for taus in row.taus.values()]
-            (line,) = axes.plot(percent, means, f"{next(markers)}-", ms=4, label=row.name)
+        for method, shares in report.over_training.items():
+            numbers.append(max(ranked.num_rankings for ranked in shares.values()))
+            percent = [100 * share for share in shares]
+            taus = [ranked.taus for ranked in shares.values()]
+            means = [sum(found) / len(found) for found in taus]
+            (line,) = axes.plot(percent, means, f"{next(markers)}-", ms=4, label=method)
             axes.fill_between(
                 percent,
-                [min(taus) for taus in row.taus.values()],
-                [max(taus) for taus in row.taus.values()],
-                color=line.get_color(), alpha=0.12, linewidth=0,
-            )  # fmt: skip
+                [min(found) for found in taus],
+                [max(found) for found in taus],
+                color=line.get_color(),
+                alpha=0.12,
+                linewidth=0,
+            )
         least, most = min(numbers), max(numbers)
         seeds = count_of(most, "seed") if least == most else f"{least} to {most} seeds"
         axes.set_title(f"Rank agreement while super-nets train (mean and range of {seeds})")

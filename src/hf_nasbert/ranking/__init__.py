@@ -18,7 +18,7 @@ from hf_nasbert.ranking.agreement import (
     rank,
 )
 from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, read_scores, refuse_twins, share_of
-from hf_nasbert.ranking.study import OverTraining, RankingReport, report
+from hf_nasbert.ranking.study import RankingReport, report
 from hf_nasbert.ranking.table import GroundTruth, find_table, load_table
 from hf_nasbert.ranking.worth import Worth, operator_worth
 
@@ -26,7 +26,6 @@ __all__ = [
     "Comparison",
     "GroundTruth",
     "Measured",
-    "OverTraining",
     "Ranked",
     "RankingReport",
     "Worth",

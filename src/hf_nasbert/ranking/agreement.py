@@ -95,6 +95,7 @@ def rank(
     chosen: Sequence[NDArray[np.bool_]] | None = None,
     is_random: bool = False,
     seeds: Sequence[int | None] | None = None,
+    only: Sequence[str] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Ranked:
@@ -109,6 +110,7 @@ def rank(
         is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
             not one over children.
         seeds: The seeds of the super-nets behind the rankings, as far as they are known.
+        only: Names of the measures to take, `kendall_tau` and `bucketed_tau` among them; by default all.
         num_resamples: Redraws of children behind an interval.
         seed: Seed of the redraws.
 
@@ -121,6 +123,8 @@ def rank(
     functions = measures(truth)
     if is_proxy_loss:
         functions["supernet_gap"] = lambda score, loss, _: metrics.supernet_gap(score, loss)
+    if only is not None:
+        functions = {measure: functions[measure] for measure in only}
     rankings = [np.asarray(score, dtype=np.float64) for score in scores]
     for score in rankings:
         if score.shape != truth.loss.shape:

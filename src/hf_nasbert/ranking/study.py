@@ -3,12 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_nasbert import metrics
 from hf_nasbert.metrics import Interval
 from hf_nasbert.ranking.agreement import Comparison, Measured, Ranked, baselines, compare, rank
 from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, share_of
@@ -16,27 +14,7 @@ from hf_nasbert.ranking.table import GroundTruth
 from hf_nasbert.ranking.worth import Worth, operator_worth
 from hf_nasbert.records import Record
 
-
-class OverTraining(NamedTuple):
-    """Kendall's tau of a method's super-nets after each share of their training (`scores.by_share`)."""
-
-    name: str
-    taus: dict[float, list[float]]
-    bucketed_taus: dict[float, list[float]]
-    """The same within size buckets."""
-
-    @classmethod
-    def of(cls, name: str, shares: Mapping[float, Sequence[Record]], truth: GroundTruth) -> "OverTraining":
-        """Hold a method's records against the truth."""
-        losses = {share: [proxy_losses(record, truth) for record in found] for share, found in shares.items()}
-        return cls(
-            name,
-            {share: [metrics.kendall_tau(loss, truth.loss) for loss in found] for share, found in losses.items()},
-            {
-                share: [metrics.mean_bucketed_tau(loss, truth.loss, truth.bucket_of) for loss in found]
-                for share, found in losses.items()
-            },
-        )
+_WHILE_TRAINING = {"kendall_tau": "", "bucketed_tau": ", within size buckets"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +28,8 @@ class RankingReport:
     comparisons: list[tuple[Comparison, Comparison | None]]
     """Every other method against the first one, where they have 2 seeds in common: over all children, and inside size
     buckets if both have a tau there."""
-    over_training: list[OverTraining]
-    """Every method's agreement while it trains."""
+    over_training: dict[str, dict[float, Ranked]]
+    """Every method's Kendall's tau after each share of its training (`scores.by_share`)."""
     worth: list[Worth]
     """What the truth and every method's super-nets say of each operator."""
 
@@ -68,7 +46,7 @@ class RankingReport:
     @property
     def is_over_training(self) -> bool:
         """Whether some super-net was scored before its end."""
-        return any(list(method.taus) != [1.0] for method in self.over_training)
+        return any(list(shares) != [1.0] for shares in self.over_training.values())
 
     def describe_table(self) -> str:
         """What the truth is, in a few sentences."""
@@ -107,21 +85,18 @@ class RankingReport:
         return "\n".join(lines)
 
     def _training_table(self) -> str:
-        shares = sorted({share for method in self.over_training for share in method.taus})
+        shown = sorted({share for shares in self.over_training.values() for share in shares})
         lines = [
             "| tau after a share of the training | n | "
-            + " | ".join(f"{100 * share:.0f} %" for share in shares)
+            + " | ".join(f"{100 * share:.0f} %" for share in shown)
             + " |",
-            "| --- " * (len(shares) + 2) + "|",
+            "| --- " * (len(shown) + 2) + "|",
         ]
-        for method in self.over_training:
-            number = max(map(len, method.taus.values()))
-            for name, taus in (
-                (method.name, method.taus),
-                (f"{method.name}, within size buckets", method.bucketed_taus),
-            ):
-                cells = [_mean_and_deviation(taus[share]) if share in taus else "" for share in shares]
-                lines.append(f"| {name} | {number} | " + " | ".join(cells) + " |")
+        for method, shares in self.over_training.items():
+            number = max(ranked.num_rankings for ranked in shares.values())
+            for measure, words in _WHILE_TRAINING.items():
+                cells = [_cell(measure, shares[share].measured[measure]) if share in shares else "" for share in shown]
+                lines.append(f"| {method}{words} | {number} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
     def _worth_table(self) -> str:
@@ -160,14 +135,6 @@ _TOP = {
     "worst_rank_at_10": "worst, top 10",
     "relative_improvement": "improvement, %",
 }
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return ""
-    deviation = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.3f}{deviation}"
 
 
 def _compare(method: Ranked, baseline: Ranked, *, within_buckets: bool) -> Comparison | None:
@@ -241,6 +208,12 @@ def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int =
     alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
     worth = [operator_worth("children trained alone", alone, truth.architectures)]
     worth += [operator_worth(name, losses, truth.architectures) for name, losses in proxies.items()]
-    over_training = [OverTraining.of(name, shares, truth) for name, shares in by_share(scored).items()]
+    over_training = {
+        name: {
+            share: rank(name, [proxy_losses(r, truth) for r in found], truth, only=list(_WHILE_TRAINING), **settings)
+            for share, found in shares.items()
+        }
+        for name, shares in by_share(scored).items()
+    }
     ceiling = truth.ceiling(num_resamples=num_resamples, seed=seed)
     return RankingReport(truth, methods, dull, ceiling, comparisons, over_training, worth)
