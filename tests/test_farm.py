@@ -415,6 +415,7 @@ class TestStandaloneTrainer:
             ({"max_steps": 0}, "max_steps=0"),
             ({"learning_rate": 0.0}, "learning_rate=0.0"),
             ({"warmup_ratio": 2.0}, "warmup_ratio=2.0"),
+            ({"adam_beta2": 1.0}, r"adam_beta2=1\.0: expected at least 0 and below 1"),
             ({"blocks": ["attention,attention"]}, "duplicate candidates"),
             ({"blocks": []}, "non-empty list"),
         ],
@@ -422,6 +423,11 @@ class TestStandaloneTrainer:
     def test_refuses_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):
             StandaloneArguments(**{**TINY, **settings})
+
+    def test_refuses_children_that_cannot_be_built_before_any_worker_starts(self, trainer, recipe):
+        odd = StandaloneArguments(**{**vars(recipe), "attention_head_size": 5})
+        with pytest.raises(ValueError, match="does not divide into heads of 5: set attention_head_size"):
+            StandaloneTrainer(odd, trainer.corpus)
 
 
 def test_workers_train_the_very_records_that_one_process_trains(data, recipe, trainer, tmp_path):

@@ -25,19 +25,13 @@ from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, l
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
-from hf_nasbert.training import read_log
+from hf_nasbert.training import SupernetTrainingArguments, read_log
 from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
 from hf_nasbert.training.pretrain import initial_supernet
 
 logger = logging.getLogger(__name__)
 
-# Arguments that decide where a run lies, what it shows and how often it saves, and not what comes out of it.
-_INCIDENTAL = {
-    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "save_steps", "save_total_limit", "logging_steps",
-    "report_to", "disable_tqdm", "dataloader_num_workers", "step_timeout", "use_cpu", "num_eval_children",
-    "eval_steps", "num_eval_batches", "activation_checkpointing", "torch_compile", "torch_compile_backend",
-}  # fmt: skip
 _DIGITS = 6  # of a cosine in fp32 no more can be trusted from one machine to the next
 
 
@@ -115,7 +109,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     be_alone("measuring interference")
     output = Path(arguments.output)
     found = records.read(output) if output.exists() else []
-    _group(found, output)
+    _check_measurements(found, output)
     jobs, configs = _plan(arguments)
     measured = {record["supernet"]: record for record in found}
     for job in jobs:
@@ -183,7 +177,7 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
         ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
     """
     found = records.read(arguments.measured)
-    _group(found, arguments.measured)
+    _check_measurements(found, arguments.measured)
     if arguments.page is not None:
         page = Path(arguments.page)
         fill_page(page, as_markdown(found, marked_tables(page.read_text(encoding="utf-8"))))
@@ -192,7 +186,7 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
     return as_text(found)
 
 
-def _group(found: Sequence[Record], path: str | Path) -> None:
+def _check_measurements(found: Sequence[Record], path: str | Path) -> None:
     """Refuse a file of anything else than measurements, by name."""
     try:
         measurements(found)
@@ -235,7 +229,7 @@ def settings_digest(folder: str | Path) -> str | None:
         DamagedCheckpointError, ValueError: See `describe_run`.
     """
     _, said = _step_and_arguments(Path(folder))
-    settings = {name: value for name, value in said.items() if name not in _INCIDENTAL}
+    settings = {name: value for name, value in said.items() if name not in SupernetTrainingArguments.incidental}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12] if said else None
 
 

@@ -66,20 +66,7 @@ print(json.dumps(answers))
 _INCIDENTAL: dict[str, frozenset[str]] = {
     "supernet": frozenset(),
     "data": frozenset({"cache_dir", "preprocessing_num_workers"}),
-    "training": frozenset(
-        {
-            "dataloader_num_workers",
-            "disable_tqdm",
-            "logging_steps",
-            "output_dir",
-            "overwrite_output_dir",
-            "report_to",
-            "resume_from_checkpoint",
-            "save_steps",
-            "save_total_limit",
-            "step_timeout",
-        }
-    ),
+    "training": SupernetTrainingArguments.incidental,
     "pipeline": frozenset({"output_dir"}),
 }
 _QUANTITIES = ("max_parameters", "max_flops")

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
 from hf_nasbert.space import SearchSpace
@@ -118,6 +118,22 @@ class SupernetTrainingArguments:
     Raises:
         ValueError: If a number lies outside its range, or there is no backend of the name that is to compile.
     """
+
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {
+            "dataloader_num_workers",
+            "disable_tqdm",
+            "logging_steps",
+            "output_dir",
+            "overwrite_output_dir",
+            "report_to",
+            "resume_from_checkpoint",
+            "save_steps",
+            "save_total_limit",
+            "step_timeout",
+        }
+    )
+    """What decides where things lie, what is shown or how often a run is saved, and not what comes out of it."""
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
     method: Literal["uniform", "fair", "magic_t", "magic_a", "magic_at"] = field(

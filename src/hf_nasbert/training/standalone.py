@@ -83,9 +83,11 @@ class StandaloneArguments:
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
-        for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) <= (1 if name == "warmup_ratio" else 1 - 1e-12):
-                raise ValueError(f"{name}={getattr(self, name)}: expected a share between 0 and 1")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0 and below 1")
         self.build_space()
 
     def build_space(self) -> SearchSpace:
