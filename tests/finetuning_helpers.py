@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_nasbert.data import train_tokenizer
+from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
 from hf_nasbert.finetuning import PretrainChildArguments
 from hf_nasbert.finetuning.distillation import Teacher
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
@@ -22,6 +22,22 @@ def save_models(home: Path, text: str, vocab_size: int = 200) -> None:
     for name, model in (("bert", BertForMaskedLM(bert)), ("child", NasBertForMaskedLM(child))):
         model.save_pretrained(home / name)
         tokenizer.save_pretrained(home / name)
+
+
+def distillation_arguments(home: Path, output_dir: Path, **changes) -> PretrainChildArguments:
+    """Four steps of `child`, taught by `teacher`, both in a folder."""
+    settings = {
+        "model": str(home / "child"), "teacher": str(home / "teacher"), "output_dir": str(output_dir),
+        "max_steps": 4, "save_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "num_dev_batches": 1,
+        "dev_batch_size": 2, "logging_steps": 1, "disable_tqdm": True, "warmup_steps": 0.0,
+    }  # fmt: skip
+    return PretrainChildArguments(**settings | changes)
+
+
+def first_batch(home: Path, data: DataArguments) -> dict[str, torch.Tensor]:
+    """What the first step of that is made on."""
+    corpus = load_corpus(DataArguments(**vars(data) | {"tokenizer_name": str(home / "child")}))
+    return MaskedBatches(corpus.train, corpus.tokenizer, batch_size=4, seed=0).batch(0)
 
 
 def watch_projections(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:

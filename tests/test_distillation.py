@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import WatchedTeachers, save_models, watch_projections
+from finetuning_helpers import WatchedTeachers, distillation_arguments, first_batch, save_models, watch_projections
 from modelling_helpers import randomise_
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -20,7 +20,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus
+from hf_nasbert.data import DataArguments
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
 from hf_nasbert.finetuning.distillation import find_attention, predicting_at
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
@@ -63,24 +63,14 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture
 def make(home, tmp_path):
     def make(output: str = "out", **changes) -> tuple[PretrainChildArguments, DataArguments]:
-        settings = {
-            "model": str(home / "child"), "teacher": str(home / "teacher"), "output_dir": str(tmp_path / output),
-            "max_steps": 4, "save_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "num_dev_batches": 1,
-            "dev_batch_size": 4, "logging_steps": 1, "disable_tqdm": True, "warmup_steps": 0.0,
-        }  # fmt: skip
         length = changes.pop("max_seq_length", 16)
         data = DataArguments(
             train_files=[str(home / "text.txt")], max_seq_length=length, validation_fraction=0.2,
             cache_dir=str(home / "cache"),
         )  # fmt: skip
-        return PretrainChildArguments(**settings | changes), data
+        return distillation_arguments(home, tmp_path / output, **changes), data
 
     return make
-
-
-def first_batch(home, data) -> dict[str, torch.Tensor]:
-    corpus = load_corpus(DataArguments(**vars(data) | {"tokenizer_name": str(home / "child")}))
-    return MaskedBatches(corpus.train, corpus.tokenizer, batch_size=4, seed=0).batch(0)
 
 
 def models(home, teacher: str = "teacher"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetuning_helpers import WatchedTeachers, watch_projections
+from finetuning_helpers import WatchedTeachers, distillation_arguments, first_batch, watch_projections
 from modelling_helpers import randomise_
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
@@ -23,7 +23,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
+from hf_nasbert.data import DataArguments, load_corpus, train_tokenizer
 from hf_nasbert.data.batches import IGNORED
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
 from hf_nasbert.finetuning.distillation import find_attention
@@ -92,22 +92,12 @@ def bpe(home) -> PreTrainedTokenizerBase:
 @pytest.fixture
 def make(home, tmp_path):
     def make(output: str = "out", **changes) -> tuple[PretrainChildArguments, DataArguments]:
-        settings = {
-            "model": str(home / "child"), "teacher": str(home / "teacher"), "output_dir": str(tmp_path / output),
-            "max_steps": 4, "save_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "num_dev_batches": 1,
-            "dev_batch_size": 2, "logging_steps": 1, "disable_tqdm": True, "warmup_steps": 0.0,
-        }  # fmt: skip
         data = DataArguments(
             train_files=[str(TEXT)], max_seq_length=16, validation_fraction=0.2, cache_dir=str(home / "cache")
         )
-        return PretrainChildArguments(**settings | changes), data
+        return distillation_arguments(home, tmp_path / output, **changes), data
 
     return make
-
-
-def first_batch(home, data) -> dict[str, torch.Tensor]:
-    corpus = load_corpus(DataArguments(**vars(data) | {"tokenizer_name": str(home / "child")}))
-    return MaskedBatches(corpus.train, corpus.tokenizer, batch_size=4, seed=0).batch(0)
 
 
 def batch_of(tokenizer, rows: list[list[str]], hidden: dict[tuple[int, int], str] | None = None):
