@@ -318,7 +318,10 @@ class TestGenerated:
 
     def test_they_are_those_of_the_record(self, counted):
         record = json.loads((ROOT / "benchmarks" / "records" / "inputs.json").read_text())
-        assert {kind: dict(found) for kind, found in counted.items()} == record["kinds"]
+        assert {kind: dict(found) for kind, found in counted.items()} == record["kinds"], (
+            "a refusal was added or taken away: if that was meant, count anew with "
+            "`python benchmarks/inputs.py --json benchmarks/records/inputs.json --page docs/inputs.md`"
+        )
 
     def test_there_are_enough_of_them(self, counted):
         refused = {kind: found.total() - found["result"] for kind, found in counted.items()}
