@@ -18,7 +18,9 @@ from hf_nasbert.metrics import (
     cluster_bootstrap_interval,
     cluster_mean_interval,
     kendall_tau,
+    kendall_taus_of_redraws,
     mean_bucketed_tau,
+    mean_bucketed_taus_of_redraws,
     pearson,
     precision_at_top,
     relative_improvement,
@@ -87,6 +89,30 @@ def test_many_children_are_compared_in_several_blocks(monkeypatch):
     assert kendall_tau(score, truth) == pytest.approx(expected, abs=1e-12)
     monkeypatch.setattr(metrics, "_ROWS", 10_000)
     assert kendall_tau(score, truth) == pytest.approx(expected, abs=1e-12)
+
+
+@given(few_values, st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_many_redraws_at_once_are_what_each_is_alone(pairs, seed):
+    score, truth = np.array(pairs, dtype=float).T
+    rng = np.random.default_rng(seed)
+    redraws = rng.integers(len(score), size=(20, len(score)))
+    buckets = rng.integers(3, size=len(score))
+    counts = [np.bincount(drawn, minlength=len(score)) for drawn in redraws]
+    for rows in (metrics._ROWS, 3 * len(score)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metrics, "_ROWS", rows)
+            taus = kendall_taus_of_redraws(score, truth, counts)
+            within = mean_bucketed_taus_of_redraws(score, truth, buckets, counts)
+        expected = [kendall_tau(score[drawn], truth[drawn]) for drawn in redraws]
+        np.testing.assert_array_equal(taus, expected)
+        expected = [mean_bucketed_tau(score[drawn], truth[drawn], buckets[drawn]) for drawn in redraws]
+        np.testing.assert_array_equal(within, expected)
+
+
+def test_redraws_of_other_children_are_refused():
+    with pytest.raises(ValueError, match=r"counts must be \(redraws, 3 children\), but have the shape \(4, 2\)"):
+        kendall_taus_of_redraws([1, 2, 3], [1, 2, 3], np.ones((4, 2)))
 
 
 def test_perfect_and_reversed_rankings():

@@ -21,6 +21,7 @@ from hf_nasbert.ranking import (
     find_table,
     last_steps,
     load_table,
+    measures,
     operator_counts,
     operator_worth,
     proxy_losses,
@@ -304,15 +305,16 @@ class TestRank:
     def test_intervals_are_over_children_redrawn_with_their_buckets_in_all_rankings_alike(self, truth):
         rng = np.random.default_rng(3)
         scores = [truth.loss + rng.normal(0, noise, 81) for noise in (0.1, 0.2, 0.3)]
-        found = rank("x", scores, truth, num_resamples=30, seed=5).measured
-        rng, taus, within = np.random.default_rng(5), [], []
+        found = rank("x", scores, truth, is_proxy_loss=True, num_resamples=30, seed=5).measured
+        functions = {"supernet_gap": lambda score, loss, _: metrics.supernet_gap(score, loss), **measures(truth)}
+        rng, values = np.random.default_rng(5), {measure: [] for measure in functions}
         for _ in range(30):
             drawn = rng.integers(81, size=81)
-            loss, buckets = truth.loss[drawn], truth.bucket_of[drawn]
-            taus.append(np.mean([metrics.kendall_tau(score[drawn], loss) for score in scores]))
-            within.append(np.mean([metrics.mean_bucketed_tau(score[drawn], loss, buckets) for score in scores]))
-        for measure, values in (("kendall_tau", taus), ("bucketed_tau", within)):
-            assert found[measure][1:3] == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])), abs=1e-12)
+            for measure, function in functions.items():
+                values[measure].append(np.mean([function(score[drawn], truth.loss[drawn], drawn) for score in scores]))
+        assert found.keys() == values.keys() > {"sparse_tau", "ceiling_tau", "ceiling_bucketed_tau"}
+        for measure, redrawn in values.items():
+            assert found[measure][1:3] == tuple(np.quantile(redrawn, [0.05, 0.95])), measure
 
     def test_every_measure_is_that_of_metrics(self, truth):
         score = truth.loss + np.random.default_rng(0).normal(0, 0.1, 81)

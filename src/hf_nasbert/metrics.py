@@ -10,7 +10,7 @@ https://arxiv.org/abs/2008.03064; precision and ranks at the top).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -46,18 +46,55 @@ def kendall_tau(score: ArrayLike, truth: ArrayLike) -> float:
     """
     score, truth = _paired(score=score, truth=truth)
     agreement = untied_score = untied_truth = 0
-    num_rows = max(1, _ROWS // len(score))
-    for start in range(0, len(score), num_rows):
-        signs = []
-        for values in (score, truth):
-            some = values[start : start + num_rows, None]
-            signs.append((some > values).astype(np.int8) - (some < values).astype(np.int8))
-        agreement += int(np.sum(signs[0] * signs[1], dtype=np.int64))
-        untied_score += int(np.count_nonzero(signs[0]))
-        untied_truth += int(np.count_nonzero(signs[1]))
+    for _, score_signs, truth_signs in _signs_of_pairs(score, truth):
+        agreement += int(np.sum(score_signs * truth_signs, dtype=np.int64))
+        untied_score += int(np.count_nonzero(score_signs))
+        untied_truth += int(np.count_nonzero(truth_signs))
     if untied_score == 0 or untied_truth == 0:
         return float("nan")
     return agreement / math.sqrt(untied_score * untied_truth)
+
+
+def kendall_taus_of_redraws(score: ArrayLike, truth: ArrayLike, counts: ArrayLike) -> Array:
+    """`kendall_tau` of many redraws of the same children, in matrix products: a hundredth of the time of one by one.
+
+    Args:
+        score: One per child.
+        truth: One per child.
+        counts: How often each child is in each redraw: (redraws, children).
+
+    Returns:
+        The tau of every redraw, to the last bit what `kendall_tau` says of it; NaN where no pair can agree.
+    """
+    score, truth = _paired(score=score, truth=truth)
+    drawn = np.asarray(counts, dtype=np.float64)
+    if drawn.ndim != 2 or drawn.shape[1] != len(score):
+        raise ValueError(f"counts must be (redraws, {len(score)} children), but have the shape {drawn.shape}")
+    # Sums of whole numbers, exact as long as they stay below 2**53.
+    agreement, untied_score, untied_truth = np.zeros((3, len(drawn)))
+    for rows, score_signs, truth_signs in _signs_of_pairs(score, truth):
+        for total, pairs in (
+            (agreement, score_signs * truth_signs),
+            (untied_score, np.abs(score_signs)),
+            (untied_truth, np.abs(truth_signs)),
+        ):
+            total += np.sum(drawn[:, rows] @ pairs.astype(np.float64) * drawn, axis=1)
+    known = (untied_score > 0) & (untied_truth > 0)
+    taus = np.full(len(drawn), np.nan)
+    taus[known] = agreement[known] / np.sqrt(untied_score[known] * untied_truth[known])
+    return taus
+
+
+def _signs_of_pairs(score: Array, truth: Array) -> Iterator[tuple[slice, NDArray[np.int8], NDArray[np.int8]]]:
+    """Rows of the table of all pairs, some at a time: which, and the sign of each difference in either ranking."""
+    num_rows = max(1, _ROWS // len(score))
+    for start in range(0, len(score), num_rows):
+        rows = slice(start, start + num_rows)
+        signs = []
+        for values in (score, truth):
+            some = values[rows, None]
+            signs.append((some > values).astype(np.int8) - (some < values).astype(np.int8))
+        yield rows, signs[0], signs[1]
 
 
 def sparse_kendall_tau(score: ArrayLike, truth: ArrayLike, resolution: float) -> float:
@@ -178,6 +215,26 @@ def mean_bucketed_tau(score: ArrayLike, truth: ArrayLike, bucket_of: ArrayLike) 
             taus.append(tau)
             num_pairs.append(number * (number - 1) / 2)
     return float(np.average(taus, weights=num_pairs)) if taus else float("nan")
+
+
+def mean_bucketed_taus_of_redraws(
+    score: ArrayLike, truth: ArrayLike, bucket_of: ArrayLike, counts: ArrayLike
+) -> Array:
+    """`mean_bucketed_tau` of many redraws of the same children; see `kendall_taus_of_redraws`."""
+    score, truth, bucket_of = _paired(score=score, truth=truth, bucket_of=bucket_of)
+    drawn = np.asarray(counts, dtype=np.float64)
+    total, num_pairs = np.zeros((2, len(drawn)))
+    for bucket in np.unique(bucket_of):
+        inside = bucket_of == bucket
+        if inside.sum() > 1:
+            taus = kendall_taus_of_redraws(score[inside], truth[inside], drawn[:, inside])
+            number = drawn[:, inside].sum(axis=1)
+            pairs = np.where(np.isnan(taus), 0.0, number * (number - 1) / 2)
+            total += np.nan_to_num(taus) * pairs
+            num_pairs += pairs
+    means = np.full(len(drawn), np.nan)
+    np.divide(total, num_pairs, out=means, where=num_pairs > 0)
+    return means
 
 
 def bootstrap_interval(

@@ -59,6 +59,36 @@ def measures(truth: GroundTruth) -> dict[str, Measure]:
     return found
 
 
+def _taus_of_redraws(truth: GroundTruth) -> dict[str, Callable[[Array, Array, NDArray[np.int64], Array], Array]]:
+    """Those of `measures` that are a Kendall's tau, for many redraws at once; they would be nearly all of the time.
+
+    Functions as those are, with how often each child is in each redraw as a last argument: (redraws, children).
+    """
+
+    def kendall(score: Array, loss: Array, _: NDArray[np.int64], counts: Array) -> Array:
+        return metrics.kendall_taus_of_redraws(score, loss, counts)
+
+    def bucketed(score: Array, loss: Array, places: NDArray[np.int64], counts: Array) -> Array:
+        return metrics.mean_bucketed_taus_of_redraws(score, loss, truth.bucket_of[places], counts)
+
+    def among_ceiling(measure: Callable[..., Array]) -> Callable[..., Array]:
+        def measured(score: Array, loss: Array, places: NDArray[np.int64], counts: Array) -> Array:
+            inside = truth.in_ceiling[places]
+            if inside.sum() < 2:
+                return np.full(len(counts), np.nan)
+            return measure(score[inside], loss[inside], places[inside], counts[:, inside])
+
+        return measured
+
+    return {
+        "kendall_tau": kendall,
+        "bucketed_tau": bucketed,
+        "ceiling_tau": among_ceiling(kendall),
+        "ceiling_bucketed_tau": among_ceiling(bucketed),
+        "sparse_tau": lambda score, loss, places, counts: kendall(score, np.floor(loss / truth.noise), places, counts),
+    }
+
+
 class Measured(NamedTuple):
     """One measure of a method: the mean over its super-nets, an interval over children, the deviation over seeds."""
 
@@ -137,14 +167,7 @@ def rank(
     single = {measure: [function(*part) for part in parts] for measure, function in functions.items()}
     spread = single
     if not is_random:
-        # Children are redrawn, the same ones for all super-nets of a method.
-        spread = {measure: [] for measure in functions}
-        rng = np.random.default_rng(seed)
-        for _ in range(num_resamples):
-            drawn = rng.integers(int(masks[0].sum()), size=int(masks[0].sum()))
-            some = [(score[drawn], loss[drawn], places[drawn]) for score, loss, places in parts]
-            for measure, function in functions.items():
-                spread[measure].append(_mean([function(*part) for part in some]))
+        spread = _over_redraws(functions, parts, truth, num_resamples, seed)
     measured = {}
     for measure, values in single.items():
         known = [value for value in spread[measure] if not math.isnan(value)]
@@ -160,6 +183,31 @@ def rank(
         single["bucketed_tau"],
         known_seeds if len(known_seeds) == len(rankings) else None,
     )
+
+
+def _over_redraws(
+    functions: dict[str, Measure],
+    parts: Sequence[tuple[Array, Array, NDArray[np.int64]]],
+    truth: GroundTruth,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """The mean of every measure over rankings, for every redraw of children: the same ones for all rankings."""
+    number = len(parts[0][0])
+    redraws = np.random.default_rng(seed).integers(number, size=(num_resamples, number))
+    counts = np.array([np.bincount(drawn, minlength=number) for drawn in redraws], dtype=np.float64)
+    at_once = _taus_of_redraws(truth)
+    spread: dict[str, list[float]] = {}
+    for measure, function in functions.items():
+        if measure in at_once:
+            by_ranking = [at_once[measure](*part, counts) for part in parts]
+        else:
+            by_ranking = [
+                np.array([function(score[drawn], loss[drawn], places[drawn]) for drawn in redraws])
+                for score, loss, places in parts
+            ]
+        spread[measure] = [_mean(values) for values in zip(*by_ranking, strict=True)]
+    return spread
 
 
 def _mean(values: Sequence[float]) -> float:
