@@ -610,7 +610,7 @@ class TestRecipes:
             ({"--architecture": "attention-ffn-skip-ffn-ffn"}, "skip"),
             ({"--architecture": "attention-mixer-ffn-ffn-ffn"}, "mixer"),
             ({"--supernet": "nowhere"}, "nowhere: no such folder"),
-            ({"--tokenizer": "nowhere"}, "nowhere holds no tokenizer"),
+            ({"--tokenizer_name": "nowhere"}, "nowhere holds no tokenizer"),
             ({"--native": "always", "--architecture": "conv3-ffn-attention-ffn-skip"}, r"block 0 \(conv3\)"),
             ({"--card": "nowhere.json"}, r"nowhere\.json"),
             ({"--card": "BROKEN"}, r"broken\.json is not JSON"),
@@ -659,7 +659,7 @@ class TestRecipes:
         small = tiny_tokenizer(WORDS[:-1])
         small.save_pretrained(tmp_path / "small")
         flags = ["--supernet", str(supernet_folder), "--architecture", "attention-ffn-attention-ffn-skip"]
-        flags += ["--output_dir", str(tmp_path / "child"), "--tokenizer", str(tmp_path / "small")]
+        flags += ["--output_dir", str(tmp_path / "child"), "--tokenizer_name", str(tmp_path / "small")]
         with pytest.raises(SystemExit, match=f"has {len(WORDS) - 1} tokens, the super-net {len(WORDS)} embeddings"):
             recipe("extract_child").main(flags)
         assert not (tmp_path / "child").exists()

@@ -31,7 +31,9 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "Folder or Hub name of a child with any head, or of a stock BERT."})
     output_dir: str = field(metadata={"help": "New folder for model.onnx, config and tokenizer."})
-    tokenizer: str | None = field(default=None, metadata={"help": "Where the tokenizer is; by default the model's."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Where the tokenizer is; by default the model's."}
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
     tolerance: float = field(
         default=TOLERANCE, metadata={"help": "Largest difference of outputs that the proof allows."}
@@ -79,7 +81,7 @@ def export_child(arguments: ExportArguments) -> Exported:
             f"{missing[0]}: the folder is incomplete, or this head was never trained"
         )
     tokenizer = AutoTokenizer.from_pretrained(
-        arguments.tokenizer or arguments.model, revision=None if arguments.tokenizer else arguments.revision
+        arguments.tokenizer_name or arguments.model, revision=None if arguments.tokenizer_name else arguments.revision
     )
     return export_onnx(model, tokenizer, arguments.output_dir, tolerance=arguments.tolerance)
 

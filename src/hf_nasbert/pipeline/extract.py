@@ -35,7 +35,7 @@ class ExtractionArguments:
     supernet: str = field(metadata={"help": "Folder of the super-net."})
     architecture: str = field(metadata={"help": "The child, such as attention-ffn-conv3-skip."})
     output_dir: str = field(metadata={"help": "Folder to write the child to."})
-    tokenizer: str | None = field(
+    tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder of the tokenizer; by default the super-net's."}
     )
     native: Literal["auto", "always", "never"] = field(
@@ -89,14 +89,14 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
     supernet = load_supernet(arguments.supernet)
-    tokenizer_folder = Path(arguments.tokenizer or arguments.supernet)
+    tokenizer_folder = Path(arguments.tokenizer_name or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
-        raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer")
+        raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     if len(tokenizer) != supernet.config.vocab_size:
         raise ValueError(
             f"the tokenizer in {tokenizer_folder} has {len(tokenizer)} tokens, the super-net "
-            f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer)"
+            f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
         )
     architecture = Architecture.parse(arguments.architecture)
     child = extract_child(supernet, architecture)
