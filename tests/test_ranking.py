@@ -571,11 +571,15 @@ class TestReport:
                 assert "±" in line
                 assert "[" in line
         alone = next(line for line in worth.splitlines() if line.startswith("| children trained alone |"))
-        attention = [float(effect) for effect in alone.split("|")[5].split()[1:]]
-        assert alone.split("|")[5].split()[0] == "-"  # the first block is always a conv3
-        assert attention[0] == pytest.approx(-200, abs=15)  # which counts double
-        assert attention[1:] == pytest.approx([-100] * 3, abs=15)
-        assert "| magic_t | 4 | 0." in worth
+        first, *attention = alone.split("|")[5].split()
+        assert first == "-"  # the first block is always a conv3
+        expected = outcome.worth[0].effects["attention"][1:]
+        assert [effect.estimate for effect in expected] == pytest.approx([-0.2, -0.1, -0.1, -0.1], abs=0.015)
+        for cell, (estimate, low, high) in zip(attention, expected, strict=True):
+            assert cell == f"{1000 * estimate:+.0f}±{500 * (high - low):.0f}"
+        last = outcome.worth[-1]
+        assert f"| magic_t | 4 | {last.agreement.estimate:.3f} [{last.agreement.low:.2f}, " in worth
+        assert f"| {100 * last.explained.estimate:.0f} % [{100 * last.explained.low:.0f}, " in worth
 
     def test_the_table_over_training_has_every_share(self, truth, outcome):
         scored = make_scores(truth)
@@ -656,32 +660,58 @@ class TestOperatorWorth:
         children = list(SPACE.enumerate())
         worth = {"attention": [0.0, -0.3, -0.1, 0.0, 0.2], "ffn": [0.0, 0.1, 0.0, 0.0, 0.0], "conv3": [0.0] * 5}
         losses = np.array([5 + sum(worth[name][block] for block, name in enumerate(child)) for child in children])
-        found = operator_worth("planted", [losses, losses], children)
-        assert (found.num_rankings, found.agreement) == (2, 1)
-        assert found.explained == pytest.approx(1)
-        assert math.isnan(found.effects["attention"][0])  # the first block is always a conv3
-        assert found.effects["conv3"][0] == pytest.approx(0, abs=1e-12)
+        found = operator_worth("planted", [losses, losses], children, **FEW)
+        assert (found.num_rankings, *found.agreement) == (2, 1, 1, 1)
+        assert found.explained == pytest.approx((1, 1, 1))
+        assert math.isnan(found.effects["attention"][0].estimate)  # the first block is always a conv3
+        assert found.effects["conv3"][0] == pytest.approx((0, 0, 0), abs=1e-12)
         for block in range(1, 5):
             average = sum(effects[block] for effects in worth.values()) / 3
             for name, effects in worth.items():
-                assert found.effects[name][block] == pytest.approx(effects[block] - average, abs=1e-9)
+                # Without noise, other children say the same.
+                assert found.effects[name][block] == pytest.approx([effects[block] - average] * 3, abs=1e-9)
+
+    def test_intervals_cover_what_was_planted_as_often_as_they_say(self):
+        children = list(SPACE.enumerate())
+        planted = np.array([0.2 * (child[1] == "attention") for child in children])
+        covered = []
+        for seed in range(40):
+            noisy = planted + np.random.default_rng(seed).normal(0, 0.1, len(children))
+            effects = operator_worth("noisy", [noisy], children, num_resamples=100, seed=seed).effects
+            for name, expected in (("attention", 2 / 15), ("ffn", -1 / 15), ("conv3", -1 / 15)):
+                covered.append(effects[name][1].low < expected < effects[name][1].high)
+            assert all(effect.high > effect.low for effect in effects["ffn"][1:])
+        assert 0.8 < np.mean(covered) < 0.97
+
+    def test_the_agreements_interval_redraws_children_in_all_rankings_alike(self):
+        children = list(SPACE.enumerate())
+        rng = np.random.default_rng(0)
+        rankings = np.arange(81) / 81 + rng.normal(0, 0.5, (3, 81))
+        found = operator_worth("noisy", rankings, children, num_resamples=30, seed=5).agreement
+        redraws = np.random.default_rng(5).integers(81, size=(30, 81))
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        taus = [
+            np.mean([metrics.kendall_tau(rankings[a][drawn], rankings[b][drawn]) for a, b in pairs])
+            for drawn in redraws
+        ]
+        assert found[1:] == pytest.approx(np.quantile(taus, [0.05, 0.95]))
 
     def test_other_blocks_are_held_equal(self):
         """Among children that hold an operator somewhere, having it here goes with lacking it there."""
         children = [child for child in SPACE.enumerate() if "ffn" in child]
         losses = np.array([0.1 * (child[1] == "ffn") for child in children])
-        found = operator_worth("planted", [losses], children)
-        assert found.effects["ffn"][1] - found.effects["conv3"][1] == pytest.approx(0.1)
+        found = operator_worth("planted", [losses], children, **FEW)
+        assert found.effects["ffn"][1].estimate - found.effects["conv3"][1].estimate == pytest.approx(0.1)
         for block in range(2, 5):
             assert found.effects["ffn"][block] == pytest.approx(found.effects["conv3"][block], abs=1e-9)
-        assert math.isnan(found.agreement)
+        assert math.isnan(found.agreement.estimate)
 
     def test_noise_is_told_from_a_shared_bias(self):
         children = list(SPACE.enumerate())
         rng = np.random.default_rng(0)
         bias = rng.normal(size=len(children))
-        shared = operator_worth("bias", [bias + 0.1 * rng.normal(size=len(bias)) for _ in range(4)], children)
-        noise = operator_worth("noise", [rng.normal(size=len(bias)) for _ in range(4)], children)
-        assert shared.agreement > 0.8
-        assert abs(noise.agreement) < 0.2
-        assert noise.explained < 0.6
+        shared = operator_worth("bias", [bias + 0.1 * rng.normal(size=len(bias)) for _ in range(4)], children, **FEW)
+        noise = operator_worth("noise", [rng.normal(size=len(bias)) for _ in range(4)], children, **FEW)
+        assert shared.agreement.low > 0.8
+        assert abs(noise.agreement.estimate) < 0.2
+        assert noise.explained.estimate < 0.6

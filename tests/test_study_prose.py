@@ -105,6 +105,11 @@ def mean(cell):
     return cell.split(" ")[0]
 
 
+def effects(cell):
+    """The numbers of a cell such as -32±4 -20±4, without their intervals."""
+    return [int(effect.partition("±")[0]) for effect in cell.split()]
+
+
 def test_what_the_tables_of_the_study_are_said_to_say(study):
     prose, _ = prose_and_tables("ranking.md")
     tables = {
@@ -135,14 +140,13 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
     within_middle = tables["tau after a share of the training"]["uniform, within size buckets"]["50 %"]
     within_middle = re.sub(r" ± [\d.]+", "", within_middle)
     middle, end = (while_training[share].partition(" [")[0] for share in ("50 %", "100 %"))
-    agreeing = {name: row["tau between two of them"] for name, row in tables["losses of"].items()}
+    agreeing = {name: mean(row["tau between two of them"]) for name, row in tables["losses of"].items()}
     alone, shared = tables["losses of"]["children trained alone"], tables["losses of"]["uniform"]
     best_of_ten = {name: float(mean(row["best, top 10"])) for name, row in top.items()}
     methods = ("uniform", "fair", "magic_t", "magic_a", "magic_at")
     of_methods = sorted(best_of_ten[name] for name in methods)
-    conv, costs = ([-int(x) for x in row["conv3"].split()] for row in (alone, shared))
-    attention = [int(x) for x in shared["attention"].split()]
-    ffn = [int(x) for x in alone["ffn"].split()]
+    conv, costs = ([-x for x in effects(row["conv3"])] for row in (alone, shared))
+    attention, ffn = effects(shared["attention"]), effects(alone["ffn"])
     for words in (
         "end at a tau of {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)".format(
             *(tau[name] for name in methods)
@@ -156,7 +160,7 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
         f"({agreeing['children trained alone']})",
         f"a `conv3` is worth {conv[0]} thousandths of a nat in the first block",
         f"an `ffn` costs {ffn[0]} in the first and {ffn[-1]} in the last",
-        f"where it is the best ({-int(alone['attention'].split()[-1])})",
+        f"where it is the best ({-effects(alone['attention'])[-1]})",
         f"a `conv3` is worth {min(costs)} to {max(costs)} in whatever block, and it is attention that costs "
         f"({min(attention)} to {max(attention)} everywhere)",
         f"Counting operators reaches {tau['operator counts']} ({within['operator counts']} within buckets)",

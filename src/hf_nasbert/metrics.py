@@ -263,10 +263,8 @@ def bootstrap_interval(
     resampled = []
     for _ in range(num_resamples):
         chosen = rng.integers(num_children, size=num_children)
-        value = statistic(*(array[chosen] for array in values))
-        if not np.isnan(value):
-            resampled.append(value)
-    return _percentiles(float(statistic(*values)), resampled, confidence)
+        resampled.append(statistic(*(array[chosen] for array in values)))
+    return percentile_interval(float(statistic(*values)), resampled, confidence=confidence)
 
 
 def cluster_bootstrap_interval(
@@ -302,10 +300,8 @@ def cluster_bootstrap_interval(
     resampled = []
     for redrawn in _redraws(len(rows_of), num_resamples, seed):
         chosen = np.concatenate([rows_of[index] for index in redrawn])
-        value = statistic(*(array[chosen] for array in values))
-        if not np.isnan(value):
-            resampled.append(value)
-    return _percentiles(estimate, resampled, confidence)
+        resampled.append(statistic(*(array[chosen] for array in values)))
+    return percentile_interval(estimate, resampled, confidence=confidence)
 
 
 def cluster_mean_interval(
@@ -320,7 +316,7 @@ def cluster_mean_interval(
     if len(sums) < 2:
         return Interval(estimate, float("nan"), float("nan"))
     redrawn = _redraws(len(sums), num_resamples, seed)
-    return _percentiles(estimate, (sums[redrawn].sum(1) / counts[redrawn].sum(1)).tolist(), confidence)
+    return percentile_interval(estimate, sums[redrawn].sum(1) / counts[redrawn].sum(1), confidence=confidence)
 
 
 def _redraws(num_clusters: int, num_resamples: int, seed: int) -> NDArray[np.int64]:
@@ -335,10 +331,14 @@ def _check_resampling(num_resamples: int, confidence: float) -> None:
         raise ValueError(f"confidence must lie in (0, 1), not {confidence}")
 
 
-def _percentiles(estimate: float, resampled: list[float], confidence: float) -> Interval:
-    if not resampled:
+def percentile_interval(estimate: float, resampled: ArrayLike, *, confidence: float = 0.9) -> Interval:
+    """The percentile interval of a statistic from its values on redraws; NaN among them are left out."""
+    values = np.asarray(resampled, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
         return Interval(estimate, float("nan"), float("nan"))
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = round((1 - confidence) / 2, 12)  # (1 - 0.9) / 2 is a hair less than 0.05
+    low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))
 
 

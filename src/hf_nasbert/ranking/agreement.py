@@ -170,9 +170,7 @@ def rank(
         spread = _over_redraws(functions, parts, truth, num_resamples, seed)
     measured = {}
     for measure, values in single.items():
-        known = [value for value in spread[measure] if not math.isnan(value)]
-        low, high = np.quantile(known, [0.05, 0.95]) if known else (math.nan, math.nan)
-        measured[measure] = Measured(_mean(values), float(low), float(high), _deviation(values))
+        measured[measure] = Measured(*metrics.percentile_interval(_mean(values), spread[measure]), _deviation(values))
     known_seeds = [number for number in seeds or () if number is not None]
     return Ranked(
         name,

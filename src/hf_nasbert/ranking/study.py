@@ -106,10 +106,9 @@ class RankingReport:
             "| --- " * (len(operators) + 4) + "|",
         ]
         for row in self.worth:
-            agreement = "" if math.isnan(row.agreement) else f"{row.agreement:.3f}"
-            cells = [row.name, str(row.num_rankings), agreement, f"{100 * row.explained:.0f} %"]
+            cells = [row.name, str(row.num_rankings), _bounded(row.agreement), _bounded(row.explained, percent=True)]
             for operator in operators:
-                cells.append(" ".join("-" if math.isnan(x) else f"{1000 * x:+.0f}" for x in row.effects[operator]))
+                cells.append(" ".join(_thousandths(effect) for effect in row.effects[operator]))
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
@@ -163,10 +162,7 @@ def _as_table(
             "ceiling_tau": ceiling["kendall_tau"],
             "ceiling_bucketed_tau": ceiling["bucketed_tau"],
         }
-        cells = [
-            f"{ceiling[key].estimate:.3f} [{ceiling[key].low:.2f}, {ceiling[key].high:.2f}]" if key in ceiling else ""
-            for key in shown
-        ]
+        cells = [_bounded(ceiling[key]) if key in ceiling else "" for key in shown]
         lines.append("| *training them again (ceiling)* | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -178,6 +174,21 @@ def _cell(key: str, measured: Measured | None) -> str:
     deviation = "" if measured.seed_deviation is None else f" ± {measured.seed_deviation:.{digits}f}"
     interval = f"[{measured.low:.{digits}f}, {measured.high:.{digits}f}]"
     return f"{measured.mean:.{digits + 1 if digits == 2 else 1}f}{deviation} {interval}"
+
+
+def _bounded(interval: Interval, *, percent: bool = False) -> str:
+    if math.isnan(interval.estimate):
+        return ""
+    if percent:
+        return f"{100 * interval.estimate:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+    return f"{interval.estimate:.3f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _thousandths(effect: Interval) -> str:
+    """An effect and half the width of its interval."""
+    if math.isnan(effect.estimate):
+        return "-"
+    return f"{1000 * effect.estimate:+.0f}±{1000 * (effect.high - effect.low) / 2:.0f}"
 
 
 def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int = 1000, seed: int = 0) -> RankingReport:
@@ -206,8 +217,8 @@ def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int =
             comparisons.append((pairs[0], pairs[1]))
     dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
     alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
-    worth = [operator_worth("children trained alone", alone, truth.architectures)]
-    worth += [operator_worth(name, losses, truth.architectures) for name, losses in proxies.items()]
+    worth = [operator_worth("children trained alone", alone, truth.architectures, **settings)]
+    worth += [operator_worth(name, losses, truth.architectures, **settings) for name, losses in proxies.items()]
     over_training = {
         name: {
             share: rank(name, [proxy_losses(r, truth) for r in found], truth, only=list(_WHILE_TRAINING), **settings)

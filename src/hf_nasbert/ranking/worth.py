@@ -6,27 +6,41 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hf_nasbert import metrics
+from hf_nasbert.metrics import Array, Interval
 from hf_nasbert.space import Architecture
+
+_UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 class Worth(NamedTuple):
-    """What some losses of the same children say of each operator, and whether they say the same."""
+    """What some losses of the same children say of each operator, and whether they say the same.
+
+    Intervals are 90 % bootstrap intervals over children (`metrics.bootstrap_interval`).
+    """
 
     name: str
     num_rankings: int
-    agreement: float
+    agreement: Interval
     """Mean Kendall's tau between two of them; NaN for a single one."""
-    effects: dict[str, list[float]]
+    effects: dict[str, list[Interval]]
     """By operator, block after block: how far its children's mean loss lies from the average, in nats, all other
     blocks held equal; NaN where the block has no such operator. Negative is good."""
-    explained: float
-    """The share of the variance that these effects explain; NaN where all losses are equal."""
+    explained: Interval
+    """The share of the variance that these effects explain; NaN where all losses are equal. Redraws hold some children
+    more than once, so its interval leans upward."""
 
 
-def operator_worth(name: str, losses: Sequence[ArrayLike], architectures: Sequence[Architecture]) -> Worth:
+def operator_worth(
+    name: str,
+    losses: Sequence[ArrayLike],
+    architectures: Sequence[Architecture],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Worth:
     """Least squares on which operator stands in which block, for the mean of some losses of these children.
 
     Agreement between the losses tells a bias that all of them share from noise: super-nets of several seeds that agree
@@ -35,19 +49,40 @@ def operator_worth(name: str, losses: Sequence[ArrayLike], architectures: Sequen
     rankings = [np.asarray(each, dtype=np.float64) for each in losses]
     mean = np.mean(rankings, axis=0)
     names = sorted({name for child in architectures for name in child})
-    stands = np.array([[[at == name for name in names] for at in child] for child in architectures])
-    design = stands.reshape(len(architectures), -1).astype(np.float64)
-    weights = np.linalg.lstsq(design, mean - mean.mean(), rcond=None)[0]
-    residual = mean - mean.mean() - design @ weights
-    effects = weights.reshape(stands.shape[1:])
-    shares = stands.mean(axis=0)
-    # Only differences within a block are determined: here against the block's average child.
-    effects = np.where(shares > 0, effects - (shares * effects).sum(axis=1, keepdims=True), math.nan)
-    taus = [metrics.kendall_tau(first, second) for first, second in itertools.combinations(rankings, 2)]
+    stands = np.array([[[at == name for name in names] for at in child] for child in architectures], dtype=np.float64)
+    shares = stands.mean(axis=0)  # (blocks, operators)
+
+    def fit(drawn: NDArray[np.int64]) -> tuple[Array, float]:
+        """Effects (blocks, operators) and explained variance of some of the children."""
+        design = stands[drawn].reshape(len(drawn), -1)
+        centred = mean[drawn] - mean[drawn].mean()
+        weights = np.linalg.lstsq(design, centred, rcond=None)[0]
+        residual = centred - design @ weights
+        effects = weights.reshape(shares.shape)
+        # Only differences within a block are determined: here against the average of all children.
+        effects = effects - (shares * effects).sum(axis=1, keepdims=True)
+        effects = np.where(stands[drawn].any(axis=0), effects, math.nan)
+        return effects, 1 - float(residual.var() / centred.var()) if np.ptp(mean[drawn]) > 0 else math.nan
+
+    everyone = np.arange(len(mean))
+    redraws = np.random.default_rng(seed).integers(len(mean), size=(num_resamples, len(mean)))
+    effects, explained = fit(everyone)
+    fits = [fit(drawn) for drawn in redraws]
+    effects_of_redraws = np.array([each for each, _ in fits])
+    counts = [np.bincount(drawn, minlength=len(mean)) for drawn in redraws]
+    pairs = list(itertools.combinations(rankings, 2))
+    taus = [metrics.kendall_tau(*pair) for pair in pairs]
+    taus_of_redraws = np.array([metrics.kendall_taus_of_redraws(*pair, counts) for pair in pairs])
     return Worth(
         name,
         len(rankings),
-        float(np.mean(taus)) if taus else math.nan,
-        {operator: effects[:, place].tolist() for place, operator in enumerate(names)},
-        1 - float(residual.var() / mean.var()) if mean.var() > 0 else math.nan,
+        metrics.percentile_interval(float(np.mean(taus)), taus_of_redraws.mean(axis=0)) if pairs else _UNKNOWN,
+        {
+            operator: [
+                metrics.percentile_interval(float(effects[block, place]), effects_of_redraws[:, block, place])
+                for block in range(len(effects))
+            ]
+            for place, operator in enumerate(names)
+        },
+        metrics.percentile_interval(explained, [each for _, each in fits]),
     )
