@@ -57,6 +57,13 @@ class TestSummaries:
         assert confounded["input_similarity"].estimate == pytest.approx(-1)
         assert math.isnan(confounded["input_similarity within"].estimate)
 
+    def test_intervals_of_associations_are_over_children_too(self):
+        rows = pair_rows(STUDY[2:3])
+        found, thrice = associations(rows), associations({name: np.tile(column, 3) for name, column in rows.items()})
+        assert thrice["distance"] == pytest.approx(found["distance"])  # the same rows again are no new evidence
+        by_row = associations({**rows, "child": np.arange(len(rows["block"]))})["distance"]
+        assert by_row[1:] != pytest.approx(found["distance"][1:], rel=0.01)
+
     def test_bins_part_the_rows_with_different_inputs(self):
         rows = pair_rows(STUDY[2:3])
         bins = similarity_bins(rows, "input_similarity")

@@ -237,6 +237,11 @@ class TestSeveral:
         assert '"finish"' in lines[-1]
         (folder / "train_log.jsonl").write_text("".join(lines[:-1]))
         assert describe_run(folder) == {"method": "uniform", "seed": 3, "step": None, "max_steps": 6}
+        again = json.loads(lines[0])
+        again["arguments"]["max_steps"] = 9
+        with (folder / "train_log.jsonl").open("a") as log:
+            log.write(json.dumps(again) + "\n")
+        assert describe_run(folder)["max_steps"] == 9
 
     def test_settings_are_told_apart_at_every_step(self, run, tmp_path):
         from hf_nasbert.pipeline.interference import settings_digest

@@ -328,6 +328,8 @@ class TestPairedDifference:
     def test_the_least_p_value_is_two_of_all_flips(self):
         assert metrics.paired_difference([0.1, 0.2, 0.3, 0.1, 0.2]).p_value == 2 / 2**5
         assert metrics.paired_difference([0.1, -0.1]).p_value == 1
+        # Summed in another order, their mean differs in its last bit.
+        assert metrics.paired_difference([0.27, 0.19, 0.22, 0.17, 0.28]).p_value == 2 / 2**5
 
     def test_of_many_differences_signs_are_flipped_at_random(self):
         values = np.random.default_rng(0).normal(0.3, 1, size=25)
