@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import KINDS
 
 from hf_nasbert import costs, records
 from hf_nasbert.costs import (
@@ -24,7 +25,6 @@ from hf_nasbert.costs import (
 )
 from hf_nasbert.space import SearchSpace, Stage
 
-KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
 CHAIN = SearchSpace.chain(num_choice_blocks=3, operators=KINDS)
 STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=KINDS, widths=(32, 64, 96))
 UNEVEN = SearchSpace(

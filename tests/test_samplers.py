@@ -6,12 +6,12 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 from helpers import SAMPLER_SPACES, SamplerContract, take, take_steps
 
-from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler, UpdateCounter, make_sampler
+from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler, UpdateCounter
 from hf_nasbert.space import SKIP, SearchSpace, Stage, hamming, operator_width
 
 CHAIN = SAMPLER_SPACES["chain"]
@@ -23,7 +23,7 @@ NASBERT = SearchSpace.staged(
 
 
 class TestUniformSampler(SamplerContract):
-    name = "uniform"
+    sampler = UniformSampler
 
     def test_every_operator_equally_often(self):
         counter = UpdateCounter(CHAIN)
@@ -53,7 +53,7 @@ class TestUniformSampler(SamplerContract):
 
 
 class TestUniformSamplerOverChildren(SamplerContract):
-    name = "uniform"
+    sampler = UniformSampler
 
     @pytest.fixture
     def make(self, space):
@@ -61,7 +61,7 @@ class TestUniformSamplerOverChildren(SamplerContract):
 
 
 class TestFairSampler(SamplerContract):
-    name = "fair"
+    sampler = FairSampler
 
     def test_every_step_uses_every_operator_exactly_once(self):
         for step in take_steps(FairSampler(CHAIN, seed=0), 200):
@@ -155,7 +155,7 @@ class TestFairSampler(SamplerContract):
 
 
 class TestGradualSampler(SamplerContract):
-    name = "gradual"
+    sampler = GradualSampler
 
     @pytest.mark.parametrize("space", [*SAMPLER_SPACES.values(), NASBERT], ids=[*SAMPLER_SPACES, "nasbert"])
     def test_adjacent_children_differ_in_one_block(self, space):
@@ -298,22 +298,22 @@ def test_streams_of_equal_seeds_are_independent():
 
 DRAW = """
 import json, sys
-from hf_nasbert.samplers import make_sampler
+from hf_nasbert import samplers
 from hf_nasbert.space import SearchSpace
 name, spaces = sys.argv[1], json.loads(sys.argv[2])
 for space in spaces:
-    sampler = make_sampler(name, SearchSpace.from_dict(space), seed=5)
+    sampler = getattr(samplers, name)(SearchSpace.from_dict(space), seed=5)
     print([str(sampler.next_architecture()) for _ in range(40)])
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("name", ["uniform", "fair", "gradual"])
-def test_every_rank_draws_the_same(name):
+@pytest.mark.parametrize("sampler", [UniformSampler, FairSampler, GradualSampler])
+def test_every_rank_draws_the_same(sampler):
     spaces = json.dumps([space.to_dict() for space in SAMPLER_SPACES.values()])
     drawn = [
         subprocess.run(
-            [sys.executable, "-c", DRAW, name, spaces],
+            [sys.executable, "-c", DRAW, sampler.__name__, spaces],
             env=os.environ | {"PYTHONHASHSEED": rank, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"},
             capture_output=True,
             text=True,
@@ -322,17 +322,15 @@ def test_every_rank_draws_the_same(name):
         for rank in ("0", "1")
     ]
     here = [
-        [str(architecture) for architecture in take(make_sampler(name, space, seed=5), 40)]
-        for space in SAMPLER_SPACES.values()
+        [str(architecture) for architecture in take(sampler(space, seed=5), 40)] for space in SAMPLER_SPACES.values()
     ]
     assert drawn[0] == drawn[1] == "".join(f"{children}\n" for children in here)
 
 
 def test_states_of_one_sampler_do_not_fit_another():
-    for saved in ("uniform", "fair", "gradual"):
-        for loaded in {"uniform", "fair", "gradual"} - {saved}:
-            with pytest.raises(ValueError, match=f"state of a '{saved}' sampler into a '{loaded}'"):
-                make_sampler(loaded, CHAIN, seed=0).load_state_dict(make_sampler(saved, CHAIN, seed=0).state_dict())
+    for saved, loaded in permutations((UniformSampler, FairSampler, GradualSampler), 2):
+        with pytest.raises(ValueError, match=f"state of a '{saved.name}' sampler into a '{loaded.name}'"):
+            loaded(CHAIN, seed=0).load_state_dict(saved(CHAIN, seed=0).state_dict())
 
 
 def test_names_where_another_space_differs():
@@ -352,15 +350,6 @@ def test_names_where_another_space_differs():
     assert "are [4] there and [2, 2] here" in refused(SearchSpace.chain(4, kinds), two_stages)
     with pytest.raises(ValueError, match="state of the uniform sampler is damaged: a search space is a mapping"):
         UniformSampler(CHAIN, seed=0).load_state_dict(UniformSampler(CHAIN, seed=0).state_dict() | {"space": 3})
-
-
-def test_make_sampler_knows_its_names():
-    for name, cls in (("uniform", UniformSampler), ("fair", FairSampler), ("gradual", GradualSampler)):
-        sampler = make_sampler(name, CHAIN, seed=7)
-        assert type(sampler) is cls
-        assert (sampler.name, sampler.seed, sampler.space) == (name, 7, CHAIN)
-    with pytest.raises(ValueError, match=r"no sampler 'magic': choose one of uniform, fair, gradual"):
-        make_sampler("magic", CHAIN, seed=0)
 
 
 class TestUpdateCounter:

@@ -22,7 +22,7 @@ from hf_nasbert.data import DataArguments, digest_of
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, last_mixing_block
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
-from hf_nasbert.samplers import make_sampler
+from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import (
@@ -160,10 +160,11 @@ class TestArguments:
     def test_methods_are_what_their_names_say(self, tmp_path):
         for method, (sampler, is_aligned) in METHODS.items():
             trainer = make_trainer(tmp_path / method, method=method)
-            assert trainer.sampler.name == sampler
+            assert type(trainer.sampler) is sampler
             assert (trainer.anchor is not None) == is_aligned == method.startswith("magic_a")
-        assert METHODS["magic_t"].sampler == METHODS["magic_at"].sampler == "gradual"
-        assert METHODS["magic_a"].sampler == "uniform"
+        assert METHODS["magic_t"].sampler is METHODS["magic_at"].sampler is GradualSampler
+        assert METHODS["uniform"].sampler is METHODS["magic_a"].sampler is UniformSampler
+        assert METHODS["fair"].sampler is FairSampler
 
     @pytest.mark.parametrize(
         ("settings", "words"),
@@ -649,7 +650,7 @@ class TestTraining:
     def test_trains_the_samplers_children(self, tmp_path):
         trainer = make_trainer(tmp_path, method="magic_t", seed=5)
         trainer.train()
-        sampler = make_sampler("gradual", SPACES["chain"], seed=5)
+        sampler = GradualSampler(SPACES["chain"], seed=5)
         assert [record["architecture"] for record in train_log(tmp_path)] == [
             str(sampler.next_architecture()) for _ in range(12)
         ]
@@ -809,7 +810,7 @@ class TestDivergence:
             DivergenceError, match=r"loss of step 5 is nan, training .*-.*last checkpoint is checkpoint-3"
         ) as stopped:
             trainer.train()
-        sampler = make_sampler("gradual", SPACES["chain"], seed=0)
+        sampler = GradualSampler(SPACES["chain"], seed=0)
         assert str([sampler.next_architecture() for _ in range(5)][-1]) in str(stopped.value)
         assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-3"]
         assert [record["step"] for record in train_log(tmp_path)] == [1, 2, 3, 4]

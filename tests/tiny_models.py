@@ -7,6 +7,7 @@ from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
 from hf_nasbert.modeling import (
+    OPERATOR_KINDS,
     NasBertConfig,
     NasBertForMaskedLM,
     NasBertForMultipleChoice,
@@ -20,8 +21,8 @@ from hf_nasbert.modeling import (
 )
 from hf_nasbert.space import SearchSpace
 
-REAL_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7")
-KINDS = (*REAL_KINDS, "skip")
+KINDS = OPERATOR_KINDS
+REAL_KINDS = tuple(kind for kind in KINDS if kind != "skip")
 VOCAB_SIZE = 50
 SIZES = {
     "vocab_size": VOCAB_SIZE,

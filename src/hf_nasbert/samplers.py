@@ -340,20 +340,6 @@ class GradualSampler(Sampler):
         self._architecture = architecture
 
 
-_SAMPLERS: dict[str, type[Sampler]] = {cls.name: cls for cls in (UniformSampler, FairSampler, GradualSampler)}
-
-
-def make_sampler(name: str, space: SearchSpace, *, seed: int) -> Sampler:
-    """The sampler of that name, with its default options.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if name not in _SAMPLERS:
-        raise ValueError(f"there is no sampler {name!r}: choose one of {', '.join(_SAMPLERS)}")
-    return _SAMPLERS[name](space, seed=seed)
-
-
 class UpdateCounter:
     """Counts how often every operator of every choice block was trained.
 

@@ -1,6 +1,6 @@
 """Training a super-net: arguments, loop, anchor, checkpoints."""
 
-from hf_nasbert.training.arguments import METHODS, SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training.arguments import METHODS, Method, SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.checkpoints import DamagedCheckpointError, find_checkpoint, list_checkpoints
 from hf_nasbert.training.journal import read_log
 from hf_nasbert.training.loop import DivergenceError, SupernetTrainer, TrainingOutput, train_supernet
@@ -11,6 +11,7 @@ __all__ = [
     "METHODS",
     "DamagedCheckpointError",
     "DivergenceError",
+    "Method",
     "SupernetArguments",
     "SupernetTrainer",
     "SupernetTrainingArguments",

@@ -5,24 +5,28 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.samplers import FairSampler, GradualSampler, Sampler, UniformSampler
 from hf_nasbert.space import SearchSpace
 
 
 class Method(NamedTuple):
     """How children are drawn, and whether they are aligned to an anchor."""
 
-    sampler: str
+    sampler: type[Sampler]
     is_aligned: bool
 
 
 METHODS = {
-    "uniform": Method("uniform", is_aligned=False),
-    "fair": Method("fair", is_aligned=False),
-    "magic_t": Method("gradual", is_aligned=False),
-    "magic_a": Method("uniform", is_aligned=True),
-    "magic_at": Method("gradual", is_aligned=True),
+    "uniform": Method(UniformSampler, is_aligned=False),
+    "fair": Method(FairSampler, is_aligned=False),
+    "magic_t": Method(GradualSampler, is_aligned=False),
+    "magic_a": Method(UniformSampler, is_aligned=True),
+    "magic_at": Method(GradualSampler, is_aligned=True),
 }
-"""Single-path one-shot, FairNAS, and the three of MAGIC (Xu et al., 2022, https://arxiv.org/abs/2108.12821)."""
+"""Single-path one-shot, FairNAS, and the three of MAGIC (Xu et al., 2022, https://arxiv.org/abs/2108.12821).
+
+One's own are added to it (docs/extending.md).
+"""
 
 
 @dataclass
@@ -136,11 +140,11 @@ class SupernetTrainingArguments:
     """What decides where things lie, what is shown or how often a run is saved, and not what comes out of it."""
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
-    method: Literal["uniform", "fair", "magic_t", "magic_a", "magic_at"] = field(
+    method: str = field(
         default="magic_at",
         metadata={
-            "help": "How children are drawn: uniformly, every operator once per step, or changing one block per step "
-            "(magic_t); _a aligns them to an anchor."
+            "help": "How children are drawn: uniform, fair (every operator once per step) or magic_t (one block "
+            "changes per step); magic_a and magic_at align them to an anchor. One's own: docs/extending.md."
         },
     )
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})

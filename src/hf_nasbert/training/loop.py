@@ -18,7 +18,7 @@ from hf_nasbert import records
 from hf_nasbert.data import digest_of
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import broadcast_weights, on_main_process
-from hf_nasbert.samplers import UpdateCounter, make_sampler
+from hf_nasbert.samplers import UpdateCounter
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest
@@ -137,7 +137,7 @@ class SupernetTrainer:
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
         self._check(dev_batches)
-        self.sampler = make_sampler(METHODS[arguments.method].sampler, self.space, seed=arguments.seed)
+        self.sampler = METHODS[arguments.method].sampler(self.space, seed=arguments.seed)
         self.counter = UpdateCounter(self.space)
         self.anchor: Anchor | None = None
         if arguments.is_aligned:
