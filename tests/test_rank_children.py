@@ -204,6 +204,10 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"foreign was trained with another tokenizer"):
             rank_children(arguments("supernet-0", str(tmp_path / "foreign")), data)
 
+    def test_a_baseline_that_will_not_be_there(self, arguments, data):
+        with pytest.raises(ValueError, match=r"no super-net ranks as the baseline 'fair': there are supernet-0$"):
+            rank_children(arguments("supernet-0", baseline="fair"), data)
+
     def test_another_text(self, arguments, data):
         other = DataArguments(**{**vars(data), "data_seed": 1})
         with pytest.raises(ValueError, match=r"not the one that the table's children were judged on"):

@@ -459,6 +459,15 @@ class TestReport:
         assert within.difference.mean != overall.difference.mean
         assert compare(uniform, magic_t).difference.mean == -overall.difference.mean
 
+    def test_the_baseline_may_be_any_method(self, truth, outcome):
+        turned = report(truth, make_scores(truth), baseline="magic_t", **FEW)
+        ((overall, within),) = turned.comparisons
+        assert (overall.method, overall.baseline) == (within.method, within.baseline) == ("uniform", "magic_t")
+        assert overall.difference.mean == -outcome.comparisons[0][0].difference.mean
+        assert [method.name for method in turned.methods] == ["uniform", "magic_t"]
+        with pytest.raises(ValueError, match="no super-net ranks as the baseline 'fair': there are uniform; magic_t$"):
+            report(truth, make_scores(truth), baseline="fair", **FEW)
+
     def test_common_seeds_are_compared_and_no_others(self, truth, outcome):
         """As many super-nets, but of other seeds: paired by place they would be strangers."""
 

@@ -21,7 +21,16 @@ from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, l
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
-from hf_nasbert.ranking import GroundTruth, RankingReport, load_table, read_scores, refuse_twins, report
+from hf_nasbert.ranking import (
+    GroundTruth,
+    RankingReport,
+    check_baseline,
+    last_steps,
+    load_table,
+    read_scores,
+    refuse_twins,
+    report,
+)
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import SearchSpace, operator_kind
@@ -51,6 +60,10 @@ class RankingReportArguments:
         default=None, metadata={"help": "Markdown page whose table of that name (`ranking, conv3`) is made anew."}
     )
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
+    baseline: str | None = field(
+        default=None,
+        metadata={"help": "The method that the others are compared with, seed by seed; by default the first."},
+    )
     num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
 
@@ -98,8 +111,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     Raises:
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
-            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), or a record is
-            none. Nothing is scored then.
+            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), no super-net
+            ranks as `baseline`, or a record is none. Nothing is scored then.
     """
     be_alone("ranking children")
     table = load_table(arguments.table)
@@ -117,11 +130,17 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
 
     Raises:
         FileNotFoundError: If table, records or page are missing.
-        ValueError: If a record is none, or belongs to another table.
+        ValueError: If a record is none, or belongs to another table, or no super-net ranks as `baseline`.
     """
     truth = GroundTruth(load_table(arguments.table), containing=arguments.containing)
     scored = read_scores(arguments.scores, truth)
-    outcome = report(truth, scored, num_resamples=arguments.num_resamples, seed=arguments.resampling_seed)
+    outcome = report(
+        truth,
+        scored,
+        baseline=arguments.baseline,
+        num_resamples=arguments.num_resamples,
+        seed=arguments.resampling_seed,
+    )
     if arguments.page is not None:
         fill_page(arguments.page, {arguments.table_name: outcome.as_markdown()})
     if arguments.figures is not None:
@@ -172,9 +191,11 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
                 f"{path} holds {folder} as {done[digest]['method']}, now it would be {arguments.label}: give no "
                 "label, or score it into another file"
             )
+    known = [*scored, *about.values()]
+    check_baseline(arguments.baseline, last_steps(known))
     if not missing:
         return scored
-    refuse_twins([*scored, *about.values()])
+    refuse_twins(known)
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     batches = _dev_batches(truth, data, *next(iter(missing.values())))

@@ -18,7 +18,7 @@ from hf_nasbert.ranking.agreement import (
     rank,
 )
 from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, read_scores, refuse_twins, share_of
-from hf_nasbert.ranking.study import RankingReport, report
+from hf_nasbert.ranking.study import RankingReport, check_baseline, report
 from hf_nasbert.ranking.table import GroundTruth, find_table, load_table
 from hf_nasbert.ranking.worth import Worth, operator_worth
 
@@ -31,6 +31,7 @@ __all__ = [
     "Worth",
     "baselines",
     "by_share",
+    "check_baseline",
     "compare",
     "find_table",
     "last_steps",

@@ -1,7 +1,7 @@
 """The ranking study as a whole: methods, baselines, ceiling and paired tests of some records, as Markdown tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,8 @@ class RankingReport:
     baselines: list[Ranked]
     ceiling: dict[str, Interval]
     comparisons: list[tuple[Comparison, Comparison | None]]
-    """Every other method against the first one, where they have 2 seeds in common: over all children, and inside size
-    buckets if both have a tau there."""
+    """Every other method against the baseline among them, where they have 2 seeds in common: over all children, and
+    inside size buckets if both have a tau there."""
     over_training: dict[str, dict[float, Ranked]]
     """Every method's Kendall's tau after each share of its training (`scores.by_share`)."""
     worth: list[Worth]
@@ -136,6 +136,22 @@ _TOP = {
 }
 
 
+def _comparisons(
+    methods: Sequence[Ranked], share_at: Mapping[str, float], baseline: str | None
+) -> list[tuple[Comparison, Comparison | None]]:
+    """Every method against the baseline; one that is half trained is not paired with a finished one."""
+    if not methods:
+        return []
+    compared_with = next((method for method in methods if method.name == baseline), methods[0])
+    found = []
+    for method in methods:
+        if method is not compared_with and share_at[method.name] == share_at[compared_with.name]:
+            overall = _compare(method, compared_with, within_buckets=False)
+            if overall is not None:
+                found.append((overall, _compare(method, compared_with, within_buckets=True)))
+    return found
+
+
 def _compare(method: Ranked, baseline: Ranked, *, within_buckets: bool) -> Comparison | None:
     try:
         return compare(method, baseline, within_buckets=within_buckets)
@@ -176,6 +192,17 @@ def _cell(key: str, measured: Measured | None) -> str:
     return f"{measured.mean:.{digits + 1 if digits == 2 else 1}f}{deviation} {interval}"
 
 
+def check_baseline(baseline: str | None, names: Iterable[str]) -> None:
+    """Refuse a baseline that no super-net ranks as.
+
+    Raises:
+        ValueError: If it is none of these names.
+    """
+    known = list(names)
+    if baseline is not None and baseline not in known:
+        raise ValueError(f"no super-net ranks as the baseline {baseline!r}: there are {'; '.join(known)}")
+
+
 def _bounded(interval: Interval, *, percent: bool = False) -> str:
     if math.isnan(interval.estimate):
         return ""
@@ -191,17 +218,29 @@ def _thousandths(effect: Interval) -> str:
     return f"{1000 * effect.estimate:+.0f}±{1000 * (effect.high - effect.low) / 2:.0f}"
 
 
-def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int = 1000, seed: int = 0) -> RankingReport:
+def report(
+    truth: GroundTruth,
+    scored: Sequence[Record],
+    *,
+    baseline: str | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> RankingReport:
     """The whole study: every method of the scored super-nets, the baselines, the ceiling and the paired tests.
 
     Args:
         truth: The table.
         scored: Records of scored super-nets (`read_scores`); of each the last step counts, but for what is said of the
             agreement while it trains.
+        baseline: The method that the others are compared with; by default the first.
         num_resamples: Redraws of children behind an interval.
         seed: Seed of the redraws and of random baselines.
+
+    Raises:
+        ValueError: If no super-net ranks as `baseline`.
     """
     last = last_steps(scored)
+    check_baseline(baseline, last)
     proxies = {method: [proxy_losses(record, truth) for record in found] for method, found in last.items()}
     settings: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
     methods = [
@@ -209,12 +248,7 @@ def report(truth: GroundTruth, scored: Sequence[Record], *, num_resamples: int =
         for name, losses in proxies.items()
     ]
     share_at = {name: share_of(found[0]) for name, found in last.items()}
-    comparisons = []
-    for method in methods[1:]:
-        # A super-net that is half trained is not paired with a finished one.
-        pairs = [_compare(method, methods[0], within_buckets=within_buckets) for within_buckets in (False, True)]
-        if share_at[method.name] == share_at[methods[0].name] and pairs[0] is not None:
-            comparisons.append((pairs[0], pairs[1]))
+    comparisons = _comparisons(methods, share_at, baseline)
     dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
     alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
     worth = [operator_worth("children trained alone", alone, truth.architectures, **settings)]
