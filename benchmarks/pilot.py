@@ -25,7 +25,7 @@ from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture
-from hf_nasbert.training.farm import compress_table, run_farm
+from hf_nasbert.training.farm import compress_table, restore_table, run_farm
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import (
     StandaloneArguments,
@@ -129,10 +129,11 @@ def run(names: list[str], num_children: int, num_workers: int, nice: int) -> Non
         children = draw_children(trainer, num_children)
         jobs = [(child, seed) for seed in SEEDS for child in children]
         table = RECORDS / f"pilot-{name}.jsonl"
+        restore_table(table, trainer.recipe_hash, trainer.space)
         run_farm(trainer, jobs, table, num_workers=num_workers)
         compress_table(table)
         supernets = RECORDS / f"pilot-{name}-supernet.jsonl"
-        if not supernets.exists():
+        if not read(supernets.stem):
             records.append(supernets, train_supernet(trainer, children, seed=0))
             compress_table(supernets)
 

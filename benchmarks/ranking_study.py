@@ -200,10 +200,11 @@ def main() -> None:
         common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
-        for name in ("sweep", "confirm"):
+        for name, baseline in (("sweep", next(iter(SWEEP))), ("confirm", next(iter(CONFIRM)))):
             scores = RECORDS / f"ranking-{name}.jsonl.gz"
             if scores.exists():
-                recipe(*common, "--scores", scores, "--name", name, "--containing", "conv3")
+                where = ("--scores", scores, "--name", name, "--containing", "conv3")
+                recipe(*common, *where, "--baseline", baseline)
         recipe(
             "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
             DOCS / "figures",

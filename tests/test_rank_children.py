@@ -135,7 +135,12 @@ def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp
 
 
 _PAGE = ROOT / "docs" / "ranking.md"
-_SCORES = {"ranking": "ranking", "sweep": "ranking-sweep"}  # what the page's tables are named by, and their records
+# What the page's tables are named by: their records, and the baseline of their tests.
+_SCORES = {
+    "ranking": ("ranking", None),
+    "sweep": ("ranking-sweep", None),
+    "confirm": ("ranking-confirm", "uniform, learning rate held"),
+}
 _PUBLISHED = re.findall(r"<!-- table: (.*?) -->", _PAGE.read_text())
 
 
@@ -152,8 +157,9 @@ def test_a_published_table_and_its_figures_are_those_of_their_records(tmp_path, 
     assert "| uniform |" in inside
     copy.write_text(before + "gone\n" + after)
     name, _, containing = table.partition(", ")
-    scores = ROOT / "benchmarks" / "records" / f"{_SCORES[name]}.jsonl.gz"
-    settings = {"table": "imdb", "scores": str(scores), "page": str(copy), "name": name}
+    scores, baseline = _SCORES[name]
+    scores = ROOT / "benchmarks" / "records" / f"{scores}.jsonl.gz"
+    settings = {"table": "imdb", "scores": str(scores), "page": str(copy), "name": name, "baseline": baseline}
     figures = tmp_path / "figures"
     if name == "ranking":
         settings["figures"] = str(figures)

@@ -465,7 +465,9 @@ class TestReport:
         assert (overall.method, overall.baseline) == (within.method, within.baseline) == ("uniform", "magic_t")
         assert overall.difference.mean == -outcome.comparisons[0][0].difference.mean
         assert [method.name for method in turned.methods] == ["uniform", "magic_t"]
-        with pytest.raises(ValueError, match="no super-net ranks as the baseline 'fair': there are uniform; magic_t$"):
+        with pytest.raises(
+            ValueError, match=r"no super-net ranks as the baseline 'fair': there are uniform; magic_t$"
+        ):
             report(truth, make_scores(truth), baseline="fair", **FEW)
 
     def test_common_seeds_are_compared_and_no_others(self, truth, outcome):

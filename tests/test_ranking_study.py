@@ -28,10 +28,22 @@ def test_super_nets_made_the_steps_of_equal_compute(study):
     assert 1732 * passes == pytest.approx(3 * 2400, rel=2e-3)
 
 
-def test_variants_made_the_steps_of_theirs(study):
-    scored = read("ranking-sweep")
-    found = {name: {r["max_steps"] for r in scored if r["method"] == name} for name in study["SWEEP"]}
-    assert found == {name: {study["steps_of"](*settings)} for name, settings in study["SWEEP"].items()}
-    for name in study["SWEEP"]:
-        assert sorted(r["seed"] for r in scored if r["method"] == name) == [200, 201, 202]
-    assert len(scored) == 3 * len(study["SWEEP"])
+@pytest.mark.parametrize(
+    ("variants", "seeds", "shares"),
+    [("SWEEP", [200, 201, 202], [1.0]), ("CONFIRM", [300, 301, 302, 303, 304, 305], [0.5, 1.0])],
+)
+def test_variants_made_the_steps_of_theirs(study, variants, seeds, shares):
+    scored = read(f"ranking-{variants.lower()}")
+    assert {name: {r["max_steps"] for r in scored if r["method"] == name} for name in study[variants]} == {
+        name: {study["steps_of"](*settings)} for name, settings in study[variants].items()
+    }
+    for name in study[variants]:
+        found = sorted((r["seed"], r["step"] / r["max_steps"]) for r in scored if r["method"] == name)
+        assert found == [(seed, share) for seed in seeds for share in shares]
+    assert len(scored) == len(seeds) * len(shares) * len(study[variants])
+    assert list(study[f"{variants}_SEEDS"]) == seeds
+
+
+def test_what_is_confirmed_was_trained_on_seeds_of_its_own(study):
+    used = {seed for name in ("ranking", "ranking-sweep") for seed in (r["seed"] for r in read(name))}
+    assert not used & set(study["CONFIRM_SEEDS"])

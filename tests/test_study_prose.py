@@ -32,10 +32,9 @@ def truth():
     return GroundTruth(load_table("imdb"), containing="conv3")
 
 
-@pytest.fixture(scope="module")
-def study(truth):
+def runs_of(name, truth):
     """Tau and range of losses by method, share of training and seed."""
-    scored = read_scores(ROOT / "benchmarks" / "records" / "ranking.jsonl.gz", truth)
+    scored = read_scores(ROOT / "benchmarks" / "records" / f"{name}.jsonl.gz", truth)
     found = {}
     for method, shares in by_share(scored).items():
         for share, runs in shares.items():
@@ -47,14 +46,18 @@ def study(truth):
 
 
 @pytest.fixture(scope="module")
+def study(truth):
+    return runs_of("ranking", truth)
+
+
+@pytest.fixture(scope="module")
 def sweep(truth):
-    scored = read_scores(ROOT / "benchmarks" / "records" / "ranking-sweep.jsonl.gz", truth)
-    found = {}
-    for record in scored:
-        losses = proxy_losses(record, truth)
-        tau = metrics.kendall_tau(losses, truth.loss)
-        found.setdefault(record["method"], {})[record["seed"]] = (tau, losses.max() - losses.min())
-    return found
+    return {method: runs for (method, _), runs in runs_of("ranking-sweep", truth).items()}
+
+
+@pytest.fixture(scope="module")
+def confirmed(truth):
+    return runs_of("ranking-confirm", truth)
 
 
 def test_every_number_of_the_ranking_page_stands_in_its_tables_or_follows_from_its_records(study):
@@ -84,11 +87,11 @@ def test_uniform_ranks_better_midway_on_every_seed(study):
     assert ahead == [("fair", 0.25)]
 
 
-def rows_of(table, first):
-    """The rows of one of the tables under a mark of the ranking page, named by the head of its first column."""
+def rows_of(table, first, third=""):
+    """The rows of a table under a mark of the ranking page; the heads of its first and third column tell which."""
     text = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
     lines = iter(text.partition(f"<!-- table: {table} -->")[2].partition("<!-- end -->")[0].splitlines())
-    head = next(line for line in lines if line.startswith(f"| {first} |"))
+    head = next(line for line in lines if line.startswith(f"| {first} |") and f"| {third}" in line)
     names = [cell.strip() for cell in head.strip("|").split("|")]
     names = [name if name not in names[:place] else f"{name} (within)" for place, name in enumerate(names)]
     next(lines)
@@ -115,17 +118,7 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
     tables = {
         name: rows_of("ranking, conv3", name) for name in ("method", "tau after a share of the training", "losses of")
     }
-    text = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
-    agreement, top = rows_of("ranking, conv3", "ranked by"), None
-    top_head = "| ranked by | n | P@5 %"
-    part = text.partition("<!-- table: ranking, conv3 -->")[2].partition(top_head)[2]
-    names = [cell.strip() for cell in (top_head + part.splitlines()[0]).strip("|").split("|")]
-    top = {}
-    for line in part.splitlines()[2:]:
-        if not line.startswith("|"):
-            break
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        top[cells[0]] = dict(zip(names[1:], cells[1:], strict=True))
+    agreement, top = rows_of("ranking, conv3", "ranked by"), rows_of("ranking, conv3", "ranked by", "P@5 %")
     tau = {name: mean(row["Kendall tau-b"]) for name, row in agreement.items()}
     within = {name: mean(row["tau within size buckets"]) for name, row in agreement.items()}
     on_86 = {name: mean(row["tau, children of the ceiling"]) for name, row in agreement.items()}
@@ -253,6 +246,59 @@ def test_what_the_sweep_is_said_to_show(sweep):
         assert _NUMBER.findall(words) == [f"{mean_of[name]:.3f}" for name in names], words
 
 
+def test_what_the_fresh_seeds_are_said_to_show(confirmed):
+    prose, _ = prose_and_tables("ranking.md")
+    names = {
+        "held": "uniform, learning rate held",
+        "uniform": "uniform",
+        "magic_t": "magic_t, learning rate held",
+        "magic_a": "magic_a, learning rate held, aligned after the warm-up",
+        "magic_at": "magic_at, learning rate held, aligned after the warm-up",
+    }
+    taus = {
+        (short, share): {seed: tau for seed, (tau, _) in confirmed[name, share].items()}
+        for short, name in names.items()
+        for share in (0.5, 1.0)
+    }
+    assert all(sorted(by_seed) == [300, 301, 302, 303, 304, 305] for by_seed in taus.values())
+
+    def fewer(one, other):
+        return sum(taus[one][seed] < taus[other][seed] for seed in range(300, 306))
+
+    assert fewer(("uniform", 1.0), ("held", 1.0)) == 5
+    assert fewer(("uniform", 1.0), ("uniform", 0.5)) == 5
+    assert fewer(("held", 1.0), ("held", 0.5)) == 4
+    assert all(span > 1e-2 for runs in confirmed.values() for _, span in runs.values())  # none collapses
+    agreement, against = rows_of("confirm, conv3", "ranked by"), rows_of("confirm, conv3", "method")
+    top = rows_of("confirm, conv3", "ranked by", "P@5 %")
+    tau = {short: mean(agreement[name]["Kendall tau-b"]) for short, name in names.items()}
+    deviation = {short: agreement[name]["Kendall tau-b"].split(" ")[2] for short, name in names.items()}
+    middle = {short: f"{statistics.mean(taus[short, 0.5].values()):.3f}" for short in names}
+    within = {name: row["tau within size buckets"] for name, row in agreement.items() if name in names.values()}
+    behind = [-float(mean(against[names[short]]["difference of tau"])) for short in ("magic_t", "magic_a", "magic_at")]
+    assert min(float(against[names[short]]["p"]) for short in ("magic_t", "magic_a", "magic_at")) == 0.156
+    best = {short: f"{float(mean(top[name]['best, top 10'])):.0f}" for short, name in names.items()}
+    for words in (
+        f"Uniform ends at {tau['held']} ± {deviation['held']} with it and at {tau['uniform']} ± "
+        f"{deviation['uniform']} without, ahead on five of six seeds "
+        f"({against['uniform']['difference of tau']} without it, p {against['uniform']['p']})",
+        f"the {float(mean(top[names['held']]['rank of the top 1'])):.0f}th of 211 on average",
+        f"better midway ({middle['uniform']}) than at its end ({tau['uniform']}), on five of six",
+        f"it has {middle['held']} midway and {tau['held']} at the end, and is lower then on four of six",
+        f"MAGIC-A has {tau['magic_a']} and MAGIC-AT {tau['magic_at']}, where they had 0.052 and 0.038; MAGIC-T has "
+        f"{tau['magic_t']}",
+        f"behind uniform on average, by {min(behind):.3f} to {max(behind):.3f}; no p is below 0.156",
+        f"the best is the {best['magic_a']}th (MAGIC-A) and the {best['magic_at']}th (MAGIC-AT) of 211 on average, "
+        f"uniform's the {best['held']}st; that of ten random ones is the "
+        f"{float(mean(top['random']['best, top 10'])):.0f}st",
+        f"{mean(within[names['held']])} (uniform, held) is the highest",
+    ):
+        assert words in prose, words
+    assert max(within, key=lambda name: float(mean(within[name]))) == names["held"]
+    low, high = within[names["held"]].partition("[")[2].strip("]").split(", ")
+    assert float(low) < 0 < float(high)
+
+
 def test_every_number_of_the_interference_page_stands_in_its_tables_or_follows_from_its_records():
     prose, tables = prose_and_tables("interference.md")
     computed = []
@@ -328,11 +374,14 @@ def test_what_methods_are_said_to_do_to_interference():
 
 def test_the_readme_says_what_the_pages_say():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    agreement = rows_of("ranking, conv3", "ranked by")
+    agreement, confirm = (rows_of(table, "ranked by") for table in ("ranking, conv3", "confirm, conv3"))
 
-    def rounded(name):
-        tau, deviation = agreement[name]["Kendall tau-b"].split(" ± ")
+    def rounded(name, rows=agreement):
+        tau, deviation = rows[name]["Kendall tau-b"].split(" ± ")
         return f"{float(tau):.2f} ± {deviation.split(' ')[0]}"
+
+    def fresh(name):
+        return rounded(name, confirm)
 
     training = rows_of("ranking, conv3", "tau after a share of the training")["uniform"]["50 %"].split(" ± ")
     on_86 = {name: f"{float(mean(row['tau, children of the ceiling'])):.2f}" for name, row in agreement.items()}
@@ -341,6 +390,10 @@ def test_the_readme_says_what_the_pages_say():
         f"training them again reaches {on_86['*training them again (ceiling)*']}, uniform has {on_86['uniform']}",
         f"counting operators does better ({float(mean(agreement['operator counts']['Kendall tau-b'])):.2f})",
         f"Midway they rank better ({float(training[0]):.2f} ± {training[1].split(' ')[0]} uniform)",
+        f"may help ({fresh('uniform, learning rate held')} against {fresh('uniform')} uniform, six fresh seeds, p "
+        f"{float(rows_of('confirm, conv3', 'method')['uniform']['p']):.2f})",
+        f"({fresh('magic_a, learning rate held, aligned after the warm-up')} MAGIC-A, "
+        f"{fresh('magic_at, learning rate held, aligned after the warm-up')} MAGIC-AT)",
     ):
         assert words in text, words
     (uniform,) = (group for group in measurements(read("interference")) if group[:2] == (1.0, "uniform"))
