@@ -53,6 +53,7 @@ def make(tmp_path, monkeypatch):
         training = SupernetTrainingArguments(
             **{
                 "output_dir": "unused",
+                "method": "magic_at",
                 "max_steps": 6,
                 "per_device_train_batch_size": 4,
                 "anchor_interval": 2,

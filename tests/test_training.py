@@ -117,6 +117,7 @@ def make_supernet(space="chain", *, dropout=0.0, seed=0, **sizes):
 
 def make_arguments(output_dir, **settings):
     defaults = {
+        "method": "magic_at",  # the one with most to go wrong
         "max_steps": 12,
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-2,
@@ -164,6 +165,7 @@ class TestArguments:
             assert (trainer.anchor is not None) == is_aligned == method.startswith("magic_a")
         assert METHODS["magic_t"].sampler is METHODS["magic_at"].sampler is GradualSampler
         assert METHODS["uniform"].sampler is METHODS["magic_a"].sampler is UniformSampler
+        assert SupernetTrainingArguments(output_dir="x").method == "uniform"
         assert METHODS["fair"].sampler is FairSampler
 
     @pytest.mark.parametrize(

@@ -141,10 +141,11 @@ class SupernetTrainingArguments:
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
     method: str = field(
-        default="magic_at",
+        default="uniform",
         metadata={
             "help": "How children are drawn: uniform, fair (every operator once per step) or magic_t (one block "
-            "changes per step); magic_a and magic_at align them to an anchor. One's own: docs/extending.md."
+            "changes per step); magic_a and magic_at align them to an anchor. In docs/ranking.md none orders children "
+            "better than uniform. One's own: docs/extending.md."
         },
     )
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
