@@ -22,6 +22,7 @@ from hf_nasbert.ranking import (
     last_steps,
     load_table,
     measures,
+    one_training_by_another,
     operator_counts,
     operator_worth,
     proxy_losses,
@@ -567,6 +568,22 @@ class TestReport:
         assert rows[-1].split("|")[place].startswith(f" {outcome.ceiling['kendall_tau'].estimate:.3f} ")
         whole = GroundTruth(Dataset.from_list(make_records(num_repeated=81, num_seeds=2)))
         assert "ceiling_tau" not in rank("x", [whole.loss], whole, **FEW).measured
+
+    def test_one_training_is_ranked_by_another_on_all_children(self):
+        rows = [row for row in make_records(num_repeated=81, num_seeds=3) if row["seed"] < 2]
+        whole = GroundTruth(Dataset.from_list(rows))
+        found = one_training_by_another(whole, **FEW)
+        one, two = np.array([[by_seed[seed] for by_seed in whole.losses] for seed in (0, 1)])
+        assert found.num_rankings == 2
+        assert found.taus == [metrics.kendall_tau(one, two)] * 2
+        expected = [metrics.best_rank_at(one, two, 1), metrics.best_rank_at(two, one, 1)]
+        assert found.measured["best_rank_at_1"].mean == np.mean(expected)
+        assert "sparse_tau" not in found.measured
+        text = report(whole, make_scores(whole), **FEW).as_markdown()
+        assert text.count("| one training by another | 2 |") == 2
+        single = GroundTruth(Dataset.from_list([row for row in rows if row["seed"] == 0]))
+        assert one_training_by_another(single) is None
+        assert "one training by another" not in report(single, [], **FEW).as_markdown()
 
     def test_the_tables_hold_every_measure_and_every_row(self, outcome):
         text = outcome.as_markdown()

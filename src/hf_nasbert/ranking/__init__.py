@@ -14,6 +14,7 @@ from hf_nasbert.ranking.agreement import (
     baselines,
     compare,
     measures,
+    one_training_by_another,
     operator_counts,
     rank,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "last_steps",
     "load_table",
     "measures",
+    "one_training_by_another",
     "operator_counts",
     "operator_worth",
     "proxy_losses",

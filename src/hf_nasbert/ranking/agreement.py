@@ -1,5 +1,6 @@
 """How well a ranking agrees with a table of truth: every measure with its spread, dull baselines, paired tests."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def rank(
     scores: Sequence[ArrayLike],
     truth: GroundTruth,
     *,
+    losses: Sequence[ArrayLike] | None = None,
     is_proxy_loss: bool = False,
     chosen: Sequence[NDArray[np.bool_]] | None = None,
     is_random: bool = False,
@@ -135,6 +137,7 @@ def rank(
         name: What ranked.
         scores: One ranking each: a score per child, in the order of `truth.architectures`, the lowest being the best.
         truth: The table.
+        losses: For every ranking the stand-alone losses that it is judged by; by default the truth.
         is_proxy_loss: Whether scores are losses, so that the gap to the stand-alone loss means something.
         chosen: For every ranking the children that it is judged on; by default all.
         is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
@@ -150,19 +153,21 @@ def rank(
     Raises:
         ValueError: If a ranking has another number of children, or a score is not finite.
     """
+    judges = [truth.loss] * len(scores) if losses is None else [np.asarray(loss, dtype=np.float64) for loss in losses]
     functions = measures(truth)
     if is_proxy_loss:
         functions["supernet_gap"] = lambda score, loss, _: metrics.supernet_gap(score, loss)
     if only is not None:
         functions = {measure: functions[measure] for measure in only}
     rankings = [np.asarray(score, dtype=np.float64) for score in scores]
-    for score in rankings:
-        if score.shape != truth.loss.shape:
-            raise ValueError(f"{name}: {score.shape} scores for the {len(truth.loss)} children of the table")
+    for given in (*rankings, *judges):
+        if given.shape != truth.loss.shape:
+            raise ValueError(f"{name}: {given.shape} scores for the {len(truth.loss)} children of the table")
     everyone = np.ones(len(truth.loss), dtype=bool)
     masks = [everyone] * len(rankings) if chosen is None else list(chosen)
     parts = [
-        (score[mask], truth.loss[mask], np.flatnonzero(mask)) for score, mask in zip(rankings, masks, strict=True)
+        (score[mask], loss[mask], np.flatnonzero(mask))
+        for score, loss, mask in zip(rankings, judges, masks, strict=True)
     ]
     single = {measure: [function(*part) for part in parts] for measure, function in functions.items()}
     spread = single
@@ -259,6 +264,26 @@ def baselines(
             others.append(mask)
         found.append(rank("operator counts", predictions, truth, chosen=others, is_random=True))
     return found
+
+
+def one_training_by_another(truth: GroundTruth, *, num_resamples: int = 1000, seed: int = 0) -> Ranked | None:
+    """Every seed of the truth, ranked by every other: the ceiling on all children, by a truth of one training only.
+
+    So it is lower than `GroundTruth.ceiling`, but of the same children as the methods, and of every measure but the
+    sparse tau, whose resolution is that of the truth.
+
+    Returns:
+        None where the truth has one seed.
+    """
+    trainings = [np.array([by_seed[number] for by_seed in truth.losses]) for number in truth.seeds]
+    pairs = list(itertools.permutations(trainings, 2))
+    if not pairs:
+        return None
+    names = [name for name in measures(truth) if name != "sparse_tau"]
+    scores, losses = ([pair[side] for pair in pairs] for side in (0, 1))
+    return rank(
+        "one training by another", scores, truth, losses=losses, only=names, num_resamples=num_resamples, seed=seed
+    )
 
 
 def operator_counts(architectures: Sequence[Architecture]) -> Array:

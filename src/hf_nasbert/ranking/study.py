@@ -8,7 +8,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from hf_nasbert.metrics import Interval
-from hf_nasbert.ranking.agreement import Comparison, Measured, Ranked, baselines, compare, rank
+from hf_nasbert.ranking.agreement import (
+    Comparison,
+    Measured,
+    Ranked,
+    baselines,
+    compare,
+    one_training_by_another,
+    rank,
+)
 from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, share_of
 from hf_nasbert.ranking.table import GroundTruth
 from hf_nasbert.ranking.worth import Worth, operator_worth
@@ -24,6 +32,8 @@ class RankingReport:
     truth: GroundTruth
     methods: list[Ranked]
     baselines: list[Ranked]
+    one_training_by_another: Ranked | None
+    """What a proxy as noisy as one training would reach against another one; None where the truth has one seed."""
     ceiling: dict[str, Interval]
     comparisons: list[tuple[Comparison, Comparison | None]]
     """Every other method against the baseline among them, where they have 2 seeds in common: over all children, and
@@ -35,7 +45,7 @@ class RankingReport:
 
     def as_markdown(self) -> str:
         """The tables, in Markdown."""
-        rows = [*self.methods, *self.baselines]
+        rows = [*self.methods, *self.baselines, *filter(None, [self.one_training_by_another])]
         parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
         if self.comparisons:
             parts.append(self._comparison_table())
@@ -260,5 +270,13 @@ def report(
         }
         for name, shares in by_share(scored).items()
     }
-    ceiling = truth.ceiling(num_resamples=num_resamples, seed=seed)
-    return RankingReport(truth, methods, dull, ceiling, comparisons, over_training, worth)
+    return RankingReport(
+        truth,
+        methods,
+        dull,
+        one_training_by_another(truth, **settings),
+        truth.ceiling(**settings),
+        comparisons,
+        over_training,
+        worth,
+    )
