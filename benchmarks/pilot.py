@@ -133,7 +133,7 @@ def run(names: list[str], num_children: int, num_workers: int, nice: int) -> Non
         run_farm(trainer, jobs, table, num_workers=num_workers)
         compress_table(table)
         supernets = RECORDS / f"pilot-{name}-supernet.jsonl"
-        if not read(supernets.stem):
+        if all(record["recipe_hash"] != trainer.recipe_hash for record in read(supernets.stem)):
             records.append(supernets, train_supernet(trainer, children, seed=0))
             compress_table(supernets)
 
@@ -173,7 +173,7 @@ def describe(name: str) -> list[str] | None:
         _taus(losses[0], losses[1], sizes, num_buckets),
         _taus(sizes, truth, sizes, num_buckets),
     ]
-    for supernet in read(f"pilot-{name}-supernet")[:1]:
+    for supernet in read(f"pilot-{name}-supernet")[-1:]:
         for _, scores in supernet["scores"]:
             known = dict(zip(supernet["children"], scores, strict=True))
             scored = [index for index, child in enumerate(common) if child in known]

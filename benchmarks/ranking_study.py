@@ -13,6 +13,7 @@ anchor is 2 for each of its dev batches every `anchor_interval` steps.
 """
 
 import argparse
+import gzip
 import os
 import subprocess
 import sys
@@ -113,6 +114,18 @@ def train(output_dir: Path, method: str, seed: int, steps: int, changes: Mapping
     print(f"{output_dir.name}: {steps} steps", flush=True)
 
 
+BASELINES = {"sweep": next(iter(SWEEP)), "confirm": next(iter(CONFIRM))}
+
+
+def begun(name: str) -> Path:
+    """The file of some records, with those of its compressed copy where there is no other, as after a checkout."""
+    path = RECORDS / f"{name}.jsonl"
+    compressed = RECORDS / f"{name}.jsonl.gz"
+    if compressed.exists() and not path.exists():
+        path.write_bytes(gzip.decompress(compressed.read_bytes()))
+    return path
+
+
 def train_and_score(
     variants: Mapping[str, tuple[str, dict[str, object], float]],
     seeds: Sequence[int],
@@ -168,7 +181,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     chosen = (arguments.methods, arguments.seeds, arguments.first_seed)
-    ranking, interference = RECORDS / "ranking.jsonl", RECORDS / "interference.jsonl"
     if arguments.command == "train":
         with ThreadPoolExecutor(arguments.workers) as pool:
             jobs = [
@@ -178,6 +190,7 @@ def main() -> None:
         for job in jobs:
             job.result()
     elif arguments.command == "score":
+        ranking, interference = begun("ranking"), begun("interference")
         folders = checkpoints(*chosen, list(range(1, QUARTERS + 1)))
         recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *TEXT)
         compress_table(ranking)
@@ -185,10 +198,10 @@ def main() -> None:
         recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *folders, *TEXT)
         compress_table(interference)
     elif arguments.command == "sweep":
-        where = (RECORDS / "ranking-sweep.jsonl", arguments.table, arguments.workers)
+        where = (begun("ranking-sweep"), arguments.table, arguments.workers)
         train_and_score(SWEEP, SWEEP_SEEDS, [QUARTERS], *where)
     elif arguments.command == "confirm":
-        where = (RECORDS / "ranking-confirm.jsonl", arguments.table, arguments.workers)
+        where = (begun("ranking-confirm"), arguments.table, arguments.workers)
         train_and_score(CONFIRM, CONFIRM_SEEDS, [QUARTERS // 2, QUARTERS], *where)
     elif arguments.command == "card":
         facts = read_table_facts(find_table(arguments.table))
@@ -196,11 +209,11 @@ def main() -> None:
         card = render_table_card(arguments.table, truth, facts=facts, is_packaged=True)
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
-        compressed = [path.with_name(path.name + ".gz") for path in (ranking, interference)]
+        compressed = [RECORDS / f"{name}.jsonl.gz" for name in ("ranking", "interference")]
         common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
-        for name, baseline in (("sweep", next(iter(SWEEP))), ("confirm", next(iter(CONFIRM)))):
+        for name, baseline in BASELINES.items():
             scores = RECORDS / f"ranking-{name}.jsonl.gz"
             if scores.exists():
                 where = ("--scores", scores, "--name", name, "--containing", "conv3")

@@ -235,6 +235,8 @@ class TestText:
         assert text.count("over 5 tokens") == 1
         assert "hidden size" in text
         assert "attention" not in text
+        text = section(render_child_card({**MINIMAL, "architecture": "glu-ffn"}), "Architecture")
+        assert "`glu` is a kind of operator that `operators_nasbert.py` defines" in text
 
     def test_the_architecture_is_drawn_where_there_is_no_figure(self):
         drawn = section(

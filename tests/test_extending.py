@@ -49,11 +49,14 @@ def test_spaces():
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    """The page's script, and the test that it shows for its sampler."""
+    """The page's script, its sampler with a state, and the test that it shows, for both samplers."""
     folder = tmp_path_factory.mktemp("method")
-    _, code, contract = blocks("python")
+    _, code, patient, contract = blocks("python")
     (folder / "neighbour.py").write_text(code)
+    (folder / "patient.py").write_text(patient)
     (folder / "test_neighbour.py").write_text(contract)
+    stateful = contract.replace("neighbour", "patient").replace("Neighbour", "Patient")
+    (folder / "test_patient.py").write_text(stateful)
     return folder / "neighbour.py"
 
 
@@ -81,7 +84,7 @@ class TestMethod:
         whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
         assert whole == again
 
-    def test_its_sampler_keeps_the_contract(self, script):
+    def test_its_samplers_keep_the_contract(self, script):
         run(
             "-m",
             "pytest",

@@ -113,6 +113,11 @@ def test_many_redraws_at_once_are_what_each_is_alone(pairs, seed):
 def test_redraws_of_other_children_are_refused():
     with pytest.raises(ValueError, match=r"counts must be \(redraws, 3 children\), but have the shape \(4, 2\)"):
         kendall_taus_of_redraws([1, 2, 3], [1, 2, 3], np.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"but have the shape \(3,\)"):
+        mean_bucketed_taus_of_redraws([1, 2, 3], [1, 2, 3], [0, 0, 0], np.ones(3))
+    for bad in (-1, np.nan):
+        with pytest.raises(ValueError, match="counts must say how often"):
+            kendall_taus_of_redraws([1, 2, 3], [1, 2, 3], [[1, bad, 3]])
 
 
 def test_perfect_and_reversed_rankings():

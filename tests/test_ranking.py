@@ -30,7 +30,7 @@ from hf_nasbert.ranking import (
     read_scores,
     report,
 )
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import Architecture, SearchSpace
 
 SPACE = SearchSpace.of_blocks(["conv3", *["attention,ffn,conv3"] * 4])
 SIZE_OF = {"attention": 16_000, "ffn": 33_000, "conv3": 9_000}
@@ -356,6 +356,10 @@ class TestRank:
             rank("x", [truth.loss[1:]], truth)
         with pytest.raises(ValueError, match="nan"):
             rank("x", [np.full(81, np.nan)], truth)
+        with pytest.raises(ValueError, match="x: there is no ranking"):
+            rank("x", [], truth)
+        with pytest.raises(ValueError, match="redrawn alike"):
+            rank("x", [truth.loss], truth, chosen=[truth.loss > 5])
 
 
 class TestBaselines:
@@ -466,6 +470,12 @@ class TestReport:
         assert (overall.method, overall.baseline) == (within.method, within.baseline) == ("uniform", "magic_t")
         assert overall.difference.mean == -outcome.comparisons[0][0].difference.mean
         assert [method.name for method in turned.methods] == ["uniform", "magic_t"]
+        # Its losses are those that are dealt anew among children of a size.
+        dealt, others = (
+            next(row for row in each.baselines if row.name == "size-matched random") for each in (turned, outcome)
+        )
+        proxies = [proxy_losses(r, truth) for r in make_scores(truth) if r["method"] == "magic_t" and r["step"] == 100]
+        assert dealt.taus == baselines(truth, proxies, **FEW)[1].taus != others.taus
         with pytest.raises(
             ValueError, match=r"no super-net ranks as the baseline 'fair': there are uniform; magic_t$"
         ):
@@ -546,7 +556,13 @@ class TestReport:
         assert {name: len(runs) for name, runs in last_steps(near).items()} == {
             "uniform, at 99 %": 4, "magic_t, at 99 %": 4,
         }  # fmt: skip
-        # All of them half trained are.
+        assert "No paired test: no method has two seeds in common with the baseline, trained as far." in text
+        # All of them half trained are, to a percent.
+        halves = [record for record in make_scores(truth) if record["step"] == 50]
+        uneven = [
+            record | ({"step": 401, "max_steps": 800} if record["method"] == "uniform" else {}) for record in halves
+        ]
+        assert len(report(truth, uneven, **FEW).comparisons) == 1
         halves = report(truth, [record for record in make_scores(truth) if record["step"] == 50], **FEW)
         assert [pair[0].method for pair in halves.comparisons] == ["magic_t, at 50 %"]
 
@@ -582,6 +598,7 @@ class TestReport:
         text = report(whole, make_scores(whole), **FEW).as_markdown()
         assert text.count("| one training by another | 2 |") == 2
         single = GroundTruth(Dataset.from_list([row for row in rows if row["seed"] == 0]))
+        assert "No child was trained twice, so seed noise is unknown." in report(single, [], **FEW).describe_table()
         assert one_training_by_another(single) is None
         assert "one training by another" not in report(single, [], **FEW).as_markdown()
 
@@ -733,6 +750,30 @@ class TestOperatorWorth:
         for block in range(2, 5):
             assert found.effects["ffn"][block] == pytest.approx(found.effects["conv3"][block], abs=1e-9)
         assert math.isnan(found.agreement.estimate)
+
+    def test_nothing_is_said_of_what_is_not_determined(self):
+        children = list(SPACE.enumerate())
+        losses = np.random.default_rng(0).normal(5, 0.1, size=len(children))
+        few = operator_worth("few", [losses[:3]], children[:3], **FEW)
+        assert all(math.isnan(effect.estimate) for effects in few.effects.values() for effect in effects)
+        assert math.isnan(few.explained.estimate)
+        # One child alone tells of an operator: without it a redraw says nothing, and is not taken.
+        lone = [child for child in children if "attention" not in child]
+        lone.append(Architecture(["conv3", "attention", "conv3", "ffn", "conv3"]))
+        found = operator_worth("lone", [losses[: len(lone)]], lone, num_resamples=200)
+        for name in ("attention", "ffn"):
+            effect = found.effects[name][1]
+            assert effect.low < effect.estimate < effect.high
+        constant = operator_worth("constant", [np.full(81, 4.6)] * 2, children, **FEW)
+        assert math.isnan(constant.explained.estimate)
+        assert math.isnan(constant.agreement.estimate)
+
+    def test_losses_that_rank_nobody_do_not_count_for_agreement(self):
+        children = list(SPACE.enumerate())
+        one, two = np.random.default_rng(0).normal(5, 0.1, size=(2, 81))
+        assert operator_worth("x", [one, np.full(81, 4.6), two], children, **FEW).agreement == (
+            operator_worth("x", [one, two], children, **FEW).agreement
+        )
 
     def test_noise_is_told_from_a_shared_bias(self):
         children = list(SPACE.enumerate())

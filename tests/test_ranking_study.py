@@ -1,6 +1,7 @@
 """The ranking study: every super-net that was scored was trained for the compute that all methods share."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_variants_made_the_steps_of_theirs(study, variants, seeds, shares):
         assert found == [(seed, share) for seed in seeds for share in shares]
     assert len(scored) == len(seeds) * len(shares) * len(study[variants])
     assert list(study[f"{variants}_SEEDS"]) == seeds
+
+
+def test_scoring_goes_on_from_committed_records(study, tmp_path, monkeypatch):
+    begun, records_of = study["begun"], ROOT / "benchmarks" / "records"
+    monkeypatch.setitem(begun.__globals__, "RECORDS", tmp_path)
+    assert not begun("ranking-confirm").exists()  # nothing to go on from
+    shutil.copy(records_of / "ranking-confirm.jsonl.gz", tmp_path)
+    assert records.read(begun("ranking-confirm")) == read("ranking-confirm")
+    (tmp_path / "ranking-confirm.jsonl").write_text("")
+    assert begun("ranking-confirm").read_text() == ""  # what is there is not replaced
 
 
 def test_what_is_confirmed_was_trained_on_seeds_of_its_own(study):

@@ -333,6 +333,14 @@ def test_states_of_one_sampler_do_not_fit_another():
             loaded(CHAIN, seed=0).load_state_dict(saved(CHAIN, seed=0).state_dict())
 
 
+def test_a_sampler_needs_a_name():
+    class Nameless(UniformSampler):
+        name = None
+
+    with pytest.raises(ValueError, match="Nameless has no name"):
+        Nameless(CHAIN, seed=0)
+
+
 def test_names_where_another_space_differs():
     def refused(there, here):
         with pytest.raises(ValueError, match="belongs to another search space") as caught:

@@ -620,6 +620,20 @@ class TestAnchor:
 
 
 class TestTraining:
+    @pytest.mark.parametrize(
+        ("drawn", "words"),
+        [
+            ((), r"sampler gave '\(\)' for a step: expected a tuple of one or more children"),
+            (Architecture.parse("ffn-ffn-ffn-ffn-ffn"), "expected a tuple of one or more children"),
+            ((["ffn", "ffn"],), "names 2 operators"),
+        ],
+    )
+    def test_refuses_steps_that_are_none(self, tmp_path, monkeypatch, drawn, words):
+        trainer = make_trainer(tmp_path)
+        monkeypatch.setattr(trainer.sampler, "next_step", lambda: drawn)
+        with pytest.raises(ValueError, match=words):
+            trainer.train()
+
     @pytest.mark.parametrize("method", METHODS)
     def test_learns(self, tmp_path, method):
         trainer = make_trainer(

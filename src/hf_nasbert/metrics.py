@@ -10,7 +10,7 @@ https://arxiv.org/abs/2008.03064; precision and ranks at the top).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -65,11 +65,12 @@ def kendall_taus_of_redraws(score: ArrayLike, truth: ArrayLike, counts: ArrayLik
 
     Returns:
         The tau of every redraw, to the last bit what `kendall_tau` says of it; NaN where no pair can agree.
+
+    Raises:
+        ValueError: If the counts are none of these children.
     """
     score, truth = _paired(score=score, truth=truth)
-    drawn = np.asarray(counts, dtype=np.float64)
-    if drawn.ndim != 2 or drawn.shape[1] != len(score):
-        raise ValueError(f"counts must be (redraws, {len(score)} children), but have the shape {drawn.shape}")
+    drawn = _checked_counts(counts, len(score))
     # Sums of whole numbers, exact as long as they stay below 2**53.
     agreement, untied_score, untied_truth = np.zeros((3, len(drawn)))
     for rows, score_signs, truth_signs in _signs_of_pairs(score, truth):
@@ -222,7 +223,7 @@ def mean_bucketed_taus_of_redraws(
 ) -> Array:
     """`mean_bucketed_tau` of many redraws of the same children; see `kendall_taus_of_redraws`."""
     score, truth, bucket_of = _paired(score=score, truth=truth, bucket_of=bucket_of)
-    drawn = np.asarray(counts, dtype=np.float64)
+    drawn = _checked_counts(counts, len(score))
     total, num_pairs = np.zeros((2, len(drawn)))
     for bucket in np.unique(bucket_of):
         inside = bucket_of == bucket
@@ -331,6 +332,12 @@ def _check_resampling(num_resamples: int, confidence: float) -> None:
         raise ValueError(f"confidence must lie in (0, 1), not {confidence}")
 
 
+def mean_of_known(values: Iterable[float]) -> float:
+    """The mean of those values that are numbers; NaN if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
 def percentile_interval(estimate: float, resampled: ArrayLike, *, confidence: float = 0.9) -> Interval:
     """The percentile interval of a statistic from its values on redraws; NaN among them are left out."""
     values = np.asarray(resampled, dtype=np.float64)
@@ -418,6 +425,16 @@ def _paired(**arrays: ArrayLike) -> list[Array]:
     if min(lengths.values()) < 2:
         raise ValueError(f"at least 2 children are needed, not {min(lengths.values())}")
     return list(checked.values())
+
+
+def _checked_counts(counts: ArrayLike, num_children: int) -> Array:
+    """How often each child is in each redraw, or an error that says what is wrong with it."""
+    drawn = np.asarray(counts, dtype=np.float64)
+    if drawn.ndim != 2 or drawn.shape[1] != num_children:
+        raise ValueError(f"counts must be (redraws, {num_children} children), but have the shape {drawn.shape}")
+    if not (drawn >= 0).all():
+        raise ValueError("counts must say how often each child was drawn, but hold numbers below 0, or none")
+    return drawn
 
 
 def _mean_ranks(values: Array) -> Array:

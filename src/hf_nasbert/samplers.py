@@ -27,7 +27,7 @@ class Sampler(abc.ABC):
         seed: Seed of this sampler's own generator.
 
     Raises:
-        ValueError: If the seed is not a non-negative integer.
+        ValueError: If the seed is not a non-negative integer, or the class gives no `name`.
     """
 
     name: str
@@ -37,6 +37,8 @@ class Sampler(abc.ABC):
         # random.Random takes the absolute value: seeds 1 and -1 would be one.
         if type(seed) is not int or seed < 0:
             raise ValueError(f"the seed of a sampler is a non-negative integer, got {seed!r}")
+        if not isinstance(getattr(self, "name", None), str):
+            raise ValueError(f"{type(self).__name__} has no name: give the class one (name = ...)")
         self.space = space
         self.seed = seed
         # A stream of its own: children drawn elsewhere with the same small seed (to evaluate, to search) are others
@@ -83,7 +85,7 @@ class Sampler(abc.ABC):
         self._rng, self.seed = rng, state["seed"]
 
     def _check(self, state: Mapping[str, Any]) -> None:
-        expected = set(Sampler.state_dict(self)) | set(self._extra_keys)
+        expected = set(self.state_dict())
         if not isinstance(state, Mapping) or "sampler" not in state:
             raise ValueError(f"expected the state_dict of a {self.name} sampler, got {reprlib.repr(state)}")
         if state["sampler"] != self.name:
@@ -105,8 +107,6 @@ class Sampler(abc.ABC):
             raise ValueError(
                 f"the state of the {self.name} sampler has the seed {reprlib.repr(state['seed'])}, no integer"
             )
-
-    _extra_keys: tuple[str, ...] = ()
 
 
 def _check_space(saved: Any, space: SearchSpace, what: str) -> None:
@@ -193,7 +193,6 @@ class FairSampler(Sampler):
     """
 
     name = "fair"
-    _extra_keys = ("pending",)
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         super().__init__(space, seed=seed)
@@ -293,7 +292,6 @@ class GradualSampler(Sampler):
     """
 
     name = "gradual"
-    _extra_keys = ("architecture",)
 
     def __init__(self, space: SearchSpace, *, seed: int, num_changes: int = 1) -> None:
         super().__init__(space, seed=seed)

@@ -31,6 +31,7 @@ _OPERATORS = {
     "conv7": "depth-wise separable convolution over 7 tokens",
     SKIP: "no operator",
 }
+_FOREIGN = f"kind of operator that {code(CODE_FILES[0])} defines"
 _LINE = 80  # columns of a drawing
 
 
@@ -117,7 +118,7 @@ def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None) -
 def operators_in_words(names: Architecture) -> Markdown:
     """What the names in an architecture mean, in the order in which they first appear."""
     kinds = list(dict.fromkeys(operator_kind(name) for name in names))
-    meanings = [f"{code(kind)} is a {_OPERATORS[kind]}" for kind in kinds if kind in _OPERATORS and kind != SKIP]
+    meanings = [f"{code(kind)} is a {_OPERATORS.get(kind, _FOREIGN)}" for kind in kinds if kind != SKIP]
     if SKIP in kinds:
         meanings.append(f"{code(SKIP)} is a block left out")
     text = "Blocks are read from left to right" + (": " + "; ".join(meanings) if meanings else "") + "."

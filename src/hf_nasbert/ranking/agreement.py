@@ -139,7 +139,7 @@ def rank(
         truth: The table.
         losses: For every ranking the stand-alone losses that it is judged by; by default the truth.
         is_proxy_loss: Whether scores are losses, so that the gap to the stand-alone loss means something.
-        chosen: For every ranking the children that it is judged on; by default all.
+        chosen: For every ranking of a random baseline the children that it is judged on; by default all.
         is_random: Whether the rankings are draws of a random baseline: the interval then is their own 90 % range, and
             not one over children.
         seeds: The seeds of the super-nets behind the rankings, as far as they are known.
@@ -151,8 +151,13 @@ def rank(
         Its measures; means and deviations are over the rankings on which a measure is defined.
 
     Raises:
-        ValueError: If a ranking has another number of children, or a score is not finite.
+        ValueError: If there is no ranking, one has another number of children, a score is not finite, or `chosen` is
+            given for rankings whose children are redrawn.
     """
+    if not len(scores):
+        raise ValueError(f"{name}: there is no ranking")
+    if chosen is not None and not is_random:
+        raise ValueError(f"{name}: children are redrawn alike for all rankings, so each is judged on all (chosen)")
     judges = [truth.loss] * len(scores) if losses is None else [np.asarray(loss, dtype=np.float64) for loss in losses]
     functions = measures(truth)
     if is_proxy_loss:
@@ -175,7 +180,9 @@ def rank(
         spread = _over_redraws(functions, parts, truth, num_resamples, seed)
     measured = {}
     for measure, values in single.items():
-        measured[measure] = Measured(*metrics.percentile_interval(_mean(values), spread[measure]), _deviation(values))
+        measured[measure] = Measured(
+            *metrics.percentile_interval(metrics.mean_of_known(values), spread[measure]), _deviation(values)
+        )
     known_seeds = [number for number in seeds or () if number is not None]
     return Ranked(
         name,
@@ -209,14 +216,8 @@ def _over_redraws(
                 np.array([function(score[drawn], loss[drawn], places[drawn]) for drawn in redraws])
                 for score, loss, places in parts
             ]
-        spread[measure] = [_mean(values) for values in zip(*by_ranking, strict=True)]
+        spread[measure] = [metrics.mean_of_known(values) for values in zip(*by_ranking, strict=True)]
     return spread
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean of those that are numbers; NaN if none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def _deviation(values: Sequence[float]) -> float | None:

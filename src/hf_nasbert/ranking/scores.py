@@ -95,15 +95,13 @@ def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
             last[key] = record
     # A seed that is unknown has a name instead, behind the numbers.
     runs = sorted(last.items(), key=lambda item: (isinstance(item[0][1], str), item[0][1]))
-    groups: dict[tuple[str, float], list[Record]] = {}
+    groups: dict[tuple[str, int], list[Record]] = {}
     for (method, _), record in runs:
-        share = share_of(record)
-        # Below the end to a percent: what would have one name is one group.
-        groups.setdefault((method, share if share == 1 else min(round(share, 2), 0.99)), []).append(record)
+        groups.setdefault((method, percent_of(record)), []).append(record)
     rank_of = {name: place for place, name in enumerate(_METHOD_ORDER)}
     order = sorted(groups, key=lambda group: (rank_of.get(group[0], len(rank_of)), group[0], -group[1]))
     return {
-        method if share == 1 else f"{method}, at {100 * share:.0f} %": groups[method, share] for method, share in order
+        method if percent == 100 else f"{method}, at {percent} %": groups[method, percent] for method, percent in order
     }
 
 
@@ -130,6 +128,12 @@ def share_of(record: Mapping[str, Any]) -> float:
     """The share of its training that a scored super-net has behind it; one that does not say is at its end."""
     is_end = record["step"] is None or record["max_steps"] is None
     return 1.0 if is_end else float(record["step"] / record["max_steps"])
+
+
+def percent_of(record: Mapping[str, Any]) -> int:
+    """`share_of` in whole percents, 100 at the end only: super-nets of one percent are as far as each other."""
+    share = share_of(record)
+    return 100 if share == 1 else min(round(100 * share), 99)
 
 
 def _run(record: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """The ranking study as a whole: methods, baselines, ceiling and paired tests of some records, as Markdown tables."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from hf_nasbert.ranking.agreement import (
     one_training_by_another,
     rank,
 )
-from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, share_of
+from hf_nasbert.ranking.scores import by_share, last_steps, percent_of, proxy_losses
 from hf_nasbert.ranking.table import GroundTruth
 from hf_nasbert.ranking.worth import Worth, operator_worth
 from hf_nasbert.records import Record
@@ -49,6 +50,8 @@ class RankingReport:
         parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
         if self.comparisons:
             parts.append(self._comparison_table())
+        elif len(self.methods) > 1:
+            parts.append("No paired test: no method has two seeds in common with the baseline, trained as far.")
         if self.is_over_training:
             parts.append(self._training_table())
         return "\n\n".join([*parts, self._worth_table()])
@@ -63,12 +66,17 @@ class RankingReport:
         truth = self.truth
         holding = "" if truth.containing is None else f" that hold `{truth.containing}`"
         num_seeds, num_repeated = truth.best_repeats.shape
+        noise = "No child was trained twice, so seed noise is unknown."
+        if not math.isnan(truth.seed_noise):
+            noise = (
+                f"Seed noise of one training {truth.seed_noise:.4f} ({num_repeated} children, {num_seeds} seeds), of "
+                f"the truth {truth.noise:.4f}."
+            )
         return (
             f"{len(truth.loss)} children{holding}, trained alone (seeds {', '.join(map(str, truth.seeds))}; recipe "
             f"`{truth.recipe_hash}`): dev loss {truth.loss.min():.3f} to {truth.loss.max():.3f}, standard deviation "
             f"{truth.spread:.4f} between children and {truth.spread_within_buckets:.4f} within {truth.num_buckets} "
-            f"buckets of similar size. Seed noise of one training {truth.seed_noise:.4f} ({num_repeated} children, "
-            f"{num_seeds} seeds), of the truth {truth.noise:.4f}.{self._describe_ceiling()}"
+            f"buckets of similar size. {noise}{self._describe_ceiling()}"
         )
 
     def _describe_ceiling(self) -> str:
@@ -147,15 +155,12 @@ _TOP = {
 
 
 def _comparisons(
-    methods: Sequence[Ranked], share_at: Mapping[str, float], baseline: str | None
+    methods: Sequence[Ranked], percent_at: Mapping[str, int], baseline: str | None
 ) -> list[tuple[Comparison, Comparison | None]]:
     """Every method against the baseline; one that is half trained is not paired with a finished one."""
-    if not methods:
-        return []
-    compared_with = next((method for method in methods if method.name == baseline), methods[0])
     found = []
-    for method in methods:
-        if method is not compared_with and share_at[method.name] == share_at[compared_with.name]:
+    for method, compared_with in itertools.product(methods, [each for each in methods if each.name == baseline]):
+        if method is not compared_with and percent_at[method.name] == percent_at[compared_with.name]:
             overall = _compare(method, compared_with, within_buckets=False)
             if overall is not None:
                 found.append((overall, _compare(method, compared_with, within_buckets=True)))
@@ -210,7 +215,7 @@ def check_baseline(baseline: str | None, names: Iterable[str]) -> None:
     """
     known = list(names)
     if baseline is not None and baseline not in known:
-        raise ValueError(f"no super-net ranks as the baseline {baseline!r}: there are {'; '.join(known)}")
+        raise ValueError(f"no super-net ranks as the baseline {baseline!r}: there are {'; '.join(known) or 'none'}")
 
 
 def _bounded(interval: Interval, *, percent: bool = False) -> str:
@@ -257,9 +262,10 @@ def report(
         rank(name, losses, truth, is_proxy_loss=True, seeds=[record["seed"] for record in last[name]], **settings)
         for name, losses in proxies.items()
     ]
-    share_at = {name: share_of(found[0]) for name, found in last.items()}
-    comparisons = _comparisons(methods, share_at, baseline)
-    dull = baselines(truth, next(iter(proxies.values()), ()), **settings)
+    compared_with = next(iter(last), None) if baseline is None else baseline
+    percent_at = {name: percent_of(found[0]) for name, found in last.items()}
+    comparisons = _comparisons(methods, percent_at, compared_with)
+    dull = baselines(truth, [] if compared_with is None else proxies[compared_with], **settings)
     alone: list[ArrayLike] = [[by_seed[number] for by_seed in truth.losses] for number in truth.seeds]
     worth = [operator_worth("children trained alone", alone, truth.architectures, **settings)]
     worth += [operator_worth(name, losses, truth.architectures, **settings) for name, losses in proxies.items()]

@@ -144,8 +144,8 @@ class SupernetTrainingArguments:
         default="uniform",
         metadata={
             "help": "How children are drawn: uniform, fair (every operator once per step) or magic_t (one block "
-            "changes per step); magic_a and magic_at align them to an anchor. In docs/ranking.md none orders children "
-            "better than uniform. One's own: docs/extending.md."
+            "changes per step); magic_a and magic_at align them to an anchor. In docs/ranking.md none is seen to "
+            "order all children better than uniform. One's own: docs/extending.md."
         },
     )
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})

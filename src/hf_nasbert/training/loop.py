@@ -318,10 +318,20 @@ class SupernetTrainer:
                 self.journal.say(f"stopped at step {step}: {_HOW_TO_GO_ON}")
                 return
 
+    def _draw(self) -> tuple[Architecture, ...]:
+        """The children of the next step, each one of the space: the sampler may be anybody's."""
+        drawn = self.sampler.next_step()
+        if not isinstance(drawn, tuple) or isinstance(drawn, Architecture) or not drawn:
+            raise ValueError(
+                f"the {self.sampler.name} sampler gave {str(drawn)[:80]!r} for a step: expected a tuple of one or "
+                "more children"
+            )
+        return tuple(self.space.validate(child) for child in drawn)
+
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
-        children = self.sampler.next_step()
+        children = self._draw()
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
