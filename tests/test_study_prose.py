@@ -298,7 +298,7 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
         f"Uniform ends at {tau['held']} ± {deviation['held']} with it and at {tau['uniform']} ± "
         f"{deviation['uniform']} without, ahead on five of six seeds "
         f"({against['uniform']['difference of tau']} without it, p {against['uniform']['p']})",
-        f"its best child by proxy is the {first['held']}th of 211 ({first['uniform']}th without)",
+        f"Its best child by proxy is the {first['held']}th of 211 ({first['uniform']}th without)",
         f"Of the best fifth it finds {fifth['held']} with it and {fifth['uniform']} without, on all six seeds more; "
         f"its best of ten is the {best['held']}st, and was the {best['uniform']}nd",
         f"random ones find {mean(top['random']['P@20 %'])} of the best fifth, and the best of ten is the "
