@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from hf_nasbert import costs, records
 from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 
@@ -180,6 +181,41 @@ def test_the_pilots_table_is_that_of_its_records():
     assert f"<!-- table: pilot -->\n{pilot['table']()}\n<!-- end -->" in page
     for name in pilot["SETTINGS"]:
         assert f"| `{name}` |" in page
+
+
+def test_what_the_pilot_is_said_to_show_later():
+    page = " ".join((ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8").split())
+
+    def losses_of(name):
+        """Children scored by the setting's super-net: their mean loss alone, and the super-net's at its end."""
+        found = {}
+        for record in records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}.jsonl.gz"):
+            found.setdefault(record["architecture"], []).append(record["dev_loss"])
+        (supernet,) = records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}-supernet.jsonl.gz")
+        return {
+            child: (sum(found[child]) / len(found[child]), score)
+            for child, score in zip(supernet["children"], supernet["scores"][-1][1], strict=True)
+        }
+
+    two = losses_of("stem8-two")
+    attentions = [child.count("attention") for child in two]
+    alone, shared = (kendall_tau(attentions, [pair[side] for pair in two.values()]) for side in (0, 1))
+    assert (
+        f"(a tau of {alone:.2f} between number of attentions and loss) and the worse ones with shared weights" in page
+    )
+    assert f"with shared weights ({shared:.2f})" in page
+    holding = {child: pair for child, pair in losses_of("plain5").items() if "conv3" in child}
+    assert len(holding) == 7
+    tau = kendall_tau(*zip(*holding.values(), strict=True))
+    assert f"and of {tau:.2f} over the seven that hold a `conv3`" in page
+    for name, words in (
+        ("stem8-two", "ends at {} where two trainings agree by 0.64"),
+        ("stem5-equal", "whose operators cost the same, at {},"),
+        ("stem5-quicker", "`stem5-quicker` had {}."),
+        ("plain5", "ends at a tau of {} over all"),
+    ):
+        pairs = losses_of(name)
+        assert words.format(f"{kendall_tau(*zip(*pairs.values(), strict=True)):.2f}") in page, name
 
 
 @pytest.mark.parametrize("name", ["faults", "memory"])
