@@ -56,7 +56,7 @@ def kendall_tau(score: ArrayLike, truth: ArrayLike) -> float:
 
 
 def kendall_taus_of_redraws(score: ArrayLike, truth: ArrayLike, counts: ArrayLike) -> Array:
-    """`kendall_tau` of many redraws of the same children, in matrix products: a hundredth of the time of one by one.
+    """`kendall_tau` of many redraws of the same children, all at once: what a bootstrap spends its time on.
 
     Args:
         score: One per child.
