@@ -75,6 +75,9 @@ CONFIRM: dict[str, tuple[str, dict[str, object], float]] = {
     "magic_t, learning rate held": ("magic_t", _HELD, 1),
     "magic_a, learning rate held, aligned after the warm-up": ("magic_a", {**_HELD, "alignment_start": 0.3}, 1),
     "magic_at, learning rate held, aligned after the warm-up": ("magic_at", {**_HELD, "alignment_start": 0.3}, 1),
+    # Added when the five above had been seen: which of the two changes does what to MAGIC-AT?
+    "magic_at": ("magic_at", {}, 1),
+    "magic_at, learning rate held": ("magic_at", _HELD, 1),
 }
 
 
