@@ -63,19 +63,8 @@ def script(tmp_path_factory):
 @pytest.mark.slow
 class TestMethod:
     def test_trains_and_goes_on_to_the_same_bits(self, script, tmp_path):
-        train = [
-            script,
-            "pretrain",
-            *TINY,
-            *TRAINING,
-            "--operators",
-            "attention",
-            "ffn",
-            "conv3",
-            "--method",
-            "neighbour",
-        ]
-        train += ["--num_choice_blocks", "3", "--cache_dir", tmp_path / "cache"]
+        space = "--operators attention ffn conv3 --num_choice_blocks 3 --method neighbour".split()
+        train = [script, "pretrain", *TINY, *TRAINING, *space, "--cache_dir", tmp_path / "cache"]
         run(*train, "--output_dir", tmp_path / "whole", cwd=tmp_path)
         (begun,) = [record["arguments"] for record in read_log(tmp_path / "whole") if "arguments" in record]
         assert begun["method"] == "neighbour"
@@ -85,16 +74,8 @@ class TestMethod:
         assert whole == again
 
     def test_its_samplers_keep_the_contract(self, script):
-        run(
-            "-m",
-            "pytest",
-            "-q",
-            "-c",
-            os.devnull,
-            script.parent,
-            cwd=script.parent,
-            path=[script.parent, ROOT / "tests"],
-        )
+        places = [script.parent, ROOT / "tests"]
+        run("-m", "pytest", "-q", "-c", os.devnull, script.parent, cwd=script.parent, path=places)
 
     def test_one_step_trains_neighbours(self, script):
         code = (
@@ -132,16 +113,8 @@ class TestOperator:
         assert " passed" in out
 
     def test_is_trained_extracted_and_loaded_elsewhere(self, fork, tmp_path):
-        train = [
-            "--operators",
-            "attention",
-            "glu",
-            "conv3",
-            "--num_choice_blocks",
-            "4",
-            "--cache_dir",
-            tmp_path / "cache",
-        ]
+        space = "--operators attention glu conv3 --num_choice_blocks 4".split()
+        train = [*space, "--cache_dir", tmp_path / "cache"]
         command = ["-m", "hf_nasbert"]
         run(*command, "pretrain", *TINY, *TRAINING, *train, "--output_dir", "glu", cwd=tmp_path, path=[fork / "src"])
         extract = ["--supernet", "glu", "--architecture", "glu-conv3-glu-attention", "--output_dir", "my-child"]
