@@ -4,7 +4,6 @@ import csv
 import hashlib
 import importlib.util
 import json
-import os
 import random
 import signal
 import subprocess
@@ -35,7 +34,7 @@ from hf_nasbert.data import (
     train_tokenizer,
 )
 from hf_nasbert.data import corpus as corpus_room
-from hf_nasbert.data.cache import content_digest, whole_file
+from hf_nasbert.data.cache import content_digest
 from hf_nasbert.data.tokenization import split_gigantic, tokenizer_digest
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
@@ -396,16 +395,6 @@ class TestTokenizer:
             lacking.save_pretrained(tmp_path / name)
             with pytest.raises(ValueError, match=f"has no {name}:"):
                 load_tokenizer(DataArguments(packaged="imdb", tokenizer_name=str(tmp_path / name)))
-
-
-def test_what_a_killed_process_left_is_swept_up(tmp_path):
-    old, young = tmp_path / "a.unfinished", tmp_path / "b.unfinished"
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * 86_400,) * 2)
-    with whole_file(tmp_path / "c.arrow") as file:
-        file.write(b"whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.unfinished", "c.arrow"]
 
 
 @pytest.mark.parametrize(

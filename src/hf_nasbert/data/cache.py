@@ -1,17 +1,10 @@
 """Files made from text, found again by the content they were made from, and whole whenever they are there."""
 
 import hashlib
-import os
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import datasets
-
-_PATIENCE_SECONDS = 86_400  # a file that is still being written is younger
 
 
 def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
@@ -49,24 +42,3 @@ def content_digest(texts: Iterable[str], *settings: object) -> str:
     for text in texts:
         digest.add(text)
     return digest.key()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears at `path` when it is whole, or not at all if the block raises.
-
-    What a killed process left half written in that folder is deleted after a day.
-    """
-    for left in path.parent.glob("*.unfinished"):
-        with suppress(FileNotFoundError):  # another process was quicker
-            if time.time() - left.stat().st_mtime > _PATIENCE_SECONDS:
-                left.unlink()
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name without the content
-        Path(unfinished).replace(path)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)

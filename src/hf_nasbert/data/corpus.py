@@ -21,9 +21,10 @@ from datasets.utils import tqdm  # heeds datasets.disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import ContentDigest, cache_folder, whole_file
+from hf_nasbert.data.cache import ContentDigest, cache_folder
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
+from hf_nasbert.writing import whole_file
 
 Places = npt.NDArray[np.uint64]
 

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hf_nasbert.data.cache import cache_folder, content_digest, whole_file
+from hf_nasbert.data.cache import cache_folder, content_digest
 from hf_nasbert.data.sources import check_file, json_rows
+from hf_nasbert.writing import whole_file
 
 _FORMAT = "2"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back

@@ -16,8 +16,9 @@ import pyarrow.parquet
 from datasets import Dataset, Value, load_dataset
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest, whole_file
+from hf_nasbert.data.cache import cache_folder, content_digest
 from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.writing import whole_file
 
 _CHUNK_BYTES = 1 << 20
 _FLUSH_CHARACTERS = 1 << 22

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest, whole_file
+from hf_nasbert.data.cache import cache_folder, content_digest
+from hf_nasbert.writing import whole_file
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # the padding is 0, a config's default
 _LARGEST_ALPHABET = 1000  # BERT's; rarer letters become [UNK]
