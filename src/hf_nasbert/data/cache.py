@@ -1,8 +1,8 @@
 """Files made from text: found again by the content they were made from, and checked whenever they are opened.
 
-A cached file ends in a seal: its size, the number of its rows, and a SHA-256 of these, the content and the file's name.
-The seal is no second file, so that no process ever sees the one without the other; Arrow's readers stop before it. A
-file that does not fit its seal is named in a warning, set aside under another name, and made again.
+A cached file ends in a seal: its size, the number of its rows, and a SHA-256 of these, its content and its name. The
+seal is no second file, so that no process ever sees the one without the other; Arrow's readers stop before it. A file
+that does not fit its seal is named in a warning, set aside under another name, and made again.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset
 
 from hf_nasbert.writing import WriteError, lock, whole_file
@@ -124,10 +125,10 @@ def find_arrow(path: Path) -> Dataset | None:
         return None
     try:
         dataset = Dataset.from_file(str(path))
-    except (
-        FileNotFoundError
-    ):  # between the two lines another process took it for damaged, as only a broken disk has it
+    except FileNotFoundError:  # another process has just taken it for damaged
         return None
+    except pa.ArrowException as error:
+        raise OSError(f"the cached file {path} is whole, but cannot be read ({error}): delete it") from error
     if len(dataset) != num_rows:
         raise OSError(f"the cached file {path} gives {len(dataset)} rows, and {num_rows} were written: delete it")
     return dataset
