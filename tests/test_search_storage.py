@@ -7,7 +7,8 @@ from test_search import CHAIN, cost_of, drain, new, score
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget
-from hf_nasbert.search import ParetoSearch, SearchTask, run_search
+from hf_nasbert.report import read_findings
+from hf_nasbert.search import ParetoSearch, RandomSearch, SearchTask, run_search
 from hf_nasbert.search import storage as storage_room
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that SQLAlchemy drops with its engine
@@ -180,3 +181,44 @@ def test_errors_of_the_search_itself_stay_what_they_are(tmp_path):
     make(storage)
     with pytest.raises(ValueError, match=r"the study 'search' is of another search"):
         make(storage, worker=0, crossover_share=0.5)
+
+
+def searches(kind=RandomSearch, **settings):
+    return new(kind, CHAIN, seed=0, cost=cost_of(CHAIN), batch_size=8, **settings)
+
+
+def test_two_searches_that_begin_one_history_at_the_same_moment_are_one(tmp_path, monkeypatch):
+    """Another process writes its head, and its first score, between this one's look and its write."""
+    history, straight = tmp_path / "h.jsonl", run_search(searches(), score, num_evaluations=24)
+    other = tmp_path / "other.jsonl"
+    run_search(searches(), score, num_evaluations=8, history_path=other)
+    update = records.update
+
+    def late(path, choose):
+        if not path.exists():
+            path.write_bytes(other.read_bytes())
+        return update(path, choose)
+
+    monkeypatch.setattr(records, "update", late)
+    assert run_search(searches(), score, num_evaluations=24, history_path=history) == straight
+    assert [record["record"] for record in records.read(history)].count("search") == 1
+
+
+def test_a_history_with_two_equal_heads_is_read_as_one(tmp_path):
+    history = tmp_path / "h.jsonl"
+    straight = run_search(searches(), score, num_evaluations=24, history_path=history)
+    head, *children = records.read(history)
+    for place in (0, 5, len(children)):  # wherever the second one was written
+        spoilt = tmp_path / f"{place}.jsonl"
+        records.extend(spoilt, [head, *children[:place], {**head, "versions": {}}, *children[place:]])
+        assert run_search(searches(), pytest.fail, num_evaluations=24, history_path=spoilt) == straight
+        assert read_findings(records.read(spoilt)).num_scored == read_findings(records.read(history)).num_scored
+
+
+def test_two_heads_of_different_searches_are_refused(tmp_path):
+    history = tmp_path / "h.jsonl"
+    run_search(searches(), score, num_evaluations=8, history_path=history)
+    head = records.read(history)[0]
+    records.append(history, {**head, "settings": {**head["settings"], "seed": 7}})
+    with pytest.raises(ValueError, match=r"h\.jsonl is of another search: it differs in seed"):
+        run_search(searches(), score, num_evaluations=24, history_path=history)

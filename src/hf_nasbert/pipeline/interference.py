@@ -161,9 +161,14 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
             "pairs": _columns(pairs),
             "blocks": _columns(blocks),
         }
-        records.append(output, record)
-        found.append(record)
+        found = records.update(output, partial(_unless_there, record, output))
     return found
+
+
+def _unless_there(record: Record, output: Path, written: list[Record]) -> list[Record]:
+    """A measured super-net, if no other process has written it since."""
+    _check_measurements([*written, record], output)
+    return [] if any(other["supernet"] == record["supernet"] for other in written) else [record]
 
 
 def report_interference(arguments: InterferenceReportArguments) -> str:

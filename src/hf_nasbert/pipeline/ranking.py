@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,18 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
             "versions": records.versions(),
             "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
         }
-        records.append(path, record)
-        scored.append(record)
+        scored = records.update(path, partial(_unless_there, record))
     return scored
+
+
+def _unless_there(record: Record, written: list[Record]) -> list[Record]:
+    """A scored super-net, if no other process has written it since.
+
+    Raises:
+        ValueError: If another run has, which would pass for this one.
+    """
+    refuse_twins([*written, record])
+    return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
 
 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:

@@ -3,7 +3,7 @@
 import math
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -278,11 +278,16 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
-    found = _read_scored(output) if output.exists() else {}
-    for record in found.values():
-        different = [name for name, value in scorer.settings.items() if record.get(name) != value]
-        if different:
-            raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+
+    def known(written: list[Record]) -> dict[str, Record]:
+        found = _by_child(written, output)
+        for record in found.values():
+            different = [name for name, value in scorer.settings.items() if record.get(name) != value]
+            if different:
+                raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+        return found
+
+    found = known(records.read(output)) if output.exists() else {}
     missing = [child for child in children if str(child) not in found]
     report: ScoringReport | None = None
     is_short = len(missing) <= _CHUNK  # then the inner bar is all there is to see
@@ -290,9 +295,9 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, progress=True)
-            scored = [scorer.record(*pair) for pair in zip(chunk, done.losses, strict=True)]
-            records.extend(output, scored)
-            found |= {record["architecture"]: record for record in scored}
+            scored = {str(child): scorer.record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            # Another process may have begun the file since, with these settings or with others.
+            found = known(records.update(output, partial(_unwritten, scored, known)))
             report = done if report is None else report + done
             bar.update(len(chunk))
             num_left = len(missing) - start - len(chunk)
@@ -303,9 +308,15 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     return _best_first([found[str(child)] for child in children])
 
 
-def _read_scored(path: Path) -> dict[str, Record]:
+def _unwritten(
+    scored: Mapping[str, Record], known: Callable[[list[Record]], Mapping[str, Record]], written: list[Record]
+) -> list[Record]:
+    there = known(written)
+    return [record for name, record in scored.items() if name not in there]
+
+
+def _by_child(found: Sequence[Record], path: Path) -> dict[str, Record]:
     """The records of a file that `score_children` wrote, by child."""
-    found = records.read(path)
     for number, record in enumerate(found, start=1):
         if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
             raise ValueError(

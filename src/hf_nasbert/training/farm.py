@@ -332,7 +332,9 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
             with _Claim(path, f"{trainer.recipe_hash} {job.architecture} {job.seed}") as is_mine:
                 # Read after claiming: whoever held the claim before may have finished the child.
                 if is_mine and job not in read():
-                    records.append(path, trainer.train(job.architecture, job.seed, on_step=stop_without_farm))
+                    record = trainer.train(job.architecture, job.seed, on_step=stop_without_farm)
+                    # A farm of another recipe may have begun the file since: `read` refuses it.
+                    records.update(path, lambda _, record=record: [] if job in read() else [record])
                     is_idle = False
         if is_idle:  # the last children are in other hands, which may still drop them
             time.sleep(_POLL_SECONDS)
