@@ -231,7 +231,11 @@ def test_of_processes_that_begin_a_file_together_one_does(path):
 
 def test_an_update_sees_all_and_adds_what_is_chosen(path):
     assert records.update(path, lambda found: [{"n": len(found)}]) == [{"n": 0}]
-    assert records.update(path, lambda found: [{"n": len(found)}, {"n": "more"}]) == [{"n": 0}, {"n": 1}, {"n": "more"}]
+    assert records.update(path, lambda found: [{"n": len(found)}, {"n": "more"}]) == [
+        {"n": 0},
+        {"n": 1},
+        {"n": "more"},
+    ]
     with pytest.raises(ValueError, match="no"):
         records.update(path, lambda found: (_ for _ in ()).throw(ValueError("no")))
     with path.open("ab") as file:

@@ -18,6 +18,7 @@ from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
@@ -69,6 +70,7 @@ class RankingReportArguments:
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
 

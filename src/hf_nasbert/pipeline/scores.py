@@ -19,6 +19,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.confirm import confirm_latency, measure_here, say
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
@@ -68,6 +69,7 @@ class ScoringArguments:
     latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_dev_batches", "dev_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -150,9 +152,9 @@ class SearchChildrenArguments(ScoringArguments):
         self.budget()
 
     @property
-    def study(self) -> str:
-        """Where nsga2 keeps its study."""
-        return self.storage or f"sqlite:///{Path(self.output).with_suffix('.db')}"
+    def study(self) -> str | Path:
+        """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
+        return self.storage or Path(f"{self.output}.db")
 
     def budget(self) -> Budget:
         """The caps."""
@@ -284,7 +286,9 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
         for record in found.values():
             different = [name for name, value in scorer.settings.items() if record.get(name) != value]
             if different:
-                raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+                raise ValueError(
+                    f"{output} holds scores of another {different[0]}: losses of two kinds do not compare"
+                )
         return found
 
     found = known(records.read(output)) if output.exists() else {}
@@ -365,7 +369,7 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
     if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
-        report = Path(arguments.output).with_suffix(".operators.md")
+        report = Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
         report.write_text(search.operator_report() + "\n", encoding="utf-8")
     scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
     if arguments.report is not None:

@@ -22,6 +22,7 @@ from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.scores import (
@@ -119,6 +120,7 @@ class PipelineArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
