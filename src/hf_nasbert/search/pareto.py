@@ -141,21 +141,17 @@ class ParetoSearch(Search):
             load_if_exists=True,
         )
         theirs = self._study.user_attrs.get("settings")
-        if theirs is None:
+        if theirs is None and not self._trials():
             with warnings.catch_warnings():  # experimental since Optuna 3.2; names the axes of the dashboard
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(["proxy_loss", *self.objectives])
             self._study.set_user_attr("settings", self.settings)
-        else:
-            if not isinstance(theirs, Mapping):
-                raise ValueError(
-                    f"{name_of(self._storage)}: the study {name!r} is not one of this search: name another"
-                )
-            try:
-                refuse_other_settings(self.settings, theirs, f"the study {name!r}")
-            except ValueError as error:
-                raise ValueError(f"{name_of(self._storage)}: {error}: name another storage") from None
-            self._go_on()
+            return
+        where = f"{name_of(self._storage)}: the study {name!r}"
+        if not isinstance(theirs, Mapping):
+            raise ValueError(f"{where} was not made by this search: name another storage")
+        refuse_other_settings(self.settings, dict(theirs), where, "name another storage")
+        self._go_on()
 
     def _next_batch(self) -> None:
         with storage_errors(self._storage):
