@@ -18,6 +18,8 @@ from typing import Any, Literal, Union
 import yaml
 from transformers import HfArgumentParser
 
+from hf_nasbert.paths import expanded
+
 
 def parse_recipe_arguments(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
@@ -95,7 +97,7 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
         ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
             suggested) or a value of the wrong type.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if not path.is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     try:

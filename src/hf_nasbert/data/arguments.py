@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hf_nasbert.paths import expand_paths
+
 
 @dataclass
 class DataArguments:
@@ -67,6 +69,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         sources = {name: getattr(self, name) for name in self.alternatives}
         given = [f"{name}={value!r}" for name, value in sources.items() if value]
         if len(given) != 1:
