@@ -12,6 +12,9 @@ from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_
 CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
 
+CODE_NEEDS = "transformers 5.20 and huggingface_hub 1.31 or later"
+"""What those files need; they look for it themselves, and tests hold both against pyproject.toml."""
+
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
 _IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
 

@@ -49,7 +49,7 @@ _FOREIGN_FIELDS = {
 # Of these, what would make a BERT another network: fields that say what a child is in any case.
 _ONLY_VALUES = {"add_cross_attention": False, "is_decoder": False, "position_embedding_type": "absolute"}
 
-# What tools read from any config of transformers, and what sets it here.
+# What tools read from any config of transformers and from its `to_dict`, and what sets it here. No file holds it.
 _COMPUTED = {
     "num_attention_heads": "attention_head_size",
     "intermediate_size": "ffn_ratio",
@@ -150,6 +150,7 @@ class NasBertShapeConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         is_from_file = kwargs.pop(_FROM_FILE, False)
+        computed = {name: kwargs.pop(name) for name in _COMPUTED if name in kwargs}  # of a `to_dict`
         odd = [name for name in kwargs if not self._is_known(name)]
         odd += [name for name, only in _ONLY_VALUES.items() if kwargs.get(name, only) != only]
         if odd:
@@ -166,6 +167,10 @@ class NasBertShapeConfig(PreTrainedConfig):
             **{name: kwargs[name] for name in kwargs if self._is_known(name) or not hasattr(type(self), name)}
         )
         self.check()
+        for name in [name for name, value in computed.items() if value != getattr(self, name)]:
+            if not is_from_file:
+                raise ValueError(self._problem_with(name))
+            logger.warning(f"in a config.json: {self._problem_with(name)}")
 
     def _normalize(self) -> None:
         """Give fields that may be given in several forms the one that a file gives back."""
@@ -216,6 +221,16 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability of at least 0 and below 1")
+
+    def to_dict(self):
+        fields = super().to_dict()
+        try:
+            return fields | {name: getattr(self, name) for name in _COMPUTED}
+        except ValueError:  # of operators that `check` refuses; somebody may want to look at them
+            return fields
+
+    def to_diff_dict(self):
+        return {name: value for name, value in super().to_diff_dict().items() if name not in _COMPUTED}
 
     def to_json_file(self, json_file_path, use_diff=True):
         self.check()
