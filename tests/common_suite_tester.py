@@ -89,6 +89,8 @@ class Mixed(OnlyAttention):
     def test_attention_outputs(self):
         self.skipTest("no block attends")
 
+    test_retain_grad_hidden_states_attentions = test_attention_outputs
+
 
 class Supernet(Common, unittest.TestCase):
     config_class = SupernetConfig
@@ -98,6 +100,12 @@ class Supernet(Common, unittest.TestCase):
     def make_config(**sizes):
         space = SearchSpace.chain(2, ("attention", "conv3", "skip"))  # the largest child is attention alone
         return SupernetConfig(search_space=space, **sizes)
+
+    def check_training_gradient_checkpointing(self, gradient_checkpointing_kwargs=None):
+        """The suite asks for a gradient of every parameter, and operators off the path have none: without choice."""
+        space = SearchSpace.chain(2, ("attention",))
+        self.model_tester.make_config = lambda **sizes: SupernetConfig(search_space=space, **sizes)
+        super().check_training_gradient_checkpointing(gradient_checkpointing_kwargs)
 
 
 del Common, ModelTesterMixin, TrainingTesterMixin  # no tests by themselves
