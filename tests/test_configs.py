@@ -534,11 +534,10 @@ VALUES = {
     "output_hidden_states": NUMBERS,
     "problem_type": st.sampled_from(["regression", "single_label_classification", "multi", None]),
     "return_dict": NUMBERS,
-    # and what tools set
+    # and what tools set (`use_cache` and other fields of generation are dropped by transformers on loading)
     "num_labels": st.integers(0, 3),
-    "use_cache": NUMBERS,
     "is_decoder": st.booleans(),
-    "bos_token_id": NUMBERS,
+    "bos_token_id": st.one_of(st.integers(-1, 60), st.none(), ODD_TEXT),
     "per_layer_config": st.sampled_from([None, {0: {"ffn_ratio": 2}}]),
 }
 WRITTEN_BY_TRANSFORMERS = {"transformers_version"}
@@ -565,7 +564,6 @@ def refuses(action) -> bool:
 def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, data):
     fields = {field.name for field in dataclasses.fields(config_class)} | {
         "num_labels",
-        "use_cache",
         "is_decoder",
         "bos_token_id",
     }
@@ -584,6 +582,6 @@ def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, 
             as_saved, as_loaded = config.to_dict(), loaded.to_dict()
             for found in (as_saved, as_loaded):
                 found.pop("_name_or_path", None)
-            assert json.dumps(as_loaded, sort_keys=True) == json.dumps(as_saved, sort_keys=True)
+            assert as_loaded == as_saved
             for name in given_values.keys() - {"per_layer_config"}:
                 assert getattr(loaded, name) == getattr(config, name)

@@ -49,6 +49,8 @@ _FOREIGN_FIELDS = {
 # Of these, what would make a BERT another network: fields that say what a child is in any case.
 _ONLY_VALUES = {"add_cross_attention": False, "is_decoder": False, "position_embedding_type": "absolute"}
 
+_LABELS = {"LABEL_0": 0, "LABEL_1": 1}  # transformers' own, where nobody said anything else
+
 # What tools read from any config of transformers and from its `to_dict`, and what sets it here. No file holds it.
 _COMPUTED = {
     "num_attention_heads": "attention_head_size",
@@ -196,6 +198,8 @@ class NasBertShapeConfig(PreTrainedConfig):
         self._normalize()
         if self.id2label is None:
             self.num_labels = 2  # transformers' default, which a file without labels means
+        if self.label2id in (None, _LABELS):  # no file holds the default, whatever the labels are
+            self.label2id = {name: label for label, name in self.id2label.items()}
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -236,6 +240,9 @@ class NasBertShapeConfig(PreTrainedConfig):
         self.check()
         if self.problem_type == "single_label_classification" and self.num_labels == 1:  # refused when it is loaded
             raise ValueError(f"problem_type is {self.problem_type!r} with one label; expected at least two")
+        named = {name: label for label, name in self.id2label.items()}
+        if named == _LABELS and self.label2id != named:  # a file holds no default labels, and none of their ids
+            raise ValueError(f"label2id is {self.label2id} and id2label the default: set id2label too")
         super().to_json_file(json_file_path, use_diff)
 
     @classmethod
