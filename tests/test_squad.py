@@ -308,7 +308,9 @@ class TestFinetuneSquad:
         ):
             load_questions(arguments(validation_file=str(home / "validation-v2.json")))
         (tmp_path / "b.json").write_text('{"data": [{"paragraphs": [{"context": "x"}]}]}')
-        with pytest.raises(ValueError, match=r"b\.json is not in SQuAD's format .*'qas'"):
+        with pytest.raises(
+            ValueError, match=r"b\.json, object 1, paragraph 1 is not in SQuAD's format: 'qas' is missing"
+        ):
             load_questions(arguments(train_file=str(tmp_path / "b.json")))
         (tmp_path / "c.json").write_text("{")
         with pytest.raises(ValueError, match=r"c\.json, line 1: broken JSON"):

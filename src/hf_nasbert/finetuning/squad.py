@@ -152,13 +152,17 @@ def _questions_of(row: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]
     """The questions of an article, of a paragraph, or the one that a row is."""
     if row.get("paragraphs") is not None:
         for number, paragraph in enumerate(_objects(row["paragraphs"], "paragraphs", place), 1):
-            yield from _questions_of(paragraph, f"{place}, paragraph {number}")
+            yield from _questions_about(paragraph, f"{place}, paragraph {number}")
     elif row.get("qas") is not None:
-        context = text_in(_entry(row, "context", place), "context", place)
-        for number, question in enumerate(_objects(row["qas"], "qas", place), 1):
-            yield _question(question, context, f"{place}, question {number}")
+        yield from _questions_about(row, place)
     else:
         yield _question(row, text_in(_entry(row, "context", place), "context", place), place)
+
+
+def _questions_about(paragraph: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    context = text_in(_entry(paragraph, "context", place), "context", place)
+    for number, question in enumerate(_objects(_entry(paragraph, "qas", place), "qas", place), 1):
+        yield _question(question, context, f"{place}, question {number}")
 
 
 def _question(row: Mapping[str, Any], context: str, place: str) -> dict[str, Any]:
