@@ -488,6 +488,7 @@ LABELS = {
     "b.jsonl": lines([{"text": "one", "label": "x"}, {"text": "two", "label": "y"}]),
     "b.json": json.dumps([{"text": "one", "label": 0.5}, {"text": "two", "label": 2}]).encode(),
 }
+PARQUET = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
 TAGS = [{"tokens": ["Ada", "went"], "tags": ["B-PER", "O"]}, {"tokens": ["home"], "tags": ["O"]}]
 FLAT_QUESTIONS = [
     {"id": f"{n}", "context": "in Rome", "question": "where?", "answers": {"text": ["Rome"], "answer_start": [3]}}
@@ -635,7 +636,9 @@ KINDS = {
     "search histories": Kind(of_files("h.jsonl", HISTORY), read_history, 200),
     "reports": Kind(st.one_of(of_files("h.jsonl", HISTORY), of_files("h.jsonl", SCORED)), read_report, 200),
     "farm tables": Kind(of_files("t.jsonl", TABLE), read_farm, 200),
-    "text files": Kind(st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet([{"text": "one", "n": 1}, {"text": "two", "n": 2}])})), read_text, 500),
+    "text files": Kind(
+        st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet(PARQUET)})), read_text, 500,
+    ),
     "label files": Kind(named_files(LABELS), read_labels, 400),
     "card records": Kind(altered(CARD), read_card, 250),
     "card files": Kind(damaged(json.dumps(CARD).encode()), read_card_file, 150),

@@ -502,6 +502,11 @@ class TestParts:
 
 
 class TestQuestions:
+    @pytest.mark.parametrize("content", ["\n", "[]", '{"data": []}', '[{"paragraphs": []}]'])
+    def test_none_at_all(self, tmp_path, content):
+        with pytest.raises(ValueError, match=r"a\.json holds no questions"):
+            questions_of(put(tmp_path / "a.json", content))
+
     @pytest.mark.parametrize(
         "rows",
         [

@@ -69,7 +69,7 @@ def load_squad_files(
         ValueError: If a file is not in that format, or `make_questions` refuses what it holds.
     """
     files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    splits = {split: Dataset.from_list(list(_read_squad(file)), features=FEATURES) for split, file in files.items()}
+    splits = {split: _read_squad(file) for split, file in files.items()}
     return make_questions(name_of(train), splits, drop_misaligned=drop_misaligned)
 
 
@@ -134,18 +134,22 @@ def make_questions(name: str, splits: Mapping[str, Dataset], *, drop_misaligned:
 
 def _as_questions(name: str, split: str, rows: Dataset) -> Dataset:
     """Rows of a data set as `FEATURES` has them: as they are, if they are of these types."""
-    if rows.features == FEATURES:
+    if rows.features == FEATURES or len(rows) == 0:
         return rows
     places = (f"{name}: row {number} of the {split} split" for number in range(len(rows)))
     found = [question for place, row in zip(places, rows, strict=True) for question in _questions_of(row, place)]
     return Dataset.from_list(found, features=FEATURES)
 
 
-def _read_squad(name: str) -> Iterator[dict[str, Any]]:
+def _read_squad(name: str) -> Dataset:
+    found = []
     for path in find_files(name, _KINDS, "SQuAD"):
         check_file(path, _KINDS, "SQuAD")
         for place, row in stream_rows(path):
-            yield from _questions_of(row, place)
+            found += _questions_of(row, place)
+    if not found:
+        raise ValueError(f"{name} holds no questions")
+    return Dataset.from_list(found, features=FEATURES)
 
 
 def _questions_of(row: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
