@@ -72,7 +72,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _named(name: str, config: str | None, load: Callable[[], Any]) -> Any:
-    """What the library loads. It raises almost anything (of YAML, JSON, pyarrow, httpx, its own), so all is caught."""
+    """What the library loads. It raises almost anything (of YAML, JSON, pyarrow, the network, its own), so all is caught."""
     what = f"the data set {name}" + (f" ({config})" if config else "")
     try:
         return load()
@@ -105,7 +105,7 @@ def _is_of_network(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, ConnectionError | TimeoutError | OfflineModeIsEnabled):
             return True
-        if type(seen).__module__.partition(".")[0] in ("httpx", "httpcore") and "Status" not in type(seen).__name__:
+        if type(seen).__module__.startswith("http") and "Status" not in type(seen).__name__:
             return True
         seen = seen.__cause__
     return False

@@ -1,5 +1,6 @@
 """Files of labelled rows → a table of one type a column; whatever does not fit is named by its place."""
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from hf_nasbert.data.cache import cache_folder, content_digest
+from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
 from hf_nasbert.data.files import (
     ROW_KINDS,
     Row,
@@ -22,7 +23,6 @@ from hf_nasbert.data.files import (
     stream_rows,
 )
 from hf_nasbert.foreign import printable
-from hf_nasbert.writing import whole_file
 
 _FORMAT = "3"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back
@@ -63,11 +63,14 @@ def read_rows(
     digests = [kind_of(file) + check_file(file, kinds, what) for file in files]
     key = content_digest(digests, *([sorted(needed)] if needed else []), _FORMAT)
     cached = cache_folder(cache_dir, "rows") / f"{key}.arrow"
-    if not cached.exists():
+
+    def write(sink: io.RawIOBase) -> int:
         table = _table_of(files, needed)
-        with whole_file(cached) as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-    return Dataset.from_file(str(cached))
+        return int(table.num_rows)
+
+    return open_arrow(cached, write)
 
 
 def _table_of(files: Sequence[Path], needed: Sequence[str]) -> pa.Table:
@@ -76,11 +79,15 @@ def _table_of(files: Sequence[Path], needed: Sequence[str]) -> pa.Table:
     if len(found) > 1:
         raise ValueError(f"{named} are of several kinds ({', '.join(sorted(found))}): name files of one")
     if found == {".parquet"}:
-        return _parquet_table(files)
-    rows = list(chain.from_iterable(map(stream_rows, files)))
-    if not rows:
+        table = _parquet_table(files)
+        num_rows = table.num_rows
+    else:
+        rows = list(chain.from_iterable(map(stream_rows, files)))
+        num_rows = len(rows)
+        table = _as_table(named, _converted(rows) if found <= {".csv", ".tsv"} else rows, needed)
+    if num_rows == 0:
         raise ValueError(f"{named} holds no rows")
-    return _as_table(named, _converted(rows) if found <= {".csv", ".tsv"} else rows, needed)
+    return table
 
 
 def _parquet_table(files: Sequence[Path]) -> pa.Table:
@@ -88,8 +95,6 @@ def _parquet_table(files: Sequence[Path]) -> pa.Table:
     tables: list[pa.Table] = []
     for file in files:
         table = parquet_table(file)
-        if table.num_rows == 0:
-            raise ValueError(f"{file} holds no rows")
         try:
             features = Features.from_arrow_schema(table.schema)
             table = table.replace_schema_metadata(None).cast(features.arrow_schema)

@@ -1,15 +1,15 @@
 """Text from the Hub, from local files or from an installed package, as one column of documents."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 from datasets import Dataset, Value
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest
+from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
 from hf_nasbert.data.files import (
     ROW_KINDS,
     check_file,
@@ -22,7 +22,6 @@ from hf_nasbert.data.files import (
 )
 from hf_nasbert.data.named import load_split
 from hf_nasbert.data.packaged import packaged_text
-from hf_nasbert.writing import whole_file
 
 TEXT_KINDS = (".txt", *ROW_KINDS)
 
@@ -81,15 +80,17 @@ def _load_files(files: Sequence[Path], column: str, sample_by: str, cache: Path)
     """Read local files into one memory-mapped Arrow file, found again by their content."""
     digests = [kind_of(file) + check_file(file, TEXT_KINDS) for file in files]
     path = cache / f"{content_digest(digests, column, sample_by, _FORMAT)}.arrow"
-    if not path.exists():
-        texts = chain.from_iterable(_texts_of(file, column, sample_by) for file in files)
-        with whole_file(path) as sink:
-            if not write_arrow(texts, sink):
-                raise ValueError(f"{', '.join(map(str, files))} holds no text: every document is empty")
-    return Dataset.from_file(str(path))
+
+    def write(sink: io.RawIOBase) -> int:
+        num_texts = write_arrow(chain.from_iterable(_texts_of(file, column, sample_by) for file in files), sink)
+        if not num_texts:
+            raise ValueError(f"{', '.join(map(str, files))} holds no text: every document is empty")
+        return num_texts
+
+    return open_arrow(path, write)
 
 
-def write_arrow(texts: Iterable[str], sink: BinaryIO) -> int:
+def write_arrow(texts: Iterable[str], sink: io.RawIOBase) -> int:
     """Write the texts that are not blank, and return their number."""
     schema = pa.schema({"text": pa.string()})
     batch: list[str] = []

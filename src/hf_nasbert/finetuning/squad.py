@@ -142,7 +142,7 @@ def _as_questions(name: str, split: str, rows: Dataset) -> Dataset:
 
 
 def _read_squad(name: str) -> Dataset:
-    found = []
+    found: list[dict[str, Any]] = []
     for path in find_files(name, _KINDS, "SQuAD"):
         check_file(path, _KINDS, "SQuAD")
         for place, row in stream_rows(path):
