@@ -232,6 +232,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
     elif origin is list and isinstance(value, list):
         (item,) = typing.get_args(expected)
         return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
+    elif expected == list[str] and isinstance(value, str):
+        return [value]
     elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)
