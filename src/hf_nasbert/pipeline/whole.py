@@ -19,7 +19,14 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
-from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
+from hf_nasbert.extraction import (
+    extract_child,
+    load_supernet,
+    move_into_place,
+    native_form,
+    prove_equal_logits,
+    save_child,
+)
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
@@ -46,6 +53,7 @@ from hf_nasbert.training import (
     read_log,
     tune_allocator,
 )
+from hf_nasbert.writing import check_folder, whole_folder, write_text
 
 # Run in a fresh process in which this package cannot be imported: what a user sees who does not have it.
 _STRANGER = """
@@ -235,10 +243,7 @@ class Pipeline:
                             "choose another output_dir, or delete that folder to begin anew"
                         )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_text(file, json.dumps(settings, indent=2) + "\n")
 
     def _check_examples(self) -> None:
         """Refuse a sentence that cannot be completed, and a tokenizer that has no mask."""
@@ -269,6 +274,7 @@ class Pipeline:
             record = earlier[name]
         else:
             say(f"\n== {name}: {made}")
+            check_folder(self.folder)
             start = time.perf_counter()
             content = make()
             record = {
@@ -298,7 +304,8 @@ class Pipeline:
 
     def _make_text(self) -> dict[str, Any]:
         self._corpus = load_corpus(self.data)
-        self._corpus.tokenizer.save_pretrained(self.folder / "tokenizer")
+        with whole_folder(self.folder / "tokenizer", move_into_place) as staging:
+            self._corpus.tokenizer.save_pretrained(staging)
         content = {
             "vocab_size": len(self._corpus.tokenizer),
             "num_sequences": len(self._corpus.train),
@@ -499,7 +506,7 @@ class Pipeline:
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
-        record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+        write_text(record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
         save_child(
             model,
             self.corpus.tokenizer,
@@ -561,7 +568,7 @@ class Pipeline:
         for text, predictions in answers.items():
             say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
         file = self.folder / "fill-mask.json"
-        file.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(answers, indent=2) + "\n")
         return {"answers": answers}
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.writing import WriteError, check_writable
+
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
@@ -15,9 +17,10 @@ _EXPECTED = "expected a database's URL such as sqlite:///search.db, or the path 
 # What a database says -> what that means and what to do.
 _TROUBLES = {
     "unable to open|readonly|read-only|permission denied": "cannot be written: does its folder exist, is it yours?",
+    "i/o error": "cannot be read or written: is its disk full or broken?",
     "not a database|malformed": f"is damaged, or is none: {_MEND}",
     "locked": "is locked by another program, which did not let go in time: run the same command again",
-    "is full|no space": "is whole, but the disk is full: make room and run the same command again",
+    "is full|no space|quota": "is whole, but the disk is full: make room and run the same command again",
     "no such (table|column)|has no column|already exists": "holds tables that are not Optuna's: name another",
     "refused|could not connect|can't connect|timed out|could not translate|unknown host": "cannot be reached",
 }
@@ -28,6 +31,7 @@ def open_storage(storage: "str | BaseStorage | None") -> "str | BaseStorage | No
 
     Raises:
         ValueError: If a text is neither.
+        WriteError: If no journal can be written there.
     """
     if not isinstance(storage, str):
         return storage
@@ -41,6 +45,7 @@ def open_storage(storage: "str | BaseStorage | None") -> "str | BaseStorage | No
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    check_writable(storage, is_appended=True)
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(storage))
 
@@ -69,6 +74,8 @@ def storage_errors(storage: "str | BaseStorage | None") -> Iterator[None]:
         said = _said(error)
         meaning = next((words for signs, words in _TROUBLES.items() if re.search(signs, said.lower())), "failed")
         raise OSError(f"{name} {meaning} ({said})") from error
+    except WriteError:
+        raise
     except OSError as error:
         raise OSError(f"{name} cannot be read or written: {error.strerror or error}") from error
     except (AssertionError, UnicodeDecodeError, ValueError, KeyError) as error:
