@@ -74,10 +74,9 @@ def storage_errors(storage: "str | BaseStorage | None") -> Iterator[None]:
         said = _said(error)
         meaning = next((words for signs, words in _TROUBLES.items() if re.search(signs, said.lower())), "failed")
         raise OSError(f"{name} {meaning} ({said})") from error
-    except WriteError:
-        raise
     except OSError as error:
-        raise OSError(f"{name} cannot be read or written: {error.strerror or error}") from error
+        said = error.cause if isinstance(error, WriteError) else error.strerror or error
+        raise OSError(f"{name} cannot be read or written: {said}") from error
     except (AssertionError, UnicodeDecodeError, ValueError, KeyError) as error:
         # What Optuna and `json` make of a journal with a line that is none.
         if not isinstance(storage, str) or _is_ours(error):
