@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
     {"writing", "foreign"},  # what every room may need
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping"},
-    {"modeling", "samplers", "objectives", "costs", "native"},
+    {"modeling", "samplers", "objectives", "costs", "native", "configs"},
     {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "export", "cards", "plots"},

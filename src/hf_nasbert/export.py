@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
+from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.processes import be_alone
 from hf_nasbert.writing import check_folder, whole_folder
 
@@ -67,14 +68,15 @@ def export_child(arguments: ExportArguments) -> Exported:
     be_alone("exporting a child")
     _check_extra()
     _check_place(Path(arguments.output_dir).resolve())
-    config = AutoConfig.from_pretrained(arguments.model, revision=arguments.revision)
+    config = load_config(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]
     model_class = getattr(modeling, name, None) or getattr(transformers, name, None)
     if model_class is None:
         raise ValueError(f"{arguments.model} names the model class {name}, which neither of our packages has")
-    model, loading = model_class.from_pretrained(
-        arguments.model, revision=arguments.revision, output_loading_info=True
-    )
+    with loading_errors(arguments.model):
+        model, loading = model_class.from_pretrained(
+            arguments.model, revision=arguments.revision, output_loading_info=True
+        )
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers draws them anew and goes on
         raise ValueError(

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     BertConfig,
@@ -28,6 +26,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_nasbert.configs import loading_errors, read_model_config
+from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -87,6 +87,31 @@ _MODEL_FILE = re.compile(
 _Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
+def load_supernet_config(folder: str | Path) -> SupernetConfig:
+    """The config of the super-net in a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no super-net, or a config.json that is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"super-net {folder}: no such folder")
+    try:
+        config = read_model_config(folder / "config.json", f"{folder}/config.json")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{folder} is not a super-net: {error}") from error
+    if config.get("model_type") != SupernetConfig.model_type:
+        raise ValueError(
+            f"{folder} is not a super-net: its config.json says model_type {config.get('model_type')!r}, "
+            f"expected {SupernetConfig.model_type!r}; name the folder that super-net training wrote"
+        )
+    with loading_errors(folder):
+        return SupernetConfig.from_pretrained(folder, local_files_only=True)
+
+
 def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     """Load a super-net from a folder, every weight of it from the file.
 
@@ -94,35 +119,16 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no super-net, a damaged one, or weights of another space.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"super-net {folder}: no such folder")
-    config_file = folder / "config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder} is not a super-net: {config_file.name} is not JSON ({error})") from None
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type != SupernetConfig.model_type:
-        raise ValueError(
-            f"{folder} is not a super-net: its config.json says model_type {model_type!r}, "
-            f"expected {SupernetConfig.model_type!r}; name the folder that super-net training wrote"
-        )
-    try:
+    config = load_supernet_config(folder)
+    with loading_errors(folder):
         supernet, loading = SupernetForMaskedLM.from_pretrained(
             folder,
+            config=config,
             output_loading_info=True,
             local_files_only=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,  # no pickle, whatever lies there
         )
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"{folder} is not a super-net: its config.json has a wrong field ({reason})") from error
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {folder} are damaged ({error}): fetch or train them again") from error
     # transformers fills what is missing with fresh random weights and goes on.
     problems = {name: sorted(map(str, keys)) for name, keys in loading.items() if name.endswith("_keys") and keys}
     if problems:

@@ -99,9 +99,8 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
     if not path.is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
-    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        settings = load_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"config {path} is no YAML file: {_one_line(error)}") from None
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
@@ -114,6 +113,19 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
         if key not in types_of:
             raise ValueError(f"config {path}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
     return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
+
+
+def load_yaml(text: str) -> Any:
+    """What a text of YAML 1.2 says, in plain types.
+
+    Raises:
+        ValueError: If it is no YAML, or uses what has no use here: aliases, tags, deep nesting, a key twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)
+    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(_one_line(error)) from None
 
 
 _DEEPEST = 20

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import BinaryIO
 
 _UNFINISHED = ".hf_nasbert-*.unfinished"
-_PATIENCE_SECONDS = 86_400  # a file that is still being written is younger
+_PATIENCE_SECONDS = 86_400  # what is still being written is younger
+_UNLOCKED_PATIENCE_SECONDS = 600  # a file that is being written is locked, but another machine may not see the lock
 # What a file system says when it cannot take a write; other errors inside a block are of what the block reads.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # no reader meets these
 _REFUSALS = _FULL | {
@@ -113,6 +114,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     try:
         with _naming(path, unfinished):
             with os.fdopen(descriptor, "wb") as file:
+                lock(descriptor)
                 yield file
                 file.flush()
                 if mode is not None:
@@ -134,6 +136,17 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole file in UTF-8; see `whole_file`."""
     write_bytes(path, text.encode())
+
+
+@contextmanager
+def scratch_file(folder: str | Path) -> Iterator[BinaryIO]:
+    """A file without a name in a folder, to write and to read back; it is gone at the end, also after a kill.
+
+    Raises:
+        WriteError: If it cannot be made or written; the folder is named.
+    """
+    with _naming(folder, Path(folder)), TemporaryFile(dir=folder) as file:
+        yield file
 
 
 @contextmanager
@@ -178,6 +191,14 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def lock(descriptor: int) -> None:
+    """Lock an open file until it is closed or the process ends; where there are no locks nothing happens."""
+    with suppress(ImportError, OSError):  # not every system and not every file system has them
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, lie on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -217,11 +238,26 @@ def _new_name() -> str:
 
 
 def _delete_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half written in a folder, after a day."""
+    """Delete what killed processes left half written in a folder: files soon, by their lock, anything after a day."""
     for left in folder.glob(_UNFINISHED):
         with suppress(OSError):  # another process was quicker
-            if time.time() - left.lstat().st_mtime > _PATIENCE_SECONDS:
+            age = time.time() - left.lstat().st_mtime
+            if age > _PATIENCE_SECONDS or (age > _UNLOCKED_PATIENCE_SECONDS and _is_unlocked(left)):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _is_unlocked(path: Path) -> bool:
+    """Whether a file is one that no process holds the lock of; not known (so false) where there are no locks."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+    return False
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label that cross-entropy skips
+_DIGESTED_ROWS = 4096  # sequences that are hashed in one go
 
 # Top word of Philox's 256-bit counter: keeps the draws of one seed apart that serve different ends.
 _ORDER, _MASKS, _FIXED_ORDER, _FIXED_MASKS = range(4)
@@ -140,8 +142,21 @@ class _Rows:
         rows: npt.NDArray[np.int64] = tokens.reshape(len(ids), self.length)
         return rows
 
+    @cached_property
     def digest(self) -> str:
-        """Return a fingerprint of up to 64 sequences spread over the dataset, and of their number."""
+        """A fingerprint of all sequences in their order, wherever they lie; read once, as a stream."""
+        digest = hashlib.sha256(f"{len(self)} {self.length} ".encode())
+        for table in self._table.iter(batch_size=_DIGESTED_ROWS):
+            for chunk in table["input_ids"].chunks:
+                tokens = chunk.flatten().to_numpy(zero_copy_only=False)
+                digest.update(tokens.astype("<i4", copy=False).tobytes())
+        return digest.hexdigest()[:32]
+
+    def sampled_digest(self) -> str:
+        """A fingerprint of up to 64 sequences spread over the dataset, and of their number.
+
+        The committed tables and old checkpoints know their text by it.
+        """
         ids = np.unique(np.linspace(0, len(self) - 1, 64).astype(np.int64))
         return hashlib.sha256(self[ids].tobytes() + str(len(self)).encode()).hexdigest()[:16]
 
@@ -214,7 +229,8 @@ class MaskedBatches:
     def describe(self) -> dict[str, Any]:
         """Return all that the batches depend on, to be kept in a checkpoint and compared on resuming."""
         return {
-            "dataset": self._rows.digest(),
+            "dataset": self._rows.sampled_digest(),
+            "content": self._rows.digest,
             "num_sequences": self.num_sequences,
             "sequence_length": self.sequence_length,
             "vocab_size": self._rows.vocab_size,

@@ -1,6 +1,7 @@
 """Files of labelled rows → a table of one type a column; whatever does not fit is named by its place."""
 
 import csv
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,8 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hf_nasbert.data.cache import cache_folder, content_digest
+from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
 from hf_nasbert.data.sources import check_file, json_rows
-from hf_nasbert.writing import whole_file
 
 _FORMAT = "2"  # part of the cache's key: to be raised whenever reading changes what comes out
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # "007" is a name: as a number it would not come back
@@ -43,11 +43,14 @@ def read_rows(path: str | Path, cache_dir: str | Path | None = None) -> Dataset:
     path = Path(path)
     key = content_digest([path.suffix.lower() + check_file(path, _READERS, "labelled")], _FORMAT)
     cached = cache_folder(cache_dir, "rows") / f"{key}.arrow"
-    if not cached.exists():
+
+    def write(sink: io.RawIOBase) -> int:
         table = _as_table(path, list(_READERS[path.suffix.lower()](path)))
-        with whole_file(cached) as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-    return Dataset.from_file(str(cached))
+        return int(table.num_rows)
+
+    return open_arrow(cached, write)
 
 
 def _as_table(path: Path, rows: Sequence[Row]) -> pa.Table:

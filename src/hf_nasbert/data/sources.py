@@ -3,22 +3,22 @@
 import codecs
 import csv
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import Dataset, Value, load_dataset
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest
+from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
 from hf_nasbert.data.packaged import packaged_text
-from hf_nasbert.writing import whole_file
 
 _CHUNK_BYTES = 1 << 20
 _FLUSH_CHARACTERS = 1 << 22
@@ -84,12 +84,14 @@ def _load_files(files: Sequence[Path], column: str, sample_by: str, cache: Path)
     read_file = _readers(column, sample_by)
     digests = [file.suffix.lower() + check_file(file, read_file) for file in files]
     path = cache / f"{content_digest(digests, column, sample_by, _FORMAT)}.arrow"
-    if not path.exists():
-        texts = chain.from_iterable(read_file[file.suffix.lower()](file) for file in files)
-        with whole_file(path) as sink:
-            if not write_arrow(texts, sink):
-                raise ValueError(f"{', '.join(map(str, files))} holds no text: every document is empty")
-    return Dataset.from_file(str(path))
+
+    def write(sink: io.RawIOBase) -> int:
+        num_texts = write_arrow(chain.from_iterable(read_file[file.suffix.lower()](file) for file in files), sink)
+        if not num_texts:
+            raise ValueError(f"{', '.join(map(str, files))} holds no text: every document is empty")
+        return num_texts
+
+    return open_arrow(path, write)
 
 
 def check_file(path: Path, known: Iterable[str], what: str = "text") -> str:
@@ -130,7 +132,7 @@ def _check_utf8(path: Path, decoder: codecs.IncrementalDecoder, chunk: bytes, of
         raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte offset {at}): convert it") from None
 
 
-def write_arrow(texts: Iterable[str], sink: BinaryIO) -> int:
+def write_arrow(texts: Iterable[str], sink: io.RawIOBase) -> int:
     """Write the texts that are not blank, and return their number."""
     schema = pa.schema({"text": pa.string()})
     batch: list[str] = []

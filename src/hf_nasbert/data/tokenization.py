@@ -12,8 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import cache_folder, content_digest
-from hf_nasbert.writing import whole_file
+from hf_nasbert.data.cache import cache_folder, content_digest, read_sealed, write_sealed_bytes
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # the padding is 0, a config's default
 _LARGEST_ALPHABET = 1000  # BERT's; rarer letters become [UNK]
@@ -49,12 +48,10 @@ def load_tokenizer(arguments: DataArguments, texts: Iterable[str] | None = None)
 def _train_once(texts: Iterable[str], arguments: DataArguments) -> BertTokenizer:
     key = content_digest(texts, arguments.vocab_size, tokenizers.__version__, _TRAINING)
     path = cache_folder(arguments.cache_dir, "vocabularies") / f"{key}.json"
-    if path.exists():
-        vocabulary = json.loads(path.read_bytes())
-        return BertTokenizer(vocab=vocabulary, model_max_length=arguments.max_seq_length)
+    if (content := read_sealed(path)) is not None:
+        return BertTokenizer(vocab=json.loads(content), model_max_length=arguments.max_seq_length)
     tokenizer = train_tokenizer(texts, arguments.vocab_size, model_max_length=arguments.max_seq_length)
-    with whole_file(path) as file:
-        file.write(json.dumps(tokenizer.get_vocab()).encode())
+    write_sealed_bytes(path, json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return tokenizer
 
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from hf_nasbert.configs import loading_errors
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.words import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
@@ -57,12 +57,10 @@ class Teacher:
         self.name, self.temperature, self.num_heads = arguments.model, temperature, num_heads
         runs.load_config(arguments, commit)  # refuses a super-net
         options: dict[str, Any] = {"revision": commit, "trust_remote_code": arguments.trust_remote_code}
-        try:
+        with loading_errors(self.name):
             self.model, report = AutoModelForMaskedLM.from_pretrained(
                 self.name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-        except SafetensorError as error:
-            raise ValueError(f"the weights of the teacher {self.name} are damaged ({error})") from error
         # A word given by itself is to be read as one behind a space.
         self.tokenizer = AutoTokenizer.from_pretrained(self.name, add_prefix_space=True, **options)
         body = f"{self.model.base_model_prefix}."

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import reduce
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,6 +31,8 @@ from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
+from hf_nasbert.configs import load_config as load_foreign_config
+from hf_nasbert.configs import loading_errors
 from hf_nasbert.processes import check_world
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -146,11 +146,9 @@ def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -
     """The model's configuration with every override that is not None.
 
     Raises:
-        ValueError: If the configuration has no such field, or belongs to a super-net.
+        ValueError: If the configuration is damaged, has no such field, or belongs to a super-net.
     """
-    config = AutoConfig.from_pretrained(
-        arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code
-    )
+    config = load_foreign_config(arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code)
     if config.model_type == "nasbert_supernet":
         raise ValueError(f"{arguments.model} is a super-net; extract one of its children first (extract_child)")
     for name, value in overrides.items():
@@ -160,7 +158,7 @@ def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -
                     f"{name}={value} cannot be set: the {config.model_type} of {arguments.model} has no {name}"
                 )
             setattr(config, name, value)
-    return config  # type: ignore[no-any-return]  # the Auto classes are untyped
+    return config
 
 
 def load_model(
@@ -174,16 +172,13 @@ def load_model(
     config = copy.deepcopy(config)  # loading writes into it
     options = {"trust_remote_code": arguments.trust_remote_code, "dtype": torch.float32}
     if arguments.from_scratch:
-        scratch: PreTrainedModel = auto_class.from_config(config, **options)
+        with loading_errors(arguments.model):
+            scratch: PreTrainedModel = auto_class.from_config(config, **options)
         return scratch
     # A head of another task (three labels where there are two) is replaced: so does one fine-tune on from MNLI.
     options |= {"revision": commit, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    try:
+    with loading_errors(arguments.model):
         model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights of {arguments.model} are damaged ({error}): fetch or make them again"
-        ) from error
     body = f"{model.base_model_prefix}."
     absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     # Masked-LM models carry no pooler: it belongs to the new head.

@@ -1,14 +1,12 @@
 """A super-net's folder in, a table of its operators' latencies on this device out, checked against real children."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from hf_nasbert import records
+from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.measuring import Device, check_memory, measure_latencies
-from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.writing import check_writable
@@ -62,7 +60,7 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
     """
     be_alone("measuring latencies")
     check_writable(arguments.output, is_appended=True)
-    config = _load_config(Path(arguments.supernet))
+    config = load_supernet_config(arguments.supernet)
     device = Device(
         batch_size=arguments.batch_size,
         sequence_length=arguments.sequence_length,
@@ -106,13 +104,3 @@ def as_text(measured: Sequence[Record]) -> str:
 def _errors(check: Record, prefix: str = "") -> str:
     mape, spearman = check[f"{prefix}mape_percent"], check[f"{prefix}spearman"]
     return f"MAPE {mape:.1f} %, {'all children alike' if spearman is None else f'Spearman {spearman:.3f}'}"
-
-
-def _load_config(folder: Path) -> SupernetConfig:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"super-net {folder}: no such folder")
-    file = folder / "config.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if content.get("model_type") != SupernetConfig.model_type:
-        raise ValueError(f"{folder} is not a super-net: it has no config.json of one")
-    return SupernetConfig.from_pretrained(folder)

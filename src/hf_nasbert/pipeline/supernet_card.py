@@ -12,6 +12,7 @@ from safetensors import safe_open
 from hf_nasbert import records
 from hf_nasbert.cards import SupernetRecord, render_supernet_card
 from hf_nasbert.costs import cheapest, num_parameters
+from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.records import Record
@@ -35,7 +36,7 @@ def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts
     files = sorted(folder.glob("model*.safetensors"))
     if not files or not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no super-net: expected config.json and model.safetensors")
-    config = SupernetConfig.from_pretrained(folder)
+    config = load_supernet_config(folder)
     run = describe_run(folder)
     training = {"method": run["method"], "num_steps": run["step"], "seed": run["seed"]}
     said: dict[str, Any] = {

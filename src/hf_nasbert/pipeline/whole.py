@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -28,6 +27,9 @@ from hf_nasbert.extraction import (
     save_child,
 )
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
+from hf_nasbert.foreign import read_object
+from hf_nasbert.hub.contents import foreign_code
+from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
@@ -55,18 +57,14 @@ from hf_nasbert.training import (
 )
 from hf_nasbert.writing import check_folder, whole_folder, write_text
 
-# Run in a fresh process in which this package cannot be imported: what a user sees who does not have it.
-_STRANGER = """
-import importlib.abc, json, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_nasbert":
-            raise ModuleNotFoundError("No module named 'hf_nasbert'", name=name)
-sys.meta_path.insert(0, Absent())
+# Run where this package cannot be imported: what a user sees who does not have it.
+_FILL_MASK = """
+import json, pathlib
 from transformers import pipeline
-fill_mask = pipeline("fill-mask", sys.argv[1], trust_remote_code=True, device="cpu")
-answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in sys.argv[2:]}
-print(json.dumps(answers))
+folder, results, *texts = sys.argv[1:]
+fill_mask = pipeline("fill-mask", folder, trust_remote_code=True, device="cpu")
+answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in texts}
+pathlib.Path(results).write_text(json.dumps(answers), encoding="utf-8")
 """
 
 # What may differ between the calls for one folder: it decides where things lie, what is shown or how often a run is
@@ -605,16 +603,20 @@ def ask_in_fresh_process(folder: Path, texts: list[str]) -> dict[str, list[tuple
     """Complete masked texts with a child's folder, in a process in which this package cannot be imported.
 
     Raises:
-        RuntimeError: If the child does not load there: its folder does not carry all that it needs.
+        TimeoutError: If it takes longer than ten minutes.
+        ValueError: If the child does not load there: its folder does not carry all that it needs, or code of others.
     """
-    # The code files must come from the folder itself, not from a cache of an earlier run, and not from the network.
-    modules = folder.parent / "modules"
-    environment = {**os.environ, "HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", _STRANGER, str(folder), *texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{folder} does not load where hf_nasbert is not installed:\n{done.stderr.strip()}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    code = {path.name: path for path in folder.iterdir() if path.is_file()}
+    foreign = foreign_code(code, str(folder))
+    if foreign:
+        raise ValueError(f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), so it is not run")
+    with TemporaryDirectory() as scratch:
+        results = Path(scratch) / "answers.json"
+        try:
+            run_without_package(_FILL_MASK, [str(folder.resolve()), str(results), *texts])
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        return read_object(results)
 
 
 def bert_of(config: SupernetConfig) -> Architecture | None:

@@ -75,8 +75,8 @@ def storage_errors(storage: "str | BaseStorage | None") -> Iterator[None]:
         meaning = next((words for signs, words in _TROUBLES.items() if re.search(signs, said.lower())), "failed")
         raise OSError(f"{name} {meaning} ({said})") from error
     except OSError as error:
-        said = error.cause if isinstance(error, WriteError) else error.strerror or error
-        raise OSError(f"{name} cannot be read or written: {said}") from error
+        cause = error.cause if isinstance(error, WriteError) else error.strerror or error
+        raise OSError(f"{name} cannot be read or written: {cause}") from error
     except (AssertionError, UnicodeDecodeError, ValueError, KeyError) as error:
         # What Optuna and `json` make of a journal with a line that is none.
         if not isinstance(storage, str) or _is_ours(error):

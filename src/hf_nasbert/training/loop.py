@@ -495,7 +495,16 @@ class SupernetTrainer:
 
     def _restore(self, folder: Path) -> None:
         state = checkpoints.read_state(folder)
-        difference = checkpoints.first_difference(state["identity"], self._identity())
+        identity = self._identity()
+        saved_data = state["identity"].get("data")
+        if isinstance(saved_data, dict) and "content" in identity["data"] and "content" not in saved_data:
+            logger.warning(
+                "checkpoint %s is of a version that knew its text by 64 sequences: the others are not compared, so "
+                "make sure that the text is unchanged",
+                folder,
+            )
+            del identity["data"]["content"]
+        difference = checkpoints.first_difference(state["identity"], identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in asdict(self.arguments).items():
