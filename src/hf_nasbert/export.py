@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.processes import be_alone
-from hf_nasbert.writing import check_folder, whole_folder
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -130,7 +130,7 @@ def export_onnx(
 
 
 def _check_place(folder: Path) -> None:
-    check_folder(folder.parent)  # the folder is made beside its place, then renamed
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already: name a new folder to export to")
 

@@ -43,7 +43,7 @@ from hf_nasbert.modeling import (
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
 from hf_nasbert.native import CODE_FILES, bert_blocks
 from hf_nasbert.space import Architecture
-from hf_nasbert.writing import check_folder, whole_folder
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -439,7 +439,7 @@ def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> Non
         FileExistsError: If the place is taken.
         WriteError: If nothing can be written there.
     """
-    check_folder(folder.parent)  # the folder is made beside its place, then renamed
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
     if not folder.exists():
         return
     if not folder.is_dir():

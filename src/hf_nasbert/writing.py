@@ -61,6 +61,14 @@ def check_writable(path: str | Path, *, is_appended: bool = False) -> None:
     _check_around(path, around)
 
 
+def check_unless_there(path: str | Path) -> None:
+    """As `check_writable` of a file that is added to; one that is there may be complete, and need not be writable."""
+    with _naming(path):
+        is_there = Path(path).is_file()
+    if not is_there:
+        check_writable(path, is_appended=True)
+
+
 def check_folder(folder: str | Path) -> None:
     """Refuse a folder, there or not, in which nothing can be written; nothing is left there.
 
@@ -68,6 +76,19 @@ def check_folder(folder: str | Path) -> None:
         WriteError: If it is no folder, read-only, or in a place that is.
     """
     _check_around(folder, Path(folder))
+
+
+def check_whole_folder(folder: str | Path) -> None:
+    """Refuse a place where `whole_folder` could not put a folder; what is there already is not looked at.
+
+    Raises:
+        WriteError: If the folder around it is none or read-only, or it is the root of a disk, which cannot be renamed.
+    """
+    folder = Path(folder)
+    with _naming(folder):
+        if _is_there(folder) and folder.is_mount():
+            raise WriteError(folder, "a disk is mounted there", ": name a folder in it")
+    _check_around(folder, folder.parent)
 
 
 def _check_around(place: str | Path, folder: Path) -> None:

@@ -28,7 +28,7 @@ from hf_nasbert.training import SupernetTrainingArguments, read_log
 from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
 from hf_nasbert.training.pretrain import initial_supernet
-from hf_nasbert.writing import check_folder, check_writable, scratch_folder
+from hf_nasbert.writing import check_folder, check_unless_there, check_writable, scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     """
     be_alone("measuring interference")
     output = Path(arguments.output)
-    if not output.is_file():  # one that is there may be complete
-        check_writable(output, is_appended=True)
+    check_unless_there(output)
     if arguments.figures is not None:
         check_folder(arguments.figures)
     found = records.read(output) if output.exists() else []

@@ -37,7 +37,7 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
-from hf_nasbert.writing import check_writable, write_text
+from hf_nasbert.writing import check_unless_there, check_writable, write_text
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -270,18 +270,12 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
     if join().is_main_process:
-        _check_output(arguments)
+        check_unless_there(arguments.output)  # before super-net and text are loaded
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
     leave_world()
     return scored
-
-
-def _check_output(arguments: ScoringArguments) -> None:
-    """Refuse a place that cannot be written before super-net and text are loaded; a file may be complete."""
-    if not Path(arguments.output).is_file():
-        check_writable(arguments.output, is_appended=True)
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -348,7 +342,7 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
     if join().is_main_process:
-        _check_output(arguments)
+        check_unless_there(arguments.output)  # before super-net and text are loaded
         if arguments.report is not None:
             check_writable(arguments.report)
         if arguments.search == "gbdt":

@@ -25,7 +25,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
-from hf_nasbert.writing import WriteError, check_writable, write_bytes
+from hf_nasbert.writing import WriteError, check_unless_there, check_writable, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -321,8 +321,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
 
 def _check_outputs(table: Path) -> None:
     """Refuse places that cannot be written before any text is packed; a table that is there may be complete."""
-    if not table.is_file():
-        check_writable(table, is_appended=True)
+    check_unless_there(table)
     check_writable(_compressed(table))
 
 
