@@ -130,3 +130,38 @@ def test_disks_that_are_really_full(given, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     num_failed = int(done.stdout.splitlines()[-1].split()[1])
     assert num_failed >= 2 * len(COMMANDS), "the disks were full"
+
+
+@pytest.mark.slow
+def test_a_farm_on_a_full_disk_ends_once_by_name_and_goes_on(tmp_path):
+    """No worker after the other trains a child for nothing, and no traceback hides the line that says why."""
+    table = tmp_path / "table.jsonl"
+    (tmp_path / "run.py").write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(ROOT / "tests")!r}]
+        from test_farm import JOBS, FakeTrainer, run_farm
+        from hf_nasbert.recipe_arguments import user_mistakes
+        if __name__ == "__main__":
+            with user_mistakes("farm"):
+                print(len(run_farm(FakeTrainer(0), JOBS, {str(table)!r}, num_workers=2)))
+        """)
+    )
+
+    def run(longest: int) -> subprocess.CompletedProcess:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest))
+
+        command = [sys.executable, tmp_path / "run.py"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, preexec_fn=limit)
+
+    full = run(400)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    assert re.search(rf"cannot write {table} \((File too large|.* of .* bytes were taken)", full.stderr)
+    assert full.stderr.splitlines()[-1].startswith(f"farm: cannot write {table} (a worker could not")
+    held = records.read(table)
+    assert 0 < len(held) < 5
+    done = run(1_000_000)
+    assert done.stdout == "20\n", done.stderr
+    assert records.read(table)[: len(held)] == held
