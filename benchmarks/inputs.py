@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
 
-from hf_nasbert import records
+from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
 from hf_nasbert.data import DataArguments, load_text
@@ -447,7 +447,7 @@ def read_manifest(content: bytes, folder: Path) -> None:
 
 
 MANIFEST: dict[str, Any] = {
-    "format": checkpoints._FORMAT,
+    "format": checkpoint_folders.FORMAT,
     "files": {
         name: {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
         for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE)
