@@ -494,7 +494,7 @@ def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes]:
     newest = "run/checkpoint-2/"
     for _ in range(draw(st.integers(1, 3))):
         names = sorted(files)
-        names += [name for name in names if name.startswith(newest) ] * 3 + ["run/run.json"] * 15
+        names += [name for name in names if name.startswith(newest)] * 3 + ["run/run.json"] * 15
         name = draw(st.sampled_from(names)) if names else "run/x"
         match draw(st.sampled_from("damage damage damage alter alter remove add move seal empty".split())):
             case "alter" if name.endswith(".json"):

@@ -26,6 +26,17 @@ from hf_nasbert.locking import locked
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
 
+PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
+PROGRAM = """
+import sys
+sys.path[:0] = {paths}
+from pathlib import Path
+import torch
+from test_finetuning_damage import Home
+torch.set_num_threads(1)
+home = Home.__new__(Home)
+home.folder = Path({home!r})
+"""
 WORDS = "the film was good and long but the actors play well why not bad"
 
 
@@ -387,6 +398,62 @@ class TestDisk:
         home.pretrain(folder)
         assert (folder / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nmore",
+            "[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0: file write failed",
+            "Parent directory x does not exist.",
+        ],
+    )
+    def test_what_torch_says_of_a_full_disk_is_one_line(self, home, tmp_path, monkeypatch, words):
+        def failing(content, file):
+            if "optimizer" in str(file):
+                raise RuntimeError(words)
+
+        monkeypatch.setattr(torch, "save", failing)
+        with pytest.raises(OSError, match=r"checkpoint-2 could not be written.*as on a full disk.*none yet") as raised:
+            home.pretrain(tmp_path / "out")
+        assert "\n" not in str(raised.value)
+
+    def test_other_errors_of_torch_are_left_alone(self, home, tmp_path, monkeypatch):
+        def failing(content, file):
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr(torch, "save", failing)
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            home.pretrain(tmp_path / "out")
+
+    @pytest.mark.slow
+    def test_a_disk_that_is_really_full(self, home, straight, tmp_path):
+        """File systems of several sizes: one line, nothing half written; given room, the run goes on to the bit."""
+        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+        if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+            pytest.skip("mounting needs user namespaces")
+        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
+            "import subprocess\n"
+            f"disk = Path({str(tmp_path)!r})\n"
+            "for size in (60_000, 200_000, 450_000, 700_000, 1_000_000):\n"
+            "    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', disk], check=True)\n"
+            "    try:\n"
+            "        home.pretrain(disk / 'out')\n"
+            "    except OSError as error:\n"
+            "        print(error)\n"
+            "    assert not [path for path in disk.rglob('.*')]\n"
+            "    subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)\n"
+            "    home.pretrain(disk / 'out')\n"
+            f"    weights = Path({str(straight / WEIGHTS)!r}).read_bytes()\n"
+            "    assert (disk / 'out' / 'model.safetensors').read_bytes() == weights\n"
+            "    subprocess.run(['umount', disk], check=True)\n"
+        )
+        done = subprocess.run(
+            [*namespace, sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = [line for line in done.stdout.splitlines() if "could not be written" in line]
+        assert len(said) == 5
+        assert all("Make room" in line for line in said)
+
     def test_the_final_model_is_whole_or_not_there(self, home, straight, tmp_path, monkeypatch):
         save = runs.PreTrainedModel.save_pretrained
 
@@ -408,13 +475,7 @@ class TestDisk:
 class TestKills:
     def test_killed_while_a_checkpoint_is_written(self, home, straight, tmp_path):
         """SIGKILL as soon as a hidden folder is seen, again and again: it ends in the same bits."""
-        program = (
-            f"import sys; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
-            "from pathlib import Path\n"
-            "from test_finetuning_damage import Home\n"
-            "home = Home.__new__(Home)\n"
-            f"home.folder = Path({str(home.folder)!r})\n"
-            "import torch; torch.set_num_threads(1)\n"
+        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
             f"home.pretrain(Path({str(tmp_path / 'out')!r}))\n"
         )
         num_kills = 0

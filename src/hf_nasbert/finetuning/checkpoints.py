@@ -29,7 +29,7 @@ _REQUIRED = (_STATE, "optimizer.pt", "scheduler.pt")
 _PICKLE = "training_args.bin"
 _KEPT = 2  # so that there is one before the newest
 # What torch says when a file cannot be opened or takes no more bytes: a RuntimeError, as everything of it is.
-_REFUSED_WRITES = ("PytorchStreamWriter", "iostream", "Parent directory", "cannot be opened")
+_REFUSED_WRITES = ("inline_container", "PytorchStreamWriter", "iostream", "Parent directory", "cannot be opened")
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -133,7 +133,8 @@ class SealingTrainer(Trainer):
         except RuntimeError as error:
             if not any(words in str(error) for words in _REFUSED_WRITES):
                 raise
-            raise WriteError(partial, str(error).splitlines()[0]) from error
+            reason = printable(str(error).splitlines()[0], 200)
+            raise WriteError(partial.name, f"a write failed, as on a full disk: {reason}") from error
         finally:
             self._place = None
         self.accelerator.wait_for_everyone()
