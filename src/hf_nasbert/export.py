@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.processes import be_alone
 
 FILE = "model.onnx"
@@ -80,7 +82,7 @@ def export_child(arguments: ExportArguments) -> Exported:
             f"{arguments.model} lacks {len(missing)} weights of the {name} that its config.json names, such as "
             f"{missing[0]}: the folder is incomplete, or this head was never trained"
         )
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = open_tokenizer(
         arguments.tokenizer_name or arguments.model, revision=None if arguments.tokenizer_name else arguments.revision
     )
     return export_onnx(model, tokenizer, arguments.output_dir, tolerance=arguments.tolerance)
@@ -126,7 +128,7 @@ def export_onnx(
         graph.write(staging / FILE)
         difference = graph.prove(staging / FILE, tolerance)
         model.config.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, getattr(model.config, "max_position_embeddings", None))
         staging.replace(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

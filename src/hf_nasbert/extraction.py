@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -319,9 +320,9 @@ def save_child(
         ValueError: If the tokenizer has tokens that the child has no embedding for.
     """
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if len(tokenizer) > child.config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > child.config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the child {child.config.vocab_size} embeddings: "
+            f"the tokenizer has {size} tokens, the child {child.config.vocab_size} embeddings: "
             "save it with the tokenizer it was trained with"
         )
     files = [Path(path) for path in attachments]
@@ -337,7 +338,7 @@ def save_child(
     try:
         staging.mkdir()
         child.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, child.config.max_position_embeddings)
         if card is not None:
             (staging / "README.md").write_text(card, encoding="utf-8")
         for path in files:

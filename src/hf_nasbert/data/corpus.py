@@ -24,6 +24,7 @@ from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import ContentDigest, cache_folder
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
+from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.writing import whole_file
 
 Places = npt.NDArray[np.uint64]
@@ -61,6 +62,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
         )
         for part in (train, dev)
     )
+    tell_unknown((train, dev), tokenizer, arguments.tokenizer_name)
     return Corpus(train, dev, tokenizer)
 
 
@@ -80,6 +82,7 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
         cache_dir=arguments.cache_dir,
         num_proc=arguments.preprocessing_num_workers,
     )
+    tell_unknown([packed], tokenizer, arguments.tokenizer_name)
     return packed, tokenizer
 
 

@@ -33,6 +33,7 @@ from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.processes import check_world
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -198,9 +199,9 @@ def load_model(
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, model: str) -> None:
     """Refuse a tokenizer whose ids the model has no embedding for."""
-    if len(tokenizer) > config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > config.vocab_size:
         raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, the vocabulary of {model!r} only "
+            f"the tokenizer {tokenizer.name_or_path!r} has {size} tokens, the vocabulary of {model!r} only "
             f"{config.vocab_size}: use the tokenizer that the model was trained with"
         )
 
@@ -385,7 +386,7 @@ def _take_up_the_end(trainer: Trainer, checkpoint: Path) -> bool:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save model, configuration, code and tokenizer as one folder that the Auto classes load."""
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, num_positions(model))
 
 
 def close_run(folder: Path) -> None:

@@ -19,6 +19,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
+from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
@@ -300,7 +301,7 @@ class Pipeline:
         self._corpus = load_corpus(self.data)
         self._corpus.tokenizer.save_pretrained(self.folder / "tokenizer")
         content = {
-            "vocab_size": len(self._corpus.tokenizer),
+            "vocab_size": vocabulary_size(self._corpus.tokenizer),
             "num_sequences": len(self._corpus.train),
             "num_dev_sequences": len(self._corpus.dev),
             "sequence_length": self.data.max_seq_length,
@@ -313,7 +314,9 @@ class Pipeline:
 
     def _build_config(self) -> SupernetConfig:
         tokenizer = self.corpus.tokenizer
-        return self.supernet_arguments.build_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        return self.supernet_arguments.build_config(
+            vocab_size=vocabulary_size(tokenizer), pad_token_id=padding_id(tokenizer)
+        )
 
     def _make_supernet(self) -> dict[str, Any]:
         config, training = self._build_config(), self.training
