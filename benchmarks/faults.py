@@ -52,7 +52,7 @@ PARTS = {  # what a process is at, and how often a kill is meant for it
 }
 METHODS = {
     "_take_step": "training step",
-    "_judge_anchor": "judging the anchor",
+    "_score": "judging the anchor",
     "evaluate": "evaluation",
     "save_checkpoint": "checkpoint",
     "save_model": "final super-net",
@@ -221,7 +221,7 @@ COMPARED = ["final super-net", "weights", "optimizer", "state", "log of steps", 
 def differences(straight: Path, killed: Path) -> list[str]:
     """What the two runs left that is not the same to the bit."""
     last = [list_checkpoints(folder)[-1] for folder in (straight, killed)]
-    state_keys = ("step", "identity", "sampler", "anchor", "update_counter", "num_skipped", "window")
+    state_keys = ("step", "identity", "method", "update_counter", "num_skipped", "window")
 
     def log(folder: Path, event: str) -> list[Record]:
         found = [dict(record) for record in read_log(folder) if record["event"] == event]

@@ -15,7 +15,9 @@ FLOORS = [  # lowest first
     {"writing", "foreign"},  # what every room may need
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping"},
     {"modeling", "samplers", "objectives", "costs", "native"},
-    {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
+    # measuring runs models; what it finds is data, which costs reads
+    {"scoring", "search", "measuring", "processes", "teachers"},
+    {"methods"},
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "export", "cards", "plots"},
     {"hub", "report"},

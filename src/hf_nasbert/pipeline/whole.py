@@ -330,7 +330,7 @@ class Pipeline:
             "num_children": space.num_children,
             "num_steps": output.global_step,
             "num_tokens": output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
-            "anchor": None if output.anchor is None else str(output.anchor),
+            "anchor": output.method.get("anchor"),
         }
 
     def _caps(self, config: SupernetConfig) -> dict[str, int | str]:

@@ -26,9 +26,9 @@ MANIFEST = "manifest.json"
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model.safetensors"
-_FORMAT = 2
+_FORMAT = 3
 _STATE_ENTRIES = {
-    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "sampler": dict, "update_counter": dict,
+    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "method": dict, "update_counter": dict,
     "window": dict,
 }  # fmt: skip
 
