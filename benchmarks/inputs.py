@@ -488,8 +488,8 @@ class _StopBehind(TrainerCallback):
 
 
 @st.composite
-def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes]:
-    """That folder with one to three things wrong in it."""
+def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes | None]:
+    """One to three things that are wrong in that folder: other contents of files, None for those that are missing."""
     files = dict(interrupted_files())
     newest = "run/checkpoint-2/"
     for _ in range(draw(st.integers(1, 3))):
@@ -519,12 +519,14 @@ def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes]:
                 files[newest + "SEAL"] = b""
             case _:
                 files = {path: b"" if path.startswith(newest) else content for path, content in files.items()}
-    return files
+    valid = interrupted_files()
+    return {path: files.get(path) for path in sorted({*files, *valid}) if files.get(path) != valid.get(path)}
 
 
-def read_finetuning(files: dict[str, bytes], folder: Path) -> None:
+def read_finetuning(changes: dict[str, bytes | None], folder: Path) -> None:
     """An interrupted fine-tuning run: from where it goes on."""
     root = folder / "out"
+    files = {path: content for path, content in {**interrupted_files(), **changes}.items() if content is not None}
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)

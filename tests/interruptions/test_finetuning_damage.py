@@ -402,7 +402,7 @@ class TestDisk:
         "words",
         [
             "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nmore",
-            "[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0: file write failed",
+            "[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0",
             "Parent directory x does not exist.",
         ],
     )
