@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -20,7 +21,9 @@ _SPECIAL_TOKENS = {  # the padding is 0, a config's default
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
 _USUAL_ALPHABET = 1000  # letters, as BERT's
-_UNCOVERED = 1e-4  # share of a text's letters that these may leave out; else as many as there is place for are taken
+# The share of a text's letters that the usual alphabet, or BERT's rules, may lose before others are taken. So a few
+# words of other scripts in an English text change nothing.
+_UNCOVERED = 2e-4
 _SMALLEST_VOCABULARY = 16
 _TRAINING = "3"  # part of the cache's key: to be raised whenever training changes what comes out
 _PIECE_CHARACTERS = 1 << 20
@@ -69,20 +72,26 @@ def load_tokenizer(arguments: DataArguments, texts: Iterable[str] | None = None)
     return tokenizer
 
 
+class _Rules(NamedTuple):
+    """How a trained tokenizer cuts text: by BERT's rules (`is_plain`), or by those that lose nothing of any script."""
+
+    do_lower_case: bool
+    strip_accents: bool | None
+    is_plain: bool = True
+
+
 def _train_once(texts: Iterable[str], arguments: DataArguments) -> PreTrainedTokenizerFast:
-    settings = {"do_lower_case": arguments.do_lower_case, "strip_accents": arguments.strip_accents}
-    key = content_digest(texts, arguments.vocab_size, *settings.values(), tokenizers.__version__, _TRAINING)
+    settings = (arguments.do_lower_case, arguments.strip_accents)
+    key = content_digest(texts, arguments.vocab_size, *settings, tokenizers.__version__, _TRAINING)
     path = cache_folder(arguments.cache_dir, "vocabularies") / f"{key}.json"
     if path.exists():
         made = json.loads(path.read_bytes())
-        return _as_tokenizer(
-            made["vocabulary"], model_max_length=arguments.max_seq_length, is_plain=made["is_plain"], **settings
-        )
-    tokenizer = train_tokenizer(texts, arguments.vocab_size, model_max_length=arguments.max_seq_length, **settings)
-    made = {"vocabulary": tokenizer.get_vocab(), "is_plain": isinstance(tokenizer, BertTokenizer), **settings}
-    with whole_file(path) as file:
-        file.write(json.dumps(made).encode())
-    return tokenizer
+    else:
+        vocabulary, rules = _train(texts, arguments.vocab_size, *settings)
+        made = {"vocabulary": vocabulary, "rules": rules._asdict()}
+        with whole_file(path) as file:
+            file.write(json.dumps(made).encode())
+    return _as_tokenizer(made["vocabulary"], _Rules(**made["rules"]), arguments.max_seq_length)
 
 
 def train_tokenizer(
@@ -98,7 +107,7 @@ def train_tokenizer(
     It cuts as BERT's does, with three exceptions for what BERT's would lose: in scripts without spaces (Thai, kana,
     Khmer, ...) every letter with its marks is a word; a word of more than 100 letters is cut after every hundredth;
     and of the combining marks only accents are stripped, never the vowels, tones and points that a script writes by
-    them.
+    them. Texts in which BERT's rules lose no more than two letters in ten thousand are cut by BERT's rules alone.
 
     Args:
         texts: Documents.
@@ -109,25 +118,35 @@ def train_tokenizer(
             folded.
 
     Returns:
-        A `BertTokenizer` where the exceptions make no difference to these texts, else a `PreTrainedTokenizerFast`:
-        both load with `AutoTokenizer` where this package is not installed.
+        A `BertTokenizer` where BERT's rules are enough, else a `PreTrainedTokenizerFast`: both load with
+        `AutoTokenizer` where this package is not installed.
 
     Raises:
         ValueError: If the texts hold no word, or `vocab_size` is too small.
     """
+    return _as_tokenizer(*_train(texts, vocab_size, do_lower_case, strip_accents), model_max_length)
+
+
+def _train(
+    texts: Iterable[str], vocab_size: int, do_lower_case: bool, strip_accents: bool | None
+) -> tuple[dict[str, int], _Rules]:
+    """Train a vocabulary, by the simplest rules that the texts allow."""
     if vocab_size < _SMALLEST_VOCABULARY:
         raise ValueError(f"vocab_size={vocab_size} is too small, {_SMALLEST_VOCABULARY} is the least")
     if isinstance(texts, Iterator):  # it could be read once only
         texts = list(texts)
-    settings = {"do_lower_case": do_lower_case, "strip_accents": strip_accents}
-    plain, own = (_backend({"[UNK]": 1}, is_plain=is_plain, **settings) for is_plain in (True, False))
+    rules = _Rules(do_lower_case, strip_accents)
+    wordpiece = _backend({"[UNK]": 1}, rules)
     raw_letters: Counter[str] = Counter()
-    is_plain = True
+    num_lost = 0
     for text in texts:
         raw_letters.update(text)
-        is_plain = is_plain and not _has_long_word(text, plain)
-    is_plain = is_plain and not _has_strange_letter(raw_letters, plain, own)
-    wordpiece = plain if is_plain else own
+        num_lost += _letters_of_long_words(text, wordpiece)
+    own_rules = rules._replace(is_plain=False)
+    own = _backend({"[UNK]": 1}, own_rules)
+    num_lost += sum(raw_letters[letter] for letter in _strange_letters(raw_letters, wordpiece, own))
+    if num_lost > _UNCOVERED * sum(count for letter, count in raw_letters.items() if not letter.isspace()):
+        wordpiece, rules = own, own_rules
     letters: Counter[str] = Counter()
     for raw_letter, count in raw_letters.items():  # by themselves letters are few, and a whole corpus is long
         for letter in wordpiece.normalizer.normalize_str(raw_letter):
@@ -146,77 +165,67 @@ def train_tokenizer(
         show_progress=False,
     )
     wordpiece.train_from_iterator(_pieces(texts), trainer)
-    return _as_tokenizer(wordpiece.get_vocab(), model_max_length=model_max_length, is_plain=is_plain, **settings)
+    return wordpiece.get_vocab(), rules
 
 
-def _backend(
-    vocabulary: dict[str, int], *, is_plain: bool, do_lower_case: bool, strip_accents: bool | None
-) -> Tokenizer:
-    """BERT's WordPiece (`is_plain`), or the one that loses nothing of any script."""
+def _backend(vocabulary: dict[str, int], rules: _Rules) -> Tokenizer:
+    """A WordPiece tokenizer of the tokenizers library."""
     wordpiece = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD))
     wordpiece.decoder = decoders.WordPiece(prefix="##")
-    bert_words = pre_tokenizers.BertPreTokenizer()
-    if is_plain:
-        wordpiece.normalizer = normalizers.BertNormalizer(lowercase=do_lower_case, strip_accents=strip_accents)
-        wordpiece.pre_tokenizer = bert_words
+    words = pre_tokenizers.BertPreTokenizer()
+    if rules.is_plain:
+        wordpiece.normalizer = normalizers.BertNormalizer(
+            lowercase=rules.do_lower_case, strip_accents=rules.strip_accents
+        )
+        wordpiece.pre_tokenizer = words
         return wordpiece
     steps = [normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=False, lowercase=False)]
-    if do_lower_case if strip_accents is None else strip_accents:
+    if rules.do_lower_case if rules.strip_accents is None else rules.strip_accents:
         steps += [normalizers.NFD(), normalizers.Replace(Regex(_STRIPPED), "")]
-    if do_lower_case:
+    if rules.do_lower_case:
         steps.append(normalizers.Lowercase())
     wordpiece.normalizer = normalizers.Sequence(steps)
-    wordpiece.pre_tokenizer = pre_tokenizers.Sequence([bert_words, pre_tokenizers.Split(Regex(_PIECE), "isolated")])
+    wordpiece.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Split(Regex(_PIECE), "isolated")])
     return wordpiece
 
 
-def _as_tokenizer(
-    vocabulary: dict[str, int],
-    *,
-    model_max_length: int,
-    is_plain: bool,
-    do_lower_case: bool,
-    strip_accents: bool | None,
-) -> PreTrainedTokenizerFast:
+def _as_tokenizer(vocabulary: dict[str, int], rules: _Rules, model_max_length: int) -> PreTrainedTokenizerFast:
     """A trained vocabulary as transformers' tokenizer, which says in its files how it was made."""
-    settings = {"do_lower_case": do_lower_case, "strip_accents": strip_accents}
-    if is_plain:
-        return BertTokenizer(vocab=vocabulary, model_max_length=model_max_length, **settings)
-    backend = _backend(vocabulary, is_plain=False, **settings)
+    settings: dict[str, Any] = {
+        "do_lower_case": rules.do_lower_case, "strip_accents": rules.strip_accents, "model_max_length": model_max_length
+    }  # fmt: skip
+    if rules.is_plain:
+        return BertTokenizer(vocab=vocabulary, **settings)
+    backend = _backend(vocabulary, rules)
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=model_max_length, **_SPECIAL_TOKENS, **settings
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **_SPECIAL_TOKENS, **settings)  # type: ignore[no-untyped-call]
 
 
-def _has_long_word(text: str, plain: Tokenizer) -> bool:
-    """Whether BERT's rules leave a word that its WordPiece takes for unknown, long as it is."""
-    return any(
-        len(piece) > _LONGEST_WORD
-        for word in text.split()
-        if len(word) > _SUSPICIOUS_WORD
-        for piece, _ in plain.pre_tokenizer.pre_tokenize_str(plain.normalizer.normalize_str(word))
-    )
+def _cut(text: str, wordpiece: Tokenizer) -> list[str]:
+    """The words of a text, as a tokenizer takes them."""
+    normal = wordpiece.normalizer.normalize_str(text)
+    return [piece for piece, _ in wordpiece.pre_tokenizer.pre_tokenize_str(normal)]
 
 
-def _has_strange_letter(letters: Iterable[str], plain: Tokenizer, own: Tokenizer) -> bool:
-    """Whether BERT's rules change or join letters that ours leave or separate."""
-    letters = set(letters)
+def _letters_of_long_words(text: str, plain: Tokenizer) -> int:
+    """How many letters stand in words that BERT's WordPiece takes for unknown, long as they are."""
+    suspects = (word for word in text.split() if len(word) > _SUSPICIOUS_WORD)
+    lengths = (len(piece) for word in suspects for piece in _cut(word, plain))
+    return sum(length for length in lengths if length > _LONGEST_WORD)
+
+
+def _strange_letters(letters: Iterable[str], plain: Tokenizer, own: Tokenizer) -> Iterator[str]:
+    """The letters that BERT's rules change or join, and ours leave or separate."""
     # What a mark is depends on the letter before it, where that is Cyrillic.
-    cyrillic = next((letter for letter in sorted(letters) if "\u0400" <= letter <= "\u052f"), "")
+    cyrillic = min((letter for letter in letters if "\u0400" <= letter <= "\u052f"), default="")
     for letter in letters:
         text = cyrillic + letter if unicodedata.combining(letter) else letter
-        cuts = []
-        for rules in (plain, own):
-            normal = rules.normalizer.normalize_str(text + text)
-            cuts.append([piece for piece, _ in rules.pre_tokenizer.pre_tokenize_str(normal)])
-        if cuts[0] != cuts[1]:
-            return True
-    return False
+        if _cut(text + text, plain) != _cut(text + text, own):
+            yield letter
 
 
 def _alphabet(letters: Counter[str], vocab_size: int) -> tuple[list[str], list[str]]:

@@ -52,9 +52,9 @@ def continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
     prefix, mark = _marks(tokens) if content is None else _marks_of(content, tokens)
     if prefix is None and mark is None:
         raise ValueError(
-            "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks words where they begin or "
-            "go on (## of WordPiece, Ġ of BPE or ▁ of SentencePiece), and the "
-            f"{len(vocabulary)} tokens of {type(tokenizer).__name__} {tokenizer.name_or_path!r} do not: do without"
+            "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks where words begin or go "
+            f"on (## of WordPiece, Ġ of BPE or ▁ of SentencePiece), and none of the {len(vocabulary)} tokens of "
+            f"{type(tokenizer).__name__} {tokenizer.name_or_path!r} carries such a mark: do without"
         )
     found = np.zeros(vocabulary_size(tokenizer), dtype=np.bool_)
     for token, number in tokens.items():
@@ -66,12 +66,11 @@ def continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
 def _marks_of(content: dict[str, Any], tokens: Iterable[str]) -> tuple[str | None, str | None]:
     """How a tokenizer of the tokenizers library marks that a word goes on, and that one begins: one or neither."""
     model = content["model"]
-    if model.get("continuing_subword_prefix"):
-        return model["continuing_subword_prefix"], None
-    if model["type"] == "WordLevel":  # a token is a word, unless it is a letter; no string begins with both
-        return ("\0\0" if any(len(token) > 1 for token in tokens) else None), None
-    if model["type"] == "WordPiece" or model.get("end_of_word_suffix"):
-        return None, None
+    if model["type"] == "WordLevel":
+        return _marks(tokens)
+    prefix = model.get("continuing_subword_prefix")
+    if prefix or model["type"] == "WordPiece" or model.get("end_of_word_suffix"):
+        return prefix if prefix and any(token.startswith(prefix) for token in tokens) else None, None
     mark = next((mark for part in ("pre_tokenizer", "normalizer", "decoder") for mark in _named(content[part])), None)
     return None, mark if mark and any(token.startswith(mark) for token in tokens) else None
 

@@ -82,8 +82,8 @@ class Teacher:
         if self.kind == "logits" and is_foreign:
             raise ValueError(
                 f"the teacher {self.name} predicts other token ids than the student "
-                f"({vocabulary_size(self.tokenizer)} tokens, the text's tokenizer has {vocabulary_size(tokenizer)}): logits need one vocabulary; distil "
-                f"hidden or relations, or give the child the teacher's when it is made (tokenizer_name={self.name})"
+                f"({vocabulary_size(self.tokenizer)} tokens, the text's tokenizer has {vocabulary_size(tokenizer)}): "
+                f"logits need one vocabulary; distil hidden or relations, or give the child the teacher's when it is made (tokenizer_name={self.name})"
             )
         if self.kind == "relations":
             find_attention(self.model, f"the teacher {self.name}")
