@@ -32,14 +32,19 @@ from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
-from hf_nasbert.data import DataArguments, load_text
+from hf_nasbert.data import DataArguments, load_text, train_tokenizer
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments
 from hf_nasbert.finetuning.labelled import load_files
+from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.extract import read_facts
@@ -446,6 +451,53 @@ def read_manifest(content: bytes, folder: Path) -> None:
     checkpoints.verify_checkpoint(checkpoint)
 
 
+_TOKENIZERS: dict[str, dict[str, bytes]] = {}
+
+
+def tokenizer_files() -> dict[str, dict[str, bytes]]:
+    """The files of three small tokenizers: BERT's, one of all scripts, and a byte-level BPE."""
+    if not _TOKENIZERS:
+        text = ["the grey book", "a naïve word, ein Wort", "ภาษาไทย"] * 3
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        bpe = ByteLevelBPETokenizer()
+        bpe.train_from_iterator(text, vocab_size=300, special_tokens=special, show_progress=False)
+        roles = dict(zip(("cls_token", "pad_token", "sep_token", "unk_token", "mask_token"), special, strict=True))
+        made = {
+            "bert": train_tokenizer(text[:2], 60),
+            "scripts": train_tokenizer(text, 80),
+            "bpe": PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **roles),
+        }
+        for name, tokenizer in made.items():
+            with tempfile.TemporaryDirectory() as folder:
+                tokenizer.save_pretrained(folder)
+                _TOKENIZERS[name] = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    return _TOKENIZERS
+
+
+@st.composite
+def changed_tokenizers(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """The name of a tokenizer, and one of its files, damaged or altered."""
+    name = draw(st.sampled_from(sorted(tokenizer_files())))
+    file = draw(st.sampled_from(sorted(tokenizer_files()[name])))
+    content = tokenizer_files()[name][file]
+    if draw(st.integers(0, 2)) == 0:
+        return name, file, draw(damaged(content))
+    return name, file, json.dumps(draw(altered(json.loads(content)))).encode()
+
+
+def read_tokenizer(changed: tuple[str, str, bytes], folder: Path) -> None:
+    """A tokenizer's folder, one file of it changed: what is accepted cuts text into ids of its vocabulary."""
+    place = folder / "tokenizer"
+    place.mkdir()
+    name, file, content = changed
+    for other, whole in {**tokenizer_files()[name], file: content}.items():
+        (place / other).write_bytes(whole)
+    tokenizer = open_tokenizer(place)
+    size = vocabulary_size(tokenizer)
+    assert all(0 <= number < size for number in tokenizer("the grey word, 🙂")["input_ids"])
+    save_tokenizer(tokenizer, folder / "saved", 16)
+
+
 MANIFEST: dict[str, Any] = {
     "format": checkpoints._FORMAT,
     "files": {
@@ -592,6 +644,7 @@ KINDS = {
         st.one_of(damaged(json.dumps(MANIFEST).encode()), altered(MANIFEST).map(json.dumps).map(str.encode)),
         read_manifest, 200, (checkpoints.DamagedCheckpointError,),
     ),
+    "tokenizer files": Kind(changed_tokenizers(), read_tokenizer, 250, (ForeignFileError,)),
 }  # fmt: skip
 NAMED = {  # the file, or, of whole tables, what is wrong with them
     "records": ("a.jsonl",),
@@ -604,6 +657,7 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "text files": ("a.",),
     "label files": ("b.", "b: ", "other: "),
     "card files": ("card.json",),
+    "tokenizer files": ("/tokenizer",),
 }
 
 

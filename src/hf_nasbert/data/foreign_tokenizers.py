@@ -131,20 +131,20 @@ def _check_files(name: str, files: dict[str, Path], *, trust_remote_code: bool) 
     contents: dict[str, Any] = {}
     for file, path in files.items():
         if file.endswith(".json"):
-            largest = {} if file in (*_VOCABULARIES, "added_tokens.json") else {"largest": _LARGEST_CONFIG}
-            contents[file] = read_object(path, **largest)
-    config, path = contents.get("tokenizer_config.json", {}), files.get("tokenizer_config.json")
+            is_table = file in (*_VOCABULARIES, "added_tokens.json")
+            contents[file] = read_object(path) if is_table else read_object(path, largest=_LARGEST_CONFIG)
+    config, place = contents.get("tokenizer_config.json", {}), files.get("tokenizer_config.json")
     kind = config.get("tokenizer_class")
     if kind is not None and not isinstance(kind, str):
-        raise ForeignFileError(f"{path} holds a tokenizer_class that is no name: {printable(kind, 100)}")
+        raise ForeignFileError(f"{place} holds a tokenizer_class that is no name: {printable(kind, 100)}")
     is_known = kind is not None and any(tokenizer_class_from_name(f"{kind}{suffix}") for suffix in ("", "Fast"))
     if "auto_map" in config and not is_known and not trust_remote_code:
         raise ForeignFileError(
-            f"{path} asks for code of its own ({printable(config['auto_map'], 100)}), which is not run unless "
+            f"{place} asks for code of its own ({printable(config['auto_map'], 100)}), which is not run unless "
             "trust_remote_code says so: give another tokenizer, or read that code and trust it"
         )
     if kind is not None and not is_known and "auto_map" not in config:
-        raise ForeignFileError(f"{path} names the class {printable(kind, 100)}, which transformers does not have")
+        raise ForeignFileError(f"{place} names the class {printable(kind, 100)}, which transformers does not have")
     if "tokenizer.json" in files:
         _try(files["tokenizer.json"])
 

@@ -179,7 +179,9 @@ def _backend(vocabulary: dict[str, int], rules: _Rules) -> Tokenizer:
         )
         wordpiece.pre_tokenizer = words
         return wordpiece
-    steps = [normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=False, lowercase=False)]
+    steps: list[normalizers.Normalizer] = [
+        normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=False, lowercase=False)
+    ]
     if rules.do_lower_case if rules.strip_accents is None else rules.strip_accents:
         steps += [normalizers.NFD(), normalizers.Replace(Regex(_STRIPPED), "")]
     if rules.do_lower_case:
@@ -202,7 +204,8 @@ def _as_tokenizer(vocabulary: dict[str, int], rules: _Rules, model_max_length: i
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **_SPECIAL_TOKENS, **settings)  # type: ignore[no-untyped-call]
+    settings |= {"tokenizer_object": backend, **_SPECIAL_TOKENS}
+    return PreTrainedTokenizerFast(**settings)  # type: ignore[no-untyped-call]
 
 
 def _cut(text: str, wordpiece: Tokenizer) -> list[str]:

@@ -52,8 +52,8 @@ def continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
     prefix, mark = _marks(tokens) if content is None else _marks_of(content, tokens)
     if prefix is None and mark is None:
         raise ValueError(
-            "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks where words begin or go "
-            f"on (## of WordPiece, Ġ of BPE or ▁ of SentencePiece), and none of the {len(vocabulary)} tokens of "
+            "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks where words begin or "
+            f"go on (## of WordPiece, Ġ of BPE or ▁ of SentencePiece), and none of the {len(vocabulary)} tokens of "
             f"{type(tokenizer).__name__} {tokenizer.name_or_path!r} carries such a mark: do without"
         )
     found = np.zeros(vocabulary_size(tokenizer), dtype=np.bool_)

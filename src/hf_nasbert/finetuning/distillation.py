@@ -80,10 +80,11 @@ class Teacher:
                 f"the teacher {self.name} has no masked-LM head, so it predicts no tokens: distil hidden or relations"
             )
         if self.kind == "logits" and is_foreign:
+            sizes = [vocabulary_size(one) for one in (self.tokenizer, tokenizer)]
             raise ValueError(
-                f"the teacher {self.name} predicts other token ids than the student "
-                f"({vocabulary_size(self.tokenizer)} tokens, the text's tokenizer has {vocabulary_size(tokenizer)}): "
-                f"logits need one vocabulary; distil hidden or relations, or give the child the teacher's when it is made (tokenizer_name={self.name})"
+                f"the teacher {self.name} predicts other token ids than the student ({sizes[0]} tokens, the text's "
+                f"tokenizer has {sizes[1]}): logits need one vocabulary; distil hidden or relations, or give the "
+                f"child the teacher's when it is made (tokenizer_name={self.name})"
             )
         if self.kind == "relations":
             find_attention(self.model, f"the teacher {self.name}")
