@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import ContentDigest, cache_folder
+from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
 from hf_nasbert.data.vocabulary import tell_unknown
@@ -314,7 +315,8 @@ def _encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterato
     size = 0
 
     def flush() -> Iterator[npt.NDArray[np.int32]]:
-        ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
+        with naming_panics(tokenizer):
+            ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
         start = 0
         for pieces in group:
             yield np.array([i for own in ids[start : start + len(pieces)] for i in own], dtype=np.int32)

@@ -8,6 +8,8 @@ of the user's environment. Whatever is wrong is one `ForeignFileError` that name
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,24 @@ def open_tokenizer(
             "damaged, or of a kind that transformers does not know"
         ) from error
     return tokenizer
+
+
+@contextmanager
+def naming_panics(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Name the tokenizer in an error of the tokenizers library over a text, such as a regular expression without end.
+
+    Raises:
+        ForeignFileError: In place of the library's bare `Exception` or panic.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise ForeignFileError(
+            f"the tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} cannot cut this text "
+            f"({_one_line(error)}): give another one (tokenizer_name)"
+        ) from error
 
 
 def _find(name: str, revision: str | None) -> dict[str, Path]:

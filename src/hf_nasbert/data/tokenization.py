@@ -194,8 +194,10 @@ def _backend(vocabulary: dict[str, int], rules: _Rules) -> Tokenizer:
 def _as_tokenizer(vocabulary: dict[str, int], rules: _Rules, model_max_length: int) -> PreTrainedTokenizerFast:
     """A trained vocabulary as transformers' tokenizer, which says in its files how it was made."""
     settings: dict[str, Any] = {
-        "do_lower_case": rules.do_lower_case, "strip_accents": rules.strip_accents, "model_max_length": model_max_length
-    }  # fmt: skip
+        "do_lower_case": rules.do_lower_case,
+        "strip_accents": rules.strip_accents,
+        "model_max_length": model_max_length,
+    }
     if rules.is_plain:
         return BertTokenizer(vocab=vocabulary, **settings)
     backend = _backend(vocabulary, rules)
