@@ -40,6 +40,8 @@ from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments
 from hf_nasbert.finetuning.labelled import load_files
+from hf_nasbert.finetuning.squad import load_squad_files
+from hf_nasbert.finetuning.tagged import load_tagged_files
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.extract import read_facts
@@ -417,6 +419,27 @@ def read_labels(named: tuple[str, bytes], folder: Path) -> None:
     other.unlink()
 
 
+def read_tags(named: tuple[str, bytes], folder: Path) -> None:
+    """A file of tagged words, beside a good one."""
+    path, other = folder / named[0], folder / "other.jsonl"
+    path.write_bytes(named[1])
+    other.write_bytes(lines(TAGS))
+    words = load_tagged_files(str(path), str(other), tokens="tokens", tags="tags", cache_dir=str(folder / "cache"))
+    for row in words.splits["train"]:
+        assert len(row["tokens"]) == len(row["tags"]) > 0
+        assert all(0 <= tag < len(words.label_names) for tag in row["tags"])
+
+
+def read_questions(named: tuple[str, bytes], folder: Path) -> None:
+    """A file of questions, beside a good one."""
+    path, other = folder / named[0], folder / "other.jsonl"
+    path.write_bytes(named[1])
+    other.write_bytes(lines(FLAT_QUESTIONS))
+    for row in load_squad_files(str(path), str(other)).splits["train"]:
+        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
+            assert row["context"][start : start + len(text)] == text
+
+
 def read_card(record: Any, folder: Path) -> None:
     """The record of a child's card."""
     assert render_child_card(record).startswith("---\n")  # that nothing in it is markup, tests/test_cards.py shows
@@ -465,13 +488,43 @@ LABELS = {
     "b.jsonl": lines([{"text": "one", "label": "x"}, {"text": "two", "label": "y"}]),
     "b.json": json.dumps([{"text": "one", "label": 0.5}, {"text": "two", "label": 2}]).encode(),
 }
+PARQUET = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
+TAGS = [{"tokens": ["Ada", "went"], "tags": ["B-PER", "O"]}, {"tokens": ["home"], "tags": ["O"]}]
+FLAT_QUESTIONS = [
+    {"id": f"{n}", "context": "in Rome", "question": "where?", "answers": {"text": ["Rome"], "answer_start": [3]}}
+    for n in range(2)
+]
+SQUAD = {
+    "version": "1.1",
+    "data": [
+        {"paragraphs": [{"context": "in Rome", "qas": [
+            {"id": f"{n}", "question": "where?", "answers": [{"text": "Rome", "answer_start": 3}]}
+        ]}]}
+        for n in range(2)
+    ],
+}  # fmt: skip
 
 
-def parquet() -> bytes:
+def parquet(rows: list[dict[str, Any]]) -> bytes:
     """A small Parquet file."""
     sink = io.BytesIO()
-    pa.parquet.write_table(pa.table({"text": ["one", "two"], "n": [1, 2]}), sink)
+    pa.parquet.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue()
+
+
+def files_of_rows(name: str, rows: list[dict[str, Any]], whole: Any) -> st.SearchStrategy[tuple[str, bytes]]:
+    """Files that hold rows with lists in them, damaged or altered."""
+    contents = {
+        f"{name}.jsonl": lines(rows),
+        f"{name}.json": json.dumps(whole, indent=1).encode(),
+        f"{name}.jsonl.gz": gzip.compress(lines(rows), mtime=0),
+        f"{name}.parquet": parquet(rows),
+    }
+    return st.one_of(
+        named_files(contents),
+        altered(rows).map(lambda found: (f"{name}.jsonl", lines(found))),
+        altered(whole).map(lambda found: (f"{name}.json", json.dumps(found).encode())),
+    )
 
 
 def named_files(files: dict[str, bytes]) -> st.SearchStrategy[tuple[str, bytes]]:
@@ -583,7 +636,9 @@ KINDS = {
     "search histories": Kind(of_files("h.jsonl", HISTORY), read_history, 200),
     "reports": Kind(st.one_of(of_files("h.jsonl", HISTORY), of_files("h.jsonl", SCORED)), read_report, 200),
     "farm tables": Kind(of_files("t.jsonl", TABLE), read_farm, 200),
-    "text files": Kind(st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet()})), read_text, 500),
+    "text files": Kind(
+        st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet(PARQUET)})), read_text, 500,
+    ),
     "label files": Kind(named_files(LABELS), read_labels, 400),
     "card records": Kind(altered(CARD), read_card, 250),
     "card files": Kind(damaged(json.dumps(CARD).encode()), read_card_file, 150),
@@ -592,6 +647,8 @@ KINDS = {
         st.one_of(damaged(json.dumps(MANIFEST).encode()), altered(MANIFEST).map(json.dumps).map(str.encode)),
         read_manifest, 200, (checkpoints.DamagedCheckpointError,),
     ),
+    "tagged files": Kind(files_of_rows("g", TAGS, {"data": TAGS}), read_tags, 100),
+    "question files": Kind(files_of_rows("q", FLAT_QUESTIONS, SQUAD), read_questions, 100),
 }  # fmt: skip
 NAMED = {  # the file, or, of whole tables, what is wrong with them
     "records": ("a.jsonl",),
@@ -603,6 +660,8 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "farm tables": ("t.jsonl",),
     "text files": ("a.",),
     "label files": ("b.", "b: ", "other: "),
+    "tagged files": ("g.", "g: ", "other: "),
+    "question files": ("q.", "q: ", "other: "),
     "card files": ("card.json",),
 }
 

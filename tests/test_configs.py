@@ -1,10 +1,14 @@
 """Configs: what they refuse and how, what they keep, the presets, and what a saved child says about its code."""
 
+import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_models import (
     HEADS,
     KINDS,
@@ -195,7 +199,7 @@ def test_a_name_that_is_taken_is_left_out(config_class, name, tmp_path, caplog):
 
 @every_config
 @pytest.mark.parametrize(
-    ("name", "value"), [("hidden_size", 0), ("hidden_act", "gelo"), ("layer_norm_eps", 2.0), ("pad_token_id", -1)]
+    ("name", "value"), [("hidden_size", 0), ("hidden_act", "gelo"), ("layer_norm_eps", 0.0), ("pad_token_id", -1)]
 )
 def test_a_bad_value_in_a_file_is_refused(config_class, name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is "):
@@ -498,3 +502,86 @@ def test_a_saved_supernet_carries_no_code(tmp_path):
 
 def test_sizes_of_these_tests_are_fields():
     assert own_fields(NasBertConfig) >= SIZES.keys()
+
+
+# Whatever a config accepts it can load again
+
+ODD_TEXT = st.text(max_size=8)
+NUMBERS = st.one_of(st.integers(-3, 300), st.floats(), st.none(), st.booleans(), ODD_TEXT)
+LABELS = st.dictionaries(st.one_of(st.integers(-2, 9), ODD_TEXT), ODD_TEXT, max_size=3)
+OPERATOR_NAMES = st.sampled_from(["attention", "ffn", "conv3", "skip", "ffn@64", "attention@48", "conv9", "ffn@x"])
+SPACES = [
+    SearchSpace.chain(2, ("attention", "ffn")),
+    SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64)).to_dict(),
+    {"stages": []},
+    {},
+]
+VALUES = {
+    **dict.fromkeys(own_fields(NasBertConfig) | own_fields(SupernetConfig), NUMBERS),
+    "hidden_act": st.sampled_from(["gelu", "relu", "gelo", ""]),
+    "operators": st.one_of(
+        st.lists(OPERATOR_NAMES, max_size=4), st.lists(OPERATOR_NAMES, max_size=4).map(tuple), NUMBERS
+    ),
+    "stage_lengths": st.one_of(st.lists(st.integers(-1, 3), max_size=3), NUMBERS),
+    "search_space": st.one_of(st.sampled_from(SPACES), NUMBERS),
+    # transformers' own
+    "architectures": st.one_of(st.lists(ODD_TEXT, max_size=2), NUMBERS),
+    "chunk_size_feed_forward": NUMBERS,
+    "dtype": st.sampled_from(["float16", "bfloat16", torch.float32, torch.int8, "auto", "nn", "", None, 16]),
+    "id2label": st.one_of(LABELS, NUMBERS),
+    "is_encoder_decoder": NUMBERS,
+    "label2id": st.one_of(st.dictionaries(ODD_TEXT, st.one_of(st.integers(), ODD_TEXT), max_size=3), NUMBERS),
+    "output_hidden_states": NUMBERS,
+    "problem_type": st.sampled_from(["regression", "single_label_classification", "multi", None]),
+    "return_dict": NUMBERS,
+    # and what tools set (`use_cache` and other fields of generation are dropped by transformers on loading)
+    "num_labels": st.integers(0, 3),
+    "is_decoder": st.booleans(),
+    "bos_token_id": st.one_of(st.integers(-1, 60), st.none(), ODD_TEXT),
+    "per_layer_config": st.sampled_from([None, {0: {"ffn_ratio": 2}}]),
+}
+WRITTEN_BY_TRANSFORMERS = {"transformers_version"}
+
+
+def test_every_field_is_tried():
+    for config_class in CONFIGS.values():
+        assert {field.name for field in dataclasses.fields(config_class)} <= VALUES.keys() | WRITTEN_BY_TRANSFORMERS
+
+
+def refuses(action) -> bool:
+    """Whether an action is refused with an error of a user's mistake."""
+    try:
+        action()
+    except (ValueError, TypeError, AttributeError, StrictDataclassFieldValidationError):
+        return True
+    return False
+
+
+@every_config
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, data):
+    fields = {field.name for field in dataclasses.fields(config_class)} | {
+        "num_labels",
+        "is_decoder",
+        "bos_token_id",
+    }
+    fields = sorted((fields | {"per_layer_config"}) - WRITTEN_BY_TRANSFORMERS)
+    chosen = data.draw(st.lists(st.sampled_from(fields), max_size=2, unique=True))
+    given_values = {name: data.draw(VALUES[name], label=name) for name in chosen}
+    sizes = {"vocab_size": 50, "hidden_size": 96}
+    configs = []
+    refuses(lambda: configs.append(config_class(**{**sizes, **given_values})))
+    later = config_class(**sizes)
+    if not any(refuses(partial(setattr, later, name, value)) for name, value in given_values.items()):
+        configs.append(later)
+    for config in configs:
+        if not refuses(partial(config.save_pretrained, tmp_path)):
+            loaded = config_class.from_pretrained(tmp_path)
+            as_saved, as_loaded = config.to_dict(), loaded.to_dict()
+            for found in (as_saved, as_loaded):
+                found.pop("_name_or_path", None)
+            assert as_loaded == as_saved
+            for name in given_values.keys() - {"per_layer_config"}:
+                assert getattr(loaded, name) == getattr(config, name)

@@ -130,9 +130,10 @@ class TestLabelFiles:
         assert rows["odd"][:] == ["1", "x", None]
 
     def test_json_columns_may_miss_and_nest(self, tmp_path):
-        content = '{"text": "a", "label": 1, "more": [1]}\n\n{"text": "b", "label": 2.5, "yes": true}\n'
+        content = '{"text": "a", "label": 1, "more": [1], "deep": {"x": 1}}\n\n'
+        content += '{"text": "b", "label": 2.5, "yes": true}\n'
         rows = read_rows(put(tmp_path / "a.jsonl", content), tmp_path / "cache")
-        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "yes": [None, True]}
+        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "more": [[1], None], "yes": [None, True]}
         assert rows.cache_files, "memory-mapped"
 
 

@@ -23,8 +23,8 @@ INTO_STAGING = "fills the folder that whole_folder or replace_files gave it"
 INTO_FILE = "fills the file that whole_file gave the cache"
 SCRATCH = "in a folder of temporary files, of a random name"
 EXCEPTIONS = {
-    "records.py:_add:open": "adds to the end, under a lock; a torn line is cut off again",
-    "records.py:_add:mkdir": "the folder of a new file, before it is opened",
+    "records.py:_locked:open": "adds to the end, under a lock; a torn line is cut off again",
+    "records.py:_locked:mkdir": "the folder of a new file, before it is opened",
     "training/farm.py:_Claim.__enter__:open": "a lock, into which nothing is written; never through a link",
     "training/farm.py:run_farm:mkdir": "the folder of the records, before workers lock beside them",
     "extraction.py:save_child:save_pretrained": INTO_STAGING,

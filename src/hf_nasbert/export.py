@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.writing import check_whole_folder, whole_folder
 
@@ -38,6 +39,9 @@ class ExportArguments:
     tolerance: float = field(
         default=TOLERANCE, metadata={"help": "Largest difference of outputs that the proof allows."}
     )
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasb
 CODE_DIGESTS = Path(__file__).parent / "modeling" / "published.sha256"
 """The SHA-256 sums of every version of them that there ever was, as `sha256sum` writes them."""
 
+CODE_NEEDS = "transformers 5.20 and huggingface_hub 1.31 or later"
+"""What those files need; they look for it themselves, and tests hold both against pyproject.toml."""
+
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
 _IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
 

@@ -18,6 +18,8 @@ from typing import Any, Literal, Union
 import yaml
 from transformers import HfArgumentParser
 
+from hf_nasbert.paths import expanded
+
 
 def parse_recipe_arguments(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
@@ -95,7 +97,7 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
         ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
             suggested) or a value of the wrong type.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if not path.is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     try:
@@ -230,6 +232,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
     elif origin is list and isinstance(value, list):
         (item,) = typing.get_args(expected)
         return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
+    elif expected == list[str] and isinstance(value, str):
+        return [value]
     elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)

@@ -53,7 +53,7 @@ def check_writable(path: str | Path, *, is_appended: bool = False) -> None:
         WriteError: If it is a folder, a device, a pipe or a socket, read-only, or in a place that is.
     """
     path = Path(path)
-    with _naming(path):
+    with write_errors(path):
         _replaceable(path, path.stat if is_appended else path.lstat)
         around = (path.resolve() if is_appended else path).parent
         if is_appended and path.exists():
@@ -63,7 +63,7 @@ def check_writable(path: str | Path, *, is_appended: bool = False) -> None:
 
 def check_unless_there(path: str | Path) -> None:
     """As `check_writable` of a file that is added to; one that is there may be complete, and need not be writable."""
-    with _naming(path):
+    with write_errors(path):
         is_there = Path(path).is_file()
     if not is_there:
         check_writable(path, is_appended=True)
@@ -85,7 +85,7 @@ def check_whole_folder(folder: str | Path) -> None:
         WriteError: If the folder around it is none or read-only, or it is the root of a disk, which cannot be renamed.
     """
     folder = Path(folder)
-    with _naming(folder):
+    with write_errors(folder):
         if _is_there(folder) and folder.is_mount():
             raise WriteError(folder, "a disk is mounted there", ": name a folder in it")
     _check_around(folder, folder.parent)
@@ -93,7 +93,7 @@ def check_whole_folder(folder: str | Path) -> None:
 
 def _check_around(place: str | Path, folder: Path) -> None:
     """Make a file in a folder, or in the nearest one above that is there, and delete it."""
-    with _naming(place):
+    with write_errors(place):
         while not _is_there(folder):
             folder = folder.parent
         if not folder.is_dir():
@@ -126,14 +126,14 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
         WriteError: If it cannot be written, or `path` is a folder, a device, a pipe or a socket.
     """
     path = Path(path)
-    with _naming(path):
+    with write_errors(path):
         mode = _replaceable(path, path.lstat)
         path.parent.mkdir(parents=True, exist_ok=True)
         _delete_leftovers(path.parent)
         unfinished = path.with_name(_new_name())
         descriptor = _create(unfinished)
     try:
-        with _naming(path, unfinished):
+        with write_errors(path, unfinished):
             with os.fdopen(descriptor, "wb") as file:
                 lock(descriptor)
                 yield file
@@ -166,7 +166,7 @@ def scratch_file(folder: str | Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: If it cannot be made or written; the folder is named.
     """
-    with _naming(folder, Path(folder)), TemporaryFile(dir=folder) as file:
+    with write_errors(folder, Path(folder)), TemporaryFile(dir=folder) as file:
         yield file
 
 
@@ -186,13 +186,13 @@ def whole_folder(folder: str | Path, place: Callable[[Path, Path], object] = Pat
     """
     folder = Path(folder)
     _check_around(folder, folder.parent)
-    with _naming(folder):
+    with write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _delete_leftovers(folder.parent)
         unfinished = folder.with_name(_new_name())
         unfinished.mkdir()
     try:
-        with _naming(folder, unfinished):
+        with write_errors(folder, unfinished):
             yield unfinished
             flush_all(unfinished)
             place(unfinished, folder)
@@ -208,7 +208,7 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         WriteError: If what the block writes there cannot be written.
     """
-    with TemporaryDirectory(ignore_cleanup_errors=True) as name, _naming(name, Path(name)):
+    with TemporaryDirectory(ignore_cleanup_errors=True) as name, write_errors(name, Path(name)):
         yield Path(name)
 
 
@@ -282,7 +282,7 @@ def _is_unlocked(path: Path) -> bool:
 
 
 @contextmanager
-def _naming(place: str | Path, unfinished: Path | None = None) -> Iterator[None]:
+def write_errors(place: str | Path, unfinished: Path | None = None) -> Iterator[None]:
     """Name a place in errors of writing it; with `unfinished`, other errors of the block keep their own words."""
     try:
         yield

@@ -33,10 +33,6 @@ class FinetuneSquadArguments(DataTaskArguments):
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"drop_misaligned"}
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Hub name of a data set with SQuAD's columns, e.g. rajpurkar/squad_v2."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "JSON file in SQuAD's format, v1.1 or v2."})
     drop_misaligned: bool = field(
         default=False,
         metadata={"help": "Leave out training questions whose answers do not stand where they say."},

@@ -33,6 +33,7 @@ from transformers.utils.hub import cached_file
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
 from hf_nasbert.configs import load_config as load_foreign_config
 from hf_nasbert.configs import loading_errors
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import check_world
 from hf_nasbert.stopping import StopRequest, leave
 
@@ -91,6 +92,7 @@ class RunArguments:
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -85,7 +85,7 @@ class TaskArguments(runs.RunArguments):
 
 @dataclass(kw_only=True)
 class DataTaskArguments(TaskArguments):
-    """How to fine-tune on a data set of the Hub or on files. Exactly one of dataset_name and train_file is given.
+    """How to fine-tune, and on which data: exactly one of `sources` is given.
 
     Raises:
         ValueError: If the data are not given exactly once, or a setting makes no sense.
@@ -94,21 +94,37 @@ class DataTaskArguments(TaskArguments):
     incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
         "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
     }  # fmt: skip
+    sources: ClassVar[tuple[str, ...]] = ("dataset_name", "train_file")
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub name of a data set."})
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Data set of the Hub, or a folder that `save_to_disk` wrote: train, validation, maybe test."
+        },
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    train_file: str | None = field(default=None, metadata={"help": "File to train on."})
+    train_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv "
+            "where rows are flat), each also with .gz."
+        },
+    )
     validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
     test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.dataset_name) == bool(self.train_file):
-            raise ValueError("exactly one of dataset_name and train_file is needed")
+        given = [name for name in self.sources if getattr(self, name)]
+        if len(given) != 1:
+            named = f"{', '.join(self.sources[:-1])} and {self.sources[-1]}"
+            raise ValueError(f"exactly one of {named} is needed, got {' and '.join(given) or 'none'}")
         if self.train_file and not self.validation_file:
             raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
         if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
+            raise ValueError(f"validation_file and test_file go with train_file, not with {given[0]}")
+        if self.dataset_config and not self.dataset_name:
+            raise ValueError(f"dataset_config goes with dataset_name, not with {given[0]}")
 
 
 class Task(ABC):

@@ -24,6 +24,7 @@ from hf_nasbert.hub.contents import (
 )
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import check_repo_id, default_api, how_to_load, identity_there, look
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.writing import whole_folder
 
 _PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
@@ -46,6 +47,7 @@ class PullArguments:
     overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         check_repo_id(self.repo_id)
 
 

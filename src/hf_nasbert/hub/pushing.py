@@ -14,6 +14,7 @@ from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
 from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 
 _NUM_ATTEMPTS = 4
@@ -56,6 +57,7 @@ class PushArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         check_repo_id(self.repo_id)
         if self.create_pr and self.revision not in (None, "main"):
             raise ValueError(f"a pull request is opened against main, not {self.revision!r}: leave out one of the two")

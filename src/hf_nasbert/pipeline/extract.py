@@ -23,6 +23,7 @@ from hf_nasbert.extraction import (
     to_bert,
 )
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
@@ -56,6 +57,9 @@ class ExtractionArguments:
         default=None, metadata={"help": "JSON file with what else the card shall say: fields of cards.ChildRecord."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 @dataclass(frozen=True)

@@ -146,12 +146,9 @@ def _evaluations(
 
 def _data_of(arguments: AnyFinetuneArguments) -> tuple[str, str | None] | None:
     """Name and configuration of the data set on the Hub; nothing for files, folders and packaged sets."""
-    name: str | None
-    config: str | None
-    if isinstance(arguments, FinetuneArguments):
-        name, config = arguments.glue_source if arguments.task else None, arguments.task
-    else:
-        name, config = arguments.dataset_name, arguments.dataset_config
+    name, config = arguments.dataset_name, arguments.dataset_config
+    if isinstance(arguments, FinetuneArguments) and arguments.task:
+        name, config = arguments.glue_source, arguments.task
     return None if name is None or Path(name).exists() else (name, config)
 
 

@@ -20,12 +20,13 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements, refuse_twins
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.training import SupernetTrainingArguments, read_log
-from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
+from hf_nasbert.training.checkpoints import MANIFEST, read_state, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
 from hf_nasbert.training.pretrain import initial_supernet
 from hf_nasbert.writing import check_folder, check_unless_there, check_writable, scratch_folder
@@ -66,6 +67,7 @@ class InterferenceArguments:
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the records' figures into."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_children", "max_distance", "num_settings", "num_dev_batches", "dev_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -81,6 +83,9 @@ class InterferenceReportArguments:
     measured: str = field(metadata={"help": "File of records that measure_interference wrote, .jsonl or .jsonl.gz."})
     page: str | None = field(default=None, metadata={"help": "Markdown page whose marked tables are made anew."})
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 class _Job(NamedTuple):
@@ -167,9 +172,14 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
             "pairs": _columns(pairs),
             "blocks": _columns(blocks),
         }
-        records.append(output, record)
-        found.append(record)
+        found = records.update(output, partial(_unless_there, record, output))
     return found
+
+
+def _unless_there(record: Record, output: Path, written: list[Record]) -> list[Record]:
+    """A measured super-net, if no other process has written it since."""
+    _check_measurements([*written, record], output)
+    return [] if any(other["supernet"] == record["supernet"] for other in written) else [record]
 
 
 def report_interference(arguments: InterferenceReportArguments) -> str:
@@ -244,7 +254,7 @@ def _step_and_arguments(folder: Path) -> tuple[int | None, dict[str, Any]]:
     step, said = None, {}
     if (folder / MANIFEST).is_file():
         verify_checkpoint(folder)
-        state = read_json(folder / STATE)
+        state = read_state(folder)
         step, said = state["step"], state["arguments"]
     elif (folder / LOG).is_file():
         log = read_log(folder)

@@ -7,6 +7,7 @@ from typing import Literal
 from hf_nasbert import records
 from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.measuring import Device, check_memory, measure_latencies
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.writing import check_writable
@@ -40,6 +41,7 @@ class LatencyArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the draws."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_visits", "num_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

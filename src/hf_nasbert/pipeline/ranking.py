@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
@@ -69,6 +71,7 @@ class RankingReportArguments:
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
 
@@ -228,9 +231,18 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
             "versions": records.versions(),
             "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
         }
-        records.append(path, record)
-        scored.append(record)
+        scored = records.update(path, partial(_unless_there, record))
     return scored
+
+
+def _unless_there(record: Record, written: list[Record]) -> list[Record]:
+    """A scored super-net, if no other process has written it since.
+
+    Raises:
+        ValueError: If another run has, which would pass for this one.
+    """
+    refuse_twins([*written, record])
+    return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
 
 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:

@@ -3,7 +3,7 @@
 import math
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.confirm import confirm_latency, measure_here, say
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
@@ -69,6 +70,7 @@ class ScoringArguments:
     latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_dev_batches", "dev_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -151,9 +153,9 @@ class SearchChildrenArguments(ScoringArguments):
         self.budget()
 
     @property
-    def study(self) -> str:
-        """Where nsga2 keeps its study."""
-        return self.storage or f"sqlite:///{Path(self.output).with_suffix('.db')}"
+    def study(self) -> str | Path:
+        """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
+        return self.storage or Path(f"{self.output}.db")
 
     def budget(self) -> Budget:
         """The caps."""
@@ -279,17 +281,24 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
-    return Path(arguments.output).with_suffix(".operators.md")
+    return Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
 
 
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
-    found = _read_scored(output) if output.exists() else {}
-    for record in found.values():
-        different = [name for name, value in scorer.settings.items() if record.get(name) != value]
-        if different:
-            raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+
+    def known(written: list[Record]) -> dict[str, Record]:
+        found = _by_child(written, output)
+        for record in found.values():
+            different = [name for name, value in scorer.settings.items() if record.get(name) != value]
+            if different:
+                raise ValueError(
+                    f"{output} holds scores of another {different[0]}: losses of two kinds do not compare"
+                )
+        return found
+
+    found = known(records.read(output)) if output.exists() else {}
     missing = [child for child in children if str(child) not in found]
     if missing:
         check_writable(output, is_appended=True)
@@ -299,9 +308,9 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, progress=True)
-            scored = [scorer.record(*pair) for pair in zip(chunk, done.losses, strict=True)]
-            records.extend(output, scored)
-            found |= {record["architecture"]: record for record in scored}
+            scored = {str(child): scorer.record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            # Another process may have begun the file since, with these settings or with others.
+            found = known(records.update(output, partial(_unwritten, scored, known)))
             report = done if report is None else report + done
             bar.update(len(chunk))
             num_left = len(missing) - start - len(chunk)
@@ -312,9 +321,15 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     return _best_first([found[str(child)] for child in children])
 
 
-def _read_scored(path: Path) -> dict[str, Record]:
+def _unwritten(
+    scored: Mapping[str, Record], known: Callable[[list[Record]], Mapping[str, Record]], written: list[Record]
+) -> list[Record]:
+    there = known(written)
+    return [record for name, record in scored.items() if name not in there]
+
+
+def _by_child(found: Sequence[Record], path: Path) -> dict[str, Record]:
     """The records of a file that `score_children` wrote, by child."""
-    found = records.read(path)
     for number, record in enumerate(found, start=1):
         if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
             raise ValueError(

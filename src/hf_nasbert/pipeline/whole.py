@@ -31,6 +31,7 @@ from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import foreign_code
 from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.scores import (
@@ -51,6 +52,7 @@ from hf_nasbert.stopping import leave
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
+    folders,
     pretrain_supernet,
     read_log,
     tune_allocator,
@@ -123,6 +125,7 @@ class PipelineArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -209,7 +212,15 @@ class Pipeline:
         self._corpus: Corpus | None = None
 
     def run(self) -> list[StageResult]:
-        """Run what is not finished yet, and return all stages' results."""
+        """Run what is not finished yet, and return all stages' results.
+
+        Raises:
+            ValueError: If another process is at work in the folder.
+        """
+        with folders.locked(self.folder):
+            return self._run()
+
+    def _run(self) -> list[StageResult]:
         tune_allocator()
         self._stage("text", "tokenizer and packed text", "tokenizer", self._make_text)
         self._stage("super-net", f"super-net ({self.training.method})", "supernet", self._make_supernet)
@@ -224,24 +235,26 @@ class Pipeline:
     def _check_folder(self) -> None:
         file = self.folder / "settings.json"
         settings = json.loads(json.dumps(self.settings))
-        if file.exists():
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-            for group, values in settings.items():
-                # A setting that the folder's version did not have yet: it did what the default does now.
-                before_of = _defaults(self._given[group]) | earlier.get(group, {})
-                if "language" not in earlier.get(group, {}):
-                    before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
-                for name, value in values.items():
-                    if name in _INCIDENTAL[group] or name not in before_of:
-                        continue
-                    before = before_of[name]
-                    if _as_quantity(name, before) != _as_quantity(name, value):
-                        raise ValueError(
-                            f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
-                            "choose another output_dir, or delete that folder to begin anew"
-                        )
-            return
-        write_text(file, json.dumps(settings, indent=2) + "\n")
+        if not file.exists():
+            with folders.locked(self.folder):  # of two processes that begin a folder one finds the other's settings
+                if not file.exists():
+                    write_text(file, json.dumps(settings, indent=2) + "\n")
+                    return
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        for group, values in settings.items():
+            # A setting that the folder's version did not have yet: it did what the default does now.
+            before_of = _defaults(self._given[group]) | earlier.get(group, {})
+            if "language" not in earlier.get(group, {}):
+                before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
+            for name, value in values.items():
+                if name in _INCIDENTAL[group] or name not in before_of:
+                    continue
+                before = before_of[name]
+                if _as_quantity(name, before) != _as_quantity(name, value):
+                    raise ValueError(
+                        f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
+                        "choose another output_dir, or delete that folder to begin anew"
+                    )
 
     def _check_examples(self) -> None:
         """Refuse a sentence that cannot be completed, and a tokenizer that has no mask."""

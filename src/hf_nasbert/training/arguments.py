@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.samplers import FairSampler, GradualSampler, Sampler, UniformSampler
 from hf_nasbert.space import SearchSpace
 
@@ -265,6 +266,7 @@ class SupernetTrainingArguments:
     disable_tqdm: bool = field(default=False, metadata={"help": "Show no progress bar."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         for name in (

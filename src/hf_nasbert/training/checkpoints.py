@@ -20,6 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_nasbert.foreign import printable
+from hf_nasbert.records import is_finite_number
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -31,6 +34,7 @@ _STATE_ENTRIES = {
     "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "sampler": dict, "update_counter": dict,
     "window": dict,
 }  # fmt: skip
+_MOST_STEPS = 10**12  # more than any run makes
 
 
 class DamagedCheckpointError(ValueError):
@@ -250,10 +254,49 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
-    for name, kind in _STATE_ENTRIES.items():
-        if not isinstance(state.get(name), kind):
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no {name} ({kind.__name__})")
+    fault = _fault(state)
+    if fault is not None:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} {fault}")
     return state
+
+
+def _fault(state: Mapping[str, Any]) -> str | None:
+    """What the rest of a run could not work with in a state, in words, or `None`.
+
+    What depends on the super-net (sampler, update counts, anchor) is checked in full where it is loaded.
+    """
+    for name, kind in _STATE_ENTRIES.items():
+        if type(state.get(name)) is not kind:
+            return f"holds no {name} ({kind.__name__})"
+    for name in ("anchor", "scaler"):
+        if not isinstance(state.get(name), dict | None):
+            return f"holds no {name} (dict or null)"
+    inner = ("arguments", "window", "update_counter", "anchor", "scaler")
+    found = state | {f"{name}.{key}": value for name in inner for key, value in (state.get(name) or {}).items()}
+    step = state["step"]
+    least = {"arguments.max_steps": step}
+    for name, most in {
+        "step": _MOST_STEPS,
+        "num_skipped": step,
+        "num_processes": _MOST_STEPS,
+        "arguments.max_steps": _MOST_STEPS,
+        "window.num_steps": step,
+        "update_counter.num_children": 2**63,
+    }.items():
+        value, lowest = found.get(name, step), least.get(name, 0)
+        if not (type(value) is int and lowest <= value <= most):
+            return f"holds {name} {reprlib.repr(value)}, expected a whole number from {lowest} to {most}"
+    may_lack = ("window.alignment", "window.grad_norm")
+    for name, value in found.items():
+        is_number = name.startswith(("window.", "scaler.")) and not (name in may_lack and value is None)
+        if is_number and not is_finite_number(value):
+            return f"holds {printable(name, 80)} {reprlib.repr(value)}, expected a finite number"
+    if not isinstance(found.get("anchor.architecture"), str | None):
+        return f"holds anchor.architecture {reprlib.repr(found['anchor.architecture'])}, expected text"
+    history = found.get("anchor.history", [])
+    if not isinstance(history, list) or not all(isinstance(event, dict) for event in history):
+        return f"holds anchor.history {reprlib.repr(history)}, expected a list of objects"
+    return None
 
 
 def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
@@ -270,7 +313,7 @@ def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
             if found is not None:
                 return found
         return None
-    return None if saved == current else f"{name} was {saved}, and is {current} here"
+    return None if saved == current else f"{name} was {printable(saved, 200)}, and is {printable(current, 200)} here"
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
@@ -62,6 +64,7 @@ class FarmArguments:
     order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if not self.table.endswith(".jsonl"):
             raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
         for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
@@ -347,6 +350,10 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
     def read() -> dict[Job, Record]:
         return read_table(path, trainer.recipe_hash, trainer.space)
 
+    def unless_there(job: Job, record: Record, _: list[Record]) -> list[Record]:
+        """The record, unless another farm has written one, or has begun the file by another recipe (an error)."""
+        return [] if job in read() else [record]
+
     while open_jobs := set(jobs) - set(read()):
         is_idle = True
         for job in (job for job in jobs if job in open_jobs):  # in the order that was asked for
@@ -356,7 +363,7 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
                 if is_mine and job not in read():
                     record = trainer.train(job.architecture, job.seed, on_step=stop_without_farm)
                     try:
-                        records.append(path, record)
+                        records.update(path, partial(unless_there, job, record))
                     except WriteError as error:
                         logger.error("%s", error)
                         raise SystemExit(_NO_ROOM) from None

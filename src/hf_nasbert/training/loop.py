@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
 from hf_nasbert.data import digest_of
+from hf_nasbert.foreign import printable
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
@@ -511,16 +512,18 @@ class SupernetTrainer:
             if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "max_")):
                 saved = state["arguments"].get(name)
                 if saved != value:
-                    logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, saved)
+                    was = printable(saved, 200)
+                    logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, was)
         supernet, optimizer = self._whole()
         checkpoints.load_model(supernet, folder)
         checkpoints.load_optimizer(optimizer, supernet, folder)
         sharding.cut_again(self.supernet, self.optimizer.optimizer, supernet, optimizer)
         try:
             self._restore_state(state)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise checkpoints.DamagedCheckpointError(
-                f"checkpoint {folder} is damaged: {checkpoints.STATE} ({type(error).__name__}: {error})"
+                f"checkpoint {folder} is damaged: {checkpoints.STATE} "
+                f"({type(error).__name__}: {printable(error, 500)})"
             ) from error
 
     def _restore_state(self, state: dict[str, Any]) -> None:
