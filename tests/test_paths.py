@@ -21,7 +21,7 @@ from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
-    "alignment_layers", "anchor", "architecture", "architectures", "baseline", "blocks", "dataset_config",
+    "alignment_layers", "anchor", "architecture", "architectures", "baseline", "blocks", "containing", "dataset_config",
     "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column", "language",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_memory", "max_parameters", "message", "method", "name",
     "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "tags_column", "task",
