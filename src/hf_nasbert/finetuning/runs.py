@@ -247,7 +247,7 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     claim.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a kill leaves either no claim or a whole one.
     aside = claim.with_name(f"{_CLAIM}.{os.getpid()}")  # one per process of a distributed run
-    aside.write_text(json.dumps(settings, indent=1))
+    aside.write_text(json.dumps(settings, indent=1), encoding="utf-8")
     aside.replace(claim)
     return None
 

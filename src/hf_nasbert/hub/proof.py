@@ -92,7 +92,8 @@ def check_leaves_home(files: Mapping[str, Content]) -> float:
             cwd=scratch,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=_TIMEOUT,
         )

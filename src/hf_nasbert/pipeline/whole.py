@@ -40,6 +40,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import leave
+from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
@@ -615,7 +616,9 @@ def ask_in_fresh_process(folder: Path, texts: list[str]) -> dict[str, list[tuple
     modules = folder.parent / "modules"
     environment = {**os.environ, "HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", _STRANGER, str(folder), *texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", env=environment, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{folder} does not load where hf_nasbert is not installed:\n{done.stderr.strip()}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -662,9 +665,3 @@ def evaluations(
                 )
             )
     return found
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
