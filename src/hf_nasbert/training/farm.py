@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 3  # workers that may die in a row without any child being finished
 _POLL_SECONDS = 0.5
+_MOST_CHILDREN = 1_000_000  # more would take years to train, and their list more memory than there is
 
 
 class Job(NamedTuple):
@@ -84,6 +85,12 @@ def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
     number = arguments.num_children or space.num_children
     if number > space.num_children:
         raise ValueError(f"num_children={number}: the space has {space.num_children} children")
+    for name, count in {
+        "num_children": number,
+        "num_repeated x num_seeds": arguments.num_repeated * arguments.num_seeds,
+    }.items():
+        if count > _MOST_CHILDREN:
+            raise ValueError(f"{name} is {count:,}: a table has at most {_MOST_CHILDREN:,} children")
     rng = random.Random(arguments.order_seed)
     if number == space.num_children:
         children = list(space.enumerate())
