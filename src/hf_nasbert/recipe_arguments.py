@@ -18,6 +18,8 @@ from typing import Any, Literal, Union
 import yaml
 from transformers import HfArgumentParser
 
+from hf_nasbert.foreign import printable
+
 
 def parse_recipe_arguments(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
@@ -82,7 +84,7 @@ def user_mistakes(program: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ArithmeticError, ImportError) as error:
-        raise SystemExit(f"{program}: {error}") from error
+        raise SystemExit(f"{program}: {printable(error)}") from error  # names in it may come from files of others
 
 
 def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, Any]:

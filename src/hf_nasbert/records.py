@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hf_nasbert.writing import flush
+
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -75,7 +77,7 @@ def extend(path: str | Path, new_records: Iterable[Record]) -> None:
     finally:
         os.close(descriptor)
     if is_new:
-        _sync_folder(path.parent)
+        flush(path.parent)  # a new file's name is to last as its content does
 
 
 def read(path: str | Path) -> list[Record]:
@@ -220,15 +222,6 @@ def _repair(descriptor: int, path: Path) -> int:
     logger.warning("%s ended in a half-written record of %d bytes: cut off", path, len(last))
     os.ftruncate(descriptor, size - len(last))
     return size - len(last)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as lasting as its content."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _processor() -> str:

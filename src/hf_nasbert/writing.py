@@ -2,7 +2,7 @@
 
 What is written lies under a name that nobody can foresee until it is flushed, and is then renamed. So a killed
 process, a full disk or a power cut leaves what was there before; a link at the place is replaced, never followed; a
-device is refused. `tests/test_writing.py` walks the source for any other way to open a file for writing.
+device is refused. The text cache is written so; other rooms still have ways of their own.
 """
 
 import errno

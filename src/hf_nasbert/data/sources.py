@@ -18,6 +18,7 @@ from datasets import Dataset, Value, load_dataset
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import cache_folder, content_digest
 from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.foreign import unique_keys
 from hf_nasbert.writing import whole_file
 
 _CHUNK_BYTES = 1 << 20
@@ -201,16 +202,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parse(content: str, place: object) -> Any:
     try:
-        return json.loads(content, object_pairs_hook=_unique)
+        return json.loads(content, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ValueError(f"{place}: broken JSON ({error})") from None
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
 
 
 def _text_of(row: Any, column: str, place: str) -> Iterator[str]:

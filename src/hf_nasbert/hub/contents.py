@@ -13,6 +13,7 @@ from huggingface_hub import get_token
 
 from hf_nasbert import records
 from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.foreign import read_object
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.native import CODE_FILES
@@ -123,22 +124,6 @@ def name_of_table(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removeprefix("table-")
 
 
-def read_json(content: Content, name: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: If it holds something else.
-    """
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} holds a {type(found).__name__}, expected a JSON object")
-    return found
-
-
 def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any]]:
     """What kind of model lies in a folder, and its config.
 
@@ -152,7 +137,7 @@ def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any
     name = name or str(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{name} holds no child and no super-net: it has no config.json")
-    config = read_json(folder / "config.json", f"{name}/config.json")
+    config = read_object(folder / "config.json", f"{name}/config.json")
     kind = KINDS.get(str(config.get("model_type")))
     if kind is None:
         expected = ", ".join(map(repr, KINDS))
@@ -207,7 +192,7 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
         card = (folder / "README.md").read_text(encoding="utf-8")
         if _CARD_PLACE in card:
             files["README.md"] = card.replace(_CARD_PLACE, json.dumps(repo_id)).encode()
-    tokenizer = read_json(files["tokenizer.json"], f"{folder}/tokenizer.json") if "tokenizer.json" in files else None
+    tokenizer = read_object(files["tokenizer.json"], f"{folder}/tokenizer.json") if "tokenizer.json" in files else None
     identity = identity_of_model(config, tokenizer)
     return Contents(kind, name_of_model(config), files, identity, tuple(left_out), not has_card)
 
@@ -221,7 +206,7 @@ def _bare_card(kind: Kind, config: Mapping[str, Any], files: Mapping[str, Conten
     if not str((config.get("architectures") or [""])[0]).endswith("ForMaskedLM"):
         return None
     operators = config.get("operators") or ("attention", "ffn") * (config.get("num_hidden_layers") or 0)
-    mask = read_json(files["tokenizer_config.json"], "tokenizer_config.json").get("mask_token")
+    mask = read_object(files["tokenizer_config.json"], "tokenizer_config.json").get("mask_token")
     facts |= {"architecture": "-".join(operators), "stage_lengths": config.get("stage_lengths")}
     facts |= {"native": config["model_type"] == "bert"} | ({"mask_token": mask} if isinstance(mask, str) else {})
     return render_child_card(facts)

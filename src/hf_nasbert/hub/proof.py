@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import hf_nasbert.modeling as family
-from hf_nasbert.hub.contents import Content, read_json
+from hf_nasbert.foreign import read_object
+from hf_nasbert.hub.contents import Content
 
 # Runs where this package cannot be imported, offline and with an empty cache: what a user of the child has.
 _STRANGER = """
@@ -65,7 +66,7 @@ def check_leaves_home(files: Mapping[str, Content]) -> float:
     Raises:
         ValueError: If it does not load there, its weights are not those its config asks for, or its outputs differ.
     """
-    config = read_json(files["config.json"], "config.json")
+    config = read_object(files["config.json"], "config.json")
     name = (config.get("architectures") or [None])[0]
     model_class = getattr(family, str(name), None) or getattr(transformers, str(name), None)
     if model_class is None:

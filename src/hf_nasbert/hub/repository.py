@@ -14,6 +14,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from huggingface_hub.hf_api import RepoFile
 
 from hf_nasbert import records
+from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import (
     KINDS,
     TABLE_FILE,
@@ -21,7 +22,6 @@ from hf_nasbert.hub.contents import (
     Kind,
     identity_of_model,
     identity_of_table,
-    read_json,
     size_of,
 )
 
@@ -92,10 +92,10 @@ def identity_there(api: HfApi, repo_id: str, repo_type: str, state: State) -> di
 
         if repo_type == "dataset":
             return identity_of_table(records.read(fetch(tables[0])))
-        config = read_json(fetch("config.json"), f"config.json of {repo_id}")
+        config = read_object(fetch("config.json"), f"config.json of {repo_id}")
         if config.get("model_type") not in KINDS:
             raise ValueError(f"{repo_id} holds a model of type {config.get('model_type')!r}, none of hf_nasbert's")
-        tokenizer = read_json(fetch("tokenizer.json"), "tokenizer.json") if "tokenizer.json" in state.files else None
+        tokenizer = read_object(fetch("tokenizer.json"), "tokenizer.json") if "tokenizer.json" in state.files else None
         return identity_of_model(config, tokenizer)
 
 

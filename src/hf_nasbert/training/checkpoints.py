@@ -7,7 +7,6 @@ lie in safetensors files, the rest in JSON.
 import hashlib
 import json
 import logging
-import os
 import reprlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+
+from hf_nasbert.writing import flush
 
 logger = logging.getLogger(__name__)
 
@@ -340,15 +341,6 @@ def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, lie on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _free_name(path: Path) -> Path:
