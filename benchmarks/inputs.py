@@ -12,6 +12,7 @@ program with the smallest input that does it.
 import argparse
 import contextlib
 import copy
+import functools
 import gzip
 import io
 import json
@@ -28,6 +29,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet
 import torch
+from datasets import disable_progress_bars
 from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
-from hf_nasbert.data import DataArguments, load_text
+from hf_nasbert.data import DataArguments, cache, load_corpus, load_text
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments
 from hf_nasbert.finetuning.labelled import load_files
@@ -469,6 +471,67 @@ def read_manifest(content: bytes, folder: Path) -> None:
     checkpoints.verify_checkpoint(checkpoint)
 
 
+@functools.cache
+def cached_corpus() -> tuple[dict[str, bytes], list[Any]]:
+    """The files of the cache of a small corpus by their places, and the corpus."""
+    with tempfile.TemporaryDirectory() as place:
+        loaded = load_cached(Path(place))
+        files = {str(path.relative_to(place)): path.read_bytes() for path in sorted(Path(place).rglob("*.*"))}
+        return files, loaded
+
+
+def load_cached(folder: Path) -> list[Any]:
+    """A small corpus, read with a cache in a folder: tokens of train and dev sequences, vocabulary."""
+    text = folder / "text.txt"
+    text.write_text("\n".join(f"Document {n} says {'one two three four five'.split()[n % 5]}." for n in range(300)))
+    data = DataArguments(
+        train_files=[str(text)], sample_by="line", vocab_size=100, max_seq_length=8, cache_dir=str(folder / "cache")
+    )
+    corpus = load_corpus(data)
+    text.unlink()
+    return [corpus.train["input_ids"][:], corpus.dev["input_ids"][:], corpus.tokenizer.get_vocab()]
+
+
+def read_cache(damage: tuple[int, str, float, int], folder: Path) -> None:
+    """One damaged file of a cache: the corpus is the very same, and a warning names the file."""
+    files, loaded = cached_corpus()
+    number, what, share, bit = damage
+    damaged_place = list(files)[number % len(files)]
+    for place, content in files.items():
+        at = int(share * len(content))
+        if place == damaged_place:
+            match what:
+                case "cut":
+                    content = content[:at]
+                case "flip":
+                    content = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+                case "zeros":
+                    content = content[:at] + bytes(512) + content[at + 512 :]
+                case "tail of zeros":
+                    content = content[:at] + bytes(len(content) - at)
+                case "longer":
+                    content = content + bytes([bit]) * (1 + at)
+                case "another":
+                    content = list(files.values())[(number + 1 + bit) % len(files)]
+                case _:
+                    content = content[: -8 * (1 + bit)]  # the end, where sizes and sums lie
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    is_damaged = (folder / damaged_place).read_bytes() != files[damaged_place]
+    with patch.object(cache.logger, "warning") as warning:
+        assert load_cached(folder) == loaded, "other data, without a word"
+    said = [call.args[0] % call.args[1:] for call in warning.call_args_list]
+    assert len(said) == is_damaged, said
+    assert all(str(folder / damaged_place) in words for words in said), said
+
+
+DAMAGES = st.tuples(
+    st.integers(0, 5),
+    st.sampled_from(["cut", "flip", "zeros", "tail of zeros", "longer", "another", "end"]),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 7),
+)
 MANIFEST: dict[str, Any] = {
     "format": checkpoints._FORMAT,
     "files": {
@@ -649,7 +712,9 @@ KINDS = {
     ),
     "tagged files": Kind(files_of_rows("g", TAGS, {"data": TAGS}), read_tags, 100),
     "question files": Kind(files_of_rows("q", FLAT_QUESTIONS, SQUAD), read_questions, 100),
+    "text caches": Kind(DAMAGES, read_cache, 150, (ValueError, OSError)),
 }  # fmt: skip
+MADE_AGAIN = {"text caches"}  # what is damaged is not refused
 NAMED = {  # the file, or, of whole tables, what is wrong with them
     "records": ("a.jsonl",),
     "tables": ("t.jsonl", "table", "children"),
@@ -663,6 +728,7 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "tagged files": ("g.", "g: ", "other: "),
     "question files": ("q.", "q: ", "other: "),
     "card files": ("card.json",),
+    "text caches": ("/cache/hf_nasbert/",),
 }
 
 
@@ -756,6 +822,7 @@ def main() -> None:
     parser.add_argument("--json", help="file to write the counts to")
     parser.add_argument("--page", help="page whose table is made anew")
     arguments = parser.parse_args()
+    disable_progress_bars()
     counts = {}
     for name in arguments.kinds:
         counts[name] = dict(sorted(run(name, arguments.scale).items()))

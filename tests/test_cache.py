@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,20 @@ class TestSeal:
         with pytest.raises(WriteError, match=r"cannot write .*/text/.*arrow \(No space left on device\)"):
             load(tmp_path)
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    def test_no_file_may_grow_beyond_any_size(self, made, tmp_path):
+        """Real failures of real writes: files, scratch files, maps of them. Then there is room, and all is right."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        largest = max(path.stat().st_size for path in made[0].rglob("*.arrow"))
+        for limit in (1, 100, 1_000, largest // 4, largest // 2, largest - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                with pytest.raises(WriteError, match=r"cannot write .*/hf_nasbert/.* \(File too large\)"):
+                    load(tmp_path / str(limit))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert not list(tmp_path.rglob("*.unfinished"))
+            assert load(tmp_path / str(limit)) == made[1]
 
     def test_a_full_disk_under_a_scratch_file_is_named(self, tmp_path, monkeypatch):
         class Full:
