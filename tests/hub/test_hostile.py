@@ -1,4 +1,4 @@
-"""Children that somebody else wrote: their code is not run unasked, their files are refused in one line or harmless."""
+"""Children that somebody else wrote: code that is not run unasked, files that are refused or do no harm."""
 
 import json
 import os
@@ -128,7 +128,7 @@ class TestCodeOfOthers:
     @pytest.mark.parametrize(("way", "file"), FIELDS.items())
     def test_a_field_that_leads_to_code_is_refused(self, hub, send, child, marker, way, file, dry_run):
         getattr(self, way)(child, marker, CODE_FILES[0])
-        with pytest.raises(ValueError, match=r"code that is not hf_nasbert's|is damaged") as raised:
+        with pytest.raises(ValueError, match="code that is not hf_nasbert's") as raised:
             send(child, dry_run=dry_run)
         assert_one_line(raised.value, f" {file}", str(child))
         assert hub.repos == {}
@@ -162,16 +162,6 @@ class TestCodeOfOthers:
         (child / "sub").mkdir()
         (child / "sub" / "modeling_nasbert.py").write_text("# mine")
         assert {"notes.py", "sub/"} <= {*gather(child, "user/child").left_out}
-
-    def test_a_pull_says_that_there_is_code_of_others(self, hub, send, api, made, tmp_path):
-        send(made["child"])
-        assert (
-            "code"
-            not in str(pull(PullArguments("user/child", str(tmp_path / "ours")), api=api)).partition("to load")[0]
-        )
-        hub.repos[MODEL].commit("main", files_of(hub) | {"modeling_nasbert.py": b"evil"})
-        said = str(pull(PullArguments("user/child", str(tmp_path / "theirs")), api=api))
-        assert "brings code that is not hf_nasbert's, to be read first: modeling_nasbert.py" in said
 
     @pytest.mark.slow
     def test_where_it_is_trusted_it_is_run_and_handed_nothing(self, send, child, tmp_path, monkeypatch):
@@ -217,7 +207,7 @@ class TestTheProcess:
 
     def test_too_slow_a_machine_is_one_line(self, monkeypatch):
         monkeypatch.setattr(proving, "_TIMEOUT", 0.3)
-        with pytest.raises(TimeoutError, match="did not end within 0.3 s on this machine: run it again") as raised:
+        with pytest.raises(TimeoutError, match=r"did not end within 0\.3 s on this machine: run it again") as raised:
             run_without_package("import time; time.sleep(60)", [])
         assert_one_line(raised.value)
 
@@ -275,7 +265,7 @@ CONFIGS = {  # of a child: fields, or the whole file
     "architectures with escapes": {"architectures": ["NasBertFor\x1b[31mX"]},
     "architectures that are code": {"architectures": ['NasBertModel"); import os; os.system("x'],},
     "architectures with a line end": {"architectures": ["NasBertModel\n"]},
-    "wide letters": {"architectures": ["ＮａｓBertModel"]},
+    "wide letters": {"architectures": ["\uff2easBertModel"]},
     "an auto map that is a list": {"auto_map": ["x"]},
     "an auto map of numbers": {"auto_map": {"AutoModel": 3}},
     "an auto map with escapes": {"auto_map": {ESCAPES: "a.B"}},
@@ -321,7 +311,7 @@ class TestFilesOfOthers:
     def test_a_config_on_the_hub(self, hub, api, send, made, tmp_path, changed):
         send(made["child"])
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), changed))
-        with pytest.raises(ValueError, match="config.json|holds a model of type") as raised:
+        with pytest.raises(ValueError, match=r"config\.json|holds a model of type") as raised:
             pull(PullArguments("user/child", str(tmp_path / "back")), api=api)
         assert_one_line(raised.value, "user/child")
         assert list(tmp_path.glob("*back*")) == []
@@ -334,9 +324,8 @@ class TestFilesOfOthers:
         from hf_nasbert.finetuning import PretrainChildArguments
         from hf_nasbert.finetuning.runs import load_config
 
-        (child / "config.json").write_bytes(
-            self.configure({"config.json": (child / "config.json").read_bytes()}, changed)["config.json"]
-        )
+        files = {"config.json": (child / "config.json").read_bytes()}
+        (child / "config.json").write_bytes(self.configure(files, changed)["config.json"])
         arguments = PretrainChildArguments(model=str(child), output_dir=str(child.parent / "out"))
         for use in (
             lambda: send(child, dry_run=True),
@@ -344,9 +333,9 @@ class TestFilesOfOthers:
             lambda: load_supernet(child),
             lambda: export_child(ExportArguments(model=str(child), output_dir=str(child.parent / "out"))),
         ):
-            with pytest.raises(ValueError, match=".") as raised:
+            with pytest.raises(ValueError, match=re.escape(str(child))) as raised:
                 use()
-            assert_one_line(raised.value, str(child))
+            assert_one_line(raised.value)
         assert not (child.parent / "out").exists()
         assert hub.writes == []
 
@@ -375,6 +364,14 @@ class TestFilesOfOthers:
         assert_one_line(raised.value)
         assert list(tmp_path.glob("*back*")) == []
 
+    def test_a_pull_says_that_there_is_code_of_others(self, hub, send, api, made, tmp_path):
+        send(made["child"])
+        said = str(pull(PullArguments("user/child", str(tmp_path / "ours")), api=api))
+        assert "brings code" not in said
+        hub.repos[MODEL].commit("main", files_of(hub) | {"modeling_nasbert.py": b"evil"})
+        said = str(pull(PullArguments("user/child", str(tmp_path / "theirs")), api=api))
+        assert "brings code that is not hf_nasbert's, to be read first: modeling_nasbert.py" in said
+
     def test_a_class_that_is_none_of_ours_is_no_line_to_copy(self, hub, api, send, made, tmp_path):
         send(made["child"])
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), {"architectures": ["EvilForEverything"]}))
@@ -384,7 +381,7 @@ class TestFilesOfOthers:
 
     def test_sizes_are_told(self, child, send):
         edit(child / "config.json", vocab_size=10**8, hidden_size=64_000, embedding_size=64_000)
-        with pytest.raises(ValueError, match=r"some 6\.\de\+12 parameters .*vocab_size=100000000") as raised:
+        with pytest.raises(ValueError, match=r"some 7\.0e\+12 parameters .*vocab_size=100000000") as raised:
             send(child, dry_run=True)
         assert_one_line(raised.value, str(child))
 
@@ -411,7 +408,7 @@ class TestFilesOfOthers:
         names = {f"{ESCAPES}.md": b"", "\u202egnp.md": b""}
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), {"hidden_act": ESCAPES}) | names)
         with pytest.raises(FileExistsError, match=r"hidden_act is \\x1b\[2J") as raised:
-            send(made["other"], dry_run=True)
+            send(made["child"], dry_run=True)
         assert_one_line(raised.value)
         said = str(send(made["child"], dry_run=True, overwrite=True))
         assert r"deleted  \x1b[2J\x1b]0;pwned\x07.md" in said
@@ -473,8 +470,7 @@ class TestCards:
         "model-index: x": "model-index is 'x'",
         "model-index: [{name: x, results: [{task: 5}]}]": "model-index: ",
         "model-index: [{results: []}]": "model-index: ",
-        "model-index:\n- name: x\n  results:\n  - task: {type: t}\n    dataset: {name: d}\n    metrics: [{type: m, value: 1}]":
-            "model-index: .*",
+        "model-index: [{name: x, results: [{task: {type: t}, dataset: {name: d}, metrics: []}]}]": "model-index: ",
         "a: [": "metadata: no YAML",
         "a: &x [1]\nb: *x": "metadata: no YAML .*aliases",
         "- a": "metadata: a list; expected lines",
@@ -486,11 +482,9 @@ class TestCards:
     def test_it_is_told(self, hub, send, child, head, problem):
         (child / "README.md").write_text(f"---\n{head}\n---\n# A card\n")
         for dry_run in (True, False):
-            with pytest.raises(
-                ValueError, match=rf"the Hub would refuse the card of .*README\.md: {problem}"
-            ) as raised:
+            with pytest.raises(ValueError, match=rf"README\.md: {problem}") as raised:
                 send(child, dry_run=dry_run)
-            assert_one_line(raised.value, str(child))
+            assert_one_line(raised.value, str(child), "the Hub would refuse the card")
         assert hub.requests == []
 
     def test_every_field_is_told(self, send, child):
@@ -503,8 +497,8 @@ class TestCards:
         [
             "by hand", "", "---\n---\nx", "# A\n\n---\nlicense: Apache 2.0\n---\n", "\ufeff---\nlicense: mit\n---\nx",
             "---\r\nlicense: mit\r\nlanguage: no\r\n---\r\nx",  # Norwegian: YAML 1.1 would read false
-            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\nlanguage: [en, deu, multilingual]\n---\nx",
-            "---\nlicense: [mit, cc0-1.0]\nbase_model: a/b\ndatasets: imdb\ntags: []\nlanguage:\nmine: 2020-01-01\n---\nx",
+            "---\nlicense: other\nlicense_name: mine\nlanguage: [en, deu, multilingual]\n---\nx",
+            "---\nlicense: [mit, cc0-1.0]\nbase_model: a/b\ndatasets: imdb\ntags: []\nlanguage:\nat: 2020-01-01\n---\nx",
             "---\nmodel-index:\n- name: x\n  results:\n  - task: {type: t}\n    dataset: {name: d, type: d}\n"
             "    metrics: [{type: m, value: 1}]\n---\nx",
         ],

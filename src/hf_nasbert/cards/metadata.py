@@ -125,7 +125,9 @@ def metadata_problems(card: str) -> list[str]:
 
     block = REGEX_YAML_BLOCK.search(card)
     if block is None:
-        return ["metadata: the block that --- opens does not end"] if card.startswith("---\n") else []
+        opened, *others = card.splitlines() or [""]
+        is_open = opened.rstrip() == "---" and not any(line.rstrip() == "---" for line in others)
+        return ["metadata: the block that --- opens does not end"] if is_open else []
     try:
         data = load_yaml(block[2])
     except ValueError as error:
