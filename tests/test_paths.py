@@ -21,8 +21,9 @@ from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
-    "alignment_layers", "anchor", "architecture", "architectures", "baseline", "blocks", "dataset_config",
-    "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column", "language",
+    "alignment_layers", "anchor", "architecture", "architectures", "baseline", "blocks", "containing",
+    "dataset_config", "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column",
+    "language",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_memory", "max_parameters", "message", "method", "name",
     "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
@@ -128,7 +129,7 @@ def test_a_user_s_home_is_found(tmp_path):
         ("$NO_SUCH_THING/x", "model=$NO_SUCH_THING/x: there is no variable NO_SUCH_THING in the environment"),
         ("x/${NO_SUCH_THING}", "model=x/${NO_SUCH_THING}: there is no variable NO_SUCH_THING"),
         ("x/${}", "there is no variable  in"),
-        ("x\udcff", "its letters cannot be read as UTF-8; rename it"),
+        ("x\udcff", "its letters cannot be used as utf-8: rename it, or"),
     ],
 )
 def test_what_cannot_be_expanded_is_refused_by_the_setting_s_name(value, words):
@@ -187,5 +188,5 @@ def test_a_locale_that_knows_no_such_letters_is_named_before_any_work(way, tmp_p
     assert done.returncode == 2
     said = done.stderr.decode().splitlines()
     assert "Traceback" not in done.stderr.decode()
-    assert "set one of UTF-8 (LC_ALL=C.UTF-8), or PYTHONUTF8=1" in said[-1]
+    assert "set a locale of UTF-8 (LC_ALL=C.UTF-8) or PYTHONUTF8=1" in said[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]

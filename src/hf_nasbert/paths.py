@@ -18,6 +18,8 @@ PATHS = frozenset({
 A new setting is entered here, or in `tests/test_paths.py` among those that are none.
 """
 
+LOCALE_ADVICE = "rename it, or set a locale of UTF-8 (LC_ALL=C.UTF-8) or PYTHONUTF8=1 where it is not one"
+
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 _URL = re.compile(r"[A-Za-z][\w+]+:")
 
@@ -84,7 +86,4 @@ def _check_locale(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
-        advice = "rename it"
-        if encoding != "utf-8":
-            advice = f"this locale's are {encoding}: set one of UTF-8 (LC_ALL=C.UTF-8), or PYTHONUTF8=1"
-        raise ValueError(f"{path!a}: its letters cannot be read as UTF-8; {advice}") from None
+        raise ValueError(f"{path!a}: its letters cannot be used as {encoding}: {LOCALE_ADVICE}") from None

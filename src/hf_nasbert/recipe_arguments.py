@@ -9,8 +9,7 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -18,7 +17,11 @@ from typing import Any, Literal, Union
 import yaml
 from transformers import HfArgumentParser
 
-from hf_nasbert.paths import expanded
+from hf_nasbert.foreign import printable
+from hf_nasbert.paths import LOCALE_ADVICE, expanded
+from hf_nasbert.terminal import user_mistakes
+
+__all__ = ["parse_recipe_arguments", "read_config", "user_mistakes"]
 
 
 def parse_recipe_arguments(
@@ -53,6 +56,8 @@ def parse_recipe_arguments(
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
     try:
+        for word in argv:
+            _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
         for action in parser._actions:
             if action.dest in settings:
@@ -71,20 +76,7 @@ def parse_recipe_arguments(
             for kind in dataclass_types
         )
     except (ValueError, OSError) as error:
-        parser.error(str(error))
-
-
-@contextmanager
-def user_mistakes(program: str) -> Iterator[None]:
-    """End the program in one line where what it was asked for cannot be done, in place of a traceback.
-
-    Raises:
-        SystemExit: With the message of a `ValueError`, `OSError`, `ArithmeticError` or `ImportError`.
-    """
-    try:
-        yield
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
-        raise SystemExit(f"{program}: {error}") from error
+        parser.error(printable(error))
 
 
 def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, Any]:
@@ -193,6 +185,16 @@ def _shown(value: object) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _check_locale(word: str) -> None:
+    """Refuse letters that Python could not read: no file can be written with them, when the work is done."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{_shown(ascii(word))} cannot be read as {sys.getfilesystemencoding()}: {LOCALE_ADVICE}"
+        ) from None
 
 
 def _check_finite(name: str, value: Any) -> None:

@@ -242,7 +242,7 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     claim.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a kill leaves either no claim or a whole one.
     aside = claim.with_name(f"{_CLAIM}.{os.getpid()}")  # one per process of a distributed run
-    aside.write_text(json.dumps(settings, indent=1))
+    aside.write_text(json.dumps(settings, indent=1), encoding="utf-8")
     aside.replace(claim)
     return None
 
@@ -256,7 +256,7 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> bool:
     settings = json.loads(json.dumps(settings))  # as they come back from the file: tuples are lists
     claim = folder / "run" / _CLAIM
     if claim.is_file():
-        found = json.loads(claim.read_text())
+        found = json.loads(claim.read_text(encoding="utf-8"))
         changed = [name for name in sorted({*found, *settings}) if found.get(name) != settings.get(name)]
         if changed:
             changes = ", ".join(f"{name} ({found.get(name)!r}, now {settings.get(name)!r})" for name in changed)
@@ -401,7 +401,7 @@ def _latest_checkpoint(folder: Path) -> Path | None:
     by_step = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in by_step:
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         return checkpoint

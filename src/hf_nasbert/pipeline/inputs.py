@@ -73,6 +73,11 @@ def load_dev_batches(
         mlm_probability=data.mlm_probability,
         whole_word_mask=data.whole_word_mask,
     )
+    if not any(bool((batch["labels"] != -100).any()) for batch in batches):
+        raise ValueError(
+            f"no token of the {len(batches)} dev batches is masked, so that there is nothing to predict: raise "
+            "mlm_probability, or the number or size of the dev batches"
+        )
     settings = {
         "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
         "data_seed": data.data_seed,

@@ -11,6 +11,8 @@ from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 
+_MOST_CHILDREN = 100_000  # each is run many times
+
 
 @dataclass(kw_only=True)
 class LatencyArguments:
@@ -46,6 +48,8 @@ class LatencyArguments:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.num_children < 2:
             raise ValueError(f"num_children={self.num_children} must be at least 2: they are to be compared")
+        if self.num_children > _MOST_CHILDREN:
+            raise ValueError(f"num_children={self.num_children}: at most {_MOST_CHILDREN:,} are run")
 
 
 def measure_latency(arguments: LatencyArguments) -> list[Record]:

@@ -143,6 +143,11 @@ class SearchChildrenArguments(ScoringArguments):
         super().__post_init__()
         if self.num_evaluations < 1:
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
+        if self.search == "halving" and self.num_dev_batches < 2:
+            raise ValueError(
+                f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
+                "children on a part of the dev batches first, and needs 2 at least"
+            )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
         if self.max_latency_ms is not None and self.latency_table is None:
@@ -420,9 +425,7 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         }
     elif arguments.search == "halving":
         total = arguments.num_dev_batches
-        further = {"total_batches": total}
-        if total > 1:  # else there is nothing to save, which the search refuses
-            further["bracket_size"] = _bracket_size(arguments, total)
+        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
     return SEARCHES[arguments.search](task, **further)
 
@@ -483,6 +486,8 @@ def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> li
         if space.num_children > _MAX_ENUMERATED:
             raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")
         return list(space.enumerate())
+    if (arguments.num_random or 0) > _MAX_ENUMERATED:
+        raise ValueError(f"num_random={arguments.num_random}: at most {_MAX_ENUMERATED:,} children are scored at once")
     rng, indices = random.Random(arguments.seed), set[int]()
     while len(indices) < (arguments.num_random or 0):
         indices.add(rng.randrange(space.num_children))

@@ -42,6 +42,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import leave
+from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
@@ -664,9 +665,3 @@ def evaluations(
                 )
             )
     return found
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

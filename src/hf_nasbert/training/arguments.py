@@ -283,6 +283,7 @@ class SupernetTrainingArguments:
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows", "alignment_start"):
             self._check(name, at_most=1)
+        self._check("num_eval_children", at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"

@@ -7,8 +7,10 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 3  # workers that may die in a row without any child being finished
 _POLL_SECONDS = 0.5
+_MOST_CHILDREN = 1_000_000  # more would take years to train, and their list more memory than there is
 
 
 class Job(NamedTuple):
@@ -82,6 +85,12 @@ def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
     number = arguments.num_children or space.num_children
     if number > space.num_children:
         raise ValueError(f"num_children={number}: the space has {space.num_children} children")
+    for name, count in {
+        "num_children": number,
+        "num_repeated x num_seeds": arguments.num_repeated * arguments.num_seeds,
+    }.items():
+        if count > _MOST_CHILDREN:
+            raise ValueError(f"{name} is {count:,}: a table has at most {_MOST_CHILDREN:,} children")
     rng = random.Random(arguments.order_seed)
     if number == space.num_children:
         children = list(space.enumerate())
@@ -217,7 +226,8 @@ def run_farm(
                 while len(workers) < min(num_workers, num_open):
                     place = rank * num_workers + num_started
                     workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
-                    workers[-1].start()
+                    with _interrupts_held():
+                        workers[-1].start()
                     num_started += 1
                 wait([worker.sentinel for worker in workers], timeout=_POLL_SECONDS)
                 if stop.is_set:
@@ -242,10 +252,22 @@ def run_farm(
             bar.update(len(share) - bar.n)
     finally:
         for worker in workers:
-            worker.terminate()
+            if worker.is_alive():
+                worker.terminate()
         for worker in workers:
-            worker.join()
+            if worker.pid is not None:  # else Ctrl-C came before it was started
+                worker.join()
     return table
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits a moment here, and never reaches what is started, which inherits that: this process ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _size(path: Path) -> int:
