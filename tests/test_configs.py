@@ -361,6 +361,75 @@ def test_num_hidden_layers_counts_every_block():
     assert staged_supernet_config().num_hidden_layers == 4
 
 
+@pytest.mark.parametrize(
+    ("config", "heads", "inner"),
+    [
+        (chain_config(), 1, 128),
+        (chain_config(("conv3", "ffn@64", "attention@96"), stage_lengths=(1, 1, 1)), 3, 256),
+        (chain_config(("conv3",), hidden_size=40), 1, 160),
+        (NasBertConfig(), 4, 1024),
+        (staged_config(attention_head_size=16), 4, 384),
+        (chain_supernet_config(), 1, 128),
+        (staged_supernet_config(), 1, 128),
+    ],
+)
+def test_sizes_that_tools_ask_for(config, heads, inner, tmp_path, caplog):
+    """Heads of the first attention, inner width of the first ffn: to be read, in `to_dict` too, and in no file."""
+    expected = {
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "num_hidden_layers": config.num_hidden_layers,
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert config.to_dict().items() >= expected.items()
+    config.save_pretrained(tmp_path)
+    assert not json.loads((tmp_path / "config.json").read_text()).keys() & expected.keys()
+    assert type(config)(**config.to_dict()).to_dict() == config.to_dict()
+    assert type(config).from_dict(config.to_dict()).to_dict() == config.to_dict()
+    assert not caplog.records
+    for name, value in expected.items():
+        for make in (
+            lambda: type(config)(**config.to_dict() | {name: value + 1}),  # noqa: B023
+            lambda: type(config).from_pretrained(tmp_path, **{name: value + 1}),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=rf"no field '{name}': that name is taken \(computed: set "):
+                make()
+        with pytest.raises(AttributeError):
+            setattr(config, name, value)
+
+
+@every_config
+@pytest.mark.parametrize("eps", [1.0, 5.0, 1])
+def test_a_large_epsilon_is_loaded_again(config_class, eps, tmp_path):
+    """transformers' own suite sets 1.0, by attribute."""
+    config = config_class()
+    config.layer_norm_eps = eps
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).layer_norm_eps == config_class(layer_norm_eps=eps).layer_norm_eps
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layer_norm_eps", float("nan")),
+        ("hidden_act", "gelo"),
+        ("pad_token_id", 10**6),
+        ("hidden_size", 0),
+        ("attention_head_size", 0),
+    ],
+)
+def test_what_was_set_to_what_cannot_be_loaded_is_neither_saved_nor_built(config_class, name, value, tmp_path):
+    config = config_class()
+    setattr(config, name, value)
+    model_class = {NasBertConfig: NasBertForMaskedLM, SupernetConfig: SupernetForMaskedLM}[config_class]
+    with pytest.raises(ValueError, match=f"{name} is "):
+        config.save_pretrained(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    with torch.device("meta"), pytest.raises(ValueError, match=f"{name} is "):
+        model_class(config)
+
+
 # What is kept
 
 
@@ -559,7 +628,7 @@ def refuses(action) -> bool:
 
 @every_config
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, data):
     fields = {field.name for field in dataclasses.fields(config_class)} | {

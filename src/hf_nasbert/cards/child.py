@@ -89,7 +89,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         example=Markdown(python_string(f"The film was {record.mask_token}.")),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
-        code_needs=CODE_NEEDS,
+        code_needs=Markdown(CODE_NEEDS),
         drawing=Markdown(drawing(names, record.stage_lengths)),
         operators=operators_in_words(names),
         cost_table=_cost_table(record),

@@ -68,7 +68,7 @@ def render_finetuned_card(record: FinetunedRecord | Mapping[str, Any]) -> str:
         is_ours=is_ours,
         trust=Markdown(", trust_remote_code=True" if is_ours else ""),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
-        code_needs=CODE_NEEDS,
+        code_needs=Markdown(CODE_NEEDS),
         own_table=evaluation_table(own),
         all_table=evaluation_table(record.evaluations, "All seeds"),
         all_note=evaluation_note(record.evaluations),

@@ -230,11 +230,20 @@ class NasBertShapeConfig(PreTrainedConfig):
         fields = super().to_dict()
         try:
             return fields | {name: getattr(self, name) for name in _COMPUTED}
-        except ValueError:  # of operators that `check` refuses; somebody may want to look at them
+        except (
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ):  # of fields that `check` refuses: to look at them
             return fields
 
     def to_diff_dict(self):
         return {name: value for name, value in super().to_diff_dict().items() if name not in _COMPUTED}
+
+    def save_pretrained(self, *args, **kwargs):
+        self.check()  # before transformers reads or writes anything
+        super().save_pretrained(*args, **kwargs)
 
     def to_json_file(self, json_file_path, use_diff=True):
         self.check()
