@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
