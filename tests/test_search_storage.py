@@ -65,7 +65,7 @@ TROUBLES = {
     "nothing": ("", None, ValueError, "is neither a URL nor a path"),
     "no journal": ("{}", no_journal, ValueError, "is damaged, or is no journal of Optuna's: name another"),
     "torn journal": ("{}", torn_journal, ValueError, "is damaged, or is no journal of Optuna's"),
-    "a folder as journal": ("{}", a_folder, OSError, "cannot be read or written: Is a directory"),
+    "a folder as journal": ("{}", a_folder, OSError, "cannot be read or written: it is a folder"),
 }
 
 

@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -67,10 +66,12 @@ def export_child(arguments: ExportArguments) -> Exported:
         FileExistsError: If `output_dir` holds something.
         ImportError: If the packages of the extra `onnx` are not installed.
         OSError: If there is no such model or tokenizer.
+        WriteError: If the folder cannot be written.
         ValueError: If it is no model that can be exported, or the outputs differ.
     """
     be_alone("exporting a child")
     _check_extra()
+    _check_place(Path(arguments.output_dir).resolve())
     config = load_config(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]
     model_class = getattr(modeling, name, None) or getattr(transformers, name, None)
@@ -116,27 +117,26 @@ def export_onnx(
         FileExistsError: If the folder holds something.
         ImportError: If the packages of the extra `onnx` are not installed.
         ValueError: If it is a super-net, or the outputs differ by more or are not finite.
+        WriteError: If the folder cannot be written.
     """
     _check_extra()
     folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already: name a new folder to export to")
+    _check_place(folder)
     if model.config.model_type == "nasbert_supernet":
         raise ValueError("a super-net is no child: extract one first (hf-nasbert extract)")
     graph = _Graph(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
-        staging.mkdir()
+    with whole_folder(folder) as staging:
         graph.write(staging / FILE)
         difference = graph.prove(staging / FILE, tolerance)
         model.config.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Exported(folder / FILE, graph.outputs, difference)
+
+
+def _check_place(folder: Path) -> None:
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already: name a new folder to export to")
 
 
 class _Graph(nn.Module):

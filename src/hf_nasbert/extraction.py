@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +43,7 @@ from hf_nasbert.modeling import (
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
 from hf_nasbert.native import CODE_FILES, bert_blocks
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -323,6 +324,7 @@ def save_child(
     Raises:
         FileExistsError: If the folder holds something, and `overwrite` is not given or what it holds is no model.
         ValueError: If the tokenizer has tokens that the child has no embedding for.
+        WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     folder = Path(folder).resolve()  # a link to a folder stays a link
     if len(tokenizer) > child.config.vocab_size:
@@ -337,11 +339,7 @@ def save_child(
         if _MODEL_FILE.fullmatch(path.name) or [other.name for other in files].count(path.name) > 1:
             raise ValueError(f"cannot put {path} beside the child: another file there has that name")
     check_place(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
-        staging.mkdir()
+    with whole_folder(folder, move_into_place) as staging:
         child.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         if card is not None:
@@ -350,9 +348,6 @@ def save_child(
             shutil.copyfile(path, staging / path.name)
         if child.config.model_type == NasBertConfig.model_type:
             _pack_code(staging)
-        move_into_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
@@ -442,7 +437,9 @@ def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> Non
 
     Raises:
         FileExistsError: If the place is taken.
+        WriteError: If nothing can be written there.
     """
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -476,7 +473,7 @@ def move_into_place(staging: Path, folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         staging.replace(folder)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.replaced")  # a name that nobody can foresee
     folder.rename(old)
     try:
         staging.rename(folder)

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hf_nasbert.writing import WriteError, check_writable, flush, write_errors
+
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -38,13 +40,16 @@ def extend(path: str | Path, new_records: Iterable[Record]) -> None:
     line left half-written by a killed process is cut off first; every complete record stays. On a file system without
     locks a warning takes their place: let no two processes add to one file there.
 
+    A link is followed, so that records may lie on another disk: what is there is kept, and only a file of records is
+    added to.
+
     Args:
         path: The file; it and its folder are made if missing. Compressed files are for reading only.
         new_records: Plain JSON types. NaN and infinity are refused, since JSON has no word for them: write None.
 
     Raises:
         ValueError: If a record is not plain JSON, or the file holds something other than records.
-        OSError: If the lines could not be written whole; the file is then as it was.
+        WriteError: If the lines could not be written whole; the file is then as it was.
     """
     lines = b"".join(_line(record) for record in new_records)
     if lines:
@@ -67,12 +72,17 @@ def update(path: str | Path, choose: Callable[[list[Record]], Iterable[Record]])
     Raises:
         ValueError, OSError: See `extend` and `read`.
     """
+    path = Path(path)
+    if path.is_file() and not os.access(path, os.W_OK):  # it may hold all already
+        found = read(path)
+        if not list(choose(list(found))):
+            return found
     with _locked(path) as descriptor:
         found = read(path)
         new = list(choose(list(found)))
         lines = b"".join(map(_line, new))
         if lines:
-            _write(descriptor, Path(path), lines)
+            _write(descriptor, path, lines)
     return [*found, *new]
 
 
@@ -84,22 +94,25 @@ def _locked(path: str | Path) -> Iterator[int]:
     path = Path(path)
     if path.suffix == ".gz":
         raise ValueError(f"cannot append to {path.name}: it is compressed; append to a plain .jsonl and compress that")
-    is_new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    check_writable(path, is_appended=True)
+    with write_errors(path):
+        is_new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise
+                raise WriteError(path, error) from error
             _warn_once(path.parent, error.strerror)
-        _repair(descriptor, path)
+        with write_errors(path):
+            _repair(descriptor, path)
         yield descriptor
     finally:
         os.close(descriptor)
     if is_new:
-        _sync_folder(path.parent)
+        flush(path.resolve().parent)  # a new file's name is to be as lasting as its content
 
 
 def _write(descriptor: int, path: Path, lines: bytes) -> None:
@@ -108,11 +121,11 @@ def _write(descriptor: int, path: Path, lines: bytes) -> None:
     try:
         written = os.write(descriptor, lines)
         if written != len(lines):
-            raise OSError(f"wrote {written} of {len(lines)} bytes to {path.name}: is the disk full?")
+            raise OSError(f"{written} of {len(lines)} bytes were taken: is the disk full?")
         os.fsync(descriptor)
-    except OSError:
+    except OSError as error:
         os.ftruncate(descriptor, size)
-        raise
+        raise WriteError(path, error) from error
 
 
 def read(path: str | Path) -> list[Record]:
@@ -127,7 +140,8 @@ def read(path: str | Path) -> list[Record]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no records at {path}")
+        what = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "there is no such file"
+        raise FileNotFoundError(f"no records at {path}: {what}")
     content = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -256,15 +270,6 @@ def _repair(descriptor: int, path: Path) -> None:
         return
     logger.warning("%s ended in a half-written record of %d bytes: cut off", path, len(last))
     os.ftruncate(descriptor, size - len(last))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as lasting as its content."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _processor() -> str:

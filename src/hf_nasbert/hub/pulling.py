@@ -1,6 +1,5 @@
 """A pull: a folder that appears whole or not at all, without pickles."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from hf_nasbert.hub.contents import (
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import check_repo_id, default_api, how_to_load, identity_there, look
 from hf_nasbert.paths import expand_paths
+from hf_nasbert.writing import whole_folder
 
 _PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
 
@@ -88,6 +88,7 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
         ValueError: If the repository holds neither child, super-net nor table, only pickled weights, or a config.json
             or tokenizer.json that is damaged; then nothing is written.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
+        WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     api = api or default_api()
     folder = Path(arguments.output_dir).resolve()
@@ -95,9 +96,7 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
     check_place(folder, arguments.overwrite, "table-*.jsonl.gz" if is_table else "config.json")
     with hub_errors(api, arguments.repo_id):
         snapshot, is_from_cache = _fetch(api, arguments)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
+    with whole_folder(folder, move_into_place) as staging:
         for path in sorted(snapshot.rglob("*")):
             name = path.relative_to(snapshot).as_posix()
             if path.is_file() and is_ours(name):
@@ -120,9 +119,6 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
             identity = identity_of_model(config, tokenizer)
             foreign = foreign_code({path.name: path for path in staging.glob("*")}, arguments.repo_id)
         pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign))
-        move_into_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return pulled
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from transformers import AutoTokenizer, PreTrainedModel
@@ -15,6 +14,7 @@ from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.extraction import (
     TOLERANCE,
+    check_place,
     extract_child,
     load_supernet,
     native_form,
@@ -27,6 +27,7 @@ from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.writing import scratch_folder
 
 
 @dataclass
@@ -89,9 +90,11 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
         ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", the logits
             differ, or the log of the super-net's training is damaged.
+        WriteError: If the folder cannot be written.
     """
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
+    check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer_name or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
@@ -108,13 +111,13 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
     space = supernet.space
     stage_lengths = stage_lengths_of(space)
-    with TemporaryDirectory() as drawings:
+    with scratch_folder() as drawings:
         figures = []
         if find_spec("matplotlib") is not None:  # the extra "plots"
             from hf_nasbert.plots import plot_architecture, save_figure
 
             drawn = plot_architecture(architecture, stage_lengths=stage_lengths)
-            figures = list(save_figure(drawn, Path(drawings) / "architecture"))
+            figures = list(save_figure(drawn, drawings / "architecture"))
         record = ChildRecord.from_dict(
             {
                 "name": Path(arguments.output_dir).resolve().name,

@@ -22,6 +22,7 @@ from hf_nasbert.finetuning import (
 )
 from hf_nasbert.processes import join
 from hf_nasbert.records import Record
+from hf_nasbert.writing import write_text
 
 # `score` is the mean of some of the others; the best thresholds of SQuAD v2 have seen the answers.
 _NO_RESULTS = {"loss", "score", "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"}
@@ -158,8 +159,8 @@ def _write_card(folder: Path, record: FinetunedRecord) -> None:
     if readme.exists() and readme.read_text(encoding="utf-8") not in (card, _made_before(record_file)):
         return
     # In this order, so that a kill between them leaves a card that is known as ours when it is made again.
-    readme.write_text(card, encoding="utf-8")
-    record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+    write_text(readme, card)
+    write_text(record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
 
 def _made_before(record_file: Path) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
@@ -30,6 +29,7 @@ from hf_nasbert.training import SupernetTrainingArguments, read_log
 from hf_nasbert.training.checkpoints import MANIFEST, read_state, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
 from hf_nasbert.training.pretrain import initial_supernet
+from hf_nasbert.writing import check_folder, check_unless_there, check_writable, scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,13 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         ValueError: If a folder holds no super-net or a damaged one; if super-nets differ in space or tokenizer; if
             they and the text do not fit each other; if the file holds measurements of other settings, or a record
             that is none.
+        WriteError: If the output cannot be written.
     """
     be_alone("measuring interference")
     output = Path(arguments.output)
+    check_unless_there(output)
+    if arguments.figures is not None:
+        check_folder(arguments.figures)
     found = records.read(output) if output.exists() else []
     _check_measurements(found, output)
     jobs, configs = _plan(arguments)
@@ -145,6 +149,8 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     missing = [job for job in jobs if job.supernet not in measured]
     if missing and output.suffix == ".gz":
         raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
+    if missing:
+        check_writable(output, is_appended=True)
     for job in tqdm(missing, desc="super-nets", unit="supernet", disable=not missing):
         supernet = job.make().float().to(PartialState().device)
         pairs = measure_pairs(
@@ -185,6 +191,7 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
     Raises:
         FileNotFoundError: If records or page are missing.
         ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
+        WriteError: If page or figures cannot be written.
     """
     found = records.read(arguments.measured)
     _check_measurements(found, arguments.measured)
@@ -295,8 +302,8 @@ def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetCo
 
 def _digest_of_start(config: SupernetConfig, seed: int) -> str:
     """The fingerprint that an untrained super-net's folder would have."""
-    with TemporaryDirectory() as folder:
-        save_model(initial_supernet(config, seed), Path(folder))
+    with scratch_folder() as folder:
+        save_model(initial_supernet(config, seed), folder)
         return weights_digest(folder)
 
 

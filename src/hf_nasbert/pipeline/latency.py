@@ -10,6 +10,7 @@ from hf_nasbert.measuring import Device, check_memory, measure_latencies
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
+from hf_nasbert.writing import check_writable
 
 _MOST_CHILDREN = 100_000  # each is run many times
 
@@ -61,8 +62,10 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
     Raises:
         FileNotFoundError: If there is no such super-net.
         ValueError: If the folder holds none, or a setting does not fit it or the device.
+        WriteError: If the file cannot be written.
     """
     be_alone("measuring latencies")
+    check_writable(arguments.output, is_appended=True)
     config = load_supernet_config(arguments.supernet)
     device = Device(
         batch_size=arguments.batch_size,

@@ -38,6 +38,7 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.writing import check_unless_there, check_writable, write_text
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -272,14 +273,20 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
+        WriteError: If the output cannot be written; of a full disk, what it held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
-    join()
+    if join().is_main_process:
+        check_unless_there(arguments.output)  # before super-net and text are loaded
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
     leave_world()
     return scored
+
+
+def _operators_file(arguments: ScoringArguments) -> Path:
+    return Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
 
 
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
@@ -298,6 +305,8 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
 
     found = known(records.read(output)) if output.exists() else {}
     missing = [child for child in children if str(child) not in found]
+    if missing:
+        check_writable(output, is_appended=True)
     report: ScoringReport | None = None
     is_short = len(missing) <= _CHUNK  # then the inner bar is all there is to see
     with tqdm(total=len(missing), unit=" children", disable=is_short, leave=False) as bar:
@@ -348,10 +357,16 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         ImportError: If the search needs a package that is not installed.
         ValueError: If no child is within the budget or an objective is no cost, before anything is scored; or if the
             file holds another search.
-        OSError: If the history cannot be written, as on a full disk; what it held is kept.
+        WriteError: If an output cannot be written: before anything is scored where that is known then; on a full disk
+            later, and what the history held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
-    join()
+    if join().is_main_process:
+        check_unless_there(arguments.output)  # before super-net and text are loaded
+        if arguments.report is not None:
+            check_writable(arguments.report)
+        if arguments.search == "gbdt":
+            check_writable(_operators_file(arguments))
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
@@ -373,18 +388,17 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
-        report = Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
-        report.write_text(search.operator_report() + "\n", encoding="utf-8")
     scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
-    if arguments.report is not None:
-        try:
+    try:
+        if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
+            write_text(_operators_file(arguments), search.operator_report() + "\n")
+        if arguments.report is not None:
             report_search(
                 SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
             )
-        except (OSError, ValueError):
-            tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
-            raise
+    except (OSError, ValueError):
+        tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+        raise
     return scored
 
 

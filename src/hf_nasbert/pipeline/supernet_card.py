@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import write_bytes, write_text
 
 
 def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts: Any) -> SupernetRecord:
@@ -60,14 +60,17 @@ def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts
 
 
 def write_supernet_card(folder: str | Path, record: SupernetRecord, figures: Sequence[Path] = ()) -> Path:
-    """Write README.md, the record that it was made from (card.json) and its figures into a super-net's folder."""
+    """Write README.md, the record that it was made from (card.json) and its figures into a super-net's folder.
+
+    Raises:
+        WriteError: If one cannot be written.
+    """
     folder = Path(folder)
     for figure in figures:
-        shutil.copy2(figure, folder / figure.name)
-    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
-    (folder / "card.json").write_text(text, encoding="utf-8")
+        write_bytes(folder / figure.name, figure.read_bytes())
+    write_text(folder / "card.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")
     card = folder / "README.md"
-    card.write_text(render_supernet_card(record), encoding="utf-8")
+    write_text(card, render_supernet_card(record))
     return card
 
 

@@ -17,7 +17,14 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
-from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
+from hf_nasbert.extraction import (
+    extract_child,
+    load_supernet,
+    move_into_place,
+    native_form,
+    prove_equal_logits,
+    save_child,
+)
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import foreign_code
@@ -50,7 +57,7 @@ from hf_nasbert.training import (
     read_log,
     tune_allocator,
 )
-from hf_nasbert.writing import write_text
+from hf_nasbert.writing import check_folder, whole_folder, write_text
 
 # Run where this package cannot be imported: what a user sees who does not have it.
 _FILL_MASK = """
@@ -278,6 +285,7 @@ class Pipeline:
             record = earlier[name]
         else:
             say(f"\n== {name}: {made}")
+            check_folder(self.folder)
             start = time.perf_counter()
             content = make()
             record = {
@@ -307,7 +315,8 @@ class Pipeline:
 
     def _make_text(self) -> dict[str, Any]:
         self._corpus = load_corpus(self.data)
-        self._corpus.tokenizer.save_pretrained(self.folder / "tokenizer")
+        with whole_folder(self.folder / "tokenizer", move_into_place) as staging:
+            self._corpus.tokenizer.save_pretrained(staging)
         content = {
             "vocab_size": len(self._corpus.tokenizer),
             "num_sequences": len(self._corpus.train),
@@ -508,7 +517,7 @@ class Pipeline:
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
-        record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+        write_text(record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
         save_child(
             model,
             self.corpus.tokenizer,
@@ -570,7 +579,7 @@ class Pipeline:
         for text, predictions in answers.items():
             say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
         file = self.folder / "fill-mask.json"
-        file.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(answers, indent=2) + "\n")
         return {"answers": answers}
 
 

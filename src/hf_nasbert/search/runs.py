@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hf_nasbert import records
 from hf_nasbert.search.base import Scored, Search, finite_or_inf, finite_or_none, refuse_other_settings
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import check_writable
 
 Score = Callable[..., Sequence[float]]
 """Scores children, lower is better: what a search minimises.
@@ -49,7 +50,7 @@ def run_search(
 
     Raises:
         ValueError: If the history is that of another search, or `score` returns the wrong number of scores.
-        OSError: If the history cannot be written, as on a full disk. What it held is whole; the same call goes on.
+        WriteError: If the history cannot be written, as on a full disk. What it held is whole; the same call goes on.
     """
     known = {} if history_path is None else _open_history(Path(history_path), search, about)
     if history_path is not None:  # a study may know more than the file, as where that was lost
@@ -65,6 +66,8 @@ def run_search(
             if not children:
                 break
             new = [child for child in children if (child, num_batches) not in known]
+            if new and history_path is not None:
+                check_writable(history_path, is_appended=True)  # else what they cost would be lost
             values = _scored(score, new, num_batches)
             if history_path is not None:
                 records.extend(history_path, [_record(search, child, value) for child, value in values.items()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_nasbert.foreign import printable
 from hf_nasbert.paths import expanded
+from hf_nasbert.writing import WriteError, check_writable
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -19,9 +20,10 @@ _EXPECTED = "expected a database's URL such as sqlite:///search.db, or the path 
 # What a database says -> what that means and what to do.
 _TROUBLES = {
     "unable to open|readonly|read-only|permission denied": "cannot be written: does its folder exist, is it yours?",
+    "i/o error": "cannot be read or written: is its disk full or broken?",
     "not a database|malformed": f"is damaged, or is none: {_MEND}",
     "locked": "is locked by another program, which did not let go in time: run the same command again",
-    "is full|no space": "is whole, but the disk is full: make room and run the same command again",
+    "is full|no space|quota": "is whole, but the disk is full: make room and run the same command again",
     "no such (table|column)|has no column|already exists": "holds tables that are not Optuna's: name another",
     "refused|could not connect|can't connect|timed out|could not translate|unknown host": "cannot be reached",
 }
@@ -32,6 +34,7 @@ def open_storage(storage: "str | Path | BaseStorage | None") -> "BaseStorage | N
 
     Raises:
         ValueError: If a text is neither.
+        WriteError: If no journal can be written there.
     """
     if isinstance(storage, str) and "://" not in storage:
         if not storage or re.match(r"[A-Za-z][\w+]+:", storage):
@@ -40,6 +43,7 @@ def open_storage(storage: "str | Path | BaseStorage | None") -> "BaseStorage | N
         from optuna.storages.journal import JournalFileBackend
 
         path = expanded(storage)
+        check_writable(path, is_appended=True)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(path))
     if not isinstance(storage, str | Path):
@@ -123,7 +127,8 @@ def storage_errors(storage: "str | Path | BaseStorage | None") -> Iterator[None]
         meaning = next((words for signs, words in _TROUBLES.items() if re.search(signs, said.lower())), "failed")
         raise OSError(f"{name} {meaning} ({said})") from error
     except OSError as error:
-        raise OSError(f"{name} cannot be read or written: {error.strerror or error}") from error
+        cause = error.cause if isinstance(error, WriteError) else error.strerror or error
+        raise OSError(f"{name} cannot be read or written: {cause}") from error
     except RuntimeError as error:
         if "schema" not in str(error):
             raise

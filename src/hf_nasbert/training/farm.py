@@ -29,12 +29,14 @@ from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+from hf_nasbert.writing import WriteError, check_unless_there, check_writable, write_bytes
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 3  # workers that may die in a row without any child being finished
 _POLL_SECONDS = 0.5
 _MOST_CHILDREN = 1_000_000  # more would take years to train, and their list more memory than there is
+_NO_ROOM = 74  # exit code of a worker that cannot write its record, as other programs' EX_IOERR
 
 
 class Job(NamedTuple):
@@ -201,6 +203,7 @@ def run_farm(
         ValueError: If the file holds records of another space or recipe (see `read_table`), or a job is not in the
             space.
         ChildProcessError: If children cannot be trained: workers fail one after the other.
+        WriteError: If a record cannot be written, as on a full disk; the file is then as it was.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`): the children in hand
             are given up, all others are in the file.
     """
@@ -212,7 +215,11 @@ def run_farm(
     everything = dict.fromkeys(Job(trainer.space.validate(architecture), seed) for architecture, seed in jobs)
     share = list(everything)[rank::num_ranks]
     table = read_table(path, trainer.recipe_hash, trainer.space)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if any(job not in table for job in share):
+        check_writable(path, is_appended=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _Claim(path, "start"):  # refused now, not by one worker after the other
+            pass
     # Forking this process, which may have used torch, could hang; the fork server has only imported it, and once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
@@ -241,6 +248,8 @@ def run_farm(
                 if codes or size != size_before:
                     table = read_table(path, trainer.recipe_hash, trainer.space)
                 deaths = sum(code != 0 for code in codes) + (deaths if len(table) == num_before else 0)
+                if _NO_ROOM in codes:  # another worker would train a child for nothing
+                    raise WriteError(path, "a worker could not, see its message above")
                 for code in codes:
                     if code:
                         logger.warning("a worker died with exit code %d; another one takes its place", code)
@@ -275,13 +284,15 @@ def _size(path: Path) -> int:
 
 
 def compress_table(path: str | Path) -> Path:
-    """Write the complete records of a file beside it, as `.jsonl.gz`: the same bytes for the same records."""
+    """Write the complete records of a file beside it, as `.jsonl.gz`: the same bytes for the same records.
+
+    Raises:
+        WriteError: If it cannot be written; what was there is there still.
+    """
     path = Path(path)
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    compressed = path.with_name(path.name + ".gz")
-    half = compressed.with_name(f"{compressed.name}.{os.getpid()}.tmp")
-    half.write_bytes(gzip.compress(b"".join(lines), mtime=0))
-    half.replace(compressed)
+    compressed = _compressed(path)
+    write_bytes(compressed, gzip.compress(b"".join(lines), mtime=0))
     return compressed
 
 
@@ -292,7 +303,7 @@ def restore_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> int
         ValueError: If either file holds something else than children of this space and recipe.
     """
     path = Path(path)
-    kept = read_table(path.with_name(path.name + ".gz"), recipe_hash, space)
+    kept = read_table(_compressed(path), recipe_hash, space)
     if not kept:
         return 0
     with _Claim(path, "restore", wait=True):
@@ -312,6 +323,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
         ValueError, OSError, SystemExit: See `load_corpus`, `restore_table` and `run_farm`.
     """
     state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
+    _check_outputs(Path(farm.table))
     with state.local_main_process_first():
         trainer = StandaloneTrainer(
             recipe, load_corpus(data), data_seed=data.data_seed, source=data.source, device=state.device.type
@@ -330,6 +342,16 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     compress_table(farm.table)
     leave_world()
     return table
+
+
+def _check_outputs(table: Path) -> None:
+    """Refuse places that cannot be written before any text is packed; a table that is there may be complete."""
+    check_unless_there(table)
+    check_writable(_compressed(table))
+
+
+def _compressed(table: Path) -> Path:
+    return table.with_name(table.name + ".gz")
 
 
 def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None:
@@ -362,7 +384,11 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
                 # Read after claiming: whoever held the claim before may have finished the child.
                 if is_mine and job not in read():
                     record = trainer.train(job.architecture, job.seed, on_step=stop_without_farm)
-                    records.update(path, partial(unless_there, job, record))
+                    try:
+                        records.update(path, partial(unless_there, job, record))
+                    except WriteError as error:
+                        logger.error("%s", error)
+                        raise SystemExit(_NO_ROOM) from None
                     is_idle = False
         if is_idle:  # the last children are in other hands, which may still drop them
             time.sleep(_POLL_SECONDS)
@@ -378,7 +404,10 @@ class _Claim:
         self.place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
     def __enter__(self) -> bool:
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise WriteError(self.path, error) from error
         try:
             fcntl.lockf(self.descriptor, self.flags, 1, self.place)
         except OSError:
