@@ -34,17 +34,19 @@ from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
+from transformers import TrainerCallback, TrainerState
 
-from hf_nasbert import records
+from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
 from hf_nasbert.data import DataArguments, cache, load_corpus, load_text
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments
+from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer, read_state
 from hf_nasbert.finetuning.labelled import load_files
 from hf_nasbert.finetuning.squad import load_squad_files
 from hf_nasbert.finetuning.tagged import load_tagged_files
-from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.extract import read_facts
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, read_scores
@@ -532,8 +534,114 @@ DAMAGES = st.tuples(
     st.floats(0, 1, exclude_max=True),
     st.integers(0, 7),
 )
+FINETUNED: dict[str, Any] = {"learning_rate": 0.01, "seeds": [0], "model": "a1b2", "max_steps": 4}
+_INTERRUPTED: dict[str, bytes] = {}
+
+
+def interrupted_files() -> dict[str, bytes]:
+    """The folder of a fine-tuning run that was stopped behind its step 3, with checkpoints of steps 1 and 2."""
+    if not _INTERRUPTED:
+        with tempfile.TemporaryDirectory() as place:
+            root = Path(place)
+            torch.manual_seed(0)
+            config = NasBertConfig(**CONFIG | {"operators": ["ffn"]})
+            arguments = FinetuneArguments(
+                model="m", output_dir=place, train_file="t", validation_file="v", disable_tqdm=True, batch_size=1
+            )
+            options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+            rows = [{"input_ids": [5, 6], "labels": [5, 6]}] * 4
+            with patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": ""}):
+                trainer = SealingTrainer(
+                    NasBertForMaskedLM(config),
+                    runs.trainer_arguments(arguments, root, 0, **options),
+                    train_dataset=rows,
+                )
+            runs.open_run(root, FINETUNED)
+            trainer.add_callback(_StopBehind(3))
+            with contextlib.suppress(KeyboardInterrupt):
+                runs.train(trainer, None)
+            _INTERRUPTED.update({path: (root / path).read_bytes() for path in checkpoint_folders.files_in(root)})
+    return _INTERRUPTED
+
+
+class _StopBehind(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@st.composite
+def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes | None]:
+    """One to three things that are wrong in that folder: other contents of files, None for those that are missing."""
+    files = dict(interrupted_files())
+    newest = "run/checkpoint-2/"
+    for _ in range(draw(st.integers(1, 3))):
+        names = sorted(files)
+        names += [name for name in names if name.startswith(newest)] * 3 + ["run/run.json"] * 15
+        name = draw(st.sampled_from(names)) if names else "run/x"
+        match draw(st.sampled_from("damage damage damage alter alter remove add move seal empty".split())):
+            case "alter" if name.endswith(".json"):
+                with contextlib.suppress(ValueError):
+                    found = json.loads(files[name])
+                    if isinstance(found, dict | list):
+                        files[name] = json.dumps(draw(altered(found))).encode()
+            case "damage" | "alter" if name in files:
+                files[name] = draw(damaged(files[name]))
+            case "remove" if name in files:
+                del files[name]
+            case "add":
+                other = draw(st.sampled_from("abc 007 9 -1 9.replaced \u0662 2.partial".split()))
+                files[f"run/checkpoint-{other}/{draw(st.sampled_from(['x', 'manifest.json']))}"] = b"{}"
+            case "move":  # all of a checkpoint under another number
+                other = draw(st.sampled_from(("1", "3", "12")))
+                of_it = {path: files.pop(path) for path in names if path.startswith(newest) and path in files}
+                files |= {path.replace("checkpoint-2", f"checkpoint-{other}"): of_it[path] for path in of_it}
+            case "seal":  # as whoever can write the folder can write the sums too
+                state = draw(altered(json.loads(interrupted_files()[newest + "trainer_state.json"])))
+                files[newest + "trainer_state.json"] = json.dumps(state).encode()
+                files[newest + "SEAL"] = b""
+            case _:
+                files = {path: b"" if path.startswith(newest) else content for path, content in files.items()}
+    valid = interrupted_files()
+    return {path: files.get(path) for path in sorted({*files, *valid}) if files.get(path) != valid.get(path)}
+
+
+def read_finetuning(changes: dict[str, bytes | None], folder: Path) -> None:
+    """An interrupted fine-tuning run: from where it goes on."""
+    root = folder / "out"
+    files = {path: content for path, content in {**interrupted_files(), **changes}.items() if content is not None}
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    seals = [root / name for name in files if name.endswith("/SEAL")]
+    for seal in seals:
+        seal.unlink()
+        checkpoint_folders.seal(seal.parent)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    checkpoint_folders.logger.disabled = True
+    try:
+        found = runs.open_run(root, FINETUNED)
+    except ValueError:
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+        raise
+    finally:
+        checkpoint_folders.logger.disabled = False
+    if found is None:
+        assert not checkpoint_folders.list_checkpoints(root / "run")
+        return
+    step = int(found.name.removeprefix("checkpoint-"))
+    for file in found.iterdir():  # sealed anew or not, what is read is what was written
+        original = files.get(f"run/checkpoint-{step}/{file.name}")
+        written = interrupted_files().get(f"run/checkpoint-{step}/{file.name}")
+        assert seals or original == written, file.name
+    assert read_state(found).global_step == step
+
+
 MANIFEST: dict[str, Any] = {
-    "format": checkpoints._FORMAT,
+    "format": checkpoint_folders.FORMAT,
     "files": {
         name: {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
         for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE)
@@ -713,6 +821,7 @@ KINDS = {
     "tagged files": Kind(files_of_rows("g", TAGS, {"data": TAGS}), read_tags, 100),
     "question files": Kind(files_of_rows("q", FLAT_QUESTIONS, SQUAD), read_questions, 100),
     "text caches": Kind(DAMAGES, read_cache, 150, (ValueError, OSError)),
+    "fine-tuning checkpoints": Kind(interrupted_runs(), read_finetuning, 200),
 }  # fmt: skip
 MADE_AGAIN = {"text caches"}  # what is damaged is not refused
 NAMED = {  # the file, or, of whole tables, what is wrong with them
@@ -729,6 +838,7 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "question files": ("q.", "q: ", "other: "),
     "card files": ("card.json",),
     "text caches": ("/cache/hf_nasbert/",),
+    "fine-tuning checkpoints": ("run.json", "checkpoint-"),
 }
 
 

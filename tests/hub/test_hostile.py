@@ -498,7 +498,8 @@ class TestCards:
             "by hand", "", "---\n---\nx", "# A\n\n---\nlicense: Apache 2.0\n---\n", "\ufeff---\nlicense: mit\n---\nx",
             "---\r\nlicense: mit\r\nlanguage: no\r\n---\r\nx",  # Norwegian: YAML 1.1 would read false
             "---\nlicense: other\nlicense_name: mine\nlanguage: [en, deu, multilingual]\n---\nx",
-            "---\nlicense: [mit, cc0-1.0]\nbase_model: a/b\ndatasets: imdb\ntags: []\nlanguage:\nat: 2020-01-01\n---\nx",
+            "---\nlicense: [mit, cc0-1.0]\nbase_model: a/b\ndatasets: imdb\ntags: []\nlanguage:\nat: 2020-01-01\n"
+            "---\nx",
             "---\nmodel-index:\n- name: x\n  results:\n  - task: {type: t}\n    dataset: {name: d, type: d}\n"
             "    metrics: [{type: m, value: 1}]\n---\nx",
         ],

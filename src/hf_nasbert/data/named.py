@@ -72,7 +72,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _named(name: str, config: str | None, load: Callable[[], Any]) -> Any:
-    """What the library loads. It raises almost anything (of YAML, JSON, pyarrow, the network, its own), so all is caught."""
+    """What the library loads. It raises errors of many kinds (YAML, JSON, pyarrow, the network), so all are caught."""
     what = f"the data set {name}" + (f" ({config})" if config else "")
     try:
         return load()

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.configs import loading_errors
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.finetuning.words import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 
@@ -182,8 +183,8 @@ class Teacher:
         return torch.stack(terms).mean()
 
 
-class DistillationTrainer(Trainer):
-    """`Trainer` whose loss is (1 - weight) times the masked-LM loss plus weight times the teacher's term."""
+class DistillationTrainer(SealingTrainer):
+    """A trainer whose loss is (1 - weight) times the masked-LM loss plus weight times the teacher's term."""
 
     def __init__(self, *args: Any, teacher: Teacher, weight: float, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -24,6 +24,8 @@ from transformers import (
 
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer
+from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
@@ -328,13 +330,21 @@ class _Run:
     def train_seed(self, seed: int) -> Record:
         """Train, evaluate, save and record one seed."""
         started = time.perf_counter()
-        arguments = self.arguments
         folder = self.folder(seed)
         settings = {**self.settings, "seed": seed}
         runs.check_folder(folder, settings)
         trainer = self._trainer(folder, seed)
         # Claimed only now: a setting or a model that is refused must not stand in the way of the corrected one.
-        checkpoint = runs.open_run(folder, settings)
+        with runs.opened(trainer, folder, settings) as checkpoint:
+            # Another process may have brought it to its end while this one was loading.
+            done = on_main_process(trainer.accelerator, lambda: self.finished().get(seed))
+            return done or self._train(trainer, folder, seed, checkpoint, started)
+
+    def _train(
+        self, trainer: SealingTrainer, folder: Path, seed: int, checkpoint: Path | None, started: float
+    ) -> Record:
+        """Train, evaluate, save and record one seed in a folder that this run holds."""
+        arguments = self.arguments
         runs.train(trainer, checkpoint)
         metrics = {split: self._metrics(trainer, split) for split in self.task.evaluated}
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -370,7 +380,7 @@ class _Run:
             runs.close_run(folder)
         return record
 
-    def _trainer(self, folder: Path, seed: int) -> Trainer:
+    def _trainer(self, folder: Path, seed: int) -> SealingTrainer:
         arguments = self.arguments
         interval = "epoch" if arguments.eval_steps is None else "steps"
         options = (
@@ -385,7 +395,7 @@ class _Run:
         selecting = self.task.evaluated[0]
         model = runs.load_model(self.task.auto_class, arguments, self.commit, self.config)
         runs.check_length(arguments.max_seq_length, model, arguments.model)
-        return Trainer(
+        return SealingTrainer(
             model=model,
             args=runs.trainer_arguments(
                 arguments,

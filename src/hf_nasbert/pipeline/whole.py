@@ -29,6 +29,7 @@ from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChi
 from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import foreign_code
 from hf_nasbert.hub.proof import run_without_package
+from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
@@ -52,7 +53,6 @@ from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
-    folders,
     pretrain_supernet,
     read_log,
     tune_allocator,
@@ -217,7 +217,7 @@ class Pipeline:
         Raises:
             ValueError: If another process is at work in the folder.
         """
-        with folders.locked(self.folder):
+        with locked(self.folder):
             return self._run()
 
     def _run(self) -> list[StageResult]:
@@ -236,7 +236,7 @@ class Pipeline:
         file = self.folder / "settings.json"
         settings = json.loads(json.dumps(self.settings))
         if not file.exists():
-            with folders.locked(self.folder):  # of two processes that begin a folder one finds the other's settings
+            with locked(self.folder):  # of two processes that begin a folder one finds the other's settings
                 if not file.exists():
                     write_text(file, json.dumps(settings, indent=2) + "\n")
                     return

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_nasbert import records
 from hf_nasbert.data import digest_of
 from hf_nasbert.foreign import printable
+from hf_nasbert.locking import locked
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
@@ -177,7 +178,7 @@ class SupernetTrainer:
                 (ChildProcessError).
         """
         with ExitStack() as stack:
-            lock = folders.locked(self.output_dir)
+            lock = locked(self.output_dir)
             on_main_process(self.accelerator, lambda: stack.enter_context(lock))
             stack.enter_context(self._stop)
             return self._train()
