@@ -34,18 +34,22 @@ from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
-from transformers import TrainerCallback, TrainerState
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerState
 
 from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
-from hf_nasbert.data import DataArguments, cache, load_corpus, load_text
+from hf_nasbert.data import DataArguments, cache, load_corpus, load_text, train_tokenizer
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer, read_state
 from hf_nasbert.finetuning.labelled import load_files
 from hf_nasbert.finetuning.squad import load_squad_files
 from hf_nasbert.finetuning.tagged import load_tagged_files
+from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.extract import read_facts
@@ -640,6 +644,53 @@ def read_finetuning(changes: dict[str, bytes | None], folder: Path) -> None:
     assert read_state(found).global_step == step
 
 
+_TOKENIZERS: dict[str, dict[str, bytes]] = {}
+
+
+def tokenizer_files() -> dict[str, dict[str, bytes]]:
+    """The files of three small tokenizers: BERT's, one of all scripts, and a byte-level BPE."""
+    if not _TOKENIZERS:
+        text = ["the grey book", "a naïve word, ein Wort", "ภาษาไทย"] * 3
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        bpe = ByteLevelBPETokenizer()
+        bpe.train_from_iterator(text, vocab_size=300, special_tokens=special, show_progress=False)
+        roles = dict(zip(("cls_token", "pad_token", "sep_token", "unk_token", "mask_token"), special, strict=True))
+        made = {
+            "bert": train_tokenizer(text[:2], 60),
+            "scripts": train_tokenizer(text, 80),
+            "bpe": PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **roles),
+        }
+        for name, tokenizer in made.items():
+            with tempfile.TemporaryDirectory() as folder:
+                tokenizer.save_pretrained(folder)
+                _TOKENIZERS[name] = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    return _TOKENIZERS
+
+
+@st.composite
+def changed_tokenizers(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """The name of a tokenizer, and one of its files, damaged or altered."""
+    name = draw(st.sampled_from(sorted(tokenizer_files())))
+    file = draw(st.sampled_from(sorted(tokenizer_files()[name])))
+    content = tokenizer_files()[name][file]
+    if draw(st.integers(0, 2)) == 0:
+        return name, file, draw(damaged(content))
+    return name, file, json.dumps(draw(altered(json.loads(content)))).encode()
+
+
+def read_tokenizer(changed: tuple[str, str, bytes], folder: Path) -> None:
+    """A tokenizer's folder, one file of it changed: what is accepted cuts text into ids of its vocabulary."""
+    place = folder / "tokenizer"
+    place.mkdir()
+    name, file, content = changed
+    for other, whole in {**tokenizer_files()[name], file: content}.items():
+        (place / other).write_bytes(whole)
+    tokenizer = open_tokenizer(place)
+    size = vocabulary_size(tokenizer)
+    assert all(0 <= number < size for number in tokenizer("the grey word, 🙂")["input_ids"])
+    save_tokenizer(tokenizer, folder / "saved", 16)
+
+
 MANIFEST: dict[str, Any] = {
     "format": checkpoint_folders.FORMAT,
     "files": {
@@ -822,6 +873,7 @@ KINDS = {
     "question files": Kind(files_of_rows("q", FLAT_QUESTIONS, SQUAD), read_questions, 100),
     "text caches": Kind(DAMAGES, read_cache, 150, (ValueError, OSError)),
     "fine-tuning checkpoints": Kind(interrupted_runs(), read_finetuning, 200),
+    "tokenizer files": Kind(changed_tokenizers(), read_tokenizer, 250, (ForeignFileError,)),
 }  # fmt: skip
 MADE_AGAIN = {"text caches"}  # what is damaged is not refused
 NAMED = {  # the file, or, of whole tables, what is wrong with them
@@ -839,6 +891,7 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "card files": ("card.json",),
     "text caches": ("/cache/hf_nasbert/",),
     "fine-tuning checkpoints": ("run.json", "checkpoint-"),
+    "tokenizer files": ("/tokenizer",),
 }
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.writing import check_whole_folder, whole_folder
@@ -87,7 +89,7 @@ def export_child(arguments: ExportArguments) -> Exported:
             f"{arguments.model} lacks {len(missing)} weights of the {name} that its config.json names, such as "
             f"{missing[0]}: the folder is incomplete, or this head was never trained"
         )
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = open_tokenizer(
         arguments.tokenizer_name or arguments.model, revision=None if arguments.tokenizer_name else arguments.revision
     )
     return export_onnx(model, tokenizer, arguments.output_dir, tolerance=arguments.tolerance)
@@ -129,7 +131,7 @@ def export_onnx(
         graph.write(staging / FILE)
         difference = graph.prove(staging / FILE, tolerance)
         model.config.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, getattr(model.config, "max_position_embeddings", None))
     return Exported(folder / FILE, graph.outputs, difference)
 
 

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from hf_nasbert.configs import loading_errors, read_model_config
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import (
     NasBertConfig,
@@ -327,9 +328,9 @@ def save_child(
         WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if len(tokenizer) > child.config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > child.config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the child {child.config.vocab_size} embeddings: "
+            f"the tokenizer has {size} tokens, the child {child.config.vocab_size} embeddings: "
             "save it with the tokenizer it was trained with"
         )
     files = [Path(path) for path in attachments]
@@ -341,7 +342,7 @@ def save_child(
     check_place(folder, overwrite)
     with whole_folder(folder, move_into_place) as staging:
         child.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, child.config.max_position_embeddings)
         if card is not None:
             (staging / "README.md").write_text(card, encoding="utf-8")
         for path in files:

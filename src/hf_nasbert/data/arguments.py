@@ -58,6 +58,13 @@ class DataArguments:
     )
     tokenizer_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that tokenizer."})
     vocab_size: int = field(default=8192, metadata={"help": "Most tokens of a tokenizer trained here."})
+    do_lower_case: bool = field(default=True, metadata={"help": "Fold case in a tokenizer trained here."})
+    strip_accents: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Strip accents of Latin and Greek letters in a tokenizer trained here; by default with case."
+        },
+    )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of every packed sequence, [CLS] included."})
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of the tokens to predict."})
     whole_word_mask: bool = field(default=False, metadata={"help": "Mask all pieces of a word or none."})

@@ -22,8 +22,10 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import ContentDigest, cache_folder, find_arrow, open_arrow, write_sealed
+from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
+from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.writing import scratch_file
 
 Places = npt.NDArray[np.uint64]
@@ -61,6 +63,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
         )
         for part in (train, dev)
     )
+    tell_unknown((train, dev), tokenizer, arguments.tokenizer_name)
     return Corpus(train, dev, tokenizer)
 
 
@@ -80,6 +83,7 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
         cache_dir=arguments.cache_dir,
         num_proc=arguments.preprocessing_num_workers,
     )
+    tell_unknown([packed], tokenizer, arguments.tokenizer_name)
     return packed, tokenizer
 
 
@@ -332,7 +336,8 @@ def _encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterato
     size = 0
 
     def flush() -> Iterator[npt.NDArray[np.int32]]:
-        ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
+        with naming_panics(tokenizer):
+            ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
         start = 0
         for pieces in group:
             yield np.array([i for own in ids[start : start + len(pieces)] for i in own], dtype=np.int32)

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.configs import loading_errors
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.finetuning.words import WordReader, average_words
@@ -63,7 +65,7 @@ class Teacher:
                 self.name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
         # A word given by itself is to be read as one behind a space.
-        self.tokenizer = AutoTokenizer.from_pretrained(self.name, add_prefix_space=True, **options)
+        self.tokenizer = open_tokenizer(self.name, add_prefix_space=True, **options)
         body = f"{self.model.base_model_prefix}."
         absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         lost = sorted(name for name in absent if name.startswith(body) and ".pooler." not in name)
@@ -77,10 +79,11 @@ class Teacher:
                 f"the teacher {self.name} has no masked-LM head, so it predicts no tokens: distil hidden or relations"
             )
         if self.kind == "logits" and is_foreign:
+            sizes = [vocabulary_size(one) for one in (self.tokenizer, tokenizer)]
             raise ValueError(
-                f"the teacher {self.name} predicts other token ids than the student ({len(self.tokenizer)} tokens, "
-                f"the text's tokenizer has {len(tokenizer)}): logits need one vocabulary; distil hidden or relations, "
-                f"or give the child the teacher's when it is made (tokenizer_name={self.name})"
+                f"the teacher {self.name} predicts other token ids than the student ({sizes[0]} tokens, the text's "
+                f"tokenizer has {sizes[1]}): logits need one vocabulary; distil hidden or relations, or give the "
+                f"child the teacher's when it is made (tokenizer_name={self.name})"
             )
         if self.kind == "relations":
             find_attention(self.model, f"the teacher {self.name}")
@@ -171,7 +174,7 @@ class Teacher:
     ) -> torch.Tensor:
         """The distillation term: the student's own against the teacher's, at real tokens or words."""
         if self.kind == "logits":
-            num_tokens = len(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
+            num_tokens = vocabulary_size(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
             own, other = (logits[:, :num_tokens] for logits in learned + taught)
             return distillation_loss(own, other, temperature=self.temperature)
         if self.kind == "hidden":

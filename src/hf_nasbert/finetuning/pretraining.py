@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
-from hf_nasbert.data.batches import IGNORED
+from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
@@ -269,6 +269,8 @@ class MaskedLMTrainer(SealingTrainer):
         """Mean masked-LM loss per labelled token."""
         assert not return_outputs
         total, num_labels = _sum_of_losses(model, self.accelerator.unwrap_model(model), inputs)
+        if num_labels == 0:
+            raise NothingToPredictError("a batch")
         return total / num_labels
 
 

@@ -39,6 +39,7 @@ from hf_nasbert.checkpoint_folders import (
 )
 from hf_nasbert.configs import load_config as load_foreign_config
 from hf_nasbert.configs import loading_errors
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
 from hf_nasbert.locking import locked
@@ -208,9 +209,9 @@ def load_model(
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, model: str) -> None:
     """Refuse a tokenizer whose ids the model has no embedding for."""
-    if len(tokenizer) > config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > config.vocab_size:
         raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, the vocabulary of {model!r} only "
+            f"the tokenizer {tokenizer.name_or_path!r} has {size} tokens, the vocabulary of {model!r} only "
             f"{config.vocab_size}: use the tokenizer that the model was trained with"
         )
 
@@ -433,7 +434,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
     def write(partial: Path) -> None:
         model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial, num_positions(model))
 
     replace_files(folder, write, what="the final model", checkpoints=folder / "run", advice=ADVICE)
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from datasets import Dataset
 from transformers import (
-    AutoTokenizer,
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedConfig,
@@ -22,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
@@ -224,13 +224,12 @@ class FinetuneResult:
 def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any) -> PreTrainedTokenizerBase:
     """The tokenizer that the arguments name: by default the model's own."""
     revision = None if arguments.tokenizer_name else commit
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+    return open_tokenizer(
         arguments.tokenizer_name or arguments.model,
         revision=revision,
         trust_remote_code=arguments.trust_remote_code,
         **options,
     )
-    return tokenizer
 
 
 def sample(rows: Dataset, limit: int | None) -> Dataset:

@@ -7,11 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.extraction import (
     TOLERANCE,
     check_place,
@@ -99,10 +101,10 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     tokenizer_folder = Path(arguments.tokenizer_name or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    if len(tokenizer) != supernet.config.vocab_size:
+    tokenizer = open_tokenizer(tokenizer_folder)
+    if (size := vocabulary_size(tokenizer)) != supernet.config.vocab_size:
         raise ValueError(
-            f"the tokenizer in {tokenizer_folder} has {len(tokenizer)} tokens, the super-net "
+            f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
             f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
         )
     architecture = Architecture.parse(arguments.architecture)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.training import read_log
 from hf_nasbert.training.journal import LOG
@@ -59,9 +60,9 @@ def load_dev_batches(
     if name is None:
         raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
     dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
-    if len(tokenizer) != config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) != config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the super-net {config.vocab_size} "
+            f"the tokenizer has {size} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"
         )
     batches = fixed_masked_batches(

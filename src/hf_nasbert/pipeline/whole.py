@@ -17,6 +17,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
+from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import (
     extract_child,
     load_supernet,
@@ -318,7 +319,7 @@ class Pipeline:
         with whole_folder(self.folder / "tokenizer", move_into_place) as staging:
             self._corpus.tokenizer.save_pretrained(staging)
         content = {
-            "vocab_size": len(self._corpus.tokenizer),
+            "vocab_size": vocabulary_size(self._corpus.tokenizer),
             "num_sequences": len(self._corpus.train),
             "num_dev_sequences": len(self._corpus.dev),
             "sequence_length": self.data.max_seq_length,
@@ -331,7 +332,9 @@ class Pipeline:
 
     def _build_config(self) -> SupernetConfig:
         tokenizer = self.corpus.tokenizer
-        return self.supernet_arguments.build_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        return self.supernet_arguments.build_config(
+            vocab_size=vocabulary_size(tokenizer), pad_token_id=padding_id(tokenizer)
+        )
 
     def _make_supernet(self) -> dict[str, Any]:
         config, training = self._build_config(), self.training

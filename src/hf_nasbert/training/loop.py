@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
 from hf_nasbert.data import digest_of
+from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
@@ -266,7 +267,7 @@ class SupernetTrainer:
         def write(folder: Path) -> None:
             checkpoints.save_model(supernet, folder)
             if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(folder)
+                save_tokenizer(self.tokenizer, folder, supernet.config.max_position_embeddings)
 
         on_main_process(self.accelerator, lambda: checkpoints.replace_files(self.output_dir, write))
 
