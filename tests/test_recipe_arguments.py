@@ -7,7 +7,7 @@ import pytest
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.pipeline import PipelineArguments, SearchChildrenArguments
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config, user_mistakes
 
 
 @dataclass
@@ -185,3 +185,8 @@ def test_help_names_every_setting(capsys):
     shown = capsys.readouterr().out
     assert all(f"--{name}" in shown for name in ("name", "width", "learning_rate", "config"))
     assert "50%" in shown
+
+
+def test_a_message_holds_no_control_sequence_of_a_foreign_file():
+    with pytest.raises(SystemExit, match=r"^program: no operator \\x1b\[2J$"), user_mistakes("program"):
+        raise ValueError("no operator \x1b[2J")
