@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hf_nasbert.foreign import unique_keys
 from hf_nasbert.writing import WriteError, check_writable, flush, write_errors
 
 logger = logging.getLogger(__name__)
@@ -227,18 +228,10 @@ def _check(value: Any, where: str) -> None:
 def _parse(line: bytes) -> Record | None:
     """The record of a line, or None. The last character of an object closes it, so no torn record parses."""
     try:
-        record = json.loads(line, object_pairs_hook=_unique)
+        record = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):  # the latter of ten thousand brackets
         return None
     return record if isinstance(record, dict) else None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    """An object, unless it says one thing twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
 
 
 def _repair(descriptor: int, path: Path) -> None:

@@ -155,7 +155,7 @@ def _fault(state: Mapping[str, Any]) -> str | None:
         if not isinstance(state.get(name), dict | None):
             return f"holds no {name} (dict or null)"
     inner = ("arguments", "window", "update_counter", "anchor", "scaler")
-    found = state | {f"{name}.{key}": value for name in inner for key, value in (state.get(name) or {}).items()}
+    found = dict(state) | {f"{name}.{key}": value for name in inner for key, value in (state.get(name) or {}).items()}
     step = state["step"]
     least = {"arguments.max_steps": step}
     for name, most in {
