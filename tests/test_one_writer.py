@@ -21,6 +21,7 @@ OURS = {"write_text", "write_bytes", "save_model"}  # by these names alone: `wri
 
 INTO_STAGING = "fills the folder that whole_folder or replace_files gave it"
 INTO_FILE = "fills the file that whole_file gave the cache"
+CHECKPOINT = "fills the folder of a checkpoint, or of the final model, before it is sealed and renamed"
 SCRATCH = "in a folder of temporary files, of a random name"
 EXCEPTIONS = {
     "records.py:_locked:open": "adds to the end, under a lock; a torn line is cut off again",
@@ -42,7 +43,6 @@ EXCEPTIONS = {
     "pipeline/scores.py:_make_search:mkdir": "the folder of the study, which its database opens itself",
     "search/storage.py:open_storage:mkdir": "the folder of the study, which Optuna opens itself",
     "plots/style.py:save_figure:savefig": "draws into memory",
-    "training/loop.py:SupernetTrainer.save_model.write:save_pretrained": INTO_STAGING,
     "training/loop.py:SupernetTrainer.save_model.write:save_model": INTO_STAGING,
     "training/loop.py:SupernetTrainer.save_checkpoint.write:save_model": INTO_STAGING,
     "training/loop.py:SupernetTrainer._finish:save_model": "its own method, which does that",
@@ -63,6 +63,25 @@ EXCEPTIONS = {
     "data/rows.py:read_rows.write:write_table": INTO_FILE,
     "data/sources.py:write_arrow:write_table": INTO_FILE,
     "hub/repository.py:identity_there:TemporaryDirectory": SCRATCH,
+    "checkpoint_folders.py:write_checkpoint:rename": "puts the sealed checkpoint into its place",
+    "checkpoint_folders.py:_write_whole:mkdir": "the folder that is filled, sealed and renamed",
+    "checkpoint_folders.py:seal:write_text": "of writing, under a name that is imported with its module",
+    "checkpoint_folders.py:replace_files:mkdir": "the folder that is filled, flushed and emptied into its place",
+    "checkpoint_folders.py:replace_files:replace": "puts a finished file into its place",
+    "checkpoint_folders.py:set_aside:rename": "gives a checkpoint another name; nothing is written",
+    "checkpoint_folders.py:delete_checkpoint:rename": "so that a half deleted one is called no checkpoint",
+    "data/vocabulary.py:save_tokenizer:save_pretrained": INTO_STAGING,
+    "finetuning/checkpoints.py:SealingTrainer._fill:rename": CHECKPOINT,
+    "finetuning/pretraining.py:pretrain_child:save_model": "the function of runs, which uses replace_files",
+    "finetuning/runs.py:save_model.write:save_pretrained": INTO_STAGING,
+    "finetuning/tasks.py:_Run._train:save_model": "the function of runs, which uses replace_files",
+    "locking.py:locked:mkdir": "the folder of a run, before it is locked",
+    "locking.py:_take:open": "a lock, which holds the name of its process; never through a link",
+    "modeling/configuration_nasbert.py:NasBertShapeConfig.save_pretrained:save_pretrained": "transformers' own, checked",
+    "terminal.py:_is_output_closed:open": "/dev/null, in place of a closed output",
+    "training/checkpoints.py:save_optimizer:save_file": CHECKPOINT,
+    "training/checkpoints.py:save_model:save_pretrained": CHECKPOINT,
+    "training/checkpoints.py:save_model:save_file": CHECKPOINT,
 }
 
 

@@ -139,7 +139,7 @@ class TestAnyScript:
 
     def test_english_is_cut_as_ever(self, english):
         """The vocabulary of studies that were run before any script was served, to the bit."""
-        for texts in (english, [*english, "か"]):  # a foreign letter changes nothing
+        for texts in (english, [*english * 10, "か"]):  # a foreign letter changes nothing
             tokenizer = train_tokenizer(texts, 300)
             assert isinstance(tokenizer, BertTokenizer)
         vocabulary = sorted(train_tokenizer(english, 300).get_vocab().items())
@@ -515,6 +515,9 @@ class TestDoor:
     def test_a_panic_over_a_text_names_the_tokenizer(self, folder, tmp_path, english):
         split = {"type": "Split", "pattern": {"Regex": "(q+)+[0-9]"}, "behavior": "Isolated", "invert": False}
         changed(folder, "tokenizer.json", pre_tokenizer=split)
+        changed(
+            folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast"
+        )  # BERT's has own rules
         arguments = arguments_of(tmp_path / "a.txt", [*english, "q" * 40], tokenizer_name=str(folder))
         with pytest.raises(ForeignFileError, match=r"tok cannot cut this text .*tokenizer_name"):
             load_corpus(arguments)

@@ -33,15 +33,17 @@ _BYTES, _BYTES_PER_BYTE = 4 << 30, 64
 _PATIENCE_SECONDS = 600
 _PROBES = (
     "The quick brown fox, aged 12.5 years, doesn't jump: naïve!", "ภาษาไทย 漢字かな हिन्दी עברית", "🙂 \t\n  .", "",
-    "a" * 2000, "0" * 2000, " " * 2000, "a" * 2000 + "!", "ab " * 1000, "." * 2000,
+    # Runs of letters, digits, spaces and signs, and behind them what an expression without end looks for in vain.
+    "a" * 2000 + "! 0A", "0" * 2000 + "! aA", " " * 2000 + "!a0A", "ab " * 1000 + "!0A", "." * 2000 + "a0A",
 )  # fmt: skip
 _TRIAL = """
 import sys
 _, packages, file, seconds, memory, *texts = sys.argv
 try:
     import resource
-    for limit, most in (("CORE", 0), ("CPU", int(seconds)), ("AS", int(memory))):
-        resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))  # at the second, killed without a name
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
 except (ImportError, ValueError, OSError):
     pass
 sys.path.append(packages)
@@ -185,7 +187,7 @@ def _try(path: Path) -> None:
             env={"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             check=False,
             timeout=_PATIENCE_SECONDS,
