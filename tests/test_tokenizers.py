@@ -515,9 +515,7 @@ class TestDoor:
     def test_a_panic_over_a_text_names_the_tokenizer(self, folder, tmp_path, english):
         split = {"type": "Split", "pattern": {"Regex": "(q+)+[0-9]"}, "behavior": "Isolated", "invert": False}
         changed(folder, "tokenizer.json", pre_tokenizer=split)
-        changed(
-            folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast"
-        )  # BERT's has own rules
+        changed(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")  # BERT's has own rules
         arguments = arguments_of(tmp_path / "a.txt", [*english, "q" * 40], tokenizer_name=str(folder))
         with pytest.raises(ForeignFileError, match=r"tok cannot cut this text .*tokenizer_name"):
             load_corpus(arguments)
