@@ -130,9 +130,10 @@ class TestLabelFiles:
         assert rows["odd"][:] == ["1", "x", None]
 
     def test_json_columns_may_miss_and_nest(self, tmp_path):
-        content = '{"text": "a", "label": 1, "more": [1]}\n\n{"text": "b", "label": 2.5, "yes": true}\n'
+        content = '{"text": "a", "label": 1, "more": [1], "deep": {"x": 1}}\n\n'
+        content += '{"text": "b", "label": 2.5, "yes": true}\n'
         rows = read_rows(put(tmp_path / "a.jsonl", content), tmp_path / "cache")
-        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "yes": [None, True]}
+        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "more": [[1], None], "yes": [None, True]}
         assert rows.cache_files, "memory-mapped"
 
 
@@ -316,5 +317,5 @@ def test_generated_inputs_give_results_or_one_error(inputs):
         "`python benchmarks/inputs.py --json benchmarks/records/inputs.json --page docs/inputs.md`"
     )
     refused = {kind: found.total() - found["result"] for kind, found in counted.items()}
-    assert all(number >= 50 for number in refused.values()), refused
+    assert all(number >= 50 or kind in inputs["MADE_AGAIN"] for kind, number in refused.items()), refused
     assert sum(refused.values()) >= LEAST, "fewer bad inputs than were promised"

@@ -135,7 +135,7 @@ def test_numbers_and_words_of_yaml_1_2(config):
         ("name: a\nloud: 1\n", ["loud", "bool"]),
         ("name: 3\n", ["name", "3", "str"]),
         ("name: a\nkind: fp8\n", ["kind", "fp8", "'no', 'bf16'"]),
-        ("name: a\nblocks: x\n", ["blocks", "'x'", "list"]),
+        ("name: a\nblocks: 3\n", ["blocks", "3", "list"]),
         ("name: a\nblocks: [x, 3]\n", ["blocks[1]", "3"]),
         ("name: a\nwidth: 4\nwidth: 5\n", ["'width' is given twice"]),
         ("- name\n", ["list", "setting: value"]),

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.samplers import FairSampler, GradualSampler, Sampler, UniformSampler
 from hf_nasbert.space import SearchSpace
 
@@ -265,6 +266,7 @@ class SupernetTrainingArguments:
     disable_tqdm: bool = field(default=False, metadata={"help": "Show no progress bar."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         for name in (
@@ -281,6 +283,7 @@ class SupernetTrainingArguments:
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows", "alignment_start"):
             self._check(name, at_most=1)
+        self._check("num_eval_children", at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
