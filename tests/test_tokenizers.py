@@ -101,6 +101,9 @@ class TestAnyScript:
             ("में अपने पदों", "में अपने पदों"), ("আমি", "আমি"), ("தமிழ்", "தமிழ்"), ("שָׁלוֹם", "שָׁלוֹם"),
             ("مُحَمَّد", "مُحَمَّد"), ("กำลัง", "กำลัง"), ("мой её Москва́", "мой её москва"), ("がぎ", "がぎ"),
             ("한국", "한국"), ("Café Ångström", "cafe angstrom"), ("Ελλάδα", "ελλαδα"), ("Tiếng", "tieng"),
+            ("ѓавол ќе ѝ", "ѓавол ќе ѝ"), ("ܡܲܠܟܹ̈ܐ ܡ̈ܠܐ", "ܡܲܠܟܹ̈ܐ ܡ̈ܠܐ"), ("ⲛ̄ⲧⲉ ⲙ̀", "ⲛ̄ⲧⲉ ⲙ̀"), ("می\u200cروم", "می\u200cروم"),
+            ("ශ්\u200dරී", "ශ්\u200dරී"), ("মর্\u200dযাদা", "মর্\u200dযাদা"), ("ᠮᠣᠩᠭᠣᠯ\u180eᠠ", "ᠮᠣᠩᠭᠣᠯ\u180eᠠ"), ("\u06dd٣", "\u06dd٣"),
+            ("x≠é", "x≠e"), ("ធ្វើ\u200cការ", "ធ្វើ\u200cការ"), ("so\u00adft \u202ebidi", "soft bidi"),
         ],
     )  # fmt: skip
     def test_a_mark_that_its_script_needs_is_kept_and_an_accent_is_not(self, text, kept):
@@ -515,9 +518,7 @@ class TestDoor:
     def test_a_panic_over_a_text_names_the_tokenizer(self, folder, tmp_path, english):
         split = {"type": "Split", "pattern": {"Regex": "(q+)+[0-9]"}, "behavior": "Isolated", "invert": False}
         changed(folder, "tokenizer.json", pre_tokenizer=split)
-        changed(
-            folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast"
-        )  # BERT's has own rules
+        changed(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")  # BERT's has own rules
         arguments = arguments_of(tmp_path / "a.txt", [*english, "q" * 40], tokenizer_name=str(folder))
         with pytest.raises(ForeignFileError, match=r"tok cannot cut this text .*tokenizer_name"):
             load_corpus(arguments)
