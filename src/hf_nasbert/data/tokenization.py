@@ -45,13 +45,13 @@ _PIECE = rf"[{_UNSPACED}][\p{{M}}\u200c\u200d]*|[^{_UNSPACED}]{{1,{_LONGEST_WORD
 _ACCENTS = "[\u0300-\u0333\u0339-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20dc\u20e1\u20e5-\u20f0\ufe20-\ufe2f]"
 _ACCENTED = r"[\p{Latin}\p{Greek}]"  # Syriac's plurals and Coptic's strokes are written by the same marks
 _SHAPES = "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"  # marks that choose between two shapes of a sign
-# Of Cyrillic, stress on a vowel alone is an accent: й, ѓ, ќ and ѝ are other letters than и, г, к and и.
+# Of Cyrillic, stress on a vowel alone is an accent: й, ѓ, ќ and ѝ are letters of their own.
 _STRESS = r"(?<=[АЕИОУЫЭЮЯІЄаеиоуыэюяіє])\u0301|(?<=[АОУЫЭЮЯІЄаоуыэюяіє])\u0300"
 _STRIPPED = (
     rf"(?<={'|'.join(_ACCENTED + _ACCENTS * num_before for num_before in range(4))}){_ACCENTS}|{_SHAPES}|{_STRESS}"
 )
-# What is taken out of any text: signs that are not seen, and the sign for bytes that were no text. BERT's rules also
-# take those that join or part letters (Persian, Sinhala, Mongolian) and signs of numbers and verses, which are writing.
+# What is taken out of any text: signs that are not seen, and the sign for bytes that were no text. BERT's rules take
+# those that join or part letters too (Persian, Sinhala, Mongolian), and signs of numbers and verses: these are writing.
 _UNSEEN = (
     r"[[\p{Cc}\p{Co}]&&[^\s]]|[\uFFFD\u00AD\u061C\u200B\u200E\u200F\u202A-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB]"
     "|[\U000e0001-\U000e007f]"
@@ -113,7 +113,8 @@ def train_tokenizer(
     It cuts as BERT's does, with three exceptions for what BERT's would lose: in scripts without spaces (Thai, kana,
     Khmer, ...) every letter with its marks is a word; a word of more than 100 letters is cut after every hundredth;
     and of the combining marks only accents are stripped, never the vowels, tones and points that a script writes by
-    them; nor are signs that join or part letters. Texts in which BERT's rules lose no more than two letters in ten thousand are cut by BERT's rules alone.
+    them; nor are signs that join or part letters. Texts in which BERT's rules lose no more than two letters in ten
+    thousand are cut by BERT's rules alone.
 
     Args:
         texts: Documents.
