@@ -51,7 +51,7 @@ _STRIPPED = (
     rf"(?<={'|'.join(_ACCENTED + _ACCENTS * num_before for num_before in range(4))}){_ACCENTS}|{_SHAPES}|{_STRESS}"
 )
 # What is taken out of any text: signs that are not seen, and the sign for bytes that were no text. BERT's rules take
-# those that join or part letters too (Persian, Sinhala, Mongolian), and signs of numbers and verses: these are writing.
+# those that join or part letters too (Persian, Sinhala, Mongolian), and signs of numbers and verses: they are writing.
 _UNSEEN = (
     r"[[\p{Cc}\p{Co}]&&[^\s]]|[\uFFFD\u00AD\u061C\u200B\u200E\u200F\u202A-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB]"
     "|[\U000e0001-\U000e007f]"

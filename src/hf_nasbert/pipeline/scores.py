@@ -17,6 +17,7 @@ from hf_nasbert import records
 from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
 from hf_nasbert.paths import expand_paths
@@ -322,7 +323,7 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
             if scorer.stop.is_set and num_left:
                 leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
     if report is not None:
-        tqdm.write(str(report), file=sys.stderr)
+        tqdm.write(printable(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
 
 
@@ -397,7 +398,8 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
                 SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
             )
     except (OSError, ValueError):
-        tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+        # What was found is not lost with its page.
+        tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
     return scored
 
