@@ -147,6 +147,21 @@ def odd_state(**changes):
     return damage
 
 
+CONTROL = {"args": {f"should_{what}": False for what in ("training_stop", "epoch_stop", "save", "evaluate", "log")}}
+PATIENCE = {"early_stopping_patience": 3, "early_stopping_threshold": 0.0}
+
+
+def odd_control(**changes):
+    return odd_state(stateful_callbacks={"TrainerControl": {"args": CONTROL["args"] | changes, "attributes": {}}})
+
+
+def odd_patience(args, attributes=None):
+    early = {"args": args, "attributes": {"early_stopping_patience_counter": 0} if attributes is None else attributes}
+    return odd_state(
+        stateful_callbacks={"TrainerControl": {**CONTROL, "attributes": {}}, "EarlyStoppingCallback": early}
+    )
+
+
 def remove(name):
     return lambda checkpoint: (checkpoint / name).unlink()
 
@@ -163,6 +178,27 @@ DAMAGES = {
     "log holds no steps": odd_state(log_history=[1]),
     "no control": odd_state(stateful_callbacks={}),
     "control is odd": odd_state(stateful_callbacks={"TrainerControl": [{"args": {}}]}),
+    "control holds a text": odd_control(should_save="no"),
+    "control holds what is none of its own": odd_control(on_step_end=True),
+    "control has attributes": odd_state(stateful_callbacks={"TrainerControl": {**CONTROL, "attributes": {"args": 1}}}),
+    **{
+        f"{name} is {value!r}": odd_state(**{name: value})
+        for name, values in {
+            "eval_steps": ("x", None, 0, [1], True), "save_steps": ("x", -1), "logging_steps": (0, 1.5),
+            "max_steps": (2**70, "8"), "train_batch_size": ("4", -1), "num_train_epochs": ([], 2**70),
+            "num_input_tokens_seen": ("x", -1), "total_flos": ("x", float("nan"), [1]),
+            "epoch": ("x", -1, float("inf")),
+            "best_metric": ("x", [], {}, True), "best_model_checkpoint": ("/elsewhere", 1.5, []),
+            "is_world_process_zero": (0, None), "stateful_callbacks": ([], 5, None),
+        }.items()
+        for value in values
+    },
+    "a best metric of no step": odd_state(best_metric=0.5),
+    "patience is a text": odd_patience({"early_stopping_patience": "x", "early_stopping_threshold": 0.0}),
+    "patience without its name": odd_patience({"patience": 1}),
+    "patience is a list": odd_patience([]),
+    "patience has a method": odd_patience(PATIENCE, {"early_stopping_patience_counter": 0, "on_evaluate": 1}),
+    "patience counts in texts": odd_patience(PATIENCE, {"early_stopping_patience_counter": "0"}),
     "unknown entry": odd_state(odd=1),
     "best is odd": odd_state(best_global_step="../checkpoint-4"),
     "best is not there": odd_state(best_global_step=1),
