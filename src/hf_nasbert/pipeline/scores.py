@@ -38,7 +38,7 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
-from hf_nasbert.writing import check_unless_there, check_writable, write_text
+from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -161,6 +161,14 @@ class SearchChildrenArguments(ScoringArguments):
     def study(self) -> str | Path:
         """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
         return self.storage or Path(f"{self.output}.db")
+
+    @property
+    def study_file(self) -> Path | None:
+        """The file in which that lies, if it is one: a database's URL may name a server."""
+        scheme, is_url, place = str(self.study).partition("://")
+        if not is_url:
+            return Path(self.study)
+        return Path(place[1:].partition("?")[0]) if scheme.startswith("sqlite") else None
 
     def budget(self) -> Budget:
         """The caps."""
@@ -363,6 +371,12 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     """
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
+        check_apart(
+            output=arguments.output,
+            latency_table=arguments.latency_table,
+            report=arguments.report,
+            storage=arguments.study_file if arguments.search == "nsga2" else None,
+        )
         if arguments.report is not None:
             check_writable(arguments.report)
         if arguments.search == "gbdt":
