@@ -1,9 +1,11 @@
 """One run at a time in a folder: a lock that ends with its process, and names its holder to the next one."""
 
+import errno
 import fcntl  # POSIX only
 import logging
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_SIGN = "process "  # how the content begins
 _held: set[int] = set()  # descriptors of this process' locks
 
 
@@ -67,10 +70,18 @@ def _take(file: Path) -> int:
         except OSError as error:  # some file systems have no locks
             logger.warning("%s cannot be locked (%s): let no second run use that folder", file, error.strerror)
         if _is_at(descriptor, file):
+            if not _is_ours(descriptor):
+                os.close(descriptor)
+                raise OSError(errno.EEXIST, f"{file.name} is there, and no lock")
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            os.write(descriptor, f"{_SIGN}{os.getpid()} on {socket.gethostname()}".encode())
             return descriptor
         os.close(descriptor)  # its holder has just ended and deleted it
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether a file is new, or what a dead process left: its content is deleted, and so will the file be."""
+    return stat.S_ISREG(os.fstat(descriptor).st_mode) and _SIGN.encode().startswith(os.pread(descriptor, 8, 0))
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

@@ -358,7 +358,11 @@ class TestRecords:
     @pytest.mark.parametrize("kind", ["finetune", "pretrain"])
     def test_a_place_where_nothing_can_be_added_is_told_before_any_step(self, home, tmp_path, kind):
         (tmp_path / "file").touch()
-        for place, words in (("a.jsonl.gz", "compressed"), ("file/a.jsonl", "Not a directory"), (".", "it is a folder")):
+        for place, words in (
+            ("a.jsonl.gz", "compressed"),
+            ("file/a.jsonl", "Not a directory"),
+            (".", "it is a folder"),
+        ):
             with pytest.raises(OSError, match=rf"cannot write {tmp_path}.*{words}|no records at .*{words}"):
                 getattr(home, kind)(tmp_path / "out", [NoStep()], records=str(tmp_path / place))
         assert not (tmp_path / "out").exists()
