@@ -14,6 +14,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from hf_nasbert.foreign import printable
+
 logger = logging.getLogger(__name__)
 
 _MARKS = ("Ġ", "▁")  # byte-level BPE's and SentencePiece's: a token that begins a word begins with it
@@ -132,7 +134,7 @@ def tell_unknown(parts: Iterable[Dataset], tokenizer: PreTrainedTokenizerBase, n
         num_tokens += int((~np.isin(ids, [number for number in others if number is not None])).sum())
     share = num_unknown / max(num_tokens, 1)
     own = "the tokenizer trained on this text" if name is None else f"the tokenizer {name}"
-    said = f"{share:.2%} of the tokens are unknown ({tokenizer.unk_token}) to {own}"
+    said = printable(f"{share:.2%} of the tokens are unknown ({tokenizer.unk_token}) to {own}")
     if share >= _UNKNOWN_REFUSED:
         advice = "raise vocab_size, or give one that knows its letters by" if name is None else "give another one by"
         raise ValueError(f"{said}, which cannot cut it: {advice} tokenizer_name, or none to have one trained")

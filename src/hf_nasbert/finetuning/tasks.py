@@ -280,6 +280,7 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
     done = run.finished()
     pending = [seed for seed in arguments.seeds if seed not in done]
     if pending:
+        runs.check_records(arguments)
         run.encode()
     for seed in pending:
         done[seed] = run.train_seed(seed)
