@@ -90,6 +90,7 @@ EXCEPTIONS = {
     "finetuning/pretraining.py:pretrain_child:save_model": "the function of runs, which uses replace_files",
     "finetuning/runs.py:save_model.write:save_pretrained": INTO_STAGING,
     "finetuning/tasks.py:_Run._train:save_model": "the function of runs, which uses replace_files",
+    "data/named.py:_load:run": "the datasets library in a process of its own, which fills its own cache",
     "locking.py:locked:mkdir": "the folder of a run, before it is locked",
     "locking.py:_take:open": "a lock, which holds the name of its process; never through a link",
     "modeling/configuration_nasbert.py:NasBertShapeConfig.save_pretrained:save_pretrained": "transformers', checked",
