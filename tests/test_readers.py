@@ -269,7 +269,15 @@ class TestLines:
         with pytest.raises(ValueError, match=r"line 2: 1 fields, the header has 2 \(a tsv file is not quoted\)"):
             read_rows(tmp_path / "a.tsv")
 
-    @pytest.mark.parametrize("labels", [("1", "0"), ("pos", "neg"), tuple(f"{n}.{n}5" for n in range(9))])
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            ("1", "0"),
+            ("pos", "neg"),
+            tuple(f"{n}.{n}5" for n in range(9)),
+            tuple(f"{n}.5E-03" if n % 2 else f"{n}e-05" for n in range(32)),  # each stands once
+        ],
+    )
     @pytest.mark.parametrize("read", [read_rows, texts_of])
     def test_a_stray_mark_that_swallows_rows_of_a_csv_is_refused(self, tmp_path, labels, read):
         content = self.quoted(",", labels).replace("sentence", "text")
@@ -447,6 +455,11 @@ class TestLabels:
         with pytest.raises(ValueError, match=message):
             self.task(tmp_path, [label, label])
 
+    def test_one_object_of_splits(self, tmp_path):
+        file = put(tmp_path / "a.json", json.dumps({"train": TEXT, "validation": TEXT}))
+        with pytest.raises(ValueError, match=r"a\.json, line 1 holds nothing but lists .*'train', 'validation'"):
+            labels_of(file)
+
     def test_several_labels_in_some_rows(self, tmp_path):
         with pytest.raises(ValueError, match=r"train\.jsonl, line 2: the column 'label' holds a list, above a int"):
             self.task(tmp_path, [0, [0, 1]])
@@ -538,6 +551,7 @@ class TestQuestions:
             ({"answers": [{"text": "Rome"}]}, "'answer_start' is missing"),
             ({"paragraphs": 3}, "paragraphs must be a list"),
             ({"qas": [3]}, "qas must be a list of objects"),
+            ({"is_impossible": "false"}, "is_impossible is 'false', expected true or false"),
         ],
     )
     def test_what_does_not_fit_is_named_by_its_line(self, tmp_path, change, message):

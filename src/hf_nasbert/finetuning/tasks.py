@@ -257,6 +257,7 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
     Raises:
         FileNotFoundError: If the model is missing.
         ValueError: If model, tokenizer, data and settings do not fit each other, or training diverged.
+        WriteError: If no record can be added to the file of records; nothing is trained then.
     """
     commit, identity = runs.identify_model(arguments)
     config = runs.load_config(
