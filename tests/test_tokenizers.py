@@ -186,6 +186,9 @@ class TestUnknown:
             tell_unknown(self.packed(10), tokenizer, "tok")
         with pytest.raises(ValueError, match=r"100\.00%.*vocab_size.*tokenizer_name"):
             tell_unknown(self.packed(20), tokenizer, None)
+        caplog.clear()
+        assert tell_unknown(self.packed(20), tokenizer, "model", is_labelled=True) == 1  # as its owner wants
+        assert "a model of another tokenizer" in caplog.text
 
     def test_a_name_that_somebody_else_gave_is_escaped(self, capsys, caplog):
         vocabulary = {name: i for i, name in enumerate(["[PAD]", "\x1b[2J", *SPECIAL[2:], "a", "b"])}
