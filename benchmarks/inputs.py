@@ -61,6 +61,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, checkpoints
 from hf_nasbert.training.farm import FarmArguments, read_table
 from hf_nasbert.training.standalone import StandaloneArguments
+from hf_nasbert.writing import WriteError
 
 SECONDS = 5  # for one input; the slowest valid one takes a tenth
 LONGEST_MESSAGE = 1500
@@ -855,7 +856,7 @@ KINDS = {
     "tables": Kind(of_files("t.jsonl", TABLE), read_truth, 250),
     "score files": Kind(of_files("s.jsonl", SCORES), read_scored, 200),
     "latency tables": Kind(of_files("l.jsonl", LATENCY), read_latency, 200),
-    "search histories": Kind(of_files("h.jsonl", HISTORY), read_history, 200),
+    "search histories": Kind(of_files("h.jsonl", HISTORY), read_history, 200, (ValueError, WriteError)),
     "reports": Kind(st.one_of(of_files("h.jsonl", HISTORY), of_files("h.jsonl", SCORED)), read_report, 200),
     "farm tables": Kind(of_files("t.jsonl", TABLE), read_farm, 200),
     "text files": Kind(

@@ -29,8 +29,7 @@ def test_transformers_common_suite(classes, tmp_path):
     suite = os.environ.get("TRANSFORMERS_TESTS")
     if suite is None or not Path(suite, "test_modeling_common.py").is_file():
         pytest.skip(
-            "set TRANSFORMERS_TESTS to the folder tests of transformers' source distribution (pip download --no-deps "
-            "--no-binary transformers transformers)"
+            "`make common-suite` runs it; TRANSFORMERS_TESTS is the folder tests of transformers' source distribution"
         )
     pytest.importorskip("parameterized", reason="pip install parameterized")
     tests = tmp_path / "tests"

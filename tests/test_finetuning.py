@@ -395,9 +395,10 @@ class TestLabelledTasks:
 
 class TestFinetune:
     @pytest.mark.parametrize("model", ["bert", "child"])
-    def test_learns_records_and_saves(self, model, home, arguments):
+    def test_learns_records_and_saves(self, model, home, arguments, capsys):
         asked = arguments(model=str(home / model), test_file=str(home / "test.csv"))
         result = finetune(asked)
+        assert f"0.00% of the tokens are unknown ([UNK]) to the tokenizer {home / model}" in capsys.readouterr().err
         (record,) = result.records
         assert record["metrics"]["validation"]["accuracy"] == 1.0
         assert record["metrics"]["test"]["accuracy"] == 1.0

@@ -202,6 +202,51 @@ class TestLinks:
         assert not (tmp_path / "made").exists()
 
 
+ONE_FILE = {
+    "report": ("records and output", lambda: _report("a.jsonl")),
+    "report, by a link": ("records and output", lambda: _report("link")),
+    "search": ("output and report", lambda: _search(report="./a.jsonl")),
+    "search with a journal": ("output and storage", lambda: _search(storage="a.jsonl")),
+    "search with a database": ("output and storage", lambda: _search(storage="sqlite:///a.jsonl?timeout=5")),
+    "search with a study of its own": ("report and storage", lambda: _search(report="a.jsonl.db")),
+    "search with a table": ("output and latency_table", lambda: _search(latency_table="a.jsonl")),
+    "ranking": ("table and scores", lambda: _rank(table="a.jsonl")),
+    "ranking --page": ("scores and page", lambda: _rank(table="no", page="a.jsonl")),
+}
+
+
+def _report(output):
+    report_search(SearchReportArguments(records="a.jsonl", output=output, supernet="no"))
+
+
+def _search(**settings):
+    search_children(SearchChildrenArguments(supernet="no", output="a.jsonl", search="nsga2", **settings), DATA)
+
+
+def _rank(**settings):
+    rank_children(RankChildrenArguments(scores="a.jsonl", supernets=["no"], **settings), DATA)
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_an_output_that_is_another_file_of_the_command_is_refused(name, tmp_path, monkeypatch):
+    """It would replace the scores of a search by their page, say."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"kind": "mine"}\n')
+    Path("link").symlink_to("a.jsonl")
+    words, command = ONE_FILE[name]
+    with pytest.raises(ValueError, match=rf"^{words} are one file, .*: name another$"):
+        command()
+    assert Path("a.jsonl").read_text() == '{"kind": "mine"}\n'
+    assert not Path("a.jsonl.db").exists()
+
+
+def test_storages_that_are_no_file_of_the_command_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for storage in ("postgresql://u:p@host/a.jsonl", "sqlite:///b.db", str(tmp_path / "b.journal"), None):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            _search(storage=storage)
+
+
 class TestReadOnly:
     def test_a_file_that_somebody_made_read_only_is_not_replaced(self, tmp_path, monkeypatch):
         """As root every file can be written, so the system's answer is given here."""

@@ -1,10 +1,13 @@
 """One reader for data files of every kind, data sets by name, and what labels are: cases found from outside."""
 
+import bz2
 import contextlib
 import gzip
 import io
 import json
 import logging
+import lzma
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -266,7 +269,15 @@ class TestLines:
         with pytest.raises(ValueError, match=r"line 2: 1 fields, the header has 2 \(a tsv file is not quoted\)"):
             read_rows(tmp_path / "a.tsv")
 
-    @pytest.mark.parametrize("labels", [("1", "0"), ("pos", "neg"), tuple(f"{n}.{n}5" for n in range(9))])
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            ("1", "0"),
+            ("pos", "neg"),
+            tuple(f"{n}.{n}5" for n in range(9)),
+            tuple(f"{n}.5E-03" if n % 2 else f"{n}e-05" for n in range(32)),  # each stands once
+        ],
+    )
     @pytest.mark.parametrize("read", [read_rows, texts_of])
     def test_a_stray_mark_that_swallows_rows_of_a_csv_is_refused(self, tmp_path, labels, read):
         content = self.quoted(",", labels).replace("sentence", "text")
@@ -444,6 +455,11 @@ class TestLabels:
         with pytest.raises(ValueError, match=message):
             self.task(tmp_path, [label, label])
 
+    def test_one_object_of_splits(self, tmp_path):
+        file = put(tmp_path / "a.json", json.dumps({"train": TEXT, "validation": TEXT}))
+        with pytest.raises(ValueError, match=r"a\.json, line 1 holds nothing but lists .*'train', 'validation'"):
+            labels_of(file)
+
     def test_several_labels_in_some_rows(self, tmp_path):
         with pytest.raises(ValueError, match=r"train\.jsonl, line 2: the column 'label' holds a list, above a int"):
             self.task(tmp_path, [0, [0, 1]])
@@ -535,6 +551,7 @@ class TestQuestions:
             ({"answers": [{"text": "Rome"}]}, "'answer_start' is missing"),
             ({"paragraphs": 3}, "paragraphs must be a list"),
             ({"qas": [3]}, "qas must be a list of objects"),
+            ({"is_impossible": "false"}, "is_impossible is 'false', expected true or false"),
         ],
     )
     def test_what_does_not_fit_is_named_by_its_line(self, tmp_path, change, message):
@@ -612,7 +629,7 @@ class TestNamedDatasets:
         def load(*_, **__):
             raise error
 
-        monkeypatch.setattr(datasets, "load_dataset", load)
+        monkeypatch.setattr(datasets, "load_dataset_builder", load)
         with pytest.raises((ValueError, OSError), match="the data set me/x ") as raised:
             load_by_name(command, "me/x")
         assert "\n" not in str(raised.value)
@@ -621,7 +638,7 @@ class TestNamedDatasets:
         def load(*_, **__):
             raise datasets.exceptions.DatasetGenerationError("An error occurred") from pa.ArrowInvalid("column 3")
 
-        monkeypatch.setattr(datasets, "load_dataset", load)
+        monkeypatch.setattr(datasets, "load_dataset_builder", load)
         with pytest.raises(ValueError, match=r"me/x \(big\) does not load \(ArrowInvalid: column 3\)"):
             load_named("me/x", "big")
 
@@ -653,11 +670,25 @@ class TestNamedDatasets:
                 load_by_name(command, name)
             (tmp_path / "d" / file).write_text(whole)
 
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_a_local_folder_of_json_is_read_here_first(self, tmp_path, command):
-        put(tmp_path / "d" / "train.jsonl", "null\n")  # pyarrow, and Python with it, dies of it
-        with pytest.raises(ValueError, match=r"train\.jsonl, line 1: an object of columns is needed"):
-            load_by_name(command, str(tmp_path / "d"))
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["train.jsonl", "train.ndjson", "train.jsonl.xz", "train.jsonl.bz2", "train.zip"])
+    def test_what_pyarrow_dies_of_ends_in_one_line(self, tmp_path, name):
+        content = b'null\n{"text": "a"}\n'
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("train.jsonl", content)
+        pack = {".xz": lzma.compress, ".bz2": bz2.compress, ".zip": lambda _: packed.getvalue()}
+        put(tmp_path / "d" / name, pack.get(Path(name).suffix, bytes)(content))
+        reason = "train.jsonl, line 1: an object of columns is needed" if name == "train.jsonl" else "by signal"
+        with pytest.raises(ValueError, match=rf"the data set .*/d does not load .*{reason}"):
+            load_by_name("pretrain", str(tmp_path / "d"))
+
+    @pytest.mark.slow
+    def test_json_that_is_no_rows_may_lie_beside_them(self, tmp_path):
+        put(tmp_path / "d" / "train.jsonl", lines(TEXT))
+        put(tmp_path / "d" / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n")
+        put(tmp_path / "d" / "labels.json", '["a", "b"]')
+        assert load_by_name("pretrain", str(tmp_path / "d")) == [row["text"] for row in TEXT]
 
     def test_every_way_in_is_this_one(self):
         source = Path(__file__).parents[1] / "src" / "hf_nasbert"

@@ -79,6 +79,14 @@ def test_a_state_that_training_could_not_go_on_from_is_damaged(run, tmp_path, na
     assert len(message) < 400 + len(str(folder))
 
 
+def test_a_step_that_no_run_reaches_is_damaged_also_under_as_many_steps(run, tmp_path):
+    def change(state):
+        state["step"] = state["arguments"]["max_steps"] = 2**70
+
+    with pytest.raises(DamagedCheckpointError, match="step 1180591620717411303424, expected a whole number"):
+        checkpoints.find_checkpoint(tmp_path, str(sealed(run, tmp_path, change)))
+
+
 def test_the_state_as_it_was_written_is_whole(run, tmp_path):
     folder = sealed(run, tmp_path, lambda state: None)
     assert checkpoints.find_checkpoint(tmp_path, "latest") == folder

@@ -101,6 +101,11 @@ class TestAnyScript:
             ("में अपने पदों", "में अपने पदों"), ("আমি", "আমি"), ("தமிழ்", "தமிழ்"), ("שָׁלוֹם", "שָׁלוֹם"),
             ("مُحَمَّد", "مُحَمَّد"), ("กำลัง", "กำลัง"), ("мой её Москва́", "мой её москва"), ("がぎ", "がぎ"),
             ("한국", "한국"), ("Café Ångström", "cafe angstrom"), ("Ελλάδα", "ελλαδα"), ("Tiếng", "tieng"),
+            ("ѓавол ќе ѝ", "ѓавол ќе ѝ"), ("ܡܲܠܟܹ̈ܐ ܡ̈ܠܐ", "ܡܲܠܟܹ̈ܐ ܡ̈ܠܐ"), ("ⲛ̄ⲧⲉ ⲙ̀", "ⲛ̄ⲧⲉ ⲙ̀"),
+            ("می\u200cروم", "می\u200cروم"), ("ශ්\u200dරී", "ශ්\u200dරී"), ("মর্\u200dযাদা", "মর্\u200dযাদা"),
+            ("\u06dd٣", "\u06dd٣"),
+            ("ᠮᠣᠩᠭᠣᠯ\u180eᠠ", "ᠮᠣᠩᠭᠣᠯ\u180eᠠ"),
+            ("x≠é", "x≠e"), ("ធ្វើ\u200cការ", "ធ្វើ\u200cការ"), ("so\u00adft \u202ebidi", "soft bidi"),
         ],
     )  # fmt: skip
     def test_a_mark_that_its_script_needs_is_kept_and_an_accent_is_not(self, text, kept):
@@ -181,6 +186,19 @@ class TestUnknown:
             tell_unknown(self.packed(10), tokenizer, "tok")
         with pytest.raises(ValueError, match=r"100\.00%.*vocab_size.*tokenizer_name"):
             tell_unknown(self.packed(20), tokenizer, None)
+        caplog.clear()
+        assert tell_unknown(self.packed(20), tokenizer, "model", is_labelled=True) == 1  # as its owner wants
+        assert "a model of another tokenizer" in caplog.text
+
+    def test_a_name_that_somebody_else_gave_is_escaped(self, capsys, caplog):
+        vocabulary = {name: i for i, name in enumerate(["[PAD]", "\x1b[2J", *SPECIAL[2:], "a", "b"])}
+        tokenizer = BertTokenizer(vocab=vocabulary, unk_token="\x1b[2J")
+        tell_unknown(self.packed(2), tokenizer, "tok\x07")
+        said = capsys.readouterr().err
+        assert r"unknown (\x1b[2J) to the tokenizer tok\x07" in said
+        with pytest.raises(ValueError, match="100"):
+            tell_unknown(self.packed(20), tokenizer, "tok\x07")
+        assert "\x1b" not in said + caplog.text
 
     def test_a_token_of_another_use_is_not_counted(self):
         tokenizer = BertTokenizer(vocab={name: i for i, name in enumerate([*SPECIAL, "a", "b"])}, unk_token="[SEP]")

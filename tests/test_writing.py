@@ -194,3 +194,19 @@ class TestWholeFolder:
             (staging / "a").touch()
             (staging / "b").touch()
         assert {"a", "b", tmp_path.name} <= set(flushed)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to nothing"])
+def test_what_lies_under_the_unfinished_name_is_never_written(kind, tmp_path, monkeypatch):
+    """Its digits are random; should somebody guess them, the write fails."""
+    monkeypatch.setattr(writing, "_new_name", lambda: "guessed")
+    target = tmp_path / ("guessed" if kind == "file" else "precious")
+    if kind != "link to nothing":
+        target.write_text("mine")
+    if kind != "file":
+        (tmp_path / "guessed").symlink_to(target)
+    with pytest.raises(writing.WriteError, match=r"page\.html \(File exists\)"):
+        writing.write_text(tmp_path / "page.html", "new")
+    assert not (tmp_path / "page.html").exists()
+    assert target.exists() == (kind != "link to nothing")
+    assert not target.exists() or target.read_text() == "mine"

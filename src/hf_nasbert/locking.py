@@ -1,9 +1,11 @@
 """One run at a time in a folder: a lock that ends with its process, and names its holder to the next one."""
 
+import errno
 import fcntl  # POSIX only
 import logging
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_SIGN = "process "  # how the content begins
 _held: set[int] = set()  # descriptors of this process' locks
 
 
@@ -69,14 +72,22 @@ def _take(file: Path) -> int:
         if not _is_at(descriptor, file):
             os.close(descriptor)  # its holder has just ended and deleted it
             continue
+        if not _is_ours(descriptor):
+            os.close(descriptor)
+            raise OSError(errno.EEXIST, f"{file.name} is there, and no lock")
         try:
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            os.write(descriptor, f"{_SIGN}{os.getpid()} on {socket.gethostname()}".encode())
         except OSError:  # a full disk, say: what cannot name its holder would keep the next run out for no reason
             file.unlink(missing_ok=True)
             os.close(descriptor)
             raise
         return descriptor
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether a file is new, or what a dead process left: its content is deleted, and so will the file be."""
+    return stat.S_ISREG(os.fstat(descriptor).st_mode) and _SIGN.encode().startswith(os.pread(descriptor, 8, 0))
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

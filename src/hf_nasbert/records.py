@@ -93,8 +93,6 @@ def _locked(path: str | Path) -> Iterator[int]:
     import fcntl  # POSIX only: reading works without it
 
     path = Path(path)
-    if path.suffix == ".gz":
-        raise ValueError(f"cannot append to {path.name}: it is compressed; append to a plain .jsonl and compress that")
     check_writable(path, is_appended=True)
     with write_errors(path):
         is_new = not path.exists()

@@ -55,10 +55,29 @@ def check_writable(path: str | Path, *, is_appended: bool = False) -> None:
     path = Path(path)
     with write_errors(path):
         _replaceable(path, path.stat if is_appended else path.lstat)
+        if is_appended and path.suffix == ".gz":
+            raise WriteError(path, "it is compressed, and is for reading only", ": name a plain .jsonl")
         around = (path.resolve() if is_appended else path).parent
         if is_appended and path.exists():
             return  # nothing new has to appear beside it
     _check_around(path, around)
+
+
+def check_apart(**places: str | Path | None) -> None:
+    """Refuse settings of which two name one file: what is written for the one would replace the other, or mix with it.
+
+    Args:
+        places: The paths, by the names of their settings; None where nothing was asked for.
+
+    Raises:
+        ValueError: If two are one file, also by a link.
+    """
+    found: dict[str, str] = {}
+    for name, place in places.items():
+        if place is not None:
+            first = found.setdefault(os.path.realpath(place), name)
+            if first != name:
+                raise ValueError(f"{first} and {name} are one file, {place}: name another")
 
 
 def check_unless_there(path: str | Path) -> None:

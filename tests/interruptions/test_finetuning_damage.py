@@ -51,6 +51,13 @@ class Kill(TrainerCallback):
             raise KeyboardInterrupt
 
 
+class NoStep(TrainerCallback):
+    """No training may begin."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        raise AssertionError("training began")
+
+
 class Home:
     """A tiny model, its text and labels, and runs of eight steps with a checkpoint every two."""
 
@@ -86,7 +93,7 @@ class Home:
             "early_stopping_patience": 9, "cache_dir": str(self.folder / "cache"),
         }  # fmt: skip
         arguments = FinetuneArguments(
-            model=str(self.folder / "bert"), output_dir=str(output_dir), **files, **settings | changes
+            model=str(self.folder / "bert"), output_dir=str(output_dir), **files | settings | changes
         )
         return finetune(arguments, callbacks=list(callbacks)).records[0]
 
@@ -147,6 +154,21 @@ def odd_state(**changes):
     return damage
 
 
+CONTROL = {"args": {f"should_{what}": False for what in ("training_stop", "epoch_stop", "save", "evaluate", "log")}}
+PATIENCE = {"early_stopping_patience": 3, "early_stopping_threshold": 0.0}
+
+
+def odd_control(**changes):
+    return odd_state(stateful_callbacks={"TrainerControl": {"args": CONTROL["args"] | changes, "attributes": {}}})
+
+
+def odd_patience(args, attributes=None):
+    early = {"args": args, "attributes": {"early_stopping_patience_counter": 0} if attributes is None else attributes}
+    return odd_state(
+        stateful_callbacks={"TrainerControl": {**CONTROL, "attributes": {}}, "EarlyStoppingCallback": early}
+    )
+
+
 def remove(name):
     return lambda checkpoint: (checkpoint / name).unlink()
 
@@ -163,6 +185,27 @@ DAMAGES = {
     "log holds no steps": odd_state(log_history=[1]),
     "no control": odd_state(stateful_callbacks={}),
     "control is odd": odd_state(stateful_callbacks={"TrainerControl": [{"args": {}}]}),
+    "control holds a text": odd_control(should_save="no"),
+    "control holds what is none of its own": odd_control(on_step_end=True),
+    "control has attributes": odd_state(stateful_callbacks={"TrainerControl": {**CONTROL, "attributes": {"args": 1}}}),
+    **{
+        f"{name} is {value!r}": odd_state(**{name: value})
+        for name, values in {
+            "eval_steps": ("x", None, 0, [1], True), "save_steps": ("x", -1), "logging_steps": (0, 1.5),
+            "max_steps": (2**70, "8"), "train_batch_size": ("4", -1), "num_train_epochs": ([], 2**70),
+            "num_input_tokens_seen": ("x", -1), "total_flos": ("x", float("nan"), [1]),
+            "epoch": ("x", -1, float("inf")),
+            "best_metric": ("x", [], {}, True), "best_model_checkpoint": ("/elsewhere", 1.5, []),
+            "is_world_process_zero": (0, None), "stateful_callbacks": ([], 5, None),
+        }.items()
+        for value in values
+    },
+    "a best metric of no step": odd_state(best_metric=0.5),
+    "patience is a text": odd_patience({"early_stopping_patience": "x", "early_stopping_threshold": 0.0}),
+    "patience without its name": odd_patience({"patience": 1}),
+    "patience is a list": odd_patience([]),
+    "patience has a method": odd_patience(PATIENCE, {"early_stopping_patience_counter": 0, "on_evaluate": 1}),
+    "patience counts in texts": odd_patience(PATIENCE, {"early_stopping_patience_counter": "0"}),
     "unknown entry": odd_state(odd=1),
     "best is odd": odd_state(best_global_step="../checkpoint-4"),
     "best is not there": odd_state(best_global_step=1),
@@ -199,8 +242,8 @@ class TestDamagedCheckpoints:
         assert len(list_checkpoints(interrupted / "run")) == 2
 
     @pytest.mark.slow
-    def test_all_of_them_end_in_the_same_bits(self, home, killed, straight, tmp_path):
-        for number, (name, damage) in enumerate(DAMAGES.items()):
+    def test_runs_that_pass_them_over_end_in_the_same_bits(self, home, killed, straight, tmp_path):
+        for number, (name, damage) in enumerate(list(DAMAGES.items())[::3]):  # each begins at the checkpoint before
             folder = Path(shutil.copytree(killed, tmp_path / str(number)))
             damage(folder / "run" / "checkpoint-6")
             record = home.pretrain(folder)
@@ -309,6 +352,30 @@ class TestBestWeights:
 
         with pytest.raises(DamagedCheckpointError, match=r"checkpoint-\d is damaged: model\.safetensors has"):
             home.finetune(tmp_path / "out", [Damage()])
+
+
+class TestRecords:
+    @pytest.mark.parametrize("kind", ["finetune", "pretrain"])
+    def test_a_place_where_nothing_can_be_added_is_told_before_any_step(self, home, tmp_path, kind):
+        (tmp_path / "file").touch()
+        for place, words in (
+            ("a.jsonl.gz", "compressed"),
+            ("file/a.jsonl", "Not a directory"),
+            (".", "it is a folder"),
+        ):
+            with pytest.raises(OSError, match=rf"cannot write {tmp_path}.*{words}|no records at .*{words}"):
+                getattr(home, kind)(tmp_path / "out", [NoStep()], records=str(tmp_path / place))
+        assert not (tmp_path / "out").exists()
+
+    def test_rows_of_the_data_get_no_record(self, home, tmp_path):
+        (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n' * 8)
+        with pytest.raises(ValueError, match="records and train_file are one file"):
+            home.finetune(
+                tmp_path / "out", [NoStep()],
+                train_file=str(tmp_path / "rows.jsonl"), records=str(tmp_path / "rows.jsonl"),
+            )  # fmt: skip
+        assert (tmp_path / "rows.jsonl").read_text().count("\n") == 16
+        assert not (tmp_path / "out").exists()
 
 
 class TestLock:

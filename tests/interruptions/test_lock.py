@@ -42,6 +42,26 @@ class TestLock:
         with locked(tmp_path / "run"):
             pass
 
+    @pytest.mark.parametrize("kind", ["file", "hard link"])
+    def test_a_file_of_somebody_else_s_is_left_alone(self, tmp_path, kind):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "precious").write_text("mine")
+        if kind == "file":
+            (tmp_path / "run" / ".lock").write_text("mine")
+        else:
+            (tmp_path / "run" / ".lock").hardlink_to(tmp_path / "precious")
+        with (
+            pytest.raises(OSError, match=r"cannot write in .*run \(\.lock is there, and no lock\)"),
+            locked(tmp_path / "run"),
+        ):
+            pass
+        assert [path.read_text() for path in (tmp_path / "precious", tmp_path / "run" / ".lock")] == ["mine", "mine"]
+
+    def test_a_pipe_in_its_place_is_told(self, tmp_path):
+        os.mkfifo(tmp_path / ".lock")
+        with pytest.raises(OSError, match=r"\.lock is there, and no lock"), locked(tmp_path):
+            pass
+
     def test_a_process_forked_from_a_killed_run_does_not_hold_its_lock(self, tmp_path):
         """As data workers are, which outlive a killed run by seconds."""
         ready, end = os.pipe(), os.pipe()

@@ -32,7 +32,7 @@ _CHUNK_BYTES = 1 << 20
 _WILD = re.compile(r"[*?]")  # brackets stand for themselves: they are common in names of folders
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # as a writer that quotes writes a field that holds a quotation
 _LINE_END = re.compile(r"[\r\n]")
-_DECIMAL = re.compile(r"[-+]?[0-9]+\.[0-9]+")
+_DECIMAL = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)")
 _MOST_VALUES = 1000  # of a column, that are kept to be compared with
 
 Row = tuple[str, dict[str, Any]]

@@ -1,18 +1,33 @@
 """Data sets by name: of the Hub, or in a folder; whatever the datasets library raises is one error that names them."""
 
 import errno
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
+from datasets.packaged_modules.json.json import Json
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_nasbert.data.files import check_file, kind_of, stream_rows
 from hf_nasbert.foreign import printable
 
 _LONGEST = 600
+# Reads a data set of JSON into the cache; what is raised is raised again, and told, where it is read from there.
+_READ = """
+import json, signal, sys
+import datasets
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one ends it
+name, options = json.loads(sys.argv[1])
+try:
+    datasets.load_dataset_builder(name, **options).download_and_prepare()
+except Exception:
+    pass
+"""
 
 
 def load_splits(
@@ -28,8 +43,7 @@ def load_splits(
     if _is_saved(Path(name)):
         found = _named(name, None, lambda: datasets.load_from_disk(name))
         return found if isinstance(found, DatasetDict) else DatasetDict({str(found.split or "train"): found})
-    _check_folder(Path(name))
-    loaded = _named(name, config, lambda: datasets.load_dataset(name, config, revision=revision, cache_dir=cache_dir))
+    loaded = _named(name, config, lambda: _load(name, config, None, revision, cache_dir))
     return DatasetDict(loaded)
 
 
@@ -46,12 +60,7 @@ def load_split(
         if split not in splits:
             raise ValueError(f"the data set {name} has no split {split!r}, only {', '.join(splits)}")
         return splits[split]
-    _check_folder(Path(name))
-    loaded: Dataset = _named(
-        name,
-        config,
-        lambda: datasets.load_dataset(name, config, split=split, revision=revision, cache_dir=cache_dir),
-    )
+    loaded: Dataset = _named(name, config, lambda: _load(name, config, split, revision, cache_dir))
     return loaded
 
 
@@ -60,10 +69,29 @@ def _is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def _check_folder(folder: Path) -> None:
-    """Read the JSON files of a local folder here first: a line `null` crashes pyarrow's reader, and Python with it."""
-    if not folder.is_dir():
-        return
+def _load(name: str, config: str | None, split: str | None, revision: str | None, cache_dir: str | None) -> Any:
+    """As `datasets.load_dataset`; JSON is read into the cache in a process of its own, which may die of it."""
+    options = {"name": config, "revision": revision, "cache_dir": cache_dir or str(datasets.config.HF_DATASETS_CACHE)}
+    builder = datasets.load_dataset_builder(name, **options)
+    if isinstance(builder, Json) and not Path(builder.cache_dir).exists():
+        program = [sys.executable, "-P", "-c", _READ, json.dumps([name, options])]
+        if (status := subprocess.run(program, stdin=subprocess.DEVNULL, check=False).returncode) < 0:
+            if Path(name).is_dir():
+                _name_odd_line(Path(name))
+            raise ValueError(
+                f"reading its JSON files ended Python by signal {-status}, as a line `null` among them does, and want "
+                "of memory: mend them, or convert them to Parquet"
+            )
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
+
+
+def _name_odd_line(folder: Path) -> None:
+    """Find the line of a folder's JSON files that is no row.
+
+    Raises:
+        ValueError: If there is one.
+    """
     for path in sorted(folder.rglob("*.[jJ][sS][oO][nN]*")):
         if path.is_file() and kind_of(path) in (".json", ".jsonl"):
             check_file(path, (".json", ".jsonl"), "data")

@@ -85,6 +85,12 @@ def _table_of(files: Sequence[Path], needed: Sequence[str]) -> pa.Table:
         rows = list(chain.from_iterable(map(stream_rows, files)))
         num_rows = len(rows)
         table = _as_table(named, _converted(rows) if found <= {".csv", ".tsv"} else rows, needed)
+        if num_rows and not table.column_names:
+            columns = ", ".join(repr(name)[:60] for name in dict.fromkeys(name for _, row in rows for name in row))
+            raise ValueError(
+                f"{rows[0][0]} holds nothing but lists and objects ({columns[:300]}), where texts and labels are "
+                'needed: write one row a line, or their list under "data"'
+            )
     if num_rows == 0:
         raise ValueError(f"{named} holds no rows")
     return table

@@ -24,7 +24,7 @@ _USUAL_ALPHABET = 1000  # letters, as BERT's
 # words of other scripts in an English text change nothing.
 _UNCOVERED = 2e-4
 _SMALLEST_VOCABULARY = 16
-_TRAINING = "3"  # part of the cache's key: to be raised whenever training changes what comes out
+_TRAINING = "4"  # part of the cache's key: to be raised whenever training changes what comes out
 _PIECE_CHARACTERS = 1 << 20
 
 # Scripts that put no space between words, as far as the tokenizers library knows their names.
@@ -39,15 +39,23 @@ _UNSPACED = "".join(
 _LONGEST_WORD = 100  # letters; WordPiece takes what is longer for unknown
 _SUSPICIOUS_WORD = _LONGEST_WORD // 4  # no letter becomes more than four where its accents are taken apart
 # A letter of these scripts with its marks is a word, as a Chinese character is BERT's; what is too long is cut.
-_PIECE = rf"[{_UNSPACED}]\p{{M}}*|[^{_UNSPACED}]{{1,{_LONGEST_WORD}}}"
+_PIECE = rf"[{_UNSPACED}][\p{{M}}\u200c\u200d]*|[^{_UNSPACED}]{{1,{_LONGEST_WORD}}}"
 # Unicode's blocks of accents that belong to no script of their own. Indic vowels, Arabic and Hebrew points, Thai tones
-# and the kana's voicing lie in others: without them it is another word.
-_ACCENTS = (
-    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20dc\u20e1\u20e5-\u20f0\ufe20-\ufe2f"
-    "\ufe00-\ufe0f\U000e0100-\U000e01ef]"  # and the marks that choose between two shapes of a sign
+# and the kana's voicing lie in others, as the strokes through ≠ and ∉ do: without them it is another word.
+_ACCENTS = "[\u0300-\u0333\u0339-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20dc\u20e1\u20e5-\u20f0\ufe20-\ufe2f]"
+_ACCENTED = r"[\p{Latin}\p{Greek}]"  # Syriac's plurals and Coptic's strokes are written by the same marks
+_SHAPES = "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"  # marks that choose between two shapes of a sign
+# Of Cyrillic, stress on a vowel alone is an accent: й, ѓ, ќ and ѝ are letters of their own.
+_STRESS = r"(?<=[АЕИОУЫЭЮЯІЄаеиоуыэюяіє])\u0301|(?<=[АОУЫЭЮЯІЄаоуыэюяіє])\u0300"
+_STRIPPED = (
+    rf"(?<={'|'.join(_ACCENTED + _ACCENTS * num_before for num_before in range(4))}){_ACCENTS}|{_SHAPES}|{_STRESS}"
 )
-# Of Cyrillic, stress alone is an accent: й is another letter than и.
-_STRIPPED = rf"(?<!\p{{Cyrillic}}){_ACCENTS}|(?<=\p{{Cyrillic}})[\u0300\u0301]"
+# What is taken out of any text: signs that are not seen, and the sign for bytes that were no text. BERT's rules take
+# those that join or part letters too (Persian, Sinhala, Mongolian), and signs of numbers and verses: they are writing.
+_UNSEEN = (
+    r"[[\p{Cc}\p{Co}]&&[^\s]]|[\uFFFD\u00AD\u061C\u200B\u200E\u200F\u202A-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB]"
+    "|[\U000e0001-\U000e007f]"
+)
 
 
 def load_tokenizer(arguments: DataArguments, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
@@ -105,7 +113,8 @@ def train_tokenizer(
     It cuts as BERT's does, with three exceptions for what BERT's would lose: in scripts without spaces (Thai, kana,
     Khmer, ...) every letter with its marks is a word; a word of more than 100 letters is cut after every hundredth;
     and of the combining marks only accents are stripped, never the vowels, tones and points that a script writes by
-    them. Texts in which BERT's rules lose no more than two letters in ten thousand are cut by BERT's rules alone.
+    them; nor are signs that join or part letters. Texts in which BERT's rules lose no more than two letters in ten
+    thousand are cut by BERT's rules alone.
 
     Args:
         texts: Documents.
@@ -177,9 +186,7 @@ def _backend(vocabulary: dict[str, int], rules: _Rules) -> Tokenizer:
         )
         wordpiece.pre_tokenizer = words
         return wordpiece
-    steps: list[normalizers.Normalizer] = [
-        normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=False, lowercase=False)
-    ]
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(_UNSEEN), "")]
     if rules.do_lower_case if rules.strip_accents is None else rules.strip_accents:
         steps += [normalizers.NFD(), normalizers.Replace(Regex(_STRIPPED), "")]
     if rules.do_lower_case:
@@ -221,13 +228,14 @@ def _letters_of_long_words(text: str, plain: Tokenizer) -> int:
     return sum(length for length in lengths if length > _LONGEST_WORD)
 
 
-def _strange_letters(letters: Iterable[str], plain: Tokenizer, own: Tokenizer) -> Iterator[str]:
+def _strange_letters(letters: Counter[str], plain: Tokenizer, own: Tokenizer) -> Iterator[str]:
     """The letters that BERT's rules change or join, and ours leave or separate."""
-    # What a mark is depends on the letter before it, where that is Cyrillic.
-    cyrillic = min((letter for letter in letters if "\u0400" <= letter <= "\u052f"), default="")
+    # What a mark is depends on the letter before it: the one that is most frequent, and a Cyrillic one.
+    bases = {max((letter for letter in letters if letter.isalpha()), key=lambda one: (letters[one], one), default="")}
+    bases |= {"и"} if any("\u0400" <= letter <= "\u052f" for letter in letters) else set()
     for letter in letters:
-        text = cyrillic + letter if unicodedata.combining(letter) else letter
-        if _cut(text + text, plain) != _cut(text + text, own):
+        texts = [base + letter for base in bases] if unicodedata.combining(letter) else [letter]
+        if any(_cut(text + text, plain) != _cut(text + text, own) for text in texts):
             yield letter
 
 

@@ -14,6 +14,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from hf_nasbert.foreign import printable
+
 logger = logging.getLogger(__name__)
 
 _MARKS = ("Ġ", "▁")  # byte-level BPE's and SentencePiece's: a token that begins a word begins with it
@@ -104,22 +106,25 @@ def _marks(tokens: Iterable[str]) -> tuple[str | None, str | None]:
     return None, next(filter(is_common, _MARKS), None)
 
 
-def tell_unknown(parts: Iterable[Dataset], tokenizer: PreTrainedTokenizerBase, name: str | None) -> float:
-    """Print the share of unknown tokens in packed text, and warn, or refuse, where it is large.
+def tell_unknown(
+    parts: Iterable[Dataset], tokenizer: PreTrainedTokenizerBase, name: str | None, *, is_labelled: bool = False
+) -> float:
+    """Print the share of unknown tokens in a text, and warn, or refuse, where it is large.
 
     It is counted in up to 4,096 sequences of each part, evenly spread. Of a tokenizer without a token for what is
     unknown, or whose token for it has another use too, nothing is unknown.
 
     Args:
-        parts: Packed text, each with a column "input_ids".
-        tokenizer: The tokenizer it was packed with.
+        parts: Tokenised text, each with a column "input_ids".
+        tokenizer: The tokenizer it was cut with.
         name: What the user calls it, or `None` if it was trained on the text.
+        is_labelled: Whether a model is fine-tuned on it, whose tokenizer is given: nothing is refused.
 
     Returns:
         The share, of all tokens but those that begin, separate and pad texts.
 
     Raises:
-        ValueError: From 50 % on.
+        ValueError: From 50 % on, if the text is not labelled.
     """
     others = [getattr(tokenizer, f"{role}_token_id") for role in ("cls", "sep", "pad", "mask")]
     unknown = None if tokenizer.unk_token_id in others else tokenizer.unk_token_id
@@ -132,14 +137,15 @@ def tell_unknown(parts: Iterable[Dataset], tokenizer: PreTrainedTokenizerBase, n
         num_tokens += int((~np.isin(ids, [number for number in others if number is not None])).sum())
     share = num_unknown / max(num_tokens, 1)
     own = "the tokenizer trained on this text" if name is None else f"the tokenizer {name}"
-    said = f"{share:.2%} of the tokens are unknown ({tokenizer.unk_token}) to {own}"
-    if share >= _UNKNOWN_REFUSED:
+    said = printable(f"{share:.2%} of the tokens are unknown ({tokenizer.unk_token}) to {own}")
+    if share >= _UNKNOWN_REFUSED and not is_labelled:
         advice = "raise vocab_size, or give one that knows its letters by" if name is None else "give another one by"
         raise ValueError(f"{said}, which cannot cut it: {advice} tokenizer_name, or none to have one trained")
     if os.environ.get("RANK", "0") == "0":  # of several processes, one
         tqdm.write(said, file=sys.stderr)
         if share >= _UNKNOWN_WARNED:
             advice = "a larger vocab_size" if name is None else "another tokenizer_name, or none to have one trained,"
+            advice = "a model of another tokenizer" if is_labelled else advice
             logger.warning("%s: %s may keep more of the text", said, advice)
     return share
 

@@ -1,5 +1,6 @@
 """Checkpoints of `Trainer`, protected as a super-net's are: whole or not there, sealed, checked, and read safely."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerState
+from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState
+from transformers.trainer_callback import ExportableState
 
 from hf_nasbert.checkpoint_folders import (
     MANIFEST,
@@ -21,11 +23,18 @@ from hf_nasbert.checkpoint_folders import (
 )
 from hf_nasbert.foreign import printable, read_object
 from hf_nasbert.processes import on_main_process
+from hf_nasbert.records import is_finite_number
 from hf_nasbert.writing import WriteError
 
 ADVICE = "run the same command again"
 _STATE = "trainer_state.json"
 _REQUIRED = (_STATE, "optimizer.pt", "scheduler.pt")
+# The least that each may be; the most is more than any run makes.
+_WHOLE_NUMBERS = {
+    "logging_steps": 1, "eval_steps": 1, "save_steps": 1, "train_batch_size": 1, "max_steps": 1,
+    "num_train_epochs": 0, "num_input_tokens_seen": 0,
+}  # fmt: skip
+_MOST = 10**12
 _PICKLE = "training_args.bin"
 _KEPT = 2  # so that there is one before the newest
 # What torch says when a file cannot be opened or takes no more bytes: a RuntimeError, as everything of it is.
@@ -76,22 +85,65 @@ def _parse_state(checkpoint: Path) -> TrainerState:
 
     try:
         state = TrainerState(**read_object(checkpoint / _STATE, _STATE))
-        step, best = state.global_step, state.best_global_step
-        callbacks: Any = state.stateful_callbacks
-        is_over = callbacks["TrainerControl"]["args"]["should_training_stop"]
+        step = state.global_step
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise refuse(f"{type(error).__name__}: {error}") from None
     if type(step) is not int or checkpoint.name != f"checkpoint-{step}":
         raise refuse(f"it is of step {step!r}")
-    if not (best is None or (type(best) is int and 0 < best <= step)):
-        raise refuse(f"best_global_step is {best!r}")
-    if type(is_over) is not bool:
-        raise refuse(f"should_training_stop is {is_over!r}")
-    if not isinstance(state.log_history, list) or not all(
-        isinstance(entry, dict) and type(entry.get("step")) is int for entry in state.log_history
-    ):
-        raise refuse("log_history is no list of logged steps")
+    fault = _fault(state)
+    if fault is not None:
+        raise refuse(fault)
     return state
+
+
+def _fault(state: TrainerState) -> str | None:
+    """What `Trainer` could not work with in the state of a run, or would take for another run's, in words, or `None`.
+
+    `Trainer` takes a state as it is, its intervals too.
+    """
+    best, logged = state.best_global_step, state.log_history
+    callbacks: Any = state.stateful_callbacks
+    for name, least in _WHOLE_NUMBERS.items():
+        value = getattr(state, name)
+        if not (type(value) is int and least <= value <= _MOST):
+            return f"{name} is {value!r}"
+    for name in ("epoch", "total_flos"):
+        value = getattr(state, name)
+        if not (is_finite_number(value) and value >= 0):
+            return f"{name} is {value!r}"
+    for name in ("is_local_process_zero", "is_world_process_zero", "is_hyper_param_search"):
+        if type(getattr(state, name)) is not bool:
+            return f"{name} is {getattr(state, name)!r}"
+    if not (best is None or (type(best) is int and 0 < best <= state.global_step)):
+        return f"best_global_step is {best!r}"
+    if not (type(state.best_metric) in (int, float) if best else state.best_metric in (None, math.inf, -math.inf)):
+        return f"best_metric is {state.best_metric!r}"
+    if state.best_model_checkpoint is not None:  # see `SealingTrainer.find_best`
+        return f"best_model_checkpoint is {state.best_model_checkpoint!r}"
+    if not (
+        isinstance(logged, list) and all(isinstance(one, dict) and type(one.get("step")) is int for one in logged)
+    ):
+        return "log_history is no list of logged steps"
+    if not isinstance(callbacks, dict) or not _fits(callbacks.get("TrainerControl"), TrainerControl()):
+        return "TrainerControl is not what Trainer makes of it"
+    found = callbacks.get("EarlyStoppingCallback", [])
+    for early in found if isinstance(found, list) else [found]:
+        if not _fits(early, EarlyStoppingCallback()):
+            return "EarlyStoppingCallback is not what Trainer makes of it"
+    return None
+
+
+def _fits(saved: Any, made: ExportableState) -> bool:
+    """Whether the saved state of a callback has the entries of one that was just made, each of its kind."""
+
+    def kinds(entries: dict[str, Any]) -> dict[str, type]:
+        return {name: float if type(value) is int else type(value) for name, value in entries.items()}
+
+    expected = made.state()
+    return isinstance(saved, dict) and all(
+        isinstance(saved.get(part), dict) and kinds(saved[part]) == kinds(expected[part])
+        for part in ("args", "attributes")
+    )
 
 
 class SealingTrainer(Trainer):
@@ -154,7 +206,8 @@ class SealingTrainer(Trainer):
         self.state.best_model_checkpoint = None if best is None else str(self.run_folder / f"checkpoint-{best}")
 
     def _load_callback_state(self) -> None:
-        super()._load_callback_state()  # which is called right behind the state of the run
+        with naming_damage(self.run_folder / f"checkpoint-{self.state.global_step}"):  # callbacks of the caller's
+            super()._load_callback_state()  # which is called right behind the state of the run
         self.find_best()
 
     def _load_best_model(self) -> None:

@@ -164,6 +164,7 @@ def pretrain_child(
     done = _finished(arguments, digest)
     if done is not None:
         return done
+    runs.check_records(arguments)
     folder = Path(arguments.output_dir)
     set_seed(arguments.seed)
     model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)

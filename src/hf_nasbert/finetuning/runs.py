@@ -46,7 +46,7 @@ from hf_nasbert.locking import locked
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import check_world, on_main_process
 from hf_nasbert.stopping import StopRequest, leave
-from hf_nasbert.writing import write_text
+from hf_nasbert.writing import check_apart, check_writable, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +234,19 @@ def num_positions(model: PreTrainedConfig | PreTrainedModel) -> int:
     tables = [module for name, module in modules if name.endswith("position_embeddings")]
     skipped = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
     return positions - max(skipped, default=0)
+
+
+def check_records(arguments: RunArguments) -> None:
+    """Refuse a file of records that nothing can be added to, or that is read as data, before anything is trained.
+
+    Raises:
+        ValueError: If it is a file of the data.
+        WriteError: If it cannot be written.
+    """
+    data = {name: getattr(arguments, name, None) for name in ("train_file", "validation_file", "test_file")}
+    for name, place in data.items():
+        check_apart(records=arguments.records_file, **{name: place})
+    check_writable(arguments.records_file, is_appended=True)
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -173,7 +173,10 @@ def _question(row: Mapping[str, Any], context: str, place: str) -> dict[str, Any
     name = _entry(row, "id", place)
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
-    answers = [] if row.get("is_impossible") else _entry(row, "answers", place)
+    is_impossible = row.get("is_impossible") or False
+    if not isinstance(is_impossible, bool):
+        raise ValueError(f"{place}: is_impossible is {str(is_impossible)[:40]!r}, expected true or false")
+    answers = [] if is_impossible else _entry(row, "answers", place)
     if isinstance(answers, dict):  # of columns
         columns = {key: _entry(answers, key, f"{place}, answers") for key in ("text", "answer_start")}
         for key, column in columns.items():

@@ -23,6 +23,7 @@ from transformers import (
 
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.processes import on_main_process
@@ -257,6 +258,7 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
     Raises:
         FileNotFoundError: If the model is missing.
         ValueError: If model, tokenizer, data and settings do not fit each other, or training diverged.
+        WriteError: If no record can be added to the file of records; nothing is trained then.
     """
     commit, identity = runs.identify_model(arguments)
     config = runs.load_config(
@@ -280,6 +282,7 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
     done = run.finished()
     pending = [seed for seed in arguments.seeds if seed not in done]
     if pending:
+        runs.check_records(arguments)
         run.encode()
     for seed in pending:
         done[seed] = run.train_seed(seed)
@@ -325,6 +328,8 @@ class _Run:
     def encode(self) -> None:
         """Turn every split into inputs."""
         self.inputs = {split: self.task.encode(split, self.tokenizer) for split in self.task.splits}
+        name = self.arguments.tokenizer_name or self.arguments.model
+        tell_unknown(self.inputs.values(), self.tokenizer, name, is_labelled=True)
 
     def train_seed(self, seed: int) -> Record:
         """Train, evaluate, save and record one seed."""

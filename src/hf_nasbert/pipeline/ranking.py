@@ -36,7 +36,7 @@ from hf_nasbert.ranking import (
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import SearchSpace, operator_kind
-from hf_nasbert.writing import check_folder, check_unless_there, check_writable
+from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
@@ -121,6 +121,7 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     """
     be_alone("ranking children")
     check_unless_there(arguments.scores)
+    check_apart(table=arguments.table, scores=arguments.scores, page=arguments.page)
     _check_outputs(arguments)
     table = load_table(arguments.table)
     GroundTruth(table, containing=arguments.containing)  # refused now, not when all is scored

@@ -7,7 +7,7 @@ from hf_nasbert import records
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import weights_digest
 from hf_nasbert.report import read_findings, render_search_report
-from hf_nasbert.writing import check_writable, write_text
+from hf_nasbert.writing import check_apart, check_writable, write_text
 
 
 @dataclass(kw_only=True)
@@ -30,10 +30,12 @@ def report_search(arguments: SearchReportArguments) -> Path:
 
     Raises:
         FileNotFoundError: If there are no records.
-        ValueError: If the records are none of scored children, or the super-net has other weights than theirs had.
+        ValueError: If the records are none of scored children, the super-net has other weights than theirs had, or
+            the output is the file of the records.
         WriteError: If the file cannot be written.
     """
     check_writable(arguments.output)
+    check_apart(records=arguments.records, output=arguments.output)
     source = Path(arguments.records)
     found = records.read(source)
     expected = read_findings(found, source.name).settings.get("supernet")

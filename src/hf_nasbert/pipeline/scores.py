@@ -17,6 +17,7 @@ from hf_nasbert import records
 from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
 from hf_nasbert.paths import expand_paths
@@ -38,7 +39,7 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
-from hf_nasbert.writing import check_unless_there, check_writable, write_text
+from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -161,6 +162,14 @@ class SearchChildrenArguments(ScoringArguments):
     def study(self) -> str | Path:
         """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
         return self.storage or Path(f"{self.output}.db")
+
+    @property
+    def study_file(self) -> Path | None:
+        """The file in which that lies, if it is one: a database's URL may name a server."""
+        scheme, is_url, place = str(self.study).partition("://")
+        if not is_url:
+            return Path(self.study)
+        return Path(place[1:].partition("?")[0]) if scheme.startswith("sqlite") else None
 
     def budget(self) -> Budget:
         """The caps."""
@@ -322,7 +331,7 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
             if scorer.stop.is_set and num_left:
                 leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
     if report is not None:
-        tqdm.write(str(report), file=sys.stderr)
+        tqdm.write(printable(report), file=sys.stderr)
     return _best_first([found[str(child)] for child in children])
 
 
@@ -363,6 +372,12 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     """
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
+        check_apart(
+            output=arguments.output,
+            latency_table=arguments.latency_table,
+            report=arguments.report,
+            storage=arguments.study_file if arguments.search == "nsga2" else None,
+        )
         if arguments.report is not None:
             check_writable(arguments.report)
         if arguments.search == "gbdt":
@@ -397,7 +412,8 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
                 SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
             )
     except (OSError, ValueError):
-        tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+        # What was found is not lost with its page.
+        tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
     return scored
 
