@@ -12,6 +12,7 @@ program with the smallest input that does it.
 import argparse
 import contextlib
 import copy
+import functools
 import gzip
 import io
 import json
@@ -28,19 +29,28 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet
 import torch
+from datasets import disable_progress_bars
 from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainerState
 
-from hf_nasbert import records
+from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import fill_page, render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
-from hf_nasbert.data import DataArguments, load_text
+from hf_nasbert.data import DataArguments, cache, load_corpus, load_text, train_tokenizer
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments
+from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer, read_state
 from hf_nasbert.finetuning.labelled import load_files
-from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.finetuning.squad import load_squad_files
+from hf_nasbert.finetuning.tagged import load_tagged_files
+from hf_nasbert.foreign import ForeignFileError
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.extract import read_facts
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, read_scores
@@ -417,6 +427,27 @@ def read_labels(named: tuple[str, bytes], folder: Path) -> None:
     other.unlink()
 
 
+def read_tags(named: tuple[str, bytes], folder: Path) -> None:
+    """A file of tagged words, beside a good one."""
+    path, other = folder / named[0], folder / "other.jsonl"
+    path.write_bytes(named[1])
+    other.write_bytes(lines(TAGS))
+    words = load_tagged_files(str(path), str(other), tokens="tokens", tags="tags", cache_dir=str(folder / "cache"))
+    for row in words.splits["train"]:
+        assert len(row["tokens"]) == len(row["tags"]) > 0
+        assert all(0 <= tag < len(words.label_names) for tag in row["tags"])
+
+
+def read_questions(named: tuple[str, bytes], folder: Path) -> None:
+    """A file of questions, beside a good one."""
+    path, other = folder / named[0], folder / "other.jsonl"
+    path.write_bytes(named[1])
+    other.write_bytes(lines(FLAT_QUESTIONS))
+    for row in load_squad_files(str(path), str(other)).splits["train"]:
+        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
+            assert row["context"][start : start + len(text)] == text
+
+
 def read_card(record: Any, folder: Path) -> None:
     """The record of a child's card."""
     assert render_child_card(record).startswith("---\n")  # that nothing in it is markup, tests/test_cards.py shows
@@ -446,8 +477,222 @@ def read_manifest(content: bytes, folder: Path) -> None:
     checkpoints.verify_checkpoint(checkpoint)
 
 
+@functools.cache
+def cached_corpus() -> tuple[dict[str, bytes], list[Any]]:
+    """The files of the cache of a small corpus by their places, and the corpus."""
+    with tempfile.TemporaryDirectory() as place:
+        loaded = load_cached(Path(place))
+        files = {str(path.relative_to(place)): path.read_bytes() for path in sorted(Path(place).rglob("*.*"))}
+        return files, loaded
+
+
+def load_cached(folder: Path) -> list[Any]:
+    """A small corpus, read with a cache in a folder: tokens of train and dev sequences, vocabulary."""
+    text = folder / "text.txt"
+    text.write_text("\n".join(f"Document {n} says {'one two three four five'.split()[n % 5]}." for n in range(300)))
+    data = DataArguments(
+        train_files=[str(text)], sample_by="line", vocab_size=100, max_seq_length=8, cache_dir=str(folder / "cache")
+    )
+    corpus = load_corpus(data)
+    text.unlink()
+    return [corpus.train["input_ids"][:], corpus.dev["input_ids"][:], corpus.tokenizer.get_vocab()]
+
+
+def read_cache(damage: tuple[int, str, float, int], folder: Path) -> None:
+    """One damaged file of a cache: the corpus is the very same, and a warning names the file."""
+    files, loaded = cached_corpus()
+    number, what, share, bit = damage
+    damaged_place = list(files)[number % len(files)]
+    for place, content in files.items():
+        at = int(share * len(content))
+        if place == damaged_place:
+            match what:
+                case "cut":
+                    content = content[:at]
+                case "flip":
+                    content = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+                case "zeros":
+                    content = content[:at] + bytes(512) + content[at + 512 :]
+                case "tail of zeros":
+                    content = content[:at] + bytes(len(content) - at)
+                case "longer":
+                    content = content + bytes([bit]) * (1 + at)
+                case "another":
+                    content = list(files.values())[(number + 1 + bit) % len(files)]
+                case _:
+                    content = content[: -8 * (1 + bit)]  # the end, where sizes and sums lie
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    is_damaged = (folder / damaged_place).read_bytes() != files[damaged_place]
+    with patch.object(cache.logger, "warning") as warning:
+        assert load_cached(folder) == loaded, "other data, without a word"
+    said = [call.args[0] % call.args[1:] for call in warning.call_args_list]
+    assert len(said) == is_damaged, said
+    assert all(str(folder / damaged_place) in words for words in said), said
+
+
+DAMAGES = st.tuples(
+    st.integers(0, 5),
+    st.sampled_from(["cut", "flip", "zeros", "tail of zeros", "longer", "another", "end"]),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 7),
+)
+FINETUNED: dict[str, Any] = {"learning_rate": 0.01, "seeds": [0], "model": "a1b2", "max_steps": 4}
+_INTERRUPTED: dict[str, bytes] = {}
+
+
+def interrupted_files() -> dict[str, bytes]:
+    """The folder of a fine-tuning run that was stopped behind its step 3, with checkpoints of steps 1 and 2."""
+    if not _INTERRUPTED:
+        with tempfile.TemporaryDirectory() as place:
+            root = Path(place)
+            torch.manual_seed(0)
+            config = NasBertConfig(**CONFIG | {"operators": ["ffn"]})
+            arguments = FinetuneArguments(
+                model="m", output_dir=place, train_file="t", validation_file="v", disable_tqdm=True, batch_size=1
+            )
+            options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+            rows = [{"input_ids": [5, 6], "labels": [5, 6]}] * 4
+            with patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": ""}):
+                trainer = SealingTrainer(
+                    NasBertForMaskedLM(config),
+                    runs.trainer_arguments(arguments, root, 0, **options),
+                    train_dataset=rows,
+                )
+            runs.open_run(root, FINETUNED)
+            trainer.add_callback(_StopBehind(3))
+            with contextlib.suppress(KeyboardInterrupt):
+                runs.train(trainer, None)
+            _INTERRUPTED.update({path: (root / path).read_bytes() for path in checkpoint_folders.files_in(root)})
+    return _INTERRUPTED
+
+
+class _StopBehind(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@st.composite
+def interrupted_runs(draw: st.DrawFn) -> dict[str, bytes | None]:
+    """One to three things that are wrong in that folder: other contents of files, None for those that are missing."""
+    files = dict(interrupted_files())
+    newest = "run/checkpoint-2/"
+    for _ in range(draw(st.integers(1, 3))):
+        names = sorted(files)
+        names += [name for name in names if name.startswith(newest)] * 3 + ["run/run.json"] * 15
+        name = draw(st.sampled_from(names)) if names else "run/x"
+        match draw(st.sampled_from("damage damage damage alter alter remove add move seal empty".split())):
+            case "alter" if name.endswith(".json"):
+                with contextlib.suppress(ValueError):
+                    found = json.loads(files[name])
+                    if isinstance(found, dict | list):
+                        files[name] = json.dumps(draw(altered(found))).encode()
+            case "damage" | "alter" if name in files:
+                files[name] = draw(damaged(files[name]))
+            case "remove" if name in files:
+                del files[name]
+            case "add":
+                other = draw(st.sampled_from("abc 007 9 -1 9.replaced \u0662 2.partial".split()))
+                files[f"run/checkpoint-{other}/{draw(st.sampled_from(['x', 'manifest.json']))}"] = b"{}"
+            case "move":  # all of a checkpoint under another number
+                other = draw(st.sampled_from(("1", "3", "12")))
+                of_it = {path: files.pop(path) for path in names if path.startswith(newest) and path in files}
+                files |= {path.replace("checkpoint-2", f"checkpoint-{other}"): of_it[path] for path in of_it}
+            case "seal":  # as whoever can write the folder can write the sums too
+                state = draw(altered(json.loads(interrupted_files()[newest + "trainer_state.json"])))
+                files[newest + "trainer_state.json"] = json.dumps(state).encode()
+                files[newest + "SEAL"] = b""
+            case _:
+                files = {path: b"" if path.startswith(newest) else content for path, content in files.items()}
+    valid = interrupted_files()
+    return {path: files.get(path) for path in sorted({*files, *valid}) if files.get(path) != valid.get(path)}
+
+
+def read_finetuning(changes: dict[str, bytes | None], folder: Path) -> None:
+    """An interrupted fine-tuning run: from where it goes on."""
+    root = folder / "out"
+    files = {path: content for path, content in {**interrupted_files(), **changes}.items() if content is not None}
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    seals = [root / name for name in files if name.endswith("/SEAL")]
+    for seal in seals:
+        seal.unlink()
+        checkpoint_folders.seal(seal.parent)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    checkpoint_folders.logger.disabled = True
+    try:
+        found = runs.open_run(root, FINETUNED)
+    except ValueError:
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+        raise
+    finally:
+        checkpoint_folders.logger.disabled = False
+    if found is None:
+        assert not checkpoint_folders.list_checkpoints(root / "run")
+        return
+    step = int(found.name.removeprefix("checkpoint-"))
+    for file in found.iterdir():  # sealed anew or not, what is read is what was written
+        original = files.get(f"run/checkpoint-{step}/{file.name}")
+        written = interrupted_files().get(f"run/checkpoint-{step}/{file.name}")
+        assert seals or original == written or file.name == checkpoint_folders.MANIFEST, file.name
+    assert read_state(found).global_step == step
+
+
+_TOKENIZERS: dict[str, dict[str, bytes]] = {}
+
+
+def tokenizer_files() -> dict[str, dict[str, bytes]]:
+    """The files of three small tokenizers: BERT's, one of all scripts, and a byte-level BPE."""
+    if not _TOKENIZERS:
+        text = ["the grey book", "a naïve word, ein Wort", "ภาษาไทย"] * 3
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        bpe = ByteLevelBPETokenizer()
+        bpe.train_from_iterator(text, vocab_size=300, special_tokens=special, show_progress=False)
+        roles = dict(zip(("cls_token", "pad_token", "sep_token", "unk_token", "mask_token"), special, strict=True))
+        made = {
+            "bert": train_tokenizer(text[:2], 60),
+            "scripts": train_tokenizer(text, 80),
+            "bpe": PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **roles),
+        }
+        for name, tokenizer in made.items():
+            with tempfile.TemporaryDirectory() as folder:
+                tokenizer.save_pretrained(folder)
+                _TOKENIZERS[name] = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    return _TOKENIZERS
+
+
+@st.composite
+def changed_tokenizers(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """The name of a tokenizer, and one of its files, damaged or altered."""
+    name = draw(st.sampled_from(sorted(tokenizer_files())))
+    file = draw(st.sampled_from(sorted(tokenizer_files()[name])))
+    content = tokenizer_files()[name][file]
+    if draw(st.integers(0, 2)) == 0:
+        return name, file, draw(damaged(content))
+    return name, file, json.dumps(draw(altered(json.loads(content)))).encode()
+
+
+def read_tokenizer(changed: tuple[str, str, bytes], folder: Path) -> None:
+    """A tokenizer's folder, one file of it changed: what is accepted cuts text into ids of its vocabulary."""
+    place = folder / "tokenizer"
+    place.mkdir()
+    name, file, content = changed
+    for other, whole in {**tokenizer_files()[name], file: content}.items():
+        (place / other).write_bytes(whole)
+    tokenizer = open_tokenizer(place)
+    size = vocabulary_size(tokenizer)
+    assert all(0 <= number < size for number in tokenizer("the grey word, 🙂")["input_ids"])
+    save_tokenizer(tokenizer, folder / "saved", 16)
+
+
 MANIFEST: dict[str, Any] = {
-    "format": checkpoints._FORMAT,
+    "format": checkpoint_folders.FORMAT,
     "files": {
         name: {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
         for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE)
@@ -465,13 +710,43 @@ LABELS = {
     "b.jsonl": lines([{"text": "one", "label": "x"}, {"text": "two", "label": "y"}]),
     "b.json": json.dumps([{"text": "one", "label": 0.5}, {"text": "two", "label": 2}]).encode(),
 }
+PARQUET = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
+TAGS = [{"tokens": ["Ada", "went"], "tags": ["B-PER", "O"]}, {"tokens": ["home"], "tags": ["O"]}]
+FLAT_QUESTIONS = [
+    {"id": f"{n}", "context": "in Rome", "question": "where?", "answers": {"text": ["Rome"], "answer_start": [3]}}
+    for n in range(2)
+]
+SQUAD = {
+    "version": "1.1",
+    "data": [
+        {"paragraphs": [{"context": "in Rome", "qas": [
+            {"id": f"{n}", "question": "where?", "answers": [{"text": "Rome", "answer_start": 3}]}
+        ]}]}
+        for n in range(2)
+    ],
+}  # fmt: skip
 
 
-def parquet() -> bytes:
+def parquet(rows: list[dict[str, Any]]) -> bytes:
     """A small Parquet file."""
     sink = io.BytesIO()
-    pa.parquet.write_table(pa.table({"text": ["one", "two"], "n": [1, 2]}), sink)
+    pa.parquet.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue()
+
+
+def files_of_rows(name: str, rows: list[dict[str, Any]], whole: Any) -> st.SearchStrategy[tuple[str, bytes]]:
+    """Files that hold rows with lists in them, damaged or altered."""
+    contents = {
+        f"{name}.jsonl": lines(rows),
+        f"{name}.json": json.dumps(whole, indent=1).encode(),
+        f"{name}.jsonl.gz": gzip.compress(lines(rows), mtime=0),
+        f"{name}.parquet": parquet(rows),
+    }
+    return st.one_of(
+        named_files(contents),
+        altered(rows).map(lambda found: (f"{name}.jsonl", lines(found))),
+        altered(whole).map(lambda found: (f"{name}.json", json.dumps(found).encode())),
+    )
 
 
 def named_files(files: dict[str, bytes]) -> st.SearchStrategy[tuple[str, bytes]]:
@@ -583,7 +858,9 @@ KINDS = {
     "search histories": Kind(of_files("h.jsonl", HISTORY), read_history, 200),
     "reports": Kind(st.one_of(of_files("h.jsonl", HISTORY), of_files("h.jsonl", SCORED)), read_report, 200),
     "farm tables": Kind(of_files("t.jsonl", TABLE), read_farm, 200),
-    "text files": Kind(st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet()})), read_text, 500),
+    "text files": Kind(
+        st.one_of(named_files(TEXTS), named_files({"a.parquet": parquet(PARQUET)})), read_text, 500,
+    ),
     "label files": Kind(named_files(LABELS), read_labels, 400),
     "card records": Kind(altered(CARD), read_card, 250),
     "card files": Kind(damaged(json.dumps(CARD).encode()), read_card_file, 150),
@@ -592,7 +869,13 @@ KINDS = {
         st.one_of(damaged(json.dumps(MANIFEST).encode()), altered(MANIFEST).map(json.dumps).map(str.encode)),
         read_manifest, 200, (checkpoints.DamagedCheckpointError,),
     ),
+    "tagged files": Kind(files_of_rows("g", TAGS, {"data": TAGS}), read_tags, 100),
+    "question files": Kind(files_of_rows("q", FLAT_QUESTIONS, SQUAD), read_questions, 100),
+    "text caches": Kind(DAMAGES, read_cache, 150, (ValueError, OSError)),
+    "fine-tuning checkpoints": Kind(interrupted_runs(), read_finetuning, 200),
+    "tokenizer files": Kind(changed_tokenizers(), read_tokenizer, 250, (ForeignFileError,)),
 }  # fmt: skip
+MADE_AGAIN = {"text caches"}  # what is damaged is not refused
 NAMED = {  # the file, or, of whole tables, what is wrong with them
     "records": ("a.jsonl",),
     "tables": ("t.jsonl", "table", "children"),
@@ -603,7 +886,12 @@ NAMED = {  # the file, or, of whole tables, what is wrong with them
     "farm tables": ("t.jsonl",),
     "text files": ("a.",),
     "label files": ("b.", "b: ", "other: "),
+    "tagged files": ("g.", "g: ", "other: "),
+    "question files": ("q.", "q: ", "other: "),
     "card files": ("card.json",),
+    "text caches": ("/cache/hf_nasbert/",),
+    "fine-tuning checkpoints": ("run.json", "checkpoint-"),
+    "tokenizer files": ("/tokenizer",),
 }
 
 
@@ -697,6 +985,7 @@ def main() -> None:
     parser.add_argument("--json", help="file to write the counts to")
     parser.add_argument("--page", help="page whose table is made anew")
     arguments = parser.parse_args()
+    disable_progress_bars()
     counts = {}
     for name in arguments.kinds:
         counts[name] = dict(sorted(run(name, arguments.scale).items()))

@@ -6,14 +6,15 @@ python recipes/extract_child.py --supernet runs/supernet --architecture attentio
 
 from hf_nasbert.pipeline import ExtractionArguments, extract
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Extract as the arguments say; a mistake in them ends in one line that names it."""
     (arguments,) = parse_recipe_arguments([ExtractionArguments], argv, description=__doc__)
-    with user_mistakes("extract_child"):
+    with user_mistakes("extract_child", [arguments]):
         extracted = extract(arguments)
-    print(extracted)
+        say(extracted)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ A row of a file reads {"tokens": ["Ada", "lives", "here"], "tags": ["B-PER", "O"
 from hf_nasbert.finetuning import FinetuneTokensArguments
 from hf_nasbert.pipeline import finetune_with_cards
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune as the arguments say, and print the summary over the seeds."""
     (arguments,) = parse_recipe_arguments([FinetuneTokensArguments], argv, description=__doc__.splitlines()[0])
-    with user_mistakes("finetune_tokens"):
+    with user_mistakes("finetune_tokens", [arguments]):
         result = finetune_with_cards(arguments)
-    print(result.table())
+        say(result.table())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ python recipes/measure_latency.py --supernet runs/supernet --output latency.json
 from hf_nasbert.pipeline import LatencyArguments, measure_latency
 from hf_nasbert.pipeline.latency import as_text
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure as the arguments say; print the table, its error (MAPE) and rank correlation (Spearman)."""
     settings = parse_recipe_arguments([LatencyArguments], argv, description=__doc__)
-    with user_mistakes("measure_latency"):
+    with user_mistakes("measure_latency", settings):
         measured = measure_latency(*settings)
-    print(as_text(measured))
+        say(as_text(measured))
 
 
 if __name__ == "__main__":

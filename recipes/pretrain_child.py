@@ -10,15 +10,16 @@ python recipes/pretrain_child.py --model my-child --teacher google-bert/bert-bas
 from hf_nasbert.data import DataArguments
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Pre-train as the arguments say, and print the dev loss before and after."""
     kinds = [PretrainChildArguments, DataArguments]
     arguments, data = parse_recipe_arguments(kinds, argv, description=__doc__.splitlines()[0])
-    with user_mistakes("pretrain_child"):
+    with user_mistakes("pretrain_child", [arguments, data]):
         record = pretrain_child(arguments, data)
-    print(f"{arguments.output_dir}: dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}")
+        say(f"{arguments.output_dir}: dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}")
 
 
 if __name__ == "__main__":

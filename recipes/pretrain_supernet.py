@@ -7,6 +7,7 @@ ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/pretrain_supernet.py
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet
 
 
@@ -15,9 +16,11 @@ def main(argv: list[str] | None = None) -> None:
     settings = parse_recipe_arguments(
         [SupernetArguments, DataArguments, SupernetTrainingArguments], argv, description=__doc__
     )
-    with user_mistakes("pretrain_supernet"):
+    with user_mistakes(
+        "pretrain_supernet", settings, "the last checkpoint is kept: --resume_from_checkpoint latest goes on from it"
+    ):
         output = pretrain_supernet(*settings)
-    print(f"{settings[-1].output_dir}: {output}")
+        say(f"{settings[-1].output_dir}: {output}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ that the records hold are not scored again; recipes/report_ranking.py reports fr
 from hf_nasbert.data import DataArguments
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score what is not scored yet, and print the tables."""
     settings = parse_recipe_arguments([RankChildrenArguments, DataArguments], argv, description=__doc__)
-    with user_mistakes("rank_children"):
+    with user_mistakes("rank_children", settings):
         report = rank_children(*settings)
-    print(report.as_markdown())
+        say(report.as_markdown())
 
 
 if __name__ == "__main__":

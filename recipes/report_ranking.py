@@ -6,14 +6,15 @@ python recipes/report_ranking.py --table imdb --scores benchmarks/records/rankin
 
 from hf_nasbert.pipeline.ranking import RankingReportArguments, report_ranking
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
     """Report, and print the tables."""
     (arguments,) = parse_recipe_arguments([RankingReportArguments], argv, description=__doc__)
-    with user_mistakes("report_ranking"):
+    with user_mistakes("report_ranking", [arguments]):
         report = report_ranking(arguments)
-    print(report.as_markdown())
+        say(report.as_markdown())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ on.
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
+from hf_nasbert.terminal import say
 from hf_nasbert.training.farm import FarmArguments, train_children
 from hf_nasbert.training.standalone import StandaloneArguments
 
@@ -18,9 +19,9 @@ def main(argv: list[str] | None = None) -> None:
     farm, recipe, data = parse_recipe_arguments(
         [FarmArguments, StandaloneArguments, DataArguments], argv, description=__doc__
     )
-    with user_mistakes("train_children"):
+    with user_mistakes("train_children", [farm, recipe, data]):
         losses = [record["dev_loss"] for record in train_children(farm, recipe, data).values()]
-    print(f"{farm.table}: {len(losses)} children, dev loss {min(losses):.4f} to {max(losses):.4f}")
+        say(f"{farm.table}: {len(losses)} children, dev loss {min(losses):.4f} to {max(losses):.4f}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import nn
 from transformers import initialization
 
 from hf_nasbert.modeling import NasBertForMultipleChoice
+from hf_nasbert.modeling.operators_nasbert import NasBertIntermediate
 
 
 def load(model_class, folder, **kwargs):
@@ -259,6 +260,26 @@ class ModelContract:
         assert_close(sdpa[0], eager[0], 1e-5)
         assert_close(sdpa[1], eager[1], 1e-5)
         assert_close(gradients(model), eager_gradients, 1e-5)
+
+    @pytest.mark.parametrize("chunk", [1, 4, 5, 100])
+    def test_feed_forward_chunking(self, model_class, make_config, chunk, tmp_path):
+        """transformers' feed_forward_chunking, by chunks too that do not divide the length; gradients as well."""
+        whole = random_model(model_class, make_config())
+        whole.save_pretrained(tmp_path)
+        chunked = load(model_class, tmp_path, chunk_size_feed_forward=chunk)
+        inputs, lengths = with_labels(model_class, tiny_batch()), []
+        for module in chunked.modules():
+            if isinstance(module, NasBertIntermediate):
+                module.register_forward_hook(lambda module, args, output: lengths.append(args[0].shape[-2]))
+        expected, actual = whole(**inputs), chunked(**inputs)
+        assert_close(actual[0], expected[0], 1e-6)
+        assert_close(actual[-1], expected[-1], 1e-5)
+        trainable_scalar(expected).backward()
+        trainable_scalar(actual).backward()
+        assert_close(gradients(chunked), gradients(whole), 1e-5)
+        has_ffn = any("intermediate" in name for name in gradients(whole))
+        assert bool(lengths) == has_ffn
+        assert all(length <= chunk for length in lengths)
 
     @pytest.mark.parametrize("use_reentrant", [False, True])
     def test_activation_checkpointing_changes_nothing(self, model_class, make_config, use_reentrant):

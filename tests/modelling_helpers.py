@@ -1,5 +1,6 @@
 """What tests of models share: weights that hide nothing, tiny super-nets of every space, a batch, a tokenizer."""
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def tiny_tokenizer(words: Sequence[str] = WORDS) -> BertTokenizer:
 
 
 def save_tokenizer_with_padding_at_one(folder: Path) -> str:
-    """Write a tokenizer whose first token begins sentences and whose second one is padding, as RoBERTa's."""
+    """Write a tokenizer whose first token begins sentences and whose second one is padding, as RoBERTa's.
+
+    It knows every Latin letter, so that it can cut any English text.
+    """
     first = ["[CLS]", "[PAD]"]
-    tiny_tokenizer([*first, *(word for word in WORDS if word not in first)]).save_pretrained(folder)
+    letters = [letter for letter in string.ascii_lowercase if letter not in WORDS]
+    pieces = [*letters, *(f"##{letter}" for letter in string.ascii_lowercase)]
+    tiny_tokenizer([*first, *(word for word in WORDS if word not in first), *pieces]).save_pretrained(folder)
     return str(folder)
 
 

@@ -20,6 +20,7 @@ from hf_nasbert.cards import (
     render_finetuned_card,
     render_supernet_card,
 )
+from hf_nasbert.native import CODE_NEEDS
 from hf_nasbert.space import SearchSpace
 
 RECORD = {
@@ -118,8 +119,10 @@ class TestMetadata:
     def test_a_stock_bert_needs_no_flag(self):
         card = render_child_card({**MINIMAL, "native": True})
         assert "trust_remote_code" not in card
+        assert CODE_NEEDS not in card
         assert "bert" in ModelCard(card).data.tags
         assert "trust_remote_code=True" in render_child_card(MINIMAL)
+        assert f"needs {CODE_NEEDS}." in render_child_card(MINIMAL)
 
 
 class TestCheck:
@@ -171,7 +174,7 @@ class TestText:
 
     def test_no_number_comes_from_elsewhere(self):
         """Every number of the text is one of the record's, once the papers are left out."""
-        known = json.dumps(RECORD) + " 3.22 4.568 0.7100 0.0100 0.7100 0.0265 4.3210 conv3 3 5 0"
+        known = json.dumps(RECORD) + " 3.22 4.568 0.7100 0.0100 0.7100 0.0265 4.3210 conv3 3 5 0 " + CODE_NEEDS
         body = render_child_card(RECORD).split("---\n", 2)[2].split("## Citation")[0]
         for number in re.findall(r"\d[\d,.]*\d|\d", body):
             assert number.replace(",", "") in known.replace(",", " "), number

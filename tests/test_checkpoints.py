@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
 
@@ -51,7 +52,7 @@ class TestWriting:
         assert names(tmp_path) == ["checkpoint-1"]
         checkpoints.verify_checkpoint(tmp_path / "checkpoint-1")
 
-    @pytest.mark.parametrize("kill_at", range(14))
+    @pytest.mark.parametrize("kill_at", range(22))
     def test_killed_anywhere_there_is_a_whole_one(self, tmp_path, monkeypatch, kill_at):
         """Every call that changes the disk is a place to die; what is then on the disk must do."""
         write(tmp_path, 1)
@@ -73,9 +74,9 @@ class TestWriting:
         path = type(tmp_path)
         for name in ("mkdir", "rename", "write_text"):
             monkeypatch.setattr(path, name, dying(getattr(path, name)))
-        monkeypatch.setattr(checkpoints, "flush", dying(checkpoints.flush))
+        monkeypatch.setattr(writing, "flush", dying(writing.flush))
         # A killed process cleans nothing up.
-        monkeypatch.setattr(checkpoints.shutil, "rmtree", dying(lambda *args, **kwargs: None))
+        monkeypatch.setattr(checkpoint_folders.shutil, "rmtree", dying(lambda *args, **kwargs: None))
         try:
             write(tmp_path, 2, limit=1)
         except Killed:

@@ -1,10 +1,14 @@
 """Configs: what they refuse and how, what they keep, the presets, and what a saved child says about its code."""
 
+import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_models import (
     HEADS,
     KINDS,
@@ -195,7 +199,7 @@ def test_a_name_that_is_taken_is_left_out(config_class, name, tmp_path, caplog):
 
 @every_config
 @pytest.mark.parametrize(
-    ("name", "value"), [("hidden_size", 0), ("hidden_act", "gelo"), ("layer_norm_eps", 2.0), ("pad_token_id", -1)]
+    ("name", "value"), [("hidden_size", 0), ("hidden_act", "gelo"), ("layer_norm_eps", 0.0), ("pad_token_id", -1)]
 )
 def test_a_bad_value_in_a_file_is_refused(config_class, name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is "):
@@ -357,6 +361,75 @@ def test_num_hidden_layers_counts_every_block():
     assert staged_supernet_config().num_hidden_layers == 4
 
 
+@pytest.mark.parametrize(
+    ("config", "heads", "inner"),
+    [
+        (chain_config(), 1, 128),
+        (chain_config(("conv3", "ffn@64", "attention@96"), stage_lengths=(1, 1, 1)), 3, 256),
+        (chain_config(("conv3",), hidden_size=40), 1, 160),
+        (NasBertConfig(), 4, 1024),
+        (staged_config(attention_head_size=16), 4, 384),
+        (chain_supernet_config(), 1, 128),
+        (staged_supernet_config(), 1, 128),
+    ],
+)
+def test_sizes_that_tools_ask_for(config, heads, inner, tmp_path, caplog):
+    """Heads of the first attention, inner width of the first ffn: to be read, in `to_dict` too, and in no file."""
+    expected = {
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "num_hidden_layers": config.num_hidden_layers,
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert config.to_dict().items() >= expected.items()
+    config.save_pretrained(tmp_path)
+    assert not json.loads((tmp_path / "config.json").read_text()).keys() & expected.keys()
+    assert type(config)(**config.to_dict()).to_dict() == config.to_dict()
+    assert type(config).from_dict(config.to_dict()).to_dict() == config.to_dict()
+    assert not caplog.records
+    for name, value in expected.items():
+        for make in (
+            lambda: type(config)(**config.to_dict() | {name: value + 1}),  # noqa: B023
+            lambda: type(config).from_pretrained(tmp_path, **{name: value + 1}),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=rf"no field '{name}': that name is taken \(computed: set "):
+                make()
+        with pytest.raises(AttributeError):
+            setattr(config, name, value)
+
+
+@every_config
+@pytest.mark.parametrize("eps", [1.0, 5.0, 1])
+def test_a_large_epsilon_is_loaded_again(config_class, eps, tmp_path):
+    """transformers' own suite sets 1.0, by attribute."""
+    config = config_class()
+    config.layer_norm_eps = eps
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).layer_norm_eps == config_class(layer_norm_eps=eps).layer_norm_eps
+
+
+@every_config
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layer_norm_eps", float("nan")),
+        ("hidden_act", "gelo"),
+        ("pad_token_id", 10**6),
+        ("hidden_size", 0),
+        ("attention_head_size", 0),
+    ],
+)
+def test_what_was_set_to_what_cannot_be_loaded_is_neither_saved_nor_built(config_class, name, value, tmp_path):
+    config = config_class()
+    setattr(config, name, value)
+    model_class = {NasBertConfig: NasBertForMaskedLM, SupernetConfig: SupernetForMaskedLM}[config_class]
+    with pytest.raises(ValueError, match=f"{name} is "):
+        config.save_pretrained(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    with torch.device("meta"), pytest.raises(ValueError, match=f"{name} is "):
+        model_class(config)
+
+
 # What is kept
 
 
@@ -498,3 +571,86 @@ def test_a_saved_supernet_carries_no_code(tmp_path):
 
 def test_sizes_of_these_tests_are_fields():
     assert own_fields(NasBertConfig) >= SIZES.keys()
+
+
+# Whatever a config accepts it can load again
+
+ODD_TEXT = st.text(max_size=8)
+NUMBERS = st.one_of(st.integers(-3, 300), st.floats(), st.none(), st.booleans(), ODD_TEXT)
+LABELS = st.dictionaries(st.one_of(st.integers(-2, 9), ODD_TEXT), ODD_TEXT, max_size=3)
+OPERATOR_NAMES = st.sampled_from(["attention", "ffn", "conv3", "skip", "ffn@64", "attention@48", "conv9", "ffn@x"])
+SPACES = [
+    SearchSpace.chain(2, ("attention", "ffn")),
+    SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64)).to_dict(),
+    {"stages": []},
+    {},
+]
+VALUES = {
+    **dict.fromkeys(own_fields(NasBertConfig) | own_fields(SupernetConfig), NUMBERS),
+    "hidden_act": st.sampled_from(["gelu", "relu", "gelo", ""]),
+    "operators": st.one_of(
+        st.lists(OPERATOR_NAMES, max_size=4), st.lists(OPERATOR_NAMES, max_size=4).map(tuple), NUMBERS
+    ),
+    "stage_lengths": st.one_of(st.lists(st.integers(-1, 3), max_size=3), NUMBERS),
+    "search_space": st.one_of(st.sampled_from(SPACES), NUMBERS),
+    # transformers' own
+    "architectures": st.one_of(st.lists(ODD_TEXT, max_size=2), NUMBERS),
+    "chunk_size_feed_forward": NUMBERS,
+    "dtype": st.sampled_from(["float16", "bfloat16", torch.float32, torch.int8, "auto", "nn", "", None, 16]),
+    "id2label": st.one_of(LABELS, NUMBERS),
+    "is_encoder_decoder": NUMBERS,
+    "label2id": st.one_of(st.dictionaries(ODD_TEXT, st.one_of(st.integers(), ODD_TEXT), max_size=3), NUMBERS),
+    "output_hidden_states": NUMBERS,
+    "problem_type": st.sampled_from(["regression", "single_label_classification", "multi", None]),
+    "return_dict": NUMBERS,
+    # and what tools set (`use_cache` and other fields of generation are dropped by transformers on loading)
+    "num_labels": st.integers(0, 3),
+    "is_decoder": st.booleans(),
+    "bos_token_id": st.one_of(st.integers(-1, 60), st.none(), ODD_TEXT),
+    "per_layer_config": st.sampled_from([None, {0: {"ffn_ratio": 2}}]),
+}
+WRITTEN_BY_TRANSFORMERS = {"transformers_version"}
+
+
+def test_every_field_is_tried():
+    for config_class in CONFIGS.values():
+        assert {field.name for field in dataclasses.fields(config_class)} <= VALUES.keys() | WRITTEN_BY_TRANSFORMERS
+
+
+def refuses(action) -> bool:
+    """Whether an action is refused with an error of a user's mistake."""
+    try:
+        action()
+    except (ValueError, TypeError, AttributeError, StrictDataclassFieldValidationError):
+        return True
+    return False
+
+
+@every_config
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, data):
+    fields = {field.name for field in dataclasses.fields(config_class)} | {
+        "num_labels",
+        "is_decoder",
+        "bos_token_id",
+    }
+    fields = sorted((fields | {"per_layer_config"}) - WRITTEN_BY_TRANSFORMERS)
+    chosen = data.draw(st.lists(st.sampled_from(fields), max_size=2, unique=True))
+    given_values = {name: data.draw(VALUES[name], label=name) for name in chosen}
+    sizes = {"vocab_size": 50, "hidden_size": 96}
+    configs = []
+    refuses(lambda: configs.append(config_class(**{**sizes, **given_values})))
+    later = config_class(**sizes)
+    if not any(refuses(partial(setattr, later, name, value)) for name, value in given_values.items()):
+        configs.append(later)
+    for config in configs:
+        if not refuses(partial(config.save_pretrained, tmp_path)):
+            loaded = config_class.from_pretrained(tmp_path)
+            as_saved, as_loaded = config.to_dict(), loaded.to_dict()
+            for found in (as_saved, as_loaded):
+                found.pop("_name_or_path", None)
+            assert as_loaded == as_saved
+            for name in given_values.keys() - {"per_layer_config"}:
+                assert getattr(loaded, name) == getattr(config, name)

@@ -178,7 +178,7 @@ class TestLocalFiles:
             # The bad byte ends a character that the first of the chunks, 1 MiB each, cut in two.
             ("a.txt", b"x" * (2**20 - 1) + b"\xc3\x28", "not UTF-8.*byte offset 1048575"),
             ("a.txt", b"good \xe2\x82", "not UTF-8.*unexpected end of data at byte offset 5"),
-            ("a.json", b'[{"text": "a"}, {"text": "b"', r"a\.json: broken JSON"),
+            ("a.json", b'[{"text": "a"}, {"text": "b"', r"a\.json, line 1: broken JSON"),
             ("a.json", b'[{"text": "a"}, 3]', r"a\.json, object 2: .*is a int"),
             ("a.json", b"null", "this is a NoneType"),  # pyarrow's own reader dies of this one
             ("a.json", b"[]", "every document is empty"),
@@ -190,9 +190,9 @@ class TestLocalFiles:
             ("a.jsonl", b'{"text": "a", "n": ' + b"1" * 5_000 + b"}", "line 1: broken JSON"),
             ("a.parquet", b"PAR1 but no parquet", "broken Parquet"),
             ("a.csv", b"title\nx\n", "no column 'text', only 'title': .*text_column"),
-            ("a.csv", b"text,n\na,1\nb,2,3\n", "line 3: more fields than the 2"),
-            ("a.csv", b"n,text\n1,a\n2\n", "line 3: fewer fields than the 2"),
-            ("a.csv", b"text,n,text\na,1,b\n", "the header names 'text' 2 times"),
+            ("a.csv", b"text,n\na,1\nb,2,3\n", "line 3: 3 fields, the header has 2"),
+            ("a.csv", b"n,text\n1,a\n2\n", "line 3: 1 fields, the header has 2"),
+            ("a.csv", b"text,n,text\na,1,b\n", "two columns are called 'text'"),
             ("a.csv", b'text\n"a\nb', "broken CSV in the row after line 1"),
             ("a.doc", b"text", r"no known kind.*\.txt, .*\.parquet"),
         ],

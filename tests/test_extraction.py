@@ -423,7 +423,7 @@ class TestSaveChild:
             monkeypatch.setattr(
                 type(folder),
                 "rename",
-                lambda path, target: full_disk() if path.suffix == ".partial" else rename(path, target),
+                lambda path, target: full_disk() if path.suffix == ".unfinished" else rename(path, target),
             )
         with pytest.raises(OSError, match="No space left"):
             save_child(bert_like, tiny_tokenizer(), folder, "# New card", overwrite=True)

@@ -35,6 +35,7 @@ from transformers import (
     TrainerState,
 )
 
+from hf_nasbert import checkpoint_folders
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus, train_tokenizer
 from hf_nasbert.finetuning import (
     GLUE_TASKS,
@@ -532,18 +533,13 @@ class TestFinetune:
         with pytest.raises(SystemExit) if is_other_asked else nullcontext():
             leaving.on_save(arguments, state, control)
 
-    def test_a_half_written_checkpoint_is_not_continued_from(self, arguments):
+    def test_two_checkpoints_are_kept_and_the_best(self, arguments, monkeypatch):
+        planned = iter([0.9, 0.5, 0.4, 0.3])
+        monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
         with pytest.raises(KeyboardInterrupt):
-            finetune(arguments(eval_steps=4, max_steps=12), callbacks=[Kill(9)])
-        (whole,) = Path(arguments().output_dir).rglob("checkpoint-*")
-        assert whole.name == "checkpoint-8", "the one before is deleted"
-        for number, state in ((12, None), (16, '{"global_step"')):
-            torn = whole.with_name(f"checkpoint-{number}")
-            torn.mkdir()
-            (torn / "model.safetensors").write_bytes(b"\0" * 10)
-            if state:
-                (torn / "trainer_state.json").write_text(state)
-        assert finetune(arguments(eval_steps=4, max_steps=12)).records[0]["resumed_from"] == "checkpoint-8"
+            finetune(arguments(eval_steps=2, max_steps=12, early_stopping_patience=9), callbacks=[Kill(9)])
+        kept = checkpoint_folders.list_checkpoints(next(Path(arguments().output_dir).rglob("run")))
+        assert [folder.name for folder in kept] == ["checkpoint-2", "checkpoint-6", "checkpoint-8"]
 
     def test_early_stopping_keeps_the_best_weights(self, arguments, monkeypatch):
         planned = iter([0.1, 0.9, 0.5, 0.9, 0.3, 0.95])
@@ -580,6 +576,7 @@ class TestFinetune:
         model = str(tmp_path / "classifier")
         constant = write_csv(tmp_path / "c.csv", [("good", "bad", 1.5)] * 3, ("sentence1", "sentence2", "label"))
         asked = arguments(train_file=files[0], validation_file=files[1], test_file=constant, max_steps=4, model=model)
+        asked.problem_type = "regression"  # all are whole numbers
         record = finetune(asked).records[0]
         assert {"pearson", "spearmanr", "score", "loss"} == set(record["metrics"]["validation"])
         assert (record["metrics"]["test"]["pearson"], record["metrics"]["test"]["score"]) == (None, 0.0)

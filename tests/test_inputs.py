@@ -130,9 +130,10 @@ class TestLabelFiles:
         assert rows["odd"][:] == ["1", "x", None]
 
     def test_json_columns_may_miss_and_nest(self, tmp_path):
-        content = '{"text": "a", "label": 1, "more": [1]}\n\n{"text": "b", "label": 2.5, "yes": true}\n'
+        content = '{"text": "a", "label": 1, "more": [1], "deep": {"x": 1}}\n\n'
+        content += '{"text": "b", "label": 2.5, "yes": true}\n'
         rows = read_rows(put(tmp_path / "a.jsonl", content), tmp_path / "cache")
-        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "yes": [None, True]}
+        assert rows[:] == {"text": ["a", "b"], "label": [1.0, 2.5], "more": [[1], None], "yes": [None, True]}
         assert rows.cache_files, "memory-mapped"
 
 
@@ -302,28 +303,19 @@ def test_memory_on_the_page_is_that_of_its_record():
     assert as_table(record["runs"]) in (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def counted():
-    """Outcomes by kind, filled by the tests below."""
-    return {}
-
-
 @pytest.mark.slow
-class TestGenerated:
-    def test_every_kind_gives_results_or_one_error(self, inputs, counted):
-        for kind in inputs["KINDS"]:
-            counted[kind] = inputs["run"](kind)
-            assert counted[kind].total() >= 0.8 * inputs["KINDS"][kind].num_inputs, kind
-            assert counted[kind]["result"], f"{kind}: nothing is read, so what is refused shows nothing"
-
-    def test_they_are_those_of_the_record(self, counted):
-        record = json.loads((ROOT / "benchmarks" / "records" / "inputs.json").read_text())
-        assert {kind: dict(found) for kind, found in counted.items()} == record["kinds"], (
-            "a refusal was added or taken away: if that was meant, count anew with "
-            "`python benchmarks/inputs.py --json benchmarks/records/inputs.json --page docs/inputs.md`"
-        )
-
-    def test_there_are_enough_of_them(self, counted):
-        refused = {kind: found.total() - found["result"] for kind, found in counted.items()}
-        assert all(number >= 50 for number in refused.values()), refused
-        assert sum(refused.values()) >= LEAST, "fewer bad inputs than were promised"
+def test_generated_inputs_give_results_or_one_error(inputs):
+    """One test, since a second one that uses these counts may run in another process."""
+    counted = {}
+    for kind in inputs["KINDS"]:
+        counted[kind] = inputs["run"](kind)
+        assert counted[kind].total() >= 0.8 * inputs["KINDS"][kind].num_inputs, kind
+        assert counted[kind]["result"], f"{kind}: nothing is read, so what is refused shows nothing"
+    record = json.loads((ROOT / "benchmarks" / "records" / "inputs.json").read_text())
+    assert {kind: dict(found) for kind, found in counted.items()} == record["kinds"], (
+        "a refusal was added or taken away: if that was meant, count anew with "
+        "`python benchmarks/inputs.py --json benchmarks/records/inputs.json --page docs/inputs.md`"
+    )
+    refused = {kind: found.total() - found["result"] for kind, found in counted.items()}
+    assert all(number >= 50 or kind in inputs["MADE_AGAIN"] for kind, number in refused.items()), refused
+    assert sum(refused.values()) >= LEAST, "fewer bad inputs than were promised"

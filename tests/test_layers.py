@@ -12,9 +12,10 @@ from hf_nasbert.native import CODE_FILES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
-    {"writing", "foreign"},  # what every room may need
-    {"space", "data", "metrics", "records", "recipe_arguments", "stopping"},
-    {"modeling", "samplers", "objectives", "costs", "native"},
+    {"writing", "foreign", "paths"},  # what every room may need
+    {"terminal"},
+    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
+    {"modeling", "samplers", "objectives", "costs", "native", "configs"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},
@@ -29,7 +30,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
-    "writing", "foreign",
+    "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
 ]  # fmt: skip
 
 

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -21,8 +25,9 @@ from transformers import (
 
 from hf_nasbert.cards import render_child_card
 from hf_nasbert.extraction import extract_child, save_child
-from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
-from hf_nasbert.native import CODE_FILES
+from hf_nasbert.modeling import configuration_nasbert
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NEEDED_VERSIONS
+from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 
 CHILDREN = {
     "chain-with-skip": "conv5-attention-conv7-ffn-skip",
@@ -226,3 +231,49 @@ def test_with_the_package_no_flag_is_needed(folders, head):
     if head == "AutoModelForMaskedLM":
         assert torch.equal(logits_of(model, batch), expected[shape])
     assert type(AutoConfig.from_pretrained(root / shape)).__module__ == "hf_nasbert.modeling.configuration_nasbert"
+
+
+# Of what the code needs
+
+
+def test_the_versions_that_the_code_needs_are_those_of_the_package():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for library, version in NEEDED_VERSIONS.items():
+        (wanted,) = [one for one in project["dependencies"] if re.match(f"{library}>=".replace("_", "[-_]"), one)]
+        assert re.search(r">=([\d.]+)", wanted)[1] == version
+        assert f"{library} {version} " in CODE_NEEDS
+
+
+@pytest.mark.parametrize("name", [Path(file).stem for file in CODE_FILES])
+@pytest.mark.parametrize(
+    ("transformers_version", "hub_version"), [("4.57.1", "0.36.0"), ("5.19.3", "2.0.0"), ("5.20.0", "1.30.9")]
+)
+def test_older_libraries_are_told_which_versions_are_needed(name, transformers_version, hub_version, tmp_path):
+    """By whichever file is imported first, before it imports anything that an older library lacks."""
+    for library, version in (("transformers", transformers_version), ("huggingface_hub", hub_version)):
+        (tmp_path / library).mkdir()
+        (tmp_path / library / "__init__.py").write_text(f"__version__ = {version!r}\n")
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch is not needed to say so')\n")
+    shutil.copytree(Path(configuration_nasbert.__file__).parent, tmp_path / "child")
+    (tmp_path / "child" / "__init__.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import child.{name}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    old = (
+        f"huggingface_hub {hub_version}"
+        if transformers_version == "5.20.0"
+        else f"transformers {transformers_version}"
+    )
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: the code of this model needs {CODE_NEEDS}; here is {old}: pip install --upgrade "
+        "transformers huggingface_hub"
+    )
+
+
+@pytest.mark.parametrize("version", ["5.20.0", "5.20.0.dev0", "5.100", "6.0.0rc1", "5.23.0+local"])
+def test_later_versions_are_taken(version, monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.setattr(huggingface_hub, "__version__", version.replace("5.", "2.", 1))
+    source = Path(configuration_nasbert.__file__).read_text(encoding="utf-8").partition("# isort: split")[0]
+    assert "raise ImportError" in source
+    exec(source, {})

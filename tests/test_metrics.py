@@ -393,3 +393,11 @@ class TestClusters:
             interval([0, 1], [1.0, 2.0, 3.0], seed=0)
         with pytest.raises(ValueError, match="num_resamples"):
             interval([0, 1], [1.0, 2.0], seed=0, num_resamples=0)
+
+
+def test_bounds_that_differ_in_their_last_bits_only_are_one_number():
+    """Another processor adds in another order: what is printed of an interval must not depend on it."""
+    exact, below = (metrics.percentile_interval(0.0, [bound] * 5) for bound in (25.05, np.nextafter(25.05, 0)))
+    assert exact == below
+    assert f"{below.high:.1f}" == "25.1"
+    assert metrics.percentile_interval(0.0, [25.0499999]).high < 25.05  # a real difference stays one

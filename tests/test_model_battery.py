@@ -6,7 +6,7 @@ from model_contract import ModelContract
 from tiny_models import MODELS, chain_config, chain_supernet_config
 from torch import nn
 
-from hf_nasbert.modeling import NasBertForMaskedLM, NasBertModel, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, NasBertModel, SupernetConfig, SupernetForMaskedLM
 
 CHILDREN = {name: pair for name, pair in MODELS.items() if name.startswith("NasBert")}
 SUPERNETS = {name: pair for name, pair in MODELS.items() if name.startswith("Supernet")}
@@ -119,8 +119,7 @@ def test_the_battery_finds_who_breaks_a_promise(broken, make_config, promise, tm
     assert torch.utils.deterministic.fill_uninitialized_memory
 
 
-def test_feed_forward_chunking_is_not_promised_and_not_ignored():
-    with pytest.raises(ValueError, match=r"chunk_size_feed_forward is 4; expected 0"):
-        chain_config(chunk_size_feed_forward=4)
-    with pytest.raises(ValueError, match="chunk_size_feed_forward"):
-        chain_supernet_config(chunk_size_feed_forward=4)
+@pytest.mark.parametrize("config_class", [NasBertConfig, SupernetConfig])
+def test_a_negative_chunk_is_refused(config_class):
+    with pytest.raises(ValueError, match="chunk_size_feed_forward is -1; expected a number of tokens, or 0 for all"):
+        config_class(chunk_size_feed_forward=-1)

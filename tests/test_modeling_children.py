@@ -37,6 +37,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    DynamicCache,
     PreTrainedModel,
     Trainer,
     TrainingArguments,
@@ -691,6 +692,63 @@ def test_alternating_children_train_as_stock_bert():
         model(**batch, labels=mlm_labels(batch)).loss.backward()
     expected = {bert_to_nasbert(name): gradient for name, gradient in gradients(bert).items()}
     assert_close(gradients(child), expected, 1e-5)
+
+
+def prefix_of(num_blocks, heads, head_size, length=3, batch_size=3, seed=0) -> DynamicCache:
+    """What prefix tuning hands to a model: keys and values of every block."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = torch.randn(num_blocks, 2, batch_size, heads, length, head_size, generator=generator)
+    return DynamicCache([(keys, values) for keys, values in pairs])
+
+
+def with_prefix(batch, length=3) -> dict[str, torch.Tensor]:
+    mask = batch["attention_mask"]
+    return batch | {"attention_mask": torch.cat([mask.new_ones(len(mask), length), mask], dim=1)}
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_a_prefix_is_that_of_stock_bert(implementation):
+    """Positions begin behind it; only attention reads it."""
+    bert = random_model(BertModel, bert_config(attn_implementation=implementation))
+    child = NasBertModel(chain_config(("attention", "ffn") * 3, hidden_size=64, attn_implementation=implementation))
+    child.load_state_dict(
+        {bert_to_nasbert(f"bert.{name}").removeprefix("nasbert."): value for name, value in bert.state_dict().items()}
+    )
+    stock, own = prefix_of(3, 2, 32), prefix_of(6, 2, 32, seed=1)
+    for layer, theirs in zip(own.layers[::2], stock.layers, strict=True):
+        layer.keys, layer.values = theirs.keys, theirs.values
+    batch = with_prefix(tiny_batch())
+    actual = child.eval()(**batch, past_key_values=own).last_hidden_state
+    assert_close(actual, bert(**batch, past_key_values=stock).last_hidden_state, 1e-6)
+    assert own.get_seq_length() == 3  # it is read only
+    assert not torch.allclose(actual, child(**tiny_batch()).last_hidden_state, atol=1e-2)
+
+
+@pytest.mark.parametrize("operators", [("conv3", "attention", "ffn"), ("attention", "conv3"), ("ffn", "attention")])
+def test_a_prefix_beside_convolutions_and_sparse_prediction(operators):
+    batch, labels = with_prefix(tiny_batch()), mlm_labels(tiny_batch())
+    sparse = random_model(NasBertForMaskedLM, chain_config(operators, sparse_prediction=True))
+    dense = random_model(NasBertForMaskedLM, chain_config(operators))
+    prefix = prefix_of(len(operators), 1, 32)
+    rows = dense(**batch, labels=labels, past_key_values=prefix)
+    assert_close(sparse(**batch, labels=labels, past_key_values=prefix).logits, rows.logits[labels != -100], 1e-5)
+    hidden = batch | {"input_ids": torch.where(tiny_batch()["attention_mask"].bool(), batch["input_ids"], 17)}
+    real = tiny_batch()["attention_mask"].bool()
+    assert torch.equal(dense(**hidden, past_key_values=prefix).logits[real], rows.logits[real])
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "heads", "head_size", "message"),
+    [
+        (3, 1, 32, "past_key_values are of 3 blocks; expected 4"),
+        (4, 2, 16, "past_key_values of block 0 are of 2 heads of 16, its attention has 1 of 32"),
+    ],
+)
+def test_a_prefix_of_another_shape_is_refused(num_blocks, heads, head_size, message):
+    with pytest.raises(ValueError, match=message):
+        NasBertModel(chain_config())(
+            **with_prefix(tiny_batch()), past_key_values=prefix_of(num_blocks, heads, head_size)
+        )
 
 
 def test_the_models_of_these_tests_are_all_there_are():

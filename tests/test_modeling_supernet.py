@@ -1,7 +1,9 @@
 """Super-nets: an architecture is an argument and never state; a child's forward is a walk through its operators."""
 
 import copy
+import difflib
 import inspect
+import itertools
 import random
 import re
 
@@ -22,7 +24,14 @@ from tiny_models import (
     staged_supernet_config,
     tiny_batch,
 )
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 from transformers.utils.generic import find_labels
 
 from hf_nasbert.modeling import (
@@ -34,6 +43,7 @@ from hf_nasbert.modeling import (
     SupernetForMaskedLM,
     SupernetModel,
     last_mixing_block,
+    modeling_supernet,
 )
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage
 
@@ -497,7 +507,88 @@ def test_forward_names_the_architecture_behind_the_arguments_of_a_child(model_cl
     assert find_labels(model_class) == find_labels(child_class)
 
 
-def test_a_misspelt_keyword_does_not_silently_run_the_largest_child():
+@pytest.mark.parametrize("keyword", ["arch", "architectur", "architectures", "Architecture", "child", "labels"])
+def test_a_misspelt_keyword_does_not_silently_run_the_largest_child(keyword):
     supernet = make_supernet()
-    with pytest.raises(TypeError, match="no argument arch; the child is `architecture`"):
-        supernet(tiny_batch()["input_ids"], arch=supernet.largest_architecture)
+    for model in (supernet.nasbert,) if keyword == "labels" else (supernet, supernet.nasbert):
+        with pytest.raises(TypeError, match=f"no argument {keyword}; the child is `architecture`"):
+            model(tiny_batch()["input_ids"], **{keyword: supernet.largest_architecture})
+
+
+def test_no_keyword_that_is_taken_looks_like_architecture():
+    assert not difflib.get_close_matches("architecture", modeling_supernet._KEYWORDS)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"use_cache": False},
+        {"use_cache": True, "past_key_values": None, "cache_position": torch.arange(12)},
+        {"output_hidden_states": False, "output_attentions": None, "output_router_logits": False},
+        {"num_items_in_batch": torch.tensor(3), "is_causal": False, "seq_idx": None},
+        {"encoder_hidden_states": None, "encoder_attention_mask": None, "logits_to_keep": 0},
+        {"return_dict": True, "output_scores": False},
+    ],
+    ids=lambda keywords: next(iter(keywords)),
+)
+def test_keywords_of_transformers_change_nothing(keywords):
+    supernet, batch = make_supernet(), tiny_batch()
+    assert torch.equal(supernet(**batch, **keywords).logits, supernet(**batch).logits)
+    encoder = supernet.nasbert
+    assert torch.equal(encoder(**batch, **keywords).last_hidden_state, encoder(**batch).last_hidden_state)
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_what_a_config_tells_a_forward_changes_nothing(value):
+    """transformers' decorators hand on what a config holds, and its Trainer sets `use_cache` there."""
+    supernet, batch = make_supernet(), tiny_batch()
+    before = supernet(**batch).logits
+    supernet.config.use_cache = value
+    supernet.config.vision_feature_layer = 1
+    assert torch.equal(supernet(**batch).logits, before)
+
+
+class OneChildABatch:
+    """Collates rows, and names the child of the batch, the next one each time."""
+
+    def __init__(self, children):
+        self.children = itertools.cycle(children)
+
+    def __call__(self, rows):
+        batch = {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
+        return batch | {"architecture": list(next(self.children))}
+
+
+@pytest.mark.usefixtures("quiet_trainer")
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient-checkpointing"])
+@pytest.mark.parametrize("children", [None, (("attention", "conv3", "skip"), ("conv3", "attention", "ffn"))])
+def test_trainer_trains_a_supernet(children, checkpointing, tmp_path):
+    """The child named in the batch, or the largest; nothing else moves; evaluated, saved, resumed."""
+    tokens = tiny_batch((12, 12, 12))["input_ids"]
+    rows = [{"input_ids": row.tolist(), "labels": row.tolist()} for row in (*tokens, *tokens, *tokens)]
+
+    def trainer(folder, num_steps, **changes):
+        settings = TrainingArguments(
+            tmp_path / folder, max_steps=num_steps, per_device_train_batch_size=3, learning_rate=5e-3,
+            weight_decay=0.1,
+            lr_scheduler_type="constant", logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True,
+            activation_checkpointing=checkpointing, **changes,
+        )  # fmt: skip
+        collator = default_data_collator if children is None else OneChildABatch(children)
+        return Trainer(make_supernet(), settings, collator, rows, rows)
+
+    whole = trainer("whole", 8, save_steps=4)
+    supernet, before = whole.model, copy.deepcopy(whole.model.state_dict())
+    owned = set().union(*(owned_names(supernet, child) for child in children or [supernet.largest_architecture]))
+    first = whole.evaluate()["eval_loss"]
+    whole.train()
+    assert whole.evaluate()["eval_loss"] < 0.8 * first  # 4 steps of either child
+    moved = {name for name, value in supernet.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == owned - {name for name in owned if name.endswith("key.bias") and name not in moved}
+    assert {name for name, _ in supernet.named_parameters()} > owned
+
+    resumed = trainer("resumed", 8)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    whole.save_model(tmp_path / "saved")
+    assert_equal_states(resumed.model, supernet)
+    assert_equal_states(SupernetForMaskedLM.from_pretrained(tmp_path / "saved"), supernet)

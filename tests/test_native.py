@@ -1,13 +1,19 @@
 """Children that are a stock BERT: the rule, the space of them alone, and searches that never leave it."""
 
+import hashlib
 import json
 import random
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from test_search import cost_of, drain, score
 
+from hf_nasbert import native
 from hf_nasbert.costs import Budget, cheapest
-from hf_nasbert.native import ListedSpace, bert_blocks, native_space
+from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedSpace, bert_blocks, is_our_code, native_space
 from hf_nasbert.search import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
@@ -197,3 +203,48 @@ class TestSearchingBertsOnly:
             return
         with pytest.raises(ValueError, match="differs in space"):
             restricted.load_state_dict(free.state_dict())
+
+
+class TestOurCode:
+    """What a push may run: see `hub.contents`."""
+
+    PACKAGE = Path(native.__file__).parent
+
+    def told(self, files: Iterable[tuple[str, bytes]]) -> str:
+        """How the lines that are missing are added."""
+        missing = [
+            f"{hashlib.sha256(content).hexdigest()}  {name}"
+            for name, content in files
+            if not is_our_code(name, content)
+        ]
+        return "\n".join(["", f"append to {CODE_DIGESTS.relative_to(self.PACKAGE)}:", *missing]) if missing else ""
+
+    def test_the_present_files_are_listed(self):
+        """Whoever changes a travelling file adds its line: else nobody can push a child that this version makes."""
+        assert not self.told((name, (self.PACKAGE / "modeling" / name).read_bytes()) for name in CODE_FILES)
+
+    def test_so_is_every_earlier_version(self):
+        """Children that an earlier version made are ours too."""
+        if shutil.which("git") is None:
+            pytest.skip("there is no git")
+        git = ["git", "-C", str(self.PACKAGE)]
+        found = subprocess.run(
+            [*git, "rev-list", "--objects", "HEAD", "--", "modeling"], capture_output=True, text=True, check=False
+        )
+        if found.returncode:
+            pytest.skip("there is no git history")
+        versions = []
+        for line in found.stdout.splitlines():
+            blob, _, path = line.partition(" ")
+            if Path(path).name in CODE_FILES:
+                content = subprocess.run([*git, "cat-file", "blob", blob], capture_output=True, check=True).stdout
+                versions.append((Path(path).name, content))
+        assert versions
+        assert not self.told(versions)
+
+    def test_a_byte_more_or_another_name_is_not_ours(self):
+        content = (self.PACKAGE / "modeling" / CODE_FILES[0]).read_bytes()
+        assert is_our_code(CODE_FILES[0], content)
+        assert not is_our_code(CODE_FILES[0], content + b"\n")
+        assert not is_our_code(CODE_FILES[1], content)
+        assert not is_our_code("evil.py", content)

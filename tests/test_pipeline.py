@@ -156,7 +156,7 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
 
     # A child without its code does not load where we are not installed, and that is said, not hidden.
     (child / "modeling_nasbert.py").unlink()
-    with pytest.raises(RuntimeError, match="does not load"):
+    with pytest.raises(ValueError, match="does not load where hf_nasbert is not installed"):
         ask_in_fresh_process(child, ["the [MASK]"])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.pipeline import PipelineArguments, SearchChildrenArguments
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
+from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config, user_mistakes
 
 
 @dataclass
@@ -135,7 +135,7 @@ def test_numbers_and_words_of_yaml_1_2(config):
         ("name: a\nloud: 1\n", ["loud", "bool"]),
         ("name: 3\n", ["name", "3", "str"]),
         ("name: a\nkind: fp8\n", ["kind", "fp8", "'no', 'bf16'"]),
-        ("name: a\nblocks: x\n", ["blocks", "'x'", "list"]),
+        ("name: a\nblocks: 3\n", ["blocks", "3", "list"]),
         ("name: a\nblocks: [x, 3]\n", ["blocks[1]", "3"]),
         ("name: a\nwidth: 4\nwidth: 5\n", ["'width' is given twice"]),
         ("- name\n", ["list", "setting: value"]),
@@ -185,3 +185,8 @@ def test_help_names_every_setting(capsys):
     shown = capsys.readouterr().out
     assert all(f"--{name}" in shown for name in ("name", "width", "learning_rate", "config"))
     assert "50%" in shown
+
+
+def test_a_message_holds_no_control_sequence_of_a_foreign_file():
+    with pytest.raises(SystemExit, match=r"^program: no operator \\x1b\[2J$"), user_mistakes("program"):
+        raise ValueError("no operator \x1b[2J")

@@ -207,6 +207,42 @@ def test_processes_that_append_at_once_lose_and_mix_nothing(path):
     assert len(found) == 240
 
 
+BEGINNER = """
+import sys, time
+from hf_nasbert import records
+
+def choose(found):
+    time.sleep(0.2)  # whoever looks before another has written what it will write waits for it
+    return [] if found else [{"head": sys.argv[2]}]
+
+print(records.update(sys.argv[1], choose)[0]["head"])
+"""
+
+
+def test_of_processes_that_begin_a_file_together_one_does(path):
+    started = [
+        subprocess.Popen([sys.executable, "-c", BEGINNER, str(path), name], stdout=subprocess.PIPE, text=True)
+        for name in "abc"
+    ]
+    heads = {process.communicate(timeout=30)[0].strip() for process in started}
+    assert len(heads) == 1
+    assert records.read(path) == [{"head": heads.pop()}]
+
+
+def test_an_update_sees_all_and_adds_what_is_chosen(path):
+    assert records.update(path, lambda found: [{"n": len(found)}]) == [{"n": 0}]
+    assert records.update(path, lambda found: [{"n": len(found)}, {"n": "more"}]) == [
+        {"n": 0},
+        {"n": 1},
+        {"n": "more"},
+    ]
+    with pytest.raises(ValueError, match="no"):
+        records.update(path, lambda found: (_ for _ in ()).throw(ValueError("no")))
+    with path.open("ab") as file:
+        file.write(b'{"n": "to')
+    assert records.update(path, lambda found: []) == records.read(path) == [{"n": 0}, {"n": 1}, {"n": "more"}]
+
+
 def test_a_killed_writer_costs_at_most_the_record_in_hand(path):
     writer = start_writer(path, "k", 1_000_000)
     deadline = time.monotonic() + 20

@@ -195,7 +195,7 @@ def test_operators_of_the_best_are_counted_per_block():
 
 
 def test_every_child_of_the_front_has_its_command():
-    supernet = "runs/it's a net; rm -rf $HOME"
+    supernet = "runs/it's a net; rm -rf $(pwd)"
     text = render_search_report(history(), supernet=supernet)
     found = [shlex.split(html.unescape(command)) for command in commands(text)]
     fronts = [[4], [1, 3, 4], [2, 4]]  # the winner, the front of each cost

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,34 @@ def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch,
         assert len(records.read(interrupted.output)) == 27 - num_left
     # Asked for it with the last child, it has nothing left to stop.
     assert score_children(interrupted, DATA) == straight
+
+
+def test_two_that_begin_one_file_of_scores_at_the_same_moment_do_not_mix(stubs, tmp_path, monkeypatch):
+    """Another process begins the file while this one scores: with other settings this one's scores stay out of it."""
+    update = records.update
+
+    def score(name, seed_of_the_other):
+        arguments = ScoreChildrenArguments(supernet="", output=str(tmp_path / name), all_children=True)
+        other = tmp_path / f"other-{name}"
+        monkeypatch.setattr(scores_room, "weights_digest", lambda _: seed_of_the_other)
+        half = replace(arguments, output=str(other), all_children=False, num_random=9)
+        monkeypatch.setattr(records, "update", update)
+        score_children(half, DATA)
+        monkeypatch.setattr(scores_room, "weights_digest", lambda _: "this")
+
+        def late(path, choose):
+            path.write_bytes(other.read_bytes())
+            return update(path, choose)
+
+        monkeypatch.setattr(records, "update", late)
+        return score_children(arguments, DATA)
+
+    assert len(score("same.jsonl", "this")) == 27
+    written = records.read(tmp_path / "same.jsonl")
+    assert len(written) == len({record["architecture"] for record in written}) == 27
+    with pytest.raises(ValueError, match=r"holds scores of another supernet"):
+        score("mixed.jsonl", "another")
+    assert {record["supernet"] for record in records.read(tmp_path / "mixed.jsonl")} == {"another"}
 
 
 def test_scoring_reports_speed_and_what_was_saved(stubs, monkeypatch, tmp_path, capsys):

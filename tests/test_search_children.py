@@ -2,9 +2,10 @@
 
 import math
 import os
+import re
 import signal
 import typing
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -162,8 +163,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_pa
         search("random", objectives=["weight"])
     with pytest.raises(ValueError, match=r"no child is within the budget.*smallest child"):
         search("evolution", max_parameters="1K")
-    with pytest.raises(ValueError, match="there is nothing to save"):
-        search("halving", num_dev_batches=1)
+    with pytest.raises(ValueError, match="num_dev_batches=1: there is nothing to save; the search halving"):
+        SearchChildrenArguments(supernet="", output="", search="halving", num_dev_batches=1)
     with pytest.raises(ValueError, match="storage and worker are of the search nsga2, not of random"):
         SearchChildrenArguments(supernet="", output="", search="random", storage="sqlite:///x.db")
     with pytest.raises(ValueError, match="objectives"):
@@ -249,3 +250,67 @@ def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatc
     monkeypatch.setattr(scores_room, "_score", score)
     assert search("evolution", seed=1)[1] == straight
     assert history.read_bytes() == expected
+
+
+FLAGS = {field.name for kind in (SearchChildrenArguments, DataArguments) for field in fields(kind)}
+UNSUITABLE = {
+    "halving": [{"num_dev_batches": 1}, {"num_evaluations": 1}],
+    "nsga2": [{"objectives": ["weight"]}, {"storage": "sqlite:y"}],
+    "evolution": [{"max_parameters": 0}, {"max_flops": "2 apples"}, {"max_memory": "-1"}, {"max_parameters": "1K"}],
+    "random": [{"max_latency_ms": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
+    "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
+    "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
+    "shrinking": [{"max_memory": 1}, {"num_dev_batches": 0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, settings) for name, many in UNSUITABLE.items() for settings in many], ids=str
+)
+def test_what_does_not_suit_a_search_is_told_by_flags_that_exist(name, settings, search):
+    """No parameter of a class's that no flag has: names with an underscore are flags, searches or costs."""
+    with pytest.raises((ValueError, OSError)) as raised:
+        search(name, **settings)
+    message = str(raised.value)
+    named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", message))
+    costs = {"num_parameters", "peak_activation_bytes", "latency_ms", "size_matched"}
+    assert named <= FLAGS | costs, message
+    told = {"objectives": "objective"}
+    given = next(iter(settings))
+    is_cap = given.startswith("max_")
+    assert is_cap or told.get(given, given) in message or given in message, message
+    assert "\n" not in message
+
+
+def test_every_search_is_tried_with_unsuitable_settings():
+    assert set(UNSUITABLE) == set(SEARCHES)
+
+
+@pytest.mark.slow
+def test_each_output_has_a_database_of_its_own(search, tmp_path):
+    """`front.0` and `front.1` are two outputs, and `?` or `%` is no part of an address."""
+    for seed, output in enumerate(("front.0", "front.1", "a?b.jsonl", "a%20b#.jsonl")):
+        arguments = SearchChildrenArguments(
+            supernet="", output=str(tmp_path / output), search="nsga2", num_evaluations=6, seed=seed
+        )
+        search_children(arguments, DataArguments(packaged="imdb"))
+        assert (tmp_path / f"{output}.db").is_file()
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_each_output_has_a_report_on_operators_of_its_own(search, tmp_path):
+    for output in ("front.0", "front.1"):
+        arguments = SearchChildrenArguments(
+            supernet="", output=str(tmp_path / output), search="gbdt", num_evaluations=4
+        )
+        search_children(arguments, DataArguments(packaged="imdb"))
+    assert {path.name for path in tmp_path.glob("*.md")} == {"front.0.operators.md", "front.1.operators.md"}
+
+
+def test_more_children_than_can_be_held_are_refused_at_once():
+    space = SearchSpace.chain(24, ("attention", "ffn", "conv3", "conv5", "conv7"))
+    arguments = ScoreChildrenArguments(supernet="", output="", num_random=100_000_000)
+    with pytest.raises(ValueError, match="num_random=100000000: at most 1,000,000 children are scored at once"):
+        scores_room.choose_children(arguments, space)
+    few = SearchSpace.chain(2, ("attention", "ffn"))
+    assert len(scores_room.choose_children(arguments, few)) == few.num_children

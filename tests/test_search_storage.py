@@ -1,13 +1,15 @@
 """Where NSGA-II keeps its study: every trouble of a database or journal is one line, and what was told survives it."""
 
 import sqlite3
+import urllib.parse
 
 import pytest
 from test_search import CHAIN, cost_of, drain, new, score
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget
-from hf_nasbert.search import ParetoSearch, SearchTask, run_search
+from hf_nasbert.report import read_findings
+from hf_nasbert.search import ParetoSearch, RandomSearch, SearchTask, run_search
 from hf_nasbert.search import storage as storage_room
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that SQLAlchemy drops with its engine
@@ -63,7 +65,7 @@ TROUBLES = {
     "nothing": ("", None, ValueError, "is neither a URL nor a path"),
     "no journal": ("{}", no_journal, ValueError, "is damaged, or is no journal of Optuna's: name another"),
     "torn journal": ("{}", torn_journal, ValueError, "is damaged, or is no journal of Optuna's"),
-    "a folder as journal": ("{}", a_folder, OSError, "cannot be read or written: Is a directory"),
+    "a folder as journal": ("{}", a_folder, OSError, "cannot be read or written: it is a folder"),
 }
 
 
@@ -79,6 +81,108 @@ def test_a_storage_that_cannot_be_opened_is_one_line(name, tmp_path):
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
     assert str(raised.value).startswith("storage ")
+
+
+PASSWORDS = [
+    "se@cret",
+    "se:cret",
+    "se/cret",
+    "se%cret",
+    "se cret",
+    "se#cret",
+    "se?cret",
+    "se'cret",
+    "sécret",
+    "{secret}",
+    "s}e{",
+]
+
+
+@pytest.mark.parametrize("form", ["raw", "quoted", "query", "IPv6", "half", "typo"])
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_no_password_is_shown(form, password, caplog, capfd):
+    """Neither by this package nor by what it logs; nor the half of one that SQLAlchemy takes for something else."""
+    quoted = urllib.parse.quote(password, safe="")
+    storage = {
+        "raw": f"mysql+pymysql://me:{password}@there/x",
+        "quoted": f"mysql+pymysql://me:{quoted}@there:3306/x",
+        "query": f"mysql+pymysql://me@there/x?password={quoted}&ssl_key=a",
+        "IPv6": f"mysql+pymysql://me:{quoted}@[::1]:3306/x",
+        "half": f"mysql:me:{password}@there/x",
+        "typo": f"mysql+pymysql://me:{password}@there:33o6/x",
+    }[form]
+    with pytest.raises((ValueError, ImportError)) as raised:
+        make(storage)
+    said = f"{raised.value}{caplog.text}{''.join(capfd.readouterr())}"
+    for part in ("cret", password, quoted, "s}", "e{"):
+        assert part not in said, said
+    assert str(raised.value).startswith("storage mysql")
+    assert "\n" not in str(raised.value)
+    if form in ("quoted", "query", "IPv6"):
+        assert "needs pymysql, which is not installed" in said
+
+
+def test_what_a_driver_says_holds_no_password():
+    from sqlalchemy import exc
+
+    url = "postgresql://u:p%40ss@h/d?sslpassword=hush&options=-c"
+    for said in ("no such host: u:p@ss@h", "bad sslpassword hush"):
+        with (
+            pytest.raises(OSError, match=r"storage postgresql://u:\*\*\*@h/d ") as raised,
+            storage_room.storage_errors(url),
+        ):
+            raise exc.OperationalError("select", {}, Exception(said))
+        assert "p@ss" not in str(raised.value)
+        assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a?b", "a#b", "a%20b", "a%b", "a{b}c", "{SCHEMA_VERSION}", "a b", "größe", "a;b", "a&b=c"]
+)
+def test_a_path_is_not_read_as_a_part_of_an_address(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    make(folder / "s.db")
+    assert [file.name for file in folder.iterdir()] == ["s.db"]
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "form", ["~/s.journal", "sqlite:///~/s.journal", "$THERE/s.journal", "sqlite:///${THERE}/s.journal"]
+)
+def test_the_home_folder_and_variables_are_those_of_a_shell(form, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("THERE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make(form)
+    assert "s.journal" in {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_database_of_another_version_of_optuna_is_one_line(tmp_path):
+    make(tmp_path / "s.db")
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        connection.execute("update alembic_version set version_num = 'v9.9.9'")
+        connection.execute("update version_info set library_version = '9.9.9'")
+    connection.close()
+    with pytest.raises(ValueError, match=r"s\.db is of another version of Optuna") as raised:
+        make(tmp_path / "s.db")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_study_of_somebody_else_s_is_one_line(tmp_path):
+    """One that another program has made under that name, with trials of its own; and one whose settings are odd."""
+    import optuna
+
+    storage = tmp_path / "s.db"
+    study = optuna.create_study(study_name="search", storage=f"sqlite:///{storage}", directions=["minimize"] * 2)
+    study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+    message = r"s\.db: the study 'search' was not made by this search: name another storage"
+    with pytest.raises(ValueError, match=message):
+        make(storage)
+    study.set_user_attr("settings", "odd")
+    with pytest.raises(ValueError, match=message):
+        make(storage)
 
 
 @pytest.mark.slow
@@ -178,5 +282,48 @@ def test_a_history_that_is_lost_is_made_again_from_the_study(tmp_path):
 def test_errors_of_the_search_itself_stay_what_they_are(tmp_path):
     storage = str(tmp_path / "study.journal")
     make(storage)
-    with pytest.raises(ValueError, match=r"the study 'search' is of another search"):
+    with pytest.raises(
+        ValueError, match=r"study\.journal.*: the study 'search' is of another search.*: name another storage"
+    ):
         make(storage, worker=0, crossover_share=0.5)
+
+
+def searches(kind=RandomSearch, **settings):
+    return new(kind, CHAIN, seed=0, cost=cost_of(CHAIN), batch_size=8, **settings)
+
+
+def test_two_searches_that_begin_one_history_at_the_same_moment_are_one(tmp_path, monkeypatch):
+    """Another process writes its head, and its first score, between this one's look and its write."""
+    history, straight = tmp_path / "h.jsonl", run_search(searches(), score, num_evaluations=24)
+    other = tmp_path / "other.jsonl"
+    run_search(searches(), score, num_evaluations=8, history_path=other)
+    update = records.update
+
+    def late(path, choose):
+        if not path.exists():
+            path.write_bytes(other.read_bytes())
+        return update(path, choose)
+
+    monkeypatch.setattr(records, "update", late)
+    assert run_search(searches(), score, num_evaluations=24, history_path=history) == straight
+    assert [record["record"] for record in records.read(history)].count("search") == 1
+
+
+def test_a_history_with_two_equal_heads_is_read_as_one(tmp_path):
+    history = tmp_path / "h.jsonl"
+    straight = run_search(searches(), score, num_evaluations=24, history_path=history)
+    head, *children = records.read(history)
+    for place in (0, 5, len(children)):  # wherever the second one was written
+        spoilt = tmp_path / f"{place}.jsonl"
+        records.extend(spoilt, [head, *children[:place], {**head, "versions": {}}, *children[place:]])
+        assert run_search(searches(), pytest.fail, num_evaluations=24, history_path=spoilt) == straight
+        assert read_findings(records.read(spoilt)).num_scored == read_findings(records.read(history)).num_scored
+
+
+def test_two_heads_of_different_searches_are_refused(tmp_path):
+    history = tmp_path / "h.jsonl"
+    run_search(searches(), score, num_evaluations=8, history_path=history)
+    head = records.read(history)[0]
+    records.append(history, {**head, "settings": {**head["settings"], "seed": 7}})
+    with pytest.raises(ValueError, match=r"h\.jsonl is of another search: it differs in seed"):
+        run_search(searches(), score, num_evaluations=24, history_path=history)

@@ -308,10 +308,12 @@ class TestFinetuneSquad:
         ):
             load_questions(arguments(validation_file=str(home / "validation-v2.json")))
         (tmp_path / "b.json").write_text('{"data": [{"paragraphs": [{"context": "x"}]}]}')
-        with pytest.raises(ValueError, match=r"b\.json is not in SQuAD's format .*'qas'"):
+        with pytest.raises(
+            ValueError, match=r"b\.json, object 1, paragraph 1 is not in SQuAD's format: 'qas' is missing"
+        ):
             load_questions(arguments(train_file=str(tmp_path / "b.json")))
         (tmp_path / "c.json").write_text("{")
-        with pytest.raises(ValueError, match=r"c\.json is not JSON"):
+        with pytest.raises(ValueError, match=r"c\.json, line 1: broken JSON"):
             load_questions(arguments(train_file=str(tmp_path / "c.json")))
         with pytest.raises(FileNotFoundError, match=r"no SQuAD file .*d\.json"):
             load_questions(arguments(train_file=str(tmp_path / "d.json")))
@@ -337,5 +339,5 @@ def test_recipe(home, tmp_path, capsys):
     argv += f" --max_question_length 6 --doc_stride 4 --output_dir {tmp_path} --disable_tqdm --max_train_samples 8"
     recipe(f"{argv} --validation_file {home / 'validation.json'}".split())
     assert "| validation | exact_match | " in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="finetune_squad: no SQuAD file nowhere"):
+    with pytest.raises(SystemExit, match="finetune_squad: there is no SQuAD file nowhere"):
         recipe(f"{argv} --validation_file nowhere".split())

@@ -202,10 +202,10 @@ class TestFinetuneTokens:
             finetune_tokens(arguments(train_file=write(tmp_path / "bad.jsonl", rows), model="nowhere-needed"))
 
     def test_what_else_is_refused(self, arguments, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no file of tagged words .*none\.jsonl"):
+        with pytest.raises(FileNotFoundError, match=r"no tagged file .*none\.jsonl"):
             load_words(arguments(validation_file=str(tmp_path / "none.jsonl")))
         (tmp_path / "a.conll").write_text("x")
-        with pytest.raises(ValueError, match=r"cannot read \.conll; expected \.json"):
+        with pytest.raises(ValueError, match=r"a\.conll is of no known kind: .* \.json, \.jsonl, \.parquet"):
             load_words(arguments(validation_file=str(tmp_path / "a.conll")))
         for changes in ({"train_file": None}, {"dataset_name": "x", "train_file": "y"}):
             with pytest.raises(ValueError, match="exactly one of dataset_name and train_file"):

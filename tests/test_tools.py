@@ -373,6 +373,54 @@ class TestPeft:
         with torch.no_grad():
             torch.testing.assert_close(again(**batch).logits, expected, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize("method", ["PromptTuningConfig", "PromptEncoderConfig", "PrefixTuningConfig"])
+    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+    def test_learned_prompts(self, make, tokenizer, tmp_path, method):
+        """Prompt tuning, p-tuning, prefix tuning: their sizes come from the config, the child stays as it is."""
+        peft = pytest.importorskip("peft", reason='pip install -e ".[tools]"')
+
+        def make_outspoken():
+            """New weights are so small that the frozen layers would pass hardly anything on."""
+            base = make()
+            with torch.no_grad():
+                for name, parameter in base.named_parameters():
+                    if parameter.dim() == 2 and not name.startswith("classifier"):
+                        parameter.mul_(8)
+            return base
+
+        base = make_outspoken()
+        frozen = {name: value.clone() for name, value in base.state_dict().items()}
+        model = peft.get_peft_model(base, getattr(peft, method)(task_type="SEQ_CLS", num_virtual_tokens=4))
+        few, _ = few_and_rest(32)
+        batch = tokenizer(few["text"][:], padding=True, return_tensors="pt")
+        labels = torch.tensor(few["label"][:])
+        prompts = [p for name, p in model.named_parameters() if p.requires_grad and "prompt_encoder" in name]
+        before = [prompt.detach().clone() for prompt in prompts]
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
+        model.train()
+        losses = []
+        for _ in range(60):
+            loss = model(**batch, labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.8 * losses[0]
+        assert not any(map(torch.equal, prompts, before))
+        for name, value in model.get_base_model().state_dict().items():
+            if name in frozen and not name.startswith("classifier"):
+                assert torch.equal(value, frozen[name]), f"{name} is no prompt, and moved"
+        model.eval()
+        with torch.no_grad():
+            expected = model(**batch).logits
+            model.save_pretrained(tmp_path)
+            for prompt, value in zip(prompts, before, strict=True):  # what was learnt is read
+                prompt.copy_(value)
+            assert not torch.allclose(model(**batch).logits, expected, atol=1e-2)
+        loaded = peft.PeftModel.from_pretrained(make_outspoken(), tmp_path).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(**batch).logits, expected)
+
 
 @pytest.mark.filterwarnings(
     "ignore:'pin_memory' argument is set as true:UserWarning"

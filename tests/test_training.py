@@ -832,6 +832,29 @@ class TestResuming:
                 make_trainer(tmp_path / "model", resume_from_checkpoint=resume).train()
         assert (tmp_path / "model" / "config.json").read_text() == "somebody's"
 
+    def test_a_text_in_which_anything_was_edited_is_another_one(self, tmp_path):
+        def batches(content):
+            batches = TinyBatches(4)
+            described = {**batches.describe(), "content": content}
+            batches.describe = lambda: described
+            return batches
+
+        make_trainer(tmp_path, max_steps=5, batches=batches("all sequences")).train()
+        with pytest.raises(ValueError, match=r"data\.content was all sequences, and is all but one here"):
+            make_trainer(
+                tmp_path, max_steps=5, batches=batches("all but one"), resume_from_checkpoint="latest"
+            ).train()
+
+    def test_a_checkpoint_that_does_not_know_all_of_its_text_is_resumed_with_a_word(self, tmp_path, caplog):
+        make_trainer(tmp_path, max_steps=5).train()
+        batches = TinyBatches(4)
+        batches.describe = lambda: {"seed": 0, "batch_size": 4, "content": "all sequences"}
+        make_trainer(tmp_path, max_steps=7, batches=batches, resume_from_checkpoint="latest").train()
+        assert "checkpoint-5 is of a version that knew its text by 64 sequences" in caplog.text
+        caplog.clear()
+        make_trainer(tmp_path, max_steps=8, batches=batches, resume_from_checkpoint="latest").train()
+        assert "64 sequences" not in caplog.text
+
     def test_a_longer_schedule_is_allowed_and_said(self, tmp_path, caplog):
         make_trainer(tmp_path, max_steps=5).train()
         with caplog.at_level(logging.WARNING):

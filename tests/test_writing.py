@@ -3,13 +3,15 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hf_nasbert import writing
-from hf_nasbert.writing import WriteError, whole_file, whole_folder, write_bytes, write_text
+from hf_nasbert.writing import WriteError, scratch_file, whole_file, whole_folder, write_bytes, write_text
 
 
 def contents(folder):
@@ -112,6 +114,45 @@ class TestWholeFile:
             os.utime(path, (time.time() - 2 * 86_400,) * 2)
         write_text(tmp_path / "c", "whole")
         assert contents(tmp_path) == [young.name, "c", other.name]
+
+    def test_a_killed_process_holds_no_lock_so_its_file_goes_soon(self, tmp_path):
+        """One that is being written stays, however long nothing was added to it; the file of a killed one goes."""
+        program = (
+            "import sys, time; from hf_nasbert.writing import whole_file\n"
+            "with whole_file(sys.argv[1]) as file:\n"
+            "    file.write(b'half'); file.flush(); print('ready', flush=True); time.sleep(60)\n"
+        )
+        command = [sys.executable, "-c", program, str(tmp_path / "a")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        (left,) = tmp_path.iterdir()
+        os.utime(left, (time.time() - 3600,) * 2)
+        write_text(tmp_path / "b", "whole")
+        assert contents(tmp_path) == [left.name, "b"]
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.utime(left, (time.time() - 60,) * 2)
+        write_text(tmp_path / "b", "whole")
+        assert contents(tmp_path) == [left.name, "b"], "it may have been made a moment ago, and not be locked yet"
+        os.utime(left, (time.time() - 3600,) * 2)
+        write_text(tmp_path / "b", "whole")
+        assert contents(tmp_path) == ["b"]
+
+
+class TestScratchFile:
+    def test_it_is_read_back_and_leaves_nothing(self, tmp_path):
+        with scratch_file(tmp_path) as file:
+            file.write(b"x")
+            file.seek(0)
+            assert file.read() == b"x"
+        assert contents(tmp_path) == []
+
+    def test_a_failed_write_names_the_folder(self, tmp_path):
+        with pytest.raises(WriteError, match=r"cannot write .* \(No space left"), scratch_file(tmp_path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with pytest.raises(WriteError, match="missing"), scratch_file(tmp_path / "missing"):
+            pass
 
 
 class TestWholeFolder:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from hf_nasbert.foreign import printable
+from hf_nasbert.terminal import KEPT, say, user_mistakes
+
 
 class Command(NamedTuple):
     """What a subcommand calls, the dataclasses that it calls it with (from YAML and flags), and what it says then."""
@@ -14,6 +17,8 @@ class Command(NamedTuple):
     function: str
     arguments: tuple[str, ...]
     report: Callable[..., str]
+    kept: str = KEPT
+    """What Ctrl-C leaves, and how to go on."""
 
 
 _DATA = "hf_nasbert.data.DataArguments"
@@ -25,84 +30,98 @@ COMMANDS = {
         "hf_nasbert.pipeline.run_pipeline",
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
         lambda results, *_: find("hf_nasbert.pipeline.whole.as_table")(results),
+        "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
     ),
     "pretrain": Command(
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",
         _SUPERNET,
         lambda output, *arguments: f"{arguments[-1].output_dir}: {output}",
+        "the last checkpoint is kept: the same command with --resume_from_checkpoint latest goes on from it",
     ),
     "score": Command(
         "score children of a super-net on held-out text",
         "hf_nasbert.pipeline.score_children",
         ("hf_nasbert.pipeline.ScoreChildrenArguments", _DATA),
         lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
+        "what was scored is in the output file: the same command scores the others",
     ),
     "search": Command(
         "search a super-net for its best children under a budget",
         "hf_nasbert.pipeline.search_children",
         ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
         lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
+        "what was scored is in the output file: the same command goes on from it",
     ),
     "report": Command(
         "turn a search's file into one page of HTML: figures to hover over, commands to extract",
         "hf_nasbert.pipeline.report_search",
         ("hf_nasbert.pipeline.SearchReportArguments",),
         lambda page, *_: str(page),
+        "nothing was written: run the same command again",
     ),
     "latency": Command(
         "measure operators on this device: a table of latencies for searches",
         "hf_nasbert.pipeline.measure_latency",
         ("hf_nasbert.pipeline.LatencyArguments",),
         lambda measured, *_: find("hf_nasbert.pipeline.latency.as_text")(measured),
+        "nothing was written: run the same command again",
     ),
     "extract": Command(
         "make a child a model of its own, and prove equal logits",
         "hf_nasbert.pipeline.extract",
         ("hf_nasbert.pipeline.ExtractionArguments",),
         lambda extracted, *_: str(extracted),
+        "nothing was written but what is whole: run the same command again",
     ),
     "export": Command(
         "export a child as ONNX, and prove equal outputs in onnxruntime",
         "hf_nasbert.export.export_child",
         ("hf_nasbert.export.ExportArguments",),
         lambda exported, *_: str(exported),
+        "nothing was written but what is whole: run the same command again",
     ),
     "pretrain-child": Command(
         "continue a child's masked-LM pre-training",
         "hf_nasbert.finetuning.pretrain_child",
         ("hf_nasbert.finetuning.PretrainChildArguments", _DATA),
         lambda record, *_: f"dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}",
+        "the last checkpoint is kept: the same command goes on from it",
     ),
     "finetune": Command(
         "fine-tune a child, or any other model, on GLUE or labelled files",
         "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
+        "finished seeds and the last checkpoint are kept: the same command goes on from them",
     ),
     "push": Command(
         "publish a child, a super-net or a table on the Hub, as one commit",
         "hf_nasbert.hub.push",
         ("hf_nasbert.hub.PushArguments",),
         lambda pushed, *_: str(pushed),
+        "a commit is on the Hub whole or not at all: look there, and run the same command again if it is not",
     ),
     "pull": Command(
         "fetch a child, a super-net or a table from the Hub into a folder",
         "hf_nasbert.hub.pull",
         ("hf_nasbert.hub.PullArguments",),
         lambda pulled, *_: str(pulled),
+        "no half of a folder is left: run the same command again",
     ),
     "finetune-squad": Command(
         "fine-tune on questions about passages, SQuAD v1.1 or v2",
         "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneSquadArguments",),
         lambda result, *_: result.table(),
+        "finished seeds and the last checkpoint are kept: the same command goes on from them",
     ),
     "finetune-tokens": Command(
         "fine-tune on tagged words: parts of speech, named entities",
         "hf_nasbert.pipeline.finetune_with_cards",
         ("hf_nasbert.finetuning.FinetuneTokensArguments",),
         lambda result, *_: result.table(),
+        "finished seeds and the last checkpoint are kept: the same command goes on from them",
     ),
 }
 
@@ -116,23 +135,30 @@ def find(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(argv[0]) if argv else None
+    if command is None:
+        with user_mistakes("hf-nasbert"):
+            return _without_command(argv)
+    program = f"hf-nasbert {argv[0]}"
+    sys.argv[0] = program  # what usage messages call the program
+    with user_mistakes(program, kept=command.kept):  # from here on: the imports take seconds
+        parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
+        arguments = parse([find(name) for name in command.arguments], argv[1:], description=command.help)
+        with user_mistakes(program, arguments, command.kept):
+            result = find(command.function)(*arguments)
+            say(command.report(result, *arguments))
+    return 0
+
+
+def _without_command(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
     if argv[0] == "--version":
         print(f"hf_nasbert {metadata.version('hf_nasbert')}")
         return 0
-    if argv[0] not in COMMANDS:
-        print(f"hf-nasbert: no command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
-        return 2
-    command = COMMANDS[argv[0]]
-    sys.argv[0] = f"hf-nasbert {argv[0]}"  # what usage messages call the program
-    parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
-    arguments = parse([find(name) for name in command.arguments], argv[1:], description=command.help)
-    with find("hf_nasbert.recipe_arguments.user_mistakes")(f"hf-nasbert {argv[0]}"):
-        result = find(command.function)(*arguments)
-    print(command.report(result, *arguments))
-    return 0
+    print(f"hf-nasbert: no command {printable(repr(argv[0]), 80)}\n\n{usage()}", file=sys.stderr)
+    return 2
 
 
 def usage() -> str:

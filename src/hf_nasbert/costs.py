@@ -338,7 +338,11 @@ class LatencyTable:
         if len({str(table.setting) for table in fitting}) == 1:
             return fitting[-1]
         found = "; ".join(dict.fromkeys(table.described for table in fitting or tables))
-        problem = "several settings: say which" if fitting else f"no table for {wanted}, and none is interpolated"
+        problem = (
+            "several settings: say which, by its batch size and sequence length"
+            if fitting
+            else f"no table for {wanted}, and none is interpolated"
+        )
         raise ValueError(f"{path} holds {problem}. It has: {found}")
 
     @property
@@ -439,7 +443,7 @@ class Budget:
             if cap is None:
                 continue
             if not records.is_finite_number(cap) or cap <= 0:
-                raise ValueError(f"{name} must be a positive number or None, not {cap!r}; Budget.parse reads '15M'")
+                raise ValueError(f"{name} must be a positive number, not {cap!r}")
 
     @classmethod
     def parse(cls, **caps: str | float | None) -> Self:
@@ -449,7 +453,13 @@ class Budget:
             ValueError: If a text is not a number, or a cap is not positive.
             TypeError: If there is no cap of that name.
         """
-        return cls(**{name: parse_quantity(cap) if isinstance(cap, str) else cap for name, cap in caps.items()})
+        numbers: dict[str, float | None] = {}
+        for name, cap in caps.items():
+            try:
+                numbers[name] = parse_quantity(cap) if isinstance(cap, str) else cap
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return cls(**numbers)
 
     @property
     def caps(self) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +12,15 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import modeling
+from hf_nasbert.configs import load_config, loading_errors
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import save_tokenizer
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -38,6 +41,9 @@ class ExportArguments:
     tolerance: float = field(
         default=TOLERANCE, metadata={"help": "Largest difference of outputs that the proof allows."}
     )
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,28 @@ def export_child(arguments: ExportArguments) -> Exported:
         FileExistsError: If `output_dir` holds something.
         ImportError: If the packages of the extra `onnx` are not installed.
         OSError: If there is no such model or tokenizer.
+        WriteError: If the folder cannot be written.
         ValueError: If it is no model that can be exported, or the outputs differ.
     """
     be_alone("exporting a child")
     _check_extra()
-    config = AutoConfig.from_pretrained(arguments.model, revision=arguments.revision)
+    _check_place(Path(arguments.output_dir).resolve())
+    config = load_config(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]
     model_class = getattr(modeling, name, None) or getattr(transformers, name, None)
     if model_class is None:
         raise ValueError(f"{arguments.model} names the model class {name}, which neither of our packages has")
-    model, loading = model_class.from_pretrained(
-        arguments.model, revision=arguments.revision, output_loading_info=True
-    )
+    with loading_errors(arguments.model):
+        model, loading = model_class.from_pretrained(
+            arguments.model, revision=arguments.revision, output_loading_info=True
+        )
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers draws them anew and goes on
         raise ValueError(
             f"{arguments.model} lacks {len(missing)} weights of the {name} that its config.json names, such as "
             f"{missing[0]}: the folder is incomplete, or this head was never trained"
         )
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = open_tokenizer(
         arguments.tokenizer_name or arguments.model, revision=None if arguments.tokenizer_name else arguments.revision
     )
     return export_onnx(model, tokenizer, arguments.output_dir, tolerance=arguments.tolerance)
@@ -110,27 +119,26 @@ def export_onnx(
         FileExistsError: If the folder holds something.
         ImportError: If the packages of the extra `onnx` are not installed.
         ValueError: If it is a super-net, or the outputs differ by more or are not finite.
+        WriteError: If the folder cannot be written.
     """
     _check_extra()
     folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already: name a new folder to export to")
+    _check_place(folder)
     if model.config.model_type == "nasbert_supernet":
         raise ValueError("a super-net is no child: extract one first (hf-nasbert extract)")
     graph = _Graph(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
-        staging.mkdir()
+    with whole_folder(folder) as staging:
         graph.write(staging / FILE)
         difference = graph.prove(staging / FILE, tolerance)
         model.config.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        save_tokenizer(tokenizer, staging, getattr(model.config, "max_position_embeddings", None))
     return Exported(folder / FILE, graph.outputs, difference)
+
+
+def _check_place(folder: Path) -> None:
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already: name a new folder to export to")
 
 
 class _Graph(nn.Module):

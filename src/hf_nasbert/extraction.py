@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     BertConfig,
@@ -28,6 +26,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_nasbert.configs import loading_errors, read_model_config
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
+from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -43,6 +44,7 @@ from hf_nasbert.modeling import (
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
 from hf_nasbert.native import CODE_FILES, bert_blocks
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import check_whole_folder, whole_folder
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -86,6 +88,31 @@ _MODEL_FILE = re.compile(
 _Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
+def load_supernet_config(folder: str | Path) -> SupernetConfig:
+    """The config of the super-net in a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no super-net, or a config.json that is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"super-net {folder}: no such folder")
+    try:
+        config = read_model_config(folder / "config.json", f"{folder}/config.json")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{folder} is not a super-net: {error}") from error
+    if config.get("model_type") != SupernetConfig.model_type:
+        raise ValueError(
+            f"{folder} is not a super-net: its config.json says model_type {config.get('model_type')!r}, "
+            f"expected {SupernetConfig.model_type!r}; name the folder that super-net training wrote"
+        )
+    with loading_errors(folder):
+        return SupernetConfig.from_pretrained(folder, local_files_only=True)
+
+
 def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     """Load a super-net from a folder, every weight of it from the file.
 
@@ -93,35 +120,16 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no super-net, a damaged one, or weights of another space.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"super-net {folder}: no such folder")
-    config_file = folder / "config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{folder} is not a super-net: it has no config.json") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder} is not a super-net: {config_file.name} is not JSON ({error})") from None
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type != SupernetConfig.model_type:
-        raise ValueError(
-            f"{folder} is not a super-net: its config.json says model_type {model_type!r}, "
-            f"expected {SupernetConfig.model_type!r}; name the folder that super-net training wrote"
-        )
-    try:
+    config = load_supernet_config(folder)
+    with loading_errors(folder):
         supernet, loading = SupernetForMaskedLM.from_pretrained(
             folder,
+            config=config,
             output_loading_info=True,
             local_files_only=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,  # no pickle, whatever lies there
         )
-    except StrictDataclassError as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"{folder} is not a super-net: its config.json has a wrong field ({reason})") from error
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {folder} are damaged ({error}): fetch or train them again") from error
     # transformers fills what is missing with fresh random weights and goes on.
     problems = {name: sorted(map(str, keys)) for name, keys in loading.items() if name.endswith("_keys") and keys}
     if problems:
@@ -317,11 +325,12 @@ def save_child(
     Raises:
         FileExistsError: If the folder holds something, and `overwrite` is not given or what it holds is no model.
         ValueError: If the tokenizer has tokens that the child has no embedding for.
+        WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if len(tokenizer) > child.config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > child.config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the child {child.config.vocab_size} embeddings: "
+            f"the tokenizer has {size} tokens, the child {child.config.vocab_size} embeddings: "
             "save it with the tokenizer it was trained with"
         )
     files = [Path(path) for path in attachments]
@@ -331,22 +340,15 @@ def save_child(
         if _MODEL_FILE.fullmatch(path.name) or [other.name for other in files].count(path.name) > 1:
             raise ValueError(f"cannot put {path} beside the child: another file there has that name")
     check_place(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
-        staging.mkdir()
+    with whole_folder(folder, move_into_place) as staging:
         child.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, child.config.max_position_embeddings)
         if card is not None:
             (staging / "README.md").write_text(card, encoding="utf-8")
         for path in files:
             shutil.copyfile(path, staging / path.name)
         if child.config.model_type == NasBertConfig.model_type:
             _pack_code(staging)
-        move_into_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
@@ -436,7 +438,9 @@ def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> Non
 
     Raises:
         FileExistsError: If the place is taken.
+        WriteError: If nothing can be written there.
     """
+    check_whole_folder(folder)  # the folder is made beside its place, then renamed
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -470,7 +474,7 @@ def move_into_place(staging: Path, folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         staging.replace(folder)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.replaced")  # a name that nobody can foresee
     folder.rename(old)
     try:
         staging.rename(folder)

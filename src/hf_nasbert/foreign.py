@@ -1,4 +1,4 @@
-"""The one door for files that somebody else may have written: limits of size and depth, one error, safe to print."""
+"""JSON that somebody else may have written: limits of size and depth, one error, text that is safe to print."""
 
 import json
 import re

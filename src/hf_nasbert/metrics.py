@@ -345,8 +345,9 @@ def percentile_interval(estimate: float, resampled: ArrayLike, *, confidence: fl
     if not len(values):
         return Interval(estimate, float("nan"), float("nan"))
     tail = round((1 - confidence) / 2, 12)  # (1 - 0.9) / 2 is a hair less than 0.05
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+    # Processors differ in the last bits of a sum: a bound of 25.05 is to be the same number, printed alike, on all.
+    low, high = (float(f"{bound:.12g}") for bound in np.quantile(values, [tail, 1 - tail]))
+    return Interval(estimate, low, high)
 
 
 class PairedDifference(NamedTuple):

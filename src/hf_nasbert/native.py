@@ -1,19 +1,32 @@
 """Which children are a stock BERT: the rule, a space of those alone for a search, and the code that others bring."""
 
+import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_kind, operator_width
 
 CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
+CODE_DIGESTS = Path(__file__).parent / "modeling" / "published.sha256"
+"""The SHA-256 sums of every version of them that there ever was, as `sha256sum` writes them."""
+
+CODE_NEEDS = "transformers 5.20 and huggingface_hub 1.31 or later"
+"""What those files need; they look for it themselves, and tests hold both against pyproject.toml."""
 
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
 _IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
+
+
+def is_our_code(name: str, content: bytes) -> bool:
+    """Whether these are the bytes of a version of one of `CODE_FILES`, the present one or any before it."""
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{digest}  {name}" in CODE_DIGESTS.read_text(encoding="ascii").splitlines()
 
 
 def bert_blocks(operators: Sequence[str], hidden_size: int) -> list[int]:

@@ -9,14 +9,19 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 import yaml
 from transformers import HfArgumentParser
+
+from hf_nasbert.foreign import printable
+from hf_nasbert.paths import LOCALE_ADVICE, expanded
+from hf_nasbert.terminal import user_mistakes
+
+__all__ = ["parse_recipe_arguments", "read_config", "user_mistakes"]
 
 
 class Choice(NamedTuple):
@@ -68,6 +73,8 @@ def parse_recipe_arguments(
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
     try:
+        for word in argv:
+            _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
         for action in parser._actions:
             if action.dest in settings:
@@ -90,20 +97,7 @@ def parse_recipe_arguments(
 
         return tuple(make(kind) for kind in dataclass_types)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
-
-
-@contextmanager
-def user_mistakes(program: str) -> Iterator[None]:
-    """End the program in one line where what it was asked for cannot be done, in place of a traceback.
-
-    Raises:
-        SystemExit: With the message of a `ValueError`, `OSError`, `ArithmeticError` or `ImportError`.
-    """
-    try:
-        yield
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
-        raise SystemExit(f"{program}: {error}") from error
+        parser.error(printable(error))
 
 
 def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -121,7 +115,8 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
         ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
             suggested) or a value of the wrong type.
     """
-    settings = _load_yaml(Path(path))
+    path = Path(expanded(path))
+    settings = _load_yaml(path)
     chosen, refused = _chosen_settings(settings, dataclass_types, argv)
     types_of = {}
     for kind in [*map(_without_choices, dataclass_types), *chosen.values()]:
@@ -139,14 +134,26 @@ def _load_yaml(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
-    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        settings = load_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"config {path} is no YAML file: {_one_line(error)}") from None
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
     return settings
+
+
+def load_yaml(text: str) -> Any:
+    """What a text of YAML 1.2 says, in plain types.
+
+    Raises:
+        ValueError: If it is no YAML, or uses what has no use here: aliases, tags, deep nesting, a key twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)
+    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(_one_line(error)) from None
 
 
 _DEEPEST = 20
@@ -214,6 +221,16 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__
 
 
+def _check_locale(word: str) -> None:
+    """Refuse letters that Python could not read: no file can be written with them, when the work is done."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{_shown(ascii(word))} cannot be read as {sys.getfilesystemencoding()}: {LOCALE_ADVICE}"
+        ) from None
+
+
 def _check_finite(name: str, value: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, float) and not math.isfinite(number):
@@ -243,7 +260,7 @@ def _settings_of_config(argv: Sequence[str]) -> dict[str, Any]:
     """The settings in the `--config` among the arguments, unchecked; none of a file that cannot be read."""
     path = _find(argv, "config")
     try:
-        return {} if path is None else _load_yaml(Path(path))
+        return {} if path is None else _load_yaml(Path(expanded(path)))
     except (ValueError, OSError):
         return {}
 
@@ -301,6 +318,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
     elif origin is list and isinstance(value, list):
         (item,) = typing.get_args(expected)
         return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
+    elif expected == list[str] and isinstance(value, str):
+        return [value]
     elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)

@@ -9,11 +9,15 @@ import os
 import platform
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from hf_nasbert.foreign import unique_keys
+from hf_nasbert.writing import WriteError, check_writable, flush, write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -37,45 +41,92 @@ def extend(path: str | Path, new_records: Iterable[Record]) -> None:
     line left half-written by a killed process is cut off first; every complete record stays. On a file system without
     locks a warning takes their place: let no two processes add to one file there.
 
+    A link is followed, so that records may lie on another disk: what is there is kept, and only a file of records is
+    added to.
+
     Args:
         path: The file; it and its folder are made if missing. Compressed files are for reading only.
         new_records: Plain JSON types. NaN and infinity are refused, since JSON has no word for them: write None.
 
     Raises:
         ValueError: If a record is not plain JSON, or the file holds something other than records.
-        OSError: If the lines could not be written whole; the file is then as it was.
+        WriteError: If the lines could not be written whole; the file is then as it was.
     """
+    lines = b"".join(_line(record) for record in new_records)
+    if lines:
+        with _locked(path) as descriptor:
+            _write(descriptor, Path(path), lines)
+
+
+def update(path: str | Path, choose: Callable[[list[Record]], Iterable[Record]]) -> list[Record]:
+    """Add the records that what stands in a file asks for: looked at and written under one lock.
+
+    Of several processes that begin a file together one does, and the others find what it began with.
+
+    Args:
+        path: The file; it and its folder are made if missing.
+        choose: Given the records of the file, those to add; what it raises leaves the file as it was.
+
+    Returns:
+        All records of the file, the new ones included.
+
+    Raises:
+        ValueError, OSError: See `extend` and `read`.
+    """
+    path = Path(path)
+    if path.is_file() and not os.access(path, os.W_OK):  # it may hold all already
+        found = read(path)
+        if not list(choose(list(found))):
+            return found
+    with _locked(path) as descriptor:
+        found = read(path)
+        new = list(choose(list(found)))
+        lines = b"".join(map(_line, new))
+        if lines:
+            _write(descriptor, path, lines)
+    return [*found, *new]
+
+
+@contextmanager
+def _locked(path: str | Path) -> Iterator[int]:
+    """A descriptor of a file, made if missing, that nobody else writes to; it ends in a complete line."""
     import fcntl  # POSIX only: reading works without it
 
     path = Path(path)
     if path.suffix == ".gz":
         raise ValueError(f"cannot append to {path.name}: it is compressed; append to a plain .jsonl and compress that")
-    lines = b"".join(_line(record) for record in new_records)
-    if not lines:
-        return
-    is_new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    check_writable(path, is_appended=True)
+    with write_errors(path):
+        is_new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by a kill
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise
+                raise WriteError(path, error) from error
             _warn_once(path.parent, error.strerror)
-        size = _repair(descriptor, path)
-        try:
-            written = os.write(descriptor, lines)
-            if written != len(lines):
-                raise OSError(f"wrote {written} of {len(lines)} bytes to {path.name}: is the disk full?")
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, size)
-            raise
+        with write_errors(path):
+            _repair(descriptor, path)
+        yield descriptor
     finally:
         os.close(descriptor)
     if is_new:
-        _sync_folder(path.parent)
+        flush(path.resolve().parent)  # a new file's name is to be as lasting as its content
+
+
+def _write(descriptor: int, path: Path, lines: bytes) -> None:
+    """Add lines, all or none."""
+    size = os.fstat(descriptor).st_size
+    try:
+        written = os.write(descriptor, lines)
+        if written != len(lines):
+            raise OSError(f"{written} of {len(lines)} bytes were taken: is the disk full?")
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, size)
+        raise WriteError(path, error) from error
 
 
 def read(path: str | Path) -> list[Record]:
@@ -90,7 +141,8 @@ def read(path: str | Path) -> list[Record]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no records at {path}")
+        what = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "there is no such file"
+        raise FileNotFoundError(f"no records at {path}: {what}")
     content = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -176,25 +228,17 @@ def _check(value: Any, where: str) -> None:
 def _parse(line: bytes) -> Record | None:
     """The record of a line, or None. The last character of an object closes it, so no torn record parses."""
     try:
-        record = json.loads(line, object_pairs_hook=_unique)
+        record = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):  # the latter of ten thousand brackets
         return None
     return record if isinstance(record, dict) else None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    """An object, unless it says one thing twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _repair(descriptor: int, path: Path) -> int:
-    """Make the file end in a complete line, under the caller's lock; returns its size then."""
+def _repair(descriptor: int, path: Path) -> None:
+    """Make the file end in a complete line, under the caller's lock."""
     size = os.fstat(descriptor).st_size
     if size == 0:
-        return 0
+        return
     # Up to two line ends are looked for: the file's last one and the one before the last line.
     pieces, start, ends_before = (
         list[bytes](),
@@ -213,28 +257,18 @@ def _repair(descriptor: int, path: Path) -> int:
     if not last.startswith(b"{"):
         raise ValueError(f"{path} ends in {last[:80]!r}, which is no record: left as it was; name another file")
     if tail.endswith(b"\n"):
-        return size
+        return
     if _parse(last) is not None:  # only the line end is missing
         os.write(descriptor, b"\n")
-        return size + 1
+        return
     logger.warning("%s ended in a half-written record of %d bytes: cut off", path, len(last))
     os.ftruncate(descriptor, size - len(last))
-    return size - len(last)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as lasting as its content."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"

@@ -40,7 +40,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", lambda files: 0.0)
+    monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", lambda files, **_: 0.0)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with HubServer() as server:
         yield server

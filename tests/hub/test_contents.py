@@ -90,7 +90,7 @@ class TestWhatGoes:
         data = f'{{"token": "{secret}"}}\n'.encode()
         (child / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         with pytest.raises(ValueError, match=f"{name} holds a token") as raised:
-            send(child)
+            send(child, trust_remote_code=True)
         assert secret not in str(raised.value)
         assert hub.requests == []
 

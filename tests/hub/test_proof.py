@@ -244,6 +244,6 @@ class TestProof:
         assert old in code
         (child / file).write_text(code.replace(old, new))
         with pytest.raises(ValueError, match=reason) as raised:
-            send(child)
+            send(child, trust_remote_code=True)
         assert "\n" not in str(raised.value)
         assert hub.writes == []

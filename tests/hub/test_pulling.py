@@ -50,9 +50,11 @@ class TestPull:
     @pytest.mark.parametrize(
         ("files", "reason"),
         [
-            ({"config.json": b'{"model_type": "gpt2"}'}, "none of hf_nasbert's"),
+            ({"config.json": b'{"model_type": "gpt2"}'}, "model of type 'gpt2'; expected one of"),
             ({"config.json": b'{"model_type": "nasbert"}', "pytorch_model.bin": b"!"}, "no safetensors weights"),
             ({"README.md": b""}, "no child and no super-net"),
+            ({"config.json": b"[" * 300_000}, "config.json of user/child is nested deeper than 100 levels"),
+            ({"config.json": b'{"model_type": "bert", "model_type": "nasbert"}'}, "a key stands twice"),
         ],
     )
     def test_what_is_not_ours_is_refused(self, hub, api, tmp_path, files, reason):

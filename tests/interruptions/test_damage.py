@@ -8,6 +8,7 @@ import pytest
 from interruption_helpers import tiny_trainer
 from test_checkpoints import STATE
 
+from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import DamagedCheckpointError, checkpoints, find_checkpoint
 
 
@@ -65,14 +66,14 @@ class TestDamage:
     def test_a_file_that_cannot_be_read_is_damage(self, tmp_path, straight, monkeypatch):
         for name in ("checkpoint-4", "checkpoint-6"):
             shutil.copytree(straight[0] / name, tmp_path / name)
-        digest = checkpoints._digest
+        digest = checkpoint_folders._digest
 
         def failing(file):
             if file.parent.name == "checkpoint-6" and file.suffix == ".safetensors":
                 raise OSError(errno.EIO, "Input/output error")
             return digest(file)
 
-        monkeypatch.setattr(checkpoints, "_digest", failing)
+        monkeypatch.setattr(checkpoint_folders, "_digest", failing)
         assert find_checkpoint(tmp_path, "latest").name == "checkpoint-4"
 
     def test_power_lost_at_any_call_leaves_a_whole_one(self, tmp_path, monkeypatch):
@@ -115,7 +116,7 @@ class Disk:
     def __init__(self, root, num_calls, patched):
         self.root, self.num_calls, self.holds_one = root, num_calls, False
         self.flushed, self.renamed = set(), []
-        flush, rename, rmtree = checkpoints.flush, type(root).rename, shutil.rmtree
+        flush, rename, rmtree = writing.flush, type(root).rename, shutil.rmtree
 
         def flushing(path):
             self.call()
@@ -134,9 +135,9 @@ class Disk:
                 self.call()
                 rmtree(path)
 
-        patched.setattr(checkpoints, "flush", flushing)
+        patched.setattr(writing, "flush", flushing)
         patched.setattr(type(root), "rename", renaming)
-        patched.setattr(checkpoints.shutil, "rmtree", deleting)
+        patched.setattr(checkpoint_folders.shutil, "rmtree", deleting)
 
     def call(self):
         self.num_calls -= 1

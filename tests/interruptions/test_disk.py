@@ -15,7 +15,8 @@ import pytest
 from interruption_helpers import PATHS, assert_same_run, at_step, resume, tiny_trainer
 from safetensors import SafetensorError
 
-from hf_nasbert.training import checkpoints, folders, list_checkpoints, loop
+from hf_nasbert import checkpoint_folders, locking
+from hf_nasbert.training import checkpoints, list_checkpoints, loop
 
 
 class TestDisk:
@@ -106,7 +107,7 @@ class TestDisk:
                 raise OSError(errno.EROFS, "Read-only file system", str(path))
             return os_open(path, flags, *mode)
 
-        monkeypatch.setattr(folders.os, "open", read_only)
+        monkeypatch.setattr(locking.os, "open", read_only)
         with pytest.raises(OSError, match=r"cannot write in .*run \(Read-only file system\)"):
             tiny_trainer(tmp_path / "run").train()
 
@@ -129,7 +130,7 @@ class TestDisk:
         def failing(folder):
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
-        monkeypatch.setattr(checkpoints, "delete_checkpoint", failing)
+        monkeypatch.setattr(checkpoint_folders, "delete_checkpoint", failing)
         with caplog.at_level(logging.WARNING):
             tiny_trainer(tmp_path, save_total_limit=1).train()
         assert "checkpoint-2 could not be deleted" in caplog.text

@@ -10,24 +10,24 @@ import signal
 import pytest
 from interruption_helpers import assert_same_run, tiny_trainer
 
-from hf_nasbert.training import folders
+from hf_nasbert.locking import locked
 
 
 class TestLock:
     def test_the_second_run_is_refused_by_the_name_of_the_first(self, tmp_path):
-        with folders.locked(tmp_path / "run"):
+        with locked(tmp_path / "run"):
             words = rf"another run is at work in .*run \(process {os.getpid()} on .+\): choose another"
-            with pytest.raises(ValueError, match=words), folders.locked(tmp_path / "run"):
+            with pytest.raises(ValueError, match=words), locked(tmp_path / "run"):
                 pass
-            with folders.locked(tmp_path / "other"):
+            with locked(tmp_path / "other"):
                 pass
-        with folders.locked(tmp_path / "run"):
+        with locked(tmp_path / "run"):
             pass
         assert list((tmp_path / "run").iterdir()) == []
 
     def test_what_a_dead_process_left_is_no_obstacle(self, tmp_path):
         (tmp_path / ".lock").write_text("process 1 on elsewhere")
-        with folders.locked(tmp_path):
+        with locked(tmp_path):
             assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
     def test_a_process_forked_from_a_killed_run_does_not_hold_its_lock(self, tmp_path):
@@ -35,7 +35,7 @@ class TestLock:
         ready, end = os.pipe(), os.pipe()
         run = os.fork()
         if not run:
-            lock = folders.locked(tmp_path)
+            lock = locked(tmp_path)
             lock.__enter__()
             if not os.fork():
                 os.write(ready[1], b"x")
@@ -46,15 +46,15 @@ class TestLock:
         os.read(ready[0], 1)
         try:
             assert (tmp_path / ".lock").exists()
-            with folders.locked(tmp_path):
+            with locked(tmp_path):
                 pass
         finally:
             os.write(end[1], b"x")
 
     def test_a_folder_deleted_under_a_run_may_belong_to_another_one_then(self, tmp_path):
-        with folders.locked(tmp_path / "run"):
+        with locked(tmp_path / "run"):
             shutil.rmtree(tmp_path / "run")
-            with folders.locked(tmp_path / "run"):
+            with locked(tmp_path / "run"):
                 pass
             (tmp_path / "run" / ".lock").write_text("of the other")
         assert (tmp_path / "run" / ".lock").exists()
@@ -64,7 +64,7 @@ class TestLock:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", unknown)
-        with caplog.at_level(logging.WARNING), folders.locked(tmp_path):
+        with caplog.at_level(logging.WARNING), locked(tmp_path):
             pass
         assert "cannot be locked (No locks available)" in caplog.text
 
@@ -79,5 +79,5 @@ class TestLock:
         assert_same_run(tmp_path, straight)
 
     def test_what_fails_inside_is_not_mistaken_for_it(self, tmp_path):
-        with pytest.raises(BlockingIOError, match="busy"), folders.locked(tmp_path):
+        with pytest.raises(BlockingIOError, match="busy"), locked(tmp_path):
             raise BlockingIOError("busy")

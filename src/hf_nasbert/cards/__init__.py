@@ -8,7 +8,7 @@ from hf_nasbert.cards.child import ChildRecord, render_child_card
 from hf_nasbert.cards.evaluations import Evaluation
 from hf_nasbert.cards.fields import FIGURES
 from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
-from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card
+from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card, metadata_problems, read_card
 from hf_nasbert.cards.pages import fill_page, marked_tables
 from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
 from hf_nasbert.cards.tables import TableFacts, read_table_facts, render_table_card
@@ -24,6 +24,8 @@ __all__ = [
     "check_card",
     "fill_page",
     "marked_tables",
+    "metadata_problems",
+    "read_card",
     "read_table_facts",
     "render_child_card",
     "render_finetuned_card",

@@ -20,7 +20,7 @@ from hf_nasbert.cards.markdown import (
 )
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
-from hf_nasbert.native import CODE_FILES
+from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
 _OPERATORS = {
@@ -89,6 +89,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         example=Markdown(python_string(f"The film was {record.mask_token}.")),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
+        code_needs=Markdown(CODE_NEEDS),
         drawing=Markdown(drawing(names, record.stage_lengths)),
         operators=operators_in_words(names),
         cost_table=_cost_table(record),

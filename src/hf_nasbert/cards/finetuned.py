@@ -10,7 +10,7 @@ from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, python_string, render
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
-from hf_nasbert.native import CODE_FILES
+from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 
 _TASKS = ("text-classification", "question-answering", "token-classification")
 
@@ -68,6 +68,7 @@ def render_finetuned_card(record: FinetunedRecord | Mapping[str, Any]) -> str:
         is_ours=is_ours,
         trust=Markdown(", trust_remote_code=True" if is_ours else ""),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
+        code_needs=Markdown(CODE_NEEDS),
         own_table=evaluation_table(own),
         all_table=evaluation_table(record.evaluations, "All seeds"),
         all_note=evaluation_note(record.evaluations),

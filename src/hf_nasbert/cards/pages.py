@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from hf_nasbert.writing import write_text
+
 _MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
@@ -18,6 +20,7 @@ def fill_page(path: str | Path, tables: Mapping[str, str]) -> None:
     Raises:
         FileNotFoundError: If there is no such page.
         ValueError: If the page marks no place for one of the tables.
+        WriteError: If the page cannot be written; it is then as it was.
     """
     path = Path(path)
     page = path.read_text(encoding="utf-8")
@@ -29,4 +32,4 @@ def fill_page(path: str | Path, tables: Mapping[str, str]) -> None:
     def filled(match: re.Match[str]) -> str:
         return f"{match[1]}{tables[match[2]]}\n{match[3]}" if match[2] in tables else match[0]
 
-    path.write_text(_MARKED.sub(filled, page), encoding="utf-8")
+    write_text(path, _MARKED.sub(filled, page))

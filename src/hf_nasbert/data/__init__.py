@@ -3,6 +3,7 @@
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.batches import MaskedBatches, digest_of, fixed_masked_batches
 from hf_nasbert.data.corpus import Corpus, load_corpus, load_held_out, pack_texts, split_dev
+from hf_nasbert.data.named import load_splits
 from hf_nasbert.data.packaged import PACKAGED_SOURCES, load_labelled
 from hf_nasbert.data.rows import read_rows
 from hf_nasbert.data.sources import load_text
@@ -18,6 +19,7 @@ __all__ = [
     "load_corpus",
     "load_held_out",
     "load_labelled",
+    "load_splits",
     "load_text",
     "load_tokenizer",
     "pack_texts",

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hf_nasbert.paths import expand_paths
+
 
 @dataclass
 class DataArguments:
@@ -18,7 +20,8 @@ class DataArguments:
     alternatives: ClassVar[tuple[str, ...]] = ("dataset_name", "train_files", "packaged")
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": "A dataset of the Hub, e.g. Salesforce/wikitext."}
+        default=None,
+        metadata={"help": "A dataset of the Hub, e.g. Salesforce/wikitext, or a folder that `save_to_disk` wrote."},
     )
     dataset_config: str | None = field(
         default=None, metadata={"help": "Configuration of that dataset, e.g. wikitext-103-raw-v1."}
@@ -28,7 +31,11 @@ class DataArguments:
     )
     dataset_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that dataset."})
     train_files: list[str] | None = field(
-        default=None, metadata={"help": "Local text files: .txt, .json, .jsonl, .csv, .parquet."}
+        default=None,
+        metadata={
+            "help": "Local text files, folders of such files or patterns: .txt, .csv, .tsv, .json, .jsonl, .parquet, "
+            "each also with .gz."
+        },
     )
     packaged: str | None = field(
         default=None,
@@ -51,6 +58,13 @@ class DataArguments:
     )
     tokenizer_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that tokenizer."})
     vocab_size: int = field(default=8192, metadata={"help": "Most tokens of a tokenizer trained here."})
+    do_lower_case: bool = field(default=True, metadata={"help": "Fold case in a tokenizer trained here."})
+    strip_accents: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Strip accents of Latin and Greek letters in a tokenizer trained here; by default with case."
+        },
+    )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of every packed sequence, [CLS] included."})
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of the tokens to predict."})
     whole_word_mask: bool = field(default=False, metadata={"help": "Mask all pieces of a word or none."})
@@ -67,6 +81,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         sources = {name: getattr(self, name) for name in self.alternatives}
         given = [f"{name}={value!r}" for name, value in sources.items() if value]
         if len(given) != 1:
@@ -74,7 +89,7 @@ class DataArguments:
                 f"exactly one text source is needed, got {' and '.join(given) or 'none'}: "
                 f"give one of {', '.join(sources)}"
             )
-        if isinstance(self.train_files, str):  # YAML readers check no types, and a str is a sequence of str
+        if isinstance(self.train_files, str):  # a single name, in Python
             self.train_files = [self.train_files]
         if not 0 < self.mlm_probability <= 1:
             raise ValueError(f"mlm_probability={self.mlm_probability} must lie in (0, 1]")

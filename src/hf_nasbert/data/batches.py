@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from hf_nasbert.data.vocabulary import continues_word, padding_id, vocabulary_size
+
 IGNORED = -100  # the label that cross-entropy skips
+_DIGESTED_ROWS = 4096  # sequences that are hashed in one go
 
 # Top word of Philox's 256-bit counter: keeps the draws of one seed apart that serve different ends.
 _ORDER, _MASKS, _FIXED_ORDER, _FIXED_MASKS = range(4)
@@ -29,23 +33,14 @@ def _raw(seed: int, number: int, stream: int, size: int) -> npt.NDArray[np.uint6
     return draws
 
 
-def continues_word(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:
-    """Say of every token id whether it continues the word before it, by the vocabulary's own marks.
+class NothingToPredictError(ValueError):
+    """Text in which every token is special or unknown, so that none can be predicted."""
 
-    Raises:
-        ValueError: If the vocabulary carries no such marks.
-    """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    if any(token.startswith("##") for token in tokens):  # WordPiece marks continuations
-        return np.array([token.startswith("##") for token in tokens])
-    for mark in ("Ġ", "▁"):  # byte-level BPE and SentencePiece mark beginnings
-        if any(token.startswith(mark) for token in tokens):
-            return np.array([not token.startswith(mark) for token in tokens])
-    raise ValueError(
-        "whole_word_mask and a teacher with another vocabulary need a tokenizer that marks words (## of WordPiece, "
-        f"Ġ of BPE or ▁ of SentencePiece), and none of the {len(tokens)} tokens of {type(tokenizer).__name__} carries "
-        "such a mark: do without"
-    )
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} has no token to predict: all are special or unknown. Give a tokenizer that can cut this text "
+            "(tokenizer_name), or train a larger one (vocab_size)"
+        )
 
 
 class _Masker:
@@ -64,9 +59,13 @@ class _Masker:
             raise ValueError(f"seed={seed} must not be negative")
         self.probability, self.seed, self.stream = probability, seed, stream
         self.mask_id = tokenizer.mask_token_id
-        self.is_special = np.zeros(len(tokenizer), dtype=np.bool_)
+        self.is_special = np.zeros(vocabulary_size(tokenizer), dtype=np.bool_)
         self.is_special[tokenizer.all_special_ids] = True
-        self.ordinary_ids = np.flatnonzero(~self.is_special)
+        self.ordinary_ids = np.setdiff1d(list(tokenizer.get_vocab().values()), tokenizer.all_special_ids)
+        if not self.ordinary_ids.size:
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no tokens but special ones: it cuts no text"
+            )
         self.continues_word = continues_word(tokenizer) & ~self.is_special if whole_word_mask else None
 
     def __call__(
@@ -134,14 +133,27 @@ class _Rows:
             )
         if tokens.max() >= self.vocab_size or tokens.min() < 0:
             raise ValueError(
-                f"the packed dataset holds token {tokens.max()}, the tokenizer {self.vocab_size} tokens: "
+                f"the packed dataset holds token {tokens.max()}, the tokenizer's ids end at {self.vocab_size - 1}: "
                 "it was packed with another tokenizer"
             )
         rows: npt.NDArray[np.int64] = tokens.reshape(len(ids), self.length)
         return rows
 
+    @cached_property
     def digest(self) -> str:
-        """Return a fingerprint of up to 64 sequences spread over the dataset, and of their number."""
+        """A fingerprint of all sequences in their order, wherever they lie; read once, as a stream."""
+        digest = hashlib.sha256(f"{len(self)} {self.length} ".encode())
+        for table in self._table.iter(batch_size=_DIGESTED_ROWS):
+            for chunk in table["input_ids"].chunks:
+                tokens = chunk.flatten().to_numpy(zero_copy_only=False)
+                digest.update(tokens.astype("<i4", copy=False).tobytes())
+        return digest.hexdigest()[:32]
+
+    def sampled_digest(self) -> str:
+        """A fingerprint of up to 64 sequences spread over the dataset, and of their number.
+
+        The committed tables and old checkpoints know their text by it.
+        """
         ids = np.unique(np.linspace(0, len(self) - 1, 64).astype(np.int64))
         return hashlib.sha256(self[ids].tobytes() + str(len(self)).encode()).hexdigest()[:16]
 
@@ -194,11 +206,11 @@ class MaskedBatches:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.batch_size, self.seed = batch_size, seed
-        self._rows = _Rows(dataset, len(tokenizer))
+        self._rows = _Rows(dataset, vocabulary_size(tokenizer))
         self._masker = _Masker(
             tokenizer, probability=mlm_probability, whole_word_mask=whole_word_mask, seed=seed, stream=_MASKS
         )
-        self._pad_id = tokenizer.pad_token_id
+        self._pad_id = padding_id(tokenizer)
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     @property
@@ -214,7 +226,8 @@ class MaskedBatches:
     def describe(self) -> dict[str, Any]:
         """Return all that the batches depend on, to be kept in a checkpoint and compared on resuming."""
         return {
-            "dataset": self._rows.digest(),
+            "dataset": self._rows.sampled_digest(),
+            "content": self._rows.digest,
             "num_sequences": self.num_sequences,
             "sequence_length": self.sequence_length,
             "vocab_size": self._rows.vocab_size,
@@ -323,7 +336,7 @@ def fixed_masked_batches(
     """
     if num_batches < 1 or batch_size < 1:
         raise ValueError(f"num_batches={num_batches} and batch_size={batch_size} must both be at least 1")
-    rows = _Rows(dataset, len(tokenizer))
+    rows = _Rows(dataset, vocabulary_size(tokenizer))
     wanted = num_batches * batch_size
     if len(rows) < wanted:
         raise ValueError(
@@ -337,7 +350,9 @@ def fixed_masked_batches(
     batches = []
     for ordinals in np.arange(wanted).reshape(num_batches, batch_size):
         input_ids = rows[ids[ordinals]]
-        batches.append(_as_batch(input_ids, *masker(input_ids, ordinals), tokenizer.pad_token_id))
+        batches.append(_as_batch(input_ids, *masker(input_ids, ordinals), padding_id(tokenizer)))
+    if all((batch["labels"] == IGNORED).all() for batch in batches):
+        raise NothingToPredictError(f"the dev set of {wanted} sequences")
     return batches
 
 

@@ -4,13 +4,13 @@ No step holds the corpus: texts, parts and sequences lie in memory-mapped Arrow 
 """
 
 import hashlib
+import io
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,12 @@ from datasets.utils import tqdm  # heeds datasets.disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.cache import ContentDigest, cache_folder
+from hf_nasbert.data.cache import ContentDigest, cache_folder, find_arrow, open_arrow, write_sealed
+from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
-from hf_nasbert.writing import whole_file
+from hf_nasbert.data.vocabulary import tell_unknown
+from hf_nasbert.writing import scratch_file
 
 Places = npt.NDArray[np.uint64]
 
@@ -61,6 +63,7 @@ def load_corpus(arguments: DataArguments) -> Corpus:
         )
         for part in (train, dev)
     )
+    tell_unknown((train, dev), tokenizer, arguments.tokenizer_name)
     return Corpus(train, dev, tokenizer)
 
 
@@ -80,6 +83,7 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
         cache_dir=arguments.cache_dir,
         num_proc=arguments.preprocessing_num_workers,
     )
+    tell_unknown([packed], tokenizer, arguments.tokenizer_name)
     return packed, tokenizer
 
 
@@ -103,28 +107,33 @@ def split_dev(
     folder = cache_folder(cache_dir, "split")
     digest = ContentDigest(_SPLITTING, fraction, seed)
     # Eight bytes a document are little, but of documents of a line each not little enough to be held.
-    with TemporaryFile(dir=folder) as file:
+    with scratch_file(folder) as file:
         for text in _Texts(dataset):
             digest.add(text)
             file.write(_place(text, seed))
         file.flush()
-        paths = [folder / f"{digest.key()}-{part}.arrow" for part in ("train", "dev")]
-        if not all(path.exists() for path in paths):
-            places = np.memmap(file, dtype="<u8", mode="r", shape=(len(dataset),)) if len(dataset) else _NO_PLACES
-            last = _last_dev_place(places, fraction, folder)
-            for path, is_dev in zip(paths, (False, True), strict=True):
-                texts = zip(_Texts(dataset), places, strict=True)
-                with whole_file(path) as sink:
-                    write_arrow((text for text, place in texts if (place <= last) == is_dev), sink)
-    train, dev = (Dataset.from_file(str(path)) for path in paths)
+        places = np.memmap(file, dtype="<u8", mode="r", shape=(len(dataset),)) if len(dataset) else _NO_PLACES
+        last = cache(lambda: _last_dev_place(places, fraction, folder))  # needed only where a part is to be made
+
+        def write(sink: io.RawIOBase, is_dev: bool) -> int:
+            texts = zip(_Texts(dataset), places, strict=True)
+            return write_arrow((text for text, place in texts if (place <= last()) == is_dev), sink)
+
+        train, dev = (
+            open_arrow(folder / f"{digest.key()}-{part}.arrow", partial(write, is_dev=part == "dev"))
+            for part in ("train", "dev")
+        )
     return train, dev
 
 
 def _last_dev_place(places: Places, fraction: float, folder: Path) -> int:
     """The place up to which documents are held out."""
-    with TemporaryFile(dir=folder) as file:
-        ordered = np.memmap(file, dtype="<u8", mode="w+", shape=places.shape) if len(places) else places
-        ordered[:] = places
+    with scratch_file(folder) as file:
+        # Written and not assigned to a map of an empty file: on a full disk that would end Python by a signal.
+        for start in range(0, len(places), _STRIDE):
+            file.write(places[start : start + _STRIDE].tobytes())
+        file.flush()
+        ordered = np.memmap(file, dtype="<u8", mode="r+", shape=places.shape) if len(places) else places
         ordered.sort()
         num_distinct = sum(map(len, _distinct(ordered)))
         if num_distinct < 2:
@@ -206,13 +215,21 @@ def pack_texts(
         _Shard(folder / f"{key}.arrow", start, stop)
         for key, start, stop in _cut(dataset, group, tokenizer_digest(tokenizer), max_seq_length, _PACKING)
     ]
-    missing = [shard for shard in shards if not shard.path.exists()]
-    pack = partial(_pack_shard, tokenizer=tokenizer, max_seq_length=max_seq_length, group=group)
-    tasks = [(shard.path, dataset.select(range(shard.start, shard.stop))) for shard in missing]
+    found = {shard: find_arrow(shard.path) for shard in shards}
+    write = partial(_write_sequences, tokenizer=tokenizer, max_seq_length=max_seq_length, group=group)
+    tasks = {
+        shard: (shard.path, dataset.select(range(shard.start, shard.stop)))
+        for shard, rows in found.items()
+        if rows is None
+    }
+    missing = list(tasks.values())
     with _mapper(min(num_proc or 1, len(missing))) as each:
-        for _ in tqdm(each(pack, tasks), total=len(tasks), desc="Packing texts", unit="shard", disable=not tasks):
+        packed = each(partial(_pack_shard, write=write), missing)
+        for _ in tqdm(packed, total=len(missing), desc="Packing texts", unit="shard", disable=not missing):
             pass
-    parts = [part for shard in shards if len(part := Dataset.from_file(str(shard.path)))]
+    for shard, (path, documents) in tasks.items():
+        found[shard] = open_arrow(path, partial(write, documents))
+    parts = [rows for rows in found.values() if rows]
     if not parts:
         num_tokens = sum(len(ids) for ids in _encode(_Texts(dataset), tokenizer))
         raise ValueError(
@@ -257,18 +274,26 @@ def _cut(dataset: Dataset, group: int, *settings: object) -> Iterator[tuple[str,
         yield digest.key(), start, number
 
 
-def _pack_shard(
-    task: tuple[Path, Dataset], *, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, group: int
-) -> None:
+def _pack_shard(task: tuple[Path, Dataset], *, write: Callable[[Dataset, io.RawIOBase], int]) -> None:
     """Write the sequences of a shard's documents to its file."""
     path, dataset = task
+    write_sealed(path, partial(write, dataset))
+
+
+def _write_sequences(
+    dataset: Dataset, sink: io.RawIOBase, *, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, group: int
+) -> int:
+    """Write the sequences of documents, and return their number."""
     schema = pa.schema({"input_ids": pa.list_(pa.int32(), max_seq_length)})
-    with whole_file(path) as sink, pa.ipc.new_stream(sink, schema) as writer:
+    num_sequences = 0
+    with pa.ipc.new_stream(sink, schema) as writer:
         for start in range(0, len(dataset), group):
             texts = _Texts(dataset.select(range(start, min(start + group, len(dataset)))))
             for rows in _pack(texts, tokenizer, max_seq_length):
                 column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), max_seq_length)
                 writer.write_table(pa.table([column], schema=schema))
+                num_sequences += len(rows)
+    return num_sequences
 
 
 def _pack(
@@ -311,7 +336,8 @@ def _encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterato
     size = 0
 
     def flush() -> Iterator[npt.NDArray[np.int32]]:
-        ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
+        with naming_panics(tokenizer):
+            ids = tokenizer([piece for pieces in group for piece in pieces], **options)["input_ids"] if group else []
         start = 0
         for pieces in group:
             yield np.array([i for own in ids[start : start + len(pieces)] for i in own], dtype=np.int32)

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_nasbert.configs import loading_errors
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.finetuning.words import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 
@@ -57,14 +60,12 @@ class Teacher:
         self.name, self.temperature, self.num_heads = arguments.model, temperature, num_heads
         runs.load_config(arguments, commit)  # refuses a super-net
         options: dict[str, Any] = {"revision": commit, "trust_remote_code": arguments.trust_remote_code}
-        try:
+        with loading_errors(self.name):
             self.model, report = AutoModelForMaskedLM.from_pretrained(
                 self.name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-        except SafetensorError as error:
-            raise ValueError(f"the weights of the teacher {self.name} are damaged ({error})") from error
         # A word given by itself is to be read as one behind a space.
-        self.tokenizer = AutoTokenizer.from_pretrained(self.name, add_prefix_space=True, **options)
+        self.tokenizer = open_tokenizer(self.name, add_prefix_space=True, **options)
         body = f"{self.model.base_model_prefix}."
         absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         lost = sorted(name for name in absent if name.startswith(body) and ".pooler." not in name)
@@ -78,10 +79,11 @@ class Teacher:
                 f"the teacher {self.name} has no masked-LM head, so it predicts no tokens: distil hidden or relations"
             )
         if self.kind == "logits" and is_foreign:
+            sizes = [vocabulary_size(one) for one in (self.tokenizer, tokenizer)]
             raise ValueError(
-                f"the teacher {self.name} predicts other token ids than the student ({len(self.tokenizer)} tokens, "
-                f"the text's tokenizer has {len(tokenizer)}): logits need one vocabulary; distil hidden or relations, "
-                f"or give the child the teacher's when it is made (tokenizer_name={self.name})"
+                f"the teacher {self.name} predicts other token ids than the student ({sizes[0]} tokens, the text's "
+                f"tokenizer has {sizes[1]}): logits need one vocabulary; distil hidden or relations, or give the "
+                f"child the teacher's when it is made (tokenizer_name={self.name})"
             )
         if self.kind == "relations":
             find_attention(self.model, f"the teacher {self.name}")
@@ -172,7 +174,7 @@ class Teacher:
     ) -> torch.Tensor:
         """The distillation term: the student's own against the teacher's, at real tokens or words."""
         if self.kind == "logits":
-            num_tokens = len(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
+            num_tokens = vocabulary_size(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
             own, other = (logits[:, :num_tokens] for logits in learned + taught)
             return distillation_loss(own, other, temperature=self.temperature)
         if self.kind == "hidden":
@@ -184,8 +186,8 @@ class Teacher:
         return torch.stack(terms).mean()
 
 
-class DistillationTrainer(Trainer):
-    """`Trainer` whose loss is (1 - weight) times the masked-LM loss plus weight times the teacher's term."""
+class DistillationTrainer(SealingTrainer):
+    """A trainer whose loss is (1 - weight) times the masked-LM loss plus weight times the teacher's term."""
 
     def __init__(self, *args: Any, teacher: Teacher, weight: float, **options: Any) -> None:
         super().__init__(*args, **options)

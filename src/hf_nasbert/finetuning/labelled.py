@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +13,11 @@ from typing import Any, Literal
 import datasets
 from datasets import Dataset
 
-from hf_nasbert.data import load_labelled, read_rows
+from hf_nasbert.data import load_labelled, load_splits, read_rows
+from hf_nasbert.data.files import a_type
 from hf_nasbert.finetuning.glue import GLUE_TASKS
+
+logger = logging.getLogger(__name__)
 
 ProblemType = Literal["classification", "regression"]
 
@@ -23,6 +28,9 @@ _KNOWN_TEXT_COLUMNS = (
     ("sentence",),
     ("text",),
 )
+_MOST_CLASSES = 20  # of whole numbers; more of them are as likely scores
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")  # "007" is a name
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?(?:e[-+][0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -67,22 +75,53 @@ def load_glue(task: str, *, source: str = "nyu-mll/glue", cache_dir: str | None 
     """One of the nine GLUE tasks, from the Hub or from a local copy of that data set's repository.
 
     Raises:
-        ValueError: If GLUE has no such task, or the data set lacks a split or column of it.
+        FileNotFoundError, ConnectionError: If the data set is not there, or the Hub cannot be reached.
+        ValueError: If GLUE has no such task, or the data set is broken or lacks a split or column of it.
     """
     if task not in GLUE_TASKS:
         raise ValueError(f"GLUE has no task {task!r}; choose one of {', '.join(GLUE_TASKS)}")
-    splits = datasets.load_dataset(source, task, cache_dir=cache_dir)
+    splits = load_splits(source, task, cache_dir=cache_dir)
     glue = GLUE_TASKS[task]
     # GLUE publishes no test labels (they are all -1), so its test splits are of no use here.
     wanted = {name: splits[name] for name in ("train", *glue.validation_splits) if name in splits}
     return make_task(
-        task, wanted, text_columns=glue.text_columns, metric=task, validation_splits=glue.validation_splits
+        task,
+        wanted,
+        text_columns=glue.text_columns,
+        problem_type="regression" if task == "stsb" else "classification",
+        metric=task,
+        validation_splits=glue.validation_splits,
     )
 
 
 def load_packaged(name: str) -> LabelledTask:
     """A labelled set that `hf_nasbert.data.load_labelled` knows, such as `stsb` or `rotten_tomatoes`."""
-    return make_task(name, load_labelled(name))
+    return make_task(name, load_labelled(name), problem_type="regression" if name == "stsb" else "classification")
+
+
+def load_named(
+    name: str,
+    config: str | None = None,
+    *,
+    label_column: str = "label",
+    text_columns: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    cache_dir: str | None = None,
+) -> LabelledTask:
+    """A data set of the Hub, or a folder that `save_to_disk` wrote, with splits train, validation and maybe test.
+
+    Raises:
+        FileNotFoundError, ConnectionError: If it is not there, or the Hub cannot be reached.
+        ValueError: If it is broken, or its splits, columns or labels do not fit.
+    """
+    splits = load_splits(name, config, cache_dir=cache_dir)
+    return make_task(
+        config or Path(name).name,
+        splits,
+        label_column=label_column,
+        text_columns=text_columns,
+        problem_type=problem_type,
+    )
 
 
 def load_files(
@@ -95,17 +134,26 @@ def load_files(
     problem_type: ProblemType | None = None,
     cache_dir: str | None = None,
 ) -> LabelledTask:
-    """Local csv, tsv, json or jsonl files; labels may be names, whole numbers (classes) or floats (regression).
+    """Local csv, tsv, json, jsonl or parquet files (folders, patterns); labels are names, whole numbers or floats.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is empty, of another format, or its columns or labels do not fit the training file's.
     """
     files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    splits = {split: read_rows(file, cache_dir) for split, file in files.items()}
+    needed = (label_column, *(text_columns or ()))
+    splits = {split: read_rows(file, cache_dir, needed=needed) for split, file in files.items()}
+    return make_task(
+        name_of(train), splits, label_column=label_column, text_columns=text_columns, problem_type=problem_type
+    )
+
+
+def name_of(train: str) -> str:
+    """What results on a file are called: by its name, or by its folder's if it is called train."""
     path = Path(train).resolve()
-    name = path.parent.name if path.stem == "train" else path.stem
-    return make_task(name, splits, label_column=label_column, text_columns=text_columns, problem_type=problem_type)
+    if path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+    return path.parent.name if path.stem == "train" else path.stem
 
 
 def make_task(
@@ -125,7 +173,8 @@ def make_task(
         splits: `train`, the validation splits and, where it has labels, `test`.
         label_column: Where the labels are.
         text_columns: One or two columns; None looks for the names that GLUE's tasks use, or takes the only ones.
-        problem_type: None takes floats for regression and everything else for classification.
+        problem_type: None takes numbers that are not all whole for regression, and everything else for classification:
+            0.0 and 1.0 are the classes 0 and 1.
         metric: The GLUE task whose metrics apply; None means Pearson and Spearman, or accuracy.
         validation_splits: Their names; the first one selects.
 
@@ -150,14 +199,14 @@ def make_task(
         _check_texts(name, split, rows, columns, label_column)
     values = {split: _label_values(name, split, rows, label_column) for split, rows in used.items()}
     if problem_type is None:
-        problem_type = "regression" if isinstance(values["train"][0], float) else "classification"
+        problem_type = _guess_problem(name, values)
     label_names: tuple[str, ...] = ()
     labels: dict[str, Sequence[int | float]] = {}
     if problem_type == "regression":
         labels = {split: _as_floats(name, split, found) for split, found in values.items()}
     else:
         label_names = _label_names(name, used["train"], values["train"], label_column)
-        labels = {split: _as_indices(name, split, found, label_names) for split, found in values.items()}
+        labels = {split: as_indices(name, split, found, label_names, "labels") for split, found in values.items()}
     ready = {split: _with_labels(rows, columns, labels[split]) for split, rows in used.items()}
     return LabelledTask(
         name=name,
@@ -176,7 +225,7 @@ def _is_labelled(rows: Dataset, label_column: str) -> bool:
 
 def _find_text_columns(name: str, rows: Dataset, label_column: str) -> tuple[str, ...]:
     for columns in _KNOWN_TEXT_COLUMNS:
-        if set(columns) <= set(rows.column_names) - {label_column}:
+        if all(column != label_column and isinstance(rows.features.get(column), datasets.Value) for column in columns):
             return columns
     texts = tuple(c for c, kind in rows.features.items() if c != label_column and _is_text(kind))
     if len(texts) not in (1, 2):
@@ -207,18 +256,39 @@ def _check_texts(name: str, split: str, rows: Dataset, columns: Sequence[str], l
                 raise ValueError(f"{name}: row {row} of the {split} split has no text in column {column!r}")
 
 
+def _guess_problem(name: str, values: Mapping[str, Sequence[Any]]) -> ProblemType:
+    """What the labels ask for, said in a line where it is not plain."""
+    train = values["train"]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in train):
+        return "classification"
+    are_floats = any(isinstance(value, float) for value in train)
+    if are_floats and any(isinstance(x, float) and not x.is_integer() for found in values.values() for x in found):
+        return "regression"
+    num_labels = len(set(train))
+    if num_labels > _MOST_CLASSES or are_floats:
+        logger.warning(
+            "%s: the labels are %d different whole numbers, taken for classes; if they are scores, give "
+            "problem_type=regression",
+            name,
+            num_labels,
+        )
+    return "classification"
+
+
 def _label_values(name: str, split: str, rows: Dataset, label_column: str) -> list[Any]:
     """The labels as they stand in the data; class names where the column has them."""
     feature = rows.features[label_column]
-    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
-        raise ValueError(f"{name}: the labels of the {split} split are {feature}: expected names or numbers")
     values = rows[label_column][:]
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"{name}: row {row} of the {split} split has no label in column {label_column!r}")
+        if not isinstance(value, str | int | float):
+            raise ValueError(
+                f"{name}: in the {split} split the label of row {row} is {a_type(value)}: one label a text is expected"
+            )
         if isinstance(value, float) and math.isinf(value):
             raise ValueError(f"{name}: row {row} of the {split} split has an infinite label")
-        if isinstance(feature, datasets.ClassLabel) and not 0 <= value < feature.num_classes:
+        if isinstance(feature, datasets.ClassLabel) and not 0 <= int(value) < feature.num_classes:
             raise ValueError(
                 f"{name}: row {row} of the {split} split has label {value}, not one of 0 to {feature.num_classes - 1}"
             )
@@ -228,12 +298,30 @@ def _label_values(name: str, split: str, rows: Dataset, label_column: str) -> li
 def _label_names(name: str, rows: Dataset, values: Sequence[Any], label_column: str) -> tuple[str, ...]:
     feature = rows.features[label_column]
     # A declared order is kept (entailment, neutral, contradiction); a discovered one is the sorted one.
-    found = (
-        feature.names if isinstance(feature, datasets.ClassLabel) else [str(value) for value in sorted(set(values))]
-    )
-    if len(set(values)) < 2:
-        raise ValueError(f"{name}: every training label is {str(values[0])[:40]!r}, so there is nothing to learn")
+    found = feature.names if isinstance(feature, datasets.ClassLabel) else names_of_labels(values)
+    if len({label_key(value) for value in values}) < 2:
+        raise ValueError(f"{name}: every training label is {label_name(values[0])[:40]!r}: there is nothing to learn")
     return tuple(found)
+
+
+def label_name(value: Any) -> str:
+    """A label in words; a whole number is written as one, however its file writes it: 1.0 is 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def label_key(value: Any) -> str:
+    """What two ways of writing one label have in common: 1, 1.0 and "1"; True and "true"."""
+    name = label_name(value)
+    if _WHOLE.fullmatch(name):
+        return str(int(name.partition(".")[0]))
+    return name.lower() if name.lower() in ("true", "false") else name
+
+
+def names_of_labels(values: Iterable[Any]) -> list[str]:
+    """The names of all labels that occur, in order: that of numbers if all are numbers, else that of letters."""
+    names = {label_key(name): name for name in sorted({label_name(value) for value in values}, reverse=True)}
+    are_numbers = all(map(_NUMBER.fullmatch, names.values()))
+    return sorted(names.values(), key=float if are_numbers else None)
 
 
 def some_of(labels: Sequence[str], most: int) -> str:
@@ -241,15 +329,30 @@ def some_of(labels: Sequence[str], most: int) -> str:
     return ", ".join(label[:40] for label in labels[:most])
 
 
-def _as_indices(name: str, split: str, values: Sequence[Any], label_names: Sequence[str]) -> list[int]:
-    index = {label: position for position, label in enumerate(label_names)}
-    unknown = sorted({str(value) for value in values} - set(index))
+def as_indices(name: str, split: str, values: Sequence[Any], label_names: Sequence[str], what: str) -> list[int]:
+    """The place of every label among the names.
+
+    Args:
+        name: Names the data in errors.
+        split: The split that holds the labels.
+        values: The labels, as they stand in the data.
+        label_names: What training knows.
+        what: What they are called: labels or tags.
+
+    Raises:
+        ValueError: If training does not know one.
+    """
+    # As it is written first: a data set may declare names such as "1" and "1.0".
+    index = {label_key(label): place for place, label in enumerate(label_names)}
+    exact = {label: place for place, label in enumerate(label_names)}
+    places = [exact.get(label_name(value), index.get(label_key(value))) for value in values]
+    unknown = sorted({label_name(value) for value, place in zip(values, places, strict=True) if place is None})
     if unknown:
         raise ValueError(
-            f"{name}: the {split} split has labels that training never sees: {some_of(unknown, 5)}; "
-            f"the training labels are {some_of(label_names, 10)}"
+            f"{name}: the {split} split has {what} that training never sees: {some_of(unknown, 5)}; "
+            f"the training {what} are {some_of(label_names, 10)}"
         )
-    return [index[str(value)] for value in values]
+    return [place for place in places if place is not None]
 
 
 def _as_floats(name: str, split: str, values: Sequence[Any]) -> list[float]:

@@ -18,10 +18,12 @@ from transformers import (
 )
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
-from hf_nasbert.data.batches import IGNORED
+from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher, predicting_at
+from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
@@ -159,10 +161,9 @@ def pretrain_child(
         "batches": batches.describe(),
     }
     digest = runs.digest_of(settings)
-    for record in read_records(arguments.records_file) if arguments.records_file.exists() else []:
-        # A file of records may be shared; the model must lie in this run's own folder.
-        if record.get("run") == digest and (Path(arguments.output_dir) / "config.json").is_file():
-            return record
+    done = _finished(arguments, digest)
+    if done is not None:
+        return done
     folder = Path(arguments.output_dir)
     set_seed(arguments.seed)
     model = runs.load_model(AutoModelForMaskedLM, arguments, commit, config)
@@ -192,38 +193,54 @@ def pretrain_child(
         callbacks=list(callbacks),
     )
     # Claimed only now: a setting that is refused must not stand in the way of the corrected one.
-    checkpoint = runs.open_run(folder, settings)
-    loss_before = dev_loss(model, dev_batches)
-    runs.train(trainer, checkpoint)
-    loss_after = dev_loss(model, dev_batches)
-    if teacher is not None:
-        teacher.leave(model)
-    record = {
-        "kind": "pretrain_child",
-        "model": arguments.model,
-        "revision": commit,
-        "dev_loss_before": loss_before,
-        "dev_loss_after": loss_after,
-        "losses": runs.learning_curve(trainer, "loss"),
-        **({} if teacher is None else _distilled(arguments, teacher, trainer)),
-        "num_steps": trainer.state.global_step,
-        "num_tokens": trainer.state.global_step * arguments.batch_size * batches.sequence_length,
-        "num_sequences": {"train": len(corpus.train), "dev": arguments.num_dev_batches * arguments.dev_batch_size},
-        "num_parameters": model.num_parameters(),
-        "seconds": round(time.perf_counter() - started, 3),
-        "resumed_from": None if checkpoint is None else checkpoint.name,
-        "settings": settings,
-        "run": digest,
-        "versions": versions(),
-    }
-    if trainer.is_world_process_zero():
-        runs.save_model(model, corpus.tokenizer, folder)
-        append_record(arguments.records_file, record)
-        runs.close_run(folder)
+    with runs.opened(trainer, folder, settings) as checkpoint:
+        # Another process may have brought it to its end while this one was loading.
+        done = on_main_process(trainer.accelerator, lambda: _finished(arguments, digest))
+        if done is not None:
+            return done
+        loss_before = dev_loss(model, dev_batches)
+        runs.train(trainer, checkpoint)
+        loss_after = dev_loss(model, dev_batches)
+        if teacher is not None:
+            teacher.leave(model)
+        record = {
+            "kind": "pretrain_child",
+            "model": arguments.model,
+            "revision": commit,
+            "dev_loss_before": loss_before,
+            "dev_loss_after": loss_after,
+            "losses": runs.learning_curve(trainer, "loss"),
+            **({} if teacher is None else _distilled(arguments, teacher, trainer)),
+            "num_steps": trainer.state.global_step,
+            "num_tokens": trainer.state.global_step * arguments.batch_size * batches.sequence_length,
+            "num_sequences": {"train": len(corpus.train), "dev": arguments.num_dev_batches * arguments.dev_batch_size},
+            "num_parameters": model.num_parameters(),
+            "seconds": round(time.perf_counter() - started, 3),
+            "resumed_from": None if checkpoint is None else checkpoint.name,
+            "settings": settings,
+            "run": digest,
+            "versions": versions(),
+        }
+        if trainer.is_world_process_zero():
+            runs.save_model(model, corpus.tokenizer, folder)
+            append_record(arguments.records_file, record)
+            runs.close_run(folder)
     return record
 
 
-def _make_trainer(arguments: PretrainChildArguments, teacher: Teacher | None, **options: Any) -> Trainer:
+def _finished(arguments: PretrainChildArguments, digest: str) -> Record | None:
+    """The record of a run that an earlier call brought to its end.
+
+    A file of records may be shared; the model must lie in this run's own folder.
+    """
+    if arguments.records_file.exists() and (Path(arguments.output_dir) / "config.json").is_file():
+        for record in read_records(arguments.records_file):
+            if record.get("run") == digest:
+                return record
+    return None
+
+
+def _make_trainer(arguments: PretrainChildArguments, teacher: Teacher | None, **options: Any) -> SealingTrainer:
     if teacher is None:
         return MaskedLMTrainer(**options)
     return DistillationTrainer(teacher=teacher, weight=arguments.distillation_weight, **options)
@@ -243,8 +260,8 @@ def _distilled(arguments: PretrainChildArguments, teacher: Teacher, trainer: Tra
     }
 
 
-class MaskedLMTrainer(Trainer):
-    """`Trainer` whose loss needs no logits of the unmasked positions, which nobody reads."""
+class MaskedLMTrainer(SealingTrainer):
+    """A trainer whose loss needs no logits of the unmasked positions, which nobody reads."""
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -252,6 +269,8 @@ class MaskedLMTrainer(Trainer):
         """Mean masked-LM loss per labelled token."""
         assert not return_outputs
         total, num_labels = _sum_of_losses(model, self.accelerator.unwrap_model(model), inputs)
+        if num_labels == 0:
+            raise NothingToPredictError("a batch")
         return total / num_labels
 
 

@@ -19,6 +19,7 @@ from transformers import (
 
 from hf_nasbert.finetuning.squad import Questions, SquadMetric, load_squad_dataset, load_squad_files
 from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.writing import write_text
 
 _SPECIAL = 4  # most special tokens of a pair: <s> question </s></s> passage </s>
 
@@ -33,10 +34,6 @@ class FinetuneSquadArguments(DataTaskArguments):
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"drop_misaligned"}
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Hub name of a data set with SQuAD's columns, e.g. rajpurkar/squad_v2."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "JSON file in SQuAD's format, v1.1 or v2."})
     drop_misaligned: bool = field(
         default=False,
         metadata={"help": "Leave out training questions whose answers do not stand where they say."},
@@ -182,9 +179,9 @@ class SquadTask(Task):
     def write_predictions(self, split: str, folder: Path) -> None:
         """The answers as SQuAD's own scripts read them, and the best ones with their logits."""
         texts, best = self._found[split]
-        (folder / f"predictions-{split}.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False), "utf-8")
+        write_text(folder / f"predictions-{split}.json", json.dumps(texts, indent=1, ensure_ascii=False))
         nbest = {name: [answer._asdict() for answer in answers] for name, answers in best.items()}
-        (folder / f"nbest-{split}.json").write_text(json.dumps(nbest, indent=1, ensure_ascii=False), "utf-8")
+        write_text(folder / f"nbest-{split}.json", json.dumps(nbest, indent=1, ensure_ascii=False))
 
 
 def encode_questions(

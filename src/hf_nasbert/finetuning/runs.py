@@ -3,22 +3,19 @@
 import copy
 import hashlib
 import json
+import logging
 import math
-import os
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import reduce
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,11 +30,29 @@ from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
-from hf_nasbert.processes import check_world
+from hf_nasbert.checkpoint_folders import (
+    delete_checkpoint,
+    delete_leftovers,
+    list_checkpoints,
+    replace_files,
+    set_later_aside,
+)
+from hf_nasbert.configs import load_config as load_foreign_config
+from hf_nasbert.configs import loading_errors
+from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
+from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
+from hf_nasbert.foreign import ForeignFileError, printable, read_object
+from hf_nasbert.locking import locked
+from hf_nasbert.paths import expand_paths
+from hf_nasbert.processes import check_world, on_main_process
 from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.writing import write_text
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS = (".safetensors", ".bin")
 _CLAIM = "run.json"
+_FEW = 5  # differences of a claim that a message shows
 
 
 @dataclass(kw_only=True)
@@ -91,6 +106,7 @@ class RunArguments:
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -146,11 +162,9 @@ def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -
     """The model's configuration with every override that is not None.
 
     Raises:
-        ValueError: If the configuration has no such field, or belongs to a super-net.
+        ValueError: If the configuration is damaged, has no such field, or belongs to a super-net.
     """
-    config = AutoConfig.from_pretrained(
-        arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code
-    )
+    config = load_foreign_config(arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code)
     if config.model_type == "nasbert_supernet":
         raise ValueError(f"{arguments.model} is a super-net; extract one of its children first (extract_child)")
     for name, value in overrides.items():
@@ -160,7 +174,7 @@ def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -
                     f"{name}={value} cannot be set: the {config.model_type} of {arguments.model} has no {name}"
                 )
             setattr(config, name, value)
-    return config  # type: ignore[no-any-return]  # the Auto classes are untyped
+    return config
 
 
 def load_model(
@@ -174,16 +188,13 @@ def load_model(
     config = copy.deepcopy(config)  # loading writes into it
     options = {"trust_remote_code": arguments.trust_remote_code, "dtype": torch.float32}
     if arguments.from_scratch:
-        scratch: PreTrainedModel = auto_class.from_config(config, **options)
+        with loading_errors(arguments.model):
+            scratch: PreTrainedModel = auto_class.from_config(config, **options)
         return scratch
     # A head of another task (three labels where there are two) is replaced: so does one fine-tune on from MNLI.
     options |= {"revision": commit, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    try:
+    with loading_errors(arguments.model):
         model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights of {arguments.model} are damaged ({error}): fetch or make them again"
-        ) from error
     body = f"{model.base_model_prefix}."
     absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     # Masked-LM models carry no pooler: it belongs to the new head.
@@ -198,9 +209,9 @@ def load_model(
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, model: str) -> None:
     """Refuse a tokenizer whose ids the model has no embedding for."""
-    if len(tokenizer) > config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) > config.vocab_size:
         raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, the vocabulary of {model!r} only "
+            f"the tokenizer {tokenizer.name_or_path!r} has {size} tokens, the vocabulary of {model!r} only "
             f"{config.vocab_size}: use the tokenizer that the model was trained with"
         )
 
@@ -230,46 +241,82 @@ def digest_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def opened(trainer: Trainer, folder: Path, settings: Mapping[str, Any]) -> Iterator[Path | None]:
+    """Hold a folder for a run, in all its processes: no second run writes there meanwhile.
+
+    Yields:
+        The checkpoint to continue from, if there is one (see `open_run`).
+
+    Raises:
+        ValueError: If another run is at work there, or see `open_run`.
+        OSError: If nothing can be written there.
+    """
+    with ExitStack() as stack:
+
+        def enter() -> Path | None:
+            stack.enter_context(locked(folder))
+            return open_run(folder, settings)
+
+        yield on_main_process(trainer.accelerator, enter)
+
+
 def open_run(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     """Claim a folder for a run, or find the run of these very settings in it.
 
     Returns:
-        The latest whole checkpoint to continue from, if there is one.
+        The latest whole checkpoint to continue from, if there is one; damaged ones are named in a warning and passed
+        over.
 
     Raises:
         ValueError: If the folder holds a run of other settings or a foreign model: neither is overwritten.
+        DamagedCheckpointError: If it holds checkpoints, and none is whole.
     """
-    if check_folder(folder, settings):
-        return _latest_checkpoint(folder / "run")
-    claim = folder / "run" / _CLAIM
-    claim.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that a kill leaves either no claim or a whole one.
-    aside = claim.with_name(f"{_CLAIM}.{os.getpid()}")  # one per process of a distributed run
-    aside.write_text(json.dumps(settings, indent=1))
-    aside.replace(claim)
-    return None
+    run = folder / "run"
+    if not check_folder(folder, settings):
+        write_text(run / _CLAIM, json.dumps(settings, indent=1) + "\n")
+        return None
+    delete_leftovers(folder)
+    delete_leftovers(run)
+    found = latest_checkpoint(run)
+    if found is not None:
+        set_later_aside(run, int(found.name.removeprefix("checkpoint-")))
+    return found
 
 
 def check_folder(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder holds the run of these very settings; nothing is written.
 
     Raises:
-        ValueError: If it holds a run of other settings or a foreign model.
+        ValueError: If it holds a run of other or unknown settings, or a foreign model.
     """
     settings = json.loads(json.dumps(settings))  # as they come back from the file: tuples are lists
     claim = folder / "run" / _CLAIM
-    if claim.is_file():
-        found = json.loads(claim.read_text())
-        changed = [name for name in sorted({*found, *settings}) if found.get(name) != settings.get(name)]
-        if changed:
-            changes = ", ".join(f"{name} ({found.get(name)!r}, now {settings.get(name)!r})" for name in changed)
-            raise ValueError(
-                f"{folder} holds a run with another {changes}; choose another output_dir or remove that folder"
-            )
-        return True
-    if (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds a model that this run did not make; choose another output_dir")
-    return False
+    advice = f"put it back, or delete {claim.parent} to train anew"
+    if not claim.exists():
+        checkpoints = list_checkpoints(claim.parent)
+        if checkpoints:
+            raise ValueError(f"there is no {claim} that says which run {checkpoints[-1].name} belongs to: {advice}")
+        if (folder / "config.json").exists():
+            raise ValueError(f"{folder} holds a model that this run did not make; choose another output_dir")
+        return False
+    try:
+        found = read_object(claim)
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{error}; it says which run the folder holds: {advice}") from None
+    changed = [name for name in sorted({*found, *settings}) if found.get(name) != settings.get(name)]
+    if changed:
+        shown = [
+            f"{printable(name, 60)} ({printable(repr(found.get(name)), 100)}, "
+            f"now {printable(repr(settings.get(name)), 100)})"
+            for name in changed[:_FEW]
+        ]
+        more = f" and {len(changed) - _FEW} more" if len(changed) > _FEW else ""
+        raise ValueError(
+            f"{folder} holds a run with another {', '.join(shown)}{more}; choose another output_dir or remove that "
+            f"folder (its settings are those of {claim})"
+        )
+    return True
 
 
 def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **options: Any) -> TrainerArguments:
@@ -297,7 +344,7 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
         use_cpu=use_cpu,
         dataloader_pin_memory=not use_cpu,
         dataloader_num_workers=0,
-        save_total_limit=1,
+        # No save_total_limit: SealingTrainer deletes older checkpoints when the new one is whole.
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping survives a restart
         **{name: getattr(arguments, name) for name in passed},
         **options,
@@ -346,11 +393,12 @@ class _LeaveBetweenSteps(TrainerCallback):
             leave(f"stopped after step {state.global_step}, as asked; the same command goes on from there")
 
 
-def train(trainer: Trainer, checkpoint: Path | None) -> None:
+def train(trainer: SealingTrainer, checkpoint: Path | None) -> None:
     """Train to the end, from a checkpoint if there is one.
 
     Raises:
-        ValueError: If the checkpoint holds more than tensors.
+        DamagedCheckpointError: If the checkpoint holds more than tensors, or does not fit.
+        OSError: If a checkpoint cannot be written; those that were there still are.
         SystemExit: With status 0, if a process was asked to stop (`stopping.STOP_SIGNALS`): the step in hand is
             finished and saved.
     """
@@ -360,21 +408,16 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     trainer.remove_callback(PrinterCallback)
     if checkpoint is not None and _take_up_the_end(trainer, checkpoint):
         return
-    try:
-        with StopRequest() as stop:
-            trainer.add_callback(_LeaveBetweenSteps(stop))
-            # Trainer keeps optimizer, schedule and random states in torch's format, and reads them with weights_only:
-            # tensors and numbers, no code. What asks for more is refused there.
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"{checkpoint} holds more than tensors, or is damaged ({reason}): remove it") from None
+    with StopRequest() as stop:
+        trainer.add_callback(_LeaveBetweenSteps(stop))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
-def _take_up_the_end(trainer: Trainer, checkpoint: Path) -> bool:
+def _take_up_the_end(trainer: SealingTrainer, checkpoint: Path) -> bool:
     """Where training was over at a checkpoint, take its weights, or the best ones; Trainer would train a step more."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    is_over: bool = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+    state = read_state(checkpoint)
+    callbacks: Any = state.stateful_callbacks
+    is_over: bool = callbacks["TrainerControl"]["args"]["should_training_stop"]
     if is_over:
         best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
         trainer._load_from_checkpoint(str(best if trainer.args.load_best_model_at_end else checkpoint))
@@ -383,29 +426,29 @@ def _take_up_the_end(trainer: Trainer, checkpoint: Path) -> bool:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save model, configuration, code and tokenizer as one folder that the Auto classes load."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Save model, configuration, code and tokenizer as one folder that the Auto classes load.
+
+    Raises:
+        OSError: If a file cannot be written; each is whole or as it was before.
+    """
+
+    def write(partial: Path) -> None:
+        model.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial, num_positions(model))
+
+    replace_files(folder, write, what="the final model", checkpoints=folder / "run", advice=ADVICE)
 
 
 def close_run(folder: Path) -> None:
     """Delete the checkpoints of a finished run; they are several times the model's size."""
-    for checkpoint in (folder / "run").glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    run = folder / "run"
+    for checkpoint in [*list_checkpoints(run), *run.glob("checkpoint-*.replaced*")]:
+        try:
+            delete_checkpoint(checkpoint)
+        except OSError as error:  # the result is safe
+            logger.warning("%s could not be deleted: %s", checkpoint, error)
 
 
 def learning_curve(trainer: Trainer, name: str) -> list[list[float]]:
     """The logged values of one number, as [step, value]: the form in which they come back from a record."""
     return [[entry["step"], entry[name]] for entry in trainer.state.log_history if name in entry]
-
-
-def _latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; Trainer writes trainer_state.json last."""
-    by_step = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in by_step:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        return checkpoint
-    return None

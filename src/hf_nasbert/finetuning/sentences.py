@@ -15,22 +15,24 @@ from transformers import (
 )
 
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
-from hf_nasbert.finetuning.labelled import LabelledTask, load_files, load_glue, load_packaged
-from hf_nasbert.finetuning.tasks import FinetuneResult, Task, TaskArguments, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.labelled import LabelledTask, load_files, load_glue, load_named, load_packaged
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
 
 
 @dataclass(kw_only=True)
-class FinetuneArguments(TaskArguments):
-    """What to fine-tune on which sentence task, and how. Exactly one of task, packaged and train_file is given.
+class FinetuneArguments(DataTaskArguments):
+    """What to fine-tune on which sentence task, and how.
+
+    Exactly one of task, packaged, dataset_name and train_file is given.
 
     Raises:
         ValueError: If the task is not given exactly once, or a setting does not fit the others.
     """
 
-    incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
-        "glue_source", "label_column", "packaged", "problem_type", "test_file", "text_columns", "train_file",
-        "validation_file",
+    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {
+        "glue_source", "label_column", "packaged", "problem_type", "text_columns",
     }  # fmt: skip
+    sources: ClassVar[tuple[str, ...]] = ("task", "packaged", *DataTaskArguments.sources)
 
     task: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = field(
         default=None, metadata={"help": "A GLUE task from the Hub."}
@@ -41,31 +43,17 @@ class FinetuneArguments(TaskArguments):
             "help": "A labelled set inside an installed wheel, needing no network: stsb, rotten_tomatoes, boolq."
         },
     )
-    train_file: str | None = field(default=None, metadata={"help": "Labelled csv, tsv, json or jsonl file."})
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
-    label_column: str = field(default="label", metadata={"help": "Column of the labels in these files."})
+    label_column: str = field(default="label", metadata={"help": "Column of the labels in a file or data set."})
     text_columns: list[str] | None = field(
         default=None, metadata={"help": "One or two text columns; found if not given."}
     )
     problem_type: Literal["classification", "regression"] | None = field(
-        default=None, metadata={"help": "By default regression for labels with a decimal point, else classification."}
+        default=None,
+        metadata={"help": "By default regression for numbers that are not all whole, else classification."},
     )
     glue_source: str = field(
         default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a copy of it."}
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [name for name in ("task", "packaged", "train_file") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(
-                f"exactly one of task, packaged and train_file is needed, got {' and '.join(given) or 'none'}"
-            )
-        if self.train_file and not self.validation_file:
-            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
-        if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError(f"validation_file and test_file go with train_file, not with {given[0]}")
 
 
 def load_task(arguments: FinetuneArguments) -> LabelledTask:
@@ -74,6 +62,15 @@ def load_task(arguments: FinetuneArguments) -> LabelledTask:
         task = load_glue(arguments.task, source=arguments.glue_source, cache_dir=arguments.cache_dir)
     elif arguments.packaged:
         task = load_packaged(arguments.packaged)
+    elif arguments.dataset_name:
+        task = load_named(
+            arguments.dataset_name,
+            arguments.dataset_config,
+            label_column=arguments.label_column,
+            text_columns=arguments.text_columns,
+            problem_type=arguments.problem_type,
+            cache_dir=arguments.cache_dir,
+        )
     else:
         task = load_files(
             str(arguments.train_file),

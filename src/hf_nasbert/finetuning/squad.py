@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import evaluate
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
+from hf_nasbert.data import load_splits
+from hf_nasbert.data.files import a_type, check_file, find_files, stream_rows, text_in
+from hf_nasbert.finetuning.labelled import name_of
+
+_KINDS = (".json", ".jsonl", ".parquet")  # those that hold lists
 FEATURES = Features(
     {
         "id": Value("string"),
@@ -55,30 +59,35 @@ class Questions:
 def load_squad_files(
     train: str, validation: str, test: str | None = None, *, drop_misaligned: bool = False
 ) -> Questions:
-    """Local files in SQuAD's JSON format, v1.1 or v2.
+    """Local json, jsonl or parquet files (folders, patterns) of questions as SQuAD has them, v1.1 or v2.
+
+    A row is an article (`paragraphs`), a paragraph (`context` and `qas`) or one question (`context`, `question` and
+    `answers`), as the Hub and transformers' examples have it.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is not in that format, or `make_questions` refuses what it holds.
     """
     files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    splits = {split: Dataset.from_list(list(_read_squad(file)), features=FEATURES) for split, file in files.items()}
-    path = Path(train).resolve()
-    return make_questions(
-        path.parent.name if path.stem == "train" else path.stem, splits, drop_misaligned=drop_misaligned
-    )
+    splits = {split: _read_squad(file) for split, file in files.items()}
+    return make_questions(name_of(train), splits, drop_misaligned=drop_misaligned)
 
 
 def load_squad_dataset(
     name: str, config: str | None = None, *, drop_misaligned: bool = False, cache_dir: str | None = None
 ) -> Questions:
-    """A data set of the Hub that has SQuAD's columns, such as rajpurkar/squad or rajpurkar/squad_v2."""
-    splits = datasets.load_dataset(name, config, cache_dir=cache_dir)
+    """A data set of the Hub that has SQuAD's columns, such as rajpurkar/squad, or a folder of `save_to_disk`.
+
+    Raises:
+        FileNotFoundError, ConnectionError: If it is not there, or the Hub cannot be reached.
+        ValueError: If it is broken, lacks a column, or `make_questions` refuses what it holds.
+    """
+    splits = load_splits(name, config, cache_dir=cache_dir)
     for split, rows in splits.items():
         missing = sorted(set(FEATURES) - set(rows.column_names))
         if missing:
             raise ValueError(f"{name}: the {split} split has no column {', '.join(missing)}; is it SQuAD-like?")
-    wanted = {split: splits[split].select_columns(list(FEATURES)) for split in splits}
+    wanted = {split: _as_questions(name, split, rows.select_columns(list(FEATURES))) for split, rows in splits.items()}
     return make_questions(config or Path(name).name, wanted, drop_misaligned=drop_misaligned)
 
 
@@ -123,30 +132,86 @@ def make_questions(name: str, splits: Mapping[str, Dataset], *, drop_misaligned:
     return Questions(name, ready)
 
 
-def _read_squad(file: str) -> Iterator[dict[str, Any]]:
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"no SQuAD file {file}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    try:
-        for article in content["data"]:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    answers = [] if question.get("is_impossible") else question["answers"]
-                    yield {
-                        "id": question["id"],
-                        "question": question["question"],
-                        "context": paragraph["context"],
-                        "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
-                    }
-    except (KeyError, TypeError) as error:
+def _as_questions(name: str, split: str, rows: Dataset) -> Dataset:
+    """Rows of a data set as `FEATURES` has them: as they are, if they are of these types."""
+    if rows.features == FEATURES or len(rows) == 0:
+        return rows
+    places = (f"{name}: row {number} of the {split} split" for number in range(len(rows)))
+    found = [question for place, row in zip(places, rows, strict=True) for question in _questions_of(row, place)]
+    return Dataset.from_list(found, features=FEATURES)
+
+
+def _read_squad(name: str) -> Dataset:
+    found: list[dict[str, Any]] = []
+    for path in find_files(name, _KINDS, "SQuAD"):
+        check_file(path, _KINDS, "SQuAD")
+        for place, row in stream_rows(path):
+            found += _questions_of(row, place)
+    if not found:
+        raise ValueError(f"{name} holds no questions")
+    return Dataset.from_list(found, features=FEATURES)
+
+
+def _questions_of(row: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    """The questions of an article, of a paragraph, or the one that a row is."""
+    if row.get("paragraphs") is not None:
+        for number, paragraph in enumerate(_objects(row["paragraphs"], "paragraphs", place), 1):
+            yield from _questions_about(paragraph, f"{place}, paragraph {number}")
+    elif row.get("qas") is not None:
+        yield from _questions_about(row, place)
+    else:
+        yield _question(row, text_in(_entry(row, "context", place), "context", place), place)
+
+
+def _questions_about(paragraph: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    context = text_in(_entry(paragraph, "context", place), "context", place)
+    for number, question in enumerate(_objects(_entry(paragraph, "qas", place), "qas", place), 1):
+        yield _question(question, context, f"{place}, question {number}")
+
+
+def _question(row: Mapping[str, Any], context: str, place: str) -> dict[str, Any]:
+    name = _entry(row, "id", place)
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    answers = [] if row.get("is_impossible") else _entry(row, "answers", place)
+    if isinstance(answers, dict):  # of columns
+        columns = {key: _entry(answers, key, f"{place}, answers") for key in ("text", "answer_start")}
+        for key, column in columns.items():
+            if not isinstance(column, list):
+                raise ValueError(f"{place}: {key} of the answers is {a_type(column)}, expected a list")
+    else:
+        rows = _objects(answers, "answers", place)
+        columns = {
+            key: [_entry(answer, key, f"{place}, answers") for answer in rows] for key in ("text", "answer_start")
+        }
+    for start in columns["answer_start"]:
+        if not isinstance(start, int) or isinstance(start, bool) or abs(start) >= 2**63:
+            raise ValueError(f"{place}: an answer starts at {str(start)[:40]!r}, expected the number of a letter")
+    return {
+        "id": text_in(name, "id", place),
+        "question": text_in(_entry(row, "question", place), "question", place),
+        "context": context,
+        "answers": {
+            "text": [text_in(text, "answers", place) for text in columns["text"]],
+            "answer_start": columns["answer_start"],
+        },
+    }
+
+
+def _objects(value: Any, key: str, place: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"{place} is not in SQuAD's format: {key} must be a list of objects")
+    return value
+
+
+def _entry(row: Mapping[str, Any], key: str, place: str) -> Any:
+    """What stands under a key; a JSON object may lack it, a Parquet row may have nothing there."""
+    if row.get(key) is None:
         raise ValueError(
-            f"{file} is not in SQuAD's format (data, paragraphs, context and qas, id, question and answers, text and "
-            f"answer_start): {error!r}"
-        ) from error
+            f"{place} is not in SQuAD's format: {key!r} is missing; expected id, question, context and answers "
+            "(text and answer_start) in a row, or articles of paragraphs of context and qas"
+        )
+    return row[key]
 
 
 def _check_questions(name: str, split: str, rows: Dataset) -> None:

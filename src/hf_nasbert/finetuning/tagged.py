@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import datasets
 import evaluate
 from datasets import Dataset
 
-from hf_nasbert.finetuning.labelled import some_of
+from hf_nasbert.data import load_splits, read_rows
+from hf_nasbert.finetuning.labelled import as_indices, name_of, names_of_labels
 
-_FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_KINDS = (".json", ".jsonl", ".parquet")  # those that hold lists
 _BEGINS, _CONTINUES, _ENDS = "BSU", "IEL", "ESLU"  # BIO, and what BIOES and BILOU add to it
 
 
@@ -51,36 +54,30 @@ class TaggedWords:
 def load_tagged_files(
     train: str, validation: str, test: str | None = None, *, tokens: str, tags: str, cache_dir: str | None = None
 ) -> TaggedWords:
-    """Local json, jsonl or parquet files, every row a list of words and a list of tags.
+    """Local json, jsonl or parquet files (folders, patterns), every row a list of words and a list of tags.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is of another format, or its words or tags do not fit.
     """
     files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    splits = {}
-    for split, file in files.items():
-        kind = _FORMATS.get(Path(file).suffix)
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"no file of tagged words {file}")
-        if kind is None:
-            raise ValueError(f"{file}: cannot read {Path(file).suffix or 'it'}; expected {', '.join(_FORMATS)}")
-        try:
-            splits[split] = datasets.load_dataset(kind, data_files=file, split="train", cache_dir=cache_dir)
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            raise ValueError(f"{file} does not read as {kind} with rows: {error.__cause__ or error}") from error
-    path = Path(train).resolve()
-    return make_tagged(path.parent.name if path.stem == "train" else path.stem, splits, tokens=tokens, tags=tags)
+    splits = {
+        split: read_rows(file, cache_dir, needed=(tokens, tags), kinds=_KINDS, what="tagged")
+        for split, file in files.items()
+    }
+    return make_tagged(name_of(train), splits, tokens=tokens, tags=tags)
 
 
 def load_tagged_dataset(
     name: str, config: str | None = None, *, tokens: str, tags: str, cache_dir: str | None = None
 ) -> TaggedWords:
-    """A data set of the Hub, or a folder that `save_to_disk` wrote, with splits train, validation and maybe test."""
-    if Path(name).is_dir() and (Path(name) / "dataset_dict.json").is_file():
-        splits = datasets.load_from_disk(name)
-    else:
-        splits = datasets.load_dataset(name, config, cache_dir=cache_dir)
+    """A data set of the Hub, or a folder that `save_to_disk` wrote, with splits train, validation and maybe test.
+
+    Raises:
+        FileNotFoundError, ConnectionError: If it is not there, or the Hub cannot be reached.
+        ValueError: If it is broken, or its words or tags do not fit.
+    """
+    splits = load_splits(name, config, cache_dir=cache_dir)
     return make_tagged(config or Path(name).name, splits, tokens=tokens, tags=tags)
 
 
@@ -107,28 +104,19 @@ def make_tagged(
     if isinstance(declared, datasets.ClassLabel):
         label_names = tuple(declared.names)
     else:
-        label_names = tuple(sorted({tag for _, row in rows["train"] for tag in row}))
+        label_names = tuple(names_of_labels(tag for _, row in rows["train"] for tag in row))
     if len(label_names) < 2:
         raise ValueError(f"{name}: every training tag is {label_names[0][:40]!r}, so there is nothing to learn")
-    index = {label: place for place, label in enumerate(label_names)}
+    ready = {}
     for split, found in rows.items():
-        unknown = sorted({tag for _, row in found for tag in row} - set(index))
-        if unknown:
-            raise ValueError(
-                f"{name}: the {split} split has tags that training never sees: {some_of(unknown, 5)}; "
-                f"the training tags are {some_of(label_names, 10)}"
-            )
-    ready = {
-        split: Dataset.from_dict(
-            {"tokens": [words for words, _ in found], "tags": [[index[tag] for tag in row] for _, row in found]}
-        )
-        for split, found in rows.items()
-    }
+        places = iter(as_indices(name, split, [tag for _, row in found for tag in row], label_names, "tags"))
+        numbered = [list(islice(places, len(row))) for _, row in found]
+        ready[split] = Dataset.from_dict({"tokens": [words for words, _ in found], "tags": numbered})
     return TaggedWords(name, label_names, ready)
 
 
-def _check_rows(name: str, split: str, rows: Dataset, tokens: str, tags: str) -> list[tuple[list[str], list[str]]]:
-    """The words and the names of the tags of every row."""
+def _check_rows(name: str, split: str, rows: Dataset, tokens: str, tags: str) -> list[tuple[list[str], list[Any]]]:
+    """The words and the tags of every row, by name where the column declares names."""
     for column in (tokens, tags):
         if column not in rows.column_names:
             raise ValueError(
@@ -150,9 +138,10 @@ def _check_rows(name: str, split: str, rows: Dataset, tokens: str, tags: str) ->
         for word, tag in zip(words, row_tags, strict=True):
             if not isinstance(word, str) or not word.strip():
                 raise ValueError(f"{where} has {word!r} among its words: expected text")
-            if tag is None or (names is not None and not 0 <= tag < len(names)):
+            is_number = isinstance(tag, int | float) and math.isfinite(tag)
+            if not (is_number or isinstance(tag, str)) or (names is not None and not 0 <= tag < len(names)):
                 raise ValueError(f"{where} has the tag {tag!r} at {word!r}, which is none")
-        found.append((words, [names[tag] if names is not None else str(tag) for tag in row_tags]))
+        found.append((words, [names[tag] for tag in row_tags] if names is not None else row_tags))
     return found
 
 

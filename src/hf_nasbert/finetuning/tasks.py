@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from datasets import Dataset
 from transformers import (
-    AutoTokenizer,
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedConfig,
@@ -22,8 +21,11 @@ from transformers import (
     set_seed,
 )
 
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.checkpoints import SealingTrainer
+from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
@@ -85,7 +87,7 @@ class TaskArguments(runs.RunArguments):
 
 @dataclass(kw_only=True)
 class DataTaskArguments(TaskArguments):
-    """How to fine-tune on a data set of the Hub or on files. Exactly one of dataset_name and train_file is given.
+    """How to fine-tune, and on which data: exactly one of `sources` is given.
 
     Raises:
         ValueError: If the data are not given exactly once, or a setting makes no sense.
@@ -94,21 +96,37 @@ class DataTaskArguments(TaskArguments):
     incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
         "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
     }  # fmt: skip
+    sources: ClassVar[tuple[str, ...]] = ("dataset_name", "train_file")
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub name of a data set."})
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Data set of the Hub, or a folder that `save_to_disk` wrote: train, validation, maybe test."
+        },
+    )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    train_file: str | None = field(default=None, metadata={"help": "File to train on."})
+    train_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv "
+            "where rows are flat), each also with .gz."
+        },
+    )
     validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
     test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.dataset_name) == bool(self.train_file):
-            raise ValueError("exactly one of dataset_name and train_file is needed")
+        given = [name for name in self.sources if getattr(self, name)]
+        if len(given) != 1:
+            named = f"{', '.join(self.sources[:-1])} and {self.sources[-1]}"
+            raise ValueError(f"exactly one of {named} is needed, got {' and '.join(given) or 'none'}")
         if self.train_file and not self.validation_file:
             raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
         if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
+            raise ValueError(f"validation_file and test_file go with train_file, not with {given[0]}")
+        if self.dataset_config and not self.dataset_name:
+            raise ValueError(f"dataset_config goes with dataset_name, not with {given[0]}")
 
 
 class Task(ABC):
@@ -206,13 +224,12 @@ class FinetuneResult:
 def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any) -> PreTrainedTokenizerBase:
     """The tokenizer that the arguments name: by default the model's own."""
     revision = None if arguments.tokenizer_name else commit
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+    return open_tokenizer(
         arguments.tokenizer_name or arguments.model,
         revision=revision,
         trust_remote_code=arguments.trust_remote_code,
         **options,
     )
-    return tokenizer
 
 
 def sample(rows: Dataset, limit: int | None) -> Dataset:
@@ -312,13 +329,21 @@ class _Run:
     def train_seed(self, seed: int) -> Record:
         """Train, evaluate, save and record one seed."""
         started = time.perf_counter()
-        arguments = self.arguments
         folder = self.folder(seed)
         settings = {**self.settings, "seed": seed}
         runs.check_folder(folder, settings)
         trainer = self._trainer(folder, seed)
         # Claimed only now: a setting or a model that is refused must not stand in the way of the corrected one.
-        checkpoint = runs.open_run(folder, settings)
+        with runs.opened(trainer, folder, settings) as checkpoint:
+            # Another process may have brought it to its end while this one was loading.
+            done = on_main_process(trainer.accelerator, lambda: self.finished().get(seed))
+            return done or self._train(trainer, folder, seed, checkpoint, started)
+
+    def _train(
+        self, trainer: SealingTrainer, folder: Path, seed: int, checkpoint: Path | None, started: float
+    ) -> Record:
+        """Train, evaluate, save and record one seed in a folder that this run holds."""
+        arguments = self.arguments
         runs.train(trainer, checkpoint)
         metrics = {split: self._metrics(trainer, split) for split in self.task.evaluated}
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -354,7 +379,7 @@ class _Run:
             runs.close_run(folder)
         return record
 
-    def _trainer(self, folder: Path, seed: int) -> Trainer:
+    def _trainer(self, folder: Path, seed: int) -> SealingTrainer:
         arguments = self.arguments
         interval = "epoch" if arguments.eval_steps is None else "steps"
         options = (
@@ -369,7 +394,7 @@ class _Run:
         selecting = self.task.evaluated[0]
         model = runs.load_model(self.task.auto_class, arguments, self.commit, self.config)
         runs.check_length(arguments.max_seq_length, model, arguments.model)
-        return Trainer(
+        return SealingTrainer(
             model=model,
             args=runs.trainer_arguments(
                 arguments,

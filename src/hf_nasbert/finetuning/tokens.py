@@ -31,10 +31,6 @@ class FinetuneTokensArguments(DataTaskArguments):
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"tags_column", "tokens_column"}
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Hub name of a data set, or a folder that `save_to_disk` wrote."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "json, jsonl or parquet file of words and tags."})
     tokens_column: str = field(default="tokens", metadata={"help": "Column of the lists of words."})
     tags_column: str = field(default="tags", metadata={"help": "Column of their tags, e.g. ner_tags."})
 

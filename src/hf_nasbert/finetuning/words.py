@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nasbert.data.batches import IGNORED, continues_word
+from hf_nasbert.data.batches import IGNORED
+from hf_nasbert.data.vocabulary import continues_word, vocabulary_size
 from hf_nasbert.finetuning import runs
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
@@ -66,9 +67,9 @@ class WordReader:
             )
         self._tokenizer, self._teacher_tokenizer = tokenizer, teacher_tokenizer
         self._max_length = min(teacher_tokenizer.model_max_length, runs.num_positions(teacher))
-        self._is_special = np.zeros(len(tokenizer), dtype=np.bool_)
+        self._is_special = np.zeros(vocabulary_size(tokenizer), dtype=np.bool_)
         self._is_special[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = True
-        self._is_unknown = np.arange(len(tokenizer)) == tokenizer.unk_token_id
+        self._is_unknown = np.arange(vocabulary_size(tokenizer)) == tokenizer.unk_token_id
         self._starts = ~continues_word(tokenizer) | self._is_special
 
     def read(self, batch: dict[str, Any]) -> Reading:

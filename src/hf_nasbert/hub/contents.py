@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,19 @@ from typing import Any, Literal
 from huggingface_hub import get_token
 
 from hf_nasbert import records
-from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.cards import (
+    metadata_problems,
+    read_card,
+    read_table_facts,
+    render_child_card,
+    render_supernet_card,
+    render_table_card,
+)
+from hf_nasbert.configs import read_model_config
+from hf_nasbert.foreign import ForeignFileError, printable, read_object
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
-from hf_nasbert.native import CODE_FILES
+from hf_nasbert.native import CODE_FILES, is_our_code
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
 
@@ -69,7 +79,9 @@ class Contents:
         return "dataset" if self.kind == "table" else "model"
 
 
-def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] = ()) -> Contents:
+def gather(
+    source: str | Path, repo_id: str, attachments: Iterable[str | Path] = (), *, trust_remote_code: bool = False
+) -> Contents:
     """Collect what belongs to a child, a super-net or a table; nothing else of its folder goes.
 
     A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
@@ -78,28 +90,43 @@ def gather(source: str | Path, repo_id: str, attachments: Iterable[str | Path] =
     a super-net or a masked-LM child without a card gets one. A table's card says, beside what its records say, what a
     JSON file beside it does: fields of `cards.TableFacts`, such as its license.
 
+    Code files are compared, byte by byte, with all versions of this package's own: what is published under one's name,
+    and is run to prove it, is somebody else's code only where that was said.
+
     Args:
         source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
         repo_id: The repository that it is for.
         attachments: Figures and records to put beside it.
+        trust_remote_code: Whether code files that are not this package's, and fields that name other classes, may go.
 
     Raises:
         FileNotFoundError: If there is no such folder, table or attachment.
-        ValueError: If the folder holds no model of ours, no tokenizer or only pickled weights, a link that leads out
-            of it, or a file with a token of the Hub in it.
+        ValueError: If the folder holds no model of ours, no tokenizer or only pickled weights, code of somebody else,
+            a link that leads out of it, a file with a token of the Hub in it, or a card that the Hub would refuse.
     """
     path = Path(source)
-    contents = _gather_model(path, repo_id) if path.is_dir() else _gather_table(str(source), repo_id)
+    contents = (
+        _gather_model(path, repo_id, trust_remote_code) if path.is_dir() else _gather_table(str(source), repo_id)
+    )
     files = {**contents.files, **_attached(attachments, contents.files)}
     contents = replace(contents, files=dict(sorted(files.items())))
     _refuse_tokens(contents.files)
+    if "README.md" in contents.files:
+        problems = metadata_problems(read_card(contents.files["README.md"], f"{source}: README.md"))
+        if problems:
+            raise ValueError(f"the Hub would refuse the card of {source}, README.md: {'; '.join(problems)}")
     return contents
 
 
 def identity_of_model(config: Mapping[str, Any], tokenizer: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What two versions of one model agree in: what shapes the network, and the vocabulary."""
+    """What two versions of one model agree in: what shapes the network, and the vocabulary.
+
+    Args:
+        config: The fields of its config.json, checked.
+        tokenizer: What `read_tokenizer` found.
+    """
     identity = {name: config[name] for name in _SHAPE if name in config}
-    vocabulary = ((tokenizer or {}).get("model") or {}).get("vocab")
+    vocabulary = None if tokenizer is None else tokenizer["model"].get("vocab")
     if vocabulary is not None:
         text = json.dumps(vocabulary, sort_keys=True)
         identity["vocabulary"] = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -123,22 +150,6 @@ def name_of_table(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removeprefix("table-")
 
 
-def read_json(content: Content, name: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: If it holds something else.
-    """
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} holds a {type(found).__name__}, expected a JSON object")
-    return found
-
-
 def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any]]:
     """What kind of model lies in a folder, and its config.
 
@@ -152,12 +163,60 @@ def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any
     name = name or str(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{name} holds no child and no super-net: it has no config.json")
-    config = read_json(folder / "config.json", f"{name}/config.json")
+    config = read_model_config(folder / "config.json", f"{name}/config.json")
+    return kind_of(config, name), config
+
+
+def kind_of(config: Mapping[str, Any], name: str) -> Kind:
+    """What kind of model a checked config is of.
+
+    Raises:
+        ValueError: If it is none of ours.
+    """
     kind = KINDS.get(str(config.get("model_type")))
     if kind is None:
         expected = ", ".join(map(repr, KINDS))
         raise ValueError(f"{name} holds a model of type {config.get('model_type')!r}; expected one of {expected}")
-    return kind, config
+    return kind
+
+
+def foreign_code(files: Mapping[str, Content], name: str) -> list[str]:
+    """What in a model's files is, or leads to, code that is not this package's: names of files and fields.
+
+    Args:
+        files: What a push sends or a pull fetched, by name; nothing else of a folder is ever run.
+        name: What messages call the folder.
+
+    Raises:
+        ForeignFileError: If config.json or tokenizer_config.json is damaged.
+    """
+    found = [
+        file for file, content in files.items() if file.endswith(".py") and not is_our_code(file, bytes_of(content))
+    ]
+    config = read_model_config(files["config.json"], f"{name}/config.json")
+    # Saved from a child of the Hub it says "owner/child--modeling_nasbert.NasBertModel"; a push puts ours there.
+    ours = AUTO_MAP if config.get("model_type") == "nasbert" else {}
+    for auto_class, entry in (config.get("auto_map") or {}).items():
+        if str(entry).rpartition("--")[2] != ours.get(auto_class):
+            found.append(f"the {auto_class} that config.json names in auto_map")
+    if config.get("custom_pipelines"):
+        found.append("what config.json names in custom_pipelines")
+    settings = files.get("tokenizer_config.json")
+    if settings is not None and read_object(settings, f"{name}/tokenizer_config.json").get("auto_map"):
+        found.append("what tokenizer_config.json names in auto_map")
+    return found
+
+
+def read_tokenizer(content: Content, name: str) -> dict[str, Any]:
+    """What a tokenizer.json holds, of which no more is believed than that its model is an object.
+
+    Raises:
+        ForeignFileError: If it is none.
+    """
+    tokenizer = read_object(content, name)
+    if not isinstance(tokenizer.get("model"), dict):
+        raise ForeignFileError(f"{name}: model is {printable(repr(tokenizer.get('model')), 100)}; expected an object")
+    return tokenizer
 
 
 def is_ours(name: str) -> bool:
@@ -165,12 +224,17 @@ def is_ours(name: str) -> bool:
     return bool(MODEL_FILE.fullmatch(name) or BESIDE.fullmatch(name))
 
 
+def bytes_of(content: Content) -> bytes:
+    """Its bytes."""
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
 def size_of(content: Content) -> int:
     """Its number of bytes."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
-def _gather_model(folder: Path, repo_id: str) -> Contents:
+def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Contents:
     kind, config = describe(folder)
     files: dict[str, Content] = {}
     left_out = []
@@ -188,12 +252,25 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
             left_out.append(name)
         elif not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{folder}/{name} is a link that leads out of the folder: put the file itself there")
+        elif not path.is_file():
+            raise ValueError(f"{folder}/{name} is no regular file")
+        elif name in ("config.json", "tokenizer_config.json") or name.endswith(".py"):
+            files[name] = path.read_bytes()  # what is run are the very bytes that were looked at
+            as_in_git = path.read_bytes().replace(b"\r\n", b"\n")  # a checkout on Windows has other line ends
+            if is_our_code(name, as_in_git):
+                files[name] = as_in_git
         else:
             files[name] = path
     if not any(name.endswith(".safetensors") for name in files):
         raise ValueError(f"{folder} holds no safetensors weights: save the model with save_pretrained")
     if "tokenizer_config.json" not in files:
         raise ValueError(f"{folder} holds no tokenizer: save there the one that the model was trained with")
+    foreign = [] if trust_remote_code else foreign_code(files, str(folder))
+    if foreign:
+        raise ValueError(
+            f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), and a push would run and publish "
+            "it: read it, and if it is what you want, say --trust_remote_code true"
+        )
     if config["model_type"] == "nasbert":
         package = Path(modeling_nasbert.__file__).parent
         files |= {name: package / name for name in CODE_FILES if name not in files}
@@ -204,10 +281,11 @@ def _gather_model(folder: Path, repo_id: str) -> Contents:
         card = _bare_card(kind, config, files, repo_id)
         files |= {} if card is None else {"README.md": card.encode()}
     else:
-        card = (folder / "README.md").read_text(encoding="utf-8")
+        card = read_card(files["README.md"], f"{folder}/README.md")
         if _CARD_PLACE in card:
             files["README.md"] = card.replace(_CARD_PLACE, json.dumps(repo_id)).encode()
-    tokenizer = read_json(files["tokenizer.json"], f"{folder}/tokenizer.json") if "tokenizer.json" in files else None
+    words = files.get("tokenizer.json")
+    tokenizer = None if words is None else read_tokenizer(words, f"{folder}/tokenizer.json")
     identity = identity_of_model(config, tokenizer)
     return Contents(kind, name_of_model(config), files, identity, tuple(left_out), not has_card)
 
@@ -221,7 +299,7 @@ def _bare_card(kind: Kind, config: Mapping[str, Any], files: Mapping[str, Conten
     if not str((config.get("architectures") or [""])[0]).endswith("ForMaskedLM"):
         return None
     operators = config.get("operators") or ("attention", "ffn") * (config.get("num_hidden_layers") or 0)
-    mask = read_json(files["tokenizer_config.json"], "tokenizer_config.json").get("mask_token")
+    mask = read_object(files["tokenizer_config.json"], "tokenizer_config.json").get("mask_token")
     facts |= {"architecture": "-".join(operators), "stage_lengths": config.get("stage_lengths")}
     facts |= {"native": config["model_type"] == "bert"} | ({"mask_token": mask} if isinstance(mask, str) else {})
     return render_child_card(facts)
@@ -271,8 +349,11 @@ def _refuse_tokens(files: Mapping[str, Content]) -> None:
     for name, content in files.items():
         if name.endswith((".safetensors", ".png", ".jpg")):
             continue
-        data = content if isinstance(content, bytes) else content.read_bytes()
+        data = bytes_of(content)
         if name.endswith(".gz"):
-            data = gzip.decompress(data)
+            try:
+                data = gzip.decompress(data)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ForeignFileError(f"{name} is no whole gzip file ({error})") from None
         if _TOKEN.search(data) or (token and token.encode() in data):
             raise ValueError(f"{name} holds a token of the Hub: remove it there, and revoke that token")

@@ -12,6 +12,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hf_nasbert.foreign import ForeignFileError, printable
+
 HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 """What the HTTP client raises, with an answer or without; it is httpx or httpx2, by huggingface_hub's version."""
 # Of uploads to the Hub's storage hf_xet raises RuntimeError and OSError; answers that are no JSON are a ValueError.
@@ -54,6 +56,8 @@ def _translate(error: BaseException, api: HfApi, repo_id: str) -> Exception | No
         chain.append(error)
         error = error.__cause__ or error.__context__ or error
     first = chain[0]
+    if isinstance(first, ForeignFileError):
+        return None
     if type(first) is ValueError:  # it speaks for itself, such as of a card's metadata
         return ValueError(_scrub(str(first), api))
     for cause in chain:
@@ -66,7 +70,7 @@ def _translate(error: BaseException, api: HfApi, repo_id: str) -> Exception | No
             return ConnectionError(f"no connection to {api.endpoint} ({what}): check the network, then {_REPEAT}")
     if isinstance(first, LocalEntryNotFoundError):
         return ConnectionError(f"{repo_id} is not wholly in the cache, and {api.endpoint} cannot be reached")
-    if isinstance(first, json.JSONDecodeError):
+    if isinstance(first, json.JSONDecodeError | RecursionError):
         return ConnectionError(
             f"{api.endpoint} answers in no way that the Hub does: check HF_ENDPOINT, then {_REPEAT}"
         )
@@ -114,8 +118,8 @@ def _is_transport(error: BaseException) -> bool:
 
 
 def _scrub(text: str, api: HfApi) -> str:
-    """One line of it, without any token."""
+    """One line of it, without any token or control sign: a server may say anything."""
     for token in (api.token, get_token()):
         if isinstance(token, str) and token:
             text = text.replace(token, "<token>")
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

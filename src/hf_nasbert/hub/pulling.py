@@ -1,6 +1,5 @@
 """A pull: a folder that appears whole or not at all, without pickles."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,14 +14,18 @@ from hf_nasbert.extraction import check_place, move_into_place
 from hf_nasbert.hub.contents import (
     Kind,
     describe,
+    foreign_code,
     identity_of_model,
     identity_of_table,
     is_ours,
     name_of_model,
     name_of_table,
+    read_tokenizer,
 )
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import check_repo_id, default_api, how_to_load, identity_there, look
+from hf_nasbert.paths import expand_paths
+from hf_nasbert.writing import whole_folder
 
 _PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
 
@@ -44,6 +47,7 @@ class PullArguments:
     overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         check_repo_id(self.repo_id)
 
 
@@ -57,11 +61,16 @@ class Pulled:
     identity: Mapping[str, Any]
     commit: str
     is_from_cache: bool
+    foreign_code: tuple[str, ...] = ()
+    """What in it is code, or leads to code, that is not this package's."""
 
     def __str__(self) -> str:
         origin = " from the cache, since the Hub could not be reached" if self.is_from_cache else ""
         how = how_to_load(self.kind, self.identity, str(self.folder))
-        return f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\nto load it: {how}"
+        said = f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\n"
+        if self.foreign_code:
+            said += f"it brings code that is not hf_nasbert's, to be read first: {', '.join(self.foreign_code)}\n"
+        return f"{said}to load it: {how}"
 
 
 def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
@@ -76,8 +85,10 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
 
     Raises:
         FileExistsError: If the folder holds something, and `overwrite` is not given or it is none of ours.
-        ValueError: If the repository holds neither child, super-net nor table, or only pickled weights.
+        ValueError: If the repository holds neither child, super-net nor table, only pickled weights, or a config.json
+            or tokenizer.json that is damaged; then nothing is written.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
+        WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     api = api or default_api()
     folder = Path(arguments.output_dir).resolve()
@@ -85,15 +96,14 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
     check_place(folder, arguments.overwrite, "table-*.jsonl.gz" if is_table else "config.json")
     with hub_errors(api, arguments.repo_id):
         snapshot, is_from_cache = _fetch(api, arguments)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # the trace of a process that had our number and died
-    try:
+    with whole_folder(folder, move_into_place) as staging:
         for path in sorted(snapshot.rglob("*")):
             name = path.relative_to(snapshot).as_posix()
             if path.is_file() and is_ours(name):
                 (staging / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, staging / name)
         kind: Kind
+        foreign: list[str] = []
         if is_table:
             file = next(staging.glob("table-*.jsonl.gz"), None)
             if file is None:
@@ -103,11 +113,13 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
             kind, name, identity = "table", name_of_table(file), identity_of_table(records.read(file))
         else:
             kind, config = describe(staging, arguments.repo_id)
-            name, identity = name_of_model(config), identity_of_model(config, None)
-        move_into_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return Pulled(folder, kind, name, identity, snapshot.name, is_from_cache)
+            name = name_of_model(config)
+            words = staging / "tokenizer.json"
+            tokenizer = read_tokenizer(words, f"{arguments.repo_id}/tokenizer.json") if words.exists() else None
+            identity = identity_of_model(config, tokenizer)
+            foreign = foreign_code({path.name: path for path in staging.glob("*")}, arguments.repo_id)
+        pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign))
+    return pulled
 
 
 def _fetch(api: HfApi, arguments: PullArguments) -> tuple[Path, bool]:

@@ -9,10 +9,12 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.foreign import printable
 from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
 from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 
 _NUM_ATTEMPTS = 4
@@ -46,8 +48,16 @@ class PushArguments:
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace another model that the repository holds."})
     dry_run: bool = field(default=False, metadata={"help": "Only list what would be pushed."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={
+            "help": "Run, and publish, code of the folder that is not hf_nasbert's own: whoever wrote it may then "
+            "do whatever you may."
+        },
+    )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         check_repo_id(self.repo_id)
         if self.create_pr and self.revision not in (None, "main"):
             raise ValueError(f"a pull request is opened against main, not {self.revision!r}: leave out one of the two")
@@ -73,10 +83,11 @@ class Pushed:
         sizes = {name: size_of(content) for name, content in self.contents.files.items()}
         width = max(map(len, self.changes))
         lines = [
-            f"  {change.ljust(8)} {name.ljust(width)} {_human(sizes[name]) if name in sizes else ''}".rstrip()
+            f"  {change.ljust(8)} {printable(name).ljust(width)} "
+            f"{_human(sizes[name]) if name in sizes else ''}".rstrip()
             for name, change in self.changes.items()
         ]
-        lines += [f"  left out {name}" for name in self.contents.left_out]
+        lines += [f"  left out {printable(name)}" for name in self.contents.left_out]
         what = f"{self.contents.kind} {self.contents.name}"
         where = f"{self.repo_id} ({self.contents.repo_type}, branch {self.branch}, {self.visibility})"
         how = how_to_load(self.contents.kind, self.contents.identity, self.repo_id, f', revision="{self.commit}"')
@@ -107,12 +118,16 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     Raises:
         FileNotFoundError: If the source, or a repository for a pull request, is missing.
         FileExistsError: If the repository holds something else, or was changed meanwhile.
-        ValueError: If what lies in the source cannot be published; see `gather` and `check_leaves_home`.
+        ValueError: If what lies in the source cannot be published, such as code of somebody else without
+            `trust_remote_code`; see `gather` and `check_leaves_home`.
+        TimeoutError: If the proof takes too long on this machine.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
     """
     be_alone("pushing")
     api = api or default_api()
-    contents = gather(arguments.source, arguments.repo_id, arguments.attachments)
+    contents = gather(
+        arguments.source, arguments.repo_id, arguments.attachments, trust_remote_code=arguments.trust_remote_code
+    )
     state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note
     is_replaced = state is not None and _check_target(api, arguments, contents, state)
@@ -121,7 +136,7 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
             contents, files={name: contents.files[name] for name in contents.files if name != "README.md"}
         )
     if contents.kind == "child":
-        check_leaves_home(contents.files)
+        check_leaves_home(contents.files, trust_remote_code=arguments.trust_remote_code)
     elif contents.kind == "super-net":
         load_supernet(arguments.source)
     changes = _changes(contents, state, is_replaced)
@@ -267,7 +282,7 @@ def _lacks(contents: Contents, changes: Mapping[str, str], state: State) -> str 
 
 
 def _short(value: Any) -> str:
-    text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = printable("-".join(map(str, value)) if isinstance(value, list) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -1,6 +1,7 @@
 """A repository of the Hub as it is now: which files, which model, and whether a local file is the same."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +15,22 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from huggingface_hub.hf_api import RepoFile
 
 from hf_nasbert import records
+from hf_nasbert.configs import read_model_config
 from hf_nasbert.hub.contents import (
-    KINDS,
     TABLE_FILE,
     Content,
     Kind,
     identity_of_model,
     identity_of_table,
-    read_json,
+    kind_of,
+    read_tokenizer,
     size_of,
 )
+from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def look(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> Stat
     except RepositoryNotFoundError:
         return None
     commit = str(info.sha)
+    if _COMMIT.fullmatch(commit) is None:
+        raise ConnectionError(f"{api.endpoint} answers in no way that the Hub does: check HF_ENDPOINT")
     tree = api.list_repo_tree(repo_id, repo_type=repo_type, revision=commit, recursive=True)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     return State(commit, files, bool(info.private), has_branch)
@@ -92,11 +99,11 @@ def identity_there(api: HfApi, repo_id: str, repo_type: str, state: State) -> di
 
         if repo_type == "dataset":
             return identity_of_table(records.read(fetch(tables[0])))
-        config = read_json(fetch("config.json"), f"config.json of {repo_id}")
-        if config.get("model_type") not in KINDS:
-            raise ValueError(f"{repo_id} holds a model of type {config.get('model_type')!r}, none of hf_nasbert's")
-        tokenizer = read_json(fetch("tokenizer.json"), "tokenizer.json") if "tokenizer.json" in state.files else None
-        return identity_of_model(config, tokenizer)
+        config = read_model_config(fetch("config.json"), f"config.json of {repo_id}")
+        kind_of(config, repo_id)
+        if "tokenizer.json" not in state.files:
+            return identity_of_model(config, None)
+        return identity_of_model(config, read_tokenizer(fetch("tokenizer.json"), f"tokenizer.json of {repo_id}"))
 
 
 def is_same(content: Content, there: RepoFile) -> bool:
@@ -114,11 +121,14 @@ def is_same(content: Content, there: RepoFile) -> bool:
 
 
 def how_to_load(kind: Kind, identity: Mapping[str, Any], place: str, options: str = "") -> str:
-    """The line of Python that loads it from a repository or a folder."""
+    """The line of Python that loads it from a repository or a folder; of a class that is not ours, its encoder."""
+    where = json.dumps(place, ensure_ascii=False)
     if kind == "table":
-        return f'load_dataset("{place}"{options})'
+        return f"load_dataset({where}{options})"
     if kind == "super-net":
-        return f'SupernetForMaskedLM.from_pretrained("{place}"{options})'
-    head = re.sub(r"^(NasBert|Bert)(Model$)?", "", (identity.get("architectures") or [""])[0])
+        return f"SupernetForMaskedLM.from_pretrained({where}{options})"
+    auto_classes = {entry.rpartition(".")[2]: auto_class for auto_class, entry in AUTO_MAP.items()}
+    name = (identity.get("architectures") or [""])[0]
+    auto_class = auto_classes.get(f"Nas{name}" if name.startswith("Bert") else name, "AutoModel")
     trust = "" if identity["model_type"] == "bert" else ", trust_remote_code=True"
-    return f'AutoModel{head}.from_pretrained("{place}"{options}{trust})'
+    return f"{auto_class}.from_pretrained({where}{options}{trust})"

@@ -1,5 +1,8 @@
 """Configuration of a super-net: a whole search space, stored in config.json as plain JSON."""
 
+from collections.abc import Iterator
+from itertools import chain
+
 from huggingface_hub.dataclasses import strict
 
 from hf_nasbert.space import SearchSpace
@@ -55,12 +58,15 @@ class SupernetConfig(NasBertShapeConfig):
     search_space: SearchSpace | dict | None = None
     sparse_prediction: bool = True
 
-    def __post_init__(self, **kwargs):
+    def _normalize(self):
+        super()._normalize()
         space = _PRESETS["quickstart"]()["search_space"] if self.search_space is None else self.search_space
         if not isinstance(space, SearchSpace):
             space = SearchSpace.from_dict(space)
         self.search_space = space.to_dict()
-        super().__post_init__(**kwargs)
+
+    def check(self):
+        super().check()
         for block, candidates in enumerate(self.space.blocks):
             for name in candidates:
                 try:
@@ -77,6 +83,9 @@ class SupernetConfig(NasBertShapeConfig):
     def num_hidden_layers(self) -> int:
         """Number of choice blocks."""
         return self.space.num_choice_blocks
+
+    def operator_names(self) -> Iterator[str]:
+        yield from chain.from_iterable(self.space.blocks)
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "SupernetConfig":

@@ -4,11 +4,14 @@ A child that alternates attention and ffn *is* a BERT; other children differ in 
 B batch, T tokens, D hidden size, V vocabulary, L blocks, N labelled positions.
 """
 
+from .configuration_nasbert import NasBertConfig, NasBertShapeConfig, last_mixing_block
+
+# isort: split
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -24,7 +27,6 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_nasbert import NasBertConfig, NasBertShapeConfig, last_mixing_block
 from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
 
 
@@ -54,17 +56,19 @@ class NasBertEmbeddings(nn.Module):
         self.embeddings_project = projection(size, config.hidden_size)
         self.position_ids = nn.Buffer(torch.arange(config.max_position_embeddings)[None], persistent=False)
 
-    def forward(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None):
+    def forward(
+        self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, first_position: int = 0
+    ):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
-        num_tokens = inputs_embeds.shape[1]
         if position_ids is None:
+            num_tokens = first_position + inputs_embeds.shape[1]
             if num_tokens > self.position_ids.shape[1]:
                 raise ValueError(
                     f"a sequence of {num_tokens} tokens exceeds max_position_embeddings={self.position_ids.shape[1]}: "
                     "truncate it (tokenizer(..., truncation=True, max_length=...))"
                 )
-            position_ids = self.position_ids[:, :num_tokens]
+            position_ids = self.position_ids[:, first_position:num_tokens]
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(position_ids)
         # Summed in BERT's order, so that a child converted to BERT computes the same bits.
@@ -99,11 +103,12 @@ class NasBertEncoder(nn.Module):
         self.blocks = nn.ModuleList(NasBertBlock(config, name, widths) for name, widths in shapes)
         self.last_mixing_block = last_mixing_block(config.operators)
 
-    def forward(self, hidden_states, masks: Masks, positions=None, **kwargs):
+    def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, **kwargs):
         # Blocks behind the last mixing one neither mix rows nor bring them back: they work on those they are given.
         for index, block in enumerate(self.blocks):
             rows = positions if index == self.last_mixing_block else None
-            hidden_states = block(hidden_states, masks.attention, masks.padding, rows, **kwargs)
+            prefix = {} if prefixes is None else {"prefix": prefixes[index]}
+            hidden_states = block(hidden_states, masks.attention, masks.padding, rows, **prefix, **kwargs)
         return hidden_states
 
 
@@ -148,6 +153,10 @@ class NasBertPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": NasBertBlock, "attentions": NasBertSelfAttention}
 
+    def __init__(self, config: NasBertShapeConfig, *inputs, **kwargs):
+        super().__init__(config, *inputs, **kwargs)
+        config.check()  # fields may have been set since it was made: better now than after the training
+
     @torch.no_grad()
     def _init_weights(self, module):
         # `transformers.initialization` leaves loaded weights alone, and loading happens on the meta device: every bare
@@ -185,17 +194,51 @@ class NasBertModel(NasBertPreTrainedModel):
         self.embeddings.word_embeddings = value
 
     def embed(
-        self, input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, inputs_embeds=None
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
+        inputs_embeds=None,
+        past_key_values=None,
     ) -> tuple[torch.Tensor, Masks]:
         """What the first block sees: hidden states (B, T, D) and the masks of the batch."""
-        hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        num_before = 0 if past_key_values is None else past_key_values.get_seq_length()
+        hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, num_before)
         padding = None
         if attention_mask is not None and attention_mask.dim() == 2:
-            padding = attention_mask.bool().unsqueeze(-1)
+            padding = attention_mask[:, num_before:].bool().unsqueeze(-1)
         mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
         )
         return hidden_states, Masks(mask, padding)
+
+    def prefixes(self, past_key_values: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The keys and values that prefix tuning puts before those of every block; only attention reads them.
+
+        Raises:
+            ValueError: If they are not of as many blocks, or not of the heads of an attention.
+        """
+        layers = past_key_values.layers
+        if len(layers) != self.config.num_hidden_layers:
+            raise ValueError(
+                f"past_key_values are of {len(layers)} blocks; expected {self.config.num_hidden_layers}, as prefix "
+                "tuning gives them"
+            )
+        for index, layer in enumerate(layers):
+            for module in self.encoder.blocks[index].modules():
+                if isinstance(module, NasBertSelfAttention):
+                    shape = (module.query.out_features // module.head_size, module.head_size)
+                    if (layer.keys.shape[1], layer.keys.shape[3]) != shape:
+                        raise ValueError(
+                            f"past_key_values of block {index} are of {layer.keys.shape[1]} heads of "
+                            f"{layer.keys.shape[3]}, its attention has {shape[0]} of {shape[1]}: prefix tuning is for "
+                            "models whose attention operators are all as wide as hidden_size"
+                        )
+        return [(layer.keys, layer.values) for layer in layers]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -207,6 +250,7 @@ class NasBertModel(NasBertPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         prediction_positions: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs,
     ) -> tuple | BaseModelOutputWithPooling:
         r"""Encode a batch.
@@ -226,14 +270,20 @@ class NasBertModel(NasBertPreTrainedModel):
             prediction_positions (`torch.LongTensor` of shape `(num_positions,)`, *optional*):
                 Ascending indices into the flattened batch. The last block is then computed only there, and
                 `last_hidden_state` has shape `(num_positions, hidden_size)`.
+            past_key_values (`Cache`, *optional*):
+                Keys and values, of one layer a block, that stand before those of the tokens: what prefix tuning
+                learns. `attention_mask` then covers them too. They are read only; an encoder has nothing to add.
             **kwargs:
                 `output_hidden_states`, `output_attentions`, `return_dict`; a super-net's `architecture`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected exactly one of input_ids and inputs_embeds")
-        hidden_states, masks = self.embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        prefixes = None if past_key_values is None else self.prefixes(past_key_values)
+        hidden_states, masks = self.embed(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values
+        )
         rows = prediction_positions if self._can_run_last_block_on_rows(attention_mask, **kwargs) else None
-        hidden_states = self.encoder(hidden_states, masks, rows, **kwargs)
+        hidden_states = self.encoder(hidden_states, masks, rows, prefixes, **kwargs)
         if rows is None:
             hidden_states = take_rows(hidden_states, prediction_positions)
         pooled = self.pooler(hidden_states) if self.pooler is not None and prediction_positions is None else None

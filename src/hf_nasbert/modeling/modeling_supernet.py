@@ -1,9 +1,11 @@
 """The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
+from transformers import BertModel, Cache, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
 from transformers.utils import TransformersKwargs
@@ -96,17 +98,26 @@ class SupernetEncoder(nn.Module):
         for stage in self.space.stage_slices:
             yield from self._modules_of_stage(self.blocks[stage], architecture[stage])
 
-    def forward(self, hidden_states, masks: Masks, positions=None, architecture=None, **kwargs):
-        # A misspelt `architecture` among transformers' many keywords would silently run the largest child.
-        unknown = kwargs.keys() - TransformersKwargs.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"a super-net takes no argument {', '.join(sorted(unknown))}; the child is `architecture`")
+    def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, architecture=None, **kwargs):
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
         last = last_mixing_block(architecture)
         for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):
             rows = positions if index == last else None
-            hidden_states = block(hidden_states, masks.attention, masks.padding, rows, operator=operator, **kwargs)
+            prefix = {} if prefixes is None else {"prefix": prefixes[index]}
+            hidden_states = block(
+                hidden_states, masks.attention, masks.padding, rows, operator=operator, **prefix, **kwargs
+            )
         return hidden_states
+
+
+# What trainers, pipelines and tools may hand to any encoder, by transformers' own lists: a super-net takes it as a
+# child does. Every other name is a mistake: a misspelt `architecture` would silently run the largest child.
+_KEYWORDS = {
+    *TransformersKwargs.__annotations__,
+    *GenerationConfig().to_dict(),  # `use_cache` and the flags of outputs
+    *inspect.signature(BertModel.forward).parameters,
+    *("return_dict", "logits_to_keep", "cache_position"),  # which transformers reads, and lists nowhere
+} - {"self", "kwargs"}
 
 
 def _size(module: nn.Module) -> int:
@@ -140,10 +151,18 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         prediction_positions: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         architecture: Sequence[str] | None = None,
         **kwargs,
     ) -> tuple | BaseModelOutputWithPooling:
-        """Encode a batch as a child does, by its arguments: the child `architecture`, by default the largest one."""
+        """Encode a batch as a child does, by its arguments: the child `architecture`, by default the largest one.
+
+        Raises:
+            TypeError: For a keyword that neither a child nor transformers knows.
+        """
+        # Here, where the caller's words arrive: what transformers' decorators add of the config comes later.
+        if unknown := kwargs.keys() - _KEYWORDS:
+            raise TypeError(f"a super-net takes no argument {', '.join(sorted(unknown))}; the child is `architecture`")
         return super().forward(
             input_ids,
             attention_mask,
@@ -151,6 +170,7 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
             position_ids,
             inputs_embeds,
             prediction_positions,
+            past_key_values,
             architecture=architecture,
             **kwargs,
         )

@@ -6,15 +6,17 @@ Every operator is a post-norm residual sub-layer, `x = LayerNorm(x + dropout(f(x
 - `attention_mask`: what the attention interface wants (`None`, boolean or additive, (B, 1, T, T));
 - `padding_mask` (B, T, 1): true at real tokens, or `None` where there is no padding;
 - `positions` (N,): flat indices into (B * T), ascending, or `None`. With them only those rows come back, as (N, W),
-  and only they are computed where the mathematics allows it: the exact same rows for less work.
+  and only they are computed where the mathematics allows it: the exact same rows for less work;
+- `prefix`, a keyword of attention alone: keys and values, (B, H, P, head) each, that stand before those of the tokens.
 """
 
+from .configuration_nasbert import SKIP, NasBertShapeConfig, operator_kind, operator_width
+
+# isort: split
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-from .configuration_nasbert import SKIP, NasBertShapeConfig, operator_kind, operator_width
 
 
 def take_rows(hidden_states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
@@ -46,12 +48,14 @@ class NasBertSelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.dropout_prob = config.attention_probs_dropout_prob
 
-    def forward(self, hidden_states, attention_mask=None, positions=None, **kwargs):
+    def forward(self, hidden_states, attention_mask=None, positions=None, prefix=None, **kwargs):
         batch_size, num_tokens, width = hidden_states.shape
         heads = (-1, self.head_size)
         query = self.query(take_rows(hidden_states, positions))
         key = self.key(hidden_states).unflatten(-1, heads).transpose(1, 2)  # (B, H, T, head)
         value = self.value(hidden_states).unflatten(-1, heads).transpose(1, 2)
+        if prefix is not None:
+            key, value = (torch.cat(pair, dim=2) for pair in zip(prefix, (key, value), strict=True))
         if positions is not None:
             # Only the asked rows attend. They are unevenly spread over the sequences: pad to the fullest sequence (to
             # one where none are asked: attention kernels refuse to have no query).
@@ -126,10 +130,15 @@ class NasBertFeedForward(nn.Module):
         super().__init__()
         self.intermediate = NasBertIntermediate(config, width)
         self.output = NasBertOutput(config, config.ffn_ratio * width, width)
+        self.chunk_size = config.chunk_size_feed_forward
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         hidden_states = take_rows(hidden_states, positions)
-        return self.output(self.intermediate(hidden_states), hidden_states)
+        if not self.chunk_size:
+            return self.output(self.intermediate(hidden_states), hidden_states)
+        # Not transformers' `apply_chunking_to_forward`, which refuses a length that is no multiple of the chunk's.
+        chunks = hidden_states.split(self.chunk_size, dim=-2)
+        return torch.cat([self.output(self.intermediate(chunk), chunk) for chunk in chunks], dim=-2)
 
 
 class NasBertConvLayer(nn.Module):

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.costs import LatencyTable
+from hf_nasbert.foreign import printable
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.records import Record
@@ -80,7 +81,7 @@ def confirm_latency(
 
 def say(text: str) -> None:
     """Tell the user, beside any bar."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def _winner_and_front(scored: Sequence[Record], objectives: Sequence[str]) -> list[str]:

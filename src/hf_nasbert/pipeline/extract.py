@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.extraction import (
     TOLERANCE,
+    check_place,
     extract_child,
     load_supernet,
     native_form,
@@ -23,9 +25,11 @@ from hf_nasbert.extraction import (
     to_bert,
 )
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.writing import scratch_folder
 
 
 @dataclass
@@ -56,6 +60,9 @@ class ExtractionArguments:
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
 
+    def __post_init__(self) -> None:
+        expand_paths(self)
+
 
 @dataclass(frozen=True)
 class Extracted:
@@ -85,17 +92,19 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
         ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", the logits
             differ, or the log of the super-net's training is damaged.
+        WriteError: If the folder cannot be written.
     """
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
+    check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
     supernet = load_supernet(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer_name or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    if len(tokenizer) != supernet.config.vocab_size:
+    tokenizer = open_tokenizer(tokenizer_folder)
+    if (size := vocabulary_size(tokenizer)) != supernet.config.vocab_size:
         raise ValueError(
-            f"the tokenizer in {tokenizer_folder} has {len(tokenizer)} tokens, the super-net "
+            f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
             f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
         )
     architecture = Architecture.parse(arguments.architecture)
@@ -104,13 +113,13 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
     space = supernet.space
     stage_lengths = stage_lengths_of(space)
-    with TemporaryDirectory() as drawings:
+    with scratch_folder() as drawings:
         figures = []
         if find_spec("matplotlib") is not None:  # the extra "plots"
             from hf_nasbert.plots import plot_architecture, save_figure
 
             drawn = plot_architecture(architecture, stage_lengths=stage_lengths)
-            figures = list(save_figure(drawn, Path(drawings) / "architecture"))
+            figures = list(save_figure(drawn, drawings / "architecture"))
         record = ChildRecord.from_dict(
             {
                 "name": Path(arguments.output_dir).resolve().name,

@@ -22,6 +22,7 @@ from hf_nasbert.finetuning import (
 )
 from hf_nasbert.processes import join
 from hf_nasbert.records import Record
+from hf_nasbert.writing import write_text
 
 # `score` is the mean of some of the others; the best thresholds of SQuAD v2 have seen the answers.
 _NO_RESULTS = {"loss", "score", "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"}
@@ -145,12 +146,9 @@ def _evaluations(
 
 def _data_of(arguments: AnyFinetuneArguments) -> tuple[str, str | None] | None:
     """Name and configuration of the data set on the Hub; nothing for files, folders and packaged sets."""
-    name: str | None
-    config: str | None
-    if isinstance(arguments, FinetuneArguments):
-        name, config = arguments.glue_source if arguments.task else None, arguments.task
-    else:
-        name, config = arguments.dataset_name, arguments.dataset_config
+    name, config = arguments.dataset_name, arguments.dataset_config
+    if isinstance(arguments, FinetuneArguments) and arguments.task:
+        name, config = arguments.glue_source, arguments.task
     return None if name is None or Path(name).exists() else (name, config)
 
 
@@ -161,8 +159,8 @@ def _write_card(folder: Path, record: FinetunedRecord) -> None:
     if readme.exists() and readme.read_text(encoding="utf-8") not in (card, _made_before(record_file)):
         return
     # In this order, so that a kill between them leaves a card that is known as ours when it is made again.
-    readme.write_text(card, encoding="utf-8")
-    record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+    write_text(readme, card)
+    write_text(record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
 
 def _made_before(record_file: Path) -> str | None:

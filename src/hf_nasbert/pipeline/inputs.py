@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.training import read_log
 from hf_nasbert.training.journal import LOG
@@ -59,9 +60,9 @@ def load_dev_batches(
     if name is None:
         raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
     dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
-    if len(tokenizer) != config.vocab_size:
+    if (size := vocabulary_size(tokenizer)) != config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the super-net {config.vocab_size} "
+            f"the tokenizer has {size} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"
         )
     batches = fixed_masked_batches(
@@ -73,6 +74,11 @@ def load_dev_batches(
         mlm_probability=data.mlm_probability,
         whole_word_mask=data.whole_word_mask,
     )
+    if not any(bool((batch["labels"] != -100).any()) for batch in batches):
+        raise ValueError(
+            f"no token of the {len(batches)} dev batches is masked, so that there is nothing to predict: raise "
+            "mlm_probability, or the number or size of the dev batches"
+        )
     settings = {
         "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
         "data_seed": data.data_seed,

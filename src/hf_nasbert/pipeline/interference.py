@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
@@ -21,14 +20,16 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements, refuse_twins
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.training import SupernetTrainingArguments, read_log
-from hf_nasbert.training.checkpoints import MANIFEST, STATE, read_json, save_model, verify_checkpoint
+from hf_nasbert.training.checkpoints import MANIFEST, read_state, save_model, verify_checkpoint
 from hf_nasbert.training.journal import LOG
 from hf_nasbert.training.pretrain import initial_supernet
+from hf_nasbert.writing import check_folder, check_unless_there, check_writable, scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class InterferenceArguments:
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the records' figures into."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_children", "max_distance", "num_settings", "num_dev_batches", "dev_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -81,6 +83,9 @@ class InterferenceReportArguments:
     measured: str = field(metadata={"help": "File of records that measure_interference wrote, .jsonl or .jsonl.gz."})
     page: str | None = field(default=None, metadata={"help": "Markdown page whose marked tables are made anew."})
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 class _Job(NamedTuple):
@@ -105,9 +110,13 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         ValueError: If a folder holds no super-net or a damaged one; if super-nets differ in space or tokenizer; if
             they and the text do not fit each other; if the file holds measurements of other settings, or a record
             that is none.
+        WriteError: If the output cannot be written.
     """
     be_alone("measuring interference")
     output = Path(arguments.output)
+    check_unless_there(output)
+    if arguments.figures is not None:
+        check_folder(arguments.figures)
     found = records.read(output) if output.exists() else []
     _check_measurements(found, output)
     jobs, configs = _plan(arguments)
@@ -140,6 +149,8 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     missing = [job for job in jobs if job.supernet not in measured]
     if missing and output.suffix == ".gz":
         raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
+    if missing:
+        check_writable(output, is_appended=True)
     for job in tqdm(missing, desc="super-nets", unit="supernet", disable=not missing):
         supernet = job.make().float().to(PartialState().device)
         pairs = measure_pairs(
@@ -161,9 +172,14 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
             "pairs": _columns(pairs),
             "blocks": _columns(blocks),
         }
-        records.append(output, record)
-        found.append(record)
+        found = records.update(output, partial(_unless_there, record, output))
     return found
+
+
+def _unless_there(record: Record, output: Path, written: list[Record]) -> list[Record]:
+    """A measured super-net, if no other process has written it since."""
+    _check_measurements([*written, record], output)
+    return [] if any(other["supernet"] == record["supernet"] for other in written) else [record]
 
 
 def report_interference(arguments: InterferenceReportArguments) -> str:
@@ -175,6 +191,7 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
     Raises:
         FileNotFoundError: If records or page are missing.
         ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
+        WriteError: If page or figures cannot be written.
     """
     found = records.read(arguments.measured)
     _check_measurements(found, arguments.measured)
@@ -237,7 +254,7 @@ def _step_and_arguments(folder: Path) -> tuple[int | None, dict[str, Any]]:
     step, said = None, {}
     if (folder / MANIFEST).is_file():
         verify_checkpoint(folder)
-        state = read_json(folder / STATE)
+        state = read_state(folder)
         step, said = state["step"], state["arguments"]
     elif (folder / LOG).is_file():
         log = read_log(folder)
@@ -285,8 +302,8 @@ def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetCo
 
 def _digest_of_start(config: SupernetConfig, seed: int) -> str:
     """The fingerprint that an untrained super-net's folder would have."""
-    with TemporaryDirectory() as folder:
-        save_model(initial_supernet(config, seed), Path(folder))
+    with scratch_folder() as folder:
+        save_model(initial_supernet(config, seed), folder)
         return weights_digest(folder)
 
 

@@ -1,16 +1,18 @@
 """A super-net's folder in, a table of its operators' latencies on this device out, checked against real children."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from hf_nasbert import records
+from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.measuring import Device, check_memory, measure_latencies
-from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
+from hf_nasbert.writing import check_writable
+
+_MOST_CHILDREN = 100_000  # each is run many times
 
 
 @dataclass(kw_only=True)
@@ -41,11 +43,14 @@ class LatencyArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the draws."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_visits", "num_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.num_children < 2:
             raise ValueError(f"num_children={self.num_children} must be at least 2: they are to be compared")
+        if self.num_children > _MOST_CHILDREN:
+            raise ValueError(f"num_children={self.num_children}: at most {_MOST_CHILDREN:,} are run")
 
 
 def measure_latency(arguments: LatencyArguments) -> list[Record]:
@@ -57,9 +62,11 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
     Raises:
         FileNotFoundError: If there is no such super-net.
         ValueError: If the folder holds none, or a setting does not fit it or the device.
+        WriteError: If the file cannot be written.
     """
     be_alone("measuring latencies")
-    config = _load_config(Path(arguments.supernet))
+    check_writable(arguments.output, is_appended=True)
+    config = load_supernet_config(arguments.supernet)
     device = Device(
         batch_size=arguments.batch_size,
         sequence_length=arguments.sequence_length,
@@ -103,13 +110,3 @@ def as_text(measured: Sequence[Record]) -> str:
 def _errors(check: Record, prefix: str = "") -> str:
     mape, spearman = check[f"{prefix}mape_percent"], check[f"{prefix}spearman"]
     return f"MAPE {mape:.1f} %, {'all children alike' if spearman is None else f'Spearman {spearman:.3f}'}"
-
-
-def _load_config(folder: Path) -> SupernetConfig:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"super-net {folder}: no such folder")
-    file = folder / "config.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if content.get("model_type") != SupernetConfig.model_type:
-        raise ValueError(f"{folder} is not a super-net: it has no config.json of one")
-    return SupernetConfig.from_pretrained(folder)

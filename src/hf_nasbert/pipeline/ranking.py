@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
@@ -34,6 +36,7 @@ from hf_nasbert.ranking import (
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import SearchSpace, operator_kind
+from hf_nasbert.writing import check_folder, check_unless_there, check_writable
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
@@ -68,6 +71,7 @@ class RankingReportArguments:
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
 
@@ -113,8 +117,11 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
             text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), no super-net
             ranks as `baseline`, or a record is none. Nothing is scored then.
+        WriteError: If an output cannot be written.
     """
     be_alone("ranking children")
+    check_unless_there(arguments.scores)
+    _check_outputs(arguments)
     table = load_table(arguments.table)
     GroundTruth(table, containing=arguments.containing)  # refused now, not when all is scored
     if arguments.page is not None:
@@ -131,7 +138,9 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
     Raises:
         FileNotFoundError: If table, records or page are missing.
         ValueError: If a record is none, or belongs to another table, or no super-net ranks as `baseline`.
+        WriteError: If page or figures cannot be written.
     """
+    _check_outputs(arguments)
     truth = GroundTruth(load_table(arguments.table), containing=arguments.containing)
     scored = read_scores(arguments.scores, truth)
     outcome = report(
@@ -154,6 +163,14 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
         for name, figure in figures.items():
             save_figure(figure, Path(arguments.figures) / f"{arguments.name}-{name}{suffix}")
     return outcome
+
+
+def _check_outputs(arguments: RankingReportArguments) -> None:
+    """Refuse places of page and figures that cannot be written, before anything is computed."""
+    if arguments.page is not None:
+        check_writable(arguments.page)
+    if arguments.figures is not None:
+        check_folder(arguments.figures)
 
 
 def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: DataArguments) -> list[Record]:
@@ -198,6 +215,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     refuse_twins(known)
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
+    check_writable(path, is_appended=True)
     batches = _dev_batches(truth, data, *next(iter(missing.values())))
     is_small = truth.space.num_children <= _MAX_ENUMERATED
     children = list(truth.space.enumerate()) if is_small else truth.architectures
@@ -213,9 +231,18 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
             "versions": records.versions(),
             "timing": {"cpu_seconds": round(time.process_time() - start, 2)},
         }
-        records.append(path, record)
-        scored.append(record)
+        scored = records.update(path, partial(_unless_there, record))
     return scored
+
+
+def _unless_there(record: Record, written: list[Record]) -> list[Record]:
+    """A scored super-net, if no other process has written it since.
+
+    Raises:
+        ValueError: If another run has, which would pass for this one.
+    """
+    refuse_twins([*written, record])
+    return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
 
 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_nasbert import records
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import weights_digest
 from hf_nasbert.report import read_findings, render_search_report
+from hf_nasbert.writing import check_writable, write_text
 
 
 @dataclass(kw_only=True)
@@ -15,6 +17,9 @@ class SearchReportArguments:
     records: str = field(metadata={"help": "File that a search or the scoring of children wrote."})
     output: str = field(metadata={"help": "HTML file to write; it is replaced."})
     supernet: str = field(metadata={"help": "Folder of the super-net that they are of, for the commands to extract."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
 
 
 def report_search(arguments: SearchReportArguments) -> Path:
@@ -26,7 +31,9 @@ def report_search(arguments: SearchReportArguments) -> Path:
     Raises:
         FileNotFoundError: If there are no records.
         ValueError: If the records are none of scored children, or the super-net has other weights than theirs had.
+        WriteError: If the file cannot be written.
     """
+    check_writable(arguments.output)
     source = Path(arguments.records)
     found = records.read(source)
     expected = read_findings(found, source.name).settings.get("supernet")
@@ -39,8 +46,5 @@ def report_search(arguments: SearchReportArguments) -> Path:
         raise ValueError(f"{arguments.supernet} has other weights ({digest}) than were scored ({expected})")
     page = render_search_report(found, supernet=arguments.supernet, source=source.name, note=note)
     output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(output.name + ".part")  # a report is whole or not there
-    part.write_text(page, encoding="utf-8")
-    part.replace(output)
+    write_text(output, page)
     return output

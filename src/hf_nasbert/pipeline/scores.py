@@ -3,7 +3,7 @@
 import math
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.confirm import confirm_latency, measure_here, say
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
@@ -37,6 +38,7 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.writing import check_unless_there, check_writable, write_text
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -68,6 +70,7 @@ class ScoringArguments:
     latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_dev_batches", "dev_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -141,6 +144,11 @@ class SearchChildrenArguments(ScoringArguments):
         super().__post_init__()
         if self.num_evaluations < 1:
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
+        if self.search == "halving" and self.num_dev_batches < 2:
+            raise ValueError(
+                f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
+                "children on a part of the dev batches first, and needs 2 at least"
+            )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
         if self.max_latency_ms is not None and self.latency_table is None:
@@ -150,9 +158,9 @@ class SearchChildrenArguments(ScoringArguments):
         self.budget()
 
     @property
-    def study(self) -> str:
-        """Where nsga2 keeps its study."""
-        return self.storage or f"sqlite:///{Path(self.output).with_suffix('.db')}"
+    def study(self) -> str | Path:
+        """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
+        return self.storage or Path(f"{self.output}.db")
 
     def budget(self) -> Budget:
         """The caps."""
@@ -265,9 +273,11 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
+        WriteError: If the output cannot be written; of a full disk, what it held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
-    join()
+    if join().is_main_process:
+        check_unless_there(arguments.output)  # before super-net and text are loaded
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
@@ -275,24 +285,37 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
     return scored
 
 
+def _operators_file(arguments: ScoringArguments) -> Path:
+    return Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
+
+
 def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
-    found = _read_scored(output) if output.exists() else {}
-    for record in found.values():
-        different = [name for name, value in scorer.settings.items() if record.get(name) != value]
-        if different:
-            raise ValueError(f"{output} holds scores of another {different[0]}: losses of two kinds do not compare")
+
+    def known(written: list[Record]) -> dict[str, Record]:
+        found = _by_child(written, output)
+        for record in found.values():
+            different = [name for name, value in scorer.settings.items() if record.get(name) != value]
+            if different:
+                raise ValueError(
+                    f"{output} holds scores of another {different[0]}: losses of two kinds do not compare"
+                )
+        return found
+
+    found = known(records.read(output)) if output.exists() else {}
     missing = [child for child in children if str(child) not in found]
+    if missing:
+        check_writable(output, is_appended=True)
     report: ScoringReport | None = None
     is_short = len(missing) <= _CHUNK  # then the inner bar is all there is to see
     with tqdm(total=len(missing), unit=" children", disable=is_short, leave=False) as bar:
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, progress=True)
-            scored = [scorer.record(*pair) for pair in zip(chunk, done.losses, strict=True)]
-            records.extend(output, scored)
-            found |= {record["architecture"]: record for record in scored}
+            scored = {str(child): scorer.record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            # Another process may have begun the file since, with these settings or with others.
+            found = known(records.update(output, partial(_unwritten, scored, known)))
             report = done if report is None else report + done
             bar.update(len(chunk))
             num_left = len(missing) - start - len(chunk)
@@ -303,9 +326,15 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     return _best_first([found[str(child)] for child in children])
 
 
-def _read_scored(path: Path) -> dict[str, Record]:
+def _unwritten(
+    scored: Mapping[str, Record], known: Callable[[list[Record]], Mapping[str, Record]], written: list[Record]
+) -> list[Record]:
+    there = known(written)
+    return [record for name, record in scored.items() if name not in there]
+
+
+def _by_child(found: Sequence[Record], path: Path) -> dict[str, Record]:
     """The records of a file that `score_children` wrote, by child."""
-    found = records.read(path)
     for number, record in enumerate(found, start=1):
         if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
             raise ValueError(
@@ -328,10 +357,16 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         ImportError: If the search needs a package that is not installed.
         ValueError: If no child is within the budget or an objective is no cost, before anything is scored; or if the
             file holds another search.
-        OSError: If the history cannot be written, as on a full disk; what it held is kept.
+        WriteError: If an output cannot be written: before anything is scored where that is known then; on a full disk
+            later, and what the history held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
-    join()
+    if join().is_main_process:
+        check_unless_there(arguments.output)  # before super-net and text are loaded
+        if arguments.report is not None:
+            check_writable(arguments.report)
+        if arguments.search == "gbdt":
+            check_writable(_operators_file(arguments))
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
@@ -353,18 +388,17 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
-        report = Path(arguments.output).with_suffix(".operators.md")
-        report.write_text(search.operator_report() + "\n", encoding="utf-8")
     scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
-    if arguments.report is not None:
-        try:
+    try:
+        if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
+            write_text(_operators_file(arguments), search.operator_report() + "\n")
+        if arguments.report is not None:
             report_search(
                 SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
             )
-        except (OSError, ValueError):
-            tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
-            raise
+    except (OSError, ValueError):
+        tqdm.write(as_search_report(scored, arguments))  # what was found is not lost with its page
+        raise
     return scored
 
 
@@ -405,9 +439,7 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         }
     elif arguments.search == "halving":
         total = arguments.num_dev_batches
-        further = {"total_batches": total}
-        if total > 1:  # else there is nothing to save, which the search refuses
-            further["bracket_size"] = _bracket_size(arguments, total)
+        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
     return SEARCHES[arguments.search](task, **further)
 
@@ -468,6 +500,8 @@ def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> li
         if space.num_children > _MAX_ENUMERATED:
             raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")
         return list(space.enumerate())
+    if (arguments.num_random or 0) > _MAX_ENUMERATED:
+        raise ValueError(f"num_random={arguments.num_random}: at most {_MAX_ENUMERATED:,} children are scored at once")
     rng, indices = random.Random(arguments.seed), set[int]()
     while len(indices) < (arguments.num_random or 0):
         indices.add(rng.randrange(space.num_children))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from safetensors import safe_open
 from hf_nasbert import records
 from hf_nasbert.cards import SupernetRecord, render_supernet_card
 from hf_nasbert.costs import cheapest, num_parameters
+from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import write_bytes, write_text
 
 
 def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts: Any) -> SupernetRecord:
@@ -35,7 +36,7 @@ def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts
     files = sorted(folder.glob("model*.safetensors"))
     if not files or not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no super-net: expected config.json and model.safetensors")
-    config = SupernetConfig.from_pretrained(folder)
+    config = load_supernet_config(folder)
     run = describe_run(folder)
     training = {"method": run["method"], "num_steps": run["step"], "seed": run["seed"]}
     said: dict[str, Any] = {
@@ -59,14 +60,17 @@ def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts
 
 
 def write_supernet_card(folder: str | Path, record: SupernetRecord, figures: Sequence[Path] = ()) -> Path:
-    """Write README.md, the record that it was made from (card.json) and its figures into a super-net's folder."""
+    """Write README.md, the record that it was made from (card.json) and its figures into a super-net's folder.
+
+    Raises:
+        WriteError: If one cannot be written.
+    """
     folder = Path(folder)
     for figure in figures:
-        shutil.copy2(figure, folder / figure.name)
-    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
-    (folder / "card.json").write_text(text, encoding="utf-8")
+        write_bytes(folder / figure.name, figure.read_bytes())
+    write_text(folder / "card.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")
     card = folder / "README.md"
-    card.write_text(render_supernet_card(record), encoding="utf-8")
+    write_text(card, render_supernet_card(record))
     return card
 
 

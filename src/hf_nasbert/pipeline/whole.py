@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,9 +17,22 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
-from hf_nasbert.extraction import extract_child, load_supernet, native_form, prove_equal_logits, save_child
+from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
+from hf_nasbert.extraction import (
+    extract_child,
+    load_supernet,
+    move_into_place,
+    native_form,
+    prove_equal_logits,
+    save_child,
+)
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
+from hf_nasbert.foreign import read_object
+from hf_nasbert.hub.contents import foreign_code
+from hf_nasbert.hub.proof import run_without_package
+from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.scores import (
@@ -39,6 +50,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import leave
+from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
@@ -46,19 +58,16 @@ from hf_nasbert.training import (
     read_log,
     tune_allocator,
 )
+from hf_nasbert.writing import check_folder, whole_folder, write_text
 
-# Run in a fresh process in which this package cannot be imported: what a user sees who does not have it.
-_STRANGER = """
-import importlib.abc, json, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_nasbert":
-            raise ModuleNotFoundError("No module named 'hf_nasbert'", name=name)
-sys.meta_path.insert(0, Absent())
+# Run where this package cannot be imported: what a user sees who does not have it.
+_FILL_MASK = """
+import json, pathlib
 from transformers import pipeline
-fill_mask = pipeline("fill-mask", sys.argv[1], trust_remote_code=True, device="cpu")
-answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in sys.argv[2:]}
-print(json.dumps(answers))
+folder, results, *texts = sys.argv[1:]
+fill_mask = pipeline("fill-mask", folder, trust_remote_code=True, device="cpu")
+answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in texts}
+pathlib.Path(results).write_text(json.dumps(answers), encoding="utf-8")
 """
 
 # What may differ between the calls for one folder: it decides where things lie, what is shown or how often a run is
@@ -117,6 +126,7 @@ class PipelineArguments:
     )
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -203,7 +213,15 @@ class Pipeline:
         self._corpus: Corpus | None = None
 
     def run(self) -> list[StageResult]:
-        """Run what is not finished yet, and return all stages' results."""
+        """Run what is not finished yet, and return all stages' results.
+
+        Raises:
+            ValueError: If another process is at work in the folder.
+        """
+        with locked(self.folder):
+            return self._run()
+
+    def _run(self) -> list[StageResult]:
         tune_allocator()
         self._stage("text", "tokenizer and packed text", "tokenizer", self._make_text)
         self._stage("super-net", f"super-net ({self.training.method})", "supernet", self._make_supernet)
@@ -218,27 +236,26 @@ class Pipeline:
     def _check_folder(self) -> None:
         file = self.folder / "settings.json"
         settings = json.loads(json.dumps(self.settings))
-        if file.exists():
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-            for group, values in settings.items():
-                # A setting that the folder's version did not have yet: it did what the default does now.
-                before_of = _defaults(self._given[group]) | earlier.get(group, {})
-                if "language" not in earlier.get(group, {}):
-                    before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
-                for name, value in values.items():
-                    if name in _INCIDENTAL[group] or name not in before_of:
-                        continue
-                    before = before_of[name]
-                    if _as_quantity(name, before) != _as_quantity(name, value):
-                        raise ValueError(
-                            f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
-                            "choose another output_dir, or delete that folder to begin anew"
-                        )
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        if not file.exists():
+            with locked(self.folder):  # of two processes that begin a folder one finds the other's settings
+                if not file.exists():
+                    write_text(file, json.dumps(settings, indent=2) + "\n")
+                    return
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        for group, values in settings.items():
+            # A setting that the folder's version did not have yet: it did what the default does now.
+            before_of = _defaults(self._given[group]) | earlier.get(group, {})
+            if "language" not in earlier.get(group, {}):
+                before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
+            for name, value in values.items():
+                if name in _INCIDENTAL[group] or name not in before_of:
+                    continue
+                before = before_of[name]
+                if _as_quantity(name, before) != _as_quantity(name, value):
+                    raise ValueError(
+                        f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
+                        "choose another output_dir, or delete that folder to begin anew"
+                    )
 
     def _check_examples(self) -> None:
         """Refuse a sentence that cannot be completed, and a tokenizer that has no mask."""
@@ -269,6 +286,7 @@ class Pipeline:
             record = earlier[name]
         else:
             say(f"\n== {name}: {made}")
+            check_folder(self.folder)
             start = time.perf_counter()
             content = make()
             record = {
@@ -298,9 +316,10 @@ class Pipeline:
 
     def _make_text(self) -> dict[str, Any]:
         self._corpus = load_corpus(self.data)
-        self._corpus.tokenizer.save_pretrained(self.folder / "tokenizer")
+        with whole_folder(self.folder / "tokenizer", move_into_place) as staging:
+            self._corpus.tokenizer.save_pretrained(staging)
         content = {
-            "vocab_size": len(self._corpus.tokenizer),
+            "vocab_size": vocabulary_size(self._corpus.tokenizer),
             "num_sequences": len(self._corpus.train),
             "num_dev_sequences": len(self._corpus.dev),
             "sequence_length": self.data.max_seq_length,
@@ -313,7 +332,9 @@ class Pipeline:
 
     def _build_config(self) -> SupernetConfig:
         tokenizer = self.corpus.tokenizer
-        return self.supernet_arguments.build_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        return self.supernet_arguments.build_config(
+            vocab_size=vocabulary_size(tokenizer), pad_token_id=padding_id(tokenizer)
+        )
 
     def _make_supernet(self) -> dict[str, Any]:
         config, training = self._build_config(), self.training
@@ -499,7 +520,7 @@ class Pipeline:
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
         record_file = self.folder / "card.json"
-        record_file.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+        write_text(record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
         save_child(
             model,
             self.corpus.tokenizer,
@@ -561,7 +582,7 @@ class Pipeline:
         for text, predictions in answers.items():
             say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
         file = self.folder / "fill-mask.json"
-        file.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(answers, indent=2) + "\n")
         return {"answers": answers}
 
 
@@ -598,16 +619,20 @@ def ask_in_fresh_process(folder: Path, texts: list[str]) -> dict[str, list[tuple
     """Complete masked texts with a child's folder, in a process in which this package cannot be imported.
 
     Raises:
-        RuntimeError: If the child does not load there: its folder does not carry all that it needs.
+        TimeoutError: If it takes longer than ten minutes.
+        ValueError: If the child does not load there: its folder does not carry all that it needs, or code of others.
     """
-    # The code files must come from the folder itself, not from a cache of an earlier run, and not from the network.
-    modules = folder.parent / "modules"
-    environment = {**os.environ, "HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", _STRANGER, str(folder), *texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{folder} does not load where hf_nasbert is not installed:\n{done.stderr.strip()}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    code = {path.name: path for path in folder.iterdir() if path.is_file()}
+    foreign = foreign_code(code, str(folder))
+    if foreign:
+        raise ValueError(f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), so it is not run")
+    with TemporaryDirectory() as scratch:
+        results = Path(scratch) / "answers.json"
+        try:
+            run_without_package(_FILL_MASK, [str(folder.resolve()), str(results), *texts])
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        return read_object(results)
 
 
 def bert_of(config: SupernetConfig) -> Architecture | None:
@@ -651,9 +676,3 @@ def evaluations(
                 )
             )
     return found
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

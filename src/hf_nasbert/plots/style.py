@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_nasbert.space import SKIP, operator_kind
+from hf_nasbert.writing import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,14 +60,18 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
 
     Returns:
         The two files.
+
+    Raises:
+        WriteError: If one cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(path.name + ".png"), path.with_name(path.name + ".svg")
     with figure_style():
         # The software's version and the date would change the bytes of an unchanged figure.
-        figure.savefig(png, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        for file, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
+            drawn = BytesIO()
+            figure.savefig(drawn, format=file.suffix[1:], metadata=metadata)
+            write_bytes(file, drawn.getvalue())
     return png, svg
 
 

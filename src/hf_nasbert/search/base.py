@@ -225,14 +225,14 @@ def needs_extra(package: str, what: str) -> Any:
         ) from None
 
 
-def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
+def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: str, advice: str = "") -> None:
     """Refuse what was written by a search of other settings, naming those that differ."""
     different = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if different:
         pairs = ", ".join(
             f"{key} ({str(theirs.get(key))[:200]} there, {str(mine.get(key))[:200]} here)" for key in different
         )
-        raise ValueError(f"{where} is of another search: it differs in {pairs}")
+        raise ValueError(f"{where} is of another search: it differs in {pairs}{advice and ': '}{advice}")
 
 
 def finite_or_none(score: float) -> float | None:

@@ -32,7 +32,7 @@ def largest_bracket(
             return size
     raise ValueError(
         f"successive halving scores no child on all {total_batches} dev batches within {num_evaluations} evaluations: "
-        f"the smallest bracket costs {cost(1):g}"
+        f"the smallest bracket costs {cost(1):g}: raise num_evaluations"
     )
 
 

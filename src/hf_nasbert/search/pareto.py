@@ -2,12 +2,13 @@
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
 from hf_nasbert.search.evolution import check_counts, check_share, mutated
-from hf_nasbert.search.storage import open_storage, storage_errors
+from hf_nasbert.search.storage import name_of, open_storage, storage_errors
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -52,8 +53,8 @@ class ParetoSearch(Search):
         population_size: Children of a generation; the first one is random. 50 is Optuna's default.
         crossover_share: The probability that an offspring has two parents. 0.9 is Optuna's default.
         max_changes: The most choice blocks that a mutation changes.
-        storage: Where the study is kept: a database's URL such as `sqlite:///search.db`, the path of a journal file,
-            or a storage of Optuna's. None: in memory.
+        storage: Where the study is kept: a database's URL such as `sqlite:///search.db`, a `pathlib.Path` of a SQLite
+            file, the path of a journal file as text, or a storage of Optuna's. None: in memory.
         study_name: The study's name in the storage.
         worker: This worker's number, among those that share the study.
 
@@ -74,7 +75,7 @@ class ParetoSearch(Search):
         population_size: int = 50,
         crossover_share: float = 0.9,
         max_changes: int = 2,
-        storage: "str | BaseStorage | None" = None,
+        storage: "str | Path | BaseStorage | None" = None,
         study_name: str = "search",
         worker: int = 0,
     ) -> None:
@@ -140,14 +141,17 @@ class ParetoSearch(Search):
             load_if_exists=True,
         )
         theirs = self._study.user_attrs.get("settings")
-        if theirs is None:
+        if theirs is None and not self._trials():
             with warnings.catch_warnings():  # experimental since Optuna 3.2; names the axes of the dashboard
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(["proxy_loss", *self.objectives])
             self._study.set_user_attr("settings", self.settings)
-        else:
-            refuse_other_settings(self.settings, theirs, f"the study {name!r}")
-            self._go_on()
+            return
+        where = f"{name_of(self._storage)}: the study {name!r}"
+        if not isinstance(theirs, Mapping):
+            raise ValueError(f"{where} was not made by this search: name another storage")
+        refuse_other_settings(self.settings, dict(theirs), where, "name another storage")
+        self._go_on()
 
     def _next_batch(self) -> None:
         with storage_errors(self._storage):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hf_nasbert import records
 from hf_nasbert.search.base import Scored, Search, finite_or_inf, finite_or_none, refuse_other_settings
 from hf_nasbert.space import Architecture
+from hf_nasbert.writing import check_writable
 
 Score = Callable[..., Sequence[float]]
 """Scores children, lower is better: what a search minimises.
@@ -49,7 +50,7 @@ def run_search(
 
     Raises:
         ValueError: If the history is that of another search, or `score` returns the wrong number of scores.
-        OSError: If the history cannot be written, as on a full disk. What it held is whole; the same call goes on.
+        WriteError: If the history cannot be written, as on a full disk. What it held is whole; the same call goes on.
     """
     known = {} if history_path is None else _open_history(Path(history_path), search, about)
     if history_path is not None:  # a study may know more than the file, as where that was lost
@@ -65,6 +66,8 @@ def run_search(
             if not children:
                 break
             new = [child for child in children if (child, num_batches) not in known]
+            if new and history_path is not None:
+                check_writable(history_path, is_appended=True)  # else what they cost would be lost
             values = _scored(score, new, num_batches)
             if history_path is not None:
                 records.extend(history_path, [_record(search, child, value) for child, value in values.items()])
@@ -94,20 +97,22 @@ def _record(search: Search, child: Architecture, score: float) -> records.Record
 def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -> _Known:
     """The scores on file; a new file begins with the search's settings, which an old one must agree with."""
     settings = search.settings | {"about": None if about is None else dict(about)}
+    head = {"record": "search", "settings": settings, "versions": records.versions()}
     found = records.read(path) if path.exists() else []
-    if not found:
-        records.append(path, {"record": "search", "settings": settings, "versions": records.versions()})
-        return {}
+    if not found:  # nor may there be when it is written: another process may begin the file at this moment
+        found = records.update(path, lambda earlier: [] if earlier else [head])
     if found[0].get("record") != "search":
         raise ValueError(f"{path} is not the history of a search: its first record is {str(found[0])[:80]}")
-    if not isinstance(found[0].get("settings"), Mapping):
-        raise ValueError(f"{path} is not the history of a search: its first record holds no settings")
-    refuse_other_settings(settings, found[0]["settings"], str(path))
-    return dict(
-        _scoring(record, f"{path}, record {number}")
-        for number, record in enumerate(found[1:], start=2)
-        if record.get("record") != "measured"  # the best, run under a cap on latency
-    )
+    known = {}
+    for number, record in enumerate(found, start=1):
+        if record.get("record") == "search":  # a second one is of another process that began the file too
+            if not isinstance(record.get("settings"), Mapping):
+                raise ValueError(f"{path} is not the history of a search: record {number} holds no settings")
+            refuse_other_settings(settings, record["settings"], str(path))
+        elif record.get("record") != "measured":  # the best, run under a cap on latency
+            key, score = _scoring(record, f"{path}, record {number}")
+            known[key] = score
+    return known
 
 
 def _scoring(record: records.Record, where: str) -> tuple[tuple[Architecture, int | None], float]:

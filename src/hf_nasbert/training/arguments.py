@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, MethodSettings, methods_with, settings_by_method
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.space import SearchSpace
 
@@ -237,6 +238,7 @@ class SupernetTrainingArguments:
     """The settings of the method: an instance of its `Settings`, made of a mapping or of all defaults."""
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = _settings_of(self.method, self.method_settings)
@@ -253,6 +255,7 @@ class SupernetTrainingArguments:
             self._check(name, at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
             self._check(name, at_most=1)
+        self._check("num_eval_children", at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"

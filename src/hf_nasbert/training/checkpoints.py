@@ -1,15 +1,10 @@
-"""Checkpoints that are whole or not there: written beside, flushed, renamed, and checked by size and checksum.
+"""What a super-net's checkpoint holds: weights and moments in safetensors files, the rest in JSON; no pickle.
 
-A checkpoint is a folder `checkpoint-{step}` whose `manifest.json` names every file of it. It holds no pickle: tensors
-lie in safetensors files, the rest in JSON.
+`checkpoint_folders` says how such a folder is written, sealed by a manifest, found again and deleted.
 """
 
-import hashlib
 import json
-import logging
-import os
 import reprlib
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,31 +15,54 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-logger = logging.getLogger(__name__)
+from hf_nasbert import checkpoint_folders
+from hf_nasbert.checkpoint_folders import (
+    MANIFEST,
+    DamagedCheckpointError,
+    delete_checkpoint,
+    delete_leftovers,
+    list_checkpoints,
+    set_aside,
+    set_later_aside,
+)
+from hf_nasbert.foreign import printable
+from hf_nasbert.records import is_finite_number
+from hf_nasbert.writing import write_text
 
-MANIFEST = "manifest.json"
+__all__ = [
+    "MANIFEST",
+    "MODEL",
+    "OPTIMIZER",
+    "STATE",
+    "DamagedCheckpointError",
+    "delete_checkpoint",
+    "delete_leftovers",
+    "find_checkpoint",
+    "first_difference",
+    "list_checkpoints",
+    "load_model",
+    "load_optimizer",
+    "read_json",
+    "read_state",
+    "replace_files",
+    "save_model",
+    "save_optimizer",
+    "set_aside",
+    "set_later_aside",
+    "verify_checkpoint",
+    "write_checkpoint",
+    "write_json",
+]
+
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model.safetensors"
-_FORMAT = 3
 _STATE_ENTRIES = {
     "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "method": dict, "update_counter": dict,
     "window": dict,
 }  # fmt: skip
-
-
-class DamagedCheckpointError(ValueError):
-    """A checkpoint that is not what was written: names the folder, the file and what is wrong with it."""
-
-
-def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run, oldest first, damaged ones included."""
-    found = {}
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        step = folder.name.removeprefix("checkpoint-")
-        if step.isdecimal() and folder.is_dir():
-            found[int(step)] = folder
-    return [found[step] for step in sorted(found)]
+_MOST_STEPS = 10**12  # more than any run makes
+_ADVICE = "go on with resume_from_checkpoint=latest"
 
 
 def find_checkpoint(output_dir: str | Path, which: str) -> Path | None:
@@ -62,26 +80,18 @@ def find_checkpoint(output_dir: str | Path, which: str) -> Path | None:
         DamagedCheckpointError: If the folder that was asked for is damaged, or all are: starting anew would throw
             away what they still hold.
     """
-    if which != "latest":
-        folder = Path(which)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"resume_from_checkpoint={which}: no such folder")
+
+    def check(folder: Path) -> None:
         verify_checkpoint(folder)
         read_state(folder)
-        return folder
-    damages = []
-    for folder in reversed(list_checkpoints(output_dir)):
-        try:
-            verify_checkpoint(folder)
-            read_state(folder)
-        except DamagedCheckpointError as error:
-            logger.warning("%s; trying the one before", error)
-            damages.append(str(error))
-            continue
-        return folder
-    if damages:
-        raise DamagedCheckpointError(f"no whole checkpoint is left to resume from: {'; '.join(damages)}")
-    return None
+
+    if which == "latest":
+        return checkpoint_folders.find_latest(output_dir, check)
+    folder = Path(which)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"resume_from_checkpoint={which}: no such folder")
+    check(folder)
+    return folder
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -91,145 +101,22 @@ def verify_checkpoint(folder: Path) -> None:
         DamagedCheckpointError: If a file is missing, or of another size or content than was written, or the manifest
             does not name what every checkpoint holds.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except FileNotFoundError:
-        raise DamagedCheckpointError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read ({error})") from None
-    if manifest.get("format") != _FORMAT:
-        found = reprlib.repr(manifest.get("format"))
-        raise DamagedCheckpointError(f"checkpoint {folder} has format {found}, this version reads {_FORMAT}")
-    for name, (size, digest) in files.items():
-        damage = _damage(folder, name, size, digest)
-        if damage is not None:
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {damage}")
-    unnamed = [name for name in (MODEL, OPTIMIZER, STATE) if name not in files]
-    if unnamed:
-        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {MANIFEST} does not name {', '.join(unnamed)}")
-
-
-def _damage(folder: Path, name: str, size: int, digest: str) -> str | None:
-    """What is wrong with a file that a manifest names, or `None`."""
-    file = folder / name
-    shown = name if len(name) < 80 and name.isprintable() else reprlib.repr(name)
-    try:
-        if Path(name).name != name or not file.is_file():
-            return f"{shown} is missing"
-        if file.stat().st_size != size:
-            return f"{shown} has {file.stat().st_size} bytes, {size} were written"
-        return None if _digest(file) == digest else f"the content of {shown} has changed"
-    except OSError as error:  # a name may be too long for the file system
-        return f"{shown} cannot be read ({error.strerror})"
+    checkpoint_folders.verify(folder, (MODEL, OPTIMIZER, STATE))
 
 
 def write_checkpoint(output_dir: str | Path, step: int, write: Callable[[Path], None], limit: int = 0) -> Path:
-    """Write a checkpoint so that at any moment, and after any interruption, the one before or this one is whole.
-
-    Args:
-        output_dir: The folder of the run.
-        step: Optimizer steps that the checkpoint has behind it.
-        write: Writes the files into the folder it is given.
-        limit: Checkpoints to keep, this one included; 0 keeps all.
-
-    Returns:
-        The folder of the checkpoint.
-
-    Raises:
-        OSError: If it cannot be written, as on a full disk; what was there before is there still.
-    """
-    output_dir = Path(output_dir)
-    partial, folder = output_dir / f".checkpoint-{step}.partial", output_dir / f"checkpoint-{step}"
-    try:
-        _write_whole(partial, write)
-        if folder.exists():  # a damaged one that was passed over, say: its number is needed, its content may be too
-            set_aside(folder)
-        partial.rename(folder)
-        flush(output_dir)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not isinstance(error, OSError | SafetensorError):
-            raise
-        raise _unwritten(str(folder), output_dir, error) from error
-    if limit:
-        for old in [other for other in list_checkpoints(output_dir) if other != folder][: -(limit - 1) or None]:
-            try:
-                delete_checkpoint(old)
-            except OSError as error:  # the new one is safe: no reason to end the run
-                logger.warning("%s could not be deleted: %s", old, error)
-    return folder
-
-
-def _unwritten(what: str, output_dir: Path, error: BaseException) -> OSError:
-    kept = [folder.name for folder in list_checkpoints(output_dir)] or ["none yet"]
-    return OSError(
-        f"{what} could not be written ({error}): the last whole checkpoint is {kept[-1]}. "
-        "Make room, or mend the folder, and go on with resume_from_checkpoint=latest"
-    )
-
-
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a new folder, name its files in a manifest, and wait until all of it lies on the disk."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write(folder)
-    files = sorted(folder.iterdir())
-    manifest = {file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in files}
-    write_json(folder / MANIFEST, {"format": _FORMAT, "files": manifest})
-    for file in [*files, folder / MANIFEST, folder]:
-        flush(file)
+    """Write a whole checkpoint of a super-net; see `checkpoint_folders.write_checkpoint`."""
+    return checkpoint_folders.write_checkpoint(output_dir, step, write, limit=limit, advice=_ADVICE)
 
 
 def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write files into the folder of a run, each whole or as it was before.
-
-    Args:
-        folder: The folder.
-        write: Writes the files into another one, out of which they are moved.
-
-    Raises:
-        OSError: If one cannot be written, as on a full disk; the checkpoints are there still.
-    """
-    partial = folder / ".final.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        write(partial)
-        for file in sorted(partial.iterdir()):
-            flush(file)
-            file.replace(folder / file.name)
-        partial.rmdir()
-        flush(folder)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not isinstance(error, OSError | SafetensorError):
-            raise
-        raise _unwritten(f"the final super-net in {folder}", folder, error) from error
-
-
-def set_aside(folder: Path) -> Path:
-    """Rename a checkpoint so that nothing resumes from it, and nothing of it is lost; returns its new place."""
-    return folder.rename(_free_name(folder.with_name(f"{folder.name}.replaced")))
-
-
-def delete_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint; one that is half deleted is no longer called a checkpoint."""
-    doomed = _free_name(folder.with_name(f".{folder.name}.deleted"))
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def delete_leftovers(output_dir: str | Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
-    for pattern in (".checkpoint-*.partial", ".checkpoint-*.deleted*", ".final.partial"):
-        for folder in Path(output_dir).glob(pattern):
-            shutil.rmtree(folder, ignore_errors=True)
+    """Write the final super-net into the folder of its run; see `checkpoint_folders.replace_files`."""
+    checkpoint_folders.replace_files(folder, write, what="the final super-net", checkpoints=folder, advice=_ADVICE)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain JSON types; floats come back to the last bit."""
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -250,10 +137,46 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
-    for name, kind in _STATE_ENTRIES.items():
-        if not isinstance(state.get(name), kind):
-            raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no {name} ({kind.__name__})")
+    fault = _fault(state)
+    if fault is not None:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} {fault}")
     return state
+
+
+def _fault(state: Mapping[str, Any]) -> str | None:
+    """What the rest of a run could not work with in a state, in words, or `None`.
+
+    What depends on the super-net (what the method saved, update counts) is checked in full where it is loaded.
+    """
+    for name, kind in _STATE_ENTRIES.items():
+        if type(state.get(name)) is not kind:
+            return f"holds no {name} ({kind.__name__})"
+    if not isinstance(state.get("scaler"), dict | None):
+        return "holds no scaler (dict or null)"
+    inner = ("arguments", "window", "update_counter", "scaler")
+    found = dict(state) | {f"{name}.{key}": value for name in inner for key, value in (state.get(name) or {}).items()}
+    step = state["step"]
+    least = {"arguments.max_steps": step}
+    for name, most in {
+        "step": _MOST_STEPS,
+        "num_skipped": step,
+        "num_processes": _MOST_STEPS,
+        "arguments.max_steps": _MOST_STEPS,
+        "window.num_steps": step,
+        "update_counter.num_children": 2**63,
+    }.items():
+        value, lowest = found.get(name, step), least.get(name, 0)
+        if not (type(value) is int and lowest <= value <= most):
+            return f"holds {name} {reprlib.repr(value)}, expected a whole number from {lowest} to {most}"
+    terms = found.pop("window.terms", {})
+    if not isinstance(terms, dict):
+        return f"holds window.terms {reprlib.repr(terms)}, expected an object"
+    found |= {f"window.terms.{key}": value for key, value in terms.items()}
+    for name, value in found.items():
+        is_number = name.startswith(("window.", "scaler.")) and not (name == "window.grad_norm" and value is None)
+        if is_number and not is_finite_number(value):
+            return f"holds {printable(name, 80)} {reprlib.repr(value)}, expected a finite number"
+    return None
 
 
 def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
@@ -270,7 +193,7 @@ def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
             if found is not None:
                 return found
         return None
-    return None if saved == current else f"{name} was {saved}, and is {current} here"
+    return None if saved == current else f"{name} was {printable(saved, 200)}, and is {printable(current, 200)} here"
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:
@@ -335,26 +258,3 @@ def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
     except (OSError, SafetensorError) as error:
         raise DamagedCheckpointError(f"checkpoint {file.parent} is damaged: {file.name} ({error})") from None
     return tensors
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, lie on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _free_name(path: Path) -> Path:
-    """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
-    candidate, number = path, 0
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.{number}")
-    return candidate

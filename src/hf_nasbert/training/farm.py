@@ -7,9 +7,12 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,17 +22,21 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+from hf_nasbert.writing import WriteError, check_unless_there, check_writable, write_bytes
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 3  # workers that may die in a row without any child being finished
 _POLL_SECONDS = 0.5
+_MOST_CHILDREN = 1_000_000  # more would take years to train, and their list more memory than there is
+_NO_ROOM = 74  # exit code of a worker that cannot write its record, as other programs' EX_IOERR
 
 
 class Job(NamedTuple):
@@ -60,6 +67,7 @@ class FarmArguments:
     order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if not self.table.endswith(".jsonl"):
             raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
         for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
@@ -79,6 +87,12 @@ def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
     number = arguments.num_children or space.num_children
     if number > space.num_children:
         raise ValueError(f"num_children={number}: the space has {space.num_children} children")
+    for name, count in {
+        "num_children": number,
+        "num_repeated x num_seeds": arguments.num_repeated * arguments.num_seeds,
+    }.items():
+        if count > _MOST_CHILDREN:
+            raise ValueError(f"{name} is {count:,}: a table has at most {_MOST_CHILDREN:,} children")
     rng = random.Random(arguments.order_seed)
     if number == space.num_children:
         children = list(space.enumerate())
@@ -189,6 +203,7 @@ def run_farm(
         ValueError: If the file holds records of another space or recipe (see `read_table`), or a job is not in the
             space.
         ChildProcessError: If children cannot be trained: workers fail one after the other.
+        WriteError: If a record cannot be written, as on a full disk; the file is then as it was.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`): the children in hand
             are given up, all others are in the file.
     """
@@ -200,7 +215,11 @@ def run_farm(
     everything = dict.fromkeys(Job(trainer.space.validate(architecture), seed) for architecture, seed in jobs)
     share = list(everything)[rank::num_ranks]
     table = read_table(path, trainer.recipe_hash, trainer.space)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if any(job not in table for job in share):
+        check_writable(path, is_appended=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _Claim(path, "start"):  # refused now, not by one worker after the other
+            pass
     # Forking this process, which may have used torch, could hang; the fork server has only imported it, and once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
@@ -214,7 +233,8 @@ def run_farm(
                 while len(workers) < min(num_workers, num_open):
                     place = rank * num_workers + num_started
                     workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
-                    workers[-1].start()
+                    with _interrupts_held():
+                        workers[-1].start()
                     num_started += 1
                 wait([worker.sentinel for worker in workers], timeout=_POLL_SECONDS)
                 if stop.is_set:
@@ -228,6 +248,8 @@ def run_farm(
                 if codes or size != size_before:
                     table = read_table(path, trainer.recipe_hash, trainer.space)
                 deaths = sum(code != 0 for code in codes) + (deaths if len(table) == num_before else 0)
+                if _NO_ROOM in codes:  # another worker would train a child for nothing
+                    raise WriteError(path, "a worker could not, see its message above")
                 for code in codes:
                     if code:
                         logger.warning("a worker died with exit code %d; another one takes its place", code)
@@ -239,10 +261,22 @@ def run_farm(
             bar.update(len(share) - bar.n)
     finally:
         for worker in workers:
-            worker.terminate()
+            if worker.is_alive():
+                worker.terminate()
         for worker in workers:
-            worker.join()
+            if worker.pid is not None:  # else Ctrl-C came before it was started
+                worker.join()
     return table
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits a moment here, and never reaches what is started, which inherits that: this process ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _size(path: Path) -> int:
@@ -250,13 +284,15 @@ def _size(path: Path) -> int:
 
 
 def compress_table(path: str | Path) -> Path:
-    """Write the complete records of a file beside it, as `.jsonl.gz`: the same bytes for the same records."""
+    """Write the complete records of a file beside it, as `.jsonl.gz`: the same bytes for the same records.
+
+    Raises:
+        WriteError: If it cannot be written; what was there is there still.
+    """
     path = Path(path)
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    compressed = path.with_name(path.name + ".gz")
-    half = compressed.with_name(f"{compressed.name}.{os.getpid()}.tmp")
-    half.write_bytes(gzip.compress(b"".join(lines), mtime=0))
-    half.replace(compressed)
+    compressed = _compressed(path)
+    write_bytes(compressed, gzip.compress(b"".join(lines), mtime=0))
     return compressed
 
 
@@ -267,7 +303,7 @@ def restore_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> int
         ValueError: If either file holds something else than children of this space and recipe.
     """
     path = Path(path)
-    kept = read_table(path.with_name(path.name + ".gz"), recipe_hash, space)
+    kept = read_table(_compressed(path), recipe_hash, space)
     if not kept:
         return 0
     with _Claim(path, "restore", wait=True):
@@ -287,6 +323,7 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
         ValueError, OSError, SystemExit: See `load_corpus`, `restore_table` and `run_farm`.
     """
     state = join(use_cpu=farm.use_cpu or not torch.cuda.is_available())
+    _check_outputs(Path(farm.table))
     with state.local_main_process_first():
         trainer = StandaloneTrainer(
             recipe, load_corpus(data), data_seed=data.data_seed, source=data.source, device=state.device.type
@@ -307,6 +344,16 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     return table
 
 
+def _check_outputs(table: Path) -> None:
+    """Refuse places that cannot be written before any text is packed; a table that is there may be complete."""
+    check_unless_there(table)
+    check_writable(_compressed(table))
+
+
+def _compressed(table: Path) -> Path:
+    return table.with_name(table.name + ".gz")
+
+
 def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None:
     """One worker: claim a child that nobody has, train it, append its record; until there is none."""
     torch.set_num_threads(1)  # bit-deterministic
@@ -325,6 +372,10 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
     def read() -> dict[Job, Record]:
         return read_table(path, trainer.recipe_hash, trainer.space)
 
+    def unless_there(job: Job, record: Record, _: list[Record]) -> list[Record]:
+        """The record, unless another farm has written one, or has begun the file by another recipe (an error)."""
+        return [] if job in read() else [record]
+
     while open_jobs := set(jobs) - set(read()):
         is_idle = True
         for job in (job for job in jobs if job in open_jobs):  # in the order that was asked for
@@ -332,7 +383,12 @@ def _work(trainer: Trainer, jobs: Sequence[Job], path: Path, place: int) -> None
             with _Claim(path, f"{trainer.recipe_hash} {job.architecture} {job.seed}") as is_mine:
                 # Read after claiming: whoever held the claim before may have finished the child.
                 if is_mine and job not in read():
-                    records.append(path, trainer.train(job.architecture, job.seed, on_step=stop_without_farm))
+                    record = trainer.train(job.architecture, job.seed, on_step=stop_without_farm)
+                    try:
+                        records.update(path, partial(unless_there, job, record))
+                    except WriteError as error:
+                        logger.error("%s", error)
+                        raise SystemExit(_NO_ROOM) from None
                     is_idle = False
         if is_idle:  # the last children are in other hands, which may still drop them
             time.sleep(_POLL_SECONDS)
@@ -348,7 +404,10 @@ class _Claim:
         self.place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
     def __enter__(self) -> bool:
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise WriteError(self.path, error) from error
         try:
             fcntl.lockf(self.descriptor, self.flags, 1, self.place)
         except OSError:

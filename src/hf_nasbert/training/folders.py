@@ -1,88 +1,12 @@
-"""The folder of a run: one run at a time, nothing of an earlier one in its way or overwritten by it."""
+"""The folder of a run: nothing of an earlier run in its way or overwritten by it."""
 
-import fcntl  # POSIX only
-import logging
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.journal import LOG
 
-logger = logging.getLogger(__name__)
-
-_LOCK = ".lock"
 _FINAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-_held: set[int] = set()  # descriptors of this process' locks
-
-
-def _let_go() -> None:
-    while _held:
-        os.close(_held.pop())
-
-
-# Forked workers that outlive a killed run for some seconds must not keep its lock.
-os.register_at_fork(after_in_child=_let_go)
-
-
-@contextmanager
-def locked(output_dir: str | Path) -> Iterator[None]:
-    """Keep a second run out of a folder, which is made if missing. The lock ends with the process, however it ends.
-
-    What is locked is a file: on NFS a folder cannot be.
-
-    Raises:
-        ValueError: If another run holds it, which is named.
-        OSError: If nothing can be written there.
-    """
-    file = Path(output_dir) / _LOCK
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(file)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write in {output_dir} ({error.strerror}): choose another output_dir, or mend that one",
-        ) from error
-    _held.add(descriptor)
-    try:
-        yield
-    finally:
-        _held.discard(descriptor)
-        if _is_at(descriptor, file):  # not that of another run, which came after the folder had been deleted
-            file.unlink()
-        os.close(descriptor)
-
-
-def _take(file: Path) -> int:
-    while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 1000).decode(errors="replace")
-            os.close(descriptor)
-            raise ValueError(
-                f"another run is at work in {file.parent} ({holder or 'just starting'}): choose another output_dir, "
-                "or wait for it"
-            ) from None
-        except OSError as error:  # some file systems have no locks
-            logger.warning("%s cannot be locked (%s): let no second run use that folder", file, error.strerror)
-        if _is_at(descriptor, file):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            return descriptor
-        os.close(descriptor)  # its holder has just ended and deleted it
-
-
-def _is_at(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
 
 
 def clear(arguments: SupernetTrainingArguments) -> None:
@@ -113,8 +37,5 @@ def clear(arguments: SupernetTrainingArguments) -> None:
 def leave_behind(output_dir: Path, resumed: Path) -> None:
     """Set later checkpoints than the one resumed from aside: they belong to a past that is left."""
     checkpoints.delete_leftovers(output_dir)
-    step = checkpoints.read_state(resumed)["step"]  # its name may be another: what was set aside, or a copy
-    for later in checkpoints.list_checkpoints(output_dir):
-        if int(later.name.removeprefix("checkpoint-")) > step:
-            aside = checkpoints.set_aside(later)
-            logger.warning("resuming at %s: %s is now %s", resumed.name, later.name, aside.name)
+    # Its name may be another one: what was set aside, or a copy.
+    checkpoints.set_later_aside(output_dir, checkpoints.read_state(resumed)["step"])

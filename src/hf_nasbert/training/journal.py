@@ -131,15 +131,26 @@ def read_log(output_dir: str | Path) -> list[dict[str, Any]]:
     """The log of a run without what was undone: steps behind the checkpoint that a killed run went on from.
 
     The log itself is append-only, so those steps stand in it twice.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+        ValueError: If a record of it is no event of a training run.
     """
     kept: list[dict[str, Any]] = []
-    for record in records.read(Path(output_dir) / LOG):
+    path = Path(output_dir) / LOG
+    for number, record in enumerate(records.read(path), start=1):
+        if not isinstance(record.get("event"), str) or not _is_step(record.get("step", 0)):
+            raise ValueError(f"{path}, record {number} is no event of a training run: its event or step is none")
         if record["event"] == "start":
             kept = []
         elif record["event"] == "resume":
-            kept = [earlier for earlier in kept if earlier.get("step", 0) <= record["step"]]
+            kept = [earlier for earlier in kept if earlier.get("step", 0) <= record.get("step", 0)]
         kept.append(record)
     return kept
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def trackable(settings: Mapping[str, Any]) -> dict[str, int | float | str | bool]:

@@ -18,6 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from hf_nasbert import records
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.data import digest_of
+from hf_nasbert.data.vocabulary import save_tokenizer
+from hf_nasbert.foreign import printable
+from hf_nasbert.locking import locked
 from hf_nasbert.methods import METHODS, TrainingMethod
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import broadcast_weights, on_main_process
@@ -174,7 +177,7 @@ class SupernetTrainer:
                 (ChildProcessError).
         """
         with ExitStack() as stack:
-            lock = folders.locked(self.output_dir)
+            lock = locked(self.output_dir)
             on_main_process(self.accelerator, lambda: stack.enter_context(lock))
             stack.enter_context(self._stop)
             return self._train()
@@ -261,7 +264,7 @@ class SupernetTrainer:
         def write(folder: Path) -> None:
             checkpoints.save_model(supernet, folder)
             if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(folder)
+                save_tokenizer(self.tokenizer, folder, supernet.config.max_position_embeddings)
 
         on_main_process(self.accelerator, lambda: checkpoints.replace_files(self.output_dir, write))
 
@@ -477,23 +480,34 @@ class SupernetTrainer:
 
     def _restore(self, folder: Path) -> None:
         state = checkpoints.read_state(folder)
-        difference = checkpoints.first_difference(state["identity"], self._identity())
+        identity = self._identity()
+        saved_data = state["identity"].get("data")
+        if isinstance(saved_data, dict) and "content" in identity["data"] and "content" not in saved_data:
+            logger.warning(
+                "checkpoint %s is of a version that knew its text by 64 sequences: the others are not compared, so "
+                "make sure that the text is unchanged",
+                folder,
+            )
+            del identity["data"]["content"]
+        difference = checkpoints.first_difference(state["identity"], identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in self.arguments.to_dict().items():
             if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "max_")):
                 saved = state["arguments"].get(name)
                 if saved != value:
-                    logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, saved)
+                    was = printable(saved, 200)
+                    logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, was)
         supernet, optimizer = self._whole()
         checkpoints.load_model(supernet, folder)
         checkpoints.load_optimizer(optimizer, supernet, folder)
         sharding.cut_again(self.supernet, self.optimizer.optimizer, supernet, optimizer)
         try:
             self._restore_state(state)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise checkpoints.DamagedCheckpointError(
-                f"checkpoint {folder} is damaged: {checkpoints.STATE} ({type(error).__name__}: {error})"
+                f"checkpoint {folder} is damaged: {checkpoints.STATE} "
+                f"({type(error).__name__}: {printable(error, 500)})"
             ) from error
 
     def _restore_state(self, state: dict[str, Any]) -> None:

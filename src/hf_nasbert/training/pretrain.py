@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
+from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.processes import leave_world
 from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
@@ -24,7 +25,7 @@ def pretrain_supernet(
     with accelerator.main_process_first():  # the others find tokenizer and packed text in the cache
         corpus = load_corpus(data_arguments)
     config = supernet_arguments.build_config(
-        vocab_size=len(corpus.tokenizer), pad_token_id=corpus.tokenizer.pad_token_id
+        vocab_size=vocabulary_size(corpus.tokenizer), pad_token_id=padding_id(corpus.tokenizer)
     )
     if config.max_position_embeddings < data_arguments.max_seq_length:
         raise ValueError(

@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from hf_nasbert.costs import flops
 from hf_nasbert.data import Corpus, MaskedBatches, fixed_masked_batches
 from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.records import Record, versions
 from hf_nasbert.space import Architecture, SearchSpace
@@ -141,8 +142,8 @@ class StandaloneTrainer:
         sizes = {name: getattr(self.arguments, name) for name in _SIZES}
         return SupernetConfig(
             search_space=self.space,
-            vocab_size=len(self.corpus.tokenizer),
-            pad_token_id=self.corpus.tokenizer.pad_token_id,
+            vocab_size=vocabulary_size(self.corpus.tokenizer),
+            pad_token_id=padding_id(self.corpus.tokenizer),
             max_position_embeddings=self.train_batches(0).sequence_length,
             attention_probs_dropout_prob=self.arguments.hidden_dropout_prob,
             **sizes,

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from hf_nasbert.data.batches import NothingToPredictError
 from hf_nasbert.methods import ChildRun, Counts, StepContext, TrainingMethod
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import StepGroup
@@ -176,7 +177,10 @@ class TrainingStep:
         num_processes = self.accelerator.num_processes
         if (first, second) != (name * num_processes, name * name * num_processes):
             raise RuntimeError("the processes drew different children: their gradients cannot be added up")
-        return Counts(*sums)
+        found = Counts(*sums)
+        if not found.labelled:  # its loss would be 0 / 0, which looks like a divergence
+            raise NothingToPredictError("the batch of this step")
+        return found
 
 
 def _number_of(children: Sequence[Architecture]) -> int:

@@ -1,0 +1,169 @@
+"""A full disk, in every command that writes: one line names the file, nothing is half written, and it goes on."""
+
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from writing_commands import COMMANDS, lay_out, prepare, stubs
+
+from hf_nasbert import records
+
+ROOT = Path(__file__).parents[1]
+# Two runs of these differ: in measured times, in the times in a study, in the path of the run.
+DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.db"], "run": ["run/settings.json"]}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("given")
+    prepare(folder)
+    return folder
+
+
+@contextmanager
+def no_file_longer_than(limit: int):
+    """Real writes of any library fail at this byte; a terminal that is captured in a file would be such a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_nothing_is_half_written(out: Path, before: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    for name, content in contents(out).items():
+        if Path(name).name == ".lock":  # of a folder; what a dead process leaves is no obstacle
+            continue
+        assert name in whole, "what was begun is deleted"
+        if name.endswith(".jsonl"):
+            assert content == b"" or content.endswith(b"\n")
+            records.read(out / name)
+        elif not name.endswith(".db"):
+            assert content in (whole[name], before.get(name))
+
+
+def assert_same(name: str, out: Path, whole: dict[str, bytes]) -> None:
+    found = contents(out)
+    assert found.keys() == whole.keys()
+    assert [file for file in found if found[file] != whole[file] and file not in DIFFERS.get(name, [])] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("extract", "search by nsga2") else [])
+        for name in COMMANDS
+    ],
+)
+def test_a_command_that_cannot_write_says_what_and_goes_on(name, given, tmp_path, capsys):
+    command, out = COMMANDS[name], tmp_path / "out"
+    for folder in (out, tmp_path / "whole"):
+        lay_out(folder)
+    before = contents(out)
+    with stubs():
+        command(given, tmp_path / "whole")
+        whole = contents(tmp_path / "whole")
+        longest = max(len(content) for file, content in whole.items() if file not in before or content != before[file])
+        for limit in (0, longest // 2):
+            with no_file_longer_than(limit), pytest.raises(OSError, match=r"cannot write|^storage ") as raised:
+                command(given, out)
+            assert "\n" not in str(raised.value)
+            assert re.search(rf"{out}/|/tmp", str(raised.value))
+            assert_nothing_is_half_written(out, before, whole)
+        command(given, out)
+    assert_same(name, out, whole)
+
+
+@pytest.mark.slow
+def test_disks_that_are_really_full(given, tmp_path):
+    """File systems of 15, 50, 80 and 97 % of the room that each command needs, and then of enough."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("mounting needs user namespaces")
+    (tmp_path / "run.py").write_text(
+        textwrap.dedent(f"""
+        import subprocess, sys
+        from pathlib import Path
+        sys.path[:0] = [{str(ROOT / "tests")!r}]
+        from test_full_disk import assert_nothing_is_half_written, assert_same, contents
+        from writing_commands import COMMANDS, lay_out, stubs
+        given, place = Path({str(given)!r}), Path({str(tmp_path)!r})
+        num_failed = 0
+        for number, (name, command) in enumerate(COMMANDS.items()):
+            whole, disk = place / f"whole-{{number}}", place / f"disk-{{number}}"
+            lay_out(whole)
+            before = contents(whole)
+            with stubs():
+                command(given, whole)
+                needed = sum(-(-len(content) // 4096) for content in contents(whole).values())
+                disk.mkdir()
+                for share in (0.15, 0.5, 0.8, 0.97):
+                    size = f"size={{max(int(share * needed), 2) * 4096}}"
+                    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
+                    out = disk / "out"
+                    lay_out(out)
+                    try:
+                        command(given, out)
+                    except OSError as error:
+                        num_failed += 1
+                        assert str(disk) in str(error) and "\\n" not in str(error), (name, str(error))
+                        assert_nothing_is_half_written(out, before, contents(whole))
+                    subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+                    command(given, out)
+                    assert_same(name, out, contents(whole))
+                    subprocess.run(["umount", "--lazy", disk], check=True)
+        print("failed", num_failed, "of", 4 * len(COMMANDS))
+        """)
+    )
+    done = subprocess.run(
+        [*namespace, sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    num_failed = int(done.stdout.splitlines()[-1].split()[1])
+    assert num_failed >= 2 * len(COMMANDS), "the disks were full"
+
+
+@pytest.mark.slow
+def test_a_farm_on_a_full_disk_ends_once_by_name_and_goes_on(tmp_path):
+    """No worker after the other trains a child for nothing, and no traceback hides the line that says why."""
+    table = tmp_path / "table.jsonl"
+    (tmp_path / "run.py").write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(ROOT / "tests")!r}]
+        from test_farm import JOBS, FakeTrainer, run_farm
+        from hf_nasbert.recipe_arguments import user_mistakes
+        if __name__ == "__main__":
+            with user_mistakes("farm"):
+                print(len(run_farm(FakeTrainer(0), JOBS, {str(table)!r}, num_workers=2)))
+        """)
+    )
+
+    def run(longest: int) -> subprocess.CompletedProcess:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest))
+
+        command = [sys.executable, tmp_path / "run.py"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, preexec_fn=limit)
+
+    full = run(400)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    assert re.search(rf"cannot write {table} \((File too large|.* of .* bytes were taken)", full.stderr)
+    assert full.stderr.splitlines()[-1].startswith(f"farm: cannot write {table} (a worker could not")
+    held = records.read(table)
+    assert 0 < len(held) < 5
+    done = run(1_000_000)
+    assert done.stdout == "20\n", done.stderr
+    assert records.read(table)[: len(held)] == held

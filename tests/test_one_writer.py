@@ -1,0 +1,180 @@
+"""The walk over the source: no file is opened for writing but by `writing.py`, with a short list of exceptions."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OPENERS = {"open", "fdopen", "GzipFile", "BZ2File", "LZMAFile", "ZipFile"}
+FLAGS = ("O_CREAT", "O_WRONLY", "O_RDWR", "O_APPEND", "O_TRUNC")
+# Whatever it is called on: what makes, fills, renames or links files.
+WRITERS = set(
+    "write_text write_bytes savefig save save_file save_model save_pretrained save_to_disk savez savetxt dump to_json "
+    "to_csv to_parquet to_html write_table ParquetWriter ArrowWriter copy2 copyfile copyfileobj copytree move rename "
+    "renames touch mkdir makedirs mkfifo mknod symlink symlink_to hardlink_to link truncate NamedTemporaryFile "
+    "TemporaryFile SpooledTemporaryFile TemporaryDirectory mkstemp mkdtemp FileHandler RotatingFileHandler "
+    "memmap tofile extractall urlretrieve".split()
+)
+OURS = {"write_text", "write_bytes", "save_model"}  # by these names alone: `writing`'s own, and one that calls others
+
+INTO_STAGING = "fills the folder that whole_folder or replace_files gave it"
+INTO_FILE = "fills the file that whole_file gave the cache"
+CHECKPOINT = "fills the folder of a checkpoint, or of the final model, before it is sealed and renamed"
+SCRATCH = "in a folder of temporary files, of a random name"
+EXCEPTIONS = {
+    "records.py:_locked:open": "adds to the end, under a lock; a torn line is cut off again",
+    "records.py:_locked:mkdir": "the folder of a new file, before it is opened",
+    "training/farm.py:_Claim.__enter__:open": "a lock, into which nothing is written; never through a link",
+    "training/farm.py:run_farm:mkdir": "the folder of the records, before workers lock beside them",
+    "extraction.py:save_child:save_pretrained": INTO_STAGING,
+    "extraction.py:save_child:write_text": INTO_STAGING,
+    "extraction.py:save_child:copyfile": INTO_STAGING,
+    "extraction.py:_pack_code:copyfile": INTO_STAGING,
+    "extraction.py:_pack_code:write_text": INTO_STAGING,
+    "extraction.py:move_into_place:replace": "puts the finished folder into its place",
+    "extraction.py:move_into_place:rename": "puts the finished folder into its place, and what is not replaced back",
+    "export.py:_Graph.write:save": INTO_STAGING,
+    "export.py:export_onnx:save_pretrained": INTO_STAGING,
+    "hub/pulling.py:pull:mkdir": INTO_STAGING,
+    "hub/pulling.py:pull:copyfile": INTO_STAGING,
+    "pipeline/whole.py:Pipeline._make_text:save_pretrained": INTO_STAGING,
+    "pipeline/scores.py:_make_search:mkdir": "the folder of the study, which its database opens itself",
+    "search/storage.py:open_storage:mkdir": "the folder of the study, which Optuna opens itself",
+    "plots/style.py:save_figure:savefig": "draws into memory",
+    "training/loop.py:SupernetTrainer.save_model.write:save_model": INTO_STAGING,
+    "training/loop.py:SupernetTrainer.save_checkpoint.write:save_model": INTO_STAGING,
+    "training/loop.py:SupernetTrainer._finish:save_model": "its own method, which does that",
+    "hub/proof.py:check_leaves_home:TemporaryDirectory": SCRATCH,
+    "hub/proof.py:check_leaves_home:save_file": SCRATCH,
+    "hub/proof.py:_lay_out:mkdir": SCRATCH,
+    "hub/proof.py:_lay_out:write_bytes": SCRATCH,
+    "hub/proof.py:_lay_out:symlink_to": SCRATCH,
+    "hub/proof.py:run_without_package:TemporaryDirectory": SCRATCH,
+    "hub/proof.py:run_without_package:mkdir": SCRATCH,
+    "hub/proof.py:run_without_package:open": SCRATCH,
+    "pipeline/whole.py:ask_in_fresh_process:TemporaryDirectory": SCRATCH,
+    "data/cache.py:cache_folder:mkdir": "a folder of the cache, whose files are then written whole",
+    "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
+    "data/corpus.py:split_dev:memmap": "over a scratch file without a name",
+    "data/corpus.py:_last_dev_place:memmap": "over a scratch file without a name",
+    "data/corpus.py:_write_sequences:write_table": INTO_FILE,
+    "data/rows.py:read_rows.write:write_table": INTO_FILE,
+    "data/sources.py:write_arrow:write_table": INTO_FILE,
+    "hub/repository.py:identity_there:TemporaryDirectory": SCRATCH,
+    "checkpoint_folders.py:write_checkpoint:rename": "puts the sealed checkpoint into its place",
+    "checkpoint_folders.py:_write_whole:mkdir": "the folder that is filled, sealed and renamed",
+    "checkpoint_folders.py:seal:write_text": "of writing, under a name that is imported with its module",
+    "checkpoint_folders.py:replace_files:mkdir": "the folder that is filled, flushed and emptied into its place",
+    "checkpoint_folders.py:replace_files:replace": "puts a finished file into its place",
+    "checkpoint_folders.py:set_aside:rename": "gives a checkpoint another name; nothing is written",
+    "checkpoint_folders.py:delete_checkpoint:rename": "so that a half deleted one is called no checkpoint",
+    "data/vocabulary.py:save_tokenizer:save_pretrained": INTO_STAGING,
+    "finetuning/checkpoints.py:SealingTrainer._fill:rename": CHECKPOINT,
+    "finetuning/pretraining.py:pretrain_child:save_model": "the function of runs, which uses replace_files",
+    "finetuning/runs.py:save_model.write:save_pretrained": INTO_STAGING,
+    "finetuning/tasks.py:_Run._train:save_model": "the function of runs, which uses replace_files",
+    "locking.py:locked:mkdir": "the folder of a run, before it is locked",
+    "locking.py:_take:open": "a lock, which holds the name of its process; never through a link",
+    "modeling/configuration_nasbert.py:NasBertShapeConfig.save_pretrained:save_pretrained": "transformers' own, checked",
+    "terminal.py:_is_output_closed:open": "/dev/null, in place of a closed output",
+    "training/checkpoints.py:save_optimizer:save_file": CHECKPOINT,
+    "training/checkpoints.py:save_model:save_pretrained": CHECKPOINT,
+    "training/checkpoints.py:save_model:save_file": CHECKPOINT,
+}
+
+
+def files() -> list[Path]:
+    return sorted([*(ROOT / "src" / "hf_nasbert").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
+
+
+def place_of(file: Path) -> str:
+    return file.relative_to(ROOT / "src" / "hf_nasbert" if "src" in file.relative_to(ROOT).parts else ROOT).as_posix()
+
+
+def written(tree: ast.AST, within: str = "") -> Iterator[tuple[str, str, int]]:
+    """Every call that may write: the function it stands in, the name of what is called, and the line."""
+    for node in ast.iter_child_nodes(tree):
+        inner = within
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            inner = f"{within}.{node.name}".strip(".")
+        elif isinstance(node, ast.Call) and (name := name_of(node.func)) and may_write(node, name):
+            yield within, name, node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr in WRITERS and getattr(tree, "func", None) is not node:
+            yield within, node.attr, node.lineno  # handed on, to be called elsewhere
+        yield from written(node, inner)
+
+
+def name_of(called: ast.AST) -> str | None:
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else None
+
+
+def may_write(call: ast.Call, name: str) -> bool:
+    is_method = isinstance(call.func, ast.Attribute)
+    owner = name_of(call.func.value) if isinstance(call.func, ast.Attribute) else None
+    if name in OPENERS:
+        if owner == "os":
+            return any(flag in ast.dump(call) for flag in FLAGS) or name == "fdopen"
+        words = {word.arg: word.value for word in call.keywords}
+        is_path = is_method and owner not in ("gzip", "bz2", "lzma", "io", "tarfile", "codecs", "tokenize", "builtins")
+        mode = words.get("mode", next(iter(call.args[0 if is_path else 1 :]), None))
+        if mode is None:
+            return False
+        return not isinstance(mode, ast.Constant) or bool(set("wax+") & set(str(mode.value)))
+    if name == "replace":  # of a path: one argument; text has two, and dataclasses.replace names fields
+        return owner == "os" or (is_method and owner != "dataclasses" and len(call.args) == 1 and not call.keywords)
+    return name in WRITERS and (is_method or name not in OURS)
+
+
+def found() -> dict[str, list[str]]:
+    """The calls that may write, as FILE:FUNCTION:CALL, and the lines they stand in."""
+    calls: dict[str, list[str]] = {}
+    for file in files():
+        place = place_of(file)
+        if place != "writing.py":
+            for function, name, line in written(ast.parse(file.read_text(encoding="utf-8"))):
+                calls.setdefault(f"{place}:{function}:{name}", []).append(f"{file.name}, line {line}")
+    return calls
+
+
+CALLS = found()
+
+
+def test_nothing_is_written_but_by_writing():
+    others = {call: lines for call, lines in CALLS.items() if call not in EXCEPTIONS}
+    assert list(others.items()) == [], "use whole_file, write_text or whole_folder of hf_nasbert.writing"
+
+
+def test_every_exception_is_needed():
+    assert not [call for call in EXCEPTIONS if call not in CALLS]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'open("a", "w")', 'open("a", mode="ab")', 'open("a", "r+")', 'open("a", "x")', 'open("a", mode)',
+        'path.open("w")', 'path.open(mode="wb")', 'gzip.open("a", "wt")', 'io.open("a", "w")',
+        'os.open("a", os.O_WRONLY | os.O_CREAT)', 'os.open("a", os.O_RDWR)', 'os.fdopen(1, "wb")',
+        'path.write_text("")', 'Path("a").write_bytes(b"")', "figure.savefig(path)", "torch.save(a, path)",
+        "save_file(tensors, path)", "model.save_pretrained(path)", "np.save(path, a)", "json.dump(a, file)",
+        "table.to_parquet(path)", "table.to_json(path)", "shutil.copyfile(a, b)", "shutil.move(a, b)",
+        "os.replace(a, b)", "path.replace(other)", "os.rename(a, b)", "path.rename(other)", "path.mkdir()",
+        "os.makedirs(a)", "tempfile.NamedTemporaryFile()", "path.symlink_to(other)", "path.touch()",
+        "logging.FileHandler(path)", "partial(shutil.copyfile, a)", "with_copies(copy_function=shutil.copy2)",
+    ],
+)  # fmt: skip
+def test_the_walk_sees_every_way(line):
+    assert list(written(ast.parse(f"def f():\n    x = {line}"))) != []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'open("a")', 'path.open("rb")', 'path.open(encoding="utf-8")', 'gzip.open("a", "rt")',
+        'os.open("a", os.O_RDONLY)', 'text.replace("a", "b")', "dataclasses.replace(a, b=1)", "replace(a, b=1)",
+        "json.dumps(a)", "shutil.rmtree(a)", "write_text(path, text)", "whole_folder(folder)", "path.read_bytes()",
+    ],
+)  # fmt: skip
+def test_the_walk_lets_readers_pass(line):
+    assert list(written(ast.parse(f"def f():\n    x = {line}"))) == []
