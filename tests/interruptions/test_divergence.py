@@ -105,8 +105,8 @@ class TestDivergence:
 
     def test_the_log_can_hold_what_fp16_passes_over(self):
         window = Window()
-        window.add(2.0, None, 1.0, 0.1)
-        window.add(4.0, None, float("inf"), 0.1)
+        window.add(2.0, {}, 1.0, 0.1)
+        window.add(4.0, {}, float("inf"), 0.1)
         assert window.means() == {"loss": 3.0, "grad_norm": 0.5, "learning_rate": 0.1}
 
     def test_a_dev_loss_that_is_no_number_ends_the_run(self, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """What a training method is: which children a step trains, what each one learns, and what follows the step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hf_nasbert.samplers import Sampler
@@ -19,6 +19,9 @@ Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
 
 
+_ABSENT = object()
+
+
 class Paper(NamedTuple):
     """Where a method comes from."""
 
@@ -29,6 +32,19 @@ class Paper(NamedTuple):
 @dataclass(kw_only=True)
 class MethodSettings:
     """Settings of a method, each with a `help` in its metadata; a method without any uses this class itself."""
+
+    retired: ClassVar[Mapping[str, Any]] = {}
+    """Settings that earlier versions had, each with the value that did what is done now."""
+
+    @classmethod
+    def as_now(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that an earlier version wrote, to be compared with those of this one.
+
+        A setting that it did not have yet did what the default does now. One that is retired is left out where that
+        changes nothing.
+        """
+        kept = {name: value for name, value in settings.items() if cls.retired.get(name, _ABSENT) != value}
+        return {**kept, **{name: value for name, value in asdict(cls()).items() if name not in kept}}
 
 
 class Wants(NamedTuple):

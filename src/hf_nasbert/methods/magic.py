@@ -3,6 +3,7 @@
 Xu et al., Analyzing and Mitigating Interference in Neural Architecture Search, ICML 2022.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +48,8 @@ class AlignmentSettings(MethodSettings):
     Raises:
         ValueError: If a number lies outside its range.
     """
+
+    retired = {"alignment_layers": "all", "alignment_normalize": False, "alignment_detach": True}
 
     alignment_weight: float = field(
         default=0.5,
@@ -224,11 +227,14 @@ class MagicA(TrainingMethod):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` described."""
-        text = state["anchor"]
+        text, history = state["anchor"], state["history"]
+        if not isinstance(text, str | None):
+            raise ValueError(f"the anchor is {reprlib.repr(text)}, expected text")
+        if not isinstance(history, list) or not all(isinstance(event, dict) for event in history):
+            raise ValueError(f"the anchor's history is {reprlib.repr(history)}, expected a list of objects")
         anchor = None if text is None else self.space.validate(Architecture.parse(text))
-        history = list(state["history"])
         super().load_state_dict(state)
-        self.anchor, self.history = anchor, history
+        self.anchor, self.history = anchor, list(history)
 
 
 class MagicAT(MagicA):

@@ -137,10 +137,26 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
+    if "sampler" in state:
+        state = _of_an_earlier_version(state)
     fault = _fault(state)
     if fault is not None:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} {fault}")
     return state
+
+
+def _of_an_earlier_version(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a version in which the loop itself held sampler and anchor, as it is written now."""
+    anchor, window = state.get("anchor"), state.get("window")
+    method = {"sampler": state["sampler"]}
+    if isinstance(anchor, dict):
+        method |= {"anchor": anchor.get("architecture"), "history": anchor.get("history")}
+    found = {**state, "method": method}
+    if isinstance(window, dict) and "terms" not in window:
+        alignment = window.get("alignment")
+        kept = {name: value for name, value in window.items() if name != "alignment"}
+        found["window"] = {**kept, "terms": {} if alignment is None else {"alignment": alignment}}
+    return found
 
 
 def _fault(state: Mapping[str, Any]) -> str | None:

@@ -489,7 +489,7 @@ class SupernetTrainer:
                 folder,
             )
             del identity["data"]["content"]
-        difference = checkpoints.first_difference(state["identity"], identity)
+        difference = checkpoints.first_difference(self.arguments.method_settings.as_now(state["identity"]), identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in self.arguments.to_dict().items():
@@ -515,6 +515,9 @@ class SupernetTrainer:
         self.counter.load_state_dict(state["update_counter"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self._window = Window(**state["window"])
+        window = Window(**state["window"])
+        if not set(window.terms) <= set(self.method.terms):
+            raise ValueError(f"its window has means of {', '.join(window.terms)}, which {self.method.name} has not")
+        self._window = window
         self._num_skipped = state["num_skipped"]
         self.global_step = state["step"]
