@@ -16,7 +16,7 @@ from hf_nasbert.methods import METHODS, MethodSettings, TrainingMethod, methods_
 from hf_nasbert.modeling import last_mixing_block
 from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
-from hf_nasbert.space import Architecture
+from hf_nasbert.space import Architecture, hamming
 from hf_nasbert.teachers import aligned_states
 
 
@@ -76,7 +76,7 @@ class TestRegistry:
 
     def test_settings_of_another_method_are_refused(self):
         with pytest.raises(
-            ValueError, match="the settings of method magic_a are a AlignmentSettings, got MethodSettings"
+            ValueError, match="the settings of method magic_a are a MagicASettings, got MethodSettings"
         ):
             METHODS["magic_a"](SPACES["chain"], MethodSettings(), cost=len, seed=0, max_steps=1)
 
@@ -116,6 +116,42 @@ class TestContract:
     def test_what_a_step_costs_is_told(self, name, space):
         method = make_method(name, space)
         assert method.passes_per_step >= 3 * len(method.children())
+
+
+class TestSamplersSettings:
+    @pytest.mark.parametrize("name", ["magic_t", "magic_at"])
+    def test_so_many_blocks_change_between_steps(self, name):
+        for number in (1, 2):
+            method = make_method(name, num_changes=number)
+            drawn = [method.children()[0] for _ in range(20)]
+            assert {hamming(*pair) for pair in itertools.pairwise(drawn)} == {number}
+
+    @pytest.mark.parametrize("name", ["uniform", "magic_a", "sandwich"])
+    def test_uniform_over_children_means_deep_ones(self, name):
+        depths = {}
+        for over in ("operators", "children"):
+            method = make_method(name, uniform_over=over)
+            drawn = [method.children()[-1] for _ in range(400)]
+            depths[over] = sum(operator != "skip" for child in drawn for operator in child) / len(drawn)
+        assert depths["children"] > depths["operators"] + 0.2
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "words"),
+        [
+            ("magic_t", {"num_changes": 0}, "num_changes=0: expected at least 1"),
+            ("magic_at", {"num_changes": 0}, "num_changes=0: expected at least 1"),
+            ("magic_at", {"alignment_weight": -1}, "alignment_weight=-1: expected at least 0"),
+            ("sandwich", {"uniform_over": "x"}, "uniform_over='x': expected operators or children"),
+            ("sandwich", {"num_random_children": 0}, "num_random_children=0: expected at least 1"),
+        ],
+    )
+    def test_what_is_none_is_refused(self, name, settings, words):
+        with pytest.raises(ValueError, match=words):
+            METHODS[name].Settings(**settings)
+
+    def test_more_changes_than_the_space_has_are_refused(self):
+        with pytest.raises(ValueError, match="cannot change 9 choice blocks per step"):
+            make_method("magic_t", num_changes=9)
 
 
 class TestMagicA:

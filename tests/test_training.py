@@ -185,7 +185,7 @@ class TestArguments:
                 "alignment_rows is a setting of magic_a and magic_at, and method=uni",
             ),
             ("magic_a", {"nonsense": 1}, "nonsense is no setting of any method"),
-            ("magic_t", METHODS["magic_a"].Settings(), "method=magic_t has settings of MethodSettings, got Alignment"),
+            ("magic_t", METHODS["magic_a"].Settings(), "method=magic_t has settings of GradualSettings, got MagicAS"),
         ],
     )
     def test_settings_of_other_methods_are_refused(self, method, settings, words):

@@ -38,6 +38,32 @@ class Choice(NamedTuple):
     by: str
     options: Callable[[], Mapping[str, type]]
 
+    def settings_of(self, made: str, given: Any) -> Any:
+        """The settings of the choice that was made: what was given, if it is these, or made of a mapping of some.
+
+        Raises:
+            ValueError: If they are another choice's.
+        """
+        kind: Any = self.options()[made]
+        if given is not None and not isinstance(given, Mapping):
+            if type(given) is not kind:
+                raise ValueError(f"{self.by}={made} has settings of {kind.__name__}, got {type(given).__name__}")
+            return given
+        for name in given or {}:
+            owners = self.owners().get(name, [])
+            if made not in owners:
+                whose = f"a setting of {' and '.join(owners)}" if owners else f"no setting of any {self.by}"
+                raise ValueError(f"{name} is {whose}, and {self.by}={made}")
+        return kind(**(given or {}))
+
+    def owners(self) -> dict[str, list[str]]:
+        """Which choices have a setting, by its name."""
+        found: dict[str, list[str]] = {}
+        for name, option in self.options().items():
+            for field in dataclasses.fields(option):
+                found.setdefault(field.name, []).append(name)
+        return found
+
 
 def parse_recipe_arguments(
     dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
@@ -278,11 +304,7 @@ def _chosen_settings(
             options = choice.options()
             if isinstance(made, str) and made in options:
                 chosen[argument] = options[made]
-            owners: dict[str, list[str]] = {}
-            for name, option in options.items():
-                for field in dataclasses.fields(option):
-                    owners.setdefault(field.name, []).append(name)
-            for setting, names in owners.items():
+            for setting, names in choice.owners().items():
                 if made not in names:
                     owned = f"belongs to {choice.by} {' or '.join(names)}, and {choice.by} is {_shown(made)}"
                     refused[setting] = f"{owned}: leave it out, or choose one of these"

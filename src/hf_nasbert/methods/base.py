@@ -1,5 +1,6 @@
 """What a training method is: which children a step trains, what each one learns, and what follows the step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -35,6 +36,21 @@ class MethodSettings:
 
     retired: ClassVar[Mapping[str, Any]] = {}
     """Settings that earlier versions had, each with the value that did what is done now."""
+
+    def __post_init__(self) -> None:
+        """Check the settings; those that inherit from more than one class call it of all."""
+
+    def check(self, *names: str, at_least: float, at_most: float = math.inf) -> None:
+        """Refuse numbers outside a range.
+
+        Raises:
+            ValueError: If one of them is smaller or larger, or is no finite number.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if not at_least <= value <= at_most or value == math.inf:  # also refuses nan
+                bound = f"at most {at_most}" if value > at_most else f"at least {at_least}"
+                raise ValueError(f"{name}={value}: expected {bound}")
 
     @classmethod
     def as_now(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +139,8 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `children`, `wants`, `chosen_rows`, `loss`,
-    `after_step`, `state_dict` and `load_state_dict`.
+    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
+    `loss`, `after_step`, `state_dict` and `load_state_dict`.
 
     Args:
         space: The space of the children.
@@ -156,7 +172,11 @@ class TrainingMethod:
                 f"the settings of method {self.name} are a {self.Settings.__name__}, got {type(settings).__name__}"
             )
         self.space, self.settings, self.max_steps = space, settings, max_steps
-        self.sampler = self.sampler_class(space, seed=seed)
+        self.sampler = self.make_sampler(seed)
+
+    def make_sampler(self, seed: int) -> Sampler:
+        """The sampler, with whatever of the settings is its own."""
+        return self.sampler_class(self.space, seed=seed)
 
     @property
     def passes_per_step(self) -> float:

@@ -18,7 +18,8 @@ from hf_nasbert.methods.base import (
     TrainingMethod,
     Wants,
 )
-from hf_nasbert.samplers import GradualSampler, Sampler, UniformSampler
+from hf_nasbert.methods.uniform import Uniform, UniformSettings
+from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ _PAPER = Paper(
 _HISTORY = 1000  # replacements kept in memory and checkpoints; the log has them all
 
 
+@dataclass(kw_only=True)
+class GradualSettings(MethodSettings):
+    """How far a child is from the one before.
+
+    Raises:
+        ValueError: If it is none.
+    """
+
+    num_changes: int = field(
+        default=1, metadata={"help": "Choice blocks that change between two steps; the paper's is 1."}
+    )
+
+    def __post_init__(self) -> None:
+        self.check("num_changes", at_least=1)
+
+
 class MagicT(TrainingMethod):
     """One child a step, which differs from the one before in one operator (MAGIC-T)."""
 
@@ -39,6 +56,11 @@ class MagicT(TrainingMethod):
     paper = _PAPER
     look = ("#0072B2", "^")
     sampler_class = GradualSampler
+    Settings: ClassVar[type[MethodSettings]] = GradualSettings
+
+    def make_sampler(self, seed: int) -> GradualSampler:
+        """A walk of `num_changes` a step."""
+        return GradualSampler(self.space, seed=seed, num_changes=self.settings.num_changes)
 
 
 @dataclass(kw_only=True)
@@ -81,14 +103,10 @@ class AlignmentSettings(MethodSettings):
     )
 
     def __post_init__(self) -> None:
-        for name in ("anchor_interval", "anchor_dev_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name, most in (("alignment_weight", float("inf")), ("alignment_rows", 1), ("alignment_start", 1)):
-            value = getattr(self, name)
-            if not 0 <= value <= most or value == float("inf"):
-                bound = f"at most {most}" if value > most else "at least 0"
-                raise ValueError(f"{name}={value}: expected {bound}")
+        super().__post_init__()
+        self.check("anchor_interval", "anchor_dev_batches", at_least=1)
+        self.check("alignment_weight", at_least=0)
+        self.check("alignment_rows", "alignment_start", at_least=0, at_most=1)
         for name, nothing in {"alignment_rows": 0, "alignment_start": 1}.items():
             if getattr(self, name) == nothing:
                 raise ValueError(
@@ -96,8 +114,18 @@ class AlignmentSettings(MethodSettings):
                 )
 
 
-class MagicA(TrainingMethod):
-    """One child a step, every block's output pulled to those of the anchor, the best child so far (MAGIC-A).
+@dataclass(kw_only=True)
+class MagicASettings(AlignmentSettings, UniformSettings):
+    """Settings of MAGIC-A on uniformly drawn children."""
+
+
+@dataclass(kw_only=True)
+class MagicATSettings(AlignmentSettings, GradualSettings):
+    """Settings of MAGIC-A on a walk."""
+
+
+class Aligned(TrainingMethod):
+    """One child a step, every block's output pulled to those of the anchor, the best child so far.
 
     After a child was trained it takes the anchor's place if it is better on the dev set; both are scored with the
     weights of that moment, as the anchor's move too. The paper compares dev accuracy after every step; here masked-LM
@@ -105,33 +133,24 @@ class MagicA(TrainingMethod):
     first child drawn.
     """
 
-    name = "magic_a"
-    summary = "one child a step, aligned to an anchor (MAGIC-A)"
-    paper = _PAPER
-    look = ("#009E73", "v")
-    sampler_class: ClassVar[type[Sampler]] = UniformSampler
-    Settings = AlignmentSettings
-    settings: AlignmentSettings
     terms = ("alignment",)
 
-    def __init__(
-        self, space: SearchSpace, settings: AlignmentSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
+    def __init__(self, space: SearchSpace, settings: MethodSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        first = settings.anchor
+        first = self.settings.anchor
         self.anchor = None if first is None else space.validate(Architecture.parse(first))
         self.history: list[dict[str, Any]] = []
 
     @property
     def passes_per_step(self) -> float:
         """The child's three, the anchor's one where it is aligned, and the comparisons on dev batches."""
-        aligned = self.settings.alignment_rows * (1 - self.settings.alignment_start)
+        aligned: float = self.settings.alignment_rows * (1 - self.settings.alignment_start)
         return 3.0 + aligned + 2 * self.settings.anchor_dev_batches / self.settings.anchor_interval
 
     @property
     def num_dev_batches(self) -> int:
         """Dev batches on which anchor and child are compared."""
-        return self.settings.anchor_dev_batches
+        return int(self.settings.anchor_dev_batches)
 
     def children(self) -> tuple[Architecture, ...]:
         """The next child; the first one is the first anchor, if none was given."""
@@ -237,10 +256,20 @@ class MagicA(TrainingMethod):
         self.anchor, self.history = anchor, list(history)
 
 
-class MagicAT(MagicA):
+class MagicA(Aligned, Uniform):
+    """Uniformly drawn children, aligned to an anchor (MAGIC-A)."""
+
+    name = "magic_a"
+    summary = "one child a step, aligned to an anchor (MAGIC-A)"
+    paper = _PAPER
+    look = ("#009E73", "v")
+    Settings = MagicASettings
+
+
+class MagicAT(Aligned, MagicT):
     """MAGIC-A on the children of MAGIC-T."""
 
     name = "magic_at"
     summary = "magic_t's children, aligned as in magic_a (MAGIC-AT)"
     look = ("#D55E00", "D")
-    sampler_class = GradualSampler
+    Settings = MagicATSettings

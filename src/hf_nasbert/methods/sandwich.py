@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import ChildRun, Cost, MethodSettings, Paper, StepContext, TrainingMethod, Wants
-from hf_nasbert.samplers import UniformSampler
+from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
+from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class SandwichSettings(MethodSettings):
-    """How many children a step trains.
+class SandwichSettings(UniformSettings):
+    """How many children a step trains, and how the random ones are drawn.
 
     Raises:
         ValueError: If there is no random child.
@@ -26,11 +26,11 @@ class SandwichSettings(MethodSettings):
     )
 
     def __post_init__(self) -> None:
-        if self.num_random_children < 1:
-            raise ValueError(f"num_random_children={self.num_random_children}: expected at least 1")
+        super().__post_init__()
+        self.check("num_random_children", at_least=1)
 
 
-class Sandwich(TrainingMethod):
+class Sandwich(Uniform):
     """The largest, the smallest and some random children on one batch (BigNAS: Yu et al., 2020, sections 3.1 and 3.2).
 
     The largest child learns from the labels. The others learn from its predictions of the same batch at the masked
@@ -46,7 +46,6 @@ class Sandwich(TrainingMethod):
         "https://arxiv.org/abs/2003.11142",
     )
     look = ("#56B4E9", "p")
-    sampler_class = UniformSampler
     Settings = SandwichSettings
     settings: SandwichSettings
     terms = ("distillation",)

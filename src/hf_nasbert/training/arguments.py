@@ -1,11 +1,10 @@
 """What a user may say about a super-net and its training: two dataclasses for `HfArgumentParser`."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from hf_nasbert.methods import METHODS, MethodSettings, methods_with, settings_by_method
+from hf_nasbert.methods import METHODS, settings_by_method
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
@@ -14,24 +13,6 @@ from hf_nasbert.space import SearchSpace
 
 def _described_methods() -> str:
     return "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-
-
-def _settings_of(method: str, given: MethodSettings | Mapping[str, Any] | None) -> MethodSettings:
-    """The settings of a method, of its own class.
-
-    Raises:
-        ValueError: If they are another method's.
-    """
-    kind = METHODS[method].Settings
-    if isinstance(given, MethodSettings):
-        if type(given) is not kind:
-            raise ValueError(f"method={method} has settings of {kind.__name__}, got {type(given).__name__}")
-        return given
-    for name in given or {}:
-        if method not in (owners := methods_with(name)):
-            whose = f"a setting of {' and '.join(owners)}" if owners else "no setting of any method"
-            raise ValueError(f"{name} is {whose}, and method={method}")
-    return kind(**(given or {}))
 
 
 @dataclass
@@ -241,7 +222,7 @@ class SupernetTrainingArguments:
         expand_paths(self)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
-        self.method_settings = _settings_of(self.method, self.method_settings)
+        self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
         for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
             "num_eval_batches", "step_timeout",

@@ -137,12 +137,11 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
-    if "sampler" in state:
-        state = _of_an_earlier_version(state)
-    fault = _fault(state)
+    found: dict[str, Any] = _of_an_earlier_version(state) if "sampler" in state else state
+    fault = _fault(found)
     if fault is not None:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} {fault}")
-    return state
+    return found
 
 
 def _of_an_earlier_version(state: Mapping[str, Any]) -> dict[str, Any]:
