@@ -3,7 +3,7 @@
 import itertools
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
@@ -50,8 +50,8 @@ class TestRegistry:
 
     def test_every_setting_has_a_help(self):
         for method in METHODS.values():
-            for name, setting in method.Settings.__dataclass_fields__.items():
-                assert setting.metadata.get("help"), f"{method.name}: {name}"
+            for setting in fields(method.Settings):
+                assert setting.metadata.get("help"), f"{method.name}: {setting.name}"
 
     def test_one_of_ones_own_is_registered_once(self, monkeypatch):
         monkeypatch.setattr(methods, "METHODS", dict(METHODS))

@@ -145,7 +145,7 @@ class Aligned(TrainingMethod):
     def passes_per_step(self) -> float:
         """The child's three, the anchor's one where it is aligned, and the comparisons on dev batches."""
         aligned: float = self.settings.alignment_rows * (1 - self.settings.alignment_start)
-        return 3.0 + aligned + 2 * self.settings.anchor_dev_batches / self.settings.anchor_interval
+        return 3.0 + aligned + 2 * self.num_dev_batches / int(self.settings.anchor_interval)
 
     @property
     def num_dev_batches(self) -> int:
