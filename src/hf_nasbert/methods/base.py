@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from hf_nasbert.paths import expand_paths
 from hf_nasbert.samplers import Sampler
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -38,7 +39,8 @@ class MethodSettings:
     """Settings that earlier versions had, each with the value that did what is done now."""
 
     def __post_init__(self) -> None:
-        """Check the settings; those that inherit from more than one class call it of all."""
+        """Expand paths; settings that check something call this beside."""
+        expand_paths(self)
 
     def check(self, *names: str, at_least: float, at_most: float = math.inf) -> None:
         """Refuse numbers outside a range.

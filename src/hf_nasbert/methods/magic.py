@@ -45,6 +45,7 @@ class GradualSettings(MethodSettings):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.check("num_changes", at_least=1)
 
 

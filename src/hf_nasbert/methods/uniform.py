@@ -23,6 +23,7 @@ class UniformSettings(MethodSettings):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.uniform_over not in ("operators", "children"):
             raise ValueError(f"uniform_over={self.uniform_over!r}: expected operators or children")
 
