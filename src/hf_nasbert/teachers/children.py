@@ -1,6 +1,7 @@
-"""What a child learns from beside its labels: here another child of the same super-net."""
+"""Children of a super-net as teachers: of the same one as the student, or of a moving average of its weights."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,6 +12,70 @@ from hf_nasbert.modeling import last_mixing_block
 from hf_nasbert.modeling.modeling_nasbert import Masks
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.space import Architecture, num_shared_operators
+from hf_nasbert.teachers.base import Taught
+from hf_nasbert.teachers.encoders import read
+
+
+class ChildTeacher:
+    """A child of a super-net, with its weights of the moment.
+
+    Beside a student of the same super-net whose states are there, `aligned_states` costs less.
+
+    Args:
+        supernet: The super-net, not wrapped.
+        architecture: The child.
+    """
+
+    def __init__(self, supernet: SupernetForMaskedLM, architecture: Architecture) -> None:
+        self.supernet, self.architecture = supernet, architecture
+
+    def teach(
+        self, batch: Mapping[str, torch.Tensor], *, hidden_states: bool = False, vectors: bool = False
+    ) -> Taught:
+        """Read a batch; see `Teacher.teach`.
+
+        Raises:
+            ValueError: If queries, keys and values are asked for: a child need not have any.
+        """
+        if vectors:
+            raise ValueError(
+                "a child of a super-net gives no queries, keys and values: ask for logits or hidden states"
+            )
+        with torch.no_grad(), _dropout_off(list(self.supernet.modules())):
+            return read(self.supernet, batch, hidden_states=hidden_states, architecture=self.architecture)
+
+
+class AverageTeacher:
+    """Exponential moving averages of a super-net's weights, of which a child teaches (Tarvainen and Valpola, 2017).
+
+    (Mean teachers, https://arxiv.org/abs/1703.01780.) An operator that no child trained has not moved, and neither has
+    its average: only what a step trained is averaged, at that step.
+
+    Args:
+        supernet: The super-net, on one device; its weights of now are the first averages.
+        decay: What of the average a step keeps.
+
+    Raises:
+        ValueError: If the decay is no share.
+    """
+
+    def __init__(self, supernet: SupernetForMaskedLM, *, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay}: expected at least 0 and below 1")
+        self.decay = decay
+        self.average = copy.deepcopy(supernet).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, supernet: SupernetForMaskedLM, children: Sequence[Architecture]) -> None:
+        """Move the averages of what the children of a step trained towards its weights."""
+        trained = {id(parameter) for child in children for parameter in supernet.parameters_of(child)}
+        for mean, parameter in zip(self.average.parameters(), supernet.parameters(), strict=True):
+            if id(parameter) in trained:
+                mean.lerp_(parameter, 1 - self.decay)
+
+    def child(self, architecture: Architecture) -> ChildTeacher:
+        """A child with the averages as its weights: the teacher."""
+        return ChildTeacher(self.average, architecture)
 
 
 class AlignedStates(NamedTuple):
