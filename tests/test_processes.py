@@ -207,7 +207,8 @@ def assert_same_training(folder, other_folder, tolerance):
 
     float32 carries 1.2e-7 of a number; a gradient is a sum over rows that is cut into other parts, and eight steps of
     AdamW divide it by its own size. In float64, where the same code rounds at 1e-16, runs agree to 1e-12: there is
-    nothing but rounding between them.
+    nothing but rounding between them. What is small because large numbers cancel, as a divergence of log-probabilities
+    does, has the rounding of these.
     """
     for event in ("train", "anchor", "eval"):
         logs = [train_log(path, event) for path in (folder, other_folder)]
@@ -215,7 +216,9 @@ def assert_same_training(folder, other_folder, tolerance):
         for single, several in zip(*logs, strict=True):
             for key, value in single.items():
                 if key != "children":
-                    expected = pytest.approx(value, rel=tolerance) if isinstance(value, float) else value
+                    expected = (
+                        pytest.approx(value, rel=tolerance, abs=tolerance / 100) if isinstance(value, float) else value
+                    )
                     assert several[key] == expected, (folder.name, event, key)
     one, other = (load_file(path / "model.safetensors") for path in (folder, other_folder))
     for name, parameter in one.items():
@@ -225,7 +228,7 @@ def assert_same_training(folder, other_folder, tolerance):
 @pytest.mark.slow
 def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent(tmp_path, alone):
     """`Spy` fails on any message while children are drawn."""
-    (seen, other) = launch(train_all, 2, str(tmp_path))
+    (seen, other) = launch(train_all, 2, str(tmp_path), timeout=180)
     assert isinstance(seen, dict), seen
     for name, settings in TRAININGS.items():
         supernet = make_supernet(settings.get("space", "chain"))
