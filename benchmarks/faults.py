@@ -95,7 +95,8 @@ def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path
         SupernetTrainingArguments(
             output_dir=str(folder), method="magic_at", max_steps=STEPS, per_device_train_batch_size=8, seed=seed,
             method_settings={"anchor_interval": 2}, eval_steps=5, num_eval_batches=2, num_eval_children=4,
-            logging_steps=1, save_steps=3, resume_from_checkpoint="latest", report_to="none", disable_tqdm=True, use_cpu=True,
+            logging_steps=1, save_steps=3, resume_from_checkpoint="latest", report_to="none", disable_tqdm=True,
+            use_cpu=True,
         ),
     )  # fmt: skip
 

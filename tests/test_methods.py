@@ -18,6 +18,7 @@ from hf_nasbert.objectives import alignment_loss
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
 from hf_nasbert.teachers import aligned_states
+from hf_nasbert.training import SupernetTrainingArguments
 
 
 def make_method(name, space="chain", max_steps=10, **settings):
@@ -315,6 +316,23 @@ class TestSandwich:
         log = train_log(tmp_path)
         assert all(record["distillation"] > 0 for record in log)
         assert log[-1]["loss"] < log[0]["loss"] - 0.5
+
+
+@dataclass(kw_only=True)
+class TakenSettings(MethodSettings):
+    seed: int = field(default=1, metadata={"help": "Of its own."})
+
+
+def test_a_setting_that_all_training_has_is_refused(tmp_path, monkeypatch):
+    class Taken(TrainingMethod):
+        name = "taken"
+        summary = "for this test"
+        sampler_class = UniformSampler
+        Settings = TakenSettings
+
+    monkeypatch.setitem(METHODS, "taken", Taken)
+    with pytest.raises(ValueError, match="method=taken has a setting seed, which all training has"):
+        SupernetTrainingArguments(output_dir=str(tmp_path), method="taken")
 
 
 @dataclass(kw_only=True)

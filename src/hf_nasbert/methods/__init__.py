@@ -24,8 +24,7 @@ def register(method: type[TrainingMethod]) -> type[TrainingMethod]:
     """Add a method of one's own; usable as a decorator.
 
     Raises:
-        ValueError: If the class is no method with a name and a sampler, its name is taken, or one of its settings has
-            the name of another method's and is not the same.
+        ValueError: If the class is no method with a name and a sampler, or its name is taken.
     """
     name = getattr(method, "name", None)
     if not isinstance(name, str) or not name.isidentifier():

@@ -67,7 +67,7 @@ class TrainingOutput:
 
     Args:
         global_step: Optimizer steps behind the super-net.
-        method: What the method says of its state at the end, such as its anchor.
+        method: What the method says of its state at the end.
         evaluation: The evaluated children and their losses, if the run came to its end.
         is_finished: False if the run was asked to stop (`stopping.STOP_SIGNALS`) and wants to be resumed.
     """
