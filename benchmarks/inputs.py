@@ -222,7 +222,7 @@ CHILD_CONFIG = {**CONFIG, "operators": ["attention", "ffn", "conv3@32", "skip"],
 SETTINGS = {
     "run": (
         b"output_dir: runs/x\ntrain_files: [a.txt, b.txt]\npreset: quickstart\nmax_steps: 20\nlearning_rate: 1e-3\n"
-        b"method: magic_at\nmlm_probability: 0.15\nuse_cpu: true\nalignment_layers: 0,2\nseed: 3 # why\n",
+        b"method: magic_at\nmlm_probability: 0.15\nuse_cpu: true\nalignment_weight: 0.2\nseed: 3 # why\n",
         (SupernetArguments, DataArguments, SupernetTrainingArguments),
     ),
     "table": (

@@ -70,19 +70,19 @@ def test_recipes_explain_themselves_and_refuse_misspelt_settings(recipe, capsys)
 
 def test_super_net_configs_parse(tmp_path):
     from hf_nasbert.data import DataArguments
+    from hf_nasbert.methods import METHODS
     from hf_nasbert.pipeline import PipelineArguments
     from hf_nasbert.recipe_arguments import parse_recipe_arguments
-    from hf_nasbert.training import METHODS, SupernetArguments, SupernetTrainingArguments
+    from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 
-    methods = set()
-    for name in ("uniform", "fair", "magic-t", "magic-a", "magic-at"):
-        config = ROOT / "recipes/configs" / f"{name}.yaml"
+    config = ROOT / "recipes/configs/supernet.yaml"
+    for method in METHODS:
         space, _, training = parse_recipe_arguments(
-            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+            [SupernetArguments, DataArguments, SupernetTrainingArguments],
+            ["--config", str(config), "--method", method],
         )
-        assert space.build_config(vocab_size=100).space.num_children > 1
-        methods.add(training.method)
-    assert methods == set(METHODS)
+        assert space.build_config(vocab_size=100).space.num_children == 4096
+        assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
     quickstart = ROOT / "recipes/configs/quickstart.yaml"
     assert parse_recipe_arguments(types, ["--config", str(quickstart)])[2].method == "magic_at"

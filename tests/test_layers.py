@@ -16,7 +16,9 @@ FLOORS = [  # lowest first
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
     {"modeling", "samplers", "objectives", "costs", "native", "configs"},
-    {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
+    # measuring runs models; what it finds is data, which costs reads
+    {"scoring", "search", "measuring", "processes", "teachers"},
+    {"methods"},
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "export", "cards", "plots"},
     {"hub", "report"},

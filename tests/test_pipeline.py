@@ -1,6 +1,7 @@
 """The whole way, tiny: real text in, a child out that loads elsewhere; stages are made once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,9 @@ def make(tmp_path, monkeypatch):
             **{
                 "output_dir": "unused",
                 "method": "magic_at",
+                "method_settings": {"anchor_interval": 2},
                 "max_steps": 6,
                 "per_device_train_batch_size": 4,
-                "anchor_interval": 2,
                 "num_eval_batches": 2,
                 "num_eval_children": 2,
                 "save_steps": 3,
@@ -203,10 +204,46 @@ def test_a_folder_of_an_earlier_version_goes_on_where_it_did_what_the_default_do
     for group, name in (("pipeline", "native_only"), ("training", "alignment_start"), ("data", "language")):
         del earlier[group][name]
     del earlier["supernet"]["widths"]
+    earlier["training"] |= RETIRED
     file.write_text(json.dumps(earlier))
     make()
     with pytest.raises(ValueError, match="pipeline setting native_only=False, now it is True"):
         make(native_only=True)
+
+
+RETIRED = {"alignment_layers": "all", "alignment_normalize": False, "alignment_detach": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"anchor_interval": 7}, "training setting anchor_interval=7, now it is 2"),
+        ({"alignment_normalize": True}, "training setting alignment_normalize=True, now it is None"),
+        (
+            {"method": "uniform", "alignment_normalize": True},
+            "training setting method='uniform', now it is 'magic_at'",
+        ),
+    ],
+)
+def test_a_folder_of_an_earlier_version_that_trained_otherwise_is_refused(make, tmp_path, change, words):
+    """Versions before methods had settings of their own wrote those of all methods, whichever was chosen."""
+    make()
+    file = tmp_path / "run" / "settings.json"
+    earlier = json.loads(file.read_text())
+    earlier["training"] |= {**RETIRED, **change}
+    file.write_text(json.dumps(earlier))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make()
+
+
+def test_settings_of_other_methods_decided_nothing(make, tmp_path):
+    make(of_training={"method": "uniform", "method_settings": None})
+    file = tmp_path / "run" / "settings.json"
+    earlier = json.loads(file.read_text())
+    assert "anchor" not in earlier["training"]
+    earlier["training"] |= {**RETIRED, "alignment_normalize": True, "anchor_interval": 7}
+    file.write_text(json.dumps(earlier))
+    make(of_training={"method": "uniform", "method_settings": None})
 
 
 @pytest.fixture
@@ -227,7 +264,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
     pipeline = make(
         of_space={**staged, "operators": ["attention", "ffn"]},
         of_data={"tokenizer_name": foreign_tokenizer, "language": None},
-        of_training={"method": "uniform"},
+        of_training={"method": "uniform", "method_settings": None},
         card=None,
     )
     drawn = []

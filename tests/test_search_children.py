@@ -1,5 +1,6 @@
 """Searching a real, tiny super-net: every search by its name, from a command line to a front."""
 
+import inspect
 import math
 import os
 import re
@@ -22,7 +23,8 @@ from hf_nasbert.pipeline import (
 )
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
-from hf_nasbert.search import SEARCHES, pareto_front
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest
 
@@ -250,6 +252,38 @@ def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatc
     monkeypatch.setattr(scores_room, "_score", score)
     assert search("evolution", seed=1)[1] == straight
     assert history.read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_hyper_parameters_are_arguments_of_their_search_and_decide(name, search):
+    """Each is written into the history, so a search of others does not go on from it."""
+    kind = SETTINGS[name]
+    names = {field.name for field in fields(kind)}
+    assert names <= set(inspect.signature(SEARCHES[name]).parameters)
+    assert not names & {field.name for other in (SearchChildrenArguments, DataArguments) for field in fields(other)}
+    if name == "nsga2":
+        return
+    whole = {field.name: field.default for field in fields(kind)}
+    search(name, num_evaluations=4, search_settings=whole)
+    search(name, num_evaluations=4)
+    for field in fields(kind):
+        if type(field.default) is int:
+            with pytest.raises(ValueError, match=f"it differs in .*{field.name}"):
+                search(name, num_evaluations=4, search_settings={field.name: field.default + 1})
+
+
+def test_hyper_parameters_are_flags_where_their_search_is_chosen(tmp_path, capsys):
+    argv = ["--supernet", "x", "--output", "y", "--search", "evolution", "--tournament_size", "3"]
+    (arguments,) = parse_recipe_arguments([SearchChildrenArguments], argv)
+    assert vars(arguments.search_settings) == {"population_size": 50, "tournament_size": 3}
+    for wrong in (["--search", "random"], ["--search=halving"]):
+        with pytest.raises(SystemExit):
+            parse_recipe_arguments([SearchChildrenArguments], [*argv, *wrong])
+        assert "--tournament_size belongs to search evolution, and search is" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="reduction is a setting of halving, and search=evolution"):
+        SearchChildrenArguments(supernet="x", output="y", search_settings={"reduction": 2})
+    with pytest.raises(ValueError, match=r"num_dev_batches=4: .* needs 5 at least"):
+        SearchChildrenArguments(supernet="x", output="y", search="halving", search_settings={"min_batches": 4})
 
 
 FLAGS = {field.name for kind in (SearchChildrenArguments, DataArguments) for field in fields(kind)}

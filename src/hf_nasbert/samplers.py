@@ -53,6 +53,10 @@ class Sampler(abc.ABC):
         """The children that the next optimizer step trains together."""
         return (self.next_architecture(),)
 
+    def observe(self, children: Sequence[Architecture], losses: Sequence[float]) -> None:
+        """Hear of the losses of a step's children. What a sampler makes of them is part of its state."""
+        return
+
     def options(self) -> dict[str, Any]:
         """What beside space and seed decides the draws; a state is loaded under equal options only."""
         return {}

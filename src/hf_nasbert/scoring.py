@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -22,7 +22,7 @@ from accelerate.utils import reduce
 from tqdm import tqdm
 
 from hf_nasbert.modeling import TOKENWISE_KINDS, SupernetForMaskedLM, last_mixing_block
-from hf_nasbert.space import SKIP, Architecture, operator_kind
+from hf_nasbert.space import SKIP, Architecture, num_shared_operators, operator_kind
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,8 @@ def _shares(
     starts = [
         index
         for index in range(0, len(children), leaves_per_head)
-        if index == 0 or _num_shared(children[index - 1], children[index]) <= last_mixing_block(children[index])
+        if index == 0
+        or num_shared_operators(children[index - 1], children[index]) <= last_mixing_block(children[index])
     ]
     total = num_batches * len(children)
     borders = []
@@ -245,11 +246,11 @@ class _Walk:
     def leaf(self, child: Architecture) -> torch.Tensor:
         """What the head sees of a child at the labelled positions, (N, D)."""
         last = last_mixing_block(child)
-        num_known = _num_shared(self._leaf, child)
+        num_known = num_shared_operators(self._leaf, child)
         self._rows = {depth: rows for depth, rows in self._rows.items() if depth <= num_known}
         # Behind its last mixing block a child needs its rows only: after how many blocks are they there already?
         depth = max((depth for depth in self._rows if depth > last), default=0)
-        num_shared = _num_shared(self._path, child)
+        num_shared = num_shared_operators(self._path, child)
         if max(depth, num_shared) <= last:
             del self._path[num_shared:], self._states[num_shared + 1 :]
             self._rows = {}  # those of less depth are there at all positions: what follows is to use one of the two
@@ -272,11 +273,6 @@ class _Walk:
         self.num_calls += operator != SKIP
         after: torch.Tensor = self._model.run_block(block, operator, states, self._masks, positions)
         return after
-
-
-def _num_shared(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many operators two architectures have in common from the start."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 class _Head:

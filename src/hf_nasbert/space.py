@@ -121,6 +121,11 @@ def hamming(a: Sequence[str], b: Sequence[str]) -> int:
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
+def num_shared_operators(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many operators two architectures have in common from the start."""
+    return next((block for block, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def _checked_block(kinds: object) -> tuple[str, ...]:
     if not isinstance(kinds, list | tuple) or not kinds:
         raise ValueError(f"a choice block is a non-empty list of operator kinds, got {_shown(kinds)}")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_nasbert.methods import METHODS
 from hf_nasbert.metrics import Interval, cluster_bootstrap_interval, cluster_mean_interval, spearman
 from hf_nasbert.records import Record
 from hf_nasbert.space import operator_kind
@@ -23,7 +24,6 @@ Rows = dict[str, NDArray[Any]]
 
 NUM_BINS = 5
 BASELINE = "uniform"
-METHODS = ("uniform", "fair", "magic_t", "magic_a", "magic_at")  # the order of tables and figures; others follow
 UNKNOWN, UNTRAINED = "unknown", "untrained"
 
 _SIMILARITIES = ("gradient_similarity", "input_similarity", "output_similarity")

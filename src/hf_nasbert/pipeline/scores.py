@@ -4,10 +4,10 @@ import math
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -26,10 +26,12 @@ from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.processes import join, leave_world
+from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import (
     SEARCHES,
+    SETTINGS,
     GradientBoostedSearch,
     Search,
     SearchTask,
@@ -102,8 +104,11 @@ class SearchChildrenArguments(ScoringArguments):
     """How to search, and within which budget.
 
     Raises:
-        ValueError: If a number lies outside its range, or a cap is no quantity.
+        ValueError: If a number lies outside its range, a cap is no quantity, or a setting is of another search.
     """
+
+    choices: ClassVar[dict[str, Choice]] = {"search_settings": Choice("search", lambda: SETTINGS)}
+    """Settings of their own that come with a choice."""
 
     search: SearchName = field(default="evolution", metadata={"help": "How children are chosen."})
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
@@ -140,15 +145,18 @@ class SearchChildrenArguments(ScoringArguments):
         default=None,
         metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
     )
+    search_settings: Any = None
+    """The search's hyper-parameters: an instance of its class in `SETTINGS`, made of a mapping or of all defaults."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.search_settings = self.choices["search_settings"].settings_of(self.search, self.search_settings)
         if self.num_evaluations < 1:
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
-        if self.search == "halving" and self.num_dev_batches < 2:
+        if self.search == "halving" and self.num_dev_batches <= (first := self.search_settings.min_batches):
             raise ValueError(
                 f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
-                "children on a part of the dev batches first, and needs 2 at least"
+                f"children on a part of the dev batches first, and needs {first + 1} at least"
             )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
@@ -457,12 +465,15 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         total = arguments.num_dev_batches
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
-    return SEARCHES[arguments.search](task, **further)
+    return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
 def _bracket_size(arguments: SearchChildrenArguments, total_batches: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
-    largest, output = largest_bracket(arguments.num_evaluations, total_batches=total_batches), Path(arguments.output)
+    largest = largest_bracket(
+        arguments.num_evaluations, total_batches=total_batches, **asdict(arguments.search_settings)
+    )
+    output = Path(arguments.output)
     head = next(iter(records.read(output)), {}) if output.exists() else {}
     settings = head.get("settings")
     begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None

@@ -200,7 +200,7 @@ class Pipeline:
             "training": training,
             "pipeline": arguments,
         }
-        self.settings = {group: dataclasses.asdict(given) for group, given in self._given.items()}
+        self.settings = {group: _settings(given) for group, given in self._given.items()}
         self.facts = read_facts(arguments.card) if arguments.card else {}
         # Refused now, not in an hour.
         ChildRecord.from_dict({"name": "child", "architecture": "ffn", "language": data.language, **self.facts})
@@ -245,6 +245,9 @@ class Pipeline:
         for group, values in settings.items():
             # A setting that the folder's version did not have yet: it did what the default does now.
             before_of = _defaults(self._given[group]) | earlier.get(group, {})
+            if group == "training":
+                own = self.training.method_settings
+                before_of, values = own.as_now(before_of), {**values, **dict.fromkeys(own.retired)}
             if "language" not in earlier.get(group, {}):
                 before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
             for name, value in values.items():
@@ -351,7 +354,7 @@ class Pipeline:
             "num_children": space.num_children,
             "num_steps": output.global_step,
             "num_tokens": output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
-            "anchor": None if output.anchor is None else str(output.anchor),
+            "anchor": output.method.get("anchor"),
         }
 
     def _caps(self, config: SupernetConfig) -> dict[str, int | str]:
@@ -584,6 +587,11 @@ class Pipeline:
         file = self.folder / "fill-mask.json"
         write_text(file, json.dumps(answers, indent=2) + "\n")
         return {"answers": answers}
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """What a dataclass says, by the names of settings: those of a training method stand beside the others."""
+    return given.to_dict() if isinstance(given, SupernetTrainingArguments) else dataclasses.asdict(given)
 
 
 def _defaults(given: Any) -> dict[str, Any]:

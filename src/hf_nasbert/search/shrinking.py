@@ -42,6 +42,13 @@ class ProgressiveShrinking(Search):
     """
 
     name = "shrinking"
+    hyperparameters = {
+        "round_size": "Children scored between two drops.",
+        "pool_size": "Parts of each stage to begin with.",
+        "num_bins": "Size bins of each stage.",
+        "num_kept": "Parts of a bin that are never dropped.",
+        "run_length": "Choice blocks of a part, where the space has a single stage.",
+    }
 
     def __init__(
         self,
