@@ -9,6 +9,7 @@ from hf_nasbert.pipeline.interference import (
     report_interference,
 )
 from hf_nasbert.pipeline.latency import LatencyArguments, measure_latency
+from hf_nasbert.pipeline.ranking import RankChildrenArguments, RankingReportArguments, rank_children, report_ranking
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.scores import (
     ProxyScorer,
@@ -18,6 +19,7 @@ from hf_nasbert.pipeline.scores import (
     search_children,
 )
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
+from hf_nasbert.pipeline.trained_on import trained_on
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, ask_in_fresh_process, run_pipeline
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Pipeline",
     "PipelineArguments",
     "ProxyScorer",
+    "RankChildrenArguments",
+    "RankingReportArguments",
     "ScoreChildrenArguments",
     "SearchChildrenArguments",
     "SearchReportArguments",
@@ -40,10 +44,13 @@ __all__ = [
     "finetune_with_cards",
     "measure_interference",
     "measure_latency",
+    "rank_children",
     "report_interference",
+    "report_ranking",
     "report_search",
     "run_pipeline",
     "score_children",
     "search_children",
+    "trained_on",
     "write_supernet_card",
 ]

@@ -19,8 +19,9 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
+from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import (
@@ -52,7 +53,7 @@ class RankingReportArguments:
     """
 
     table: str = field(
-        metadata={"help": "Children trained alone: the name of a table, or the file of recipes/train_children.py."}
+        metadata={"help": "Children trained alone: the name of a table, or the file of hf-nasbert train-children."}
     )
     scores: str = field(metadata={"help": "File of records, one per scored super-net."})
     containing: str | None = field(default=None, metadata={"help": "Rank only the children that hold this operator."})

@@ -17,6 +17,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
+from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import (
     extract_child,
@@ -526,7 +527,7 @@ class Pipeline:
             self.corpus.tokenizer,
             self.folder / "child",
             render_child_card(record),
-            attachments=[record_file, *figures],
+            attachments=[record_file, *figures, *(self.folder / "pretrained").glob(TRAINED_ON)],
             overwrite=True,
         )
         self._write_supernet_card(figures)
