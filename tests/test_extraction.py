@@ -42,6 +42,7 @@ from hf_nasbert.modeling import (
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
+from hf_nasbert.scored import scored_children
 
 ALTERNATING = ("attention", "ffn", "attention", "ffn", "skip")
 
@@ -638,22 +639,26 @@ class TestRecipes:
             return capsys.readouterr().out
 
         run("--num_random", 12)
-        found = records.read(tmp_path / "scores.jsonl")
-        assert len({record["architecture"] for record in found}) == len(found) == 12
-        best = min(found, key=lambda record: record["proxy_loss"])
-        assert len({record["proxy_loss"] for record in found}) == 12
-        said = run("--architectures", best["architecture"], "attention-ffn-attention-ffn-skip")
+
+        def scored():
+            return scored_children(records.read(tmp_path / "scores.jsonl"), "scores.jsonl")
+
+        found = scored()
+        assert len({child.architecture for child in found}) == len(found) == 12
+        best = min(found, key=lambda child: child.loss)
+        assert len({child.loss for child in found}) == 12
+        said = run("--architectures", best.architecture, "attention-ffn-attention-ffn-skip")
         assert "2 children scored" in said
-        again = records.read(tmp_path / "scores.jsonl")
+        again = scored()
         assert again[:12] == found
         assert len(again) == 13
         child = extract_child(chain, ALTERNATING)
-        assert again[12]["num_parameters"] == sum(parameter.numel() for parameter in child.parameters())
+        assert again[12].cost["num_parameters"] == sum(parameter.numel() for parameter in child.parameters())
         with pytest.raises(SystemExit, match="scores of another num_dev_batches"):
             run("--num_random", 12, "--num_dev_batches", 3)
         with pytest.raises(SystemExit, match="built for 32 tokens"):
             run("--num_random", 12, "--max_seq_length", 33)
-        assert records.read(tmp_path / "scores.jsonl") == again
+        assert scored() == again
 
     def test_a_tokenizer_of_another_size_is_refused(self, supernet_folder, text, tmp_path):
         small = tiny_tokenizer(WORDS[:-1])
@@ -704,12 +709,12 @@ class TestRecipes:
             return capsys.readouterr().out
 
         run("score_children", "--all_children")
-        scores = records.read(tmp_path / "score_children.jsonl")
-        cap = sorted(record["num_parameters"] for record in scores)[len(scores) // 10]
-        within = [record for record in scores if record["num_parameters"] <= cap]
-        best = min(within, key=lambda record: record["proxy_loss"])
+        scores = scored_children(records.read(tmp_path / "score_children.jsonl"), "scores")
+        cap = sorted(child.cost["num_parameters"] for child in scores)[len(scores) // 10]
+        within = [child for child in scores if child.cost["num_parameters"] <= cap]
+        best = min(within, key=lambda child: child.loss)
         said = run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))
-        assert said.splitlines()[1].endswith(f"  {best['architecture']}")
+        assert said.splitlines()[1].endswith(f"  {best.architecture}")
         history = records.read(tmp_path / "search_children.jsonl")
         assert len(history) == len(within) + 1  # the settings, then every child within the budget, once
         run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))

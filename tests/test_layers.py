@@ -15,7 +15,7 @@ FLOORS = [  # lowest first
     {"writing", "foreign", "paths"},  # what every room may need
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
-    {"modeling", "samplers", "objectives", "costs", "native", "configs"},
+    {"modeling", "samplers", "objectives", "costs", "native", "configs", "scored"},
     {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "export", "cards", "plots"},
@@ -28,7 +28,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
-    "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
+    "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
 ]  # fmt: skip
 
 

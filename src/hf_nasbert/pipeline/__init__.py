@@ -18,9 +18,10 @@ from hf_nasbert.pipeline.scores import (
     score_children,
     search_children,
 )
+from hf_nasbert.pipeline.stages import StageResult
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.pipeline.trained_on import trained_on
-from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, ask_in_fresh_process, run_pipeline
+from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, ask_in_fresh_process, run_pipeline
 
 __all__ = [
     "Extracted",

@@ -61,8 +61,8 @@ class ExtractionArguments:
     max_seq_length: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens of the sequence whose FLOPs and memory the card tells; by default as many as the super-net "
-            "was trained on, if its folder says that, else 128."
+            "help": "Tokens of the sequence whose FLOPs and memory the card tells; by default as many as the "
+            "super-net was trained on, if its folder says that, else 128."
         },
     )
     card: str | None = field(
