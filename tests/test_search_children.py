@@ -45,7 +45,7 @@ class StandIn:
         self.stop = StopRequest()
 
     __call__ = ProxyScorer.__call__
-    record = ProxyScorer.record
+    scored = ProxyScorer.scored
 
 
 @pytest.fixture
