@@ -1,8 +1,8 @@
 """Find a better BERT for a budget: train one super-net, search its children, publish the winner as a Hub model.
 
 The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant. The first of
-`hf_nasbert.modeling`, or `import hf_nasbert.modeling`, registers our models with transformers' Auto classes: from then on
-`AutoModel.from_pretrained` loads a child without `trust_remote_code`.
+`hf_nasbert.modeling`, or `import hf_nasbert.modeling`, registers our models with transformers' Auto classes: from then
+on `AutoModel.from_pretrained` loads a child without `trust_remote_code`.
 """
 
 import importlib

@@ -240,7 +240,7 @@ class _Walk:
         self._path: list[str] = []
         # After so many blocks of the path: at all positions, (B, T, W), up to `_num_whole`, then at the labelled ones,
         # (N, W), which is all that the last mixing block's output is needed at.
-        self._states = [embedded]
+        self._states: list[torch.Tensor] = [embedded]
         self._num_whole = 0
 
     def leaf(self, child: Architecture) -> torch.Tensor:

@@ -18,7 +18,14 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements, refuse_twins
+from hf_nasbert.interference import (
+    FIGURES,
+    as_markdown,
+    measure_blocks,
+    measure_pairs,
+    measurements,
+    refuse_duplicates,
+)
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
@@ -129,7 +136,9 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
                 f"{output} holds {job.folder} as {measured[job.supernet]['method']}, now it would be {method}: give "
                 "the same label, or measure into another file"
             )
-    refuse_twins([*found, *({"supernet": job.supernet, **job.about} for job in jobs if job.supernet not in measured)])
+    refuse_duplicates(
+        [*found, *({"supernet": job.supernet, **job.about} for job in jobs if job.supernet not in measured)]
+    )
     first = arguments.supernets[0]
     _check_tokenizers(arguments.supernets, data)
     for folder in arguments.supernets[1:]:

@@ -31,7 +31,7 @@ from hf_nasbert.ranking import (
     last_steps,
     load_table,
     read_scores,
-    refuse_twins,
+    refuse_duplicates,
     report,
 )
 from hf_nasbert.records import Record
@@ -116,8 +116,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     Raises:
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
-            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), no super-net
-            ranks as `baseline`, or a record is none. Nothing is scored then.
+            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_duplicates`), no
+            super-net ranks as `baseline`, or a record is none. Nothing is scored then.
         WriteError: If an output cannot be written.
     """
     be_alone("ranking children")
@@ -213,7 +213,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     check_baseline(arguments.baseline, last_steps(known))
     if not missing:
         return scored
-    refuse_twins(known)
+    refuse_duplicates(known)
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     check_writable(path, is_appended=True)
@@ -242,7 +242,7 @@ def _unless_there(record: Record, written: list[Record]) -> list[Record]:
     Raises:
         ValueError: If another run has, which would pass for this one.
     """
-    refuse_twins([*written, record])
+    refuse_duplicates([*written, record])
     return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
 
 
