@@ -247,17 +247,17 @@ def choose_children(study: Study) -> None:
         )
         scored = search_children(arguments, DataArguments(**text))
         # Not simply the best: it may be far smaller than the budget, and then no match for a BERT that is not.
-        of_size = [r for r in scored if r["proxy_loss"] is not None and r["num_parameters"] >= study.share * cap]
+        of_size = [c for c in scored if c.proxy_loss is not None and c.cost["num_parameters"] >= study.share * cap]
         if not of_size:
             raise ValueError(
                 f"no scored child has between {study.share:.0%} and all of {cap:,} parameters: score more"
             )
-        operators = Architecture.parse(of_size[0]["architecture"])
+        operators = of_size[0].architecture
         record = {
             "kind": "choice",
             "model": f"child-{size}",
             "architecture": str(operators),
-            "proxy_loss": of_size[0]["proxy_loss"],
+            "proxy_loss": of_size[0].proxy_loss,
             "num_scored": len(scored),
             "num_of_size": len(of_size),
             "num_parameters": num_parameters(bert, operators),

@@ -15,7 +15,7 @@ FLOORS = [  # lowest first
     {"writing", "foreign", "paths"},  # what every room may need
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
-    {"modeling", "samplers", "objectives", "costs", "native", "configs"},
+    {"modeling", "samplers", "objectives", "costs", "native", "configs", "scored"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},
@@ -30,7 +30,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
-    "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
+    "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.scored import scored_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
@@ -98,29 +99,32 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
 
     # The winner is the best child within the budget, which is the parameter count of a BERT of that shape.
     scores = records.read(folder / "scores.jsonl")
-    assert len(scores) == 27
+    children = scored_children(scores, "scores.jsonl")
+    assert len(children) == 27
     content = {result.name: result.content for result in results}
-    cap = content["scores"]["caps"]["num_parameters"]
-    best = min((row for row in scores if row["num_parameters"] <= cap), key=lambda row: row["proxy_loss"])
-    assert content["scores"]["winner"] == best["architecture"]
-    assert len([row for row in scores if row["num_parameters"] <= cap]) == content["scores"]["num_within_budget"] < 27
-    assert content["extraction"]["max_logit_difference"] <= 1e-6
-    assert content["pre-training"]["num_steps"] == 2
+    cap = content["scores"].caps["num_parameters"]
+    within = [child for child in children if child.cost["num_parameters"] <= cap]
+    best = min(within, key=lambda child: child.loss)
+    assert content["scores"].winner == str(best.architecture)
+    assert len(within) == content["scores"].num_within_budget < 27
+    assert content["extraction"].max_logit_difference <= 1e-6
+    assert content["pre-training"].num_steps == 2
 
     # The card is what its record says, and the record lies beside it.
     child = folder / "child"
     assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
-    assert best["architecture"] in (child / "README.md").read_text()
+    assert str(best.architecture) in (child / "README.md").read_text()
     # And its numbers are those that the stages wrote down.
     card = json.loads((child / "card.json").read_text())
     searched = (card["search"]["proxy_loss"], card["search"]["num_scored"], card["search"]["at most num_parameters"])
-    assert searched == (best["proxy_loss"], 27, cap)
-    assert card["search"]["children within the budget"] == content["scores"]["num_within_budget"]
-    assert card["cost"]["num_parameters"] == best["num_parameters"]
-    assert card["max_logit_difference"] == content["extraction"]["max_logit_difference"]
+    assert searched == (best.proxy_loss, 27, cap)
+    assert card["search"]["children within the budget"] == content["scores"].num_within_budget
+    assert card["cost"]["num_parameters"] == best.cost["num_parameters"]
+    assert card["max_logit_difference"] == content["extraction"].max_logit_difference
     assert (card["supernet"]["num_steps"], card["supernet"]["num_children"]) == (6, 27)
     assert list(card["training"].values()) == [
-        content["pre-training"][name] for name in ("num_steps", "num_tokens", "dev_loss_before", "dev_loss_after")
+        getattr(content["pre-training"], name)
+        for name in ("num_steps", "num_tokens", "dev_loss_before", "dev_loss_after")
     ]
     finetuned = {
         values: records.read(folder / "finetuned" / name / "records.jsonl")
@@ -140,10 +144,10 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     net = folder / "supernet"
     assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
     assert (
-        f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")'
+        f'extract_child(supernet, "{min(children, key=lambda child: child.loss).architecture}")'
         in (net / "README.md").read_text()
     )
-    (predictions,) = content["fresh process"]["answers"].values()
+    (predictions,) = content["fresh process"].answers.values()
     assert len(predictions) == 5
 
     # A second call makes nothing again; a stage that was lost is made again, and only that.
@@ -274,7 +278,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
         patch.setattr(plots, "plot_architecture", lambda *args, **how: drawn.append(how) or draw(*args, **how))
         results = {result.name: result.content for result in pipeline.run()}
     assert drawn == [{"stage_lengths": [2, 2]}]
-    assert list(results["fresh process"]["answers"]) == ["the boats <mask> home"]
+    assert list(results["fresh process"].answers) == ["the boats <mask> home"]
     for folder in ("child", "supernet"):
         card = (tmp_path / "run" / folder / "README.md").read_text()
         assert check_card(card).get("language") is None

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
+from helpers import run_recipe
 from safetensors.torch import load_file
 from test_training import make_arguments, make_supernet, train_log
 from world import GLOBAL_BATCH_SIZE, TRAININGS, launch, train_a_while, train_all, train_beside_one_that, train_in_parts
@@ -76,10 +77,9 @@ class TestTheWorldThatWasAskedFor:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.chdir(tmp_path)
         for recipe, settings in RECIPES.items():
-            main = runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]
             AcceleratorState._reset_state(reset_partial_state=True)
             with pytest.raises(SystemExit) as ended:
-                main(settings.split())
+                run_recipe(recipe, *settings.split())
             assert "asked for several processes and started one" in str(ended.value), recipe
         assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +107,7 @@ class TestTheWorldThatWasAskedFor:
         recipe = ["recipes/pretrain_supernet.py", *RECIPES["pretrain_supernet"].split()]
         done = run(*launcher, *recipe, "--output_dir", tmp_path / "run")
         assert done.returncode != 0
-        assert "pretrain_supernet: accelerate launch was asked for several processes and started one" in done.stderr
+        assert "hf-nasbert pretrain: accelerate launch was asked for several processes and started one" in done.stderr
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(

@@ -899,7 +899,7 @@ def test_the_history_holds_every_score_and_cost(tmp_path):
     assert head["settings"]["space"] == CHAIN.to_dict()
     assert head["settings"]["budget"] == {"flops": 1e12}
     assert "torch" in head["versions"]
-    assert [record["score"] for record in children] == [None, *score([c for c, _ in search.history[1:]])]
+    assert [record["proxy_loss"] for record in children] == [None, *score([c for c, _ in search.history[1:]])]
     assert all(record["cost"] == cost(Architecture.parse(record["architecture"])) for record in children)
     assert ranking[-1].score == math.inf
     again = new(RandomSearch, CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)

@@ -1,6 +1,5 @@
 """`training`: gradients, methods, anchor, resumption. Batches are synthetic token ids; models are tiny."""
 
-import importlib.util
 import logging
 import os
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from helpers import run_recipe
 from modelling_helpers import randomise_
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
@@ -909,12 +909,9 @@ class TestResuming:
         assert suffixes == {".json", ".jsonl", ".safetensors"}
 
 
-def run_recipe(*argv):
-    spec = importlib.util.spec_from_file_location("pretrain_supernet_recipe", RECIPES / "pretrain_supernet.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+def pretrain(*argv):
     AcceleratorState._reset_state(reset_partial_state=True)
-    recipe.main([str(argument) for argument in argv])
+    run_recipe("pretrain_supernet", *argv)
 
 
 @pytest.fixture
@@ -962,7 +959,7 @@ class TestRecipe:
         assert built.max_position_embeddings >= data.max_seq_length
 
     def test_runs_from_text_to_supernet_and_flags_override(self, tiny_recipe, capsys):
-        run_recipe("--config", tiny_recipe, "--method", "uniform")
+        pretrain("--config", tiny_recipe, "--method", "uniform")
         output_dir = tiny_recipe.parent / "run"
         assert f"{output_dir}: super-net of 4 steps" in capsys.readouterr().out
         supernet = SupernetForMaskedLM.from_pretrained(output_dir)
@@ -970,25 +967,25 @@ class TestRecipe:
         assert supernet.config.vocab_size == len(AutoTokenizer.from_pretrained(output_dir))
         assert read_log(output_dir)[0]["arguments"]["method"] == "uniform"
         # A finished run is taken up again, and another one refused.
-        run_recipe("--config", tiny_recipe, "--method", "uniform", "--resume_from_checkpoint", "latest")
+        pretrain("--config", tiny_recipe, "--method", "uniform", "--resume_from_checkpoint", "latest")
         with pytest.raises(SystemExit, match="method was uniform, and is magic_at here"):
-            run_recipe("--config", tiny_recipe, "--resume_from_checkpoint", "latest")
+            pretrain("--config", tiny_recipe, "--resume_from_checkpoint", "latest")
         with pytest.raises(SystemExit):
-            run_recipe("--config", tiny_recipe, "--metod", "uniform")
+            pretrain("--config", tiny_recipe, "--metod", "uniform")
         assert "did you mean --method?" in capsys.readouterr().err
 
     def test_seeds_read_the_text_in_other_orders_and_are_judged_alike(self, tiny_recipe, monkeypatch):
         seen = []
         monkeypatch.setattr("hf_nasbert.training.pretrain.train_supernet", lambda *given, **_: seen.append(given[2:4]))
         for seed in (0, 1):
-            run_recipe("--config", tiny_recipe, "--seed", seed)
+            pretrain("--config", tiny_recipe, "--seed", seed)
         (first, first_dev), (second, second_dev) = seen
         assert not torch.equal(first.batch(0)["input_ids"], second.batch(0)["input_ids"])
         assert digest_of(first_dev) == digest_of(second_dev)
 
     def test_sequences_must_fit_the_positions(self, tiny_recipe):
         with pytest.raises(SystemExit, match=r"max_seq_length=16 exceeds .* max_position_embeddings=8"):
-            run_recipe("--config", tiny_recipe, "--max_position_embeddings", "8")
+            pretrain("--config", tiny_recipe, "--max_position_embeddings", "8")
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

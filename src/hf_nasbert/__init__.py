@@ -1,14 +1,11 @@
 """Find a better BERT for a budget: train one super-net, search its children, publish the winner as a Hub model.
 
-The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant.
+The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant. The first of
+`hf_nasbert.modeling`, or `import hf_nasbert.modeling`, registers our models with transformers' Auto classes: from then
+on `AutoModel.from_pretrained` loads a child without `trust_remote_code`.
 """
 
 import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,41 +28,6 @@ if TYPE_CHECKING:
 
     __version__: str
 
-
-class _AfterTransformers(importlib.abc.MetaPathFinder):
-    """Imports our models right after transformers, which registers them with its Auto classes.
-
-    So `AutoModel.from_pretrained` knows a child as soon as both packages are imported, in either order, and neither
-    torch nor transformers is loaded for those who only count architectures or read `--help`.
-    """
-
-    _is_asking = False
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name != "transformers" or self._is_asking:
-            return None
-        self._is_asking = True  # the spec is the next finder's
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._is_asking = False
-        if spec is not None and spec.loader is not None:
-            loader, execute = spec.loader, spec.loader.exec_module
-
-            def execute_and_register(module: types.ModuleType) -> None:
-                if self in sys.meta_path:  # looked up is not yet imported: many ask whether transformers is there
-                    sys.meta_path.remove(self)
-                execute(module)
-                importlib.import_module("hf_nasbert.modeling")
-
-            setattr(loader, "exec_module", execute_and_register)  # noqa: B010 - of this one loader object
-        return spec
-
-
-if "transformers" in sys.modules:
-    importlib.import_module("hf_nasbert.modeling")
-else:
-    sys.meta_path.insert(0, _AfterTransformers())
 
 _HOME_OF = {
     "hf_nasbert.costs": ("Budget",),

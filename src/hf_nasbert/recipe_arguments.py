@@ -9,7 +9,8 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
@@ -21,7 +22,11 @@ from hf_nasbert.foreign import printable
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 
-__all__ = ["parse_recipe_arguments", "read_config", "user_mistakes"]
+__all__ = ["check_settings", "parse_recipe_arguments", "read_config", "user_mistakes"]
+
+
+Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
 
 
 class Choice(NamedTuple):
@@ -66,7 +71,11 @@ class Choice(NamedTuple):
 
 
 def parse_recipe_arguments(
-    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
+    dataclass_types: Sequence[type],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    look: Look | None = None,
 ) -> tuple[Any, ...]:
     """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
 
@@ -79,6 +88,7 @@ def parse_recipe_arguments(
         dataclass_types: The dataclasses; their fields are the settings.
         argv: Arguments of the command line; by default those of this process.
         description: First line of `--help`.
+        look: Looks up the defaults of settings that neither a flag nor the file gives. What it raises is let through.
 
     Returns:
         One instance per dataclass, in their order.
@@ -98,22 +108,21 @@ def parse_recipe_arguments(
         usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
-    try:
+    with _refused_by(parser):
         for word in argv:
             _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
-        for action in parser._actions:
-            if action.dest in settings:
-                action.required, action.default = False, settings[action.dest]
+        _set_defaults(parser, settings)
         # Before argparse asks for what is required: a misspelt flag is why it is missing.
         strange = [word for word in argv if word.startswith("--") and not _is_known(word, parser)]
-        if not strange:
-            namespace, strange = parser.parse_known_args(argv)
         if strange:
             raise ValueError(_describe_unknown(strange, parser, refused))
-        values = vars(namespace)
-        for name, value in values.items():
-            _check_finite(f"--{name}", value)
+        given = settings | _flags_of(parser, argv, refused)
+    if look is not None:
+        found = {name: value for name, value in look(given).items() if name not in given}
+        _set_defaults(parser, found)
+    with _refused_by(parser):
+        values = vars(parser.parse_args(argv))
 
         def make(kind: Any) -> Any:
             choices = getattr(kind, "choices", {})
@@ -122,8 +131,36 @@ def parse_recipe_arguments(
             return kind(**{name: values[name] for name in names}, **nested)
 
         return tuple(make(kind) for kind in dataclass_types)
+
+
+@contextmanager
+def _refused_by(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program as argparse does where a setting is no good."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         parser.error(printable(error))
+
+
+def _set_defaults(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
+    for action in parser._actions:
+        if action.dest in defaults:
+            action.required, action.default = False, defaults[action.dest]
+
+
+_NOT_GIVEN = object()
+
+
+def _flags_of(parser: argparse.ArgumentParser, argv: list[str], refused: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that the command line itself gives."""
+    empty = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in parser._actions})
+    namespace, strange = parser.parse_known_args(argv, empty)
+    if strange:
+        raise ValueError(_describe_unknown(strange, parser, refused))
+    given = {name: value for name, value in vars(namespace).items() if value is not _NOT_GIVEN}
+    for name, value in given.items():
+        _check_finite(f"--{name}", value)
+    return given
 
 
 def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -142,18 +179,7 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
             suggested) or a value of the wrong type.
     """
     path = Path(expanded(path))
-    settings = _load_yaml(path)
-    chosen, refused = _chosen_settings(settings, dataclass_types, argv)
-    types_of = {}
-    for kind in [*map(_without_choices, dataclass_types), *chosen.values()]:
-        hints = typing.get_type_hints(kind)
-        types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
-    for key in settings:
-        if key not in types_of:
-            if key in refused:
-                raise ValueError(f"config {path}: {key} {refused[key]}")
-            raise ValueError(f"config {path}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
-    return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
+    return check_settings(f"config {path}", _load_yaml(path), dataclass_types, argv)
 
 
 def _load_yaml(path: Path) -> dict[Any, Any]:
@@ -167,6 +193,27 @@ def _load_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
     return settings
+
+
+def check_settings(
+    source: str, settings: Mapping[str, Any], dataclass_types: Sequence[type], argv: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Settings of a file, as the types that the fields of the dataclasses declare.
+
+    Raises:
+        ValueError: For a setting that none of them has, or a value of the wrong type; begins with `source`.
+    """
+    chosen, refused = _chosen_settings(settings, dataclass_types, argv)
+    types_of = {}
+    for kind in [*map(_without_choices, dataclass_types), *chosen.values()]:
+        hints = typing.get_type_hints(kind)
+        types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
+    for key in settings:
+        if key not in types_of:
+            if key in refused:
+                raise ValueError(f"{source}: {key} {refused[key]}")
+            raise ValueError(f"{source}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
+    return {key: _checked(f"{source}: {key}", value, types_of[key]) for key, value in settings.items()}
 
 
 def load_yaml(text: str) -> Any:

@@ -228,7 +228,7 @@ def _shares(
 
 
 class _Walk:
-    """The walk over the tree of children on one batch: remembers the hidden states of the path it stands on."""
+    """The walk over the tree of children on one batch: remembers what lies along the path to the child scored last."""
 
     def __init__(self, supernet: SupernetForMaskedLM, batch: Batch) -> None:
         batch = {name: tensor.to(supernet.device) for name, tensor in batch.items()}
@@ -239,33 +239,28 @@ class _Walk:
         self._model = supernet.nasbert
         embedded, self._masks = self._model.embed(**{name: batch[name] for name in _INPUTS if name in batch})
         self._path: list[str] = []
-        self._states = [embedded]  # self._states[i] is what block i sees, (B, T, W)
-        self._leaf: Sequence[str] = ()  # the child scored last
-        self._rows: dict[int, torch.Tensor] = {}  # its states after so many blocks, at the labelled positions, (N, W)
+        # After so many blocks of the path: at all positions, (B, T, W), up to `_num_whole`, then at the labelled ones,
+        # (N, W), which is all that the last mixing block's output is needed at.
+        self._states: list[torch.Tensor] = [embedded]
+        self._num_whole = 0
 
     def leaf(self, child: Architecture) -> torch.Tensor:
         """What the head sees of a child at the labelled positions, (N, D)."""
         last = last_mixing_block(child)
-        num_known = num_shared_operators(self._leaf, child)
-        self._rows = {depth: rows for depth, rows in self._rows.items() if depth <= num_known}
-        # Behind its last mixing block a child needs its rows only: after how many blocks are they there already?
-        depth = max((depth for depth in self._rows if depth > last), default=0)
-        num_shared = num_shared_operators(self._path, child)
-        if max(depth, num_shared) <= last:
-            del self._path[num_shared:], self._states[num_shared + 1 :]
-            self._rows = {}  # those of less depth are there at all positions: what follows is to use one of the two
-            for block in range(num_shared, last):
-                self._states.append(self._run(block, child[block], self._states[block]))
-                self._path.append(child[block])
-            depth = last + 1
-            self._rows[depth] = self._run(last, child[last], self._states[last], self.positions)
-        elif num_shared > depth:
-            depth = num_shared
-            self._rows[depth] = self._states[depth].flatten(0, 1)[self.positions]
+        depth = num_shared_operators(self._path, child)
+        if depth <= last:  # what mixes is still to come, and needs all positions
+            depth = min(depth, self._num_whole)
+        del self._path[depth:], self._states[depth + 1 :]
+        self._num_whole = min(self._num_whole, depth)
         for block in range(depth, len(child)):
-            self._rows[block + 1] = self._run(block, child[block], self._rows[block])
-        self._leaf = child
-        return self._rows[len(child)]
+            states = self._states[block]
+            if block > last and block == self._num_whole:
+                states = states.flatten(0, 1)[self.positions]
+            self._states.append(self._run(block, child[block], states, self.positions if block == last else None))
+            self._path.append(child[block])
+            if block < last:
+                self._num_whole = block + 1
+        return self._states[len(child)]
 
     def _run(
         self, block: int, operator: str, states: torch.Tensor, positions: torch.Tensor | None = None

@@ -20,6 +20,7 @@ from transformers import (
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
 from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Guide
@@ -225,6 +226,7 @@ def pretrain_child(
         }
         if trainer.is_world_process_zero():
             runs.save_model(model, corpus.tokenizer, folder)
+            write_trained_on(folder, data.describe(), batches.describe())
             append_record(arguments.records_file, record)
             runs.close_run(folder)
     return record

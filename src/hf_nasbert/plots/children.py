@@ -18,6 +18,7 @@ from hf_nasbert.plots.style import (
     new_figure,
     operator_colours,
 )
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def plot_architecture(
 
 
 def plot_pareto_front(
-    children: Sequence[Mapping[str, Any]],
+    children: Sequence[ScoredChild],
     *,
     cost: str = "num_parameters",
     winner: Sequence[str] | str | None = None,
@@ -94,9 +95,8 @@ def plot_pareto_front(
     """Draw proxy loss over cost: every scored child, the front of those nothing beats, the winner and the budget.
 
     Args:
-        children: One record per scored child with `architecture`, `proxy_loss` and the cost. Children without a
-            finite loss are left out, and the title says how many.
-        cost: The record's field on the horizontal axis.
+        children: The scored children. Those without a finite loss are left out, and the title says how many.
+        cost: The cost on the horizontal axis.
         winner: The architecture to mark; must be one of `children`.
         max_cost: The budget, drawn as a line.
         title: Above the figure; the number of children if absent.
@@ -105,9 +105,9 @@ def plot_pareto_front(
         ValueError: If there is no child with a finite loss, or the winner is not among them.
     """
     finite = [
-        (float(child[cost]), float(child["proxy_loss"]), _text(child["architecture"]))
+        (float(child.cost[cost]), child.loss, str(child.architecture))
         for child in children
-        if _is_finite(child[cost]) and _is_finite(child["proxy_loss"])
+        if _is_finite(child.cost[cost]) and math.isfinite(child.loss)
     ]
     if not finite:
         raise ValueError(
@@ -231,25 +231,21 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, title: str | None = N
 
 
 def plot_operator_frequency(
-    children: Sequence[Mapping[str, Any]], *, share: float = 0.05, title: str | None = None
+    children: Sequence[ScoredChild], *, share: float = 0.05, title: str | None = None
 ) -> "Figure":
     """Draw which operators the best children choose in every block, beside what all scored children choose.
 
     Where the wide bar (the best) looks like the narrow one (all), the block does not matter to the score.
 
     Args:
-        children: One record per scored child with `architecture` and `proxy_loss`.
+        children: The scored children.
         share: The best share of the children, at least one child.
         title: Above the figure; what is shown if absent.
 
     Raises:
         ValueError: If there is no child with a finite loss, or they do not have the same number of blocks.
     """
-    finite = sorted(
-        (float(child["proxy_loss"]), _parse(child["architecture"]))
-        for child in children
-        if _is_finite(child["proxy_loss"])
-    )
+    finite = sorted((child.loss, child.architecture) for child in children if math.isfinite(child.loss))
     lengths = sorted({len(names) for _, names in finite})
     if not finite or len(lengths) != 1:
         raise ValueError(

@@ -115,7 +115,7 @@ def render_search_report(
 
     def cost(place: int, name: str) -> str:
         child = findings.children[place]
-        text = _cost(name, child.costs[name])
+        text = _cost(name, child.cost[name])
         is_measured = name == "latency_ms" and child.architecture in findings.measured_ms
         return f"{text}, {findings.measured_ms[child.architecture]:,.2f} measured" if is_measured else text
 
@@ -125,7 +125,7 @@ def render_search_report(
             place=place,
             rank=ranks[place],
             loss=child.loss,
-            costs=tuple((child.costs[name], cost(place, name)) for name in findings.costs),
+            costs=tuple((child.cost[name], cost(place, name)) for name in findings.costs),
             blocks=blocks(place),
             architecture=str(child.architecture),
             command=f"{command[0]}{child.architecture}{command[1]}{ranks[place]}",
