@@ -22,16 +22,9 @@ from modelling_helpers import (
 from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from hf_nasbert import costs, extraction, records
-from hf_nasbert.extraction import (
-    extract_child,
-    from_bert,
-    load_supernet,
-    native_form,
-    prove_equal_logits,
-    save_child,
-    to_bert,
-)
+from hf_nasbert import child_folders, costs, records
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -40,6 +33,7 @@ from hf_nasbert.modeling import (
     NasBertModel,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.families import from_bert, native_form, to_bert
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
 
@@ -351,7 +345,7 @@ class TestSaveChild:
             "architecture.png",
         }
         for name in CODE_FILES:
-            package = Path(extraction.modeling_nasbert.__file__).parent
+            package = Path(child_folders.modeling_nasbert.__file__).parent
             assert (folder / name).read_bytes() == (package / name).read_bytes()
         assert json.loads((folder / "config.json").read_text())["auto_map"] == AUTO_MAP
         assert list((tmp_path / "a").iterdir()) == [folder]

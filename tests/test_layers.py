@@ -18,7 +18,7 @@ FLOORS = [  # lowest first
     {"modeling", "samplers", "objectives", "costs", "native", "configs"},
     {"scoring", "search", "measuring", "processes"},  # measuring runs models; what it finds is data, which costs reads
     {"ranking", "interference"},
-    {"training", "finetuning", "extraction", "export", "cards", "plots"},
+    {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
     {"pipeline"},
     {"cli"},

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.extraction import extract_child, save_child
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import configuration_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NEEDED_VERSIONS
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS

@@ -13,7 +13,8 @@ from test_search import cost_of, drain, score
 
 from hf_nasbert import native
 from hf_nasbert.costs import Budget, cheapest
-from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedSpace, bert_blocks, is_our_code, native_space
+from hf_nasbert.modeling.families import bert_blocks
+from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedSpace, is_our_code, native_space
 from hf_nasbert.search import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 

@@ -148,8 +148,8 @@ def child(tmp_path):
     """The folder of a tiny child, with its code."""
     import torch
 
+    from hf_nasbert.child_folders import save_child
     from hf_nasbert.data import train_tokenizer
-    from hf_nasbert.extraction import save_child
     from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_nasbert.child_folders import save_child
     from hf_nasbert.costs import Budget
-    from hf_nasbert.extraction import extract_child, from_bert, load_supernet, save_child, to_bert
+    from hf_nasbert.extraction import extract_child, load_supernet
     from hf_nasbert.modeling import (
         NasBertConfig,
         NasBertForMaskedLM,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         SupernetForMaskedLM,
         SupernetModel,
     )
+    from hf_nasbert.modeling.families import from_bert, to_bert
     from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
     from hf_nasbert.space import Architecture, SearchSpace
 
@@ -69,7 +71,9 @@ else:
 
 _HOME_OF = {
     "hf_nasbert.costs": ("Budget",),
-    "hf_nasbert.extraction": ("extract_child", "from_bert", "load_supernet", "save_child", "to_bert"),
+    "hf_nasbert.child_folders": ("save_child",),
+    "hf_nasbert.extraction": ("extract_child", "load_supernet"),
+    "hf_nasbert.modeling.families": ("from_bert", "to_bert"),
     "hf_nasbert.modeling": (
         "NasBertConfig",
         "NasBertForMaskedLM",

@@ -2,14 +2,14 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_kind, operator_width
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
 
 CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
@@ -29,37 +29,8 @@ def is_our_code(name: str, content: bytes) -> bool:
     return f"{digest}  {name}" in CODE_DIGESTS.read_text(encoding="ascii").splitlines()
 
 
-def bert_blocks(operators: Sequence[str], hidden_size: int) -> list[int]:
-    """The blocks of a child that become BERT's layers, attention and ffn in turn; skips are left out.
-
-    Raises:
-        ValueError: If the child is no BERT, naming the first block in the way, and why.
-    """
-    blocks: list[int] = []
-    for block, name in enumerate(operators):
-        kind, width = operator_kind(name), operator_width(name) or hidden_size
-        if kind == SKIP:
-            continue
-        expected = _IN_TURN[len(blocks) % 2]
-        if kind not in _IN_TURN:
-            reason = f"BERT has no {kind}"
-        elif width != hidden_size:
-            reason = f"it is {width} wide between states of {hidden_size}, and BERT has one width"
-        elif kind != expected:
-            reason = f"BERT alternates attention and ffn, so {expected} would have to stand here"
-        else:
-            blocks.append(block)
-            continue
-        raise ValueError(f"this child is no BERT: block {block} ({name}): {reason}")
-    if not blocks:
-        raise ValueError("this child is no BERT: all its blocks are skips")
-    if len(blocks) % 2:
-        raise ValueError(f"this child is no BERT: block {blocks[-1]} (attention): BERT's last operator is an ffn")
-    return blocks
-
-
 def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -> "ListedSpace":
-    """The space of those children that `extraction.to_bert` turns into a stock BERT.
+    """The space of those children that `modeling.families.to_bert` turns into a stock BERT.
 
     They are few, for their operators follow from their depths: a chain of 24 blocks with `skip` has 12.
 

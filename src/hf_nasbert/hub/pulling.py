@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_nasbert import records
-from hf_nasbert.extraction import check_place, move_into_place
+from hf_nasbert.child_folders import check_place, move_into_place
 from hf_nasbert.hub.contents import (
     Kind,
     describe,

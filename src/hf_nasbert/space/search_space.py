@@ -1,324 +1,14 @@
-"""Search spaces and their architectures: names, rules of a valid child, exact sizes, order, neighbours."""
+"""Search spaces: the rules of a valid child, exact sizes, order, draws, neighbours."""
 
 import functools
 import math
 import random
-import re
-import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-SKIP = "skip"
-"""The operator without weights: its block is left out of the child."""
-
-# Names become module names, file names and table cells; nothing that a path or the text form could misread gets in.
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_NAME = re.compile(rf"({_KIND.pattern})(?:@([1-9][0-9]{{0,5}}))?")
-_MAX_WIDTH = 999_999
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 400
-
-
-def _shown(thing: object) -> str:
-    """`repr`, cut short: a message about hostile input must not be as long, or as deep, as that input."""
-    text = _REPR.repr(thing)
-    return text if len(text) <= 400 else f"{text[:400]}..."
-
-
-def _split(name: object) -> tuple[str, int | None]:
-    match = _NAME.fullmatch(name) if isinstance(name, str) else None
-    if match is None or (match[1] == SKIP and match[2]):
-        raise ValueError(
-            f"{_shown(name)} is not an operator name: expected a kind of ASCII letters, digits and underscores, "
-            f"followed by '@' and a width where the stage has widths, as in 'conv5' or 'conv5@192' ('skip' has none)"
-        )
-    return match[1], int(match[2]) if match[2] else None
-
-
-def operator_kind(name: str) -> str:
-    """The kind of an operator: `"conv5"` of `"conv5@192"` and of `"conv5"`."""
-    return _split(name)[0]
-
-
-def operator_width(name: str) -> int | None:
-    """The width of an operator: 192 of `"conv5@192"`, None of a name without one."""
-    return _split(name)[1]
-
-
-class Architecture(tuple[str, ...]):
-    """A child's description: one operator name per choice block.
-
-    An ordinary tuple, so it compares equal to the tuple of its names, is a fine dictionary key and a JSON list. Its
-    text form parses back. Being well-formed says nothing about membership: ask `SearchSpace.validate` for that.
-
-    Args:
-        operators: The operator names, one per choice block.
-
-    Raises:
-        ValueError: If there is no name, or one is not an operator name.
-
-    Example:
-        >>> architecture = Architecture(["attention", "ffn", "skip"])
-        >>> str(architecture)
-        'attention-ffn-skip'
-        >>> Architecture.parse("attention-ffn-skip") == architecture
-        True
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, operators: Iterable[str]) -> Self:
-        """Check the names; an `Architecture` is returned as it is."""
-        if type(operators) is cls:
-            return operators
-        if isinstance(operators, str | bytes) or not isinstance(operators, Iterable):
-            raise ValueError(
-                f"an architecture is a sequence of operator names, got {_shown(operators)}; "
-                f"Architecture.parse reads the text form"
-            )
-        names = tuple(operators)
-        if not names:
-            raise ValueError("an architecture names at least one operator, got none")
-        for name in names:
-            _split(name)
-        return super().__new__(cls, names)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read the text form, operator names joined by hyphens.
-
-        Raises:
-            ValueError: If `text` is not of that form.
-        """
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"expected an architecture such as 'attention-ffn-skip', got {_shown(text)}")
-        return cls(text.split("-"))
-
-    def __str__(self) -> str:
-        return "-".join(self)
-
-
-def _parsed(architecture: Iterable[str] | str) -> Architecture:
-    return Architecture.parse(architecture) if isinstance(architecture, str) else Architecture(architecture)
-
-
-def _trusted(names: Iterable[str]) -> Architecture:
-    """An architecture of names that come from a space, hence are well-formed."""
-    return tuple.__new__(Architecture, names)
-
-
-def hamming(a: Sequence[str], b: Sequence[str]) -> int:
-    """In how many choice blocks two architectures differ; another width of the same kind is a difference.
-
-    Raises:
-        ValueError: If they are of different lengths.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"cannot compare an architecture of {len(a)} choice blocks with one of {len(b)}")
-    return sum(x != y for x, y in zip(a, b, strict=True))
-
-
-def _checked_block(kinds: object) -> tuple[str, ...]:
-    if not isinstance(kinds, list | tuple) or not kinds:
-        raise ValueError(f"a choice block is a non-empty list of operator kinds, got {_shown(kinds)}")
-    for kind in kinds:
-        if not isinstance(kind, str) or _KIND.fullmatch(kind) is None:
-            raise ValueError(
-                f"{_shown(kind)} is not an operator kind: expected a letter, then letters, digits and underscores "
-                f"(ASCII, at most 64); widths are given to the stage, not in the name"
-            )
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"duplicate candidates in one choice block: {_shown(list(kinds))}")
-    real = tuple(kind for kind in kinds if kind != SKIP)
-    if not real:
-        raise ValueError("a choice block needs a candidate other than 'skip': one that always skips is no block")
-    return (*real, SKIP) if len(real) < len(kinds) else real
-
-
-def _checked_widths(widths: object) -> tuple[int, ...]:
-    if not isinstance(widths, list | tuple):
-        raise ValueError(f"widths are a list of positive integers, got {_shown(widths)}")
-    for width in widths:
-        if type(width) is not int or not 1 <= width <= _MAX_WIDTH:
-            raise ValueError(f"a width is an integer from 1 to {_MAX_WIDTH}, got {_shown(width)}")
-    if len(set(widths)) < len(widths):
-        raise ValueError(f"duplicate widths in one stage: {_shown(list(widths))}")
-    return tuple(widths)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A run of choice blocks of one hidden size: the candidate kinds of each, and the widths to choose from.
-
-    A child's part in a stage is its width, its depth (how many blocks are real; the rest, at the end, skip) and one
-    kind per real block. So `skip` stands at the end only, where it cannot give one network two names.
-
-    Args:
-        blocks: The candidate kinds of each choice block. `skip` is kept as the last one.
-        widths: The hidden sizes a child may have in this stage. Empty: the model's, and names carry no width.
-
-    Raises:
-        ValueError: If a block is empty, repeats a candidate, offers only `skip` or an odd name; if a width is no
-            positive integer or repeated.
-    """
-
-    blocks: tuple[tuple[str, ...], ...]
-    widths: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.blocks, list | tuple) or not self.blocks:
-            raise ValueError(f"a stage is a non-empty list of choice blocks, got {_shown(self.blocks)}")
-        object.__setattr__(self, "blocks", tuple(_checked_block(kinds) for kinds in self.blocks))
-        object.__setattr__(self, "widths", _checked_widths(self.widths))
-
-    @property
-    def num_blocks(self) -> int:
-        """How many choice blocks the stage has."""
-        return len(self.blocks)
-
-    @functools.cached_property
-    def kinds(self) -> tuple[tuple[str, ...], ...]:
-        """The real candidates of every block: all but `skip`."""
-        return tuple(tuple(kind for kind in kinds if kind != SKIP) for kinds in self.blocks)
-
-    @functools.cached_property
-    def operators(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
-        """Full names of the real candidates, as `operators[width index][block]`."""
-        suffixes = [f"@{width}" for width in self.widths] or [""]
-        return tuple(tuple(tuple(kind + suffix for kind in kinds) for kinds in self.kinds) for suffix in suffixes)
-
-    @functools.cached_property
-    def depths(self) -> range:
-        """How many real blocks a child may have here: at least one, and all those that do not offer `skip`."""
-        without_skip = [block for block, kinds in enumerate(self.blocks) if SKIP not in kinds]
-        return range(max([0, *without_skip]) + 1, self.num_blocks + 1)
-
-    @functools.cached_property
-    def _completions(self) -> tuple[int, ...]:
-        """How many ways lead on from `block`, the width being fixed and all blocks before it real."""
-        ways = [1]
-        for block in reversed(range(self.num_blocks)):
-            ways.append(len(self.kinds[block]) * ways[-1] + (block in self.depths))
-        return tuple(reversed(ways))
-
-    @property
-    def num_children(self) -> int:
-        """How many children the stage has, exactly."""
-        return len(self.operators) * self._completions[0]
-
-    def num_children_of_depth(self, depth: int) -> int:
-        """How many of the stage's children have `depth` real blocks, exactly."""
-        if depth not in self.depths:
-            return 0
-        return len(self.operators) * math.prod(len(kinds) for kinds in self.kinds[:depth])
-
-    def children(self) -> Iterator[tuple[str, ...]]:
-        """All children of the stage, lexicographically by candidate order."""
-        return (child for operators in self.operators for child in self._continue((), operators))
-
-    def _continue(self, prefix: tuple[str, ...], operators: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
-        block = len(prefix)
-        if block == self.num_blocks:
-            yield prefix
-            return
-        for name in operators[block]:
-            yield from self._continue((*prefix, name), operators)
-        if block in self.depths:
-            yield prefix + (SKIP,) * (self.num_blocks - block)
-
-    def child_at(self, index: int) -> list[str]:
-        """The child at `index` of `children()`, without walking there."""
-        width, index = divmod(index, self._completions[0])
-        names: list[str] = []
-        for operators, ways in zip(self.operators[width], self._completions[1:], strict=True):
-            choice, index = divmod(index, ways)
-            if choice == len(operators):  # past the last real one: skip, here and in all blocks that follow
-                break
-            names.append(operators[choice])
-        return names + [SKIP] * (self.num_blocks - len(names))
-
-    def index_of(self, names: Sequence[str]) -> int:
-        """The index of a valid child in `children()`."""
-        width, depth = self.shape(names)
-        operators, ways = self.operators[width], self._completions
-        index = width * ways[0] + sum(operators[i].index(names[i]) * ways[i + 1] for i in range(depth))
-        return index if depth == self.num_blocks else index + len(operators[depth]) * ways[depth + 1]
-
-    def shape(self, names: Sequence[str]) -> tuple[int, int]:
-        """The index of the width and the depth of a valid child."""
-        width = operator_width(names[0])
-        return 0 if width is None else self.widths.index(width), self.num_blocks - list(names).count(SKIP)
-
-    @functools.cached_property
-    def _moved(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Which candidates of block `i` are at home in block `r` too, as indices there: `_moved[i][r]`, r <= i."""
-        return tuple(
-            tuple(tuple(self.kinds[r].index(kind) for kind in kinds if kind in self.kinds[r]) for r in range(i + 1))
-            for i, kinds in enumerate(self.kinds)
-        )
-
-    @functools.cached_property
-    def _draws(self) -> tuple[tuple[int, ...], ...]:
-        """How many free draws for blocks `i` and later, after `r` real ones, have a canonical name: `_draws[i][r]`."""
-        last = tuple(int(real in self.depths) for real in range(self.num_blocks + 1))
-        table = [last]
-        for i in reversed(range(self.num_blocks)):
-            after, skips = table[-1], SKIP in self.blocks[i]
-            table.append(tuple(skips * after[r] + len(self._moved[i][r]) * after[r + 1] for r in range(i + 1)))
-        return tuple(reversed(table))
-
-    def draw(self, rng: random.Random) -> list[str]:
-        """Draw the width, and every block uniformly and independently; then move the skips to the end.
-
-        Draws that name no child (all skip, or an operator moved to a block that lacks it) are left out by counting
-        the others, which is the same distribution as drawing again, and cannot go on for ever.
-        """
-        operators = self.operators[rng.randrange(len(self.operators))]
-        index = rng.randrange(self._draws[0][0])
-        names: list[str] = []
-        for i, kinds in enumerate(self.blocks):
-            real = len(names)
-            skipping = self._draws[i + 1][real] if SKIP in kinds else 0
-            if index >= skipping:
-                choice, index = divmod(index - skipping, self._draws[i + 1][real + 1])
-                names.append(operators[real][self._moved[i][real][choice]])
-        return names + [SKIP] * (self.num_blocks - len(names))
-
-    def alternatives(self, names: Sequence[str]) -> list[list[str]]:
-        """What each block of a valid child may hold instead, all other blocks staying as they are."""
-        width, depth = self.shape(names)
-        found = [list(operators) for operators in self.operators[width][: depth + 1]]
-        if depth == 1:  # nothing else in the stage has a width that must be kept
-            found[0] = [name for operators in self.operators for name in operators[0]]
-        if depth - 1 in self.depths:
-            found[depth - 1].append(SKIP)
-        for block in range(depth):
-            found[block].remove(names[block])
-        return found + [[] for _ in range(self.num_blocks - len(found))]
-
-    def max_changes(self, depth: int, free: Collection[int] | None = None) -> int:
-        """How many blocks a chain of valid one-block moves can change at most, none twice.
-
-        Args:
-            depth: The number of real blocks now.
-            free: The blocks that may change; by default, all.
-        """
-        free = range(self.num_blocks) if free is None else free
-        rich = [block in free and len(self.kinds[block]) > 1 for block in range(depth)]
-        # Alone in its stage, block 0 may change its width even where it has a single kind.
-        alone = 0 in free and not rich[0] and len(self.operators) > 1
-        grown = depth
-        while grown < self.num_blocks and grown in free:
-            grown += 1
-        best = sum(rich) + (alone and depth == 1) + grown - depth
-        shrunk = depth
-        while shrunk - 1 in self.depths and shrunk - 1 in free:
-            shrunk -= 1
-            best = max(best, sum(rich[:shrunk]) + (alone and shrunk == 1) + depth - shrunk)
-        return best
+from hf_nasbert.space.architecture import SKIP, Architecture, operator_kind, parsed, shown, trusted
+from hf_nasbert.space.stages import Stage, checked_block, checked_widths
 
 
 @dataclass(frozen=True)
@@ -356,10 +46,10 @@ end of its stage only
 
     def __post_init__(self) -> None:
         if not isinstance(self.stages, list | tuple) or not self.stages:
-            raise ValueError(f"a search space is a non-empty list of stages, got {_shown(self.stages)}")
+            raise ValueError(f"a search space is a non-empty list of stages, got {shown(self.stages)}")
         for number, stage in enumerate(self.stages):
             if not isinstance(stage, Stage):
-                raise ValueError(f"stage {number} is not a Stage but {_shown(stage)}")
+                raise ValueError(f"stage {number} is not a Stage but {shown(stage)}")
         object.__setattr__(self, "stages", tuple(self.stages))
 
     @classmethod
@@ -441,16 +131,16 @@ end of its stage only
         Raises:
             ValueError: If it is not, naming the choice block, the operator and the candidates, or the rule.
         """
-        found = _parsed(architecture)
+        found = parsed(architecture)
         reason = self._why_not(found)
         if reason is not None:
-            raise ValueError(f"architecture {_shown(str(found))} is not in the search space: {reason}")
+            raise ValueError(f"architecture {shown(str(found))} is not in the search space: {reason}")
         return found
 
     def why_not(self, architecture: Iterable[str] | str) -> str | None:
         """Why this is no architecture of the space, or None if it is one."""
         try:
-            found = _parsed(architecture)
+            found = parsed(architecture)
         except ValueError as error:
             return str(error)
         return self._why_not(found)
@@ -506,10 +196,10 @@ end of its stage only
         found = Architecture(architecture)
         reason = self._unknown(found)
         if reason is not None:
-            raise ValueError(f"architecture {_shown(str(found))} has no canonical form: {reason}")
+            raise ValueError(f"architecture {shown(str(found))} has no canonical form: {reason}")
         # Sorting is stable: the real operators keep their order.
         return self.validate(
-            _trusted(name for part in self._parts(found) for name in sorted(part, key=lambda name: name == SKIP))
+            trusted(name for part in self._parts(found) for name in sorted(part, key=lambda name: name == SKIP))
         )
 
     def _parts(self, architecture: Architecture) -> list[tuple[str, ...]]:
@@ -529,10 +219,10 @@ end of its stage only
             ValueError: If `uniform_over` is neither.
         """
         if uniform_over == "operators":
-            return _trusted(name for stage in self.stages for name in stage.draw(rng))
+            return trusted(name for stage in self.stages for name in stage.draw(rng))
         if uniform_over == "children":
             return self.child_at(rng.randrange(self.num_children))
-        raise ValueError(f"uniform_over is 'operators' or 'children', got {_shown(uniform_over)}")
+        raise ValueError(f"uniform_over is 'operators' or 'children', got {shown(uniform_over)}")
 
     def alternatives(self, architecture: Iterable[str], block: int) -> tuple[str, ...]:
         """What choice block `block` may hold instead, all other blocks staying as they are."""
@@ -585,7 +275,7 @@ end of its stage only
         free = set(range(self.num_choice_blocks))
         if (most := self._max_changes(found, free)) < num_changes:
             raise ValueError(
-                f"cannot change {num_changes} choice blocks of {_shown(str(found))} one by one: "
+                f"cannot change {num_changes} choice blocks of {shown(str(found))} one by one: "
                 f"at most {most} can change"
             )
         for remaining in reversed(range(num_changes)):
@@ -617,11 +307,11 @@ end of its stage only
                 kind = operator_kind(rng.choice([parent[block] for parent in parents if parent[block] != SKIP]))
                 names.append(stage.operators[width][block][stage.kinds[block].index(kind)])
             names += [SKIP] * (stage.num_blocks - depth)
-        return _trusted(names)
+        return trusted(names)
 
     def enumerate(self) -> Iterator[Architecture]:
         """All architectures, lexicographically by candidate order: those with a common prefix follow each other."""
-        return (_trusted(names) for names in self._enumerate_from(0))
+        return (trusted(names) for names in self._enumerate_from(0))
 
     def _enumerate_from(self, number: int) -> Iterator[tuple[str, ...]]:
         if number == self.num_stages:
@@ -638,12 +328,12 @@ end of its stage only
             ValueError: If there is no such index.
         """
         if not isinstance(index, int) or not 0 <= index < self.num_children:
-            raise ValueError(f"there is no child {_shown(index)}: the space has {self.num_children}, counted from 0")
+            raise ValueError(f"there is no child {shown(index)}: the space has {self.num_children}, counted from 0")
         parts: list[list[str]] = []
         for stage in reversed(self.stages):
             index, within = divmod(index, stage.num_children)
             parts.append(stage.child_at(within))
-        return _trusted(name for part in reversed(parts) for name in part)
+        return trusted(name for part in reversed(parts) for name in part)
 
     def index_of(self, architecture: Iterable[str]) -> int:
         """The index of a valid architecture in `enumerate()`: the inverse of `child_at`."""
@@ -670,7 +360,7 @@ end of its stage only
         """
         stages = _fields(data, "a search space", required=("stages",))["stages"]
         if not isinstance(stages, list | tuple):
-            raise ValueError(f"the stages of a search space are a list, got {_shown(stages)}")
+            raise ValueError(f"the stages of a search space are a list, got {shown(stages)}")
         found = []
         for number, stage in enumerate(stages):
             try:
@@ -681,27 +371,27 @@ end of its stage only
 
 
 def _replaced(architecture: Architecture, block: int, name: str) -> Architecture:
-    return _trusted((*architecture[:block], name, *architecture[block + 1 :]))
+    return trusted((*architecture[:block], name, *architecture[block + 1 :]))
 
 
 def _check_count(name: str, value: object) -> None:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{name} is a positive integer, got {_shown(value)}")
+        raise ValueError(f"{name} is a positive integer, got {shown(value)}")
 
 
 def _uniform_stage(num_blocks: int, operators: Sequence[str], widths: Sequence[int]) -> Stage:
     _check_count("the number of choice blocks", num_blocks)
-    block = _checked_block(operators)
-    return Stage(blocks=(block,) * num_blocks, widths=_checked_widths(widths))
+    block = checked_block(operators)
+    return Stage(blocks=(block,) * num_blocks, widths=checked_widths(widths))
 
 
 def _fields(data: object, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{what} is a mapping with {', '.join(required + optional)}, got {_shown(data)}")
+        raise ValueError(f"{what} is a mapping with {', '.join(required + optional)}, got {shown(data)}")
     missing = [key for key in required if key not in data]
     unknown = [key for key in data if key not in required + optional]
     if missing or unknown:
         raise ValueError(
-            f"{what} has the keys {', '.join(required + optional)}: missing {missing}, unknown {_shown(unknown)}"
+            f"{what} has the keys {', '.join(required + optional)}: missing {missing}, unknown {shown(unknown)}"
         )
     return dict(data)

@@ -1,0 +1,118 @@
+"""Operator names and architectures: a child's description, one operator name per choice block."""
+
+import re
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+SKIP = "skip"
+"""The operator without weights: its block is left out of the child."""
+
+# Names become module names, file names and table cells; nothing that a path or the text form could misread gets in.
+KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_NAME = re.compile(rf"({KIND.pattern})(?:@([1-9][0-9]{{0,5}}))?")
+MAX_WIDTH = 999_999
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 400
+
+
+def shown(thing: object) -> str:
+    """`repr`, cut short: a message about hostile input must not be as long, or as deep, as that input."""
+    text = _REPR.repr(thing)
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
+def _split(name: object) -> tuple[str, int | None]:
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    if match is None or (match[1] == SKIP and match[2]):
+        raise ValueError(
+            f"{shown(name)} is not an operator name: expected a kind of ASCII letters, digits and underscores, "
+            f"followed by '@' and a width where the stage has widths, as in 'conv5' or 'conv5@192' ('skip' has none)"
+        )
+    return match[1], int(match[2]) if match[2] else None
+
+
+def operator_kind(name: str) -> str:
+    """The kind of an operator: `"conv5"` of `"conv5@192"` and of `"conv5"`."""
+    return _split(name)[0]
+
+
+def operator_width(name: str) -> int | None:
+    """The width of an operator: 192 of `"conv5@192"`, None of a name without one."""
+    return _split(name)[1]
+
+
+class Architecture(tuple[str, ...]):
+    """A child's description: one operator name per choice block.
+
+    An ordinary tuple, so it compares equal to the tuple of its names, is a fine dictionary key and a JSON list. Its
+    text form parses back. Being well-formed says nothing about membership: ask `SearchSpace.validate` for that.
+
+    Args:
+        operators: The operator names, one per choice block.
+
+    Raises:
+        ValueError: If there is no name, or one is not an operator name.
+
+    Example:
+        >>> architecture = Architecture(["attention", "ffn", "skip"])
+        >>> str(architecture)
+        'attention-ffn-skip'
+        >>> Architecture.parse("attention-ffn-skip") == architecture
+        True
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, operators: Iterable[str]) -> Self:
+        """Check the names; an `Architecture` is returned as it is."""
+        if type(operators) is cls:
+            return operators
+        if isinstance(operators, str | bytes) or not isinstance(operators, Iterable):
+            raise ValueError(
+                f"an architecture is a sequence of operator names, got {shown(operators)}; "
+                f"Architecture.parse reads the text form"
+            )
+        names = tuple(operators)
+        if not names:
+            raise ValueError("an architecture names at least one operator, got none")
+        for name in names:
+            _split(name)
+        return super().__new__(cls, names)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form, operator names joined by hyphens.
+
+        Raises:
+            ValueError: If `text` is not of that form.
+        """
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"expected an architecture such as 'attention-ffn-skip', got {shown(text)}")
+        return cls(text.split("-"))
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+
+def parsed(architecture: Iterable[str] | str) -> Architecture:
+    """An architecture that is given as names or as text."""
+    return Architecture.parse(architecture) if isinstance(architecture, str) else Architecture(architecture)
+
+
+def trusted(names: Iterable[str]) -> Architecture:
+    """An architecture of names that come from a space, hence are well-formed."""
+    return tuple.__new__(Architecture, names)
+
+
+def hamming(a: Sequence[str], b: Sequence[str]) -> int:
+    """In how many choice blocks two architectures differ; another width of the same kind is a difference.
+
+    Raises:
+        ValueError: If they are of different lengths.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"cannot compare an architecture of {len(a)} choice blocks with one of {len(b)}")
+    return sum(x != y for x, y in zip(a, b, strict=True))
