@@ -344,14 +344,18 @@ def test_head_size(width, head_size):
     assert NasBertConfig(attention_head_size=16).head_size(width) == 16
 
 
-def test_block_widths():
-    assert chain_config().block_widths() == [(32, 32, 32)] * 4
-    assert staged_config().block_widths() == [
+def widths(config):
+    return [(block.input_width, block.width, block.output_width) for block in config.geometry()]
+
+
+def test_widths_of_blocks():
+    assert widths(chain_config()) == [(32, 32, 32)] * 4
+    assert widths(staged_config()) == [
         *[(32, 64, 64), (64, 64, 32)],
         *[(32, 32, 32), (32, 32, 32)],  # a stage of the model's own width has no projections
         *[(32, 96, 96), (96, 96, 32)],  # what a skip passes on keeps its stage's width
     ]
-    assert chain_config(["ffn@48"]).block_widths() == [(32, 48, 32)]
+    assert widths(chain_config(["ffn@48"])) == [(32, 48, 32)]
 
 
 def test_num_hidden_layers_counts_every_block():

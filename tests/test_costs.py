@@ -34,7 +34,9 @@ UNEVEN = SearchSpace(
         Stage(blocks=(("conv3", "conv5"), ("attention", "skip")), widths=(128, 64)),
     )
 )
+SIZED = SearchSpace.staged(2, 2, ("attention", "attention1", "ffn", "ffn40", "ffn999", "skip"), widths=(64, 96))
 SHAPES = {
+    "sized": (SIZED, {}),
     "chain": (CHAIN, {}),
     "staged": (STAGED, {}),
     "uneven": (UNEVEN, {}),
@@ -98,7 +100,10 @@ def test_costs_equal_those_of_the_built_child(shape):
         assert flops(config, architecture, 2, 9) == flops(its_config, architecture, 2, 9) == counted
 
 
-@pytest.mark.parametrize("name", [f"{kind}@{width}" for kind in KINDS[:-1] for width in (32, 128)] + ["conv9", "skip"])
+@pytest.mark.parametrize(
+    "name",
+    [f"{kind}@{width}" for kind in KINDS[:-1] for width in (32, 128)] + ["conv9", "skip", "attention1@96", "ffn7"],
+)
 def test_costs_of_one_operator_equal_those_of_its_module(name):
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import random
+import re
 import time
 from collections import Counter
 from dataclasses import FrozenInstanceError
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_nasbert.modeling.geometry_nasbert import geometry, parse_operator
 from hf_nasbert.space import (
     SKIP,
     Architecture,
@@ -651,3 +653,60 @@ def test_leaves_the_global_generator_alone():
         if space.neighbours(child):
             space.mutate(child, rng)
     assert random.getstate() == state
+
+
+class TestNames:
+    """One grammar, for spaces, children, costs, cards and drawings."""
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("attention", ("attention", "attention", None, None)),
+            ("attention6", ("attention6", "attention", 6, None)),
+            ("ffn768@192", ("ffn768", "ffn", 768, 192)),
+            ("conv5@192", ("conv5", "conv5", None, 192)),
+            ("skip", ("skip", "skip", None, None)),
+            ("attention06", ("attention06", "attention06", None, None)),
+            ("glu12x", ("glu12x", "glu12x", None, None)),
+        ],
+    )
+    def test_are_read_in_one_way(self, name, expected):
+        assert parse_operator(name) == expected
+
+    @pytest.mark.parametrize(
+        "name", ["", "6", "ffn@", "ffn@0", "ffn@1x", "skip@8", "ffn-2", "ffn@8@9", 3, None, ["ffn"]]
+    )
+    def test_that_are_none_are_shown(self, name):
+        with pytest.raises(ValueError, match=f"^{re.escape(repr(name))} is not an operator name"):
+            parse_operator(name)
+
+    def test_tell_the_geometry_of_a_chain(self):
+        blocks = geometry(["attention6@32", "skip", "conv3", "ffn96"], hidden_size=64, stage_lengths=[2, 2])
+        assert [tuple(block) for block in blocks] == [
+            (0, 0, "attention6@32", "attention", 6, 64, 32, 32),
+            (1, 0, "skip", "skip", None, 32, 32, 64),
+            (2, 1, "conv3", "conv3", None, 64, 64, 64),
+            (3, 1, "ffn96", "ffn", 96, 64, 64, 64),
+        ]
+
+    @pytest.mark.parametrize(
+        ("names", "lengths", "message"),
+        [
+            (["ffn", "ffn"], [1], "stage_lengths .1. sum to 1, but there are 2 operators"),
+            (["ffn", "ffn"], [2, 0], "expected positive lengths"),
+            (["ffn@8", "ffn@9"], None, "stage 0 holds operators of widths .8, 9."),
+        ],
+    )
+    def test_of_no_chain_are_refused(self, names, lengths, message):
+        with pytest.raises(ValueError, match=message):
+            geometry(names, 64, lengths)
+
+    def test_with_sizes_make_a_space_as_all_others_do(self):
+        space = SearchSpace.staged(2, 2, ("attention", "attention2", "ffn", "ffn24", "skip"), widths=(32, 64))
+        assert space.num_children == (2 * (4 + 16)) ** 2
+        child = space.validate("attention2@32-ffn24@32-ffn@64-skip")
+        assert space.child_at(space.index_of(child)) == child
+        rng = random.Random(0)
+        for _ in range(50):
+            other = space.mutate(child, rng)
+            assert space.crossover(child, other, rng) in space

@@ -58,14 +58,14 @@ class _AfterTransformers(importlib.abc.MetaPathFinder):
                 if self in sys.meta_path:  # looked up is not yet imported: many ask whether transformers is there
                     sys.meta_path.remove(self)
                 execute(module)
-                importlib.import_module("hf_nasbert.modeling")
+                importlib.import_module("hf_nasbert.modeling.auto_classes")
 
             setattr(loader, "exec_module", execute_and_register)  # noqa: B010 - of this one loader object
         return spec
 
 
 if "transformers" in sys.modules:
-    importlib.import_module("hf_nasbert.modeling")
+    importlib.import_module("hf_nasbert.modeling.auto_classes")
 else:
     sys.meta_path.insert(0, _AfterTransformers())
 

@@ -18,7 +18,7 @@ from hf_nasbert.writing import check_whole_folder, whole_folder
 # What belongs to a saved model and is replaced together with it; anything else in its folder is somebody's.
 _MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt|README\.md"
-    r"|(model|pytorch_model).*\.(safetensors|bin|json)|(operators|configuration|modeling)_nasbert\.py"
+    r"|(model|pytorch_model).*\.(safetensors|bin|json)|(geometry|operators|configuration|modeling)_nasbert\.py"
 )
 
 
@@ -31,7 +31,7 @@ def save_child(
     attachments: Sequence[str | Path] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write a child's folder: config, safetensors, tokenizer, its three code files, the card and files of yours.
+    """Write a child's folder: config, safetensors, tokenizer, its code files, the card and files of yours.
 
     The folder appears whole or not at all. With its code beside it, it loads where this package is not installed:
     `AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)`, and so with every other head.
@@ -106,7 +106,7 @@ def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> Non
 
 
 def _pack_code(folder: Path) -> None:
-    """Put the three code files and the names of all heads into a child's folder, whatever class was saved.
+    """Put the code files and the names of all heads into a child's folder, whatever class was saved.
 
     transformers copies the code of registered classes only, and a child that was itself loaded from the Hub keeps
     pointing there for all heads but its own.

@@ -149,7 +149,7 @@ def _child_state(
 ) -> dict[str, torch.Tensor]:
     """The super-net's weights under the names they have in the child."""
     state = supernet.state_dict()
-    widths = [width for _, width, _ in child.config.block_widths()]
+    widths = [block.width for block in child.config.geometry()]
 
     def name_in_supernet(name: str) -> str:
         match = re.fullmatch(

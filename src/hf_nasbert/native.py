@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
 
-CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
+CODE_FILES = ("geometry_nasbert.py", "operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
 CODE_DIGESTS = Path(__file__).parent / "modeling" / "published.sha256"
 """The SHA-256 sums of every version of them that there ever was, as `sha256sum` writes them."""

@@ -9,7 +9,6 @@ from hf_nasbert.costs.counts import (
     operator_flops,
     operator_parameters,
     peak_activation_bytes,
-    stages_of,
 )
 from hf_nasbert.costs.feasibility import affordable, cheapest
 from hf_nasbert.costs.latency import LATENCY_SIZES, LatencyTable, latency_sizes, operator_key
@@ -32,5 +31,4 @@ __all__ = [
     "operator_parameters",
     "parse_quantity",
     "peak_activation_bytes",
-    "stages_of",
 ]

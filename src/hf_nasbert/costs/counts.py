@@ -4,12 +4,11 @@
 `modeling/`, and the tests hold every number against the built child.
 """
 
-import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from hf_nasbert.space import SKIP, operator_kind, operator_width
+from hf_nasbert.modeling.geometry_nasbert import Block, geometry_of, inner_width, parse_operator
 
 
 def num_parameters(config: Any, architecture: Sequence[str]) -> int:
@@ -24,9 +23,10 @@ def num_parameters(config: Any, architecture: Sequence[str]) -> int:
     total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
     if not config.tie_word_embeddings:
         total += embedding * vocabulary
-    for names, width in stages_of(config, architecture):
-        total += _projection_parameters(hidden, width) + _projection_parameters(width, hidden)
-        total += sum(operator_parameters(config, name) for name in names)
+    for block in geometry_of(config, architecture):
+        total += operator_parameters(config, block.name)
+        total += _projection_parameters(block.input_width, block.width)
+        total += _projection_parameters(block.width, block.output_width)
     return total
 
 
@@ -61,9 +61,10 @@ def flops(
     hidden, embedding, vocabulary = int(config.hidden_size), embedding_size(config), int(config.vocab_size)
     total = _projection_flops(num_tokens, embedding, hidden)
     total += 2 * num_predictions * embedding * (hidden + vocabulary)
-    for names, width in stages_of(config, architecture):
-        total += _projection_flops(num_tokens, hidden, width) + _projection_flops(num_tokens, width, hidden)
-        total += sum(operator_flops(config, name, batch_size, sequence_length) for name in names)
+    for block in geometry_of(config, architecture):
+        total += operator_flops(config, block.name, batch_size, sequence_length)
+        total += _projection_flops(num_tokens, block.input_width, block.width)
+        total += _projection_flops(num_tokens, block.width, block.output_width)
     return total
 
 
@@ -73,18 +74,17 @@ def operator_parameters(config: Any, name: str) -> int:
     Raises:
         ValueError: If there is no such operator.
     """
-    kind, kernel_size, width = _parsed(name)
-    width = width or int(config.hidden_size)
-    match kind:
+    operator, inner = parse_operator(name), inner_width(config, name)
+    width = operator.width or int(config.hidden_size)
+    match operator.kind:
         case "skip":
             return 0
         case "attention":
-            return 4 * _linear_parameters(width, width) + 2 * width
+            return 3 * _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
         case "ffn":
-            inner = int(config.ffn_ratio) * width
             return _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
         case _:
-            depthwise = kernel_size * width + width
+            depthwise = _kernel_size(operator.kind) * width + width
             return int(config.num_conv_layers) * (depthwise + _linear_parameters(width, width) + 2 * width)
 
 
@@ -94,19 +94,18 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
     Raises:
         ValueError: If there is no such operator, or the batch is empty.
     """
-    kind, kernel_size, width = _parsed(name)
-    width, num_tokens = width or int(config.hidden_size), _num_tokens(batch_size, sequence_length)
-    square = 2 * num_tokens * width * width  # one linear map of the width onto itself
-    match kind:
+    operator, inner = parse_operator(name), inner_width(config, name)
+    width, num_tokens = operator.width or int(config.hidden_size), _num_tokens(batch_size, sequence_length)
+    match operator.kind:
         case "skip":
             return 0
         case "attention":
-            # Heads share out the width, so scores and their application cost the same for any number of heads.
-            return 4 * square + 4 * num_tokens * sequence_length * width
+            # Heads share out the inner width, so scores and their application cost the same for any size of them.
+            return 4 * 2 * num_tokens * width * inner + 4 * num_tokens * sequence_length * inner
         case "ffn":
-            return 2 * int(config.ffn_ratio) * square
+            return 2 * 2 * num_tokens * width * inner
         case _:
-            return int(config.num_conv_layers) * (2 * num_tokens * width * kernel_size + square)
+            return int(config.num_conv_layers) * 2 * num_tokens * width * (_kernel_size(operator.kind) + width)
 
 
 class PeakBytes(int):
@@ -164,31 +163,35 @@ def peak_activation_bytes(
     hidden, embedding = int(config.hidden_size), embedding_size(config)
     # In numbers per token. Embeddings: the looked-up words, their sums, and what is made of them.
     peaks = [max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)]
-    for names, width in stages_of(config, architecture):
-        is_projected = width != hidden
-        for block, name in enumerate(names):
-            # Alive all the while: the embeddings' output, and what the block was given, unless that is the same.
-            held = hidden + (0 if len(peaks) == 1 else hidden if block == 0 else width)
-            enters, leaves = is_projected and block == 0, is_projected and block == len(names) - 1
-            inside = held + (width if enters else 0) + _operator_peak(config, name, width)
-            peaks.append(max(inside, held + width + hidden if leaves else 0))
+    for block in geometry_of(config, architecture):
+        # Alive all the while: the embeddings' output, and what the block was given, unless that is the same.
+        held = hidden + (block.input_width if block.index else 0)
+        inside = held + (block.width if block.input_width != block.width else 0) + _operator_peak(config, block)
+        peaks.append(max(inside, held + block.width + block.output_width if block.output_width != block.width else 0))
     scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
     return PeakBytes(peak * scale for peak in peaks)
 
 
-def _operator_peak(config: Any, name: str, width: int) -> int:
+def _operator_peak(config: Any, block: Block) -> int:
     """The numbers per token that an operator holds at once, beside its input."""
-    kind, ratio = _parsed(name)[0], int(config.ffn_ratio)
-    match kind:
+    width, inner = block.width, inner_width(config, block.name)
+    match block.kind:
         case "skip":
             return 0
         case "attention":
-            return 4 * width  # query, key, value and what they make
+            return max(4 * inner, inner + 2 * width)  # query, key, value and what they make; or that and both sums
         case "ffn":
-            return max(2 * ratio, ratio + 2) * width  # before and behind the activation; or sum and normalised sum
+            return max(2 * inner, inner + 2 * width)  # before and behind the activation; or sum and normalised sum
         case _:
             # Depth-wise, point-wise and activated states; behind the first sub-layer its output too.
             return (3 if int(config.num_conv_layers) == 1 else 4) * width
+
+
+def _kernel_size(kind: str) -> int:
+    match = re.fullmatch(r"conv([0-9]+)", kind)
+    if match is None:
+        raise ValueError(f"cannot tell what operator {kind!r} costs: known are attention, ffn, conv<size> and skip")
+    return int(match[1])
 
 
 def embedding_size(config: Any) -> int:
@@ -212,37 +215,3 @@ def _num_tokens(batch_size: int, sequence_length: int) -> int:
     if batch_size < 1 or sequence_length < 1:
         raise ValueError(f"batch_size {batch_size} and sequence_length {sequence_length} must both be at least 1")
     return batch_size * sequence_length
-
-
-@functools.lru_cache(maxsize=1024)
-def _parsed(name: str) -> tuple[str, int, int]:
-    """The kind of an operator, the size of its kernel and its width; 0 where it has none."""
-    kind, width = operator_kind(name), operator_width(name) or 0
-    if kind in (SKIP, "attention", "ffn"):
-        return kind, 0, width
-    match = re.fullmatch(r"conv([0-9]+)", kind)
-    if match is None:
-        raise ValueError(f"cannot tell what operator {name!r} costs: known are attention, ffn, conv<size> and skip")
-    return "conv", int(match[1]), width
-
-
-def stages_of(config: Any, architecture: Sequence[str]) -> Iterator[tuple[Sequence[str], int]]:
-    """The operators of every stage and the width they share.
-
-    Raises:
-        ValueError: If the architecture does not fit the config's stages.
-    """
-    if hasattr(config, "search_space"):
-        lengths = [len(stage["blocks"]) for stage in config.search_space["stages"]]
-    else:
-        lengths = [len(architecture)] if config.stage_lengths is None else config.stage_lengths
-    if sum(lengths) != len(architecture):
-        raise ValueError(f"the architecture names {len(architecture)} operators for stages of {lengths} blocks")
-    start = 0
-    for length in lengths:
-        names = architecture[start : start + length]
-        widths = {_parsed(name)[2] or config.hidden_size for name in names if name != SKIP}
-        if len(widths) > 1:
-            raise ValueError(f"operators {'-'.join(names)} of one stage have widths {sorted(widths)}: expected one")
-        yield names, widths.pop() if widths else config.hidden_size
-        start += length

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_nasbert import records
-from hf_nasbert.costs.counts import embedding_size, stages_of
+from hf_nasbert.costs.counts import embedding_size
+from hf_nasbert.modeling.geometry_nasbert import SKIP, geometry_of, parse_operator
 from hf_nasbert.records import Record
-from hf_nasbert.space import SKIP, operator_kind
 
 _SETTING = ("device", "batch_size", "sequence_length", "dtype", "num_threads")  # what a latency was measured with
 LATENCY_SIZES = (
@@ -120,12 +120,11 @@ class LatencyTable:
         Raises:
             ValueError: If the architecture does not fit the config's stages, or an operator was not measured.
         """
-        total, hidden = self.outside_ms, int(config.hidden_size)
-        for names, width in stages_of(config, architecture):
-            total += sum(self._measured(self.operators_ms, operator_key(name, width)) for name in names)
-            if width != hidden:
-                total += self._measured(self.adapters_ms, f"{hidden}->{width}")
-                total += self._measured(self.adapters_ms, f"{width}->{hidden}")
+        total = self.outside_ms
+        for block in geometry_of(config, architecture):
+            total += self._measured(self.operators_ms, operator_key(block.name, block.width))
+            for before, after in ((block.input_width, block.width), (block.width, block.output_width)):
+                total += self._measured(self.adapters_ms, f"{before}->{after}") if before != after else 0
         return total
 
     def check_sizes(self, config: Any) -> None:
@@ -152,5 +151,5 @@ def latency_sizes(config: Any) -> dict[str, Any]:
 
 def operator_key(name: str, width: int) -> str:
     """An operator under its full name, whether or not its space has widths: `"conv5@128"`."""
-    kind = operator_kind(name)
-    return SKIP if kind == SKIP else f"{kind}@{width}"
+    candidate = parse_operator(name).candidate
+    return SKIP if candidate == SKIP else f"{candidate}@{width}"

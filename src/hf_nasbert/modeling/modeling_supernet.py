@@ -12,8 +12,8 @@ from transformers.utils import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
-from .configuration_nasbert import SKIP, last_mixing_block, operator_kind, operator_width
 from .configuration_supernet import SupernetConfig
+from .geometry_nasbert import SKIP, last_mixing_block, operator_kind, operator_width
 from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
 from .operators_nasbert import NasBertSelfAttention, build_operator
 
@@ -25,7 +25,7 @@ class ChoiceBlock(GradientCheckpointingLayer):
         super().__init__()
         self.hidden_size = config.hidden_size
         self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
-        widths = {operator_width(name, config.hidden_size) for name in candidates if operator_kind(name) != SKIP}
+        widths = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
         widths = sorted(widths - {config.hidden_size})
         self.input_projections = nn.ModuleDict(
             {str(width): projection(config.hidden_size, width) for width in widths if is_first}
@@ -36,7 +36,7 @@ class ChoiceBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
         if self.input_projections:
-            width = str(operator_width(operator, self.hidden_size))
+            width = str(operator_width(operator) or self.hidden_size)
             if width in self.input_projections:
                 hidden_states = self.input_projections[width](hidden_states)
         hidden_states = self.operators[operator](hidden_states, attention_mask, padding_mask, positions, **kwargs)

@@ -1,6 +1,7 @@
 """Search spaces and their architectures: names, rules of a valid child, exact sizes, order, neighbours."""
 
-from hf_nasbert.space.architecture import SKIP, Architecture, hamming, operator_kind, operator_width
+from hf_nasbert.modeling.geometry_nasbert import SKIP, operator_kind, operator_width
+from hf_nasbert.space.architecture import Architecture, hamming
 from hf_nasbert.space.search_space import SearchSpace
 from hf_nasbert.space.stages import Stage
 

@@ -1,47 +1,9 @@
-"""Operator names and architectures: a child's description, one operator name per choice block."""
+"""Architectures: a child's description, one operator name per choice block."""
 
-import re
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-SKIP = "skip"
-"""The operator without weights: its block is left out of the child."""
-
-# Names become module names, file names and table cells; nothing that a path or the text form could misread gets in.
-KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_NAME = re.compile(rf"({KIND.pattern})(?:@([1-9][0-9]{{0,5}}))?")
-MAX_WIDTH = 999_999
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 400
-
-
-def shown(thing: object) -> str:
-    """`repr`, cut short: a message about hostile input must not be as long, or as deep, as that input."""
-    text = _REPR.repr(thing)
-    return text if len(text) <= 400 else f"{text[:400]}..."
-
-
-def _split(name: object) -> tuple[str, int | None]:
-    match = _NAME.fullmatch(name) if isinstance(name, str) else None
-    if match is None or (match[1] == SKIP and match[2]):
-        raise ValueError(
-            f"{shown(name)} is not an operator name: expected a kind of ASCII letters, digits and underscores, "
-            f"followed by '@' and a width where the stage has widths, as in 'conv5' or 'conv5@192' ('skip' has none)"
-        )
-    return match[1], int(match[2]) if match[2] else None
-
-
-def operator_kind(name: str) -> str:
-    """The kind of an operator: `"conv5"` of `"conv5@192"` and of `"conv5"`."""
-    return _split(name)[0]
-
-
-def operator_width(name: str) -> int | None:
-    """The width of an operator: 192 of `"conv5@192"`, None of a name without one."""
-    return _split(name)[1]
+from hf_nasbert.modeling.geometry_nasbert import parse_operator, shown
 
 
 class Architecture(tuple[str, ...]):
@@ -79,7 +41,7 @@ class Architecture(tuple[str, ...]):
         if not names:
             raise ValueError("an architecture names at least one operator, got none")
         for name in names:
-            _split(name)
+            parse_operator(name)
         return super().__new__(cls, names)
 
     @classmethod

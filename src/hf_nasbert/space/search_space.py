@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from hf_nasbert.space.architecture import SKIP, Architecture, operator_kind, parsed, shown, trusted
+from hf_nasbert.modeling.geometry_nasbert import SKIP, parse_operator, shown
+from hf_nasbert.space.architecture import Architecture, parsed, trusted
 from hf_nasbert.space.stages import Stage, checked_block, checked_widths
 
 
@@ -304,8 +305,8 @@ end of its stage only
         for stage, *parents in zip(self.stages, self._parts(first), self._parts(second), strict=True):
             width, depth = stage.shape(rng.choice(parents))[0], stage.shape(rng.choice(parents))[1]
             for block in range(depth):
-                kind = operator_kind(rng.choice([parent[block] for parent in parents if parent[block] != SKIP]))
-                names.append(stage.operators[width][block][stage.kinds[block].index(kind)])
+                name = rng.choice([parent[block] for parent in parents if parent[block] != SKIP])
+                names.append(stage.operators[width][block][stage.kinds[block].index(parse_operator(name).candidate)])
             names += [SKIP] * (stage.num_blocks - depth)
         return trusted(names)
 

@@ -6,7 +6,9 @@ import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_nasbert.space.architecture import KIND, MAX_WIDTH, SKIP, operator_width, shown
+from hf_nasbert.modeling.geometry_nasbert import SKIP, is_candidate, operator_width, shown
+
+_MAX_WIDTH = 999_999  # six digits, as in a name
 
 
 def checked_block(kinds: object) -> tuple[str, ...]:
@@ -14,7 +16,7 @@ def checked_block(kinds: object) -> tuple[str, ...]:
     if not isinstance(kinds, list | tuple) or not kinds:
         raise ValueError(f"a choice block is a non-empty list of operator kinds, got {shown(kinds)}")
     for kind in kinds:
-        if not isinstance(kind, str) or KIND.fullmatch(kind) is None:
+        if not is_candidate(kind):
             raise ValueError(
                 f"{shown(kind)} is not an operator kind: expected a letter, then letters, digits and underscores "
                 f"(ASCII, at most 64); widths are given to the stage, not in the name"
@@ -32,8 +34,8 @@ def checked_widths(widths: object) -> tuple[int, ...]:
     if not isinstance(widths, list | tuple):
         raise ValueError(f"widths are a list of positive integers, got {shown(widths)}")
     for width in widths:
-        if type(width) is not int or not 1 <= width <= MAX_WIDTH:
-            raise ValueError(f"a width is an integer from 1 to {MAX_WIDTH}, got {shown(width)}")
+        if type(width) is not int or not 1 <= width <= _MAX_WIDTH:
+            raise ValueError(f"a width is an integer from 1 to {_MAX_WIDTH}, got {shown(width)}")
     if len(set(widths)) < len(widths):
         raise ValueError(f"duplicate widths in one stage: {shown(list(widths))}")
     return tuple(widths)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hf_nasbert.modeling import last_mixing_block
+from hf_nasbert.modeling.geometry_nasbert import last_mixing_block
 from hf_nasbert.modeling.modeling_nasbert import Masks
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.space import Architecture, SearchSpace
