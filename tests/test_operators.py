@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.masking_utils import create_bidirectional_mask
 
+from hf_nasbert.modeling.geometry_nasbert import geometry
 from hf_nasbert.modeling.modeling_nasbert import NasBertBlock
 from hf_nasbert.modeling.operators_nasbert import build_operator, take_rows
 
@@ -126,7 +127,7 @@ def test_sizes_follow_the_config():
 
 @pytest.mark.parametrize("name", ["conv4", "skip@", "attention@33"])
 def test_what_cannot_be_built_is_refused(name):
-    with pytest.raises(ValueError, match=r"unknown operator|asks for width|does not divide"):
+    with pytest.raises(ValueError, match=r"unknown operator|is not an operator name|does not divide"):
         build_operator(chain_config(), name)
 
 
@@ -313,7 +314,7 @@ def test_take_rows():
 def test_a_block_between_two_widths_brings_the_same_rows():
     config = chain_config()
     config._attn_implementation = "sdpa"
-    block = randomise_(NasBertBlock(config, "conv3@64", (32, 64, 32))).eval()
+    block = randomise_(NasBertBlock(config, geometry(["conv3@64"], 32)[0])).eval()
     states, positions = make_states(), torch.tensor(UNEVEN["uneven"])
     masks = make_masks(RIGHT)
     assert_close(block(states, *masks, positions), take_rows(block(states, *masks), positions), 1e-6)
