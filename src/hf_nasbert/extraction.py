@@ -1,7 +1,6 @@
 """From super-net to child: inherited weights, and the proof of equal logits."""
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families.bert import build_like
-from hf_nasbert.space import Architecture
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -98,7 +96,7 @@ def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | s
         stage_lengths=[stage.stop - stage.start for stage in slices] if len(slices) > 1 else None,
     )
     child = build_like(NasBertForMaskedLM, config, like=supernet)
-    child.load_state_dict(_child_state(supernet, child, operators), strict=True)
+    child.load_state_dict(supernet.state_of(operators), strict=True)
     return child
 
 
@@ -142,26 +140,6 @@ def prove_equal_logits(
             f"it is not {architecture}, or one of the two was trained after the extraction"
         )
     return difference
-
-
-def _child_state(
-    supernet: SupernetForMaskedLM, child: NasBertForMaskedLM, architecture: Architecture
-) -> dict[str, torch.Tensor]:
-    """The super-net's weights under the names they have in the child."""
-    state = supernet.state_dict()
-    widths = [block.width for block in child.config.geometry()]
-
-    def name_in_supernet(name: str) -> str:
-        match = re.fullmatch(
-            r"(nasbert\.encoder\.blocks\.(\d+)\.)(operator|input_projection|output_projection)\.(.+)", name
-        )
-        if match is None:
-            return name  # embeddings and head are shared by all children
-        prefix, block, module, rest = match.groups()
-        key = architecture[int(block)] if module == "operator" else widths[int(block)]
-        return f"{prefix}{module}s.{key}.{rest}"
-
-    return {name: state[name_in_supernet(name)] for name in child.state_dict()}
 
 
 @contextmanager

@@ -446,11 +446,10 @@ class _Chain:
         self._model.encoder.register_forward_hook(self._stopwatch.mark)
         for block in self._model.encoder.blocks:
             block.register_forward_pre_hook(self._stopwatch.mark)
-            for operator in block.operators.values():
-                if block.input_projections:
-                    operator.register_forward_pre_hook(self._stopwatch.mark)
-                if block.output_projections:
-                    operator.register_forward_hook(self._stopwatch.mark)
+            if block.input_projections:
+                block.operators.register_forward_pre_hook(self._stopwatch.mark)
+            if block.output_projections:
+                block.operators.register_forward_hook(self._stopwatch.mark)
 
     def run(self, child: Architecture) -> list[tuple[str, float]]:
         """Run a child: operators and adapters by name, with their milliseconds."""
