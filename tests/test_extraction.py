@@ -234,7 +234,7 @@ class TestBert:
         "overrides",
         [
             {},
-            {"intermediate_size": 96, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
+            {"intermediate_size": 100, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
             {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "classifier_dropout": 0.4},
             {"tie_word_embeddings": False, "type_vocab_size": 1, "pad_token_id": 3, "layer_norm_eps": 1e-5},
         ],
@@ -270,6 +270,11 @@ class TestBert:
                 r"block 2 \(attention@32\): it is 32 wide between states of 64",
             ),
             ({"operators": ["attention", "ffn"], "embedding_size": 32}, "embeddings are as wide"),
+            ({"operators": ["attention1", "ffn"]}, r"block 0 \(attention1\): BERT's attention has as many heads"),
+            (
+                {"operators": ["attention", "ffn", "attention", "ffn9"]},
+                r"block 3 \(ffn9\): .* block 1 is another",
+            ),
         ],
         ids=lambda value: "-".join(value["operators"]) if isinstance(value, dict) else None,
     )
@@ -280,7 +285,7 @@ class TestBert:
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
-        [({"intermediate_size": 100}, "no whole multiple"), ({"is_decoder": True}, "decoder")],
+        [({"is_decoder": True}, "decoder"), ({"add_cross_attention": True, "is_decoder": True}, "decoder")],
     )
     def test_refuses_a_bert_that_is_no_child(self, overrides, message):
         sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -290,8 +295,8 @@ class TestBert:
 
     def test_names_the_wrong_class(self):
         config = BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=1)
-        with pytest.raises(ValueError, match="got a BertModel"):
-            from_bert(BertModel(config))
+        with pytest.raises(ValueError, match=r"expected a stock BERT \(.*\), got a NasBertForMaskedLM"):
+            from_bert(NasBertForMaskedLM(chain_config(["ffn"])))
         with pytest.raises(ValueError, match=r"one of the classes NasBert\.\.\., got a BertModel"):
             to_bert(BertModel(config))
 

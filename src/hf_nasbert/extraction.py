@@ -13,7 +13,7 @@ from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
-from hf_nasbert.modeling.families.bert import build_like
+from hf_nasbert.modeling.families import build_like
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
 
 CODE_FILES = ("geometry_nasbert.py", "operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
@@ -20,7 +21,6 @@ CODE_NEEDS = "transformers 5.20 and huggingface_hub 1.31 or later"
 """What those files need; they look for it themselves, and tests hold both against pyproject.toml."""
 
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
-_IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
 
 
 def is_our_code(name: str, content: bytes) -> bool:
@@ -47,7 +47,11 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
             f"no child of this super-net is a plain BERT: its embeddings are {embedding_size} wide and its states "
             f"{hidden_size}, and BERT's are as wide as each other"
         )
-    children = tuple(islice(_native_children(space, hidden_size), _MAX_CHILDREN + 1))
+    # One inner width in all layers.
+    candidates = {name for stage in space.stages for names in stage.kinds for name in names}
+    widenings = sorted(name for name in candidates if parse_operator(name).kind == "ffn")
+    found = (child for name in widenings for child in _native_children(space, hidden_size, ("attention", name)))
+    children = tuple(islice(found, _MAX_CHILDREN + 1))
     if len(children) > _MAX_CHILDREN:
         raise ValueError(f"more than {_MAX_CHILDREN:,} children of this space are plain BERTs: too many to list")
     if not children:
@@ -62,7 +66,11 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
 
 
 def _native_children(
-    space: SearchSpace, hidden_size: int, before: tuple[str, ...] = (), num_real: int = 0
+    space: SearchSpace,
+    hidden_size: int,
+    in_turn: tuple[str, str],
+    before: tuple[str, ...] = (),
+    num_real: int = 0,
 ) -> Iterator[Architecture]:
     """All children that go on from the operators of the first stages, `num_real` of which are no skips."""
     number = next((number for number, where in enumerate(space.stage_slices) if where.start == len(before)), None)
@@ -76,13 +84,13 @@ def _native_children(
             continue
         names: list[str] = []
         for depth in range(1, stage.num_blocks + 1):
-            kind = _IN_TURN[(num_real + depth - 1) % 2]
+            kind = in_turn[(num_real + depth - 1) % 2]
             if kind not in stage.kinds[depth - 1]:
                 break
             names.append(operators[depth - 1][stage.kinds[depth - 1].index(kind)])
             if depth in stage.depths:
                 part = (*names, *[SKIP] * (stage.num_blocks - depth))
-                yield from _native_children(space, hidden_size, before + part, num_real + depth)
+                yield from _native_children(space, hidden_size, in_turn, before + part, num_real + depth)
 
 
 @dataclass(frozen=True)
