@@ -37,7 +37,8 @@ class NestedWeights(WeightLayout):
     """
 
     def __init__(self, config, candidates):
-        super().__init__(config, candidates)
+        super().__init__()
+        self.candidates = tuple(candidates)
         self.built = {name: build_operator(config, name) for name in candidates}  # in a dictionary: no submodules
         self.parts = nn.ParameterDict()
         self.chains: dict[str, list[str]] = {}

@@ -22,14 +22,11 @@ class WeightLayout(nn.Module, abc.ABC):
     operator: the optimizer passes over such tensors, and moves all of any other. So of a matrix that operators share
     in part, the parts are parameters of their own, put together in `forward`.
 
-    Args:
-        config: The sizes of the super-net.
-        candidates: The operators' names.
+    A layout is made as `layout(config, candidates)`: the sizes of the super-net, and the operators' names.
     """
 
-    def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
-        super().__init__()
-        self.candidates = tuple(candidates)
+    candidates: tuple[str, ...]
+    """The operators' names, in their order."""
 
     @abc.abstractmethod
     def forward(
@@ -61,16 +58,12 @@ class WeightLayout(nn.Module, abc.ABC):
         return sum(tensor.numel() for tensor in self.state_of(name).values())
 
 
-class SeparateWeights(WeightLayout):
-    """Every operator has weights of its own, shared by all children that choose it."""
+class SeparateWeights(nn.ModuleDict, WeightLayout):
+    """Every operator has weights of its own, shared by all children that choose it: a dictionary of operators."""
 
     def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
-        super().__init__(config, candidates)
-        for name in candidates:
-            self.add_module(name, build_operator(config, name))
-
-    def __getitem__(self, name: str) -> nn.Module:
-        return self.get_submodule(name)
+        super().__init__({name: build_operator(config, name) for name in candidates})
+        self.candidates = tuple(candidates)
 
     def forward(self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         return self[name](hidden_states, attention_mask, padding_mask, positions, **kwargs)
@@ -85,7 +78,7 @@ class SeparateWeights(WeightLayout):
         return [self[name]]
 
     def units(self):
-        return [self[name] for name in self.candidates]
+        return list(self.values())
 
 
 LAYOUTS: dict[str, type[WeightLayout]] = {"separate": SeparateWeights}
