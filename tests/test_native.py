@@ -22,7 +22,8 @@ KINDS = ("conv3", "ffn", "attention", "skip")
 FIXED = Stage((("attention", "conv3"), ("ffn", "attention"), ("skip", "ffn", "attention")))  # the first two stay
 SPACES = {
     "chain": SearchSpace.chain(6, KINDS),
-    "sized": SearchSpace.chain(4, ("attention", "attention1", "ffn", "ffn24", "skip")),
+    "sized": SearchSpace.chain(4, ("attention", "ffn", "ffn24", "skip")),
+    "free": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip"), skip="anywhere"),
     "without-skip": SearchSpace.chain(4, ("attention", "ffn", "conv5")),
     "staged": SearchSpace.staged(2, 3, KINDS, widths=(32, 64)),
     "three-stages": SearchSpace((FIXED, Stage((("ffn", "attention"),), (64, 32)), Stage((("ffn", "skip"),) * 2))),

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
+from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, hamming
 
 CODE_FILES = ("geometry_nasbert.py", "operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
@@ -75,10 +75,15 @@ def _native_children(
     """All children that go on from the operators of the first stages, `num_real` of which are no skips."""
     number = next((number for number, where in enumerate(space.stage_slices) if where.start == len(before)), None)
     if number is None:
-        if num_real % 2 == 0:
+        if num_real and num_real % 2 == 0:
             yield Architecture(before)
         return
     stage = space.stages[number]
+    if isinstance(stage, FreeStage):
+        for part in _in_turn_or_skipped(stage.blocks, in_turn, num_real):
+            num_more = len(part) - part.count(SKIP)
+            yield from _native_children(space, hidden_size, in_turn, before + part, num_real + num_more)
+        return
     for width, operators in zip(stage.widths or (hidden_size,), stage.operators, strict=True):
         if width != hidden_size:
             continue
@@ -91,6 +96,19 @@ def _native_children(
             if depth in stage.depths:
                 part = (*names, *[SKIP] * (stage.num_blocks - depth))
                 yield from _native_children(space, hidden_size, in_turn, before + part, num_real + depth)
+
+
+def _in_turn_or_skipped(
+    blocks: Sequence[Sequence[str]], in_turn: tuple[str, str], num_real: int
+) -> Iterator[tuple[str, ...]]:
+    """All choices in blocks that take the next operator in turn or skip."""
+    if not blocks:
+        yield ()
+        return
+    for name, is_real in ((in_turn[num_real % 2], 1), (SKIP, 0)):
+        if name in blocks[0]:
+            for rest in _in_turn_or_skipped(blocks[1:], in_turn, num_real + is_real):
+                yield (name, *rest)
 
 
 @dataclass(frozen=True)

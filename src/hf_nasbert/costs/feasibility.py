@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hf_nasbert.costs.budget import Budget
 from hf_nasbert.costs.child import Cost
 from hf_nasbert.costs.counts import PeakBytes
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
+from hf_nasbert.space import Architecture, SearchSpace
 
 
 def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Architecture:
@@ -24,9 +24,9 @@ def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Archi
     def cost_with(where: slice, names: list[str]) -> float:
         return cost(Architecture(_replaced(best, where, names)))
 
-    for where in space.stage_slices:
+    for stage, where in zip(space.stages, space.stage_slices, strict=True):
         cost_of = functools.partial(cost_with, where)
-        offers = [_cheapest_part(chain, cost_of) for chain in _chains(space.blocks[where])]
+        offers = [_cheapest_part(chain, cost_of) for chain in stage.chains()]
         best = _replaced(best, where, min(offers, key=cost_of))
     # A space that lists its children may lack that one: there are few enough of them to look through.
     return Architecture(best) if best in space else min(space.enumerate(), key=cost)
@@ -69,8 +69,8 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
         return parts
 
     stages = [
-        _undominated(part for chain in _chains(space.blocks[where]) for part in parts_of(where, chain))
-        for where in space.stage_slices
+        _undominated(part for chain in stage.chains() for part in parts_of(where, chain))
+        for stage, where in zip(space.stages, space.stage_slices, strict=True)
     ]
     found = [_Part(tuple(start_costs[name] for name in sums), ())]
     for number, stage in enumerate(stages):
@@ -84,15 +84,6 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
         found = _undominated(fitting)
     children = (Architecture(part.names) for part in found)
     return next((child for child in children if child in space and budget.admits(cost(child))), None)
-
-
-def _chains(blocks: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
-    """The free choices in one stage: for each width and depth, the candidates of every block."""
-    for width in dict.fromkeys(operator_width(name) for name in blocks[0] if name != SKIP):
-        real = [[name for name in names if name != SKIP and operator_width(name) == width] for names in blocks]
-        for depth in range(1, len(blocks) + 1):
-            if all(SKIP in names for names in blocks[depth:]):
-                yield real[:depth] + [[SKIP]] * (len(blocks) - depth)
 
 
 def _cheapest_part(chain: list[list[str]], cost: Callable[[list[str]], Any]) -> list[str]:

@@ -3,6 +3,6 @@
 from hf_nasbert.modeling.geometry_nasbert import SKIP, operator_kind, operator_width
 from hf_nasbert.space.architecture import Architecture, hamming
 from hf_nasbert.space.search_space import SearchSpace
-from hf_nasbert.space.stages import Stage
+from hf_nasbert.space.stages import FreeStage, Stage
 
-__all__ = ["SKIP", "Architecture", "SearchSpace", "Stage", "hamming", "operator_kind", "operator_width"]
+__all__ = ["SKIP", "Architecture", "FreeStage", "SearchSpace", "Stage", "hamming", "operator_kind", "operator_width"]

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from hf_nasbert.modeling.geometry_nasbert import SKIP, parse_operator, shown
+from hf_nasbert.modeling.geometry_nasbert import SKIP, shown
 from hf_nasbert.space.architecture import Architecture, parsed, trusted
-from hf_nasbert.space.stages import Stage, checked_block, checked_widths
+from hf_nasbert.space.stages import FreeStage, Stage, checked_block, checked_widths
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class SearchSpace:
 
     Three rules beyond choosing one candidate per block: `skip` stands at the end of its stage only, every stage holds
     at least one real operator, and the operators of a stage share one width. So no two architectures of a stage are
-    the same network.
+    the same network. In a `FreeStage` none of them holds: there a block's weights come from one place of a base model,
+    and the same operators in other blocks are another network.
 
     Where neighbouring stages are given the same width, the same operators can be told apart by where the stage ends
     alone. They are counted, drawn and enumerated as architectures, as NAS-BERT counts them (Xu et al., 2021,
@@ -54,17 +55,21 @@ end of its stage only
         object.__setattr__(self, "stages", tuple(self.stages))
 
     @classmethod
-    def chain(cls, num_choice_blocks: int, operators: Sequence[str]) -> Self:
-        """A space of one stage, of the model's hidden size, with the same candidates in every choice block."""
-        return cls((_uniform_stage(num_choice_blocks, operators, ()),))
+    def chain(cls, num_choice_blocks: int, operators: Sequence[str], skip: str = "end") -> Self:
+        """A space of one stage, of the model's hidden size, with the same candidates in every choice block.
+
+        `skip` says where the operator of that name may stand: at the `"end"`, or `"anywhere"` (`FreeStage`).
+        """
+        return cls((_uniform_stage(num_choice_blocks, operators, (), _stage_class(skip)),))
 
     @classmethod
-    def of_blocks(cls, blocks: Sequence[str]) -> Self:
+    def of_blocks(cls, blocks: Sequence[str], skip: str = "end") -> Self:
         """A space of one stage from the candidates of every choice block, each as in `attention,ffn,conv3`.
 
-        A block with a single candidate, such as a convolution at the stem, is the same in all children.
+        A block with a single candidate, such as a convolution at the stem, is the same in all children. `skip` is as
+        for `chain`.
         """
-        return cls((Stage(tuple(tuple(block.replace(" ", "").split(",")) for block in blocks)),))
+        return cls((_stage_class(skip)(tuple(tuple(block.replace(" ", "").split(",")) for block in blocks)),))
 
     @classmethod
     def staged(cls, num_stages: int, blocks_per_stage: int, operators: Sequence[str], widths: Sequence[int]) -> Self:
@@ -117,14 +122,8 @@ end of its stage only
         return math.prod(stage.num_children for stage in self.stages)
 
     @functools.cached_property
-    def _width_of(self) -> tuple[dict[str, int], ...]:
-        """For every block, the index of each candidate's width in its stage; -1 for `skip`."""
-        return tuple(
-            {name: width for width, operators in enumerate(stage.operators) for name in operators[block]}
-            | ({SKIP: -1} if SKIP in kinds else {})
-            for stage in self.stages
-            for block, kinds in enumerate(stage.blocks)
-        )
+    def _known(self) -> tuple[frozenset[str], ...]:
+        return tuple(map(frozenset, self.blocks))
 
     def validate(self, architecture: Iterable[str] | str) -> Architecture:
         """Return the architecture, given as operator names or as text, if it is one of this space's.
@@ -153,34 +152,16 @@ end of its stage only
         reason = self._unknown(architecture)
         if reason is not None:
             return reason
-        widths = [known[name] for known, name in zip(self._width_of, architecture, strict=True)]
-        for number, where in enumerate(self.stage_slices):
-            width, first = widths[where.start], architecture[where.start]
-            for block in range(where.start + 1, where.stop):
-                name, before = architecture[block], architecture[block - 1]
-                if widths[block] == width and before != SKIP:
-                    continue
-                if name != SKIP and before == SKIP:
-                    return (
-                        f"choice block {block - 1} holds 'skip' before {name!r} in block {block} "
-                        f"(candidates: {self._candidates(block)}): skip stands at the end of its stage only"
-                    )
-                if name != SKIP:
-                    return (
-                        f"choice block {block} holds {name!r} though block {where.start} of stage {number} holds "
-                        f"{first!r} (candidates: {self._candidates(block)}): the operators of a stage share one width"
-                    )
-            if width == -1:
-                return (
-                    f"choice blocks {where.start} to {where.stop - 1} hold 'skip' only (candidates of block "
-                    f"{where.start}: {self._candidates(where.start)}): stage {number} needs a real operator"
-                )
+        for number, (stage, where) in enumerate(zip(self.stages, self.stage_slices, strict=True)):
+            reason = stage.why_not(architecture[where], where.start, number)
+            if reason is not None:
+                return reason
         return None
 
     def _unknown(self, architecture: Architecture) -> str | None:
         if len(architecture) != self.num_choice_blocks:
             return f"it names {len(architecture)} operators, the space has {self.num_choice_blocks} choice blocks"
-        for block, (known, name) in enumerate(zip(self._width_of, architecture, strict=True)):
+        for block, (known, name) in enumerate(zip(self._known, architecture, strict=True)):
             if name not in known:
                 return f"choice block {block} has no operator {name!r} (candidates: {self._candidates(block)})"
         return None
@@ -198,10 +179,8 @@ end of its stage only
         reason = self._unknown(found)
         if reason is not None:
             raise ValueError(f"architecture {shown(str(found))} has no canonical form: {reason}")
-        # Sorting is stable: the real operators keep their order.
-        return self.validate(
-            trusted(name for part in self._parts(found) for name in sorted(part, key=lambda name: name == SKIP))
-        )
+        parts = zip(self.stages, self._parts(found), strict=True)
+        return self.validate(trusted(name for stage, part in parts for name in stage.canonical(part)))
 
     def _parts(self, architecture: Architecture) -> list[tuple[str, ...]]:
         return [architecture[where] for where in self.stage_slices]
@@ -301,14 +280,8 @@ end of its stage only
         widths mix their kinds too, and where both parents agree the offspring agrees with them.
         """
         first, second = self.validate(a), self.validate(b)
-        names: list[str] = []
-        for stage, *parents in zip(self.stages, self._parts(first), self._parts(second), strict=True):
-            width, depth = stage.shape(rng.choice(parents))[0], stage.shape(rng.choice(parents))[1]
-            for block in range(depth):
-                name = rng.choice([parent[block] for parent in parents if parent[block] != SKIP])
-                names.append(stage.operators[width][block][stage.kinds[block].index(parse_operator(name).candidate)])
-            names += [SKIP] * (stage.num_blocks - depth)
-        return trusted(names)
+        parts = zip(self.stages, self._parts(first), self._parts(second), strict=True)
+        return trusted(name for stage, *parents in parts for name in stage.cross(parents, rng))
 
     def enumerate(self) -> Iterator[Architecture]:
         """All architectures, lexicographically by candidate order: those with a common prefix follow each other."""
@@ -348,6 +321,7 @@ end of its stage only
         return {
             "stages": [
                 {"blocks": [list(kinds) for kinds in stage.blocks], "widths": list(stage.widths)}
+                | ({"skip": "anywhere"} if isinstance(stage, FreeStage) else {})
                 for stage in self.stages
             ]
         }
@@ -365,7 +339,8 @@ end of its stage only
         found = []
         for number, stage in enumerate(stages):
             try:
-                found.append(Stage(**_fields(stage, "a stage", required=("blocks",), optional=("widths",))))
+                fields = _fields(stage, "a stage", required=("blocks",), optional=("widths", "skip"))
+                found.append(_stage_class(fields.pop("skip", "end"))(**fields))
             except ValueError as error:
                 raise ValueError(f"stage {number} of the search space: {error}") from error
         return cls(tuple(found))
@@ -380,10 +355,18 @@ def _check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} is a positive integer, got {shown(value)}")
 
 
-def _uniform_stage(num_blocks: int, operators: Sequence[str], widths: Sequence[int]) -> Stage:
+def _stage_class(skip: object) -> type[Stage]:
+    if skip not in ("end", "anywhere"):
+        raise ValueError(f"skip stands at the 'end' of a stage or 'anywhere', got {shown(skip)}")
+    return Stage if skip == "end" else FreeStage
+
+
+def _uniform_stage(
+    num_blocks: int, operators: Sequence[str], widths: Sequence[int], stage_class: type[Stage] = Stage
+) -> Stage:
     _check_count("the number of choice blocks", num_blocks)
     block = checked_block(operators)
-    return Stage(blocks=(block,) * num_blocks, widths=checked_widths(widths))
+    return stage_class(blocks=(block,) * num_blocks, widths=checked_widths(widths))
 
 
 def _fields(data: object, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """A stage: choice blocks of one width, with the exact number, the order and the neighbours of its children."""
 
 import functools
+import itertools
 import math
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_nasbert.modeling.geometry_nasbert import SKIP, is_candidate, operator_width, shown
+from hf_nasbert.modeling.geometry_nasbert import SKIP, is_candidate, operator_width, parse_operator, shown
 
 _MAX_WIDTH = 999_999  # six digits, as in a name
 
@@ -211,3 +212,153 @@ class Stage:
             shrunk -= 1
             best = max(best, sum(rich[:shrunk]) + (alone and shrunk == 1) + depth - shrunk)
         return best
+
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """The kinds among which every block of given depth chooses freely."""
+        return self.kinds
+
+    def chains(self) -> Iterator[list[list[str]]]:
+        """All children as free choices: for each width and depth, the candidates of every block."""
+        for operators in self.operators:
+            for depth in self.depths:
+                yield [*map(list, operators[:depth]), *([SKIP] for _ in range(self.num_blocks - depth))]
+
+    @functools.cached_property
+    def _width_of(self) -> tuple[dict[str, int], ...]:
+        """For every block, the index of each candidate's width; -1 for `skip`."""
+        return tuple(
+            {name: width for width, operators in enumerate(self.operators) for name in operators[block]} | {SKIP: -1}
+            for block in range(self.num_blocks)
+        )
+
+    def _candidates(self, block: int) -> str:
+        names = [name for operators in self.operators for name in operators[block]]
+        return ", ".join([*names, SKIP] if SKIP in self.blocks[block] else names)
+
+    def why_not(self, names: Sequence[str], start: int, number: int) -> str | None:
+        """Which rule a choice of candidates breaks, or None.
+
+        Args:
+            names: One candidate per block.
+            start: The number of the stage's first choice block in its space.
+            number: The stage's own number there.
+        """
+        widths = [known[name] for known, name in zip(self._width_of, names, strict=True)]
+        for block in range(1, self.num_blocks):
+            name, before = names[block], names[block - 1]
+            if widths[block] == widths[0] and before != SKIP:
+                continue
+            if name != SKIP and before == SKIP:
+                return (
+                    f"choice block {start + block - 1} holds 'skip' before {name!r} in block {start + block} "
+                    f"(candidates: {self._candidates(block)}): skip stands at the end of its stage only"
+                )
+            if name != SKIP:
+                return (
+                    f"choice block {start + block} holds {name!r} though block {start} of stage {number} holds "
+                    f"{names[0]!r} (candidates: {self._candidates(block)}): the operators of a stage share one width"
+                )
+        if widths[0] == -1:
+            return (
+                f"choice blocks {start} to {start + self.num_blocks - 1} hold 'skip' only (candidates of block "
+                f"{start}: {self._candidates(0)}): stage {number} needs a real operator"
+            )
+        return None
+
+    def canonical(self, names: Sequence[str]) -> list[str]:
+        """The same network with every `skip` at the end."""
+        return sorted(names, key=lambda name: name == SKIP)  # stable: the real operators keep their order
+
+    def cross(self, parents: Sequence[Sequence[str]], rng: random.Random) -> list[str]:
+        """Mix the parts of two parents: width, depth and the kind of every real block each from either of them."""
+        width, depth = self.shape(rng.choice(parents))[0], self.shape(rng.choice(parents))[1]
+        names = []
+        for block in range(depth):
+            name = rng.choice([parent[block] for parent in parents if parent[block] != SKIP])
+            names.append(self.operators[width][block][self.kinds[block].index(parse_operator(name).candidate)])
+        return names + [SKIP] * (self.num_blocks - depth)
+
+
+@dataclass(frozen=True)
+class FreeStage(Stage):
+    """A stage of one width whose blocks choose among all their candidates freely: `skip` may stand anywhere.
+
+    For super-nets that are made of a base model: each block's operators have weights of their own from one place of
+    that model, so the same operators in other blocks are another network, and no two names are one. All blocks may
+    skip: what remains are the embeddings.
+
+    Raises:
+        ValueError: As `Stage`, and if widths are given: a block that skips has none to choose.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.widths:
+            raise ValueError(f"a stage where skip may stand anywhere has no widths, got {list(self.widths)}")
+
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """The candidates of every block, `skip` among them."""
+        return self.blocks
+
+    @property
+    def num_children(self) -> int:
+        """How many children the stage has, exactly."""
+        return math.prod(map(len, self.blocks))
+
+    def num_children_of_depth(self, depth: int) -> int:
+        """How many of the stage's children have `depth` real blocks, exactly."""
+        ways = [1]  # by depth, of the blocks so far
+        for kinds in self.blocks:
+            real = len(kinds) - (SKIP in kinds)
+            skipped = [count * (SKIP in kinds) for count in ways] + [0]
+            ways = [skipped[i] + (ways[i - 1] * real if i else 0) for i in range(len(ways) + 1)]
+        return ways[depth] if 0 <= depth < len(ways) else 0
+
+    def children(self) -> Iterator[tuple[str, ...]]:
+        """All children of the stage, lexicographically by candidate order."""
+        return itertools.product(*self.blocks)
+
+    def child_at(self, index: int) -> list[str]:
+        """The child at `index` of `children()`, without walking there."""
+        names = []
+        for kinds in reversed(self.blocks):
+            index, choice = divmod(index, len(kinds))
+            names.append(kinds[choice])
+        return names[::-1]
+
+    def index_of(self, names: Sequence[str]) -> int:
+        """The index of a child in `children()`."""
+        index = 0
+        for kinds, name in zip(self.blocks, names, strict=True):
+            index = index * len(kinds) + kinds.index(name)
+        return index
+
+    def draw(self, rng: random.Random) -> list[str]:
+        """Draw every block uniformly and independently."""
+        return [rng.choice(kinds) for kinds in self.blocks]
+
+    def alternatives(self, names: Sequence[str]) -> list[list[str]]:
+        """What each block of a child may hold instead, all other blocks staying as they are."""
+        return [[kind for kind in kinds if kind != name] for kinds, name in zip(self.blocks, names, strict=True)]
+
+    def max_changes(self, depth: int, free: Collection[int] | None = None) -> int:
+        """How many blocks a chain of one-block moves can change at most, none twice: those with a choice."""
+        return sum(len(kinds) > 1 for block, kinds in enumerate(self.blocks) if free is None or block in free)
+
+    def chains(self) -> Iterator[list[list[str]]]:
+        """All children as free choices: the candidates of every block."""
+        yield [list(kinds) for kinds in self.blocks]
+
+    def why_not(self, names: Sequence[str], start: int, number: int) -> str | None:
+        """None: every choice of candidates is a child."""
+        return None
+
+    def canonical(self, names: Sequence[str]) -> list[str]:
+        """The names as they are: a `skip` elsewhere is another network."""
+        return list(names)
+
+    def cross(self, parents: Sequence[Sequence[str]], rng: random.Random) -> list[str]:
+        """Mix the parts of two parents, block by block."""
+        return [rng.choice(names) for names in zip(*parents, strict=True)]
