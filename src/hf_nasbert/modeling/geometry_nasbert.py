@@ -25,9 +25,9 @@ SIZED_KINDS = {"attention": "heads", "ffn": "inner width"}
 """Kinds whose name may say a size, and what it counts."""
 
 # Names become module names, file names and table cells; nothing that a path or the text form could misread gets in.
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_SIZED = re.compile(rf"({'|'.join(SIZED_KINDS)})([1-9][0-9]{{0,5}})")
-_NAME = re.compile(rf"({_WORD.pattern})(?:@([1-9][0-9]{{0,5}}))?")
+_WORD = r"[A-Za-z][A-Za-z0-9_]{0,63}"
+_SIZED = rf"({'|'.join(SIZED_KINDS)})([1-9][0-9]{{0,5}})"
+_NAME = rf"({_WORD})(?:@([1-9][0-9]{{0,5}}))?"
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 400
@@ -57,11 +57,11 @@ class OperatorName(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _parse(name: str) -> OperatorName | None:
-    match = _NAME.fullmatch(name)
+    match = re.fullmatch(_NAME, name)
     if match is None or (match[1] == SKIP and match[2]):
         return None
     width = int(match[2]) if match[2] else None
-    sized = _SIZED.fullmatch(match[1])
+    sized = re.fullmatch(_SIZED, match[1])
     return (
         OperatorName(match[1], sized[1], int(sized[2]), width)
         if sized
@@ -96,7 +96,7 @@ def operator_width(name: str) -> int | None:
 
 def is_candidate(text: object) -> bool:
     """Whether a text may be a candidate of a stage: a kind and perhaps a size, without a width."""
-    return isinstance(text, str) and _WORD.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(_WORD, text) is not None
 
 
 def last_mixing_block(operators: Sequence[str]) -> int:
