@@ -31,6 +31,7 @@ from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NEEDED_VERSIONS
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 
 CHILDREN = {
+    "sized": "attention1@64-ffn40@64-ffn@96-skip",
     "chain-with-skip": "conv5-attention-conv7-ffn-skip",
     "staged": "attention@96-conv3@96-skip-ffn@32-conv3@32-attention@32",
 }

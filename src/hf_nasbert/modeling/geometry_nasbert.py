@@ -62,11 +62,8 @@ def _parse(name: str) -> OperatorName | None:
         return None
     width = int(match[2]) if match[2] else None
     sized = re.fullmatch(_SIZED, match[1])
-    return (
-        OperatorName(match[1], sized[1], int(sized[2]), width)
-        if sized
-        else OperatorName(match[1], match[1], None, width)
-    )
+    kind, size = (sized[1], int(sized[2])) if sized else (match[1], None)
+    return OperatorName(match[1], kind, size, width)
 
 
 def parse_operator(name: object) -> OperatorName:
