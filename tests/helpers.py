@@ -21,6 +21,7 @@ SAMPLER_SPACES = {
     "chain": SearchSpace.chain(5, ("attention", "ffn", "conv3")),
     "chain-with-skip": SearchSpace.chain(4, ("attention", "skip", "ffn", "conv3")),
     "staged": SearchSpace.staged(2, 2, ("attention", "ffn", "skip"), widths=(32, 64)),
+    "skip-anywhere": SearchSpace.chain(4, ("attention", "skip", "ffn", "conv3"), skip="anywhere"),
     "uneven": SearchSpace((Stage((("attention",), ("ffn", "conv3", "skip"))), Stage((("ffn", "conv5"),), (32, 64)))),
 }
 

@@ -78,8 +78,8 @@ def test_the_package_runs_as_a_module(arguments, status):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import hf_nasbert.modeling, transformers",
-        "import transformers, hf_nasbert.modeling",
+        "import hf_nasbert.modeling.auto_classes, transformers",
+        "import transformers, hf_nasbert.modeling.auto_classes",
         "import hf_nasbert, transformers; hf_nasbert.NasBertModel",
     ],
 )

@@ -290,7 +290,7 @@ def test_an_impossible_size_is_refused(config_class, name, value):
         config_class(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["conv9", "lstm", "", "Attention", "conv3 "])
+@pytest.mark.parametrize("name", ["conv9", "lstm", "Attention", "conv35"])
 def test_an_unknown_operator_names_block_operator_and_candidates(name):
     with pytest.raises(ValueError, match=rf"block 1: unknown operator '{name}'") as caught:
         NasBertConfig(operators=["ffn", name])
@@ -305,7 +305,7 @@ def test_an_unknown_operator_of_a_space_names_block_operator_and_candidates():
 
 @pytest.mark.parametrize("width", ["", "0", "-1", "1.5", "wide"])
 def test_a_malformed_width_is_refused(width):
-    with pytest.raises(ValueError, match=rf"block 0: operator 'conv5@{width}' asks for width '{width}'"):
+    with pytest.raises(ValueError, match=rf"block 0: 'conv5@{width}' is not an operator name"):
         NasBertConfig(operators=[f"conv5@{width}"])
 
 
@@ -344,14 +344,18 @@ def test_head_size(width, head_size):
     assert NasBertConfig(attention_head_size=16).head_size(width) == 16
 
 
-def test_block_widths():
-    assert chain_config().block_widths() == [(32, 32, 32)] * 4
-    assert staged_config().block_widths() == [
+def widths(config):
+    return [(block.input_width, block.width, block.output_width) for block in config.geometry()]
+
+
+def test_widths_of_blocks():
+    assert widths(chain_config()) == [(32, 32, 32)] * 4
+    assert widths(staged_config()) == [
         *[(32, 64, 64), (64, 64, 32)],
         *[(32, 32, 32), (32, 32, 32)],  # a stage of the model's own width has no projections
         *[(32, 96, 96), (96, 96, 32)],  # what a skip passes on keeps its stage's width
     ]
-    assert chain_config(["ffn@48"]).block_widths() == [(32, 48, 32)]
+    assert widths(chain_config(["ffn@48"])) == [(32, 48, 32)]
 
 
 def test_num_hidden_layers_counts_every_block():
@@ -558,6 +562,7 @@ def test_auto_map_is_full_whichever_head_is_saved(head, tmp_path):
     assert saved["architectures"] == [head.__name__]
     assert sorted(file.name for file in tmp_path.glob("*.py")) == [
         "configuration_nasbert.py",
+        "geometry_nasbert.py",
         "modeling_nasbert.py",
         "operators_nasbert.py",
     ]

@@ -23,7 +23,7 @@ from hf_nasbert.costs import (
     parse_quantity,
     peak_activation_bytes,
 )
-from hf_nasbert.space import SearchSpace, Stage
+from hf_nasbert.space import FreeStage, SearchSpace, Stage
 
 CHAIN = SearchSpace.chain(num_choice_blocks=3, operators=KINDS)
 STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=KINDS, widths=(32, 64, 96))
@@ -34,7 +34,11 @@ UNEVEN = SearchSpace(
         Stage(blocks=(("conv3", "conv5"), ("attention", "skip")), widths=(128, 64)),
     )
 )
+FREE = SearchSpace.chain(3, ("attention", "ffn", "conv5", "skip"), skip="anywhere")
+SIZED = SearchSpace.staged(2, 2, ("attention", "attention1", "ffn", "ffn40", "ffn999", "skip"), widths=(64, 96))
 SHAPES = {
+    "sized": (SIZED, {}),
+    "free": (FREE, {}),
     "chain": (CHAIN, {}),
     "staged": (STAGED, {}),
     "uneven": (UNEVEN, {}),
@@ -98,7 +102,10 @@ def test_costs_equal_those_of_the_built_child(shape):
         assert flops(config, architecture, 2, 9) == flops(its_config, architecture, 2, 9) == counted
 
 
-@pytest.mark.parametrize("name", [f"{kind}@{width}" for kind in KINDS[:-1] for width in (32, 128)] + ["conv9", "skip"])
+@pytest.mark.parametrize(
+    "name",
+    [f"{kind}@{width}" for kind in KINDS[:-1] for width in (32, 128)] + ["conv9", "skip", "attention1@96", "ffn7"],
+)
 def test_costs_of_one_operator_equal_those_of_its_module(name):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -306,7 +313,7 @@ def test_the_least_peak_is_found_where_a_stage_of_a_smaller_sum_hides_it():
     assert peak_activation_bytes(config, found) == least == 327_680
 
 
-@pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])
+@pytest.mark.parametrize("space", [CHAIN, FREE, STAGED, UNEVEN], ids=["chain", "free", "staged", "uneven"])
 @pytest.mark.parametrize("key", ["num_parameters", "flops", "peak_activation_bytes", "latency_ms"])
 def test_the_cheapest_child_is_the_cheapest_of_all(space, key):
     config = supernet_config(space)
@@ -315,7 +322,7 @@ def test_the_cheapest_child_is_the_cheapest_of_all(space, key):
     assert cost(cheapest(space, lambda child: cost(child)[key]))[key] == least
 
 
-@pytest.mark.parametrize("space", [CHAIN, STAGED, UNEVEN], ids=["chain", "staged", "uneven"])
+@pytest.mark.parametrize("space", [CHAIN, FREE, STAGED, UNEVEN], ids=["chain", "free", "staged", "uneven"])
 def test_the_cheapest_child_under_any_additive_cost(space):
     # Odd tables, where deep can be cheaper than shallow and each block has its own favourite.
     for seed in range(6):
@@ -358,7 +365,8 @@ def small_spaces(draw):
 
     def stage():
         blocks = [tuple(draw(kinds)) + ("skip",) * draw(st.integers(0, 1)) for _ in range(draw(st.integers(1, 3)))]
-        return Stage(tuple(blocks), draw(st.sampled_from([(), (32,), (64, 32)])))
+        widths = draw(st.sampled_from([(), (), (32,), (64, 32)]))
+        return (Stage if widths or draw(st.booleans()) else FreeStage)(tuple(blocks), widths)
 
     return SearchSpace(tuple(stage() for _ in range(draw(st.integers(1, 2)))))
 

@@ -20,8 +20,8 @@ from tiny_models import (
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 
 from hf_nasbert import cli
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.export import INPUTS, ExportArguments, _Graph, export_child, export_onnx
-from hf_nasbert.extraction import save_child
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForMultipleChoice,

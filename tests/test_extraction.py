@@ -22,16 +22,9 @@ from modelling_helpers import (
 from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from hf_nasbert import costs, extraction, records
-from hf_nasbert.extraction import (
-    extract_child,
-    from_bert,
-    load_supernet,
-    native_form,
-    prove_equal_logits,
-    save_child,
-    to_bert,
-)
+from hf_nasbert import child_folders, costs, records
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -40,6 +33,7 @@ from hf_nasbert.modeling import (
     NasBertModel,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.families import from_bert, native_form, to_bert
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
 from hf_nasbert.scored import scored_children
@@ -241,7 +235,7 @@ class TestBert:
         "overrides",
         [
             {},
-            {"intermediate_size": 96, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
+            {"intermediate_size": 100, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
             {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "classifier_dropout": 0.4},
             {"tie_word_embeddings": False, "type_vocab_size": 1, "pad_token_id": 3, "layer_norm_eps": 1e-5},
         ],
@@ -277,6 +271,11 @@ class TestBert:
                 r"block 2 \(attention@32\): it is 32 wide between states of 64",
             ),
             ({"operators": ["attention", "ffn"], "embedding_size": 32}, "embeddings are as wide"),
+            ({"operators": ["attention1", "ffn"]}, r"block 0 \(attention1\): BERT's attention has as many heads"),
+            (
+                {"operators": ["attention", "ffn", "attention", "ffn9"]},
+                r"block 3 \(ffn9\): .* block 1 is another",
+            ),
         ],
         ids=lambda value: "-".join(value["operators"]) if isinstance(value, dict) else None,
     )
@@ -287,7 +286,7 @@ class TestBert:
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
-        [({"intermediate_size": 100}, "no whole multiple"), ({"is_decoder": True}, "decoder")],
+        [({"is_decoder": True}, "decoder"), ({"add_cross_attention": True, "is_decoder": True}, "decoder")],
     )
     def test_refuses_a_bert_that_is_no_child(self, overrides, message):
         sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -297,8 +296,8 @@ class TestBert:
 
     def test_names_the_wrong_class(self):
         config = BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=1)
-        with pytest.raises(ValueError, match="got a BertModel"):
-            from_bert(BertModel(config))
+        with pytest.raises(ValueError, match=r"expected a stock BERT \(.*\), got a NasBertForMaskedLM"):
+            from_bert(NasBertForMaskedLM(chain_config(["ffn"])))
         with pytest.raises(ValueError, match=r"one of the classes NasBert\.\.\., got a BertModel"):
             to_bert(BertModel(config))
 
@@ -352,7 +351,7 @@ class TestSaveChild:
             "architecture.png",
         }
         for name in CODE_FILES:
-            package = Path(extraction.modeling_nasbert.__file__).parent
+            package = Path(child_folders.modeling_nasbert.__file__).parent
             assert (folder / name).read_bytes() == (package / name).read_bytes()
         assert json.loads((folder / "config.json").read_text())["auto_map"] == AUTO_MAP
         assert list((tmp_path / "a").iterdir()) == [folder]

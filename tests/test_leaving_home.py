@@ -24,12 +24,14 @@ from transformers import (
 )
 
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.extraction import extract_child, save_child
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import configuration_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NEEDED_VERSIONS
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 
 CHILDREN = {
+    "sized": "attention1@64-ffn40@64-ffn@96-skip",
     "chain-with-skip": "conv5-attention-conv7-ffn-skip",
     "staged": "attention@96-conv3@96-skip-ffn@32-conv3@32-attention@32",
 }

@@ -1,16 +1,17 @@
 """Find a better BERT for a budget: train one super-net, search its children, publish the winner as a Hub model.
 
-The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant. The first of
-`hf_nasbert.modeling`, or `import hf_nasbert.modeling`, registers our models with transformers' Auto classes: from then
-on `AutoModel.from_pretrained` loads a child without `trust_remote_code`.
+The names below load on first use, so that `import hf_nasbert` and `hf-nasbert --help` are instant. The first model
+or config of them, or `import hf_nasbert.modeling.auto_classes`, registers ours with transformers' Auto classes: from
+then on `AutoModel.from_pretrained` loads a child without `trust_remote_code`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_nasbert.child_folders import save_child
     from hf_nasbert.costs import Budget
-    from hf_nasbert.extraction import extract_child, from_bert, load_supernet, save_child, to_bert
+    from hf_nasbert.extraction import extract_child, load_supernet
     from hf_nasbert.modeling import (
         NasBertConfig,
         NasBertForMaskedLM,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         SupernetForMaskedLM,
         SupernetModel,
     )
+    from hf_nasbert.modeling.families import from_bert, to_bert
     from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
     from hf_nasbert.space import Architecture, SearchSpace
 
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "hf_nasbert.costs": ("Budget",),
-    "hf_nasbert.extraction": ("extract_child", "from_bert", "load_supernet", "save_child", "to_bert"),
+    "hf_nasbert.child_folders": ("save_child",),
+    "hf_nasbert.extraction": ("extract_child", "load_supernet"),
+    "hf_nasbert.modeling.families": ("from_bert", "to_bert"),
     "hf_nasbert.modeling": (
         "NasBertConfig",
         "NasBertForMaskedLM",

@@ -21,7 +21,8 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from tqdm import tqdm
 
-from hf_nasbert.modeling import TOKENWISE_KINDS, SupernetForMaskedLM, last_mixing_block
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.modeling.geometry_nasbert import TOKENWISE_KINDS, last_mixing_block
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators, operator_kind
 
 logger = logging.getLogger(__name__)

@@ -11,22 +11,15 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.child_folders import check_place, save_child
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import DataArguments
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.extraction import (
-    TOLERANCE,
-    check_place,
-    extract_child,
-    load_supernet,
-    native_form,
-    prove_equal_logits,
-    save_child,
-    to_bert,
-)
+from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.modeling.families import native_form, to_bert
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.pipeline.trained_on import find_tokenizer, say, trained_on, training_of

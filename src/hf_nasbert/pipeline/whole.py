@@ -16,24 +16,19 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
+from hf_nasbert.child_folders import move_into_place, save_child
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
-from hf_nasbert.extraction import (
-    extract_child,
-    load_supernet,
-    move_into_place,
-    native_form,
-    prove_equal_logits,
-    save_child,
-)
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import foreign_code
 from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.families import native_form
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of

@@ -213,7 +213,7 @@ def compile_operators(supernet: SupernetForMaskedLM, backend: str) -> None:
     # One graph per kind, width, mode and shape, and few classes that all these graphs count against.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for block in supernet.nasbert.encoder.blocks:
-        for operator in block.operators.values():
+        for operator in block.operators.units():
             operator.compile(backend=backend)
 
 
