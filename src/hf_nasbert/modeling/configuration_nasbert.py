@@ -168,9 +168,9 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.chunk_size_feed_forward < 0:
+        if type(self.chunk_size_feed_forward) is not int or self.chunk_size_feed_forward < 0:
             raise ValueError(
-                f"chunk_size_feed_forward is {self.chunk_size_feed_forward}; expected a number of tokens, or 0 for all"
+                f"chunk_size_feed_forward is {self.chunk_size_feed_forward!r}; expected a number of tokens, 0 for all"
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
