@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, PreTraine
 from hf_nasbert import modeling
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
+from hf_nasbert.modeling.layouts import LAYOUTS
 from hf_nasbert.space import Architecture, SearchSpace
 
 CONFIGS = {"child": NasBertConfig, "supernet": SupernetConfig}
@@ -58,6 +59,7 @@ OTHER_SUPERNET = {
     **OTHER_VALUES,
     "sparse_prediction": False,
     "search_space": SearchSpace.staged(2, 3, ("ffn", "conv5", "skip"), widths=(48, 96)).to_dict(),
+    "weight_layout": "another",  # registered where it is tried
 }
 
 
@@ -438,7 +440,8 @@ def test_what_was_set_to_what_cannot_be_loaded_is_neither_saved_nor_built(config
 
 
 @pytest.mark.parametrize(("config_class", "fields"), [(NasBertConfig, OTHER_CHILD), (SupernetConfig, OTHER_SUPERNET)])
-def test_round_trip_keeps_every_field(config_class, fields, tmp_path):
+def test_round_trip_keeps_every_field(config_class, fields, tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "another", LAYOUTS["separate"])
     assert fields.keys() == own_fields(config_class)
     config = config_class(**fields)
     assert all(getattr(config_class(), name) != value for name, value in fields.items())
@@ -598,6 +601,7 @@ VALUES = {
     ),
     "stage_lengths": st.one_of(st.lists(st.integers(-1, 3), max_size=3), NUMBERS),
     "search_space": st.one_of(st.sampled_from(SPACES), NUMBERS),
+    "weight_layout": st.one_of(st.sampled_from(["separate", "woven"]), NUMBERS),
     # transformers' own
     "architectures": st.one_of(st.lists(ODD_TEXT, max_size=2), NUMBERS),
     "chunk_size_feed_forward": NUMBERS,
