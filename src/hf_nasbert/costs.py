@@ -22,6 +22,7 @@ from hf_nasbert import records
 from hf_nasbert.records import Record
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind, operator_width
 
+PEAK = "peak_activation_bytes"  # the one cost that is no sum over blocks
 Cost = dict[str, float]
 """A child's costs by name: `num_parameters`, `flops`, `latency_ms`, `peak_activation_bytes`."""
 
@@ -137,41 +138,13 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
             return int(config.num_conv_layers) * (2 * num_tokens * width * kernel_size + square)
 
 
-class PeakBytes(int):
-    """A peak of memory in bytes; of two equal ones that orders first whose next largest block takes less, and so on.
-
-    A peak is a largest term and no sum. The order is that of a sum all the same: what is added to both of two children
-    does not change which is the smaller. So `cheapest`, which improves a child block by block and stage by stage, sees
-    what a block adds although another block has the same peak or a larger one.
-
-    Args:
-        peaks: The blocks' own peaks, in any order; at least one.
-    """
-
-    peaks: tuple[int, ...]
-    """The largest first."""
-
-    def __new__(cls, peaks: Iterable[int]) -> Self:
-        """Make one."""
-        found = tuple(sorted(peaks, reverse=True))
-        self = super().__new__(cls, found[0])
-        self.peaks = found
-        return self
-
-    def __reduce__(self) -> tuple[type[Self], tuple[tuple[int, ...]]]:
-        return type(self), (self.peaks,)
-
-    def __lt__(self, other: float) -> bool:
-        return self.peaks < other.peaks if isinstance(other, PeakBytes) else int(self) < other
-
-
 def peak_activation_bytes(
     config: Any,
     architecture: Sequence[str],
     batch_size: int = 1,
     sequence_length: int = 128,
     bytes_per_number: int = 4,
-) -> PeakBytes:
+) -> int:
     """The most memory that activations of one forward take at a time, in bytes; weights and inputs not counted.
 
     An estimate: the forward of `NasBertModel` without head in evaluation mode, without gradients, on a batch with its
@@ -189,6 +162,24 @@ def peak_activation_bytes(
     Raises:
         ValueError: If the architecture does not fit the config's stages, or the batch is empty.
     """
+    return block_peaks(config, architecture, batch_size, sequence_length, bytes_per_number)[0]
+
+
+def block_peaks(
+    config: Any,
+    architecture: Sequence[str],
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    bytes_per_number: int = 4,
+) -> tuple[int, ...]:
+    """The peaks of the embeddings and of every block by itself, the largest first: the key to order children by.
+
+    The child's peak is the largest of them, and no sum. The order of all of them is that of a sum all the same: what
+    is added to both of two children does not change which is the smaller. So `cheapest`, which improves a child block
+    by block and stage by stage, sees what a block adds although another block has the same peak or a larger one.
+
+    Args and errors are those of `peak_activation_bytes`.
+    """
     hidden, embedding = int(config.hidden_size), _embedding_size(config)
     # In numbers per token. Embeddings: the looked-up words, their sums, and what is made of them.
     peaks = [max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)]
@@ -201,12 +192,12 @@ def peak_activation_bytes(
             inside = held + (width if enters else 0) + _operator_peak(config, name, width)
             peaks.append(max(inside, held + width + hidden if leaves else 0))
     scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
-    return PeakBytes(peak * scale for peak in peaks)
+    return tuple(sorted((peak * scale for peak in peaks), reverse=True))
 
 
 def cost_function(
     config: Any, batch_size: int = 1, sequence_length: int = 128, latency: "LatencyTable | None" = None
-) -> Callable[[Sequence[str]], Cost]:
+) -> "CostFunction":
     """The costs of a child as one callable, which is what a search asks for.
 
     Args:
@@ -220,18 +211,43 @@ def cost_function(
     """
     if latency is not None:
         latency.check_sizes(config)
+    return CostFunction(config, batch_size, sequence_length, latency)
 
-    def cost(architecture: Sequence[str]) -> Cost:
+
+@dataclass(frozen=True)
+class CostFunction:
+    """What `cost_function` returns: called with a child it gives its costs."""
+
+    config: Any
+    batch_size: int
+    sequence_length: int
+    latency: "LatencyTable | None"
+
+    def __call__(self, architecture: Sequence[str]) -> Cost:
+        """The child's costs."""
+        batch = self.batch_size, self.sequence_length
         costs: Cost = {
-            "num_parameters": num_parameters(config, architecture),
-            "flops": flops(config, architecture, batch_size, sequence_length),
-            "peak_activation_bytes": peak_activation_bytes(config, architecture, batch_size, sequence_length),
+            "num_parameters": num_parameters(self.config, architecture),
+            "flops": flops(self.config, architecture, *batch),
+            PEAK: peak_activation_bytes(self.config, architecture, *batch),
         }
-        if latency is not None:
-            costs["latency_ms"] = latency.latency_ms(config, architecture)
+        if self.latency is not None:
+            costs["latency_ms"] = self.latency.latency_ms(self.config, architecture)
         return costs
 
-    return cost
+    def peaks(self, architecture: Sequence[str]) -> tuple[int, ...]:
+        """What orders children by their peak of memory (`block_peaks`)."""
+        return block_peaks(self.config, architecture, self.batch_size, self.sequence_length)
+
+
+def order_of(cost: Callable[[Architecture], Cost], name: str) -> Callable[[Architecture], Any]:
+    """The key that orders children by one of their costs, as `cheapest` needs it.
+
+    The peak of memory is no sum; a cost of one's own that has one tells its order by a method `peaks`, as a
+    `CostFunction` does.
+    """
+    peaks: Callable[[Architecture], Any] | None = getattr(cost, "peaks", None) if name == PEAK else None
+    return peaks or (lambda child: cost(child)[name])
 
 
 def bert_beside(
@@ -399,16 +415,16 @@ def operator_key(name: str, width: int) -> str:
     return SKIP if kind == SKIP else f"{kind}@{width}"
 
 
-def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Architecture:
+def cheapest(space: SearchSpace, cost: Callable[[Architecture], Any]) -> Architecture:
     """The child of least cost, exactly and without enumeration; of equals the one whose operators come first.
 
     `cost` must be a sum over stages, each a sum over its blocks given the stage's width: so are parameters, FLOPs and
-    latencies from a table; or be ordered as if it were, as `PeakBytes` is. Then stages, and blocks within a stage of
-    given width and depth, can be chosen one by one.
+    latencies from a table; or be ordered as if it were, as `block_peaks` are. Then stages, and blocks within a stage
+    of given width and depth, can be chosen one by one.
     """
     best: list[str] = list(next(space.enumerate()))
 
-    def cost_with(where: slice, names: list[str]) -> float:
+    def cost_with(where: slice, names: list[str]) -> Any:
         return cost(Architecture(_replaced(best, where, names)))
 
     for where in space.stage_slices:
@@ -499,31 +515,31 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
 
     Args:
         space: Where to look. A space that lists its children may lack the one found: then None too.
-        cost: The costs of a child: sums as for `cheapest`, and at most one `PeakBytes`. Where sums of fractions meet a
-            cap to the last digit, their rounding decides.
+        cost: The costs of a child: sums as for `cheapest`, but for the peak of memory, whose order is `order_of`'s.
+            Where sums of fractions meet a cap to the last digit, their rounding decides.
         budget: The caps.
     """
     start, caps = next(space.enumerate()), budget.caps
-    peak = next((name for name in caps if isinstance(cost(start)[name], PeakBytes)), None)
+    peak, order = PEAK if PEAK in caps else None, order_of(cost, PEAK)
     sums = [name for name in caps if name != peak]
     if peak is not None:  # so that only what is tried in this child can exceed the cap
-        start = cheapest(space, lambda child: cost(child)[peak])
+        start = cheapest(space, order)
     start_costs = cost(start)
 
-    def costs_with(where: slice, names: list[str]) -> Cost:
-        return cost(Architecture(_replaced(list(start), where, names)))
+    def with_part(where: slice, names: list[str]) -> Architecture:
+        return Architecture(_replaced(list(start), where, names))
 
     def parts_of(where: slice, chain: list[list[str]]) -> list[_Part]:
-        names = _cheapest_part(chain, lambda names: 0 if peak is None else costs_with(where, names)[peak])
+        names = _cheapest_part(chain, lambda names: 0 if peak is None else order(with_part(where, names)))
         parts, before = [_Part((0,) * len(sums), ())], start_costs
         for block, candidates in enumerate(chain):
             offers = []
             for name in candidates:
-                costs = costs_with(where, [*names[:block], name, *names[block + 1 :]])
+                costs = cost(with_part(where, [*names[:block], name, *names[block + 1 :]]))
                 if peak is None or costs[peak] <= caps[peak]:
                     offers.append(_Part(tuple(costs[name] - before[name] for name in sums), (name,)))
             parts = _undominated(_joined(parts, offers))
-            before = costs_with(where, names)  # the first block bears what sets the chain apart from the start
+            before = cost(with_part(where, names))  # the first block bears what sets the chain apart from the start
         return parts
 
     stages = [
