@@ -1,10 +1,10 @@
 """Costs, against the built child for every operator, width and space shape; budgets, against enumeration."""
 
 import math
-import pickle
 import random
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,6 @@ from hf_nasbert import costs, records
 from hf_nasbert.costs import (
     Budget,
     LatencyTable,
-    PeakBytes,
     affordable,
     cheapest,
     flops,
@@ -287,16 +286,14 @@ def test_peak_memory_by_hand():
 
 
 def test_of_equal_peaks_that_with_the_smaller_next_ones_orders_first():
-    low, high, more = costs.PeakBytes([50, 100, 50]), costs.PeakBytes([60, 100]), costs.PeakBytes([101, 1])
-    assert low < high < more
-    assert not high < low
-    assert low == high == 100
-    assert low < 100.5
-    assert not low < 100
-    assert low <= 100
-    assert f"{low:,} {low}" == "100 100"
-    sent = pickle.loads(pickle.dumps(high))  # as from one process to another
-    assert (sent, sent.peaks) == (100, (100, 60))
+    cost = costs.cost_function(supernet_config(CHAIN), sequence_length=16)
+    order = costs.order_of(cost, "peak_activation_bytes")
+    children = [("conv3", "ffn", "conv3"), ("ffn", "ffn", "conv3"), ("ffn", "ffn", "ffn")]
+    assert len({cost(child)["peak_activation_bytes"] for child in children}) == 1
+    assert all(order(child) < order(other) for child, other in pairwise(children))
+    assert [order(child)[0] for child in children] == [cost(child)["peak_activation_bytes"] for child in children]
+    assert type(cost(children[0])["peak_activation_bytes"]) is int, "a number like any other"
+    assert costs.order_of(cost, "flops")(children[0]) == cost(children[0])["flops"]
 
 
 def test_the_least_peak_is_found_where_a_stage_of_a_smaller_sum_hides_it():
@@ -308,8 +305,8 @@ def test_the_least_peak_is_found_where_a_stage_of_a_smaller_sum_hides_it():
     space = SearchSpace(stages)
     config = supernet_config(space, hidden_size=128, num_conv_layers=1)
     children = [*space.enumerate()]
-    least = min(int(peak_activation_bytes(config, child)) for child in children)
-    found = cheapest(space, lambda child: peak_activation_bytes(config, child))
+    least = min(peak_activation_bytes(config, child) for child in children)
+    found = cheapest(space, lambda child: costs.block_peaks(config, child))
     assert peak_activation_bytes(config, found) == least == 327_680
 
 
@@ -319,7 +316,7 @@ def test_the_cheapest_child_is_the_cheapest_of_all(space, key):
     config = supernet_config(space)
     cost = costs.cost_function(config, sequence_length=16, latency=make_table(config))
     least = min(cost(child)[key] for child in space.enumerate())
-    assert cost(cheapest(space, lambda child: cost(child)[key]))[key] == least
+    assert cost(cheapest(space, costs.order_of(cost, key)))[key] == least
 
 
 @pytest.mark.parametrize("space", [CHAIN, FREE, STAGED, UNEVEN], ids=["chain", "free", "staged", "uneven"])
@@ -388,8 +385,11 @@ def test_a_child_within_all_caps_is_found_wherever_there_is_one(space, capped, r
             "num_parameters": sum(each["num_parameters"]) + at_borders,
             "flops": sum(each["flops"]) + 100,
             "latency_ms": sum(each["latency_ms"]) / 4,
-            "peak_activation_bytes": PeakBytes([3, *each["peak_activation_bytes"]]),
+            "peak_activation_bytes": max(3, *each["peak_activation_bytes"]),
         }
+
+    table = tables["peak_activation_bytes"]
+    cost.peaks = lambda child: sorted([3, *(table[place] for place in enumerate(child))], reverse=True)
 
     children = [*space.enumerate()]
     measured = [cost(child) for child in children]
@@ -410,8 +410,10 @@ def test_an_operator_is_within_a_cap_on_memory_also_where_another_ones_peak_is_a
     def cost(child):
         return {
             "latency_ms": sum(times[name][block] for block, name in enumerate(child)),
-            "peak_activation_bytes": PeakBytes(peaks[name][block] for block, name in enumerate(child)),
+            "peak_activation_bytes": cost.peaks(child)[0],
         }
+
+    cost.peaks = lambda child: sorted((peaks[name][block] for block, name in enumerate(child)), reverse=True)
 
     assert affordable(space, cost, Budget(max_latency_ms=2, max_memory=3)) == ("conv3", "ffn")
 

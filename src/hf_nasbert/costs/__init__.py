@@ -1,9 +1,9 @@
 """What a child costs, without building it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
 
 from hf_nasbert.costs.budget import Budget, parse_quantity
-from hf_nasbert.costs.child import Cost, bert_beside, cost_function
+from hf_nasbert.costs.child import Cost, CostFunction, bert_beside, cost_function, order_of
 from hf_nasbert.costs.counts import (
-    PeakBytes,
+    block_peaks,
     flops,
     num_parameters,
     operator_flops,
@@ -17,10 +17,11 @@ __all__ = [
     "LATENCY_SIZES",
     "Budget",
     "Cost",
+    "CostFunction",
     "LatencyTable",
-    "PeakBytes",
     "affordable",
     "bert_beside",
+    "block_peaks",
     "cheapest",
     "cost_function",
     "flops",
@@ -29,6 +30,7 @@ __all__ = [
     "operator_flops",
     "operator_key",
     "operator_parameters",
+    "order_of",
     "parse_quantity",
     "peak_activation_bytes",
 ]

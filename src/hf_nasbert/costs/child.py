@@ -1,20 +1,22 @@
 """All costs of a child together, and those of the BERT to hold it against."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from hf_nasbert.costs.counts import flops, num_parameters, peak_activation_bytes
+from hf_nasbert.costs.counts import block_peaks, flops, num_parameters, peak_activation_bytes
 from hf_nasbert.costs.latency import LATENCY_SIZES, LatencyTable, operator_key
 from hf_nasbert.space import Architecture
 
+PEAK = "peak_activation_bytes"  # the one cost that is no sum over blocks
 Cost = dict[str, float]
 """A child's costs by name: `num_parameters`, `flops`, `latency_ms`, `peak_activation_bytes`."""
 
 
 def cost_function(
     config: Any, batch_size: int = 1, sequence_length: int = 128, latency: LatencyTable | None = None
-) -> Callable[[Sequence[str]], Cost]:
+) -> "CostFunction":
     """The costs of a child as one callable, which is what a search asks for.
 
     Args:
@@ -28,18 +30,43 @@ def cost_function(
     """
     if latency is not None:
         latency.check_sizes(config)
+    return CostFunction(config, batch_size, sequence_length, latency)
 
-    def cost(architecture: Sequence[str]) -> Cost:
+
+@dataclass(frozen=True)
+class CostFunction:
+    """What `cost_function` returns: called with a child it gives its costs."""
+
+    config: Any
+    batch_size: int
+    sequence_length: int
+    latency: LatencyTable | None
+
+    def __call__(self, architecture: Sequence[str]) -> Cost:
+        """The child's costs."""
+        batch = self.batch_size, self.sequence_length
         costs: Cost = {
-            "num_parameters": num_parameters(config, architecture),
-            "flops": flops(config, architecture, batch_size, sequence_length),
-            "peak_activation_bytes": peak_activation_bytes(config, architecture, batch_size, sequence_length),
+            "num_parameters": num_parameters(self.config, architecture),
+            "flops": flops(self.config, architecture, *batch),
+            PEAK: peak_activation_bytes(self.config, architecture, *batch),
         }
-        if latency is not None:
-            costs["latency_ms"] = latency.latency_ms(config, architecture)
+        if self.latency is not None:
+            costs["latency_ms"] = self.latency.latency_ms(self.config, architecture)
         return costs
 
-    return cost
+    def peaks(self, architecture: Sequence[str]) -> tuple[int, ...]:
+        """What orders children by their peak of memory (`block_peaks`)."""
+        return block_peaks(self.config, architecture, self.batch_size, self.sequence_length)
+
+
+def order_of(cost: Callable[[Architecture], Cost], name: str) -> Callable[[Architecture], Any]:
+    """The key that orders children by one of their costs, as `cheapest` needs it.
+
+    The peak of memory is no sum; a cost of one's own that has one tells its order by a method `peaks`, as a
+    `CostFunction` does.
+    """
+    peaks: Callable[[Architecture], Any] | None = getattr(cost, "peaks", None) if name == PEAK else None
+    return peaks or (lambda child: cost(child)[name])
 
 
 def bert_beside(

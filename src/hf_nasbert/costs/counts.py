@@ -5,8 +5,8 @@
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 from hf_nasbert.modeling.geometry_nasbert import Block, geometry_of, inner_width, parse_operator
 
@@ -108,41 +108,13 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
             return int(config.num_conv_layers) * 2 * num_tokens * width * (_kernel_size(operator.kind) + width)
 
 
-class PeakBytes(int):
-    """A peak of memory in bytes; of two equal ones that orders first whose next largest block takes less, and so on.
-
-    A peak is a largest term and no sum. The order is that of a sum all the same: what is added to both of two children
-    does not change which is the smaller. So `cheapest`, which improves a child block by block and stage by stage, sees
-    what a block adds although another block has the same peak or a larger one.
-
-    Args:
-        peaks: The blocks' own peaks, in any order; at least one.
-    """
-
-    peaks: tuple[int, ...]
-    """The largest first."""
-
-    def __new__(cls, peaks: Iterable[int]) -> Self:
-        """Make one."""
-        found = tuple(sorted(peaks, reverse=True))
-        self = super().__new__(cls, found[0])
-        self.peaks = found
-        return self
-
-    def __reduce__(self) -> tuple[type[Self], tuple[tuple[int, ...]]]:
-        return type(self), (self.peaks,)
-
-    def __lt__(self, other: float) -> bool:
-        return self.peaks < other.peaks if isinstance(other, PeakBytes) else int(self) < other
-
-
 def peak_activation_bytes(
     config: Any,
     architecture: Sequence[str],
     batch_size: int = 1,
     sequence_length: int = 128,
     bytes_per_number: int = 4,
-) -> PeakBytes:
+) -> int:
     """The most memory that activations of one forward take at a time, in bytes; weights and inputs not counted.
 
     An estimate: the forward of `NasBertModel` without head in evaluation mode, without gradients, on a batch with its
@@ -160,6 +132,24 @@ def peak_activation_bytes(
     Raises:
         ValueError: If the architecture does not fit the config's stages, or the batch is empty.
     """
+    return block_peaks(config, architecture, batch_size, sequence_length, bytes_per_number)[0]
+
+
+def block_peaks(
+    config: Any,
+    architecture: Sequence[str],
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    bytes_per_number: int = 4,
+) -> tuple[int, ...]:
+    """The peaks of the embeddings and of every block by itself, the largest first: the key to order children by.
+
+    The child's peak is the largest of them, and no sum. The order of all of them is that of a sum all the same: what
+    is added to both of two children does not change which is the smaller. So `cheapest`, which improves a child block
+    by block and stage by stage, sees what a block adds although another block has the same peak or a larger one.
+
+    Args and errors are those of `peak_activation_bytes`.
+    """
     hidden, embedding = int(config.hidden_size), embedding_size(config)
     # In numbers per token. Embeddings: the looked-up words, their sums, and what is made of them.
     peaks = [max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)]
@@ -169,7 +159,7 @@ def peak_activation_bytes(
         inside = held + (block.width if block.input_width != block.width else 0) + _operator_peak(config, block)
         peaks.append(max(inside, held + block.width + block.output_width if block.output_width != block.width else 0))
     scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
-    return PeakBytes(peak * scale for peak in peaks)
+    return tuple(sorted((peak * scale for peak in peaks), reverse=True))
 
 
 def _operator_peak(config: Any, block: Block) -> int:

@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hf_nasbert.costs.budget import Budget
-from hf_nasbert.costs.child import Cost
-from hf_nasbert.costs.counts import PeakBytes
+from hf_nasbert.costs.child import PEAK, Cost, order_of
 from hf_nasbert.space import Architecture, SearchSpace
 
 
-def cheapest(space: SearchSpace, cost: Callable[[Architecture], float]) -> Architecture:
+def cheapest(space: SearchSpace, cost: Callable[[Architecture], Any]) -> Architecture:
     """The child of least cost, exactly and without enumeration; of equals the one whose operators come first.
 
     `cost` must be a sum over stages, each a sum over its blocks given the stage's width: so are parameters, FLOPs and
-    latencies from a table; or be ordered as if it were, as `PeakBytes` is. Then stages, and blocks within a stage of
-    given width and depth, can be chosen one by one.
+    latencies from a table; or be ordered as if it were, as `block_peaks` are. Then stages, and blocks within a stage
+    of given width and depth, can be chosen one by one.
     """
     best: list[str] = list(next(space.enumerate()))
 
-    def cost_with(where: slice, names: list[str]) -> float:
+    def cost_with(where: slice, names: list[str]) -> Any:
         return cost(Architecture(_replaced(best, where, names)))
 
     for stage, where in zip(space.stages, space.stage_slices, strict=True):
@@ -41,31 +40,31 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
 
     Args:
         space: Where to look. A space that lists its children may lack the one found: then None too.
-        cost: The costs of a child: sums as for `cheapest`, and at most one `PeakBytes`. Where sums of fractions meet a
-            cap to the last digit, their rounding decides.
+        cost: The costs of a child: sums as for `cheapest`, but for the peak of memory, whose order is `order_of`'s.
+            Where sums of fractions meet a cap to the last digit, their rounding decides.
         budget: The caps.
     """
     start, caps = next(space.enumerate()), budget.caps
-    peak = next((name for name in caps if isinstance(cost(start)[name], PeakBytes)), None)
+    peak, order = PEAK if PEAK in caps else None, order_of(cost, PEAK)
     sums = [name for name in caps if name != peak]
     if peak is not None:  # so that only what is tried in this child can exceed the cap
-        start = cheapest(space, lambda child: cost(child)[peak])
+        start = cheapest(space, order)
     start_costs = cost(start)
 
-    def costs_with(where: slice, names: list[str]) -> Cost:
-        return cost(Architecture(_replaced(list(start), where, names)))
+    def with_part(where: slice, names: list[str]) -> Architecture:
+        return Architecture(_replaced(list(start), where, names))
 
     def parts_of(where: slice, chain: list[list[str]]) -> list[_Part]:
-        names = _cheapest_part(chain, lambda names: 0 if peak is None else costs_with(where, names)[peak])
+        names = _cheapest_part(chain, lambda names: 0 if peak is None else order(with_part(where, names)))
         parts, before = [_Part((0,) * len(sums), ())], start_costs
         for block, candidates in enumerate(chain):
             offers = []
             for name in candidates:
-                costs = costs_with(where, [*names[:block], name, *names[block + 1 :]])
+                costs = cost(with_part(where, [*names[:block], name, *names[block + 1 :]]))
                 if peak is None or costs[peak] <= caps[peak]:
                     offers.append(_Part(tuple(costs[name] - before[name] for name in sums), (name,)))
             parts = _undominated(_joined(parts, offers))
-            before = costs_with(where, names)  # the first block bears what sets the chain apart from the start
+            before = cost(with_part(where, names))  # the first block bears what sets the chain apart from the start
         return parts
 
     stages = [
