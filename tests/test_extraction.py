@@ -473,7 +473,7 @@ class TestLoadSupernet:
         [
             (None, "no config.json"),
             ("{", "not JSON"),
-            ("[]", "model_type None"),
+            ("[]", "holds a list"),
             ('{"model_type": "bert"}', "model_type 'bert', expected 'nasbert_supernet'"),
         ],
     )
@@ -502,7 +502,7 @@ class TestLoadSupernet:
 
     @pytest.mark.parametrize(
         ("field", "value", "message"),
-        [("hidden_size", 32, "do not belong to its config"), ("hidden_size", "x", "wrong field")],
+        [("hidden_size", 32, "do not belong to its config"), ("hidden_size", "x", "expected a whole number")],
     )
     def test_sizes_of_another_super_net_are_refused(self, folder, field, value, message):
         config = json.loads((folder / "config.json").read_text())

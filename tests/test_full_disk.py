@@ -16,7 +16,7 @@ from hf_nasbert import records
 
 ROOT = Path(__file__).parents[1]
 # Two runs of these differ: in measured times, in the times in a study, in the path of the run.
-DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.db"], "run": ["run/settings.json"]}
+DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.jsonl.db"], "run": ["run/settings.json"]}
 
 
 @pytest.fixture(scope="module")

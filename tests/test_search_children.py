@@ -90,7 +90,7 @@ def test_every_search_by_its_name(name, search, tmp_path):
     assert scored[0]["architecture"] in report
     assert "the front of loss against num_parameters" in report
     assert (tmp_path / name / "h.operators.md").exists() == (name == "gbdt")
-    assert (tmp_path / name / "h.db").exists() == (name == "nsga2")
+    assert (tmp_path / name / "h.jsonl.db").exists() == (name == "nsga2")
     again = search(name, max_parameters=str(cap))[1]
     assert again == scored
     assert len(records.read(arguments.output)) == len(set(map(str, records.read(arguments.output))))

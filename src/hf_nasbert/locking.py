@@ -66,11 +66,17 @@ def _take(file: Path) -> int:
             ) from None
         except OSError as error:  # some file systems have no locks
             logger.warning("%s cannot be locked (%s): let no second run use that folder", file, error.strerror)
-        if _is_at(descriptor, file):
+        if not _is_at(descriptor, file):
+            os.close(descriptor)  # its holder has just ended and deleted it
+            continue
+        try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            return descriptor
-        os.close(descriptor)  # its holder has just ended and deleted it
+        except OSError:  # a full disk, say: what cannot name its holder would keep the next run out for no reason
+            file.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

@@ -30,6 +30,18 @@ class TestLock:
         with locked(tmp_path):
             assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
+    def test_one_that_cannot_name_its_holder_keeps_nobody_out(self, tmp_path, monkeypatch):
+        def full(descriptor, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"), locked(tmp_path / "run"):
+                pass
+        assert list((tmp_path / "run").iterdir()) == []
+        with locked(tmp_path / "run"):
+            pass
+
     def test_a_process_forked_from_a_killed_run_does_not_hold_its_lock(self, tmp_path):
         """As data workers are, which outlive a killed run by seconds."""
         ready, end = os.pipe(), os.pipe()

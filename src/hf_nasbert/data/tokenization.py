@@ -88,7 +88,7 @@ def _train_once(texts: Iterable[str], arguments: DataArguments) -> PreTrainedTok
     else:
         vocabulary, rules = _train(texts, arguments.vocab_size, *settings)
         made = {"vocabulary": vocabulary, "rules": rules._asdict()}
-        write_sealed_bytes(path, json.dumps(made).encode())
+        write_sealed_bytes(path, json.dumps(made, sort_keys=True).encode())
     return _as_tokenizer(made["vocabulary"], _Rules(**made["rules"]), arguments.max_seq_length)
 
 
