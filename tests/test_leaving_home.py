@@ -246,7 +246,8 @@ def test_the_versions_that_the_code_needs_are_those_of_the_package():
         assert f"{library} {version} " in CODE_NEEDS
 
 
-@pytest.mark.parametrize("name", [Path(file).stem for file in CODE_FILES])
+# All but the one in plain Python, which no library is too old for.
+@pytest.mark.parametrize("name", [Path(file).stem for file in CODE_FILES if file != "geometry_nasbert.py"])
 @pytest.mark.parametrize(
     ("transformers_version", "hub_version"), [("4.57.1", "0.36.0"), ("5.19.3", "2.0.0"), ("5.20.0", "1.30.9")]
 )

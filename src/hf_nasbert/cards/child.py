@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from hf_nasbert.cards.evaluations import evaluation_note, evaluation_table
@@ -104,10 +105,12 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
 
 def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None) -> str:
     """The chain of blocks in plain text; a double bar stands where a stage ends."""
-    pieces, stage = ["tokens"], 0
-    for block in geometry(names, 0, stage_lengths):  # a width of 0: the model's, whatever it is
-        pieces.append(f"{' ║' if block.stage != stage else ''} ─► [{block.name}]")
-        stage = block.stage
+    # A width of 0: the model's, whatever it is.
+    blocks = [] if stage_lengths is None else geometry(names, 0, stage_lengths)
+    ends = {block.index for before, block in pairwise(blocks) if block.stage != before.stage}
+    pieces = ["tokens"]
+    for block, name in enumerate(names):
+        pieces.append(f"{' ║' if block in ends else ''} ─► [{name}]")
     pieces.append(" ─► masked LM")
     lines = [""]
     for piece in pieces:
