@@ -35,7 +35,7 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
-    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(operators|configuration|modeling)_nasbert\.py",
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py",
     re.ASCII,
 )
 """What makes a model; a push replaces all of it, so that no weight or code of an earlier one stays behind."""
