@@ -578,7 +578,7 @@ class TestRecipes:
         card = (tmp_path / "child" / "README.md").read_text()
         for row in ("| method | `magic_t` |", "| optimizer steps | 900 |", "| seed | 7 |"):
             assert row in card
-        assert "(how the super-net was trained)" in card
+        assert "2108.12821> (how the super-net was trained)" in card
 
     def test_a_card_tells_latencies_where_a_table_was_measured(self, chain, supernet_folder, tmp_path):
         table = {
