@@ -136,6 +136,8 @@ def test_ctrl_c_anywhere_in_any_command(name, where, monkeypatch, capsys):
 
 
 def run(program, *arguments, **options):
+    # A shell's background jobs ignore Ctrl-C, and so would what the tests start from one.
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{program}"
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", cwd=ROOT, **options,
