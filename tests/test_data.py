@@ -884,7 +884,7 @@ class TestFixedBatches:
         assert ((batch["labels"] != -100).sum(1) > 0).all()
 
     def test_masks_are_others_than_those_of_training(self, tokenizer):
-        dataset = Dataset.from_dict({"input_ids": sequences(tokenizer, 1)["input_ids"] * 8})  # so order is no matter
+        dataset = Dataset.from_dict({"input_ids": [sequences(tokenizer)[0]["input_ids"]] * 8})  # so order is no matter
         (fixed,) = fixed_masked_batches(dataset, tokenizer, 1, 8, 0)
         trained = MaskedBatches(dataset, tokenizer, batch_size=8, seed=0).batch(0)
         assert torch.equal(restore(fixed), restore(trained))
