@@ -402,6 +402,21 @@ def test_a_child_within_all_caps_is_found_wherever_there_is_one(space, capped, r
         assert budget.admits(cost(found))
 
 
+def test_a_cap_met_to_the_last_digit_is_met_whatever_the_rounding():
+    space = SearchSpace(tuple(Stage((("attention", "ffn"), ("conv3", "skip"))) for _ in range(4)))
+    for seed in range(20):
+        rng = random.Random(seed)
+        times = {place: rng.random() for i, names in enumerate(space.blocks) for place in ((i, n) for n in names)}
+
+        def cost(child, times=times):
+            return {"latency_ms": sum(times[place] for place in enumerate(child))}
+
+        least = min(cost(child)["latency_ms"] for child in space.enumerate())
+        found = affordable(space, cost, Budget(max_latency_ms=least))
+        assert found is not None, seed
+        assert cost(found)["latency_ms"] == least
+
+
 def test_an_operator_is_within_a_cap_on_memory_also_where_another_ones_peak_is_as_high():
     space = SearchSpace.chain(2, ("attention", "conv3", "ffn"))
     peaks = {"attention": (5, 1), "conv3": (3, 6), "ffn": (5, 3)}

@@ -187,6 +187,21 @@ class TestProof:
         with pytest.raises(ValueError, match="differ"):
             prove_equal_logits(chain, ALTERNATING, child)
 
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_sees_a_child_that_ignores_padding_on_one_side(self, chain, monkeypatch, side):
+        child = extract_child(chain, ALTERNATING)
+        forward = child.forward
+
+        def one_sided(attention_mask, **kwargs):
+            ahead = attention_mask if side == "left" else attention_mask.flip(1)
+            padding = ahead.cumsum(1) == 0
+            padding = padding if side == "left" else padding.flip(1)
+            return forward(attention_mask=attention_mask.masked_fill(padding, 1), **kwargs)
+
+        monkeypatch.setattr(child, "forward", one_sided)
+        with pytest.raises(ValueError, match="differ"):
+            prove_equal_logits(chain, ALTERNATING, child)
+
     def test_runs_without_dropout_and_labels(self, chain, bert_like):
         chain.train()
         bert_like.train()

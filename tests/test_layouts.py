@@ -103,6 +103,35 @@ def children(count):
     return [SPACES["sized"].sample(rng) for _ in range(count)]
 
 
+@pytest.mark.parametrize("layout", ["separate", "nested"])
+def test_a_layout_tells_what_an_operator_is_made_of(layout, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "nested", NestedWeights)
+    supernet = randomise_(tiny_supernet("sized", weight_layout=layout), 1).eval()
+    operators = supernet.nasbert.encoder.blocks[1].operators
+    assert operators.candidates == SPACES["sized"].blocks[1]
+    ran = []
+    for module in operators.modules():
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+    positions = torch.tensor([1, 4, 6])
+    for name in operators.candidates:
+        states = torch.randn(2, 5, parse_operator(name).width or 64, generator=torch.Generator().manual_seed(0))
+        built = build_operator(supernet.config, name).eval()
+        built.load_state_dict(operators.state_of(name), strict=True)
+        ran.clear()
+        operators.zero_grad()
+        found = operators(name, states, positions=positions)
+        assert torch.equal(found, built(states, positions=positions))
+        assert {id(unit) for unit in operators.units()} & {id(module) for module in ran} <= {
+            id(module) for module in operators.modules_of(name)
+        }
+        assert layout == "nested" or [unit for unit in operators.units() if unit in ran] == operators.modules_of(name)
+        if operators.parameters_of(name):
+            found.square().sum().backward()
+        used = {id(parameter) for parameter in operators.parameters() if parameter.grad is not None}
+        assert used == {id(parameter) for parameter in operators.parameters_of(name)}
+        assert operators.size_of(name) == sum(parameter.numel() for parameter in built.parameters())
+
+
 class TestAnotherLayout:
     def test_shares_weights(self, nested):
         separate = tiny_supernet("sized")

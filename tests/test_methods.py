@@ -210,6 +210,50 @@ class TestMagicA:
         other.load_state_dict(json.loads(json.dumps(method.state_dict())))
         assert (other.anchor, other.history) == (method.anchor, method.history)
 
+    def test_a_damaged_state_is_refused_and_changes_nothing(self):
+        method = self.make(anchor=str(self.first))
+        state = method.state_dict()
+        before = json.dumps(state)
+        for damage, words in (
+            ({"anchor": 3}, "the anchor is 3, expected text"),
+            ({"anchor": "conv7-ffn-ffn-ffn"}, "conv7"),
+            ({"history": "none"}, "history is 'none', expected a list of objects"),
+            ({"history": [1]}, "expected a list of objects"),
+            ({"anchor": str(self.second), "sampler": {}}, "expected the state_dict"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                method.load_state_dict({**state, **damage})
+            assert json.dumps(method.state_dict()) == before
+
+    def test_the_last_replacements_are_kept(self, monkeypatch):
+        monkeypatch.setattr("hf_nasbert.methods.magic._HISTORY", 2)
+        method = self.make(anchor=str(self.first))
+        for step, child in ((3, self.second), (6, self.first), (9, self.second)):
+            method.after_step(step, [child], [1.0], lambda *_: (1.0, 2.0))
+        assert [event["step"] for event in method.history] == [6, 9]
+        assert method.shown() == {"anchor": str(self.second)}
+
+    def test_alignment_begins_after_its_share_of_the_steps(self):
+        method = self.make(alignment_start=0.3)  # of 10 steps
+        assert [method.wants(step).hidden_states for step in range(5)] == [False, False, False, True, True]
+        assert self.make().wants(0).hidden_states
+
+    def test_passes_are_the_childs_the_anchors_and_those_of_comparisons(self):
+        settings = {"alignment_rows": 0.5, "alignment_start": 0.2, "anchor_interval": 10, "anchor_dev_batches": 4}
+        assert self.make(**settings).passes_per_step == pytest.approx(3 + 0.5 * 0.8 + 2 * 4 / 10)
+
+    def test_comparisons_take_as_many_dev_batches_as_were_asked_for(self):
+        scored = []
+        method = self.make(anchor=str(self.first), anchor_dev_batches=7)
+        method.after_step(3, [self.second], [1.0], lambda _, number: scored.append(number) or (2.0, 1.0))
+        assert scored == [7] == [method.num_dev_batches]
+
+    def test_the_sampler_hears_the_losses(self, monkeypatch):
+        method, heard = self.make(anchor=str(self.first)), []
+        monkeypatch.setattr(method.sampler, "observe", lambda *what: heard.append(what))
+        method.after_step(1, [self.second], [1.5], lambda *_: pytest.fail("scored"))
+        assert heard == [([self.second], [1.5])]
+
     @pytest.mark.parametrize(("share", "expected"), [(0.25, 4), (0.5, 8), (0.3, 5), (0.01, 1), (0.99, 16)])
     def test_aligned_rows_are_a_share_evenly_spread(self, share, expected):
         rows = self.make(alignment_rows=share).chosen_rows(16)
@@ -223,6 +267,9 @@ class TestMagicA:
             ({"alignment_rows": 0}, "alignment_rows=0"),
             ({"alignment_start": 1}, "alignment_start=1 aligns nothing"),
             ({"anchor_interval": 0}, "anchor_interval=0: expected at least 1"),
+            ({"anchor_dev_batches": 0}, "anchor_dev_batches=0: expected at least 1"),
+            ({"alignment_rows": 1.5}, "alignment_rows=1.5"),
+            ({"anchor": "conv7-ffn-ffn-ffn"}, "conv7"),
             ({"alignment_weight": float("inf")}, "alignment_weight=inf"),
             ({"alignment_weight": float("nan")}, "alignment_weight=nan"),
         ],
