@@ -236,6 +236,7 @@ class TestMagicA:
     def test_alignment_begins_after_its_share_of_the_steps(self):
         method = self.make(alignment_start=0.3)  # of 10 steps
         assert [method.wants(step).hidden_states for step in range(5)] == [False, False, False, True, True]
+        assert not self.make(alignment_start=0.31).wants(3).hidden_states
         assert self.make().wants(0).hidden_states
 
     def test_passes_are_the_childs_the_anchors_and_those_of_comparisons(self):

@@ -314,6 +314,18 @@ def test_a_border_lies_only_where_a_new_walk_does_the_same(monkeypatch):
     assert not all(map(torch.equal, alone, expected)), "the mark is seen where a deeper child went before"
 
 
+def test_a_walk_takes_children_in_any_order():
+    supernet = make_supernet(CHAIN)
+    children = [CHAIN.sample(random.Random(seed), "children") for seed in range(40)]
+    # Where the first one reads labelled positions only, the second one still mixes tokens.
+    children += map(Architecture, (["attention", "ffn", "ffn", "ffn"], ["attention", "ffn", "attention", "ffn"]))
+    with torch.inference_mode():
+        walk = scoring._Walk(supernet, BATCHES[0])
+        for child in children:
+            alone = scoring._Walk(supernet, BATCHES[0]).leaf(child)
+            assert torch.allclose(walk.leaf(child), alone, atol=1e-5)
+
+
 def test_shares_cover_every_pair_once_in_order():
     children = sorted(CHAIN.enumerate())
     for num_batches, num_processes in [(1, 1), (1, 4), (3, 2), (2, 7), (5, 3)]:
