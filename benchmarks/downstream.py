@@ -10,6 +10,7 @@ Every stage and every (task, seed, model) is a record; a run that is killed at a
 """
 
 import argparse
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -42,6 +43,7 @@ from hf_nasbert.finetuning import (
     finetune_tokens,
     pretrain_child,
 )
+from hf_nasbert.methods import settings_by_method
 from hf_nasbert.modeling import NasBertConfig
 from hf_nasbert.pipeline import SearchChildrenArguments, search_children
 from hf_nasbert.recipe_arguments import read_config
@@ -230,7 +232,9 @@ def choose_children(study: Study) -> None:
     quickstart = read_config(QUICKSTART, [SupernetArguments, DataArguments, SupernetTrainingArguments])
     text = {"max_seq_length": quickstart["max_seq_length"], **study.text}
     folder = study.folder / "supernet"
+    of_method = {field.name for field in dataclasses.fields(settings_by_method()[quickstart["method"]])}
     training = {name: v for name, v in quickstart.items() if name in SupernetTrainingArguments.__dataclass_fields__}
+    training |= {"method_settings": {name: v for name, v in quickstart.items() if name in of_method}}
     training |= {"output_dir": str(folder), "resume_from_checkpoint": "latest" if folder.is_dir() else None}
     supernet = SupernetTrainingArguments(**training | study.supernet)
     if not (folder / "config.json").is_file():
