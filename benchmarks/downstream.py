@@ -10,6 +10,7 @@ Every stage and every (task, seed, model) is a record; a run that is killed at a
 """
 
 import argparse
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -42,6 +43,7 @@ from hf_nasbert.finetuning import (
     finetune_tokens,
     pretrain_child,
 )
+from hf_nasbert.methods import settings_by_method
 from hf_nasbert.modeling import NasBertConfig
 from hf_nasbert.pipeline import SearchChildrenArguments, search_children
 from hf_nasbert.recipe_arguments import read_config
@@ -230,7 +232,9 @@ def choose_children(study: Study) -> None:
     quickstart = read_config(QUICKSTART, [SupernetArguments, DataArguments, SupernetTrainingArguments])
     text = {"max_seq_length": quickstart["max_seq_length"], **study.text}
     folder = study.folder / "supernet"
+    of_method = {field.name for field in dataclasses.fields(settings_by_method()[quickstart["method"]])}
     training = {name: v for name, v in quickstart.items() if name in SupernetTrainingArguments.__dataclass_fields__}
+    training |= {"method_settings": {name: v for name, v in quickstart.items() if name in of_method}}
     training |= {"output_dir": str(folder), "resume_from_checkpoint": "latest" if folder.is_dir() else None}
     supernet = SupernetTrainingArguments(**training | study.supernet)
     if not (folder / "config.json").is_file():
@@ -247,17 +251,17 @@ def choose_children(study: Study) -> None:
         )
         scored = search_children(arguments, DataArguments(**text))
         # Not simply the best: it may be far smaller than the budget, and then no match for a BERT that is not.
-        of_size = [r for r in scored if r["proxy_loss"] is not None and r["num_parameters"] >= study.share * cap]
+        of_size = [c for c in scored if c.proxy_loss is not None and c.cost["num_parameters"] >= study.share * cap]
         if not of_size:
             raise ValueError(
                 f"no scored child has between {study.share:.0%} and all of {cap:,} parameters: score more"
             )
-        operators = Architecture.parse(of_size[0]["architecture"])
+        operators = of_size[0].architecture
         record = {
             "kind": "choice",
             "model": f"child-{size}",
             "architecture": str(operators),
-            "proxy_loss": of_size[0]["proxy_loss"],
+            "proxy_loss": of_size[0].proxy_loss,
             "num_scored": len(scored),
             "num_of_size": len(of_size),
             "num_parameters": num_parameters(bert, operators),

@@ -52,7 +52,7 @@ PARTS = {  # what a process is at, and how often a kill is meant for it
 }
 METHODS = {
     "_take_step": "training step",
-    "_judge_anchor": "judging the anchor",
+    "_score": "judging the anchor",
     "evaluate": "evaluation",
     "save_checkpoint": "checkpoint",
     "save_model": "final super-net",
@@ -94,8 +94,9 @@ def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path
         ),
         SupernetTrainingArguments(
             output_dir=str(folder), method="magic_at", max_steps=STEPS, per_device_train_batch_size=8, seed=seed,
-            anchor_interval=2, eval_steps=5, num_eval_batches=2, num_eval_children=4, logging_steps=1, save_steps=3,
-            resume_from_checkpoint="latest", report_to="none", disable_tqdm=True, use_cpu=True,
+            method_settings={"anchor_interval": 2}, eval_steps=5, num_eval_batches=2, num_eval_children=4,
+            logging_steps=1, save_steps=3, resume_from_checkpoint="latest", report_to="none", disable_tqdm=True,
+            use_cpu=True,
         ),
     )  # fmt: skip
 
@@ -221,7 +222,7 @@ COMPARED = ["final super-net", "weights", "optimizer", "state", "log of steps", 
 def differences(straight: Path, killed: Path) -> list[str]:
     """What the two runs left that is not the same to the bit."""
     last = [list_checkpoints(folder)[-1] for folder in (straight, killed)]
-    state_keys = ("step", "identity", "sampler", "anchor", "update_counter", "num_skipped", "window")
+    state_keys = ("step", "identity", "method", "update_counter", "num_skipped", "window")
 
     def log(folder: Path, event: str) -> list[Record]:
         found = [dict(record) for record in read_log(folder) if record["event"] == event]

@@ -189,14 +189,11 @@ SCORES = [
 HISTORY = [
     {"record": "search", "settings": {}, "versions": {}},
     *(
-        {"record": "child", "architecture": child, "score": 5.0, "cost": {"num_parameters": 10, "flops": 3}}
+        {"record": "child", "architecture": child, "proxy_loss": 5.0, "cost": {"num_parameters": 10, "flops": 3}}
         for child in CHILDREN
     ),
 ]
-SCORED = [
-    {"architecture": child, "proxy_loss": 5.0, "num_parameters": 10, "flops": 100, "supernet": "s"}
-    for child in CHILDREN
-]
+SCORED = [{"record": "scores", "settings": {"about": {"supernet": "s"}}}, *HISTORY[1:]]
 LATENCY = [
     {
         "record": "latency_table", "operators_ms": {"attention@8": 1.0, "ffn@8": 2.0, "conv3@8": 1.5, "skip": 0.0},
@@ -222,7 +219,7 @@ CHILD_CONFIG = {**CONFIG, "operators": ["attention", "ffn", "conv3@32", "skip"],
 SETTINGS = {
     "run": (
         b"output_dir: runs/x\ntrain_files: [a.txt, b.txt]\npreset: quickstart\nmax_steps: 20\nlearning_rate: 1e-3\n"
-        b"method: magic_at\nmlm_probability: 0.15\nuse_cpu: true\nalignment_layers: 0,2\nseed: 3 # why\n",
+        b"method: magic_at\nmlm_probability: 0.15\nuse_cpu: true\nalignment_weight: 0.2\nseed: 3 # why\n",
         (SupernetArguments, DataArguments, SupernetTrainingArguments),
     ),
     "table": (

@@ -25,10 +25,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
+from hf_nasbert.methods import METHODS
+from hf_nasbert.methods.magic import MagicA
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetTrainingArguments, tune_allocator
-from hf_nasbert.training.anchor import Anchor
 from hf_nasbert.training.step import TrainingStep, make_optimizer
 
 SHAPES = {  # hidden size, vocabulary, batch size
@@ -168,17 +169,20 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
     batch = masked_batch(batch_size, vocab_size)
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     accelerator, rng = Accelerator(cpu=True), random.Random(0)
-    anchor = Anchor(space, interval=1, first=space.sample(rng))
-    child = [space.sample(rng)]
+    anchor, child = [space.sample(rng)], [space.sample(rng)]
+    aligning: list[MagicA] = []
 
     def aligned(share: float | None) -> Callable[[], None]:
         arguments = SupernetTrainingArguments(
             output_dir="unused",
             method="uniform" if share is None else "magic_a",
             per_device_train_batch_size=batch_size,
-            alignment_rows=share or 1.0,
+            method_settings=None if share is None else {"alignment_rows": share, "anchor": str(anchor[0])},
         )
-        training_step = TrainingStep(supernet, supernet, accelerator, arguments, None if share is None else anchor)
+        method = METHODS[arguments.method](space, arguments.method_settings, cost=len, seed=0, max_steps=1)
+        if isinstance(method, MagicA):
+            aligning.append(method)
+        training_step = TrainingStep(supernet, supernet, accelerator, arguments, method)
         optimizer = make_optimizer(supernet, arguments)
 
         def step() -> None:
@@ -190,7 +194,9 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
         return step
 
     def draw_pair() -> None:
-        child[0], anchor.architecture = space.sample(rng), space.sample(rng)
+        child[0], anchor[0] = space.sample(rng), space.sample(rng)
+        for method in aligning:
+            method.anchor = anchor[0]
 
     steps = {"plain": aligned(None), "all": aligned(1.0), "quarter": aligned(0.25)}
     seconds = time_in_turns(steps, rounds, draw_pair)

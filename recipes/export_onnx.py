@@ -4,18 +4,9 @@ python recipes/export_onnx.py --model my-child --output_dir my-child-onnx
 python recipes/export_onnx.py --model runs/mrpc/seed-0 --output_dir mrpc-onnx
 """
 
-from hf_nasbert.export import ExportArguments, export_child
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Export as the arguments say; a mistake in them ends in one line that names it."""
-    (arguments,) = parse_recipe_arguments([ExportArguments], argv, description=__doc__)
-    with user_mistakes("export_onnx", [arguments]):
-        exported = export_child(arguments)
-        say(exported)
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["export", *sys.argv[1:]]))

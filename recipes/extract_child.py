@@ -4,18 +4,9 @@ python recipes/extract_child.py --supernet runs/supernet --architecture attentio
 python recipes/extract_child.py --supernet runs/supernet --architecture attention-ffn --native always --output_dir bert
 """
 
-from hf_nasbert.pipeline import ExtractionArguments, extract
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Extract as the arguments say; a mistake in them ends in one line that names it."""
-    (arguments,) = parse_recipe_arguments([ExtractionArguments], argv, description=__doc__)
-    with user_mistakes("extract_child", [arguments]):
-        extracted = extract(arguments)
-        say(extracted)
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["extract", *sys.argv[1:]]))

@@ -5,19 +5,9 @@ python recipes/finetune_glue.py --model my-child --packaged stsb --output_dir ru
 python recipes/finetune_glue.py --model my-child --train_file a.csv --validation_file b.csv --output_dir runs/own
 """
 
-from hf_nasbert.finetuning import FinetuneArguments
-from hf_nasbert.pipeline import finetune_with_cards
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Fine-tune as the arguments say, and print the summary over the seeds."""
-    (arguments,) = parse_recipe_arguments([FinetuneArguments], argv, description=__doc__.splitlines()[0])
-    with user_mistakes("finetune_glue", [arguments]):
-        result = finetune_with_cards(arguments)
-        say(result.table())
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -6,19 +6,9 @@ python recipes/finetune_squad.py --model my-child --train_file train-v1.1.json -
     --max_seq_length 128 --max_question_length 32 --doc_stride 64 --output_dir runs/squad
 """
 
-from hf_nasbert.finetuning import FinetuneSquadArguments
-from hf_nasbert.pipeline import finetune_with_cards
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Fine-tune as the arguments say, and print the summary over the seeds."""
-    (arguments,) = parse_recipe_arguments([FinetuneSquadArguments], argv, description=__doc__.splitlines()[0])
-    with user_mistakes("finetune_squad", [arguments]):
-        result = finetune_with_cards(arguments)
-        say(result.table())
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["finetune-squad", *sys.argv[1:]]))

@@ -8,19 +8,9 @@ python recipes/finetune_tokens.py --model my-child --dataset_name eriktks/conll2
 A row of a file reads {"tokens": ["Ada", "lives", "here"], "tags": ["B-PER", "O", "O"]}.
 """
 
-from hf_nasbert.finetuning import FinetuneTokensArguments
-from hf_nasbert.pipeline import finetune_with_cards
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Fine-tune as the arguments say, and print the summary over the seeds."""
-    (arguments,) = parse_recipe_arguments([FinetuneTokensArguments], argv, description=__doc__.splitlines()[0])
-    with user_mistakes("finetune_tokens", [arguments]):
-        result = finetune_with_cards(arguments)
-        say(result.table())
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["finetune-tokens", *sys.argv[1:]]))

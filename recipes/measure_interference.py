@@ -6,22 +6,9 @@ python recipes/measure_interference.py --supernets runs/uniform/checkpoint-600 r
     --packaged imdb --output interference.jsonl
 """
 
-from hf_nasbert.data import DataArguments
-from hf_nasbert.pipeline import InterferenceArguments, measure_interference
-from hf_nasbert.pipeline.interference import as_text, draw_interference
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure as the arguments say, print the tables, and draw the figures if asked to."""
-    settings = parse_recipe_arguments([InterferenceArguments, DataArguments], argv, description=__doc__)
-    with user_mistakes("measure_interference", settings):
-        measured = measure_interference(*settings)
-        if settings[0].figures is not None:
-            draw_interference(measured, settings[0].figures)
-        say(as_text(measured))
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["measure-interference", *sys.argv[1:]]))

@@ -4,19 +4,9 @@ python recipes/measure_latency.py --supernet runs/supernet --output latency.json
 python recipes/measure_latency.py --supernet runs/supernet --output latency.jsonl --batch_size 1 --num_threads 2
 """
 
-from hf_nasbert.pipeline import LatencyArguments, measure_latency
-from hf_nasbert.pipeline.latency import as_text
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure as the arguments say; print the table, its error (MAPE) and rank correlation (Spearman)."""
-    settings = parse_recipe_arguments([LatencyArguments], argv, description=__doc__)
-    with user_mistakes("measure_latency", settings):
-        measured = measure_latency(*settings)
-        say(as_text(measured))
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["latency", *sys.argv[1:]]))

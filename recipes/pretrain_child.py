@@ -7,20 +7,9 @@ python recipes/pretrain_child.py --model my-child --teacher google-bert/bert-bas
     --max_steps 20000 --output_dir runs/distilled    # logits if it shares the child's vocabulary, words' states if not
 """
 
-from hf_nasbert.data import DataArguments
-from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Pre-train as the arguments say, and print the dev loss before and after."""
-    kinds = [PretrainChildArguments, DataArguments]
-    arguments, data = parse_recipe_arguments(kinds, argv, description=__doc__.splitlines()[0])
-    with user_mistakes("pretrain_child", [arguments, data]):
-        record = pretrain_child(arguments, data)
-        say(f"{arguments.output_dir}: dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}")
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["pretrain-child", *sys.argv[1:]]))

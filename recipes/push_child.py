@@ -7,18 +7,9 @@ python recipes/push_child.py --source runs/quickstart/supernet --repo_id user/my
 python recipes/push_child.py --source imdb --repo_id user/nasbert-table-imdb
 """
 
-from hf_nasbert.hub import PushArguments, push
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Push as the arguments say; whatever the Hub or the folder refuse ends in one line that says what to do."""
-    (arguments,) = parse_recipe_arguments([PushArguments], argv, description=__doc__)
-    with user_mistakes("push_child", [arguments]):
-        pushed = push(arguments)
-        say(pushed)
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["push", *sys.argv[1:]]))

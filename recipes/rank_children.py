@@ -6,19 +6,9 @@ Prints Kendall tau-b and its company by method, with the noise ceiling and the d
 that the records hold are not scored again; recipes/report_ranking.py reports from records alone.
 """
 
-from hf_nasbert.data import DataArguments
-from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Score what is not scored yet, and print the tables."""
-    settings = parse_recipe_arguments([RankChildrenArguments, DataArguments], argv, description=__doc__)
-    with user_mistakes("rank_children", settings):
-        report = rank_children(*settings)
-        say(report.as_markdown())
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["rank-children", *sys.argv[1:]]))

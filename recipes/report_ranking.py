@@ -4,18 +4,9 @@ python recipes/report_ranking.py --table imdb --scores benchmarks/records/rankin
     --figures docs/figures
 """
 
-from hf_nasbert.pipeline.ranking import RankingReportArguments, report_ranking
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Report, and print the tables."""
-    (arguments,) = parse_recipe_arguments([RankingReportArguments], argv, description=__doc__)
-    with user_mistakes("report_ranking", [arguments]):
-        report = report_ranking(arguments)
-        say(report.as_markdown())
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["report-ranking", *sys.argv[1:]]))

@@ -3,18 +3,9 @@
 python recipes/report_search.py --records search.jsonl --supernet runs/supernet --output search.html
 """
 
-from hf_nasbert.pipeline import SearchReportArguments, report_search
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Report, and print where."""
-    (arguments,) = parse_recipe_arguments([SearchReportArguments], argv, description=__doc__)
-    with user_mistakes("report_search", [arguments]):
-        page = report_search(arguments)
-        say(page)
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["report", *sys.argv[1:]]))

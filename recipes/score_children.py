@@ -6,20 +6,9 @@ python recipes/score_children.py --supernet runs/supernet --architectures attent
     --output scores.jsonl
 """
 
-from hf_nasbert.data import DataArguments
-from hf_nasbert.pipeline import ScoreChildrenArguments, score_children
-from hf_nasbert.pipeline.scores import as_table
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Score as the arguments say, and print the best."""
-    settings = parse_recipe_arguments([ScoreChildrenArguments, DataArguments], argv, description=__doc__)
-    with user_mistakes("score_children", settings):
-        scored = score_children(*settings)
-        say(as_table(scored))
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["score", *sys.argv[1:]]))

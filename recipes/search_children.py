@@ -6,20 +6,9 @@ python recipes/search_children.py --supernet runs/supernet --packaged imdb --out
 optuna-dashboard sqlite:///front.db
 """
 
-from hf_nasbert.data import DataArguments
-from hf_nasbert.pipeline import SearchChildrenArguments, search_children
-from hf_nasbert.pipeline.scores import as_search_report
-from hf_nasbert.recipe_arguments import parse_recipe_arguments, user_mistakes
-from hf_nasbert.terminal import say
+import sys
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Search as the arguments say, and print the best and the front."""
-    settings = parse_recipe_arguments([SearchChildrenArguments, DataArguments], argv, description=__doc__)
-    with user_mistakes("search_children", settings):
-        scored = search_children(*settings)
-        say(as_search_report(scored, settings[0]))
-
+from hf_nasbert.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["search", *sys.argv[1:]]))

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
 from hf_nasbert.finetuning import PretrainChildArguments
-from hf_nasbert.finetuning.distillation import Teacher
+from hf_nasbert.finetuning.distillation import Guide
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
 
@@ -58,7 +58,7 @@ class WatchedTeachers:
     """The teachers of a test's runs, each with its weights as they were when it was loaded."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[tuple[Teacher, dict[str, torch.Tensor]]] = []
+        self.seen: list[tuple[Guide, dict[str, torch.Tensor]]] = []
         load = PretrainChildArguments.load_teacher
 
         def spy(arguments, tokenizer):

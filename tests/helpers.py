@@ -3,6 +3,8 @@
 import copy
 import json
 import random
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import pytest
 from hf_nasbert.samplers import Sampler, UpdateCounter
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 SAMPLER_SPACES = {
     "chain": SearchSpace.chain(5, ("attention", "ffn", "conv3")),
     "chain-with-skip": SearchSpace.chain(4, ("attention", "skip", "ffn", "conv3")),
     "staged": SearchSpace.staged(2, 2, ("attention", "ffn", "skip"), widths=(32, 64)),
+    "skip-anywhere": SearchSpace.chain(4, ("attention", "skip", "ffn", "conv3"), skip="anywhere"),
     "uneven": SearchSpace((Stage((("attention",), ("ffn", "conv3", "skip"))), Stage((("ffn", "conv5"),), (32, 64)))),
 }
 
@@ -30,6 +34,20 @@ def assert_published(drawn: Path, *, number: int) -> None:
     assert len(figures) == number
     for figure in figures:
         assert np.array_equal(imread(figure), imread(FIGURES / figure.name)), f"{figure.name} is not of its records"
+
+
+def run_recipe(name: str, *argv: object) -> None:
+    """Run a recipe as its user does, but in this process.
+
+    Raises:
+        SystemExit: If it ends with another status than 0.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+    if ended.value.code:
+        raise ended.value
 
 
 def take(sampler: Sampler, count: int) -> list[Architecture]:

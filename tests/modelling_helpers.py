@@ -16,6 +16,13 @@ OPERATORS = tuple(kind for kind in OPERATOR_KINDS if kind != "skip")
 SPACES = {
     "chain": SearchSpace.chain(num_choice_blocks=5, operators=OPERATORS),
     "chain-with-skip": SearchSpace.chain(num_choice_blocks=5, operators=(*OPERATORS, "skip")),
+    "skip-anywhere": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip"), skip="anywhere"),
+    "sized": SearchSpace.staged(
+        num_stages=2,
+        blocks_per_stage=2,
+        operators=("attention", "attention1", "ffn", "ffn40", "skip"),
+        widths=(64, 96),
+    ),
     "staged": SearchSpace.staged(
         num_stages=2, blocks_per_stage=3, operators=("attention", "ffn", "conv3", "skip"), widths=(32, 64, 96)
     ),

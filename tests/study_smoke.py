@@ -3,18 +3,15 @@
 Not collected with the other tests: it takes some minutes and the packaged text (`recipes/data-requirements.txt`).
 """
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
+from helpers import run_recipe
 
 from hf_nasbert import records
 from hf_nasbert.pipeline.ranking import RankingReportArguments, report_ranking
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, rank
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 TEXT = {"packaged": "imdb", "vocab_size": 1024, "max_seq_length": 32}
 # Of these twelve children one cannot look at any other token: its blocks are all feed-forward.
 SPACE = {"blocks": ["ffn,conv3", "ffn,conv3,conv5", "ffn,conv3"], "hidden_size": 32, "hidden_dropout_prob": 0.0}
@@ -27,7 +24,7 @@ def run(recipe, **settings):
     for name, value in settings.items():
         argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     AcceleratorState._reset_state(reset_partial_state=True)
-    runpy.run_path(str(RECIPES / f"{recipe}.py"))["main"](argv)
+    run_recipe(recipe, *argv)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
 
 STATE = {
-    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "sampler": {}, "update_counter": {}, "window": {},
+    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "method": {}, "update_counter": {}, "window": {},
 }  # fmt: skip
 
 

@@ -75,16 +75,28 @@ def test_the_package_runs_as_a_module(arguments, status):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["hf_nasbert", "transformers"])
-def test_import_alone_registers_the_auto_classes(first):
-    second = {"hf_nasbert": "transformers", "transformers": "hf_nasbert"}[first]
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import hf_nasbert.modeling.auto_classes, transformers",
+        "import transformers, hf_nasbert.modeling.auto_classes",
+        "import hf_nasbert, transformers; hf_nasbert.NasBertModel",
+    ],
+)
+def test_the_models_register_with_the_auto_classes_when_they_are_imported(imports):
     program = (
-        f"import {first}, importlib.util\n"
-        "importlib.util.find_spec('transformers')  # as those do who ask whether it is installed\n"
-        f"import {second}\n"
+        f"{imports}\n"
         "from transformers import AutoConfig, AutoModelForMaskedLM\n"
         "config = AutoConfig.for_model('nasbert', vocab_size=50, hidden_size=32)\n"
         "print(type(AutoModelForMaskedLM.from_config(config)).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "NasBertForMaskedLM"
+
+
+@pytest.mark.slow
+def test_neither_the_package_nor_transformers_brings_our_models_along():
+    for imports in ("import hf_nasbert, transformers", "import transformers, hf_nasbert"):
+        program = f"import sys\n{imports}\nprint('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "False"

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, PreTraine
 from hf_nasbert import modeling
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
+from hf_nasbert.modeling.layouts import LAYOUTS
 from hf_nasbert.space import Architecture, SearchSpace
 
 CONFIGS = {"child": NasBertConfig, "supernet": SupernetConfig}
@@ -58,6 +59,7 @@ OTHER_SUPERNET = {
     **OTHER_VALUES,
     "sparse_prediction": False,
     "search_space": SearchSpace.staged(2, 3, ("ffn", "conv5", "skip"), widths=(48, 96)).to_dict(),
+    "weight_layout": "another",  # registered where it is tried
 }
 
 
@@ -290,7 +292,7 @@ def test_an_impossible_size_is_refused(config_class, name, value):
         config_class(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["conv9", "lstm", "", "Attention", "conv3 "])
+@pytest.mark.parametrize("name", ["conv9", "lstm", "Attention", "conv35"])
 def test_an_unknown_operator_names_block_operator_and_candidates(name):
     with pytest.raises(ValueError, match=rf"block 1: unknown operator '{name}'") as caught:
         NasBertConfig(operators=["ffn", name])
@@ -305,7 +307,7 @@ def test_an_unknown_operator_of_a_space_names_block_operator_and_candidates():
 
 @pytest.mark.parametrize("width", ["", "0", "-1", "1.5", "wide"])
 def test_a_malformed_width_is_refused(width):
-    with pytest.raises(ValueError, match=rf"block 0: operator 'conv5@{width}' asks for width '{width}'"):
+    with pytest.raises(ValueError, match=rf"block 0: 'conv5@{width}' is not an operator name"):
         NasBertConfig(operators=[f"conv5@{width}"])
 
 
@@ -344,14 +346,18 @@ def test_head_size(width, head_size):
     assert NasBertConfig(attention_head_size=16).head_size(width) == 16
 
 
-def test_block_widths():
-    assert chain_config().block_widths() == [(32, 32, 32)] * 4
-    assert staged_config().block_widths() == [
+def widths(config):
+    return [(block.input_width, block.width, block.output_width) for block in config.geometry()]
+
+
+def test_widths_of_blocks():
+    assert widths(chain_config()) == [(32, 32, 32)] * 4
+    assert widths(staged_config()) == [
         *[(32, 64, 64), (64, 64, 32)],
         *[(32, 32, 32), (32, 32, 32)],  # a stage of the model's own width has no projections
         *[(32, 96, 96), (96, 96, 32)],  # what a skip passes on keeps its stage's width
     ]
-    assert chain_config(["ffn@48"]).block_widths() == [(32, 48, 32)]
+    assert widths(chain_config(["ffn@48"])) == [(32, 48, 32)]
 
 
 def test_num_hidden_layers_counts_every_block():
@@ -434,7 +440,8 @@ def test_what_was_set_to_what_cannot_be_loaded_is_neither_saved_nor_built(config
 
 
 @pytest.mark.parametrize(("config_class", "fields"), [(NasBertConfig, OTHER_CHILD), (SupernetConfig, OTHER_SUPERNET)])
-def test_round_trip_keeps_every_field(config_class, fields, tmp_path):
+def test_round_trip_keeps_every_field(config_class, fields, tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "another", LAYOUTS["separate"])
     assert fields.keys() == own_fields(config_class)
     config = config_class(**fields)
     assert all(getattr(config_class(), name) != value for name, value in fields.items())
@@ -558,6 +565,7 @@ def test_auto_map_is_full_whichever_head_is_saved(head, tmp_path):
     assert saved["architectures"] == [head.__name__]
     assert sorted(file.name for file in tmp_path.glob("*.py")) == [
         "configuration_nasbert.py",
+        "geometry_nasbert.py",
         "modeling_nasbert.py",
         "operators_nasbert.py",
     ]
@@ -593,6 +601,7 @@ VALUES = {
     ),
     "stage_lengths": st.one_of(st.lists(st.integers(-1, 3), max_size=3), NUMBERS),
     "search_space": st.one_of(st.sampled_from(SPACES), NUMBERS),
+    "weight_layout": st.one_of(st.sampled_from(["separate", "woven"]), NUMBERS),
     # transformers' own
     "architectures": st.one_of(st.lists(ODD_TEXT, max_size=2), NUMBERS),
     "chunk_size_feed_forward": NUMBERS,

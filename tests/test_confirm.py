@@ -12,6 +12,7 @@ from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.pipeline import SearchChildrenArguments, confirm, search_children
 from hf_nasbert.pipeline.scores import as_search_report
 from hf_nasbert.report import read_findings, render_search_report
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.space import Architecture
 
 assert fake_time  # a fixture
@@ -41,45 +42,45 @@ def search(monkeypatch, tmp_path, fake_time):
     return run
 
 
-def real_ms(record):
-    return 1000 * (OUTSIDE + sum(seconds_of(name, 32) for name in record["architecture"].split("-")))
+def real_ms(child):
+    return 1000 * (OUTSIDE + sum(seconds_of(name, 32) for name in child))
 
 
 def test_the_winner_and_the_front_are_measured(search):
     arguments, scored = search()
     assert 5 < len(scored) < 27
-    measured = [record for record in scored if "measured_latency_ms" in record]
+    measured = [child for child in scored if child.measured_latency_ms is not None]
     assert measured[0] == scored[0]
     assert 1 < len(measured) < len(scored), "the front, not everything"
-    assert all(record["measured_latency_ms"] == real_ms(record) == record["latency_ms"] for record in measured)
+    assert all(c.measured_latency_ms == real_ms(c.architecture) == c.cost["latency_ms"] for c in measured)
     report = as_search_report(scored, arguments)
     front = report.split("the front of")[1].splitlines()[1:]
     assert len(front) == len(measured)
     assert all("measured)" in line for line in front)
     told = [record for record in records.read(arguments.output) if record["record"] == "measured"]
     assert {record["architecture"]: record["latency_ms"] for record in told} == {
-        record["architecture"]: record["measured_latency_ms"] for record in measured
+        str(child.architecture): child.measured_latency_ms for child in measured
     }
 
 
 def test_what_is_slower_than_the_table_says_is_passed_over_for_the_next(search, capsys):
     _, honest = search(cap=20_000.0, name="honest")
     arguments, scored = search(conv3_ms=100.0, cap=20_000.0)  # by the table, conv3 is almost free
-    assert scored[0]["measured_latency_ms"] == real_ms(scored[0]) <= 20_000.0
+    assert scored[0].measured_latency_ms == real_ms(scored[0].architecture) <= 20_000.0
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("passed over")]
     assert shown
     refused = {line.split()[2].rstrip(":") for line in shown}
-    assert not refused & {record["architecture"] for record in scored}
-    assert all(real_ms({"architecture": name}) > 20_000.0 for name in refused)
-    assert scored[0]["proxy_loss"] == honest[0]["proxy_loss"], "the best of those that really keep to the cap"
+    assert not refused & {str(child.architecture) for child in scored}
+    assert all(real_ms(Architecture.parse(name)) > 20_000.0 for name in refused)
+    assert scored[0].proxy_loss == honest[0].proxy_loss, "the best of those that really keep to the cap"
     # The report of the history says the same.
     history = records.read(arguments.output)
     findings = read_findings(history)
     assert {str(child) for child in findings.passed_over} == refused
     winner = findings.children[findings.ranking()[0]]
-    assert str(winner.architecture) == scored[0]["architecture"]
+    assert winner.architecture == scored[0].architecture
     page = render_search_report(history, supernet="x")
-    assert f"{scored[0]['measured_latency_ms']:,.2f} measured" in page
+    assert f"{scored[0].measured_latency_ms:,.2f} measured" in page
     assert all(f"{name}: " in page for name in refused)
     # And the search goes on from such a history, scoring nothing twice.
     assert search_children(arguments, DATA) == scored
@@ -88,10 +89,10 @@ def test_what_is_slower_than_the_table_says_is_passed_over_for_the_next(search, 
 
 def test_it_can_be_turned_off_and_is_left_where_the_device_is_another(search, fake_time, capsys):
     _, scored = search(conv3_ms=100.0, cap=20_000.0, name="off", measure_winner=False)
-    assert not any("measured_latency_ms" in record for record in scored)
-    assert any(real_ms(record) > 20_000.0 for record in scored[:3])
+    assert all(child.measured_latency_ms is None for child in scored)
+    assert any(real_ms(child.architecture) > 20_000.0 for child in scored[:3])
     _, scored = search(conv3_ms=100.0, name="elsewhere", setting={**fake_time.setting, "device": "Another CPU"})
-    assert not any("measured_latency_ms" in record for record in scored)
+    assert all(child.measured_latency_ms is None for child in scored)
     assert "not measured again: it is of another device" in capsys.readouterr().err
 
 
@@ -112,7 +113,9 @@ def test_only_slow_children_speak_against_the_table(monkeypatch, tmp_path):
     monkeypatch.setattr(confirm, "MOST_MEASURED", 2)
     values = {"ffn": (1.0, 40), "attention": (1.5, 40), "conv3": (2.0, 30), "conv5": (3.0, 20), "conv7": (4.0, 10)}
     scored = [
-        {"architecture": name, "proxy_loss": loss, "num_parameters": size, "latency_ms": 1.0}
+        ScoredChild(
+            architecture=Architecture([name]), proxy_loss=loss, cost={"num_parameters": size, "latency_ms": 1.0}
+        )
         for name, (loss, size) in values.items()
     ]
     times = {"ffn": 9.0}
@@ -120,8 +123,8 @@ def test_only_slow_children_speak_against_the_table(monkeypatch, tmp_path):
         scored, cap=2.0, objectives=["num_parameters"], history=str(tmp_path / "h.jsonl"),
         measure=lambda children: [times.get(str(child), 1.0) for child in children],
     )  # fmt: skip
-    assert [record["architecture"] for record in found] == ["attention", "conv3", "conv5", "conv7"]
-    assert all("measured_latency_ms" in record for record in found)
+    assert [str(child.architecture) for child in found] == ["attention", "conv3", "conv5", "conv7"]
+    assert all(child.measured_latency_ms is not None for child in found)
 
 
 def test_a_device_is_that_of_its_setting_or_none():
@@ -137,6 +140,4 @@ def test_a_device_is_that_of_its_setting_or_none():
 
 def test_children_are_timed_one_by_one(fake_time):
     children = [Architecture(names) for names in (("ffn",) * 3, ("conv3", "attention", "conv3"))]
-    assert measure_children(CONFIG, fake_time, children, num_rounds=4) == [
-        real_ms({"architecture": str(child)}) for child in children
-    ]
+    assert measure_children(CONFIG, fake_time, children, num_rounds=4) == [real_ms(child) for child in children]

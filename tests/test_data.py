@@ -23,6 +23,7 @@ from hf_nasbert.data import (
     PACKAGED_SOURCES,
     DataArguments,
     MaskedBatches,
+    digest_of,
     fixed_masked_batches,
     load_corpus,
     load_labelled,
@@ -882,6 +883,23 @@ class TestFixedBatches:
         assert restored.tolist() != list(dataset["input_ids"])
         assert ((batch["labels"] != -100).sum(1) > 0).all()
 
+    def test_masks_are_others_than_those_of_training(self, tokenizer):
+        dataset = Dataset.from_dict({"input_ids": [sequences(tokenizer)[0]["input_ids"]] * 8})  # so order is no matter
+        (fixed,) = fixed_masked_batches(dataset, tokenizer, 1, 8, 0)
+        trained = MaskedBatches(dataset, tokenizer, batch_size=8, seed=0).batch(0)
+        assert torch.equal(restore(fixed), restore(trained))
+        assert not any(map(torch.equal, fixed["labels"], trained["labels"]))
+
     def test_a_dev_set_too_small_is_refused(self, tokenizer):
         with pytest.raises(ValueError, match="7 dev batches of 8 need 56 sequences, the dev set has 50"):
             fixed_masked_batches(sequences(tokenizer), tokenizer, 7, 8, 0)
+
+    def test_the_digest_tells_tokens_and_labels_apart(self, tokenizer):
+        (batch,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 8, 0)
+        assert digest_of([batch]) == digest_of([{name: tensor.clone() for name, tensor in batch.items()}])
+        digests = {digest_of([batch])}
+        for name in ("input_ids", "labels"):
+            other = batch[name].clone()
+            other[0, 0] += 1
+            digests.add(digest_of([{**batch, name: other}]))
+        assert len(digests) == 3

@@ -22,9 +22,9 @@ from transformers import (
 
 from hf_nasbert.data import DataArguments
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
-from hf_nasbert.finetuning.distillation import find_attention, predicting_at
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.objectives import alignment_loss, distillation_loss
+from hf_nasbert.teachers import find_attention, predicting_at
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import run_recipe
 from transformers import PreTrainedConfig
 
-from hf_nasbert import costs, records
+from hf_nasbert import cli, costs, records
 from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
@@ -56,33 +57,50 @@ def recipes() -> list[Path]:
 
 
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.stem)
-def test_recipes_explain_themselves_and_refuse_misspelt_settings(recipe, capsys):
-    main = runpy.run_path(str(recipe))["main"]
+def test_a_recipe_is_a_how_to_and_one_command(recipe, monkeypatch):
+    called = []
+    monkeypatch.setattr(cli, "main", lambda argv: called.append(argv))
+    run_recipe(recipe.stem, "--config", "a.yaml")
+    ((command, *rest),) = called
+    assert rest == ["--config", "a.yaml"]
+    assert command in cli.COMMANDS
+    text = recipe.read_text(encoding="utf-8")
+    assert re.search(rf"^python recipes/{recipe.name} ", text, flags=re.MULTILINE)
+    assert f"| `recipes/{recipe.name}` | `{command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_command_but_two_has_a_recipe():
+    text = "".join(recipe.read_text(encoding="utf-8") for recipe in recipes())
+    assert cli.COMMANDS.keys() - set(re.findall(r'main\(\["([\w-]+)"', text)) == {"run", "pull"}
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_commands_list_their_settings_and_refuse_misspelt_ones(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        cli.main([command, "--help"])
     assert ended.value.code == 0
     assert "--config" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        main(["--no_such_setting", "1"])
+        cli.main([command, "--no_such_setting", "1"])
     assert ended.value.code == 2
     assert "no_such_setting" in capsys.readouterr().err
 
 
 def test_super_net_configs_parse(tmp_path):
     from hf_nasbert.data import DataArguments
+    from hf_nasbert.methods import METHODS
     from hf_nasbert.pipeline import PipelineArguments
     from hf_nasbert.recipe_arguments import parse_recipe_arguments
-    from hf_nasbert.training import METHODS, SupernetArguments, SupernetTrainingArguments
+    from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 
-    methods = set()
-    for name in ("uniform", "fair", "magic-t", "magic-a", "magic-at"):
-        config = ROOT / "recipes/configs" / f"{name}.yaml"
+    config = ROOT / "recipes/configs/supernet.yaml"
+    for method in METHODS:
         space, _, training = parse_recipe_arguments(
-            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+            [SupernetArguments, DataArguments, SupernetTrainingArguments],
+            ["--config", str(config), "--method", method],
         )
-        assert space.build_config(vocab_size=100).space.num_children > 1
-        methods.add(training.method)
-    assert methods == set(METHODS)
+        assert space.build_config(vocab_size=100).space.num_children == 4096
+        assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
     quickstart = ROOT / "recipes/configs/quickstart.yaml"
     assert parse_recipe_arguments(types, ["--config", str(quickstart)])[2].method == "magic_at"

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import run_recipe
 from modelling_helpers import tiny_tokenizer
-from test_extraction import recipe
 from tiny_models import (
     KINDS,
     chain_config,
@@ -20,8 +20,8 @@ from tiny_models import (
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 
 from hf_nasbert import cli
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.export import INPUTS, ExportArguments, _Graph, export_child, export_onnx
-from hf_nasbert.extraction import save_child
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForMultipleChoice,
@@ -60,7 +60,7 @@ def test_every_operator_at_every_shape(tmp_path, capsys):
     """The recipe, on a masked-LM child of all kinds of operators."""
     child = random_model(NasBertForMaskedLM, chain_config(KINDS))
     save_child(child, tiny_tokenizer(), tmp_path / "child")
-    recipe("export_onnx").main(["--model", str(tmp_path / "child"), "--output_dir", str(tmp_path / "onnx")])
+    run_recipe("export_onnx", "--model", tmp_path / "child", "--output_dir", tmp_path / "onnx")
     said = capsys.readouterr().out
     assert "input_ids, attention_mask, token_type_ids to logits, any batch and length; equal in onnxruntime" in said
     for lengths in ((12, 9, 5), (17, 3, 9, 16), (1,), (24, 1), (2,) * 9):

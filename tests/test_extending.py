@@ -20,8 +20,7 @@ TINY = [
 ]  # fmt: skip
 TRAINING = [
     "--hidden_size", "32", "--max_steps", "4", "--per_device_train_batch_size", "4", "--save_steps", "2",
-    "--anchor_dev_batches", "1", "--num_eval_batches", "1", "--use_cpu", "true", "--report_to", "none",
-    "--disable_tqdm", "true",
+    "--num_eval_batches", "1", "--use_cpu", "true", "--report_to", "none", "--disable_tqdm", "true",
 ]  # fmt: skip
 
 
@@ -63,11 +62,11 @@ def script(tmp_path_factory):
 @pytest.mark.slow
 class TestMethod:
     def test_trains_and_goes_on_to_the_same_bits(self, script, tmp_path):
-        space = "--operators attention ffn conv3 --num_choice_blocks 3 --method neighbour".split()
+        space = "--operators attention ffn conv3 --num_choice_blocks 3 --method neighbour --second_weight 0.5".split()
         train = [script, "pretrain", *TINY, *TRAINING, *space, "--cache_dir", tmp_path / "cache"]
         run(*train, "--output_dir", tmp_path / "whole", cwd=tmp_path)
         (begun,) = [record["arguments"] for record in read_log(tmp_path / "whole") if "arguments" in record]
-        assert begun["method"] == "neighbour"
+        assert (begun["method"], begun["second_weight"]) == ("neighbour", 0.5)
         shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
         run(*train, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "latest", cwd=tmp_path)
         whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))

@@ -4,11 +4,11 @@ import importlib
 import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_recipe
 from huggingface_hub import ModelCard
 from modelling_helpers import (
     SPACES,
@@ -22,16 +22,9 @@ from modelling_helpers import (
 from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from hf_nasbert import costs, extraction, records
-from hf_nasbert.extraction import (
-    extract_child,
-    from_bert,
-    load_supernet,
-    native_form,
-    prove_equal_logits,
-    save_child,
-    to_bert,
-)
+from hf_nasbert import child_folders, costs, records
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import (
     NasBertConfig,
     NasBertForMaskedLM,
@@ -40,8 +33,10 @@ from hf_nasbert.modeling import (
     NasBertModel,
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.families import from_bert, native_form, to_bert
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.pipeline.scores import ScoreChildrenArguments, choose_children
+from hf_nasbert.scored import scored_children
 
 ALTERNATING = ("attention", "ffn", "attention", "ffn", "skip")
 
@@ -192,6 +187,21 @@ class TestProof:
         with pytest.raises(ValueError, match="differ"):
             prove_equal_logits(chain, ALTERNATING, child)
 
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_sees_a_child_that_ignores_padding_on_one_side(self, chain, monkeypatch, side):
+        child = extract_child(chain, ALTERNATING)
+        forward = child.forward
+
+        def one_sided(attention_mask, **kwargs):
+            ahead = attention_mask if side == "left" else attention_mask.flip(1)
+            padding = ahead.cumsum(1) == 0
+            padding = padding if side == "left" else padding.flip(1)
+            return forward(attention_mask=attention_mask.masked_fill(padding, 1), **kwargs)
+
+        monkeypatch.setattr(child, "forward", one_sided)
+        with pytest.raises(ValueError, match="differ"):
+            prove_equal_logits(chain, ALTERNATING, child)
+
     def test_runs_without_dropout_and_labels(self, chain, bert_like):
         chain.train()
         bert_like.train()
@@ -240,7 +250,7 @@ class TestBert:
         "overrides",
         [
             {},
-            {"intermediate_size": 96, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
+            {"intermediate_size": 100, "num_attention_heads": 6, "hidden_act": "relu", "initializer_range": 0.1},
             {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "classifier_dropout": 0.4},
             {"tie_word_embeddings": False, "type_vocab_size": 1, "pad_token_id": 3, "layer_norm_eps": 1e-5},
         ],
@@ -276,6 +286,11 @@ class TestBert:
                 r"block 2 \(attention@32\): it is 32 wide between states of 64",
             ),
             ({"operators": ["attention", "ffn"], "embedding_size": 32}, "embeddings are as wide"),
+            ({"operators": ["attention1", "ffn"]}, r"block 0 \(attention1\): BERT's attention has as many heads"),
+            (
+                {"operators": ["attention", "ffn", "attention", "ffn9"]},
+                r"block 3 \(ffn9\): .* block 1 is another",
+            ),
         ],
         ids=lambda value: "-".join(value["operators"]) if isinstance(value, dict) else None,
     )
@@ -286,7 +301,7 @@ class TestBert:
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
-        [({"intermediate_size": 100}, "no whole multiple"), ({"is_decoder": True}, "decoder")],
+        [({"is_decoder": True}, "decoder"), ({"add_cross_attention": True, "is_decoder": True}, "decoder")],
     )
     def test_refuses_a_bert_that_is_no_child(self, overrides, message):
         sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -296,8 +311,8 @@ class TestBert:
 
     def test_names_the_wrong_class(self):
         config = BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=1)
-        with pytest.raises(ValueError, match="got a BertModel"):
-            from_bert(BertModel(config))
+        with pytest.raises(ValueError, match=r"expected a stock BERT \(.*\), got a NasBertForMaskedLM"):
+            from_bert(NasBertForMaskedLM(chain_config(["ffn"])))
         with pytest.raises(ValueError, match=r"one of the classes NasBert\.\.\., got a BertModel"):
             to_bert(BertModel(config))
 
@@ -351,7 +366,7 @@ class TestSaveChild:
             "architecture.png",
         }
         for name in CODE_FILES:
-            package = Path(extraction.modeling_nasbert.__file__).parent
+            package = Path(child_folders.modeling_nasbert.__file__).parent
             assert (folder / name).read_bytes() == (package / name).read_bytes()
         assert json.loads((folder / "config.json").read_text())["auto_map"] == AUTO_MAP
         assert list((tmp_path / "a").iterdir()) == [folder]
@@ -530,7 +545,7 @@ class TestRecipes:
         (tmp_path / "facts.json").write_text(json.dumps({"license": "mit", "supernet": {"method": "fair", "seed": 3}}))
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-ffn-attention-ffn-skip"]
         arguments += ["--output_dir", tmp_path / "child", "--card", tmp_path / "facts.json", "--native", "never"]
-        recipe("extract_child").main([*map(str, arguments)])
+        run_recipe("extract_child", *arguments)
         said = capsys.readouterr().out
         assert "largest difference 0)" in said
         assert "loads with trust_remote_code=True, for its own class was asked for" in said
@@ -547,14 +562,14 @@ class TestRecipes:
         assert "latency" not in card.text
         # By default the same child is the stock BERT that it is.
         for name, flags in {"bert": [], "asked": ["--native", "always"]}.items():
-            recipe("extract_child").main([*map(str, arguments[:5]), str(tmp_path / name), *flags])
+            run_recipe("extract_child", *arguments[:5], tmp_path / name, *flags)
             assert "a plain BertForMaskedLM: loads anywhere without trust_remote_code" in capsys.readouterr().out
             assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / name)) is BertForMaskedLM
             assert "trust_remote_code" not in (tmp_path / name / "README.md").read_text()
             assert not list((tmp_path / name).glob("*.py"))
         # A child that is none keeps its class, and it is said why.
         arguments[3], arguments[5] = "attention-conv3-skip-skip-skip", tmp_path / "own"
-        recipe("extract_child").main([*map(str, arguments[:6])])
+        run_recipe("extract_child", *arguments[:6])
         said = capsys.readouterr().out
         assert "trust_remote_code=True, for this child is no BERT: block 1 (conv3): BERT has no conv3" in said
         assert (tmp_path / "own" / "modeling_nasbert.py").is_file()
@@ -564,7 +579,7 @@ class TestRecipes:
         module = importlib.import_module("hf_nasbert.pipeline.extract")
         monkeypatch.setattr(module, "prove_equal_logits", lambda *_, **__: 1.25e-7)
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-conv3-skip-skip-skip"]
-        recipe("extract_child").main([*map(str, arguments), "--output_dir", str(tmp_path / "child")])
+        run_recipe("extract_child", *arguments, "--output_dir", tmp_path / "child")
         card = (tmp_path / "child" / "README.md").read_text()
         assert "by at most 1.25e-07." in card.replace("\n", " ")
         num_parameters = AutoModelForMaskedLM.from_pretrained(tmp_path / "child").num_parameters()
@@ -574,11 +589,11 @@ class TestRecipes:
         start = {"event": "start", "step": 0, "arguments": {"method": "magic_t", "seed": 7, "max_steps": 900}}
         records.extend(supernet_folder / "train_log.jsonl", [start, {"event": "finish", "step": 900}])
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-ffn-attention-ffn-skip"]
-        recipe("extract_child").main([*map(str, arguments), "--output_dir", str(tmp_path / "child")])
+        run_recipe("extract_child", *arguments, "--output_dir", tmp_path / "child")
         card = (tmp_path / "child" / "README.md").read_text()
         for row in ("| method | `magic_t` |", "| optimizer steps | 900 |", "| seed | 7 |"):
             assert row in card
-        assert "MAGIC, how the super-net was trained" in card
+        assert "2108.12821> (how the super-net was trained)" in card
 
     def test_a_card_tells_latencies_where_a_table_was_measured(self, chain, supernet_folder, tmp_path):
         table = {
@@ -598,7 +613,7 @@ class TestRecipes:
         records.append(tmp_path / "latency.jsonl", table)
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-attention-attention-ffn-skip"]
         arguments += ["--output_dir", tmp_path / "child", "--latency_table", tmp_path / "latency.jsonl"]
-        recipe("extract_child").main([*map(str, arguments)])
+        run_recipe("extract_child", *arguments)
         card = (tmp_path / "child" / "README.md").read_text()
         assert "|  | This model | BERT of the same width, 2 layers |" in card
         assert "| latency (ms) | 7.75 | 6.25 |" in card
@@ -626,7 +641,7 @@ class TestRecipes:
         (tmp_path / "broken.json").write_text("{")
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(SystemExit, match=message):
-            recipe("extract_child").main([str(part) for flag in flags.items() for part in flag])
+            run_recipe("extract_child", *(part for flag in flags.items() for part in flag))
         assert sorted(tmp_path.rglob("*")) == before
 
     def test_score_children_scores_each_once(self, chain, supernet_folder, text, tmp_path, capsys):
@@ -634,26 +649,30 @@ class TestRecipes:
             common = ["--supernet", supernet_folder, "--output", tmp_path / "scores.jsonl", "--train_files", text]
             common += ["--max_seq_length", 16, "--num_dev_batches", 2, "--dev_batch_size", 4]
             common += ["--validation_fraction", 0.5, "--cache_dir", tmp_path / "cache"]
-            recipe("score_children").main([str(part) for part in [*common, *flags]])
+            run_recipe("score_children", *common, *flags)
             return capsys.readouterr().out
 
         run("--num_random", 12)
-        found = records.read(tmp_path / "scores.jsonl")
-        assert len({record["architecture"] for record in found}) == len(found) == 12
-        best = min(found, key=lambda record: record["proxy_loss"])
-        assert len({record["proxy_loss"] for record in found}) == 12
-        said = run("--architectures", best["architecture"], "attention-ffn-attention-ffn-skip")
+
+        def scored():
+            return scored_children(records.read(tmp_path / "scores.jsonl"), "scores.jsonl")
+
+        found = scored()
+        assert len({child.architecture for child in found}) == len(found) == 12
+        best = min(found, key=lambda child: child.loss)
+        assert len({child.loss for child in found}) == 12
+        said = run("--architectures", best.architecture, "attention-ffn-attention-ffn-skip")
         assert "2 children scored" in said
-        again = records.read(tmp_path / "scores.jsonl")
+        again = scored()
         assert again[:12] == found
         assert len(again) == 13
         child = extract_child(chain, ALTERNATING)
-        assert again[12]["num_parameters"] == sum(parameter.numel() for parameter in child.parameters())
+        assert again[12].cost["num_parameters"] == sum(parameter.numel() for parameter in child.parameters())
         with pytest.raises(SystemExit, match="scores of another num_dev_batches"):
             run("--num_random", 12, "--num_dev_batches", 3)
         with pytest.raises(SystemExit, match="built for 32 tokens"):
             run("--num_random", 12, "--max_seq_length", 33)
-        assert records.read(tmp_path / "scores.jsonl") == again
+        assert scored() == again
 
     def test_a_tokenizer_of_another_size_is_refused(self, supernet_folder, text, tmp_path):
         small = tiny_tokenizer(WORDS[:-1])
@@ -661,22 +680,22 @@ class TestRecipes:
         flags = ["--supernet", str(supernet_folder), "--architecture", "attention-ffn-attention-ffn-skip"]
         flags += ["--output_dir", str(tmp_path / "child"), "--tokenizer_name", str(tmp_path / "small")]
         with pytest.raises(SystemExit, match=f"has {len(WORDS) - 1} tokens, the super-net {len(WORDS)} embeddings"):
-            recipe("extract_child").main(flags)
+            run_recipe("extract_child", *flags)
         assert not (tmp_path / "child").exists()
 
     def test_scores_under_other_masks_are_not_mixed(self, supernet_folder, text, tmp_path):
         flags = ["--supernet", supernet_folder, "--output", tmp_path / "scores.jsonl", "--train_files", text]
         flags += ["--max_seq_length", 16, "--num_dev_batches", 1, "--dev_batch_size", 4, "--num_random", 3]
         flags += ["--validation_fraction", 0.5, "--cache_dir", tmp_path / "cache"]
-        recipe("score_children").main([str(part) for part in flags])
+        run_recipe("score_children", *flags)
         with pytest.raises(SystemExit, match="scores of another dev_data"):
-            recipe("score_children").main([str(part) for part in [*flags, "--mlm_probability", 0.6]])
+            run_recipe("score_children", *flags, "--mlm_probability", 0.6)
 
     def test_score_children_needs_one_choice(self, supernet_folder, tmp_path, capsys):
         flags = ["--supernet", str(supernet_folder), "--output", str(tmp_path / "scores.jsonl"), "--packaged", "imdb"]
         for choice in ([], ["--num_random", "3", "--all_children"], ["--num_random", "0"]):
             with pytest.raises(SystemExit):
-                recipe("score_children").main(flags + choice)
+                run_recipe("score_children", *flags, *choice)
             assert "num_random" in capsys.readouterr().err
 
     def test_every_child_is_chosen_once(self):
@@ -700,16 +719,16 @@ class TestRecipes:
             common = ["--supernet", supernet_folder, "--output", tmp_path / f"{name}.jsonl", "--train_files", text]
             common += ["--max_seq_length", 16, "--num_dev_batches", 1, "--dev_batch_size", 4]
             common += ["--validation_fraction", 0.5, "--cache_dir", tmp_path / "cache", *flags]
-            recipe(name.split("-")[0]).main([str(part) for part in common])
+            run_recipe(name.split("-")[0], *common)
             return capsys.readouterr().out
 
         run("score_children", "--all_children")
-        scores = records.read(tmp_path / "score_children.jsonl")
-        cap = sorted(record["num_parameters"] for record in scores)[len(scores) // 10]
-        within = [record for record in scores if record["num_parameters"] <= cap]
-        best = min(within, key=lambda record: record["proxy_loss"])
+        scores = scored_children(records.read(tmp_path / "score_children.jsonl"), "scores")
+        cap = sorted(child.cost["num_parameters"] for child in scores)[len(scores) // 10]
+        within = [child for child in scores if child.cost["num_parameters"] <= cap]
+        best = min(within, key=lambda child: child.loss)
         said = run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))
-        assert said.splitlines()[1].endswith(f"  {best['architecture']}")
+        assert said.splitlines()[1].endswith(f"  {best.architecture}")
         history = records.read(tmp_path / "search_children.jsonl")
         assert len(history) == len(within) + 1  # the settings, then every child within the budget, once
         run("search_children", "--max_parameters", cap, "--num_evaluations", len(within))
@@ -718,13 +737,3 @@ class TestRecipes:
             run("search_children-2", "--max_parameters", "1K")
         with pytest.raises(SystemExit, match="another search"):
             run("search_children", "--max_parameters", cap, "--seed", 5)
-
-
-def recipe(name):
-    """A recipe's module; recipes are scripts, not part of the package."""
-    file = Path(__file__).parents[1] / "recipes" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module

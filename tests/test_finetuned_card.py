@@ -4,13 +4,13 @@ import csv
 import json
 import random
 import re
-import runpy
 import statistics
 from pathlib import Path
 
 import pytest
 import torch
 from finetuning_helpers import save_models
+from helpers import run_recipe
 
 from hf_nasbert.cards import FinetunedRecord, check_card, render_finetuned_card
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
@@ -274,10 +274,10 @@ def test_recipes_and_commands_write_cards(home, arguments, tmp_path, capsys):
     for name in ("finetune", "finetune-squad", "finetune-tokens"):
         assert COMMANDS[name].function == "hf_nasbert.pipeline.finetune_with_cards"
     for recipe, task in (("glue", "sentences"), ("squad", "questions"), ("tokens", "entities")):
-        main = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / f"finetune_{recipe}.py"))["main"]
         asked = arguments(task, output_dir=str(tmp_path / recipe), seeds=[0], max_steps=1)
         names = ("model", "train_file", "validation_file", "output_dir", "max_steps", "max_seq_length", "cache_dir")
         names += ("max_question_length", "doc_stride") if recipe == "squad" else ()
-        main([word for name in names for word in (f"--{name}", str(getattr(asked, name)))] + ["--disable_tqdm"])
+        flags = [word for name in names for word in (f"--{name}", getattr(asked, name))]
+        run_recipe(f"finetune_{recipe}", *flags, "--disable_tqdm")
         (card,) = (tmp_path / recipe).rglob("README.md")
         check_card(card.read_text())

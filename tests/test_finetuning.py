@@ -5,7 +5,6 @@ import json
 import math
 import os
 import random
-import runpy
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from finetuning_helpers import save_models
+from helpers import run_recipe
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMaskedLM,
@@ -998,7 +998,7 @@ class TestPretrainChild:
 
 class TestRecipes:
     def run(self, recipe: str, argv: list[str]) -> None:
-        runpy.run_path(str(RECIPES / f"{recipe}.py"))["main"](argv)
+        run_recipe(recipe, *argv)
 
     def test_finetune_glue(self, home, tmp_path, capsys):
         config = tmp_path / "config.yaml"

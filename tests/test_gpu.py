@@ -17,10 +17,11 @@ from test_training import make_supernet as make_small_supernet
 
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import NasBertForMaskedLM
 from hf_nasbert.pipeline import LatencyArguments, measure_latency
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.training import METHODS, list_checkpoints
+from hf_nasbert.training import list_checkpoints
 from hf_nasbert.training.farm import run_farm
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
@@ -83,7 +84,7 @@ class TestSupernet:
         both = []
         for use_cpu in (True, False):
             trainer = make_trainer(tmp_path / str(use_cpu), method="magic_at", use_cpu=use_cpu)
-            trainer.step.backward(0, trainer.sampler.next_step(), trainer.batches.batch(0), is_stopping=False)
+            trainer.step.backward(0, trainer.method.children(), trainer.batches.batch(0), is_stopping=False)
             both.append(gradients(trainer.supernet))
         on_cpu, on_gpu = both
         assert on_cpu.keys() == on_gpu.keys()

@@ -1,6 +1,7 @@
 """Bad input: what was found once, as examples; everything that reads, on thousands of generated inputs."""
 
 import json
+import math
 import os
 import runpy
 import subprocess
@@ -194,9 +195,11 @@ class TestConfigs:
             NasBertConfig(**{"operators": ["ffn"], **change})
 
     def test_training_is_by_finite_numbers(self):
-        for name in ("learning_rate", "weight_decay", "max_grad_norm", "alignment_weight"):
+        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             with pytest.raises(ValueError, match=name):
                 SupernetTrainingArguments(output_dir="x", **{name: float("inf")})
+        with pytest.raises(ValueError, match="alignment_weight"):
+            SupernetTrainingArguments(output_dir="x", method="magic_a", method_settings={"alignment_weight": math.inf})
 
     def test_a_quantity_is_short(self):
         for text in ("9" * 5000, "1" + "0" * 310):

@@ -119,7 +119,8 @@ def test_the_battery_finds_who_breaks_a_promise(broken, make_config, promise, tm
     assert torch.utils.deterministic.fill_uninitialized_memory
 
 
+@pytest.mark.parametrize("size", [-1, "x", 2.5, None, True])
 @pytest.mark.parametrize("config_class", [NasBertConfig, SupernetConfig])
-def test_a_negative_chunk_is_refused(config_class):
-    with pytest.raises(ValueError, match="chunk_size_feed_forward is -1; expected a number of tokens, or 0 for all"):
-        config_class(chunk_size_feed_forward=-1)
+def test_a_chunk_that_is_no_number_of_tokens_is_refused(config_class, size):
+    with pytest.raises(ValueError, match=f"chunk_size_feed_forward is {size!r}; expected a number of tokens, 0 for"):
+        config_class(chunk_size_feed_forward=size)

@@ -184,7 +184,7 @@ def test_the_largest_child_counts_projections_and_takes_the_first_of_equals():
 def test_blocks_may_hold_different_candidates():
     space = SearchSpace((Stage((("attention", "ffn"), ("conv3",), ("conv5", "skip"))),))
     supernet = random_model(SupernetForMaskedLM, SupernetConfig(search_space=space, **SIZES))
-    assert [tuple(block.operators) for block in supernet.nasbert.encoder.blocks] == list(space.blocks)
+    assert [block.operators.candidates for block in supernet.nasbert.encoder.blocks] == list(space.blocks)
     for architecture in space.enumerate():
         assert supernet(**tiny_batch(), architecture=architecture).logits.isfinite().all()
 

@@ -13,7 +13,8 @@ from test_search import cost_of, drain, score
 
 from hf_nasbert import native
 from hf_nasbert.costs import Budget, cheapest
-from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedSpace, bert_blocks, is_our_code, native_space
+from hf_nasbert.modeling.families.bert import BERT
+from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedSpace, is_our_code, native_space
 from hf_nasbert.search import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
@@ -21,6 +22,8 @@ KINDS = ("conv3", "ffn", "attention", "skip")
 FIXED = Stage((("attention", "conv3"), ("ffn", "attention"), ("skip", "ffn", "attention")))  # the first two stay
 SPACES = {
     "chain": SearchSpace.chain(6, KINDS),
+    "sized": SearchSpace.chain(4, ("attention", "ffn", "ffn24", "skip")),
+    "free": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip"), skip="anywhere"),
     "without-skip": SearchSpace.chain(4, ("attention", "ffn", "conv5")),
     "staged": SearchSpace.staged(2, 3, KINDS, widths=(32, 64)),
     "three-stages": SearchSpace((FIXED, Stage((("ffn", "attention"),), (64, 32)), Stage((("ffn", "skip"),) * 2))),
@@ -34,7 +37,7 @@ def natives(space: SearchSpace) -> ListedSpace:
 
 def is_bert(child) -> bool:
     try:
-        return bool(bert_blocks(child, 64))
+        return bool(BERT.blocks_of(child, 64))
     except ValueError:
         return False
 

@@ -57,11 +57,6 @@ class TestAgainstTheDefinition:
         assert child.grad.isfinite().all()
         assert (child.grad[padding_mask == 0] == 0).all()
 
-    def test_chosen_layers_only(self):
-        child, anchor = states(4, seed=0), states(4, seed=1)
-        expected = by_loop([child[1], child[3]], [anchor[1], anchor[3]], None)
-        assert alignment_loss(child, anchor, layers=[3, 1]).item() == pytest.approx(expected, rel=1e-6)
-
     def test_normalized_states_have_mean_zero_and_variance_one(self):
         child, anchor = states(1, seed=0), states(1, seed=1)
         brought = [
@@ -117,9 +112,6 @@ def test_moves_the_child_and_not_the_anchor():
     alignment_loss([child], [anchor]).backward()
     assert anchor.grad is None
     torch.testing.assert_close(child.grad, 2 * (child - anchor).detach() / child.numel())
-    child.grad = None
-    alignment_loss([child], [anchor], detach_anchor=False).backward()
-    torch.testing.assert_close(anchor.grad, -child.grad)
 
 
 def test_the_very_same_tensor_is_zero_and_counts_as_a_block():
@@ -160,8 +152,6 @@ def test_half_precision_is_summed_in_full():
 def test_refuses_what_cannot_be_compared():
     with pytest.raises(ValueError, match="2 block outputs, the anchor 3"):
         alignment_loss(states(2, seed=0), states(3, seed=0))
-    with pytest.raises(ValueError, match="blocks 0 to 1"):
-        alignment_loss(states(2, seed=0), states(2, seed=0), layers=[2])
 
 
 def softmax(numbers):

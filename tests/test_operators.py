@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.masking_utils import create_bidirectional_mask
 
+from hf_nasbert.modeling.geometry_nasbert import geometry
 from hf_nasbert.modeling.modeling_nasbert import NasBertBlock
 from hf_nasbert.modeling.operators_nasbert import build_operator, take_rows
 
@@ -66,6 +67,48 @@ def test_shapes_and_sizes(kind, width):
     assert sum(parameter.numel() for parameter in operator.parameters()) == num_parameters[kind]
 
 
+class TestSizes:
+    """A size in the name: heads of attention, inner width of ffn."""
+
+    def test_a_narrow_attention_is_the_full_one_whose_other_heads_say_nothing(self):
+        full, narrow = make("attention", attention_head_size=8), make("attention3", attention_head_size=8)
+        state = full.state_dict()
+        for name, tensor in narrow.state_dict().items():
+            narrow.state_dict()[name].copy_(state[name][tuple(slice(size) for size in tensor.shape)])
+        state["output.dense.weight"][:, 24:] = 0  # what the fourth head writes
+        attention, padding = make_masks(RIGHT)
+        for rows in (None, torch.tensor([0, 3, 30])):
+            asked = (make_states(), attention, padding, rows)
+            assert_close(narrow(*asked), full(*asked))
+
+    def test_a_narrow_ffn_is_the_full_one_whose_other_neurons_say_nothing(self):
+        full, narrow = make("ffn"), make("ffn9")
+        state = full.state_dict()
+        for name, tensor in narrow.state_dict().items():
+            narrow.state_dict()[name].copy_(state[name][tuple(slice(size) for size in tensor.shape)])
+        state["output.dense.weight"][:, 9:] = 0
+        assert_close(narrow(make_states()), full(make_states()))
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("attention4", "operator 'attention4' is of the full size, whose name is 'attention'"),
+            ("ffn128", "operator 'ffn128' is of the full size, whose name is 'ffn'"),
+            ("ffn192@48", "operator 'ffn192@48' is of the full size"),
+            ("attention0", "unknown operator 'attention0'"),
+            ("conv35", "unknown operator 'conv35'"),
+            ("skip3", "unknown operator 'skip3'"),
+        ],
+    )
+    def test_one_network_has_one_name(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            chain_config([name], attention_head_size=8)
+
+    def test_are_what_a_config_counts(self):
+        config = chain_config(["attention3", "ffn9"], attention_head_size=8)
+        assert (config.num_attention_heads, config.intermediate_size) == (3, 9)
+
+
 def test_every_kind_is_another_function():
     results = [make(kind)(make_states()) for kind in KINDS]
     for index, result in enumerate(results):
@@ -84,7 +127,7 @@ def test_sizes_follow_the_config():
 
 @pytest.mark.parametrize("name", ["conv4", "skip@", "attention@33"])
 def test_what_cannot_be_built_is_refused(name):
-    with pytest.raises(ValueError, match=r"unknown operator|asks for width|does not divide"):
+    with pytest.raises(ValueError, match=r"unknown operator|is not an operator name|does not divide"):
         build_operator(chain_config(), name)
 
 
@@ -271,7 +314,7 @@ def test_take_rows():
 def test_a_block_between_two_widths_brings_the_same_rows():
     config = chain_config()
     config._attn_implementation = "sdpa"
-    block = randomise_(NasBertBlock(config, "conv3@64", (32, 64, 32))).eval()
+    block = randomise_(NasBertBlock(config, geometry(["conv3@64"], 32)[0])).eval()
     states, positions = make_states(), torch.tensor(UNEVEN["uneven"])
     masks = make_masks(RIGHT)
     assert_close(block(states, *masks, positions), take_rows(block(states, *masks), positions), 1e-6)

@@ -15,17 +15,19 @@ import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.data import DataArguments
 from hf_nasbert.finetuning import FinetuneArguments
+from hf_nasbert.methods import METHODS
 from hf_nasbert.paths import PATHS, expanded
 from hf_nasbert.pipeline import SearchChildrenArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
+from hf_nasbert.search import SETTINGS
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
-    "alignment_layers", "anchor", "architecture", "architectures", "baseline", "blocks", "containing",
+    "anchor", "architecture", "architectures", "baseline", "blocks", "containing",
     "dataset_config", "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column",
     "language",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_memory", "max_parameters", "message", "method", "name",
-    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "tags_column", "task",
+    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
     "torch_compile_backend",
 }  # fmt: skip
@@ -41,6 +43,7 @@ def settings_classes():
         if module.name != "hf_nasbert.__main__":
             importlib.import_module(module.name)
     found = {cli.find(name) for command in cli.COMMANDS.values() for name in command.arguments}
+    found |= {method.Settings for method in METHODS.values()} | set(SETTINGS.values())
     for name, module in list(sys.modules.items()):
         if name.startswith("hf_nasbert."):
             found |= {

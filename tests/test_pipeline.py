@@ -1,6 +1,7 @@
 """The whole way, tiny: real text in, a child out that loads elsewhere; stages are made once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.scored import scored_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
@@ -54,9 +56,9 @@ def make(tmp_path, monkeypatch):
             **{
                 "output_dir": "unused",
                 "method": "magic_at",
+                "method_settings": {"anchor_interval": 2},
                 "max_steps": 6,
                 "per_device_train_batch_size": 4,
-                "anchor_interval": 2,
                 "num_eval_batches": 2,
                 "num_eval_children": 2,
                 "save_steps": 3,
@@ -97,29 +99,32 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
 
     # The winner is the best child within the budget, which is the parameter count of a BERT of that shape.
     scores = records.read(folder / "scores.jsonl")
-    assert len(scores) == 27
+    children = scored_children(scores, "scores.jsonl")
+    assert len(children) == 27
     content = {result.name: result.content for result in results}
-    cap = content["scores"]["caps"]["num_parameters"]
-    best = min((row for row in scores if row["num_parameters"] <= cap), key=lambda row: row["proxy_loss"])
-    assert content["scores"]["winner"] == best["architecture"]
-    assert len([row for row in scores if row["num_parameters"] <= cap]) == content["scores"]["num_within_budget"] < 27
-    assert content["extraction"]["max_logit_difference"] <= 1e-6
-    assert content["pre-training"]["num_steps"] == 2
+    cap = content["scores"].caps["num_parameters"]
+    within = [child for child in children if child.cost["num_parameters"] <= cap]
+    best = min(within, key=lambda child: child.loss)
+    assert content["scores"].winner == str(best.architecture)
+    assert len(within) == content["scores"].num_within_budget < 27
+    assert content["extraction"].max_logit_difference <= 1e-6
+    assert content["pre-training"].num_steps == 2
 
     # The card is what its record says, and the record lies beside it.
     child = folder / "child"
     assert (child / "README.md").read_text() == render_child_card(json.loads((child / "card.json").read_text()))
-    assert best["architecture"] in (child / "README.md").read_text()
+    assert str(best.architecture) in (child / "README.md").read_text()
     # And its numbers are those that the stages wrote down.
     card = json.loads((child / "card.json").read_text())
     searched = (card["search"]["proxy_loss"], card["search"]["num_scored"], card["search"]["at most num_parameters"])
-    assert searched == (best["proxy_loss"], 27, cap)
-    assert card["search"]["children within the budget"] == content["scores"]["num_within_budget"]
-    assert card["cost"]["num_parameters"] == best["num_parameters"]
-    assert card["max_logit_difference"] == content["extraction"]["max_logit_difference"]
+    assert searched == (best.proxy_loss, 27, cap)
+    assert card["search"]["children within the budget"] == content["scores"].num_within_budget
+    assert card["cost"]["num_parameters"] == best.cost["num_parameters"]
+    assert card["max_logit_difference"] == content["extraction"].max_logit_difference
     assert (card["supernet"]["num_steps"], card["supernet"]["num_children"]) == (6, 27)
     assert list(card["training"].values()) == [
-        content["pre-training"][name] for name in ("num_steps", "num_tokens", "dev_loss_before", "dev_loss_after")
+        getattr(content["pre-training"], name)
+        for name in ("num_steps", "num_tokens", "dev_loss_before", "dev_loss_after")
     ]
     finetuned = {
         values: records.read(folder / "finetuned" / name / "records.jsonl")
@@ -139,10 +144,10 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     net = folder / "supernet"
     assert (net / "README.md").read_text() == render_supernet_card(json.loads((net / "card.json").read_text()))
     assert (
-        f'extract_child(supernet, "{min(scores, key=lambda row: row["proxy_loss"])["architecture"]}")'
+        f'extract_child(supernet, "{min(children, key=lambda child: child.loss).architecture}")'
         in (net / "README.md").read_text()
     )
-    (predictions,) = content["fresh process"]["answers"].values()
+    (predictions,) = content["fresh process"].answers.values()
     assert len(predictions) == 5
 
     # A second call makes nothing again; a stage that was lost is made again, and only that.
@@ -203,10 +208,46 @@ def test_a_folder_of_an_earlier_version_goes_on_where_it_did_what_the_default_do
     for group, name in (("pipeline", "native_only"), ("training", "alignment_start"), ("data", "language")):
         del earlier[group][name]
     del earlier["supernet"]["widths"]
+    earlier["training"] |= RETIRED
     file.write_text(json.dumps(earlier))
     make()
     with pytest.raises(ValueError, match="pipeline setting native_only=False, now it is True"):
         make(native_only=True)
+
+
+RETIRED = {"alignment_layers": "all", "alignment_normalize": False, "alignment_detach": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"anchor_interval": 7}, "training setting anchor_interval=7, now it is 2"),
+        ({"alignment_normalize": True}, "training setting alignment_normalize=True, now it is None"),
+        (
+            {"method": "uniform", "alignment_normalize": True},
+            "training setting method='uniform', now it is 'magic_at'",
+        ),
+    ],
+)
+def test_a_folder_of_an_earlier_version_that_trained_otherwise_is_refused(make, tmp_path, change, words):
+    """Versions before methods had settings of their own wrote those of all methods, whichever was chosen."""
+    make()
+    file = tmp_path / "run" / "settings.json"
+    earlier = json.loads(file.read_text())
+    earlier["training"] |= {**RETIRED, **change}
+    file.write_text(json.dumps(earlier))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make()
+
+
+def test_settings_of_other_methods_decided_nothing(make, tmp_path):
+    make(of_training={"method": "uniform", "method_settings": None})
+    file = tmp_path / "run" / "settings.json"
+    earlier = json.loads(file.read_text())
+    assert "anchor" not in earlier["training"]
+    earlier["training"] |= {**RETIRED, "alignment_normalize": True, "anchor_interval": 7}
+    file.write_text(json.dumps(earlier))
+    make(of_training={"method": "uniform", "method_settings": None})
 
 
 @pytest.fixture
@@ -227,7 +268,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
     pipeline = make(
         of_space={**staged, "operators": ["attention", "ffn"]},
         of_data={"tokenizer_name": foreign_tokenizer, "language": None},
-        of_training={"method": "uniform"},
+        of_training={"method": "uniform", "method_settings": None},
         card=None,
     )
     drawn = []
@@ -237,7 +278,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
         patch.setattr(plots, "plot_architecture", lambda *args, **how: drawn.append(how) or draw(*args, **how))
         results = {result.name: result.content for result in pipeline.run()}
     assert drawn == [{"stage_lengths": [2, 2]}]
-    assert list(results["fresh process"]["answers"]) == ["the boats <mask> home"]
+    assert list(results["fresh process"].answers) == ["the boats <mask> home"]
     for folder in ("child", "supernet"):
         card = (tmp_path / "run" / folder / "README.md").read_text()
         assert check_card(card).get("language") is None

@@ -2,6 +2,7 @@
 
 import ast
 import random
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,18 +21,24 @@ from hf_nasbert.plots import (
     plot_training,
     save_figure,
 )
+from hf_nasbert.scored import ScoredChild
+from hf_nasbert.space import Architecture
 
 KINDS = ("attention", "ffn", "conv3", "conv5", "conv7")
+
+
+def scored(architecture, loss, **cost):
+    return ScoredChild(architecture=Architecture.parse(architecture), proxy_loss=loss, cost=cost)
 
 
 def scored_children(count=200, num_blocks=6, seed=0):
     rng = random.Random(seed)
     return [
-        {
-            "architecture": "-".join(rng.choices(KINDS, k=num_blocks)),
-            "proxy_loss": rng.uniform(4, 6),
-            "num_parameters": rng.randrange(3_000_000, 4_000_000, 50_000),  # with ties
-        }
+        scored(
+            "-".join(rng.choices(KINDS, k=num_blocks)),
+            rng.uniform(4, 6),
+            num_parameters=rng.randrange(3_000_000, 4_000_000, 50_000),  # with ties
+        )
         for _ in range(count)
     ]
 
@@ -57,14 +64,14 @@ FIGURES = {
     ),
     "architecture-own": lambda: plot_architecture("ffn-my_long_operator_name-skip", stage_lengths=[1, 2]),
     "front": lambda: plot_pareto_front(
-        scored_children(), winner=scored_children()[0]["architecture"], max_cost=3_500_000
+        scored_children(), winner=scored_children()[0].architecture, max_cost=3_500_000
     ),
     "front-of-one": lambda: plot_pareto_front(scored_children(1)),
     "training": lambda: plot_training(training_history()),
     "training-of-one": lambda: plot_training(training_history(1)),
     "frequency": lambda: plot_operator_frequency(scored_children()),
     "frequency-own": lambda: plot_operator_frequency(
-        [{"architecture": "-".join(f"operator_of_ones_own_{i}" for i in range(7)), "proxy_loss": 1.0}]
+        [scored("-".join(f"operator_of_ones_own_{i}" for i in range(7)), 1.0)]
     ),
     "frequency-24": lambda: plot_operator_frequency(scored_children(num_blocks=24)),
 }
@@ -159,8 +166,8 @@ class TestParetoFront:
     def test_is_the_children_that_none_beats(self):
         children = scored_children()
         # Equal losses for more parameters are beaten, too.
-        children += [{**child, "num_parameters": child["num_parameters"] + 1} for child in children]
-        points = [(child["num_parameters"], child["proxy_loss"]) for child in children]
+        children += [replace(c, cost={"num_parameters": c.cost["num_parameters"] + 1}) for c in children]
+        points = [(child.cost["num_parameters"], child.loss) for child in children]
         unbeaten = [
             (cost, loss)
             for cost, loss in points
@@ -177,16 +184,16 @@ class TestParetoFront:
     def test_marks_winner_and_budget(self):
         children = scored_children()
         winner = children[17]
-        axes = plot_pareto_front(children, winner=winner["architecture"], max_cost=3_210_000).axes[0]
+        axes = plot_pareto_front(children, winner=winner.architecture, max_cost=3_210_000).axes[0]
         lines = {line.get_label().split(":")[0]: line for line in axes.lines}
-        assert lines["winner"].get_xdata()[0] == winner["num_parameters"] / 1e6
-        assert lines["winner"].get_ydata()[0] == winner["proxy_loss"]
+        assert lines["winner"].get_xdata()[0] == winner.cost["num_parameters"] / 1e6
+        assert lines["winner"].get_ydata()[0] == winner.loss
         assert list(lines["budget"].get_xdata()) == [3.21, 3.21]
         assert "budget" not in [line.get_label() for line in plot_pareto_front(children).axes[0].lines]
 
     def test_children_without_a_finite_loss_are_counted_not_drawn(self):
-        children = [*scored_children(5), *({**child, "proxy_loss": None} for child in scored_children(2, seed=1))]
-        children.append({**children[0], "proxy_loss": float("nan")})
+        children = [*scored_children(5), *(replace(child, proxy_loss=None) for child in scored_children(2, seed=1))]
+        children.append(replace(children[0], proxy_loss=float("nan")))
         axes = plot_pareto_front(children).axes[0]
         assert len(axes.collections[0].get_offsets()) == 5
         assert "5 children (3 without a finite score not shown)" in axes.get_title(loc="left")
@@ -200,7 +207,7 @@ class TestParetoFront:
         [("flops", "FLOPs (billions)", 2.5), ("latency_ms", "latency (ms)", 2.5e9), ("joules", "joules", 2.5e9)],
     )
     def test_axes_have_units(self, cost, label, place):
-        axes = plot_pareto_front([{"architecture": "ffn", "proxy_loss": 4.0, cost: 2.5e9}], cost=cost).axes[0]
+        axes = plot_pareto_front([scored("ffn", 4.0, **{cost: 2.5e9})], cost=cost).axes[0]
         assert axes.get_xlabel() == label
         assert axes.collections[0].get_offsets()[0][0] == place
         assert "nats" in axes.get_ylabel()
@@ -236,11 +243,11 @@ class TestTraining:
 class TestOperatorFrequency:
     def test_bars_are_the_shares_of_the_best_and_of_all(self):
         children = [
-            {"architecture": "attention-ffn", "proxy_loss": 1.0},
-            {"architecture": "attention-conv3", "proxy_loss": 2.0},
-            {"architecture": "ffn-conv3", "proxy_loss": 3.0},
-            {"architecture": "ffn-skip", "proxy_loss": 4.0},
-            {"architecture": "conv3-skip", "proxy_loss": None},
+            scored("attention-ffn", 1.0),
+            scored("attention-conv3", 2.0),
+            scored("ffn-conv3", 3.0),
+            scored("ffn-skip", 4.0),
+            scored("conv3-skip", None),
         ]
         axes = plot_operator_frequency(children[::-1], share=0.5).axes[0]
         colours = {colour: kind for kind, colour in OPERATOR_COLOURS.items()}
@@ -268,8 +275,8 @@ class TestOperatorFrequency:
         ("children", "share", "message"),
         [
             ([], 0.05, "found 0 such children"),
-            ([{"architecture": "ffn", "proxy_loss": None}], 0.05, "found 0 such children"),
-            ([{"architecture": text, "proxy_loss": 1.0} for text in ("ffn", "ffn-ffn")], 0.05, r"\[1, 2\] blocks"),
+            ([scored("ffn", None)], 0.05, "found 0 such children"),
+            ([scored(text, 1.0) for text in ("ffn", "ffn-ffn")], 0.05, r"\[1, 2\] blocks"),
             (scored_children(2), 0.0, "share must lie"),
         ],
     )

@@ -11,13 +11,15 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
+from helpers import run_recipe
 from safetensors.torch import load_file
 from test_training import make_arguments, make_supernet, train_log
 from world import GLOBAL_BATCH_SIZE, TRAININGS, launch, train_a_while, train_all, train_beside_one_that, train_in_parts
 
 from hf_nasbert import processes
+from hf_nasbert.methods import METHODS
 from hf_nasbert.space import Architecture
-from hf_nasbert.training import METHODS, make_accelerator, read_log
+from hf_nasbert.training import make_accelerator, read_log
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "recipes" / "configs" / "accelerate"
@@ -75,10 +77,9 @@ class TestTheWorldThatWasAskedFor:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.chdir(tmp_path)
         for recipe, settings in RECIPES.items():
-            main = runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]
             AcceleratorState._reset_state(reset_partial_state=True)
             with pytest.raises(SystemExit) as ended:
-                main(settings.split())
+                run_recipe(recipe, *settings.split())
             assert "asked for several processes and started one" in str(ended.value), recipe
         assert list(tmp_path.iterdir()) == []
 
@@ -106,7 +107,7 @@ class TestTheWorldThatWasAskedFor:
         recipe = ["recipes/pretrain_supernet.py", *RECIPES["pretrain_supernet"].split()]
         done = run(*launcher, *recipe, "--output_dir", tmp_path / "run")
         assert done.returncode != 0
-        assert "pretrain_supernet: accelerate launch was asked for several processes and started one" in done.stderr
+        assert "hf-nasbert pretrain: accelerate launch was asked for several processes and started one" in done.stderr
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
@@ -206,7 +207,8 @@ def assert_same_training(folder, other_folder, tolerance):
 
     float32 carries 1.2e-7 of a number; a gradient is a sum over rows that is cut into other parts, and eight steps of
     AdamW divide it by its own size. In float64, where the same code rounds at 1e-16, runs agree to 1e-12: there is
-    nothing but rounding between them.
+    nothing but rounding between them. What is small because large numbers cancel, as a divergence of log-probabilities
+    does, has the rounding of these.
     """
     for event in ("train", "anchor", "eval"):
         logs = [train_log(path, event) for path in (folder, other_folder)]
@@ -214,7 +216,9 @@ def assert_same_training(folder, other_folder, tolerance):
         for single, several in zip(*logs, strict=True):
             for key, value in single.items():
                 if key != "children":
-                    expected = pytest.approx(value, rel=tolerance) if isinstance(value, float) else value
+                    expected = (
+                        pytest.approx(value, rel=tolerance, abs=tolerance / 100) if isinstance(value, float) else value
+                    )
                     assert several[key] == expected, (folder.name, event, key)
     one, other = (load_file(path / "model.safetensors") for path in (folder, other_folder))
     for name, parameter in one.items():
@@ -224,7 +228,7 @@ def assert_same_training(folder, other_folder, tolerance):
 @pytest.mark.slow
 def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent(tmp_path, alone):
     """`Spy` fails on any message while children are drawn."""
-    (seen, other) = launch(train_all, 2, str(tmp_path))
+    (seen, other) = launch(train_all, 2, str(tmp_path), timeout=180)
     assert isinstance(seen, dict), seen
     for name, settings in TRAININGS.items():
         supernet = make_supernet(settings.get("space", "chain"))
@@ -234,8 +238,9 @@ def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent
             assert at_other[1:] == [num_messages, num_numbers] or at_other[1:] == (num_messages, num_numbers)
             assert num_messages == 3, "token counts, gradients, losses"
             active = {p for text in children for p in supernet.parameters_of(Architecture.parse(text))}
-            if name != "both_ways":  # there the anchor's are sent too
-                assert num_numbers <= sum(p.numel() for p in active) + 9
+            if name != "few_rows":  # there the anchor's are sent too
+                beside = 2 * len(children) + 7  # a loss and a term of every child; counts, sums and flags of the step
+                assert num_numbers <= sum(p.numel() for p in active) + beside
                 assert num_numbers > 0.8 * sum(p.numel() for p in active)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_published
+from helpers import assert_published, run_recipe
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
@@ -125,11 +125,8 @@ def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp
     assert "old" not in first
     assert first.startswith("# Page\n")
     assert first.endswith("<!-- end -->\nafter\n")
-    main = runpy.run_path(str(ROOT / "recipes" / "report_ranking.py"))["main"]
-    main([
-        "--table", str(folder / "table.jsonl"), "--scores", str(tmp_path / "scores.jsonl"), "--page", str(page),
-        "--num_resamples", "10",
-    ])  # fmt: skip
+    records_of = ["--table", folder / "table.jsonl", "--scores", tmp_path / "scores.jsonl"]
+    run_recipe("report_ranking", *records_of, "--page", page, "--num_resamples", 10)
     assert page.read_text() == first
     assert capsys.readouterr().out == report.as_markdown() + "\n"
 

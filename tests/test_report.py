@@ -139,7 +139,7 @@ def test_every_child_is_a_point_where_its_numbers_lie(cost):
     scatter = draw_scatter(findings, cost, 4)
     places = points(scatter.dots)
     assert len(places) == 5
-    costs, losses = [child.costs[cost] for child in findings.children], [child.loss for child in findings.children]
+    costs, losses = [child.cost[cost] for child in findings.children], [child.loss for child in findings.children]
     x_ratio = (places[0][0] - places[4][0]) / (places[1][0] - places[4][0])
     assert x_ratio == pytest.approx((costs[0] - costs[4]) / (costs[1] - costs[4]), abs=0.01)
     y_ratio = (places[0][1] - places[4][1]) / (places[1][1] - places[4][1])

@@ -196,6 +196,13 @@ class TestGradualSampler(SamplerContract):
         starts = Counter(GradualSampler(STAGED, seed=seed).next_architecture() for seed in range(3000))
         assert len(starts) == STAGED.num_children
 
+    def test_starts_at_every_child_equally_often(self):
+        starts = [GradualSampler(WITH_SKIP, seed=seed).next_architecture() for seed in range(600)]
+        children = list(WITH_SKIP.enumerate())
+        # Uniform over operators, children of few blocks would be several times as frequent.
+        found, expected = (sum(child.count(SKIP) > 1 for child in all_) / len(all_) for all_ in (starts, children))
+        assert found == pytest.approx(expected, abs=0.05)
+
     def test_docstring_figure_for_nasbert_widths(self):
         # Visits are in proportion to the blocks that can change, so a step changes a width with probability
         # (children of depth 1) * (24 others, 20 of another width) / (sum over children of such blocks), per stage.

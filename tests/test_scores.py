@@ -70,20 +70,20 @@ def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
     scored = search_children(arguments, DATA)
     latency = {"attention": 3.0, "ffn": 4.0, "conv3": 1.0}
     expected = {str(c) for c in SPACE.enumerate() if 0.5 + sum(latency[name] for name in c) <= 7.5}
-    assert {record["architecture"] for record in scored} == expected
+    assert {str(child.architecture) for child in scored} == expected
     assert 0 < len(expected) < 27
-    for record in scored:
-        assert record["latency_ms"] == 0.5 + sum(latency[name] for name in record["architecture"].split("-"))
-        assert "8x128 tokens" in record["latency_table"]
-    assert f"{scored[0]['latency_ms']:.2f} ms" in as_table(scored)
+    for child in scored:
+        assert child.cost["latency_ms"] == 0.5 + sum(latency[name] for name in child.architecture)
+    assert "8x128 tokens" in records.read(arguments.output)[0]["settings"]["about"]["latency_table"]
+    assert f"{scored[0].cost['latency_ms']:.2f} ms" in as_table(scored)
     memory = costs.peak_activation_bytes(CONFIG, ("attention", "conv3", "attention"), sequence_length=8)
     lean = SearchChildrenArguments(output=str(tmp_path / "b.jsonl"), max_memory=str(int(memory)), **settings)
     scored = search_children(lean, DATA)
     expected = {str(c) for c in SPACE.enumerate() if costs.peak_activation_bytes(CONFIG, c, 1, 8) <= memory}
-    assert {record["architecture"] for record in scored} == expected
+    assert {str(child.architecture) for child in scored} == expected
     assert 0 < len(expected) < 27
-    assert f"{scored[0]['peak_activation_bytes'] / 1e6:.2f} MB" in as_table(scored)
-    assert "latency_ms" not in scored[0]
+    assert f"{scored[0].cost['peak_activation_bytes'] / 1e6:.2f} MB" in as_table(scored)
+    assert "latency_ms" not in scored[0].cost
 
 
 @pytest.mark.parametrize("command", ["score", "search"])
@@ -141,7 +141,7 @@ def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch,
             score_children(interrupted, DATA)
         assert stopped.value.code == 0
         assert f"lacks {num_left} children; the same command scores them" in capsys.readouterr().err
-        assert len(records.read(interrupted.output)) == 27 - num_left
+        assert len(records.read(interrupted.output)) == 1 + 27 - num_left
     # Asked for it with the last child, it has nothing left to stop.
     assert score_children(interrupted, DATA) == straight
 
@@ -167,11 +167,14 @@ def test_two_that_begin_one_file_of_scores_at_the_same_moment_do_not_mix(stubs, 
         return score_children(arguments, DATA)
 
     assert len(score("same.jsonl", "this")) == 27
-    written = records.read(tmp_path / "same.jsonl")
+    begun, *written = records.read(tmp_path / "same.jsonl")
+    assert begun["settings"]["about"]["supernet"] == "this"
     assert len(written) == len({record["architecture"] for record in written}) == 27
     with pytest.raises(ValueError, match=r"holds scores of another supernet"):
         score("mixed.jsonl", "another")
-    assert {record["supernet"] for record in records.read(tmp_path / "mixed.jsonl")} == {"another"}
+    begun, *written = records.read(tmp_path / "mixed.jsonl")
+    assert begun["settings"]["about"]["supernet"] == "another"
+    assert len(written) == 9
 
 
 def test_scoring_reports_speed_and_what_was_saved(stubs, monkeypatch, tmp_path, capsys):

@@ -55,11 +55,11 @@ WRONG = [
     *(("window.num_steps", value) for value in (2**70, -1, True, 1.0, "1", None, 4)),
     *((f"window.{name}", value) for name in ("loss", "learning_rate") for value in ("x", None, {}, True, math.nan)),
     ("window.loss", 10**400),
-    *((f"window.{name}", value) for name in ("grad_norm", "alignment") for value in ("x", {}, [], True, math.inf)),
+    *(("window.grad_norm", value) for value in ("x", {}, [], True, math.inf)),
+    *(("window.terms.alignment", value) for value in ("x", {}, [], True, None, math.inf)),
+    *(("window.terms", value) for value in ("x", [], None)),
     *(("update_counter.num_children", value) for value in (True, 3.0, "3", -1, 2**70, None)),
-    *(("anchor.architecture", value) for value in (1, [], {})),
-    *(("anchor.history", value) for value in ("x", {}, None, [1], ["x"])),
-    *(("anchor", value) for value in ("x", 1, [])),
+    *(("method", value) for value in ("x", 1, [], None)),
     *(("scaler", value) for value in ("x", 1, [], {"scale": "x"}, {"scale": None})),
     ("arguments.max_steps", 2),
     ("arguments.max_steps", "6"),
@@ -85,6 +85,56 @@ def test_a_step_that_no_run_reaches_is_damaged_also_under_as_many_steps(run, tmp
 
     with pytest.raises(DamagedCheckpointError, match="step 1180591620717411303424, expected a whole number"):
         checkpoints.find_checkpoint(tmp_path, str(sealed(run, tmp_path, change)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("method.anchor", value) for value in (1, [], {}, "ffn", "\x1b")),
+        *(("method.history", value) for value in ("x", {}, None, [1], ["x"])),
+        *(("method.sampler", value) for value in ("x", {}, None)),
+        ("method", {}),
+        ("window.terms", {"distillation": 0.5}),
+    ],
+)
+def test_what_a_method_saved_is_checked_by_the_method(run, tmp_path, name, value):
+    folder = sealed(run, tmp_path, put(name, value))
+    with pytest.raises(DamagedCheckpointError) as raised:
+        make_trainer(tmp_path, **SETTINGS, resume_from_checkpoint=str(folder)).train()
+    message = str(raised.value)
+    assert message.startswith(f"checkpoint {folder} is damaged: training_state.json (")
+    assert "\n" not in message
+    assert len(message) < 600 + len(str(folder))
+
+
+def as_an_earlier_version_wrote_it(state):
+    """Before methods had a state of their own: sampler and anchor in the open, one term in the window."""
+    method = state.pop("method")
+    state["sampler"] = method["sampler"]
+    state["anchor"] = {"architecture": method["anchor"], "history": method["history"]}
+    state["window"]["alignment"] = state["window"].pop("terms").get("alignment")
+    state["identity"] |= {"alignment_layers": "all", "alignment_normalize": False, "alignment_detach": True}
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_to_the_same_bits(run, tmp_path):
+    folder = sealed(run, tmp_path, as_an_earlier_version_wrote_it)
+    assert "sampler" in checkpoints.read_json(folder / checkpoints.STATE)
+    make_trainer(tmp_path, **SETTINGS, resume_from_checkpoint="latest").train()
+    whole, again = (checkpoints.read_state(place / "checkpoint-6") for place in (run, tmp_path))
+    for name in ("method", "update_counter", "window", "identity"):
+        assert whole[name] == again[name], name
+    for name in (checkpoints.MODEL, checkpoints.OPTIMIZER):
+        assert (run / "checkpoint-6" / name).read_bytes() == (tmp_path / "checkpoint-6" / name).read_bytes()
+
+
+def test_a_checkpoint_made_with_what_is_no_setting_any_more_is_of_another_run(run, tmp_path):
+    def change(state):
+        as_an_earlier_version_wrote_it(state)
+        state["identity"]["alignment_layers"] = "0,2"
+
+    sealed(run, tmp_path, change)
+    with pytest.raises(ValueError, match="belongs to another run: alignment_layers was 0,2, and is None here"):
+        make_trainer(tmp_path, **SETTINGS, resume_from_checkpoint="latest").train()
 
 
 def test_the_state_as_it_was_written_is_whole(run, tmp_path):

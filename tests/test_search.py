@@ -556,6 +556,12 @@ class TestSuccessiveHalving:
         assert not set(search.ask()) & set(rungs[2])  # the next bracket is of other children
         assert search.num_batches == 2
 
+    def test_a_bracket_that_the_reduction_does_not_divide_is_rounded_up(self):
+        search = new(SuccessiveHalving, CHAIN, seed=0, total_batches=16, reduction=4, bracket_size=10, batch_size=10)
+        asked = [part for _, part in drain(search, 3)]
+        assert asked == [1] * 10 + [4] * 3 + [None]
+        assert largest_bracket(search.num_evaluations, total_batches=16, reduction=4) == 10
+
     def test_a_run_scores_on_as_many_batches_as_were_asked_for_and_records_it(self, tmp_path):
         seen = []
 
@@ -710,6 +716,31 @@ class TestParetoSearch:
             },
         )
 
+    def offspring(self, losses, sizes, **keywords):
+        """Children of two parents without an operator in common, and how many blocks each has of either one."""
+        space = SearchSpace.chain(40, ("attention", "ffn", "conv3"))
+        parents = [Architecture([name] * 40) for name in ("ffn", "conv3")]
+
+        def cost(child):
+            return {"num_parameters": sizes[parents.index(child)] if child in parents else 9}
+
+        keywords = {"population_size": 2, "max_changes": 1, "batch_size": 40, **keywords}
+        search = new(ParetoSearch, space, seed=0, cost=cost, **keywords)
+        search.tell(parents, losses)
+        return [(child.count("ffn"), child.count("conv3")) for child in search.ask()]
+
+    def test_the_better_of_two_parents_wins_the_tournament(self):
+        # Of two draws at random three in four hold the better one.
+        for losses, better in (((1.0, 2.0), 0), ((2.0, 1.0), 1)):
+            children = self.offspring(losses, losses, crossover_share=0)
+            assert sum(max(counts) >= 39 for counts in children) == 40
+            assert sum(counts[better] >= 39 for counts in children) > 20
+
+    def test_crossover_share_is_how_many_have_two_parents(self):
+        alone, crossed = (self.offspring((1.0, 2.0), (2, 1), crossover_share=share) for share in (0, 1))
+        assert all(max(counts) >= 39 for counts in alone)
+        assert sum(max(counts) < 39 for counts in crossed) > 10  # half of all pairs are of one parent with itself
+
     @pytest.mark.slow
     def test_finds_a_better_front_than_random_search_in_as_many_evaluations(self):
         cost = cost_of(LARGE)
@@ -851,6 +882,7 @@ def test_the_front_is_what_no_point_beats():
     assert pareto_front([]) == []
     assert pareto_front([(1.0, 2.0)]) == [0]
     assert pareto_front([(2.0, 1.0), (1.0, 2.0), (2.0, 2.0)]) == [1, 0]
+    assert pareto_front([(1.0, 2.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)]) == [0, 2, 1], "of equal points, all"
 
 
 def test_every_search_is_known_by_its_name():
@@ -899,7 +931,7 @@ def test_the_history_holds_every_score_and_cost(tmp_path):
     assert head["settings"]["space"] == CHAIN.to_dict()
     assert head["settings"]["budget"] == {"flops": 1e12}
     assert "torch" in head["versions"]
-    assert [record["score"] for record in children] == [None, *score([c for c, _ in search.history[1:]])]
+    assert [record["proxy_loss"] for record in children] == [None, *score([c for c, _ in search.history[1:]])]
     assert all(record["cost"] == cost(Architecture.parse(record["architecture"])) for record in children)
     assert ranking[-1].score == math.inf
     again = new(RandomSearch, CHAIN, seed=0, cost=cost, budget=Budget(max_flops=1e12), batch_size=4)

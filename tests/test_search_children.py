@@ -1,5 +1,6 @@
 """Searching a real, tiny super-net: every search by its name, from a command line to a front."""
 
+import inspect
 import math
 import os
 import re
@@ -22,8 +23,9 @@ from hf_nasbert.pipeline import (
 )
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
-from hf_nasbert.search import SEARCHES, pareto_front
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
+from hf_nasbert.space import SearchSpace
 from hf_nasbert.stopping import StopRequest
 
 SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
@@ -45,7 +47,7 @@ class StandIn:
         self.stop = StopRequest()
 
     __call__ = ProxyScorer.__call__
-    record = ProxyScorer.record
+    scored = ProxyScorer.scored
 
 
 @pytest.fixture
@@ -76,16 +78,13 @@ def test_every_search_by_its_name(name, search, tmp_path):
     cap = sorted(search.cost(child)["num_parameters"] for child in search.truth)[13]
     arguments, scored = search(name, max_parameters=str(cap))
     affordable = {c: loss for c, loss in search.truth.items() if search.cost(c)["num_parameters"] <= cap}
-    assert scored[0]["architecture"] in {str(child) for child in affordable}
+    assert scored[0].architecture in affordable
     if name != "halving":  # its few dev batches may have misled it
-        assert {record["architecture"] for record in scored} == {str(child) for child in affordable}
-        assert scored[0]["proxy_loss"] == pytest.approx(min(affordable.values()), abs=1e-6)
-    assert all(
-        record["proxy_loss"] == pytest.approx(search.truth[Architecture.parse(record["architecture"])], abs=1e-6)
-        for record in scored
-    )
+        assert {child.architecture for child in scored} == affordable.keys()
+        assert scored[0].loss == pytest.approx(min(affordable.values()), abs=1e-6)
+    assert all(child.loss == pytest.approx(search.truth[child.architecture], abs=1e-6) for child in scored)
     report = as_search_report(scored, arguments)
-    assert scored[0]["architecture"] in report
+    assert str(scored[0].architecture) in report
     assert "the front of loss against num_parameters" in report
     assert (tmp_path / name / "h.operators.md").exists() == (name == "gbdt")
     assert (tmp_path / name / "h.jsonl.db").exists() == (name == "nsga2")
@@ -101,14 +100,14 @@ def test_the_names_on_the_command_line_are_those_of_the_searches():
 def test_the_front_is_printed_and_nothing_else(search):
     arguments, scored = search("random", objectives=["flops"])
     lines = as_front_table(scored, arguments.objectives).splitlines()
-    points = [(record["proxy_loss"], record["flops"]) for record in scored]
-    front = [scored[place]["architecture"] for place in pareto_front(points)]
+    points = [(child.loss, child.cost["flops"]) for child in scored]
+    front = [str(scored[place].architecture) for place in pareto_front(points)]
     assert lines[0] == f"the front of loss against flops, {len(front)} children:"
     assert [line.split()[-1] for line in lines[1:]] == front
     head, line = as_front_table(scored[:1], ["flops"]).splitlines()
     assert head == "the front of loss against flops, 1 child:"
-    assert line.split()[-1] == scored[0]["architecture"]
-    broken = [{**scored[0], "proxy_loss": None}]
+    assert line.split()[-1] == str(scored[0].architecture)
+    broken = [replace(scored[0], proxy_loss=None)]
     assert as_front_table(broken, ["flops"]) == "the front of loss against flops, 0 children:"
 
 
@@ -137,13 +136,13 @@ def test_operators_that_give_nan_never_win_and_the_front_is_drawn(search, tmp_pa
     monkeypatch.setattr(StandIn, "__init__", poisoned)
     page = tmp_path / "made" / "page.html"
     arguments, scored = search("evolution", report=str(page))
-    finite = [record for record in scored if record["proxy_loss"] is not None]
-    assert {"ffn" in record["architecture"] for record in finite} == {False}
+    finite = [child for child in scored if child.proxy_loss is not None]
+    assert {"ffn" in child.architecture for child in finite} == {False}
     assert len(finite) == 8 < len(scored) == 27
     assert scored[:8] == finite
     assert "27 children scored, 19 without a finite loss" in as_search_report(scored, arguments)
     text = page.read_text(encoding="utf-8")
-    assert f"--architecture {finite[0]['architecture']} " in text
+    assert f"--architecture {finite[0].architecture} " in text
     assert "19, not shown" in text
 
 
@@ -177,7 +176,7 @@ def test_halving_with_few_evaluations_begins_with_so_few_that_some_are_scored_on
     _, scored = search("halving", num_evaluations=5)
     assert scored
     _, extended = search("halving", num_evaluations=9)
-    assert {record["architecture"] for record in scored} < {record["architecture"] for record in extended}
+    assert {child.architecture for child in scored} < {child.architecture for child in extended}
     with pytest.raises(ValueError, match=r"no child on all 4 dev batches within 1 evaluations.*costs 1\.25"):
         search("halving", num_evaluations=1)
 
@@ -191,7 +190,7 @@ def test_a_search_for_stock_berts_only(search, monkeypatch, tmp_path):
     _, scored = search("evolution", native_only=True, report=str(page))
     assert "children in the space</dt><dd>2<" in page.read_text(encoding="utf-8")
     berts = {"attention-ffn-skip-skip-skip", "attention-ffn-attention-ffn-skip"}
-    assert {record["architecture"] for record in scored} == berts
+    assert {str(child.architecture) for child in scored} == berts
     with pytest.raises(ValueError, match=r"differs in .*space|another search"):
         search("evolution")  # the same file, all children
 
@@ -202,7 +201,7 @@ def test_scoring_stock_berts_only(monkeypatch, tmp_path):
 
     def score(**choice):
         arguments = ScoreChildrenArguments(supernet="", output=str(tmp_path / "s"), native_only=True, **choice)
-        return [record["architecture"] for record in score_children(arguments, DataArguments(packaged="imdb"))]
+        return [str(child.architecture) for child in score_children(arguments, DataArguments(packaged="imdb"))]
 
     assert sorted(score(all_children=True)) == ["attention-ffn-attention-ffn", "attention-ffn-skip-skip"]
     with pytest.raises(ValueError, match="none of the 2 children"):
@@ -250,6 +249,38 @@ def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatc
     monkeypatch.setattr(scores_room, "_score", score)
     assert search("evolution", seed=1)[1] == straight
     assert history.read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_hyper_parameters_are_arguments_of_their_search_and_decide(name, search):
+    """Each is written into the history, so a search of others does not go on from it."""
+    kind = SETTINGS[name]
+    names = {field.name for field in fields(kind)}
+    assert names <= set(inspect.signature(SEARCHES[name]).parameters)
+    assert not names & {field.name for other in (SearchChildrenArguments, DataArguments) for field in fields(other)}
+    if name == "nsga2":
+        return
+    whole = {field.name: field.default for field in fields(kind)}
+    search(name, num_evaluations=4, search_settings=whole)
+    search(name, num_evaluations=4)
+    for field in fields(kind):
+        if type(field.default) is int:
+            with pytest.raises(ValueError, match=f"it differs in .*{field.name}"):
+                search(name, num_evaluations=4, search_settings={field.name: field.default + 1})
+
+
+def test_hyper_parameters_are_flags_where_their_search_is_chosen(tmp_path, capsys):
+    argv = ["--supernet", "x", "--output", "y", "--search", "evolution", "--tournament_size", "3"]
+    (arguments,) = parse_recipe_arguments([SearchChildrenArguments], argv)
+    assert vars(arguments.search_settings) == {"population_size": 50, "tournament_size": 3}
+    for wrong in (["--search", "random"], ["--search=halving"]):
+        with pytest.raises(SystemExit):
+            parse_recipe_arguments([SearchChildrenArguments], [*argv, *wrong])
+        assert "--tournament_size belongs to search evolution, and search is" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="reduction is a setting of halving, and search=evolution"):
+        SearchChildrenArguments(supernet="x", output="y", search_settings={"reduction": 2})
+    with pytest.raises(ValueError, match=r"num_dev_batches=4: .* needs 5 at least"):
+        SearchChildrenArguments(supernet="x", output="y", search="halving", search_settings={"min_batches": 4})
 
 
 FLAGS = {field.name for kind in (SearchChildrenArguments, DataArguments) for field in fields(kind)}

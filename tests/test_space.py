@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import random
+import re
 import time
 from collections import Counter
 from dataclasses import FrozenInstanceError
@@ -16,9 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_nasbert.modeling.geometry_nasbert import geometry, parse_operator
 from hf_nasbert.space import (
     SKIP,
     Architecture,
+    FreeStage,
     SearchSpace,
     Stage,
     hamming,
@@ -651,3 +654,138 @@ def test_leaves_the_global_generator_alone():
         if space.neighbours(child):
             space.mutate(child, rng)
     assert random.getstate() == state
+
+
+class TestNames:
+    """One grammar, for spaces, children, costs, cards and drawings."""
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("attention", ("attention", "attention", None, None)),
+            ("attention6", ("attention6", "attention", 6, None)),
+            ("ffn768@192", ("ffn768", "ffn", 768, 192)),
+            ("conv5@192", ("conv5", "conv5", None, 192)),
+            ("skip", ("skip", "skip", None, None)),
+            ("attention06", ("attention06", "attention06", None, None)),
+            ("glu12x", ("glu12x", "glu12x", None, None)),
+        ],
+    )
+    def test_are_read_in_one_way(self, name, expected):
+        assert parse_operator(name) == expected
+
+    @pytest.mark.parametrize(
+        "name", ["", "6", "ffn@", "ffn@0", "ffn@1x", "skip@8", "ffn-2", "ffn@8@9", 3, None, ["ffn"]]
+    )
+    def test_that_are_none_are_shown(self, name):
+        with pytest.raises(ValueError, match=f"^{re.escape(repr(name))} is not an operator name"):
+            parse_operator(name)
+
+    def test_tell_the_geometry_of_a_chain(self):
+        blocks = geometry(["attention6@32", "skip", "conv3", "ffn96"], hidden_size=64, stage_lengths=[2, 2])
+        assert [tuple(block) for block in blocks] == [
+            (0, 0, "attention6@32", "attention", 6, 64, 32, 32),
+            (1, 0, "skip", "skip", None, 32, 32, 64),
+            (2, 1, "conv3", "conv3", None, 64, 64, 64),
+            (3, 1, "ffn96", "ffn", 96, 64, 64, 64),
+        ]
+
+    @pytest.mark.parametrize(
+        ("names", "lengths", "message"),
+        [
+            (["ffn", "ffn"], [1], "stage_lengths .1. sum to 1, but there are 2 operators"),
+            (["ffn", "ffn"], [2, 0], "expected positive lengths"),
+            (["ffn@8", "ffn@9"], None, "stage 0 holds operators of widths .8, 9."),
+        ],
+    )
+    def test_of_no_chain_are_refused(self, names, lengths, message):
+        with pytest.raises(ValueError, match=message):
+            geometry(names, 64, lengths)
+
+    def test_with_sizes_make_a_space_as_all_others_do(self):
+        space = SearchSpace.staged(2, 2, ("attention", "attention2", "ffn", "ffn24", "skip"), widths=(32, 64))
+        assert space.num_children == (2 * (4 + 16)) ** 2
+        child = space.validate("attention2@32-ffn24@32-ffn@64-skip")
+        assert space.child_at(space.index_of(child)) == child
+        rng = random.Random(0)
+        for _ in range(50):
+            other = space.mutate(child, rng)
+            assert space.crossover(child, other, rng) in space
+
+
+class TestSkipAnywhere:
+    """A stage of blocks that choose freely, against the plain product of their candidates."""
+
+    SPACES = {
+        "chain": SearchSpace.chain(4, ("attention", SKIP, "ffn"), skip="anywhere"),
+        "uneven": SearchSpace.of_blocks(["conv3", "attention,skip", "ffn,skip,ffn24", "ffn"], skip="anywhere"),
+        "mixed": SearchSpace((FreeStage((("ffn", SKIP),) * 2), Stage((("ffn", "conv3"), ("ffn", SKIP))))),
+    }
+
+    @pytest.fixture(params=SPACES.values(), ids=SPACES.keys())
+    def space(self, request):
+        return request.param
+
+    @pytest.fixture
+    def children(self, space):
+        """All choices of candidates; in a stage that is not free, those that do not go on behind a skip."""
+        found = itertools.product(*space.blocks)
+        return [c for c in found if not (space.num_stages == 2 and c[2] == SKIP)]
+
+    def test_holds_every_choice_in_order(self, space, children):
+        assert list(space.enumerate()) == children
+        assert space.num_children == len(children)
+        assert [space.child_at(index) for index in range(len(children))] == children
+        assert [space.index_of(child) for child in children] == list(range(len(children)))
+        assert all(space.why_not(child) is None and space.canonicalize(child) == child for child in children)
+
+    def test_counts_children_of_a_depth(self, space):
+        stage = space.stages[0]
+        depths = Counter(len(names) - names.count(SKIP) for names in stage.children())
+        for depth in range(-1, stage.num_blocks + 2):
+            assert stage.num_children_of_depth(depth) == depths[depth]
+
+    def test_draws_every_child_of_a_free_stage_alike(self):
+        space, rng = self.SPACES["chain"], random.Random(0)
+        drawn = Counter(space.sample(rng) for _ in range(81 * 60))
+        assert len(drawn) == 81
+        assert max(drawn.values()) < 2 * 60
+        assert min(drawn.values()) > 60 / 2
+
+    def test_neighbours_differ_in_one_block(self, space, children):
+        for child in children:
+            expected = [other for other in children if hamming(child, other) == 1]
+            assert sorted(space.neighbours(child)) == sorted(expected)
+
+    def test_changes_as_many_blocks_as_asked(self, space, children):
+        rng = random.Random(0)
+        for child in children:
+            for changes in range(1, space.max_changes(child) + 1):
+                assert hamming(space.mutate(child, rng, changes), child) == changes
+            with pytest.raises(ValueError, match="cannot change"):
+                space.mutate(child, rng, space.max_changes(child) + 1)
+
+    def test_offspring_have_every_block_of_a_parent(self, space, children):
+        rng = random.Random(0)
+        for first, second in zip(children, reversed(children), strict=True):
+            offspring = space.crossover(first, second, rng)
+            assert offspring in space
+            free = space.stage_slices[0]
+            assert all(name in pair for name, *pair in zip(offspring[free], first[free], second[free], strict=True))
+
+    def test_is_written_and_read(self, space):
+        again = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+        assert again == space
+        assert isinstance(again.stages[0], FreeStage)
+        assert "skip" not in SearchSpace.chain(2, ("ffn", SKIP)).to_dict()["stages"][0]
+        assert again != SearchSpace(tuple(Stage(stage.blocks, stage.widths) for stage in space.stages))
+
+    def test_refuses_what_has_no_meaning(self):
+        with pytest.raises(ValueError, match=r"a stage where skip may stand anywhere has no widths, got \[32\]"):
+            FreeStage((("ffn", SKIP),), (32,))
+        with pytest.raises(ValueError, match="'end' of a stage or 'anywhere', got 'middle'"):
+            SearchSpace.chain(2, ("ffn", SKIP), skip="middle")
+        with pytest.raises(ValueError, match=r"stage 0 of the search space: skip stands at .*, got 3"):
+            SearchSpace.from_dict({"stages": [{"blocks": [["ffn"]], "skip": 3}]})
+        with pytest.raises(ValueError, match="choice block 0 has no operator 'conv3'"):
+            self.SPACES["chain"].validate("conv3-ffn-ffn-ffn")

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from finetuning_helpers import save_models
+from helpers import run_recipe
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from hf_nasbert.cards import ChildRecord, render_child_card
@@ -333,10 +333,9 @@ class TestFinetuneSquad:
 
 
 def test_recipe(home, tmp_path, capsys):
-    recipe = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "finetune_squad.py"))["main"]
     argv = f"--model {home / 'bert'} --train_file {home / 'train.json'} --max_steps 1 --max_seq_length 24"
     argv += f" --max_question_length 6 --doc_stride 4 --output_dir {tmp_path} --disable_tqdm --max_train_samples 8"
-    recipe(f"{argv} --validation_file {home / 'validation.json'}".split())
+    run_recipe("finetune_squad", *f"{argv} --validation_file {home / 'validation.json'}".split())
     assert "| validation | exact_match | " in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="finetune_squad: there is no SQuAD file nowhere"):
-        recipe(f"{argv} --validation_file nowhere".split())
+    with pytest.raises(SystemExit, match="hf-nasbert finetune-squad: there is no SQuAD file nowhere"):
+        run_recipe("finetune_squad", *f"{argv} --validation_file nowhere".split())

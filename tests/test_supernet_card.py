@@ -11,11 +11,16 @@ from hf_nasbert import records
 from hf_nasbert.cards import check_card, render_supernet_card
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.pipeline import describe_supernet, write_supernet_card
+from hf_nasbert.scored import ScoredChild
+from hf_nasbert.space import Architecture
 
 SCORED = [
-    {"architecture": "attention-ffn-conv3-skip-skip", "proxy_loss": 3.25, "num_parameters": 1},
-    {"architecture": "conv7-ffn-conv5-ffn-skip", "proxy_loss": 3.125, "num_parameters": 1},
-    {"architecture": "ffn-ffn-ffn-ffn-ffn", "proxy_loss": None, "num_parameters": 1},
+    ScoredChild(architecture=Architecture.parse(text), proxy_loss=loss, cost={})
+    for text, loss in (
+        ("attention-ffn-conv3-skip-skip", 3.25),
+        ("conv7-ffn-conv5-ffn-skip", 3.125),
+        ("ffn-ffn-ffn-ffn-ffn", None),
+    )
 ]
 
 

@@ -376,7 +376,7 @@ class TestVocabulary:
             MaskedBatches(beyond, gaps, batch_size=1, seed=0).batch(0)
 
     def test_a_model_must_have_them_all(self, gaps, tmp_path):
-        from hf_nasbert.extraction import save_child
+        from hf_nasbert.child_folders import save_child
         from hf_nasbert.finetuning.runs import check_vocabulary
         from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 

@@ -2,13 +2,13 @@
 
 import json
 import random
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from finetuning_helpers import save_models
+from helpers import run_recipe
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from hf_nasbert.finetuning import FinetuneTokensArguments, TaggingMetric, finetune_tokens, load_tagged_dataset, tagged
@@ -215,10 +215,10 @@ class TestFinetuneTokens:
 
 
 def test_recipe(home, tmp_path, capsys):
-    recipe = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "finetune_tokens.py"))["main"]
     argv = f"--model {home / 'child'} --train_file {home / 'train.jsonl'} --max_steps 1 --max_seq_length 16"
-    recipe(f"{argv} --validation_file {home / 'validation.jsonl'} --output_dir {tmp_path} --disable_tqdm".split())
+    argv = f"{argv} --output_dir {tmp_path} --validation_file"
+    run_recipe("finetune_tokens", *f"{argv} {home / 'validation.jsonl'} --disable_tqdm".split())
     assert "| validation | f1 | " in capsys.readouterr().out
     bad = write(tmp_path / "bad.jsonl", [{"tokens": ["a"], "tags": []}])
-    with pytest.raises(SystemExit, match=r"finetune_tokens: .*has 1 words and 0 tags"):
-        recipe(f"{argv} --validation_file {bad} --output_dir {tmp_path}".split())
+    with pytest.raises(SystemExit, match=r"hf-nasbert finetune-tokens: .*has 1 words and 0 tags"):
+        run_recipe("finetune_tokens", *f"{argv} {bad}".split())

@@ -28,9 +28,9 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.data import PACKAGED_SOURCES, load_labelled, train_tokenizer
 from hf_nasbert.data.packaged import INSTALL_COMMAND
-from hf_nasbert.extraction import save_child
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 from hf_nasbert.native import CODE_FILES
 

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
+from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training import SupernetTrainer
 
 GLOBAL_BATCH_SIZE = 8
@@ -28,8 +29,8 @@ TRAININGS = {
     "magic_t": {"method": "magic_t"},
     "magic_a": {"method": "magic_a"},
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
-    # Some processes align no row, and the anchor's operators are trained all the same.
-    "both_ways": {"method": "magic_a", "alignment_rows": 0.125, "alignment_detach": False},
+    "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
+    "sandwich": {"method": "sandwich"},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
 }
@@ -54,8 +55,8 @@ class Spy:
 
     def __init__(self, trainer):
         self.num_messages, self.num_numbers, self.steps, self.is_drawing = 0, 0, [], False
-        self._draw, self._take_step = trainer.sampler.next_step, trainer._take_step
-        trainer.sampler.next_step, trainer._take_step = self.next_step, self.take_step
+        self._draw, self._take_step = trainer.method.sampler.next_step, trainer._take_step
+        trainer.method.sampler.next_step, trainer._take_step = self.next_step, self.take_step
         self._originals = {name: getattr(torch.distributed, name) for name in ("all_reduce", "broadcast")}
         for name, original in self._originals.items():
             setattr(torch.distributed, name, self.counting(original))
@@ -97,11 +98,19 @@ def digest(model):
 def count_judgings(trainer):
     """A list that grows whenever this process scores child and anchor."""
     judged = []
-    if trainer.anchor is not None:
-        judge = trainer.anchor.judge
-        trainer.anchor.judge = lambda step, child, score: judge(
-            step, child, lambda two: judged.append(step) or score(two)
-        )
+    whole = trainer._whole
+
+    def score(children, num_batches):
+        supernet, _ = whole()
+        batches = trainer.dev_batches[:num_batches]
+
+        def count():
+            judged.append(trainer.global_step)
+            return score_architectures(supernet, children, batches)
+
+        return processes.on_main_process(trainer.accelerator, count)
+
+    trainer._score = score
     return judged
 
 
@@ -185,7 +194,7 @@ def train_beside_one_that(fails_how, folder, step_timeout):
             elif fails_how == "stalls":
                 time.sleep(1000)
             elif fails_how == "draws another child":
-                trainer.sampler.next_architecture()
+                trainer.method.sampler.next_architecture()
         return take_step(batch)
 
     trainer._take_step = fail

@@ -19,9 +19,15 @@ class Command(NamedTuple):
     report: Callable[..., str]
     kept: str = KEPT
     """What Ctrl-C leaves, and how to go on."""
+    look: str | None = None
+    """What looks up the settings that are not given."""
 
 
 _DATA = "hf_nasbert.data.DataArguments"
+_TRAINED_ON = "hf_nasbert.pipeline.trained_on.settings_of_model"  # text, lengths, masking: as the model was trained
+_LOOKED_UP = (
+    "settings of the text that are not given are those that the model was trained with, if its folder says them"
+)
 _SUPERNET = ("hf_nasbert.training.SupernetArguments", _DATA, "hf_nasbert.training.SupernetTrainingArguments")
 
 COMMANDS = {
@@ -45,6 +51,7 @@ COMMANDS = {
         ("hf_nasbert.pipeline.ScoreChildrenArguments", _DATA),
         lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
         "what was scored is in the output file: the same command scores the others",
+        _TRAINED_ON,
     ),
     "search": Command(
         "search a super-net for its best children under a budget",
@@ -52,6 +59,7 @@ COMMANDS = {
         ("hf_nasbert.pipeline.SearchChildrenArguments", _DATA),
         lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
         "what was scored is in the output file: the same command goes on from it",
+        _TRAINED_ON,
     ),
     "report": Command(
         "turn a search's file into one page of HTML: figures to hover over, commands to extract",
@@ -87,6 +95,7 @@ COMMANDS = {
         ("hf_nasbert.finetuning.PretrainChildArguments", _DATA),
         lambda record, *_: f"dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}",
         "the last checkpoint is kept: the same command goes on from it",
+        _TRAINED_ON,
     ),
     "finetune": Command(
         "fine-tune a child, or any other model, on GLUE or labelled files",
@@ -94,20 +103,6 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
-    ),
-    "push": Command(
-        "publish a child, a super-net or a table on the Hub, as one commit",
-        "hf_nasbert.hub.push",
-        ("hf_nasbert.hub.PushArguments",),
-        lambda pushed, *_: str(pushed),
-        "a commit is on the Hub whole or not at all: look there, and run the same command again if it is not",
-    ),
-    "pull": Command(
-        "fetch a child, a super-net or a table from the Hub into a folder",
-        "hf_nasbert.hub.pull",
-        ("hf_nasbert.hub.PullArguments",),
-        lambda pulled, *_: str(pulled),
-        "no half of a folder is left: run the same command again",
     ),
     "finetune-squad": Command(
         "fine-tune on questions about passages, SQuAD v1.1 or v2",
@@ -122,6 +117,55 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneTokensArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+    ),
+    "train-children": Command(
+        "train children of a space alone, from scratch: the table that super-nets are ranked against",
+        "hf_nasbert.training.farm.train_children",
+        ("hf_nasbert.training.farm.FarmArguments", "hf_nasbert.training.standalone.StandaloneArguments", _DATA),
+        lambda table, farm, *_: find("hf_nasbert.training.farm.as_text")(table, farm),
+        "finished children are kept: the same command trains the others",
+    ),
+    "rank-children": Command(
+        "hold super-nets' rankings of their children against the same children trained alone",
+        "hf_nasbert.pipeline.rank_children",
+        ("hf_nasbert.pipeline.RankChildrenArguments", _DATA),
+        lambda ranked, *_: ranked.as_markdown(),
+        "super-nets that were scored are kept: the same command scores the others",
+    ),
+    "report-ranking": Command(
+        "turn the records of rankings into tables and figures, without any super-net",
+        "hf_nasbert.pipeline.report_ranking",
+        ("hf_nasbert.pipeline.RankingReportArguments",),
+        lambda ranked, *_: ranked.as_markdown(),
+        "nothing was written but what is whole: run the same command again",
+    ),
+    "measure-interference": Command(
+        "measure how alike a shared operator's gradients are under two children",
+        "hf_nasbert.pipeline.measure_interference",
+        ("hf_nasbert.pipeline.InterferenceArguments", _DATA),
+        lambda measured, *_: find("hf_nasbert.pipeline.interference.as_text")(measured),
+        "super-nets that were measured are kept: the same command measures the others",
+    ),
+    "report-interference": Command(
+        "turn the records of interference into tables and figures, without any super-net",
+        "hf_nasbert.pipeline.report_interference",
+        ("hf_nasbert.pipeline.InterferenceReportArguments",),
+        lambda tables, *_: tables,
+        "nothing was written but what is whole: run the same command again",
+    ),
+    "push": Command(
+        "publish a child, a super-net or a table on the Hub, as one commit",
+        "hf_nasbert.hub.push",
+        ("hf_nasbert.hub.PushArguments",),
+        lambda pushed, *_: str(pushed),
+        "a commit is on the Hub whole or not at all: look there, and run the same command again if it is not",
+    ),
+    "pull": Command(
+        "fetch a child, a super-net or a table from the Hub into a folder",
+        "hf_nasbert.hub.pull",
+        ("hf_nasbert.hub.PullArguments",),
+        lambda pulled, *_: str(pulled),
+        "no half of a folder is left: run the same command again",
     ),
 }
 
@@ -143,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv[0] = program  # what usage messages call the program
     with user_mistakes(program, kept=command.kept):  # from here on: the imports take seconds
         parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
-        arguments = parse([find(name) for name in command.arguments], argv[1:], description=command.help)
+        look = None if command.look is None else find(command.look)
+        description = command.help if look is None else f"{command.help}; {_LOOKED_UP}"
+        arguments = parse([find(name) for name in command.arguments], argv[1:], description=description, look=look)
         with user_mistakes(program, arguments, command.kept):
             result = find(command.function)(*arguments)
             say(command.report(result, *arguments))

@@ -12,7 +12,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
-from hf_nasbert.space import Architecture, SearchSpace, operator_width
+from hf_nasbert.modeling.geometry_nasbert import parse_operator
+from hf_nasbert.space import Architecture, SearchSpace
 
 OURS = ("nasbert", "nasbert_supernet", "bert")
 """The model types that are built, published and fetched here: child, super-net, and child that is a stock BERT."""
@@ -224,9 +225,12 @@ def _num_parameters(config: Mapping[str, Any]) -> float:
     elif config.get("model_type") == "nasbert_supernet":
         blocks = [name for names in SearchSpace.from_dict(config["search_space"]).blocks for name in names]
     inner = size("ffn_ratio", 4)
-    ours = sum(
-        (operator_width(name) or width) ** 2 * (2 * inner + 4 + 8 * size("num_conv_layers", 2)) for name in blocks
-    )
+    ours = 0.0
+    for name in map(parse_operator, blocks):
+        wide = name.width or width
+        ours += wide**2 * (2 * inner + 4 + 8 * size("num_conv_layers", 2))
+        heads = size("attention_head_size", 64) if name.kind == "attention" else 1
+        ours += 4 * wide * heads * (name.size or 0)
     layer = 4 * width**2 + 2 * width * size("intermediate_size", 4 * width)
     return outside + (ours if blocks else layer * size("num_hidden_layers", 12))
 

@@ -27,9 +27,9 @@ from hf_nasbert.costs import (
     latency_sizes,
     operator_key,
     peak_activation_bytes,
-    stages_of,
 )
 from hf_nasbert.modeling import NasBertConfig, NasBertModel, SupernetConfig, SupernetModel
+from hf_nasbert.modeling.geometry_nasbert import geometry_of
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -363,8 +363,7 @@ class _Operators:
         """A random child, of several that one whose operators have been met least."""
 
         def need(child: Architecture) -> float:
-            stages = stages_of(self._config, child)
-            keys = {operator_key(name, width) for names, width in stages for name in names}
+            keys = {operator_key(block.name, block.width) for block in geometry_of(self._config, child)}
             return sum(1 / (1 + len(self._times[key])) for key in keys)
 
         space: SearchSpace = self._config.space
@@ -447,30 +446,26 @@ class _Chain:
         self._model.encoder.register_forward_hook(self._stopwatch.mark)
         for block in self._model.encoder.blocks:
             block.register_forward_pre_hook(self._stopwatch.mark)
-            for operator in block.operators.values():
-                if block.input_projections:
-                    operator.register_forward_pre_hook(self._stopwatch.mark)
-                if block.output_projections:
-                    operator.register_forward_hook(self._stopwatch.mark)
+            if block.input_projections:
+                block.operators.register_forward_pre_hook(self._stopwatch.mark)
+            if block.output_projections:
+                block.operators.register_forward_hook(self._stopwatch.mark)
 
     def run(self, child: Architecture) -> list[tuple[str, float]]:
         """Run a child: operators and adapters by name, with their milliseconds."""
         self._model(**self._inputs, architecture=child)
-        times, blocks = iter(self._stopwatch.milliseconds()), iter(self._model.encoder.blocks)
-        parts, hidden = [], int(self._config.hidden_size)
-        for names, width in stages_of(self._config, child):
-            for name in names:
-                block = next(blocks)
-                before = next(times) if block.input_projections else 0.0
-                inside = next(times)
-                after = next(times) if block.output_projections else 0.0
-                if width != hidden and block.input_projections:
-                    parts.append((f"{hidden}->{width}", before))
-                    before = 0.0
-                if width != hidden and block.output_projections:
-                    parts.append((f"{width}->{hidden}", after))
-                    after = 0.0
-                parts.append((operator_key(name, width), before + inside + after))
+        times, parts = iter(self._stopwatch.milliseconds()), []
+        for block, module in zip(geometry_of(self._config, child), self._model.encoder.blocks, strict=True):
+            before = next(times) if module.input_projections else 0.0
+            inside = next(times)
+            after = next(times) if module.output_projections else 0.0
+            if block.input_width != block.width:
+                parts.append((f"{block.input_width}->{block.width}", before))
+                before = 0.0
+            if block.output_width != block.width:
+                parts.append((f"{block.width}->{block.output_width}", after))
+                after = 0.0
+            parts.append((operator_key(block.name, block.width), before + inside + after))
         return parts
 
 

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, operator_kind, operator_width
+from hf_nasbert.modeling.geometry_nasbert import parse_operator
+from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, hamming
 
-CODE_FILES = ("operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
+CODE_FILES = ("geometry_nasbert.py", "operators_nasbert.py", "configuration_nasbert.py", "modeling_nasbert.py")
 """What a child that is no stock BERT brings to where this package is not installed: files of `modeling/`."""
 CODE_DIGESTS = Path(__file__).parent / "modeling" / "published.sha256"
 """The SHA-256 sums of every version of them that there ever was, as `sha256sum` writes them."""
@@ -20,7 +21,6 @@ CODE_NEEDS = "transformers 5.20 and huggingface_hub 1.31 or later"
 """What those files need; they look for it themselves, and tests hold both against pyproject.toml."""
 
 _MAX_CHILDREN = 10_000  # a walk looks at all of them
-_IN_TURN = ("attention", "ffn")  # the two sub-layers of a BERT layer
 
 
 def is_our_code(name: str, content: bytes) -> bool:
@@ -29,37 +29,8 @@ def is_our_code(name: str, content: bytes) -> bool:
     return f"{digest}  {name}" in CODE_DIGESTS.read_text(encoding="ascii").splitlines()
 
 
-def bert_blocks(operators: Sequence[str], hidden_size: int) -> list[int]:
-    """The blocks of a child that become BERT's layers, attention and ffn in turn; skips are left out.
-
-    Raises:
-        ValueError: If the child is no BERT, naming the first block in the way, and why.
-    """
-    blocks: list[int] = []
-    for block, name in enumerate(operators):
-        kind, width = operator_kind(name), operator_width(name) or hidden_size
-        if kind == SKIP:
-            continue
-        expected = _IN_TURN[len(blocks) % 2]
-        if kind not in _IN_TURN:
-            reason = f"BERT has no {kind}"
-        elif width != hidden_size:
-            reason = f"it is {width} wide between states of {hidden_size}, and BERT has one width"
-        elif kind != expected:
-            reason = f"BERT alternates attention and ffn, so {expected} would have to stand here"
-        else:
-            blocks.append(block)
-            continue
-        raise ValueError(f"this child is no BERT: block {block} ({name}): {reason}")
-    if not blocks:
-        raise ValueError("this child is no BERT: all its blocks are skips")
-    if len(blocks) % 2:
-        raise ValueError(f"this child is no BERT: block {blocks[-1]} (attention): BERT's last operator is an ffn")
-    return blocks
-
-
 def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -> "ListedSpace":
-    """The space of those children that `extraction.to_bert` turns into a stock BERT.
+    """The space of those children that `modeling.families.to_bert` turns into a stock BERT.
 
     They are few, for their operators follow from their depths: a chain of 24 blocks with `skip` has 12.
 
@@ -76,7 +47,11 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
             f"no child of this super-net is a plain BERT: its embeddings are {embedding_size} wide and its states "
             f"{hidden_size}, and BERT's are as wide as each other"
         )
-    children = tuple(islice(_native_children(space, hidden_size), _MAX_CHILDREN + 1))
+    # One inner width in all layers.
+    candidates = {name for stage in space.stages for names in stage.kinds for name in names}
+    widenings = sorted(name for name in candidates if parse_operator(name).kind == "ffn")
+    found = (child for name in widenings for child in _native_children(space, hidden_size, ("attention", name)))
+    children = tuple(islice(found, _MAX_CHILDREN + 1))
     if len(children) > _MAX_CHILDREN:
         raise ValueError(f"more than {_MAX_CHILDREN:,} children of this space are plain BERTs: too many to list")
     if not children:
@@ -91,27 +66,49 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
 
 
 def _native_children(
-    space: SearchSpace, hidden_size: int, before: tuple[str, ...] = (), num_real: int = 0
+    space: SearchSpace,
+    hidden_size: int,
+    in_turn: tuple[str, str],
+    before: tuple[str, ...] = (),
+    num_real: int = 0,
 ) -> Iterator[Architecture]:
     """All children that go on from the operators of the first stages, `num_real` of which are no skips."""
     number = next((number for number, where in enumerate(space.stage_slices) if where.start == len(before)), None)
     if number is None:
-        if num_real % 2 == 0:
+        if num_real and num_real % 2 == 0:
             yield Architecture(before)
         return
     stage = space.stages[number]
+    if isinstance(stage, FreeStage):
+        for part in _in_turn_or_skipped(stage.blocks, in_turn, num_real):
+            num_more = len(part) - part.count(SKIP)
+            yield from _native_children(space, hidden_size, in_turn, before + part, num_real + num_more)
+        return
     for width, operators in zip(stage.widths or (hidden_size,), stage.operators, strict=True):
         if width != hidden_size:
             continue
         names: list[str] = []
         for depth in range(1, stage.num_blocks + 1):
-            kind = _IN_TURN[(num_real + depth - 1) % 2]
+            kind = in_turn[(num_real + depth - 1) % 2]
             if kind not in stage.kinds[depth - 1]:
                 break
             names.append(operators[depth - 1][stage.kinds[depth - 1].index(kind)])
             if depth in stage.depths:
                 part = (*names, *[SKIP] * (stage.num_blocks - depth))
-                yield from _native_children(space, hidden_size, before + part, num_real + depth)
+                yield from _native_children(space, hidden_size, in_turn, before + part, num_real + depth)
+
+
+def _in_turn_or_skipped(
+    blocks: Sequence[Sequence[str]], in_turn: tuple[str, str], num_real: int
+) -> Iterator[tuple[str, ...]]:
+    """All choices in blocks that take the next operator in turn or skip."""
+    if not blocks:
+        yield ()
+        return
+    for name, is_real in ((in_turn[num_real % 2], 1), (SKIP, 0)):
+        if name in blocks[0]:
+            for rest in _in_turn_or_skipped(blocks[1:], in_turn, num_real + is_real):
+                yield (name, *rest)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What training minimises beside the masked-LM loss: tensors in, one scalar out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,7 @@ def alignment_loss(
     padding_mask: torch.Tensor | None = None,
     *,
     positions: torch.Tensor | None = None,
-    layers: Collection[int] | None = None,
     normalize: bool = False,
-    detach_anchor: bool = True,
     num_tokens: int | None = None,
     num_positions: int | None = None,
 ) -> torch.Tensor:
@@ -37,10 +35,7 @@ def alignment_loss(
         anchor_states: The anchor's outputs of the same batch.
         padding_mask: True (or 1) at real tokens, (B, T) or (B, T, 1); `None` where there is no padding.
         positions: Flat indices into (B * T) of the rows of all (N, D) states.
-        layers: Indices of the blocks to align; `None` means all.
         normalize: Compare directions: every token's state is first brought to mean 0 and variance 1.
-        detach_anchor: Move the child towards the anchor only. Otherwise gradients reach the anchor too, and its
-            states must have been computed with them.
         num_tokens: Real tokens to divide by: those of the whole step where this batch is only a part of it, so that
             the parts add up to the whole. By default those of this batch.
         num_positions: Likewise for the states that exist at `positions` only.
@@ -49,18 +44,13 @@ def alignment_loss(
         A scalar; zero where there is nothing to compare.
 
     Raises:
-        ValueError: If the lists differ in length, a block of `layers` does not exist, or (N, D) states came without
-            their positions.
+        ValueError: If the lists differ in length, or (N, D) states came without their positions.
     """
     if len(child_states) != len(anchor_states):
         raise ValueError(f"the child has {len(child_states)} block outputs, the anchor {len(anchor_states)}")
-    blocks = range(len(child_states)) if layers is None else sorted(set(layers))
-    if any(block not in range(len(child_states)) for block in blocks):
-        raise ValueError(f"cannot align blocks {list(blocks)}: there are blocks 0 to {len(child_states) - 1}")
     total = child_states[0].new_zeros((), dtype=torch.float32)
     num_blocks = 0
-    for block in blocks:
-        child, anchor = child_states[block], anchor_states[block]
+    for child, anchor in zip(child_states, anchor_states, strict=True):
         if child.shape[-1] != anchor.shape[-1]:
             continue
         num_blocks += 1
@@ -68,8 +58,7 @@ def alignment_loss(
             continue
         if child.dim() != anchor.dim():
             child, anchor = _rows(child, positions), _rows(anchor, positions)
-        if detach_anchor:
-            anchor = anchor.detach()
+        anchor = anchor.detach()
         if normalize:
             child, anchor = (nn.functional.layer_norm(states, states.shape[-1:]) for states in (child, anchor))
         total = total + _mean_squared_difference(child, anchor, padding_mask, num_tokens, num_positions)
@@ -106,7 +95,7 @@ def _mean_squared_difference(
 
 
 class _SquaredDifference(torch.autograd.Function):
-    """Sum of squared differences, in fp32, where `padding` is not true.
+    """Sum of squared differences, in fp32, where `padding` is not true; the anchor is a constant.
 
     What autograd would make of `mse_loss` takes three passes over memory more, and these are all its cost.
     """
@@ -118,16 +107,14 @@ class _SquaredDifference(torch.autograd.Function):
             # Filled and not multiplied: whatever stands at padding, 0 * inf would be nan.
             difference.masked_fill_(padding, 0.0)
         ctx.save_for_backward(difference)
-        ctx.dtypes = child.dtype, anchor.dtype
+        ctx.dtype = child.dtype
         flat = difference.flatten()
         return torch.dot(flat, flat)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (difference,) = ctx.saved_tensors
-        for_child = difference * (2 * gradient)
-        for_anchor = (-for_child).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
-        return for_child.to(ctx.dtypes[0]), for_anchor, None
+        return (difference * (2 * gradient)).to(ctx.dtype), None, None
 
 
 def distillation_loss(

@@ -9,10 +9,11 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, NamedTuple, Union
 
 import yaml
 from transformers import HfArgumentParser
@@ -21,22 +22,73 @@ from hf_nasbert.foreign import printable
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 
-__all__ = ["parse_recipe_arguments", "read_config", "user_mistakes"]
+__all__ = ["check_settings", "parse_recipe_arguments", "read_config", "user_mistakes"]
+
+
+Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
+
+
+class Choice(NamedTuple):
+    """Settings of their own that come with a choice, such as those of a training method.
+
+    A dataclass with a class variable `choices`, a mapping of the names of arguments to a `Choice` each, gets an
+    instance of the chosen dataclass as that argument; its fields are settings beside the others.
+
+    Attributes:
+        by: The field that chooses.
+        options: Returns the dataclass of every choice.
+    """
+
+    by: str
+    options: Callable[[], Mapping[str, type]]
+
+    def settings_of(self, made: str, given: Any) -> Any:
+        """The settings of the choice that was made: what was given, if it is these, or made of a mapping of some.
+
+        Raises:
+            ValueError: If they are another choice's.
+        """
+        kind: Any = self.options()[made]
+        if given is not None and not isinstance(given, Mapping):
+            if type(given) is not kind:
+                raise ValueError(f"{self.by}={made} has settings of {kind.__name__}, got {type(given).__name__}")
+            return given
+        for name in given or {}:
+            owners = self.owners().get(name, [])
+            if made not in owners:
+                whose = f"a setting of {' and '.join(owners)}" if owners else f"no setting of any {self.by}"
+                raise ValueError(f"{name} is {whose}, and {self.by}={made}")
+        return kind(**(given or {}))
+
+    def owners(self) -> dict[str, list[str]]:
+        """Which choices have a setting, by its name."""
+        found: dict[str, list[str]] = {}
+        for name, option in self.options().items():
+            for field in dataclasses.fields(option):
+                found.setdefault(field.name, []).append(name)
+        return found
 
 
 def parse_recipe_arguments(
-    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, *, description: str | None = None
+    dataclass_types: Sequence[type],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    look: Look | None = None,
 ) -> tuple[Any, ...]:
     """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
 
     A field that two dataclasses share (a seed, say) is one setting and fills both. Settings that a dataclass calls
-    `alternatives` stand for each other: a flag for one takes the place of the file's other one. Whatever does not fit
+    `alternatives` stand for each other: a flag for one takes the place of the file's other one. Settings that belong
+    to a choice (see `Choice`) exist where that choice was made. Whatever does not fit
     ends the program with exit status 2 and one message that names it, as argparse does.
 
     Args:
         dataclass_types: The dataclasses; their fields are the settings.
         argv: Arguments of the command line; by default those of this process.
         description: First line of `--help`.
+        look: Looks up the defaults of settings that neither a flag nor the file gives. What it raises is let through.
 
     Returns:
         One instance per dataclass, in their order.
@@ -46,7 +98,8 @@ def parse_recipe_arguments(
             type, a missing required setting, an unreadable file, or a value that a dataclass refuses.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    kinds: Any = list(dataclass_types)  # transformers' own name for the type cannot be imported
+    chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
+    kinds = [*map(_without_choices, dataclass_types), *chosen.values()]
     parser = HfArgumentParser(
         kinds,
         description=description,
@@ -55,34 +108,70 @@ def parse_recipe_arguments(
         usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
-    try:
+    with _refused_by(parser):
         for word in argv:
             _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
-        for action in parser._actions:
-            if action.dest in settings:
-                action.required, action.default = False, settings[action.dest]
+        _set_defaults(parser, settings)
         # Before argparse asks for what is required: a misspelt flag is why it is missing.
         strange = [word for word in argv if word.startswith("--") and not _is_known(word, parser)]
-        if not strange:
-            namespace, strange = parser.parse_known_args(argv)
         if strange:
-            raise ValueError(_describe_unknown(strange, parser))
-        values = vars(namespace)
-        for name, value in values.items():
-            _check_finite(f"--{name}", value)
-        return tuple(
-            kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.init})
-            for kind in dataclass_types
-        )
+            raise ValueError(_describe_unknown(strange, parser, refused))
+        given = settings | _flags_of(parser, argv, refused)
+    if look is not None:
+        found = {name: value for name, value in look(given).items() if name not in given}
+        _set_defaults(parser, found)
+    with _refused_by(parser):
+        values = vars(parser.parse_args(argv))
+
+        def make(kind: Any) -> Any:
+            choices = getattr(kind, "choices", {})
+            names = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in choices]
+            nested = {name: make(chosen[name]) for name in choices if name in chosen}
+            return kind(**{name: values[name] for name in names}, **nested)
+
+        return tuple(make(kind) for kind in dataclass_types)
+
+
+@contextmanager
+def _refused_by(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program as argparse does where a setting is no good."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         parser.error(printable(error))
 
 
-def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, Any]:
+def _set_defaults(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
+    for action in parser._actions:
+        if action.dest in defaults:
+            action.required, action.default = False, defaults[action.dest]
+
+
+_NOT_GIVEN = object()
+
+
+def _flags_of(parser: argparse.ArgumentParser, argv: list[str], refused: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that the command line itself gives."""
+    empty = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in parser._actions})
+    namespace, strange = parser.parse_known_args(argv, empty)
+    if strange:
+        raise ValueError(_describe_unknown(strange, parser, refused))
+    given = {name: value for name, value in vars(namespace).items() if value is not _NOT_GIVEN}
+    for name, value in given.items():
+        _check_finite(f"--{name}", value)
+    return given
+
+
+def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequence[str] = ()) -> dict[str, Any]:
     """Read the settings of a YAML file, checked against the fields of the dataclasses.
 
     YAML 1.2's words are understood: `no` and `on` are words, not booleans, and `1e-3` is a number.
+
+    Args:
+        path: The file.
+        dataclass_types: The dataclasses.
+        argv: Flags that override the file; one of them may make a choice (see `Choice`).
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -90,6 +179,10 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
             suggested) or a value of the wrong type.
     """
     path = Path(expanded(path))
+    return check_settings(f"config {path}", _load_yaml(path), dataclass_types, argv)
+
+
+def _load_yaml(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     try:
@@ -99,14 +192,28 @@ def read_config(path: str | Path, dataclass_types: Iterable[type]) -> dict[str, 
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
+    return settings
+
+
+def check_settings(
+    source: str, settings: Mapping[str, Any], dataclass_types: Sequence[type], argv: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Settings of a file, as the types that the fields of the dataclasses declare.
+
+    Raises:
+        ValueError: For a setting that none of them has, or a value of the wrong type; begins with `source`.
+    """
+    chosen, refused = _chosen_settings(settings, dataclass_types, argv)
     types_of = {}
-    for kind in dataclass_types:
+    for kind in [*map(_without_choices, dataclass_types), *chosen.values()]:
         hints = typing.get_type_hints(kind)
         types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
     for key in settings:
         if key not in types_of:
-            raise ValueError(f"config {path}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
-    return {key: _checked(f"config {path}: {key}", value, types_of[key]) for key, value in settings.items()}
+            if key in refused:
+                raise ValueError(f"{source}: {key} {refused[key]}")
+            raise ValueError(f"{source}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
+    return {key: _checked(f"{source}: {key}", value, types_of[key]) for key, value in settings.items()}
 
 
 def load_yaml(text: str) -> Any:
@@ -203,12 +310,58 @@ def _check_finite(name: str, value: Any) -> None:
             raise ValueError(f"{name} is {number}; expected a finite number")
 
 
+def _find(argv: Sequence[str], name: str) -> str | None:
+    """The value of one flag among the arguments, `None` if it is not there."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument(f"--{name}", nargs="?")
+    found: str | None = getattr(finder.parse_known_args(argv)[0], name)
+    return found
+
+
+def _without_choices(kind: Any) -> Any:
+    """A dataclass of the same fields, but for those that are made of settings of their own."""
+    choices = getattr(kind, "choices", {})
+    if not choices:
+        return kind
+    hints = typing.get_type_hints(kind)
+    kept = [(field.name, hints[field.name], field) for field in dataclasses.fields(kind) if field.name not in choices]
+    namespace = {"alternatives": getattr(kind, "alternatives", ())}
+    return dataclasses.make_dataclass(kind.__name__, kept, kw_only=True, namespace=namespace)
+
+
+def _settings_of_config(argv: Sequence[str]) -> dict[str, Any]:
+    """The settings in the `--config` among the arguments, unchecked; none of a file that cannot be read."""
+    path = _find(argv, "config")
+    try:
+        return {} if path is None else _load_yaml(Path(expanded(path)))
+    except (ValueError, OSError):
+        return {}
+
+
+def _chosen_settings(
+    settings: Mapping[str, Any], dataclass_types: Iterable[type], argv: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The dataclasses that belong to the choices made, by argument, and why settings of other choices are refused."""
+    chosen: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for kind in dataclass_types:
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        for argument, choice in getattr(kind, "choices", {}).items():
+            made = _find(argv, choice.by) or settings.get(choice.by, defaults[choice.by])
+            options = choice.options()
+            if isinstance(made, str) and made in options:
+                chosen[argument] = options[made]
+            for setting, names in choice.owners().items():
+                if made not in names:
+                    owned = f"belongs to {choice.by} {' or '.join(names)}, and {choice.by} is {_shown(made)}"
+                    refused[setting] = f"{owned}: leave it out, or choose one of these"
+    return chosen, refused
+
+
 def _read_config_of(argv: list[str], dataclass_types: Sequence[type]) -> dict[str, Any]:
     """The settings of the `--config` among the arguments, without those that a flag is an alternative to."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", nargs="?")
-    path = finder.parse_known_args(argv)[0].config
-    settings = {} if path is None else read_config(path, dataclass_types)
+    path = _find(argv, "config")
+    settings = {} if path is None else read_config(path, dataclass_types, argv)
     flags = {word.removeprefix("--").partition("=")[0] for word in argv if word.startswith("--")}
     for kind in dataclass_types:
         alternatives = set(getattr(kind, "alternatives", ()))
@@ -255,13 +408,18 @@ def _is_known(word: str, parser: argparse.ArgumentParser) -> bool:
     return word.partition("=")[0] in parser._option_string_actions
 
 
-def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser) -> str:
+def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser, refused: Mapping[str, str]) -> str:
     """One sentence about arguments that no setting has."""
     flags = [argument.partition("=")[0] for argument in strange if argument.startswith("-")]
     if not flags:
         return f"unexpected argument {strange[0]!r}: settings are given as `--setting value`"
     known = [option for option in parser._option_string_actions if option.startswith("--")]
-    return "; ".join(f"unknown flag {flag}{_closest(flag, known)}" for flag in flags)
+    return "; ".join(
+        f"{flag} {refused[name]}"
+        if (name := flag.removeprefix("--")) in refused
+        else f"unknown flag {flag}{_closest(flag, known)}"
+        for flag in flags
+    )
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

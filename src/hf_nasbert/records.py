@@ -165,6 +165,35 @@ def read(path: str | Path) -> list[Record]:
     return found
 
 
+def refuse_duplicate_runs(found: Iterable[Record], told: Callable[[Record], tuple[str, str]]) -> None:
+    """Refuse super-nets of two runs that would pass for one: they are told apart by method, seed and stage.
+
+    Args:
+        found: Records with `method`, `seed`, and, as far as they are known, `supernet`, `max_steps` and `settings`.
+        told: The method and the stage, in words, that a record is told of under.
+
+    Raises:
+        ValueError: If two have them in common and other weights; or the same method and seed, but were trained for
+            other numbers of steps or, where both say so, by other settings.
+    """
+    known: dict[tuple[Any, ...], Any] = {}
+    for record in found:
+        (method, stage), seed = told(record), record["seed"]
+        if seed is None:
+            continue
+        identity: dict[tuple[Any, ...], Any] = {("weights", method, stage, seed): record.get("supernet")}
+        if record["method"] is not None:
+            identity["steps", record["method"], seed] = record.get("max_steps")
+            if record.get("settings") is not None:
+                identity["settings", record["method"], seed] = record["settings"]
+        for key, value in identity.items():
+            if known.setdefault(key, value) != value:
+                raise ValueError(
+                    f"super-nets of two runs are both {method}, seed {seed}, {stage} and would pass for one (they "
+                    f"differ in {key[0]}): give one of them a label of its own, or put it into another file"
+                )
+
+
 def is_finite_number(value: Any) -> bool:
     """Whether a value of a record is a number to compute with: JSON readers let NaN and infinity through."""
     if isinstance(value, bool) or not isinstance(value, int | float):

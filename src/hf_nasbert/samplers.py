@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage
+from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, Stage
 
 _Card = TypeVar("_Card")
 
@@ -52,6 +52,10 @@ class Sampler(abc.ABC):
     def next_step(self) -> tuple[Architecture, ...]:
         """The children that the next optimizer step trains together."""
         return (self.next_architecture(),)
+
+    def observe(self, children: Sequence[Architecture], losses: Sequence[float]) -> None:
+        """Hear of the losses of a step's children. What a sampler makes of them is part of its state."""
+        return
 
     def options(self) -> dict[str, Any]:
         """What beside space and seed decides the draws; a state is loaded under equal options only."""
@@ -197,7 +201,7 @@ class FairSampler(Sampler):
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         super().__init__(space, seed=seed)
         self.children_per_step = max(
-            len(stage.operators) * len(kinds) for stage in space.stages for kinds in stage.kinds
+            len(stage.operators) * len(kinds) for stage in space.stages for kinds in stage.choices
         )
         self._pending: list[Architecture] = []
 
@@ -223,6 +227,9 @@ class FairSampler(Sampler):
 
     def _deal_stage(self, stage: Stage) -> list[list[str]]:
         """One stage's part of every child of a step."""
+        if isinstance(stage, FreeStage):
+            blocks = [self._deal(names, self.children_per_step) for names in stage.blocks]
+            return [list(child) for child in zip(*blocks, strict=True)]
         depth = stage.num_blocks - stage.child_at(self._rng.randrange(stage.num_children)).count(SKIP)
         children: list[list[str]] = [[] for _ in range(self.children_per_step)]
         widths = self._deal(range(len(stage.operators)), self.children_per_step)

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -21,8 +21,9 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from tqdm import tqdm
 
-from hf_nasbert.modeling import TOKENWISE_KINDS, SupernetForMaskedLM, last_mixing_block
-from hf_nasbert.space import SKIP, Architecture, operator_kind
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.modeling.geometry_nasbert import TOKENWISE_KINDS, last_mixing_block
+from hf_nasbert.space import SKIP, Architecture, num_shared_operators, operator_kind
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,8 @@ def _shares(
     starts = [
         index
         for index in range(0, len(children), leaves_per_head)
-        if index == 0 or _num_shared(children[index - 1], children[index]) <= last_mixing_block(children[index])
+        if index == 0
+        or num_shared_operators(children[index - 1], children[index]) <= last_mixing_block(children[index])
     ]
     total = num_batches * len(children)
     borders = []
@@ -227,7 +229,7 @@ def _shares(
 
 
 class _Walk:
-    """The walk over the tree of children on one batch: remembers the hidden states of the path it stands on."""
+    """The walk over the tree of children on one batch: remembers what lies along the path to the child scored last."""
 
     def __init__(self, supernet: SupernetForMaskedLM, batch: Batch) -> None:
         batch = {name: tensor.to(supernet.device) for name, tensor in batch.items()}
@@ -238,33 +240,28 @@ class _Walk:
         self._model = supernet.nasbert
         embedded, self._masks = self._model.embed(**{name: batch[name] for name in _INPUTS if name in batch})
         self._path: list[str] = []
-        self._states = [embedded]  # self._states[i] is what block i sees, (B, T, W)
-        self._leaf: Sequence[str] = ()  # the child scored last
-        self._rows: dict[int, torch.Tensor] = {}  # its states after so many blocks, at the labelled positions, (N, W)
+        # After so many blocks of the path: at all positions, (B, T, W), up to `_num_whole`, then at the labelled ones,
+        # (N, W), which is all that the last mixing block's output is needed at.
+        self._states: list[torch.Tensor] = [embedded]
+        self._num_whole = 0
 
     def leaf(self, child: Architecture) -> torch.Tensor:
         """What the head sees of a child at the labelled positions, (N, D)."""
         last = last_mixing_block(child)
-        num_known = _num_shared(self._leaf, child)
-        self._rows = {depth: rows for depth, rows in self._rows.items() if depth <= num_known}
-        # Behind its last mixing block a child needs its rows only: after how many blocks are they there already?
-        depth = max((depth for depth in self._rows if depth > last), default=0)
-        num_shared = _num_shared(self._path, child)
-        if max(depth, num_shared) <= last:
-            del self._path[num_shared:], self._states[num_shared + 1 :]
-            self._rows = {}  # those of less depth are there at all positions: what follows is to use one of the two
-            for block in range(num_shared, last):
-                self._states.append(self._run(block, child[block], self._states[block]))
-                self._path.append(child[block])
-            depth = last + 1
-            self._rows[depth] = self._run(last, child[last], self._states[last], self.positions)
-        elif num_shared > depth:
-            depth = num_shared
-            self._rows[depth] = self._states[depth].flatten(0, 1)[self.positions]
+        depth = num_shared_operators(self._path, child)
+        if depth <= last:  # what mixes is still to come, and needs all positions
+            depth = min(depth, self._num_whole)
+        del self._path[depth:], self._states[depth + 1 :]
+        self._num_whole = min(self._num_whole, depth)
         for block in range(depth, len(child)):
-            self._rows[block + 1] = self._run(block, child[block], self._rows[block])
-        self._leaf = child
-        return self._rows[len(child)]
+            states = self._states[block]
+            if block > last and block == self._num_whole:
+                states = states.flatten(0, 1)[self.positions]
+            self._states.append(self._run(block, child[block], states, self.positions if block == last else None))
+            self._path.append(child[block])
+            if block < last:
+                self._num_whole = block + 1
+        return self._states[len(child)]
 
     def _run(
         self, block: int, operator: str, states: torch.Tensor, positions: torch.Tensor | None = None
@@ -272,11 +269,6 @@ class _Walk:
         self.num_calls += operator != SKIP
         after: torch.Tensor = self._model.run_block(block, operator, states, self._masks, positions)
         return after
-
-
-def _num_shared(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many operators two architectures have in common from the start."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 class _Head:

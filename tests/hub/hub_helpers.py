@@ -7,7 +7,8 @@ from hub_server import HubServer
 from modelling_helpers import tiny_supernet, tiny_tokenizer
 
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.extraction import extract_child, save_child
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child
 
 ARCHITECTURE = "conv5-attention-conv7-ffn-conv3"
 OTHER = "ffn-attention-conv7-ffn-conv3"

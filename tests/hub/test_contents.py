@@ -15,9 +15,10 @@ from modelling_helpers import WORDS, logits_of, padded_batch, tiny_tokenizer
 
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.extraction import save_child, to_bert
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.hub import PullArguments, PushArguments, gather, pull, push
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
+from hf_nasbert.modeling.families import to_bert
 from hf_nasbert.native import CODE_FILES
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.

@@ -15,10 +15,12 @@ from modelling_helpers import WORDS, logits_of, padded_batch, randomise_, tiny_t
 from safetensors.torch import load_file, save_file
 
 import hf_nasbert
-from hf_nasbert.extraction import extract_child, save_child, to_bert
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.hub import check_leaves_home, gather
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.families import to_bert
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.ranking import load_table
 from hf_nasbert.space import SearchSpace

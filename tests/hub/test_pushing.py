@@ -266,6 +266,17 @@ class TestAnotherModel:
         with pytest.raises(FileExistsError, match="vocabulary is"):
             send(child)
 
+    def test_a_classifier_with_other_labels_is_another_model(self, hub, send, child):
+        config = json.loads((child / "config.json").read_text())
+
+        def send_with(labels):
+            (child / "config.json").write_text(json.dumps({**config, "id2label": labels}))
+            return send(child)
+
+        send_with({"0": "bad", "1": "good"})
+        with pytest.raises(FileExistsError, match="id2label is"):
+            send_with({"0": "good", "1": "bad"})
+
     @pytest.mark.parametrize(
         "there", [{"model.gguf": b"!"}, {"config.json": b'{"model_type": "gpt2"}'}, {"config.json": b"?"}]
     )

@@ -41,7 +41,13 @@ class TestDamage:
         assert num_damages > 1000
 
     @pytest.mark.parametrize(
-        "change", [{"window": {"odd": 1}}, {"sampler": {}}, {"update_counter": {"counts": 3}}, {"anchor": []}]
+        "change",
+        [
+            {"window": {"odd": 1}},
+            {"method": {}},
+            {"update_counter": {"counts": 3}},
+            {"method": {"sampler": {}, "anchor": [], "history": []}},
+        ],
     )
     def test_a_state_of_the_wrong_shape_is_damage(self, tmp_path, straight, change):
         folder = tmp_path / "checkpoint-4"

@@ -16,13 +16,13 @@ from hf_nasbert.training.journal import Window
 
 def poison_loss(trainer, steps):
     """Make the loss of some steps, counted from 0, no number."""
-    micro_step = trainer.step._micro_step
+    loss = trainer.method.loss
 
-    def poisoned(*args):
-        losses = micro_step(*args)
-        return losses * float("nan") if trainer.global_step in steps else losses
+    def poisoned(run, peers, context):
+        total, terms = loss(run._replace(loss=run.loss), peers, context)
+        return total, tuple(term * float("nan") if context.step in steps else term for term in terms)
 
-    trainer.step._micro_step = poisoned
+    trainer.method.loss = poisoned
 
 
 def poison_gradient(trainer, steps):
@@ -90,7 +90,7 @@ class TestDivergence:
     def test_poisoned_weights_are_not_saved(self, tmp_path):
         """On an operator that no child of these steps uses, no loss and no gradient shows it."""
         trainer = tiny_trainer(tmp_path, method="uniform")
-        trainer.sampler.next_step = lambda: (trainer.space.child_at(0),)
+        trainer.method.sampler.next_step = lambda: (trainer.space.child_at(0),)
         used = {id(parameter) for parameter in trainer.supernet.parameters_of(trainer.space.child_at(0))}
         name, unused = next((name, p) for name, p in trainer.supernet.named_parameters() if id(p) not in used)
 
@@ -105,8 +105,8 @@ class TestDivergence:
 
     def test_the_log_can_hold_what_fp16_passes_over(self):
         window = Window()
-        window.add(2.0, None, 1.0, 0.1)
-        window.add(4.0, None, float("inf"), 0.1)
+        window.add(2.0, {}, 1.0, 0.1)
+        window.add(4.0, {}, float("inf"), 0.1)
         assert window.means() == {"loss": 3.0, "grad_norm": 0.5, "learning_rate": 0.1}
 
     def test_a_dev_loss_that_is_no_number_ends_the_run(self, tmp_path, monkeypatch):

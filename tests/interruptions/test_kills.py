@@ -43,7 +43,7 @@ class TestTheEnd:
         lines = (tmp_path / "train_log.jsonl").read_bytes().splitlines()
         of_steps = [line for line in lines if json.loads(line)["event"] == "train"]
         assert len(of_steps) == 10
-        assert len(lines) <= 10 + 20 / trainer.arguments.anchor_interval + 2
+        assert len(lines) <= 10 + 20 / trainer.method.settings.anchor_interval + 2
         assert max(map(len, of_steps)) < 400
 
 

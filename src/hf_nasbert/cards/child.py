@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from hf_nasbert.cards.evaluations import evaluation_note, evaluation_table
@@ -20,6 +21,7 @@ from hf_nasbert.cards.markdown import (
 )
 from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
+from hf_nasbert.modeling.geometry_nasbert import geometry, parse_operator
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
@@ -31,7 +33,8 @@ _OPERATORS = {
     "conv7": "depth-wise separable convolution over 7 tokens",
     SKIP: "no operator",
 }
-_FOREIGN = f"kind of operator that {code(CODE_FILES[0])} defines"
+_SIZES = {"attention": "number of heads", "ffn": "inner width"}
+_FOREIGN = f"kind of operator that {code('operators_nasbert.py')} defines"
 _LINE = 80  # columns of a drawing
 
 
@@ -102,8 +105,9 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
 
 def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None) -> str:
     """The chain of blocks in plain text; a double bar stands where a stage ends."""
-    lengths = stage_lengths or (len(names),)
-    ends = {sum(lengths[: number + 1]) for number in range(len(lengths) - 1)}
+    # A width of 0: the model's, whatever it is.
+    blocks = [] if stage_lengths is None else geometry(names, 0, stage_lengths)
+    ends = {block.index for before, block in pairwise(blocks) if block.stage != before.stage}
     pieces = ["tokens"]
     for block, name in enumerate(names):
         pieces.append(f"{' ║' if block in ends else ''} ─► [{name}]")
@@ -123,6 +127,10 @@ def operators_in_words(names: Architecture) -> Markdown:
     if SKIP in kinds:
         meanings.append(f"{code(SKIP)} is a block left out")
     text = "Blocks are read from left to right" + (": " + "; ".join(meanings) if meanings else "") + "."
+    sized = dict.fromkeys(operator.kind for operator in map(parse_operator, names) if operator.size is not None)
+    if sized:
+        said = " and ".join(f"of {code(kind)} is its {_SIZES.get(kind, 'size')}" for kind in sized)
+        text += f" The number in the name {said}."
     if any(operator_width(name) for name in names):
         text += " The number after `@` is the block's hidden size."
     return Markdown(text + " Every block adds its input to its output and normalises the sum, as BERT's do.")

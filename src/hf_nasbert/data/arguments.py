@@ -107,6 +107,12 @@ class DataArguments:
             return ", ".join(Path(file).name for file in self.train_files)
         return str(self.packaged or self.dataset_name)
 
+    def describe(self) -> dict[str, Any]:
+        """What a model's folder says of the text it was trained on: where it is from, and what was held out of it."""
+        names = ("packaged", "dataset_name", "dataset_config", "dataset_revision", "language")
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {**self.describe_split(), **said}
+
     def describe_split(self) -> dict[str, Any]:
         """What decides which part of the text is held out from training."""
         names = ("sample_by", "text_column", "dataset_split", "validation_fraction", "data_seed")

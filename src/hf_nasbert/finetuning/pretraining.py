@@ -20,13 +20,15 @@ from transformers import (
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
+from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
-from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Teacher, predicting_at
+from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Guide
 from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
+from hf_nasbert.teachers import read
 
 Batch = dict[str, torch.Tensor]
 
@@ -88,7 +90,7 @@ class PretrainChildArguments(runs.RunArguments):
         found = super().settings()
         return found if self.teacher else {name: value for name, value in found.items() if name not in of_teacher}
 
-    def load_teacher(self, tokenizer: PreTrainedTokenizerBase) -> Teacher | None:
+    def load_teacher(self, tokenizer: PreTrainedTokenizerBase) -> Guide | None:
         """The teacher of a student with this tokenizer, if there is one."""
         if self.teacher is None:
             return None
@@ -98,7 +100,7 @@ class PretrainChildArguments(runs.RunArguments):
             revision=self.teacher_revision,
             trust_remote_code=self.trust_remote_code,
         )
-        return Teacher(
+        return Guide(
             where,
             self.distillation,
             tokenizer,
@@ -116,7 +118,7 @@ def pretrain_child(
     inherited weights or from scratch, sees the same sequences under the same masks. Called again with the same
     arguments, a finished run is read from its record and an interrupted one continues from its last checkpoint.
 
-    With a teacher, the loss is shared by its term (see `Teacher`), computed on the same masked text: token by token,
+    With a teacher, the loss is shared by its term (see `Guide`), computed on the same masked text: token by token,
     or word by word where its vocabulary is another (see `WordReader`).
 
     Args:
@@ -224,6 +226,7 @@ def pretrain_child(
         }
         if trainer.is_world_process_zero():
             runs.save_model(model, corpus.tokenizer, folder)
+            write_trained_on(folder, data.describe(), batches.describe())
             append_record(arguments.records_file, record)
             runs.close_run(folder)
     return record
@@ -241,13 +244,13 @@ def _finished(arguments: PretrainChildArguments, digest: str) -> Record | None:
     return None
 
 
-def _make_trainer(arguments: PretrainChildArguments, teacher: Teacher | None, **options: Any) -> SealingTrainer:
+def _make_trainer(arguments: PretrainChildArguments, teacher: Guide | None, **options: Any) -> SealingTrainer:
     if teacher is None:
         return MaskedLMTrainer(**options)
-    return DistillationTrainer(teacher=teacher, weight=arguments.distillation_weight, **options)
+    return DistillationTrainer(guide=teacher, weight=arguments.distillation_weight, **options)
 
 
-def _distilled(arguments: PretrainChildArguments, teacher: Teacher, trainer: Trainer) -> Record:
+def _distilled(arguments: PretrainChildArguments, teacher: Guide, trainer: Trainer) -> Record:
     return {
         "teacher": {
             "model": arguments.teacher,
@@ -279,8 +282,7 @@ def _sum_of_losses(model: nn.Module, inner: PreTrainedModel, batch: Batch) -> tu
     """Sum of the masked-LM losses at the labelled tokens, and their number; `inner` is the model that `model` runs."""
     labels = batch["labels"].flatten()
     positions = (labels != IGNORED).nonzero().squeeze(-1)
-    with predicting_at(inner, positions):
-        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    logits = read(inner, batch, runner=model).logits
     return nn.functional.cross_entropy(logits.float(), labels[positions], reduction="sum"), len(positions)
 
 

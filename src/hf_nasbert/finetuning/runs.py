@@ -29,7 +29,7 @@ from transformers import (
 from transformers import TrainingArguments as TrainerArguments
 from transformers.utils.hub import cached_file
 
-import hf_nasbert.modeling  # noqa: F401 - registers our children with the Auto classes, so that they need no remote code
+import hf_nasbert.modeling.auto_classes  # noqa: F401 - so that our children need no remote code
 from hf_nasbert.checkpoint_folders import (
     delete_checkpoint,
     delete_leftovers,

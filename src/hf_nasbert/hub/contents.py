@@ -35,7 +35,7 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
-    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(operators|configuration|modeling)_nasbert\.py",
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py",
     re.ASCII,
 )
 """What makes a model; a push replaces all of it, so that no weight or code of an earlier one stays behind."""
@@ -53,8 +53,8 @@ _CARD_PLACE = '"path/to/this/folder"'  # what a card that knows no repository lo
 # The fields of a config.json that say which network it is. Dropout, dtype and versions change while it stays the same.
 _SHAPE = (
     "model_type architectures operators stage_lengths search_space vocab_size hidden_size embedding_size ffn_ratio "
-    "attention_head_size num_conv_layers num_hidden_layers num_attention_heads intermediate_size hidden_act "
-    "max_position_embeddings type_vocab_size tie_word_embeddings id2label"
+    "attention_head_size num_conv_layers weight_layout num_hidden_layers num_attention_heads intermediate_size "
+    "hidden_act max_position_embeddings type_vocab_size tie_word_embeddings id2label"
 ).split()
 
 

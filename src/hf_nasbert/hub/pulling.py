@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_nasbert import records
-from hf_nasbert.extraction import check_place, move_into_place
+from hf_nasbert.child_folders import check_place, move_into_place
 from hf_nasbert.hub.contents import (
     Kind,
     describe,
@@ -76,7 +76,7 @@ class Pulled:
 def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
     """Write a child, super-net or table of the Hub to a folder, which appears whole or not at all.
 
-    Only what a push would send is fetched: safetensors, JSON, text, figures and the three code files, never pickles.
+    Only what a push would send is fetched: safetensors, JSON, text, figures and the code files, never pickles.
     Without network, what an earlier pull or `from_pretrained` left in the cache is used.
 
     Args:

@@ -26,7 +26,7 @@ from hf_nasbert.interference.tables import (
     mean_similarity,
     measurements,
     pair_rows,
-    refuse_twins,
+    refuse_duplicates,
     similarity_bins,
 )
 
@@ -47,7 +47,7 @@ __all__ = [
     "measurements",
     "operator_gradients",
     "pair_rows",
-    "refuse_twins",
+    "refuse_duplicates",
     "shared_gradients",
     "similarity_bins",
     "state_similarity",

@@ -55,7 +55,7 @@ def operator_gradients(supernet: SupernetForMaskedLM, batch: Batch, architecture
     """
     child = supernet.space.validate(architecture)
     blocks = supernet.nasbert.encoder.blocks
-    owned = [list(block.operators[name].parameters()) for block, name in zip(blocks, child, strict=True)]
+    owned = [block.operators.parameters_of(name) for block, name in zip(blocks, child, strict=True)]
     with evaluating(supernet), torch.enable_grad():
         loss, states = _forward(supernet, batch, child)
         flat = torch.autograd.grad(loss, [parameter for parameters in owned for parameter in parameters])

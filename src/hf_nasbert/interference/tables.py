@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_nasbert.methods import METHODS
 from hf_nasbert.metrics import Interval, cluster_bootstrap_interval, cluster_mean_interval, spearman
-from hf_nasbert.records import Record
+from hf_nasbert.records import Record, refuse_duplicate_runs
 from hf_nasbert.space import operator_kind
 
 Rows = dict[str, NDArray[Any]]
 
 NUM_BINS = 5
 BASELINE = "uniform"
-METHODS = ("uniform", "fair", "magic_t", "magic_a", "magic_at")  # the order of tables and figures; others follow
 UNKNOWN, UNTRAINED = "unknown", "untrained"
 
 _SIMILARITIES = ("gradient_similarity", "input_similarity", "output_similarity")
@@ -57,8 +57,7 @@ class Group(NamedTuple):
     @property
     def when(self) -> str:
         """The stage in words."""
-        words = {None: "at an unknown step", 0.0: "before training", 1.0: "after training"}
-        return words[self.stage] if self.stage in words else f"at {self.stage:.0%} of training"
+        return _when(self.stage)
 
 
 class Bin(NamedTuple):
@@ -106,36 +105,29 @@ def measurements(records: Iterable[Record]) -> list[Group]:
             raise ValueError(f"record {number}: super-net {record['supernet']} was measured twice")
         seen.add(record["supernet"])
         groups.setdefault(_place(record), []).append(record)
-    refuse_twins(records)
+    refuse_duplicates(records)
     order = {method: number for number, method in enumerate(METHODS)}
     keys = sorted(groups, key=lambda key: (-1.0 if key[0] is None else key[0], order.get(key[1], len(order)), key[1]))
     return [Group(stage, method, groups[stage, method]) for stage, method in keys]
 
 
-def refuse_twins(records: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse super-nets of two runs that would pass for one: by stage, method and seed they are told apart.
+def refuse_duplicates(found: Iterable[Record]) -> None:
+    """Refuse super-nets of two runs that would pass for one.
 
     Raises:
-        ValueError: If two super-nets have them in common, or the same method and seed at different stages, but were
-            trained by other settings.
+        ValueError: See `records.refuse_duplicate_runs`.
     """
-    known: dict[tuple[Any, ...], Any] = {}
-    for record in records:
-        run = (record["method"], record["seed"])
-        settings = record.get("settings")
-        if None not in (*run, settings) and known.setdefault(run, settings) != settings:
-            raise ValueError(
-                f"two runs are both {run[0]}, seed {run[1]}, but were trained by other settings, and would pass for "
-                "one: measure one of them under a label of its own, or into another file"
-            )
-        place, seed = _place(record), record["seed"]
-        if seed is not None and known.setdefault((place, seed), record["supernet"]) != record["supernet"]:
-            stage, method = place
-            when = "at an unknown step" if stage is None else f"at {stage:.0%} of training"
-            raise ValueError(
-                f"two super-nets are both {method}, seed {seed}, {when} and would pass for one: measure one of them "
-                "under a label of its own, or into another file"
-            )
+
+    def told(record: Record) -> tuple[str, str]:
+        stage, method = _place(record)
+        return method, _when(stage)
+
+    refuse_duplicate_runs(found, told)
+
+
+def _when(stage: float | None) -> str:
+    words = {None: "at an unknown step", 0.0: "before training", 1.0: "after training"}
+    return words[stage] if stage in words else f"at {stage:.0%} of training"
 
 
 def _place(record: Mapping[str, Any]) -> tuple[float | None, str]:

@@ -1,61 +1,49 @@
-"""Model family: super-nets and their children. Importing it registers both with transformers' Auto classes.
+"""Model family: super-nets and their children. The first of the names below registers both with the Auto classes.
+
+They load on first use, so that names and geometry of operators, plain Python, are there without torch.
 
 Tensor axes in comments: B batch, T tokens, D hidden size, W width of an operator, H heads, V vocabulary, L choice
 blocks, N labelled positions.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .configuration_nasbert import OPERATOR_KINDS, TOKENWISE_KINDS, NasBertConfig, last_mixing_block
-from .configuration_supernet import SupernetConfig
-from .modeling_nasbert import (
-    NasBertForMaskedLM,
-    NasBertForMultipleChoice,
-    NasBertForQuestionAnswering,
-    NasBertForSequenceClassification,
-    NasBertForTokenClassification,
-    NasBertModel,
-)
-from .modeling_supernet import SupernetForMaskedLM, SupernetModel
+if TYPE_CHECKING:
+    from .configuration_nasbert import NasBertConfig
+    from .configuration_supernet import SupernetConfig
+    from .geometry_nasbert import OPERATOR_KINDS, TOKENWISE_KINDS, last_mixing_block
+    from .modeling_nasbert import (
+        NasBertForMaskedLM,
+        NasBertForMultipleChoice,
+        NasBertForQuestionAnswering,
+        NasBertForSequenceClassification,
+        NasBertForTokenClassification,
+        NasBertModel,
+    )
+    from .modeling_supernet import SupernetForMaskedLM, SupernetModel
 
-AutoConfig.register("nasbert", NasBertConfig)
-AutoConfig.register("nasbert_supernet", SupernetConfig)
-AutoModel.register(SupernetConfig, SupernetModel)
-AutoModelForMaskedLM.register(SupernetConfig, SupernetForMaskedLM)
+_HOME_OF = {
+    "OPERATOR_KINDS": "geometry_nasbert",
+    "TOKENWISE_KINDS": "geometry_nasbert",
+    "NasBertConfig": "configuration_nasbert",
+    "NasBertForMaskedLM": "modeling_nasbert",
+    "NasBertForMultipleChoice": "modeling_nasbert",
+    "NasBertForQuestionAnswering": "modeling_nasbert",
+    "NasBertForSequenceClassification": "modeling_nasbert",
+    "NasBertForTokenClassification": "modeling_nasbert",
+    "NasBertModel": "modeling_nasbert",
+    "SupernetConfig": "configuration_supernet",
+    "SupernetForMaskedLM": "modeling_supernet",
+    "SupernetModel": "modeling_supernet",
+    "last_mixing_block": "geometry_nasbert",
+}
 
-# `register_for_auto_class` makes `save_pretrained` copy the three files that a child needs where we are not installed.
-NasBertConfig.register_for_auto_class()
-for auto_class, model_class in (
-    (AutoModel, NasBertModel),
-    (AutoModelForMaskedLM, NasBertForMaskedLM),
-    (AutoModelForSequenceClassification, NasBertForSequenceClassification),
-    (AutoModelForTokenClassification, NasBertForTokenClassification),
-    (AutoModelForQuestionAnswering, NasBertForQuestionAnswering),
-    (AutoModelForMultipleChoice, NasBertForMultipleChoice),
-):
-    auto_class.register(NasBertConfig, model_class)
-    model_class.register_for_auto_class(auto_class.__name__)
+__all__ = [*_HOME_OF]
 
-__all__ = [
-    "OPERATOR_KINDS",
-    "TOKENWISE_KINDS",
-    "NasBertConfig",
-    "NasBertForMaskedLM",
-    "NasBertForMultipleChoice",
-    "NasBertForQuestionAnswering",
-    "NasBertForSequenceClassification",
-    "NasBertForTokenClassification",
-    "NasBertModel",
-    "SupernetConfig",
-    "SupernetForMaskedLM",
-    "SupernetModel",
-    "last_mixing_block",
-]
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module(f"{__name__}.auto_classes")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from huggingface_hub import __version__ as huggingface_hub_version
 from transformers import __version__ as transformers_version
@@ -24,15 +24,9 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from .geometry_nasbert import OPERATOR_KINDS, Block, geometry_of, head_size, inner_width, operator_kind, parse_operator
+
 logger = logging.get_logger(__name__)
-
-OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "skip")
-"""Kinds of candidate operators; `skip` passes its input on and holds no weights."""
-
-SKIP = "skip"
-
-TOKENWISE_KINDS = ("ffn", SKIP)
-"""Kinds whose output at a token depends on that token alone; all others mix tokens."""
 
 _COUNTS = ("vocab_size", "hidden_size", "ffn_ratio", "num_conv_layers", "max_position_embeddings", "type_vocab_size")
 
@@ -60,35 +54,6 @@ _COMPUTED = {
 
 # Marks the fields of a file on their way through the constructor; it is no field.
 _FROM_FILE = "_is_from_file"
-
-
-def operator_kind(name: str) -> str:
-    """The kind of an operator name: `"conv5@192"` is a `"conv5"`."""
-    return name.partition("@")[0]
-
-
-def operator_width(name: str, default: int) -> int:
-    """The width an operator name asks for: 192 in `"conv5@192"`, `default` in `"conv5"`.
-
-    Raises:
-        ValueError: If what follows the `@` is not a positive whole number.
-    """
-    _, at, width = name.partition("@")
-    if not at:
-        return default
-    if re.fullmatch("[1-9][0-9]{0,5}", width) is None:  # as in a space: one width, one name
-        raise ValueError(f"operator {name!r} asks for width {width!r}; expected a positive whole number after '@'")
-    return int(width)
-
-
-def last_mixing_block(operators: Sequence[str]) -> int:
-    """Index of the last block that mixes tokens, 0 if none does.
-
-    It and all blocks behind it need to run only at those tokens whose last state is read.
-    """
-    return max(
-        (block for block, name in enumerate(operators) if operator_kind(name) not in TOKENWISE_KINDS), default=0
-    )
 
 
 @strict
@@ -203,9 +168,9 @@ class NasBertShapeConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.chunk_size_feed_forward < 0:
+        if type(self.chunk_size_feed_forward) is not int or self.chunk_size_feed_forward < 0:
             raise ValueError(
-                f"chunk_size_feed_forward is {self.chunk_size_feed_forward}; expected a number of tokens, or 0 for all"
+                f"chunk_size_feed_forward is {self.chunk_size_feed_forward!r}; expected a number of tokens, 0 for all"
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
@@ -320,16 +285,16 @@ class NasBertShapeConfig(PreTrainedConfig):
         """Heads of the first attention operator; 1 where nothing attends. Others may have other widths."""
         for name in self.operator_names():
             if operator_kind(name) == "attention":
-                width = operator_width(name, self.hidden_size)
-                return width // self.head_size(width)
+                width = parse_operator(name).width or self.hidden_size
+                return inner_width(self, name) // self.head_size(width)
         return 1
 
     @property
     def intermediate_size(self) -> int:
-        """Inner width of the first feed-forward operator; where there is none, of one of `hidden_size`."""
+        """Inner width of the first feed-forward operator; where there is none, of a full one of `hidden_size`."""
         for name in self.operator_names():
             if operator_kind(name) == "ffn":
-                return self.ffn_ratio * operator_width(name, self.hidden_size)
+                return inner_width(self, name)
         return self.ffn_ratio * self.hidden_size
 
     def head_size(self, width: int) -> int:
@@ -338,26 +303,24 @@ class NasBertShapeConfig(PreTrainedConfig):
         Raises:
             ValueError: If heads of that size do not fill the width.
         """
-        head_size = self.attention_head_size
-        if head_size is None:
-            head_size = 64 if width % 64 == 0 and width >= 128 else 32
-        if width % head_size:
-            raise ValueError(
-                f"attention of width {width} does not divide into heads of {head_size}: set attention_head_size"
-            )
-        return head_size
+        return head_size(width, self.attention_head_size)
 
     def check_operator(self, name: str) -> None:
         """Refuse a name that no operator can be built from.
 
         Raises:
-            ValueError: For an unknown kind, a malformed width, or an attention width that does not divide into heads.
+            ValueError: For a name that is none, an unknown kind, an attention width that does not divide into heads,
+                or a size that is the full one, whose name is bare.
         """
-        kind, width = operator_kind(name), operator_width(name, self.hidden_size)
-        if kind not in OPERATOR_KINDS:
+        operator = parse_operator(name)
+        if operator.kind not in OPERATOR_KINDS:
             raise ValueError(f"unknown operator {name!r}: expected one of {', '.join(OPERATOR_KINDS)}")
-        if kind == "attention":
+        width = operator.width or self.hidden_size
+        if operator.kind == "attention":
             self.head_size(width)
+        full = operator.candidate.removesuffix(str(operator.size))
+        if operator.size is not None and inner_width(self, name) == inner_width(self, f"{full}@{width}"):
+            raise ValueError(f"operator {name!r} is of the full size, whose name is {full!r}")
 
 
 @strict
@@ -368,7 +331,7 @@ class NasBertConfig(NasBertShapeConfig):
 
     Args:
         operators: One operator name per block, such as `("attention", "ffn", "conv3", "skip")`; in a staged space
-            with widths `("conv5@192", "skip")`.
+            with widths `("conv5@192", "skip")`. A size may follow the kind: `"attention6"`, `"ffn768"`.
         stage_lengths: Number of blocks of each stage; `None` means one stage. Between stages of another width than
             `hidden_size` the states pass through linear projections.
 
@@ -405,7 +368,7 @@ class NasBertConfig(NasBertShapeConfig):
                 self.check_operator(name)
             except ValueError as error:
                 raise ValueError(f"block {block}: {error}") from None
-        self.block_widths()
+        self.geometry()
 
     @property
     def num_hidden_layers(self) -> int:
@@ -415,31 +378,13 @@ class NasBertConfig(NasBertShapeConfig):
     def operator_names(self) -> Iterator[str]:
         yield from self.operators
 
-    def block_widths(self) -> list[tuple[int, int, int]]:
-        """(width of the input, width of the operator, width of the output) of every block.
+    def geometry(self) -> list[Block]:
+        """The blocks one by one: kinds, sizes, widths.
 
         Raises:
             ValueError: If the stages do not add up, or a stage holds two widths.
         """
-        lengths = [len(self.operators)] if self.stage_lengths is None else self.stage_lengths
-        if sum(lengths) != len(self.operators) or min(lengths) < 1:
-            raise ValueError(
-                f"stage_lengths {lengths} sum to {sum(lengths)}, but there are {len(self.operators)} operators; "
-                "expected positive lengths with exactly that sum"
-            )
-        widths, start = [], 0
-        for stage, length in enumerate(lengths):
-            names = [name for name in self.operators[start : start + length] if operator_kind(name) != SKIP]
-            found = sorted({operator_width(name, self.hidden_size) for name in names})
-            if len(found) > 1:
-                raise ValueError(f"stage {stage} holds operators of widths {found}; expected one width in a stage")
-            width = found[0] if found else self.hidden_size
-            for block in range(length):
-                input_width = self.hidden_size if block == 0 else width
-                output_width = self.hidden_size if block == length - 1 else width
-                widths.append((input_width, width, output_width))
-            start += length
-        return widths
+        return geometry_of(self, self.operators)
 
 
 AUTO_MAP = {

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from hf_nasbert.space import SearchSpace
 
 from .configuration_nasbert import NasBertShapeConfig
+from .layouts import LAYOUTS
 
 # Widths and operators of the presets. What the MAGIC paper does not let us verify is tagged in docs/papers.md.
 _PRESETS = {
@@ -42,6 +43,7 @@ class SupernetConfig(NasBertShapeConfig):
 
     Args:
         search_space: A `SearchSpace`, or the plain dictionary that `SearchSpace.to_dict` makes of one.
+        weight_layout: Name of the layout in `layouts.LAYOUTS`: which tensors the operators are made of.
 
     Raises:
         ValueError: For an unknown field or a space with an operator that cannot be built, naming block and operator.
@@ -56,6 +58,7 @@ class SupernetConfig(NasBertShapeConfig):
     model_type = "nasbert_supernet"
 
     search_space: SearchSpace | dict | None = None
+    weight_layout: str = "separate"
     sparse_prediction: bool = True
 
     def _normalize(self):
@@ -67,12 +70,20 @@ class SupernetConfig(NasBertShapeConfig):
 
     def check(self):
         super().check()
+        if self.weight_layout not in LAYOUTS:
+            raise ValueError(f"weight_layout is {self.weight_layout!r}; expected one of {', '.join(LAYOUTS)}")
         for block, candidates in enumerate(self.space.blocks):
             for name in candidates:
                 try:
                     self.check_operator(name)
                 except ValueError as error:
                     raise ValueError(f"choice block {block}: {error}") from None
+
+    def to_dict(self):
+        fields = super().to_dict()
+        if fields.get("weight_layout") == "separate":  # as all were before there were others
+            del fields["weight_layout"]
+        return fields
 
     @property
     def space(self) -> SearchSpace:

@@ -4,7 +4,7 @@ A child that alternates attention and ffn *is* a BERT; other children differ in 
 B batch, T tokens, D hidden size, V vocabulary, L blocks, N labelled positions.
 """
 
-from .configuration_nasbert import NasBertConfig, NasBertShapeConfig, last_mixing_block
+from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
 
 # isort: split
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .geometry_nasbert import Block, last_mixing_block
 from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
 
 
@@ -80,12 +81,11 @@ class NasBertEmbeddings(nn.Module):
 class NasBertBlock(GradientCheckpointingLayer):
     """One operator, between the projections of a stage's border where the stage has a width of its own."""
 
-    def __init__(self, config: NasBertConfig, name: str, widths: tuple[int, int, int]):
+    def __init__(self, config: NasBertConfig, block: Block):
         super().__init__()
-        input_width, width, output_width = widths
-        self.input_projection = projection(input_width, width)
-        self.operator = build_operator(config, name)
-        self.output_projection = projection(width, output_width)
+        self.input_projection = projection(block.input_width, block.width)
+        self.operator = build_operator(config, block.name)
+        self.output_projection = projection(block.width, block.output_width)
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         if self.input_projection is not None:
@@ -99,8 +99,7 @@ class NasBertEncoder(nn.Module):
 
     def __init__(self, config: NasBertConfig):
         super().__init__()
-        shapes = zip(config.operators, config.block_widths(), strict=True)
-        self.blocks = nn.ModuleList(NasBertBlock(config, name, widths) for name, widths in shapes)
+        self.blocks = nn.ModuleList(NasBertBlock(config, block) for block in config.geometry())
         self.last_mixing_block = last_mixing_block(config.operators)
 
     def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, **kwargs):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,10 +13,11 @@ from transformers.utils import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
-from .configuration_nasbert import SKIP, last_mixing_block, operator_kind, operator_width
 from .configuration_supernet import SupernetConfig
+from .geometry_nasbert import SKIP, Block, geometry, geometry_of, last_mixing_block, operator_kind, operator_width
+from .layouts import LAYOUTS
 from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
-from .operators_nasbert import NasBertSelfAttention, build_operator
+from .operators_nasbert import NasBertSelfAttention
 
 
 class ChoiceBlock(GradientCheckpointingLayer):
@@ -24,8 +26,8 @@ class ChoiceBlock(GradientCheckpointingLayer):
     def __init__(self, config: SupernetConfig, candidates: Sequence[str], is_first: bool, is_last: bool):
         super().__init__()
         self.hidden_size = config.hidden_size
-        self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
-        widths = {operator_width(name, config.hidden_size) for name in candidates if operator_kind(name) != SKIP}
+        self.operators = LAYOUTS[config.weight_layout](config, candidates)
+        widths = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
         widths = sorted(widths - {config.hidden_size})
         self.input_projections = nn.ModuleDict(
             {str(width): projection(config.hidden_size, width) for width in widths if is_first}
@@ -36,15 +38,39 @@ class ChoiceBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
         if self.input_projections:
-            width = str(operator_width(operator, self.hidden_size))
+            width = str(operator_width(operator) or self.hidden_size)
             if width in self.input_projections:
                 hidden_states = self.input_projections[width](hidden_states)
-        hidden_states = self.operators[operator](hidden_states, attention_mask, padding_mask, positions, **kwargs)
+        hidden_states = self.operators(operator, hidden_states, attention_mask, padding_mask, positions, **kwargs)
         # A skip has no width of its own: what passes through it tells which stage width is to be left.
         width = str(hidden_states.shape[-1])
         if width in self.output_projections:
             hidden_states = self.output_projections[width](hidden_states)
         return hidden_states
+
+    def projections_of(self, block: Block) -> dict[str, nn.Module]:
+        """The projections that a child's block has here, under their names in the child."""
+        found = {}
+        if block.input_width != block.width:
+            found["input_projection"] = self.input_projections[str(block.width)]
+        if block.output_width != block.width:
+            found["output_projection"] = self.output_projections[str(block.width)]
+        return found
+
+    def modules_of(self, block: Block) -> list[nn.Module]:
+        """The modules that a child's block uses."""
+        return [*self.operators.modules_of(block.name), *self.projections_of(block).values()]
+
+    def parameters_of(self, block: Block) -> list[nn.Parameter]:
+        """The parameters that a child's block uses."""
+        projections = self.projections_of(block).values()
+        return [*self.operators.parameters_of(block.name), *(p for module in projections for p in module.parameters())]
+
+    def state_of(self, block: Block) -> dict[str, torch.Tensor]:
+        """The weights of a child's block under their names in the child."""
+        parts = {"operator": self.operators.state_of(block.name)}
+        parts |= {name: module.state_dict() for name, module in self.projections_of(block).items()}
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
 
 class SupernetEncoder(nn.Module):
@@ -52,6 +78,7 @@ class SupernetEncoder(nn.Module):
 
     def __init__(self, config: SupernetConfig):
         super().__init__()
+        self.config = config
         self.space: SearchSpace = config.space
         self.blocks = nn.ModuleList()
         for stage in self.space.stage_slices:
@@ -65,38 +92,43 @@ class SupernetEncoder(nn.Module):
         operators: list[str] = []
         for stage in self.space.stage_slices:
             blocks = self.blocks[stage]
-            chains: dict[str, list[str]] = {}  # by width, as the names carry it
+            chains: dict[int | None, list[str]] = {}  # by width
             for block in blocks:
-                best: dict[str, str] = {}
-                for name in block.operators:
-                    width = name.partition("@")[2]
+                best: dict[int | None, str] = {}
+                for name in block.operators.candidates:
+                    width = operator_width(name)
                     if operator_kind(name) != SKIP and (
-                        width not in best or _size(block.operators[name]) > _size(block.operators[best[width]])
+                        width not in best or block.operators.size_of(name) > block.operators.size_of(best[width])
                     ):
                         best[width] = name
                 for width, name in best.items():
                     chains.setdefault(width, []).append(name)
-            operators += max(
-                (chain for chain in chains.values() if len(chain) == len(blocks)),
-                key=lambda chain: sum(_size(module) for module in self._modules_of_stage(blocks, chain)),
-            )
+            whole = [chain for chain in chains.values() if len(chain) == len(blocks)]
+            operators += max(whole, key=partial(self._size, stage))
         return self.space.validate(operators)
 
-    @staticmethod
-    def _modules_of_stage(blocks: nn.ModuleList, operators: Sequence[str]) -> Iterator[nn.Module]:
-        """The modules that a child's operators in one stage use, its projections included."""
-        width = operators[0].partition("@")[2]
-        for block, name in zip(blocks, operators, strict=True):
-            yield block.operators[name]
-            for projections in (block.input_projections, block.output_projections):
-                if width in projections:
-                    yield projections[width]
+    def _size(self, stage: slice, operators: Sequence[str]) -> int:
+        """The number of weights of a stage's part of a child, its projections included."""
+        parts = zip(self.blocks[stage], geometry(operators, self.config.hidden_size), strict=True)
+        return sum(tensor.numel() for module, block in parts for tensor in module.state_of(block).values())
+
+    def parts_of(self, architecture: Sequence[str]) -> Iterator[tuple[ChoiceBlock, Block]]:
+        """The choice blocks, and what a child has in each."""
+        return zip(self.blocks, geometry_of(self.config, self.space.validate(architecture)), strict=True)
 
     def modules_of(self, architecture: Sequence[str]) -> Iterator[nn.Module]:
         """The modules that a child uses."""
-        architecture = self.space.validate(architecture)
-        for stage in self.space.stage_slices:
-            yield from self._modules_of_stage(self.blocks[stage], architecture[stage])
+        for module, block in self.parts_of(architecture):
+            yield from module.modules_of(block)
+
+    def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The weights of a child's encoder under their names there."""
+        parts = self.parts_of(architecture)
+        return {
+            f"blocks.{block.index}.{name}": tensor
+            for module, block in parts
+            for name, tensor in module.state_of(block).items()
+        }
 
     def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, architecture=None, **kwargs):
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
@@ -119,9 +151,7 @@ _KEYWORDS = {
     *("return_dict", "logits_to_keep", "cache_position"),  # which transformers reads, and lists nowhere
 } - {"self", "kwargs"}
 
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+_BLOCKS = "nasbert.encoder.blocks."  # where the choice blocks stand in a super-net
 
 
 class SupernetPreTrainedModel(NasBertPreTrainedModel):
@@ -230,8 +260,15 @@ class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
 
     def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
-        modules = [self.nasbert.embeddings, *self.nasbert.encoder.modules_of(architecture), self.lm_head]
-        return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))
+        parts = self.nasbert.encoder.parts_of(architecture)
+        encoder = (parameter for module, block in parts for parameter in module.parameters_of(block))
+        return list(dict.fromkeys([*self.nasbert.embeddings.parameters(), *encoder, *self.lm_head.parameters()]))
+
+    def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The weights of a child under the names that they have in the child, a `NasBertForMaskedLM`."""
+        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(_BLOCKS)}
+        state = self.nasbert.encoder.state_of(architecture)
+        return shared | {f"nasbert.encoder.{name}": tensor for name, tensor in state.items()}
 
 
 __all__ = ["SupernetForMaskedLM", "SupernetModel"]

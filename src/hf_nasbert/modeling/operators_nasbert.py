@@ -10,7 +10,8 @@ Every operator is a post-norm residual sub-layer, `x = LayerNorm(x + dropout(f(x
 - `prefix`, a keyword of attention alone: keys and values, (B, H, P, head) each, that stand before those of the tokens.
 """
 
-from .configuration_nasbert import SKIP, NasBertShapeConfig, operator_kind, operator_width
+from .configuration_nasbert import NasBertShapeConfig
+from .geometry_nasbert import SKIP, inner_width, parse_operator
 
 # isort: split
 import torch
@@ -37,19 +38,19 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 class NasBertSelfAttention(nn.Module):
     """Multi-head self-attention without its output projection; returns (context, weights or None)."""
 
-    def __init__(self, config: NasBertShapeConfig, width: int):
+    def __init__(self, config: NasBertShapeConfig, width: int, inner_width: int):
         super().__init__()
         self.config = config
         self.head_size = config.head_size(width)
         self.scaling = self.head_size**-0.5
         self.is_causal = False
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.query = nn.Linear(width, inner_width)
+        self.key = nn.Linear(width, inner_width)
+        self.value = nn.Linear(width, inner_width)
         self.dropout_prob = config.attention_probs_dropout_prob
 
     def forward(self, hidden_states, attention_mask=None, positions=None, prefix=None, **kwargs):
-        batch_size, num_tokens, width = hidden_states.shape
+        batch_size, num_tokens = hidden_states.shape[:2]
         heads = (-1, self.head_size)
         query = self.query(take_rows(hidden_states, positions))
         key = self.key(hidden_states).unflatten(-1, heads).transpose(1, 2)  # (B, H, T, head)
@@ -65,7 +66,7 @@ class NasBertSelfAttention(nn.Module):
             widest = max(1, int(counts.max()))
             # Flat indices: copying rows is several times faster, forward and backward, than indexing by pairs.
             slots = torch.arange(len(positions), device=positions.device) + sequence * widest - first[sequence]
-            padded = query.new_zeros(batch_size * widest, width)
+            padded = query.new_zeros(batch_size * widest, query.shape[-1])
             query = padded.index_copy(0, slots, query).unflatten(0, (batch_size, widest))
             # A padding mask is the same for every query, so any of its rows serves.
             attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
@@ -81,7 +82,7 @@ class NasBertSelfAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        context = context.flatten(2)  # (B, T, W)
+        context = context.flatten(2)  # (B, T, H * head)
         return (context if positions is None else context.flatten(0, 1).index_select(0, slots)), weights
 
 
@@ -101,10 +102,10 @@ class NasBertOutput(nn.Module):
 class NasBertAttention(nn.Module):
     """Self-attention sub-layer; module names are those of BERT's `attention`."""
 
-    def __init__(self, config: NasBertShapeConfig, width: int):
+    def __init__(self, config: NasBertShapeConfig, width: int, inner_width: int):
         super().__init__()
-        self.self = NasBertSelfAttention(config, width)
-        self.output = NasBertOutput(config, width, width)
+        self.self = NasBertSelfAttention(config, width, inner_width)
+        self.output = NasBertOutput(config, inner_width, width)
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         context, _ = self.self(hidden_states, attention_mask, positions, **kwargs)
@@ -114,9 +115,9 @@ class NasBertAttention(nn.Module):
 class NasBertIntermediate(nn.Module):
     """The widening half of a feed-forward sub-layer."""
 
-    def __init__(self, config: NasBertShapeConfig, width: int):
+    def __init__(self, config: NasBertShapeConfig, width: int, inner_width: int):
         super().__init__()
-        self.dense = nn.Linear(width, config.ffn_ratio * width)
+        self.dense = nn.Linear(width, inner_width)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states):
@@ -126,10 +127,10 @@ class NasBertIntermediate(nn.Module):
 class NasBertFeedForward(nn.Module):
     """Feed-forward sub-layer; module names are those of BERT's `intermediate` and `output`."""
 
-    def __init__(self, config: NasBertShapeConfig, width: int):
+    def __init__(self, config: NasBertShapeConfig, width: int, inner_width: int):
         super().__init__()
-        self.intermediate = NasBertIntermediate(config, width)
-        self.output = NasBertOutput(config, config.ffn_ratio * width, width)
+        self.intermediate = NasBertIntermediate(config, width, inner_width)
+        self.output = NasBertOutput(config, inner_width, width)
         self.chunk_size = config.chunk_size_feed_forward
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
@@ -192,17 +193,18 @@ class NasBertSkip(nn.Module):
 
 
 def build_operator(config: NasBertShapeConfig, name: str) -> nn.Module:
-    """Build the operator of a name such as `"attention"` or `"conv5@192"`.
+    """Build the operator of a name such as `"attention"`, `"ffn768"` or `"conv5@192"`.
 
     Raises:
         ValueError: If the name is none of an operator.
     """
     config.check_operator(name)
-    kind, width = operator_kind(name), operator_width(name, config.hidden_size)
+    operator = parse_operator(name)
+    kind, width = operator.kind, operator.width or config.hidden_size
     if kind == SKIP:
         return NasBertSkip()
     if kind == "attention":
-        return NasBertAttention(config, width)
+        return NasBertAttention(config, width, inner_width(config, name))
     if kind == "ffn":
-        return NasBertFeedForward(config, width)
+        return NasBertFeedForward(config, width, inner_width(config, name))
     return NasBertConvolution(config, width, kernel_size=int(kind.removeprefix("conv")))

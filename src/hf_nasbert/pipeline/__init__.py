@@ -9,6 +9,7 @@ from hf_nasbert.pipeline.interference import (
     report_interference,
 )
 from hf_nasbert.pipeline.latency import LatencyArguments, measure_latency
+from hf_nasbert.pipeline.ranking import RankChildrenArguments, RankingReportArguments, rank_children, report_ranking
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.scores import (
     ProxyScorer,
@@ -17,8 +18,10 @@ from hf_nasbert.pipeline.scores import (
     score_children,
     search_children,
 )
+from hf_nasbert.pipeline.stages import StageResult
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
-from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, StageResult, ask_in_fresh_process, run_pipeline
+from hf_nasbert.pipeline.trained_on import trained_on
+from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, ask_in_fresh_process, run_pipeline
 
 __all__ = [
     "Extracted",
@@ -29,6 +32,8 @@ __all__ = [
     "Pipeline",
     "PipelineArguments",
     "ProxyScorer",
+    "RankChildrenArguments",
+    "RankingReportArguments",
     "ScoreChildrenArguments",
     "SearchChildrenArguments",
     "SearchReportArguments",
@@ -40,10 +45,13 @@ __all__ = [
     "finetune_with_cards",
     "measure_interference",
     "measure_latency",
+    "rank_children",
     "report_interference",
+    "report_ranking",
     "report_search",
     "run_pipeline",
     "score_children",
     "search_children",
+    "trained_on",
     "write_supernet_card",
 ]

@@ -1,16 +1,14 @@
 """What a latency table promised, measured: a search's winner and front are run here before they are returned."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-
-from tqdm import tqdm
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hf_nasbert import records
 from hf_nasbert.costs import LatencyTable
-from hf_nasbert.foreign import printable
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.records import Record
+from hf_nasbert.pipeline.trained_on import say
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture
 
@@ -27,8 +25,8 @@ def measure_here(table: LatencyTable, config: SupernetConfig) -> Measure | None:
 
 
 def confirm_latency(
-    scored: Sequence[Record], *, cap: float, objectives: Sequence[str], measure: Measure, history: str
-) -> list[Record]:
+    scored: Sequence[ScoredChild], *, cap: float, objectives: Sequence[str], measure: Measure, history: str
+) -> list[ScoredChild]:
     """Measure the best child and the front; those above the cap are passed over, and the next ones measured.
 
     Args:
@@ -39,57 +37,50 @@ def confirm_latency(
         history: File of the search, to which every measurement is added.
 
     Returns:
-        The children but those passed over, in the same order; those that were measured have `measured_latency_ms`.
+        The children but those passed over, in the same order, and `measured_latency_ms` of those that were measured.
 
     Raises:
         ValueError: If so many are above the cap that the table does not hold here.
     """
-    measured: dict[str, float] = {}
+    measured: dict[Architecture, float] = {}
     if not scored:
         return []
     while True:
-        kept = [record for record in scored if not measured.get(record["architecture"], 0.0) > cap]
-        missing = [name for name in _winner_and_front(kept, objectives) if name not in measured]
+        kept = [child for child in scored if not measured.get(child.architecture, 0.0) > cap]
+        best = [child for child in kept if child.proxy_loss is not None][:1]
+        wanted = [child.architecture for child in [*best, *front_of(kept, objectives)]]
+        missing = [child for child in dict.fromkeys(wanted) if child not in measured]
         if kept and not missing:
-            return [_with_measured(record, measured) for record in kept]
+            return [replace(child, measured_latency_ms=measured.get(child.architecture)) for child in kept]
         num_slow = sum(milliseconds > cap for milliseconds in measured.values())
         if num_slow >= MOST_MEASURED or not kept:
             raise ValueError(
                 f"{num_slow} of {len(measured)} children that the latency table puts below {cap:,} ms are slower "
                 f"here: measure a new table (hf-nasbert latency) on a quiet machine, or trust it (no_measure_winner)"
             )
-        times = measure([Architecture.parse(name) for name in missing])
-        new = dict(zip(missing, times, strict=True))
+        new = dict(zip(missing, measure(missing), strict=True))
         measured |= new
-        expected = {record["architecture"]: record["latency_ms"] for record in kept}
+        expected = {child.architecture: child.cost["latency_ms"] for child in kept}
         records.extend(
             history,
             [
                 {
                     "record": "measured",
-                    "architecture": name,
-                    "expected_latency_ms": expected[name],
+                    "architecture": str(child),
+                    "expected_latency_ms": expected[child],
                     "latency_ms": milliseconds,
                 }
-                for name, milliseconds in new.items()
+                for child, milliseconds in new.items()
             ],
         )
-        for name, milliseconds in new.items():
+        for child, milliseconds in new.items():
             if milliseconds > cap:
-                say(f"passed over {name}: {expected[name]:.2f} ms by the table, {milliseconds:.2f} ms measured")
+                say(f"passed over {child}: {expected[child]:.2f} ms by the table, {milliseconds:.2f} ms measured")
 
 
-def say(text: str) -> None:
-    """Tell the user, beside any bar."""
-    tqdm.write(printable(text), file=sys.stderr)
-
-
-def _winner_and_front(scored: Sequence[Record], objectives: Sequence[str]) -> list[str]:
-    finite = [record for record in scored if record["proxy_loss"] is not None]
-    front = pareto_front([[record["proxy_loss"], *(record[name] for name in objectives)] for record in finite])
-    return list(dict.fromkeys(finite[place]["architecture"] for place in [*range(min(1, len(finite))), *front]))
-
-
-def _with_measured(record: Record, measured: Mapping[str, float]) -> Record:
-    name = record["architecture"]
-    return {**record, "measured_latency_ms": measured[name]} if name in measured else record
+def front_of(scored: Sequence[ScoredChild], objectives: Sequence[str]) -> list[ScoredChild]:
+    """The children than which none is better in loss and these costs at once."""
+    finite = [child for child in scored if child.proxy_loss is not None]
+    return [
+        finite[place] for place in pareto_front([[c.loss, *(c.cost[name] for name in objectives)] for c in finite])
+    ]

@@ -1,7 +1,7 @@
 """A super-net's folder and an architecture in, a child's folder out: nothing is written before the proof holds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,22 +11,18 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.child_folders import check_place, save_child
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
+from hf_nasbert.data import DataArguments
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.extraction import (
-    TOLERANCE,
-    check_place,
-    extract_child,
-    load_supernet,
-    native_form,
-    prove_equal_logits,
-    save_child,
-    to_bert,
-)
+from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.modeling.families import native_form, to_bert
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.interference import describe_run
+from hf_nasbert.pipeline.trained_on import find_tokenizer, say, trained_on, training_of
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 from hf_nasbert.writing import scratch_folder
@@ -55,6 +51,13 @@ class ExtractionArguments:
     latency_table: str | None = field(
         default=None, metadata={"help": "File of a latency table (hf-nasbert latency): the card then tells latencies."}
     )
+    max_seq_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of the sequence whose FLOPs and memory the card tells; by default as many as the "
+            "super-net was trained on, if its folder says that, else 128."
+        },
+    )
     card: str | None = field(
         default=None, metadata={"help": "JSON file with what else the card shall say: fields of cards.ChildRecord."}
     )
@@ -62,6 +65,8 @@ class ExtractionArguments:
 
     def __post_init__(self) -> None:
         expand_paths(self)
+        if self.max_seq_length is not None and self.max_seq_length < 1:
+            raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     facts = read_facts(arguments.card) if arguments.card else {}
     check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
     supernet = load_supernet(arguments.supernet)
-    tokenizer_folder = Path(arguments.tokenizer_name or arguments.supernet)
+    known, (text, data) = trained_on(arguments.supernet), training_of(arguments.supernet)
+    tokenizer_folder = Path(arguments.tokenizer_name or find_tokenizer(arguments.supernet) or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
     tokenizer = open_tokenizer(tokenizer_folder)
@@ -107,6 +113,11 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
             f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
         )
+    sequence_length = arguments.max_seq_length or known.get("max_seq_length", DataArguments.max_seq_length)
+    say(
+        f"the card tells the costs of {sequence_length} tokens"
+        + ("" if arguments.max_seq_length else f", as {arguments.supernet} was trained on")
+    )
     architecture = Architecture.parse(arguments.architecture)
     child = extract_child(supernet, architecture)
     model, why_not_native = _in_form(child, arguments.native)
@@ -126,10 +137,11 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "architecture": str(architecture),
                 "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
+                "language": known.get("language"),
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
                 "stage_lengths": stage_lengths,
-                **_costs(supernet.config, architecture, arguments.latency_table),
-                "supernet": _described(arguments.supernet) | {"num_children": space.num_children},
+                **_costs(supernet.config, architecture, sequence_length, arguments.latency_table),
+                "supernet": _described(arguments.supernet, text) | {"num_children": space.num_children},
                 "max_logit_difference": difference,
                 "figures": {"architecture": "architecture.png"} if figures else {},
                 "versions": records.versions(),
@@ -141,7 +153,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             tokenizer,
             arguments.output_dir,
             render_child_card(record),
-            attachments=figures,
+            attachments=figures if not data else [*figures, write_trained_on(drawings, text, data)],
             overwrite=arguments.overwrite,
         )
     return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference, why_not_native)
@@ -154,20 +166,22 @@ def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, s
     return (to_bert(child), None) if native == "always" else native_form(child)
 
 
-def _described(supernet: str) -> dict[str, Any]:
+def _described(supernet: str, text: Mapping[str, Any]) -> dict[str, Any]:
     """How the super-net was trained, as far as its folder says it."""
     run = describe_run(supernet)
-    said = {"method": run["method"], "num_steps": run["step"], "seed": run["seed"]}
+    said = {"method": run["method"], "num_steps": run["step"], "text": text.get("source"), "seed": run["seed"]}
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _costs(config: SupernetConfig, architecture: Architecture, latency_table: str | None) -> dict[str, Any]:
+def _costs(
+    config: SupernetConfig, architecture: Architecture, sequence_length: int, latency_table: str | None
+) -> dict[str, Any]:
     """What the child costs, and the BERT beside it."""
     latency = None if latency_table is None else LatencyTable.read(latency_table)
-    conditions = "FLOPs and memory of one sequence of 128 tokens."
+    conditions = f"FLOPs and memory of one sequence of {sequence_length} tokens."
     return {
-        "cost": cost_function(config, latency=latency)(architecture),
-        "bert_cost": cost_of_bert_beside(config, architecture, latency=latency),
+        "cost": cost_function(config, sequence_length=sequence_length, latency=latency)(architecture),
+        "bert_cost": cost_of_bert_beside(config, architecture, sequence_length, latency=latency),
         "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
     }
 

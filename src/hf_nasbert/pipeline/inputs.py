@@ -8,28 +8,19 @@ from typing import Any
 
 import torch
 
-from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out
+from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out, load_tokenizer
+from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.training import read_log
-from hf_nasbert.training.journal import LOG
+from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
 
 logger = logging.getLogger(__name__)
-
-_TOKENIZER = "tokenizer_config.json"
 
 
 def weights_digest(folder: str | Path) -> str:
     """A fingerprint of a super-net's weights, the same in a run's folder and its last checkpoint."""
     files = sorted(Path(folder).glob("model*.safetensors"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def find_tokenizer(folder: str | Path) -> Path | None:
-    """The folder of a super-net's own tokenizer: beside its weights, or beside its run's if it is a checkpoint."""
-    folder = Path(folder).resolve()
-    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-    return next((place for place in places if (place / _TOKENIZER).is_file()), None)
 
 
 def load_dev_batches(
@@ -56,7 +47,8 @@ def load_dev_batches(
     longest = config.max_position_embeddings
     if data.max_seq_length > longest:
         raise ValueError(f"max_seq_length={data.max_seq_length}, but the super-net was built for {longest} tokens")
-    name = data.tokenizer_name or find_tokenizer(folder)
+    own = find_tokenizer(folder)
+    name = data.tokenizer_name or own
     if name is None:
         raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
     dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
@@ -65,6 +57,10 @@ def load_dev_batches(
             f"the tokenizer has {size} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"
         )
+    if data.tokenizer_name and own is not None:
+        digest = tokenizer_digest(load_tokenizer(replace(data, tokenizer_name=str(own), tokenizer_revision=None)))
+        if digest != tokenizer_digest(tokenizer):
+            logger.warning("%s was trained with its own tokenizer, now it is %s", folder, data.tokenizer_name)
     batches = fixed_masked_batches(
         dev,
         tokenizer,
@@ -88,36 +84,3 @@ def load_dev_batches(
         "dev_data": digest_of(batches),
     }
     return batches, settings
-
-
-def check_against_training(folder: str | Path, data: DataArguments) -> None:
-    """Hold the text to what the super-net's own run, if its log is there, says that it was trained on.
-
-    Other text and longer sequences are warned of.
-
-    Raises:
-        ValueError: If another part of the same text was held out from the training.
-    """
-    folder = Path(folder).resolve()
-    places = (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,)
-    place = next((place for place in places if (place / LOG).is_file()), None)
-    begun = [] if place is None else [record for record in read_log(place) if "data" in record]
-    if not begun:
-        return
-    trained, asked = begun[-1].get("text", {}), data.describe_split()
-    if trained.get("source") == asked["source"] and trained != asked:
-        changed = next(name for name in asked if trained.get(name) != asked[name])
-        raise ValueError(
-            f"{folder} was trained on {asked['source']} with {changed}={trained.get(changed)!r}, now it is "
-            f"{asked[changed]!r}: text that it was trained on would pass for held-out text; give the same {changed}"
-        )
-    if trained and trained["source"] != asked["source"]:
-        logger.warning("%s was trained on %s and is measured on %s", folder, trained["source"], asked["source"])
-    length = begun[-1]["data"].get("sequence_length")
-    if length is not None and data.max_seq_length > length:
-        logger.warning(
-            "%s was trained on sequences of %d tokens: with max_seq_length=%d it is judged at positions it never saw",
-            folder,
-            length,
-            data.max_seq_length,
-        )

@@ -18,10 +18,18 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import FIGURES, as_markdown, measure_blocks, measure_pairs, measurements, refuse_twins
+from hf_nasbert.interference import (
+    FIGURES,
+    as_markdown,
+    measure_blocks,
+    measure_pairs,
+    measurements,
+    refuse_duplicates,
+)
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
@@ -80,7 +88,7 @@ class InterferenceArguments:
 class InterferenceReportArguments:
     """Which records to turn into tables and figures."""
 
-    measured: str = field(metadata={"help": "File of records that measure_interference wrote, .jsonl or .jsonl.gz."})
+    measured: str = field(metadata={"help": "File of records of measure-interference, .jsonl or .jsonl.gz."})
     page: str | None = field(default=None, metadata={"help": "Markdown page whose marked tables are made anew."})
     figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
 
@@ -100,7 +108,7 @@ class _Job(NamedTuple):
 def measure_interference(arguments: InterferenceArguments, data: DataArguments) -> list[Record]:
     """Measure super-nets, one record each in the output file; those that it holds already are not measured again.
 
-    Everything is checked before anything is measured.
+    Everything is checked before anything is measured. The figures of all records are drawn if they are asked for.
 
     Returns:
         The records of the whole file, in its order.
@@ -110,7 +118,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         ValueError: If a folder holds no super-net or a damaged one; if super-nets differ in space or tokenizer; if
             they and the text do not fit each other; if the file holds measurements of other settings, or a record
             that is none.
-        WriteError: If the output cannot be written.
+        WriteError: If the output or a figure cannot be written.
     """
     be_alone("measuring interference")
     output = Path(arguments.output)
@@ -128,7 +136,9 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
                 f"{output} holds {job.folder} as {measured[job.supernet]['method']}, now it would be {method}: give "
                 "the same label, or measure into another file"
             )
-    refuse_twins([*found, *({"supernet": job.supernet, **job.about} for job in jobs if job.supernet not in measured)])
+    refuse_duplicates(
+        [*found, *({"supernet": job.supernet, **job.about} for job in jobs if job.supernet not in measured)]
+    )
     first = arguments.supernets[0]
     _check_tokenizers(arguments.supernets, data)
     for folder in arguments.supernets[1:]:
@@ -173,6 +183,8 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
             "blocks": _columns(blocks),
         }
         found = records.update(output, partial(_unless_there, record, output))
+    if arguments.figures is not None:
+        draw_interference(found, arguments.figures)
     return found
 
 

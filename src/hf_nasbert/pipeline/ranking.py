@@ -19,8 +19,9 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.inputs import check_against_training, find_tokenizer, load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
+from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import (
@@ -30,7 +31,7 @@ from hf_nasbert.ranking import (
     last_steps,
     load_table,
     read_scores,
-    refuse_twins,
+    refuse_duplicates,
     report,
 )
 from hf_nasbert.records import Record
@@ -52,7 +53,7 @@ class RankingReportArguments:
     """
 
     table: str = field(
-        metadata={"help": "Children trained alone: the name of a table, or the file of recipes/train_children.py."}
+        metadata={"help": "Children trained alone: the name of a table, or the file of hf-nasbert train-children."}
     )
     scores: str = field(metadata={"help": "File of records, one per scored super-net."})
     containing: str | None = field(default=None, metadata={"help": "Rank only the children that hold this operator."})
@@ -115,8 +116,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     Raises:
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
-            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_twins`), no super-net
-            ranks as `baseline`, or a record is none. Nothing is scored then.
+            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_duplicates`), no
+            super-net ranks as `baseline`, or a record is none. Nothing is scored then.
         WriteError: If an output cannot be written.
     """
     be_alone("ranking children")
@@ -213,7 +214,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     check_baseline(arguments.baseline, last_steps(known))
     if not missing:
         return scored
-    refuse_twins(known)
+    refuse_duplicates(known)
     if path.suffix == ".gz":
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     check_writable(path, is_appended=True)
@@ -242,7 +243,7 @@ def _unless_there(record: Record, written: list[Record]) -> list[Record]:
     Raises:
         ValueError: If another run has, which would pass for this one.
     """
-    refuse_twins([*written, record])
+    refuse_duplicates([*written, record])
     return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
 
 

@@ -3,11 +3,11 @@
 import math
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -21,20 +21,23 @@ from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_space
 from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.confirm import confirm_latency, measure_here, say
+from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.report import SearchReportArguments, report_search
 from hf_nasbert.pipeline.team import announce, lead
+from hf_nasbert.pipeline.trained_on import say
 from hf_nasbert.processes import join, leave_world
+from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.records import Record
+from hf_nasbert.scored import ScoredChild, begin_scores, read_scores
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import (
     SEARCHES,
+    SETTINGS,
     GradientBoostedSearch,
     Search,
     SearchTask,
     largest_bracket,
-    pareto_front,
     run_search,
 )
 from hf_nasbert.space import Architecture, SearchSpace
@@ -102,8 +105,11 @@ class SearchChildrenArguments(ScoringArguments):
     """How to search, and within which budget.
 
     Raises:
-        ValueError: If a number lies outside its range, or a cap is no quantity.
+        ValueError: If a number lies outside its range, a cap is no quantity, or a setting is of another search.
     """
+
+    choices: ClassVar[dict[str, Choice]] = {"search_settings": Choice("search", lambda: SETTINGS)}
+    """Settings of their own that come with a choice."""
 
     search: SearchName = field(default="evolution", metadata={"help": "How children are chosen."})
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
@@ -140,15 +146,18 @@ class SearchChildrenArguments(ScoringArguments):
         default=None,
         metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
     )
+    search_settings: Any = None
+    """The search's hyper-parameters: an instance of its class in `SETTINGS`, made of a mapping or of all defaults."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.search_settings = self.choices["search_settings"].settings_of(self.search, self.search_settings)
         if self.num_evaluations < 1:
             raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
-        if self.search == "halving" and self.num_dev_batches < 2:
+        if self.search == "halving" and self.num_dev_batches <= (first := self.search_settings.min_batches):
             raise ValueError(
                 f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
-                "children on a part of the dev batches first, and needs 2 at least"
+                f"children on a part of the dev batches first, and needs {first + 1} at least"
             )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
@@ -252,10 +261,10 @@ class ProxyScorer:
         """
         return _score(self, children, num_batches, progress=progress).losses
 
-    def record(self, child: Architecture, loss: float) -> Record:
-        """One child's loss (None where it is not finite) and costs, and what they depend on."""
+    def scored(self, child: Architecture, loss: float) -> ScoredChild:
+        """One child with its loss and its costs."""
         proxy_loss = loss if math.isfinite(loss) else None
-        return {"architecture": str(child), "proxy_loss": proxy_loss, **self.cost(child), **self.settings}
+        return ScoredChild(architecture=child, proxy_loss=proxy_loss, cost=self.cost(child))
 
 
 def _score(
@@ -274,11 +283,11 @@ def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None])
     _score(scorer, *task)
 
 
-def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> list[Record]:
+def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> list[ScoredChild]:
     """Score children, one record each in the output file; those that it holds already are not scored again.
 
     Returns:
-        The records of the chosen children, best first.
+        The chosen children, best first.
 
     Raises:
         ValueError: If a child is not in the space, or the file holds scores of other settings.
@@ -298,22 +307,20 @@ def _operators_file(arguments: ScoringArguments) -> Path:
     return Path(f"{arguments.output.removesuffix('.jsonl')}.operators.md")
 
 
-def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[Record]:
+def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> list[ScoredChild]:
     children = choose_children(arguments, scorer.space)
     output = Path(arguments.output)
 
-    def known(written: list[Record]) -> dict[str, Record]:
-        found = _by_child(written, output)
-        for record in found.values():
-            different = [name for name, value in scorer.settings.items() if record.get(name) != value]
-            if different:
-                raise ValueError(
-                    f"{output} holds scores of another {different[0]}: losses of two kinds do not compare"
-                )
-        return found
+    def known(written: list[Record]) -> dict[Architecture, ScoredChild]:
+        return read_scores(written, scorer.settings, str(output))
+
+    def unwritten(scored: Sequence[ScoredChild], written: list[Record]) -> list[Record]:
+        there = known(written)
+        new = [child.to_record() for child in scored if child.architecture not in there]
+        return new if written else [begin_scores(scorer.settings), *new]
 
     found = known(records.read(output)) if output.exists() else {}
-    missing = [child for child in children if str(child) not in found]
+    missing = [child for child in children if child not in found]
     if missing:
         check_writable(output, is_appended=True)
     report: ScoringReport | None = None
@@ -322,9 +329,9 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, progress=True)
-            scored = {str(child): scorer.record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            scored = [scorer.scored(child, loss) for child, loss in zip(chunk, done.losses, strict=True)]
             # Another process may have begun the file since, with these settings or with others.
-            found = known(records.update(output, partial(_unwritten, scored, known)))
+            found = known(records.update(output, partial(unwritten, scored)))
             report = done if report is None else report + done
             bar.update(len(chunk))
             num_left = len(missing) - start - len(chunk)
@@ -332,34 +339,16 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
                 leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
     if report is not None:
         tqdm.write(printable(report), file=sys.stderr)
-    return _best_first([found[str(child)] for child in children])
+    return sorted([found[child] for child in children], key=lambda child: child.loss)
 
 
-def _unwritten(
-    scored: Mapping[str, Record], known: Callable[[list[Record]], Mapping[str, Record]], written: list[Record]
-) -> list[Record]:
-    there = known(written)
-    return [record for name, record in scored.items() if name not in there]
-
-
-def _by_child(found: Sequence[Record], path: Path) -> dict[str, Record]:
-    """The records of a file that `score_children` wrote, by child."""
-    for number, record in enumerate(found, start=1):
-        if not isinstance(record.get("architecture"), str) or "proxy_loss" not in record:
-            raise ValueError(
-                f"{path} is not a file of scored children: record {number} has no architecture or no proxy_loss (a "
-                f"search's history is another kind of file): name another output"
-            )
-    return {record["architecture"]: record for record in found}
-
-
-def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[Record]:
+def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[ScoredChild]:
     """Search for the best child within a budget; the output file is the search's history, from which it resumes.
 
     A GBDT-guided search leaves its report on operators beside it, as `.operators.md`.
 
     Returns:
-        The records of all scored children, best first; under a cap on latency without those that were measured above
+        All scored children, best first; under a cap on latency without those that were measured above
         it (see `confirm_latency`).
 
     Raises:
@@ -389,7 +378,7 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     return scored
 
 
-def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Record]:
+def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[ScoredChild]:
     search = _make_search(arguments, scorer)
     ranking = run_search(
         search,
@@ -403,7 +392,7 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    scored = _confirmed([scorer.record(child, loss) for child, loss in ranking], scorer, arguments)
+    scored = _confirmed([scorer.scored(child, loss) for child, loss in ranking], scorer, arguments)
     try:
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
@@ -418,7 +407,9 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Rec
     return scored
 
 
-def _confirmed(scored: list[Record], scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Record]:
+def _confirmed(
+    scored: list[ScoredChild], scorer: ProxyScorer, arguments: SearchChildrenArguments
+) -> list[ScoredChild]:
     """The children that keep to their cap on latency, where that can be measured."""
     table = read_latency_table(arguments)
     if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
@@ -457,55 +448,54 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         total = arguments.num_dev_batches
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
-    return SEARCHES[arguments.search](task, **further)
+    return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
 def _bracket_size(arguments: SearchChildrenArguments, total_batches: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
-    largest, output = largest_bracket(arguments.num_evaluations, total_batches=total_batches), Path(arguments.output)
+    largest = largest_bracket(
+        arguments.num_evaluations, total_batches=total_batches, **asdict(arguments.search_settings)
+    )
+    output = Path(arguments.output)
     head = next(iter(records.read(output)), {}) if output.exists() else {}
     settings = head.get("settings")
     begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None
     return begun if type(begun) is int and 1 <= begun <= largest else largest
 
 
-def as_search_report(scored: Sequence[Record], arguments: SearchChildrenArguments, *_: object) -> str:
+def as_search_report(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments, *_: object) -> str:
     """What a search has found, as text: the best children and the front."""
     return f"{as_table(scored)}\n\n{as_front_table(scored, arguments.objectives)}"
 
 
-def as_front_table(scored: Sequence[Record], objectives: Sequence[str]) -> str:
+def as_front_table(scored: Sequence[ScoredChild], objectives: Sequence[str]) -> str:
     """The front of scored children, those than which none is better in loss and costs at once, as text."""
-    finite = [record for record in scored if record["proxy_loss"] is not None]
-    places = pareto_front([[record["proxy_loss"], *(record[name] for name in objectives)] for record in finite])
-    size = "1 child" if len(places) == 1 else f"{len(places):,} children"
-    lines = [f"the front of loss against {' and '.join(objectives)}, {size}:"]
-    return "\n".join([*lines, *(_line(finite[place]) for place in places)])
+    front = front_of(scored, objectives)
+    size = "1 child" if len(front) == 1 else f"{len(front):,} children"
+    return "\n".join([f"the front of loss against {' and '.join(objectives)}, {size}:", *map(_line, front)])
 
 
-def _line(record: Record) -> str:
+def _line(child: ScoredChild) -> str:
+    cost, measured_ms = child.cost, child.measured_latency_ms
     parts = [
-        f"{record['proxy_loss']:.4f}",
-        f"{record['num_parameters']:>12,} parameters",
-        f"{record['flops'] / 1e6:>10,.1f} MFLOPs",
+        f"{child.loss:.4f}",
+        f"{cost['num_parameters']:>12,} parameters",
+        f"{cost['flops'] / 1e6:>10,.1f} MFLOPs",
     ]
-    if "latency_ms" in record:
-        measured = f" ({record['measured_latency_ms']:.2f} measured)" if "measured_latency_ms" in record else ""
-        parts.append(f"{record['latency_ms']:>8.2f} ms{measured}")
-    if "peak_activation_bytes" in record:
-        parts.append(f"{record['peak_activation_bytes'] / 1e6:>7.2f} MB")
-    return "  ".join([*parts, record["architecture"]])
+    if "latency_ms" in cost:
+        parts.append(
+            f"{cost['latency_ms']:>8.2f} ms" + ("" if measured_ms is None else f" ({measured_ms:.2f} measured)")
+        )
+    if "peak_activation_bytes" in cost:
+        parts.append(f"{cost['peak_activation_bytes'] / 1e6:>7.2f} MB")
+    return "  ".join([*parts, str(child.architecture)])
 
 
-def as_table(scored: Sequence[Record], limit: int = 10) -> str:
-    """The first children of a list of records, as text."""
-    finite = [record for record in scored if record["proxy_loss"] is not None]
+def as_table(scored: Sequence[ScoredChild], limit: int = 10) -> str:
+    """The first of some children, as text."""
+    finite = [child for child in scored if child.proxy_loss is not None]
     lines = [f"{len(scored):,} children scored, {len(scored) - len(finite):,} without a finite loss; the best:"]
     return "\n".join([*lines, *map(_line, finite[:limit])])
-
-
-def _best_first(scored: list[Record]) -> list[Record]:
-    return sorted(scored, key=lambda record: math.inf if record["proxy_loss"] is None else record["proxy_loss"])
 
 
 def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> list[Architecture]:

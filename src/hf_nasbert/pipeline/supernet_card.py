@@ -15,17 +15,17 @@ from hf_nasbert.costs import cheapest, num_parameters
 from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
-from hf_nasbert.records import Record
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.space import Architecture
 from hf_nasbert.writing import write_bytes, write_text
 
 
-def describe_supernet(folder: str | Path, scored: Sequence[Record] = (), **facts: Any) -> SupernetRecord:
+def describe_supernet(folder: str | Path, scored: Sequence[ScoredChild] = (), **facts: Any) -> SupernetRecord:
     """The record of a super-net's card.
 
     Args:
         folder: The super-net's.
-        scored: Records of its children with their `proxy_loss`, if they were scored.
+        scored: Its children, if they were scored.
         **facts: Further fields of `SupernetRecord`; what `training` says is added to what the run's log says.
 
     Raises:
@@ -93,13 +93,13 @@ def _sizes(config: SupernetConfig, files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _best_of(scored: Sequence[Record]) -> dict[str, Any]:
-    finite = [record for record in scored if record.get("proxy_loss") is not None]
+def _best_of(scored: Sequence[ScoredChild]) -> dict[str, Any]:
+    finite = [child for child in scored if child.proxy_loss is not None]
     if not finite:
         return {}
-    best = min(finite, key=lambda record: float(record["proxy_loss"]))
+    best = min(finite, key=lambda child: child.loss)
     return {
         "num_scored": len(finite),
-        "best child": best["architecture"],
-        "its proxy loss (nats per masked token)": best["proxy_loss"],
+        "best child": str(best.architecture),
+        "its proxy loss (nats per masked token)": best.proxy_loss,
     }

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,23 +16,19 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
+from hf_nasbert.child_folders import move_into_place, save_child
 from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
+from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
-from hf_nasbert.extraction import (
-    extract_child,
-    load_supernet,
-    move_into_place,
-    native_form,
-    prove_equal_logits,
-    save_child,
-)
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.hub.contents import foreign_code
 from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.families import native_form
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
@@ -45,8 +42,22 @@ from hf_nasbert.pipeline.scores import (
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.pipeline.stages import (
+    Answers,
+    Card,
+    Content,
+    Extraction,
+    Finetuning,
+    PackedText,
+    Pretraining,
+    Scores,
+    StageResult,
+    TrainedSupernet,
+    read_content,
+)
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
+from hf_nasbert.scored import ScoredChild, scored_children
 from hf_nasbert.search import SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import leave
@@ -138,18 +149,6 @@ class PipelineArguments:
         Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage made, where it lies, and how long it took when it was made."""
-
-    name: str
-    made: str
-    where: str
-    seconds: float
-    is_reused: bool
-    content: dict[str, Any]
-
-
 def run_pipeline(
     supernet: SupernetArguments, data: DataArguments, training: SupernetTrainingArguments, arguments: PipelineArguments
 ) -> list[StageResult]:
@@ -200,7 +199,7 @@ class Pipeline:
             "training": training,
             "pipeline": arguments,
         }
-        self.settings = {group: dataclasses.asdict(given) for group, given in self._given.items()}
+        self.settings = {group: _settings(given) for group, given in self._given.items()}
         self.facts = read_facts(arguments.card) if arguments.card else {}
         # Refused now, not in an hour.
         ChildRecord.from_dict({"name": "child", "architecture": "ffn", "language": data.language, **self.facts})
@@ -223,14 +222,20 @@ class Pipeline:
 
     def _run(self) -> list[StageResult]:
         tune_allocator()
-        self._stage("text", "tokenizer and packed text", "tokenizer", self._make_text)
-        self._stage("super-net", f"super-net ({self.training.method})", "supernet", self._make_supernet)
-        self._stage("scores", "proxy loss and cost per child", "scores.jsonl", self._make_scores)
-        self._stage("extraction", "the winner, weights inherited", "extracted", self._make_extracted)
-        self._stage("pre-training", "the winner, trained on alone", "pretrained", self._make_pretrained)
-        self._stage("fine-tuning", "results of the child and of a baseline", "finetuned", self._make_finetuned)
-        self._stage("card", "the child: model, card, figures", "child", self._make_child)
-        self._stage("fresh process", "fill-mask without this package", "fill-mask.json", self._ask_stranger)
+        stage = self._stage
+        text = stage("text", "tokenizer and packed text", "tokenizer", PackedText, self._make_text)
+        made = f"super-net ({self.training.method})"
+        supernet = stage("super-net", made, "supernet", TrainedSupernet, self._make_supernet)
+        scores = stage("scores", "proxy loss and cost per child", "scores.jsonl", Scores, self._make_scores)
+        make_extracted = partial(self._make_extracted, Architecture.parse(scores.winner))
+        extracted = stage("extraction", "the winner, weights inherited", "extracted", Extraction, make_extracted)
+        made = "the winner, trained on alone"
+        pretrained = stage("pre-training", made, "pretrained", Pretraining, self._make_pretrained)
+        made = "results of the child and of a baseline"
+        finetuned = stage("fine-tuning", made, "finetuned", Finetuning, self._make_finetuned)
+        make_child = partial(self._make_child, text, supernet, scores, extracted, pretrained, finetuned)
+        stage("card", "the child: model, card, figures", "child", Card, make_child)
+        stage("fresh process", "fill-mask without this package", "fill-mask.json", Answers, self._complete_masked)
         return self.results
 
     def _check_folder(self) -> None:
@@ -245,6 +250,9 @@ class Pipeline:
         for group, values in settings.items():
             # A setting that the folder's version did not have yet: it did what the default does now.
             before_of = _defaults(self._given[group]) | earlier.get(group, {})
+            if group == "training":
+                own = self.training.method_settings
+                before_of, values = own.as_now(before_of), {**values, **dict.fromkeys(own.retired)}
             if "language" not in earlier.get(group, {}):
                 before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
             for name, value in values.items():
@@ -277,13 +285,14 @@ class Pipeline:
                 raise ValueError(f"mask_examples: {text[:40]!r}... is longer than the super-net's {longest} positions")
         return texts
 
-    def _stage(self, name: str, made: str, where: str, make: Callable[[], dict[str, Any]]) -> None:
+    def _stage(self, name: str, made: str, where: str, kind: type[Content], make: Callable[[], Content]) -> Content:
         file = self.folder / "stages.jsonl"
         earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
         # What was made from an earlier state of an earlier stage is out of date.
         is_reused = name in earlier and (self.folder / where).exists() and all(r.is_reused for r in self.results)
         if is_reused:
             record = earlier[name]
+            content = read_content(kind, record, file)
         else:
             say(f"\n== {name}: {made}")
             check_folder(self.folder)
@@ -292,15 +301,13 @@ class Pipeline:
             record = {
                 "stage": name,
                 "seconds": round(time.perf_counter() - start, 1),
-                "content": content,
+                "content": dataclasses.asdict(content),
                 "versions": records.versions(),
             }
             records.append(file, record)
         where = str(self.folder / where)
-        self.results.append(StageResult(name, made, where, record["seconds"], is_reused, record["content"]))
-
-    def _content(self, name: str) -> dict[str, Any]:
-        return next(result.content for result in self.results if result.name == name)
+        self.results.append(StageResult(name, made, where, record["seconds"], is_reused, content))
+        return content
 
     @property
     def corpus(self) -> Corpus:
@@ -314,21 +321,21 @@ class Pipeline:
         """The text, cut by the tokenizer of the first stage."""
         return dataclasses.replace(self.data, tokenizer_name=str(self.folder / "tokenizer"))
 
-    def _make_text(self) -> dict[str, Any]:
+    def _make_text(self) -> PackedText:
         self._corpus = load_corpus(self.data)
         with whole_folder(self.folder / "tokenizer", move_into_place) as staging:
             self._corpus.tokenizer.save_pretrained(staging)
-        content = {
-            "vocab_size": vocabulary_size(self._corpus.tokenizer),
-            "num_sequences": len(self._corpus.train),
-            "num_dev_sequences": len(self._corpus.dev),
-            "sequence_length": self.data.max_seq_length,
-        }
-        say(
-            f"{content['num_sequences']:,} sequences of {content['sequence_length']} tokens to train on, "
-            f"{content['num_dev_sequences']:,} held out; vocabulary of {content['vocab_size']:,}"
+        text = PackedText(
+            vocab_size=vocabulary_size(self._corpus.tokenizer),
+            num_sequences=len(self._corpus.train),
+            num_dev_sequences=len(self._corpus.dev),
+            sequence_length=self.data.max_seq_length,
         )
-        return content
+        say(
+            f"{text.num_sequences:,} sequences of {text.sequence_length} tokens to train on, "
+            f"{text.num_dev_sequences:,} held out; vocabulary of {text.vocab_size:,}"
+        )
+        return text
 
     def _build_config(self) -> SupernetConfig:
         tokenizer = self.corpus.tokenizer
@@ -336,7 +343,7 @@ class Pipeline:
             vocab_size=vocabulary_size(tokenizer), pad_token_id=padding_id(tokenizer)
         )
 
-    def _make_supernet(self) -> dict[str, Any]:
+    def _make_supernet(self) -> TrainedSupernet:
         config, training = self._build_config(), self.training
         space = config.space
         self._budget(config)
@@ -347,12 +354,11 @@ class Pipeline:
         output = pretrain_supernet(self.supernet_arguments, self._packed, training)
         if not output.is_finished:
             leave(f"stopped at step {output.global_step}: the same command goes on from there")
-        return {
-            "num_children": space.num_children,
-            "num_steps": output.global_step,
-            "num_tokens": output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
-            "anchor": None if output.anchor is None else str(output.anchor),
-        }
+        return TrainedSupernet(
+            num_children=space.num_children,
+            num_steps=output.global_step,
+            num_tokens=output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
+        )
 
     def _caps(self, config: SupernetConfig) -> dict[str, int | str]:
         """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
@@ -375,7 +381,7 @@ class Pipeline:
     def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:
         return cost_function(config, sequence_length=self.data.max_seq_length)
 
-    def _make_scores(self) -> dict[str, Any]:
+    def _make_scores(self) -> Scores:
         arguments, folder = self.arguments, self.folder
         scoring: dict[str, Any] = {
             "supernet": str(folder / "supernet"),
@@ -394,33 +400,32 @@ class Pipeline:
             how = "evolution"
             scoring |= {"num_evaluations": arguments.num_scored, **self._caps(config)}
             scored = search_children(SearchChildrenArguments(**scoring), self._packed)
-        admitted = [record for record in scored if record["proxy_loss"] is not None and budget.admits(record)]
+        admitted = [child for child in scored if child.proxy_loss is not None and budget.admits(child.cost)]
         if not admitted:
             raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
         winner = admitted[0]
         say(as_score_table(scored))
-        say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner['architecture']}")
-        return {
-            "how": how,
-            "num_scored": len(scored),
-            "num_within_budget": len(admitted),
-            "caps": budget.caps,
-            "winner": winner["architecture"],
-            "proxy_loss": winner["proxy_loss"],
-        }
+        say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner.architecture}")
+        return Scores(
+            how=how,
+            num_scored=len(scored),
+            num_within_budget=len(admitted),
+            caps=budget.caps,
+            winner=str(winner.architecture),
+            proxy_loss=winner.loss,
+        )
 
-    def _make_extracted(self) -> dict[str, Any]:
+    def _make_extracted(self, winner: Architecture) -> Extraction:
         supernet = load_supernet(self.folder / "supernet")
-        winner = Architecture.parse(self._content("scores")["winner"])
         child = extract_child(supernet, winner)
         difference = prove_equal_logits(supernet, winner, child)
         neighbour = random.Random(0).choice(supernet.space.neighbours(winner))
         other = largest_difference(supernet, neighbour, child)
         say(f"{winner}: logits differ from the super-net's by at most {difference:g} (its neighbour's by {other:.2g})")
         save_child(child, self.corpus.tokenizer, self.folder / "extracted", overwrite=True)
-        return {"max_logit_difference": difference}
+        return Extraction(max_logit_difference=difference)
 
-    def _make_pretrained(self) -> dict[str, Any]:
+    def _make_pretrained(self) -> Pretraining:
         arguments = PretrainChildArguments(
             model=str(self.folder / "extracted"),
             output_dir=str(self.folder / "pretrained"),
@@ -434,13 +439,12 @@ class Pipeline:
         )
         record = pretrain_child(arguments, self._packed)
         say(f"dev loss {record['dev_loss_before']:.4f} with inherited weights, {record['dev_loss_after']:.4f} after")
-        names = ("dev_loss_before", "dev_loss_after", "num_steps", "num_tokens")
-        return {name: record[name] for name in names}
+        return Pretraining(**{field.name: record[field.name] for field in dataclasses.fields(Pretraining)})
 
-    def _make_finetuned(self) -> dict[str, Any]:
+    def _make_finetuned(self) -> Finetuning:
         child, scratch = (self._finetune(from_scratch) for from_scratch in (False, True))
         say(f"child, pre-trained:\n{child.table()}\n\nthe same child from scratch:\n{scratch.table()}")
-        return {"child": child.records, "from_scratch": scratch.records}
+        return Finetuning(child=child.records, from_scratch=scratch.records)
 
     def _finetune(self, from_scratch: bool) -> FinetuneResult:
         arguments = self.arguments
@@ -461,18 +465,25 @@ class Pipeline:
             )
         )
 
-    def _make_child(self) -> dict[str, Any]:
-        scores, text, trained = self._content("scores"), self._content("text"), self._content("super-net")
-        pretrained, finetuned = self._content("pre-training"), self._content("fine-tuning")
+    def _make_child(
+        self,
+        text: PackedText,
+        supernet: TrainedSupernet,
+        scores: Scores,
+        extracted: Extraction,
+        pretrained: Pretraining,
+        finetuned: Finetuning,
+    ) -> Card:
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
         model, why_not_native = native_form(child)
         say("the child is a plain BertForMaskedLM" if why_not_native is None else why_not_native)
         stage_lengths = stage_lengths_of(self._build_config().space)
-        figures = self._draw(scores, stage_lengths)
+        scored = scored_children(records.read(self.folder / "scores.jsonl"), "scores.jsonl")
+        figures = self._draw(scores, scored, stage_lengths)
         config = child.config
         record = ChildRecord(
-            name=f"NasBert child {scores['winner']}",
-            architecture=scores["winner"],
+            name=f"NasBert child {scores.winner}",
+            architecture=scores.winner,
             stage_lengths=None if stage_lengths is None else tuple(stage_lengths),
             native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
@@ -487,33 +498,33 @@ class Pipeline:
             cost_conditions=f"FLOPs and memory of one sequence of {self.data.max_seq_length} tokens, with the head.",
             supernet={
                 "method": self.training.method,
-                "num_children": trained["num_children"],
-                "num_steps": trained["num_steps"],
-                "num_tokens": trained["num_tokens"],
+                "num_children": supernet.num_children,
+                "num_steps": supernet.num_steps,
+                "num_tokens": supernet.num_tokens,
                 "text": self._text,
                 "seed": self.training.seed,
             },
             search={
-                "how": scores["how"],
-                "num_scored": scores["num_scored"],
-                "children within the budget": scores["num_within_budget"],
-                **{f"at most {name}": cap for name, cap in scores["caps"].items()},
-                "proxy_loss": scores["proxy_loss"],
+                "how": scores.how,
+                "num_scored": scores.num_scored,
+                "children within the budget": scores.num_within_budget,
+                **{f"at most {name}": cap for name, cap in scores.caps.items()},
+                "proxy_loss": scores.proxy_loss,
             },
             training={
-                "num_steps": pretrained["num_steps"],
-                "num_tokens": pretrained["num_tokens"],
-                "dev loss with inherited weights": pretrained["dev_loss_before"],
-                "dev loss after": pretrained["dev_loss_after"],
+                "num_steps": pretrained.num_steps,
+                "num_tokens": pretrained.num_tokens,
+                "dev loss with inherited weights": pretrained.dev_loss_before,
+                "dev loss after": pretrained.dev_loss_after,
             },
-            max_logit_difference=self._content("extraction")["max_logit_difference"],
+            max_logit_difference=extracted.max_logit_difference,
             evaluations=tuple(
-                evaluations(finetuned["child"], finetuned["from_scratch"], split_of(self.arguments.finetune_packaged))
+                evaluations(finetuned.child, finetuned.from_scratch, split_of(self.arguments.finetune_packaged))
             ),
             figures={figure.stem: figure.name for figure in figures if figure.suffix == ".png"},
             limits=(
                 "It knows one kind of text: pre-trained on "
-                f"{text['num_sequences'] * text['sequence_length']:,} tokens of {self._text}.",
+                f"{text.num_sequences * text.sequence_length:,} tokens of {self._text}.",
             ),
             versions=records.versions(),
         )
@@ -526,50 +537,38 @@ class Pipeline:
             self.corpus.tokenizer,
             self.folder / "child",
             render_child_card(record),
-            attachments=[record_file, *figures],
+            attachments=[record_file, *figures, *(self.folder / "pretrained").glob(TRAINED_ON)],
             overwrite=True,
         )
-        self._write_supernet_card(figures)
-        return {"figures": [figure.name for figure in figures]}
+        self._write_supernet_card(supernet, scored, figures)
+        return Card(figures=[figure.name for figure in figures])
 
-    def _write_supernet_card(self, figures: list[Path]) -> None:
+    def _write_supernet_card(self, supernet: TrainedSupernet, scored: list[ScoredChild], figures: list[Path]) -> None:
         drawn = [figure for figure in figures if figure.suffix == ".png" and figure.stem != "architecture"]
         about = describe_supernet(
             self.folder / "supernet",
-            self._scored(),
+            scored,
             language=self.data.language,
-            training={"num_tokens": self._content("super-net")["num_tokens"], "text": self._text},
+            training={"num_tokens": supernet.num_tokens, "text": self._text},
             figures={figure.stem: figure.name for figure in drawn},
         )
         write_supernet_card(self.folder / "supernet", about, drawn)
-
-    def _scored(self) -> list[records.Record]:
-        """Every scored child as a file of scores has it: a search's history keeps its loss and costs otherwise."""
-        found = records.read(self.folder / "scores.jsonl")
-        return [
-            record if "proxy_loss" in record else {**record, **record["cost"], "proxy_loss": record["score"]}
-            for record in found
-            if "proxy_loss" in record or record.get("record") == "child"
-        ]
 
     @property
     def _text(self) -> str:
         return self.data.packaged or self.data.dataset_name or "local files"
 
-    def _draw(self, scores: dict[str, Any], stage_lengths: list[int] | None) -> list[Path]:
+    def _draw(self, scores: Scores, scored: list[ScoredChild], stage_lengths: list[int] | None) -> list[Path]:
         if find_spec("matplotlib") is None:  # the extra "plots"
             return []
         from hf_nasbert import plots
 
-        children = self._scored()
         history = read_log(self.folder / "supernet")
         figures = {
-            "architecture": plots.plot_architecture(scores["winner"], stage_lengths=stage_lengths),
-            "front": plots.plot_pareto_front(
-                children, winner=scores["winner"], max_cost=scores["caps"].get("num_parameters")
-            ),
+            "architecture": plots.plot_architecture(scores.winner, stage_lengths=stage_lengths),
+            "front": plots.plot_pareto_front(scored, winner=scores.winner, max_cost=scores.caps.get("num_parameters")),
             "training": plots.plot_training(history),
-            "operators": plots.plot_operator_frequency(children),
+            "operators": plots.plot_operator_frequency(scored),
         }
         return [
             path
@@ -577,13 +576,18 @@ class Pipeline:
             for path in plots.save_figure(figure, self.folder / "figures" / name)
         ]
 
-    def _ask_stranger(self) -> dict[str, Any]:
+    def _complete_masked(self) -> Answers:
         answers = ask_in_fresh_process(self.folder / "child", self._examples())
         for text, predictions in answers.items():
             say(f"{text}  ->  " + ", ".join(f"{token} {score:.2f}" for token, score in predictions))
         file = self.folder / "fill-mask.json"
         write_text(file, json.dumps(answers, indent=2) + "\n")
-        return {"answers": answers}
+        return Answers(answers=answers)
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """What a dataclass says, by the names of settings: those of a training method stand beside the others."""
+    return given.to_dict() if isinstance(given, SupernetTrainingArguments) else dataclasses.asdict(given)
 
 
 def _defaults(given: Any) -> dict[str, Any]:

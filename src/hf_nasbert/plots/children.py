@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.modeling.geometry_nasbert import Block, geometry
 from hf_nasbert.plots.style import (
     FRONT_COLOUR,
     INK,
@@ -18,6 +19,7 @@ from hf_nasbert.plots.style import (
     new_figure,
     operator_colours,
 )
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.space import SKIP, Architecture, operator_kind, operator_width
 
 if TYPE_CHECKING:
@@ -46,11 +48,12 @@ def plot_architecture(
     """
     names = _parse(architecture)
     stages = _stages(names, stage_lengths)
+    blocks = geometry(names, 0, [stop - start for start, stop in stages])  # a width of 0: the model's, whatever it is
     row_length = _row_length(len(names), [stop - start for start, stop in stages])
     num_rows = math.ceil(len(names) / row_length)
-    widest = max((operator_width(name) or 0 for name in names), default=0)
+    widest = max(block.width for block in blocks)
     staged = len(stages) > 1 or widest > 0
-    num_real = sum(operator_kind(name) != SKIP for name in names)
+    num_real = sum(block.kind != SKIP for block in blocks)
     with figure_style():
         # In units of the data, of which one is 0.72 inches: then a block holds the word "attention" in small print.
         step, row_step = 1.3, 2.0 if staged else 1.6
@@ -70,21 +73,21 @@ def plot_architecture(
         _draw_block(axes, last, 0.62, "masked-\nLM head", "#FFFFFF", outline=QUIET_COLOUR)
         _draw_arrows(axes, [first, *centres, last])
         colours = operator_colours(names)
-        width = None
-        for index, (name, centre) in enumerate(zip(names, centres, strict=True)):
-            kind = operator_kind(name)
-            width = operator_width(name) or width  # a skip is as wide as the stage it ends
+        for block, centre in zip(blocks, centres, strict=True):
             # Half the height at least: a narrow stage must stay legible.
-            height = 0.78 * (0.5 + 0.5 * width / widest if width else 0.5 if widest else 1.0)
-            _draw_block(axes, centre, height, kind, colours[kind], dashed=kind == SKIP)
-            axes.text(centre[0], centre[1] - 0.5, str(index), ha="center", va="top", fontsize=6.5, color="#777777")
+            height = 0.78 * (0.5 + 0.5 * block.width / widest if widest else 1.0)
+            label = block.kind if block.size is None else f"{block.kind}\n{block.size}"
+            _draw_block(axes, centre, height, label, colours[block.kind], dashed=block.kind == SKIP)
+            axes.text(
+                centre[0], centre[1] - 0.5, str(block.index), ha="center", va="top", fontsize=6.5, color="#777777"
+            )
         if staged:
-            _draw_stages(axes, names, stages, centres)
+            _draw_stages(axes, blocks, stages, centres)
     return figure
 
 
 def plot_pareto_front(
-    children: Sequence[Mapping[str, Any]],
+    children: Sequence[ScoredChild],
     *,
     cost: str = "num_parameters",
     winner: Sequence[str] | str | None = None,
@@ -94,9 +97,8 @@ def plot_pareto_front(
     """Draw proxy loss over cost: every scored child, the front of those nothing beats, the winner and the budget.
 
     Args:
-        children: One record per scored child with `architecture`, `proxy_loss` and the cost. Children without a
-            finite loss are left out, and the title says how many.
-        cost: The record's field on the horizontal axis.
+        children: The scored children. Those without a finite loss are left out, and the title says how many.
+        cost: The cost on the horizontal axis.
         winner: The architecture to mark; must be one of `children`.
         max_cost: The budget, drawn as a line.
         title: Above the figure; the number of children if absent.
@@ -105,9 +107,9 @@ def plot_pareto_front(
         ValueError: If there is no child with a finite loss, or the winner is not among them.
     """
     finite = [
-        (float(child[cost]), float(child["proxy_loss"]), _text(child["architecture"]))
+        (float(child.cost[cost]), child.loss, str(child.architecture))
         for child in children
-        if _is_finite(child[cost]) and _is_finite(child["proxy_loss"])
+        if _is_finite(child.cost[cost]) and math.isfinite(child.loss)
     ]
     if not finite:
         raise ValueError(
@@ -231,25 +233,21 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, title: str | None = N
 
 
 def plot_operator_frequency(
-    children: Sequence[Mapping[str, Any]], *, share: float = 0.05, title: str | None = None
+    children: Sequence[ScoredChild], *, share: float = 0.05, title: str | None = None
 ) -> "Figure":
     """Draw which operators the best children choose in every block, beside what all scored children choose.
 
     Where the wide bar (the best) looks like the narrow one (all), the block does not matter to the score.
 
     Args:
-        children: One record per scored child with `architecture` and `proxy_loss`.
+        children: The scored children.
         share: The best share of the children, at least one child.
         title: Above the figure; what is shown if absent.
 
     Raises:
         ValueError: If there is no child with a finite loss, or they do not have the same number of blocks.
     """
-    finite = sorted(
-        (float(child["proxy_loss"]), _parse(child["architecture"]))
-        for child in children
-        if _is_finite(child["proxy_loss"])
-    )
+    finite = sorted((child.loss, child.architecture) for child in children if math.isfinite(child.loss))
     lengths = sorted({len(names) for _, names in finite})
     if not finite or len(lengths) != 1:
         raise ValueError(
@@ -359,11 +357,11 @@ def _draw_arrows(axes: "Axes", centres: Sequence[tuple[float, float]]) -> None:
 
 
 def _draw_stages(
-    axes: "Axes", names: Architecture, stages: Sequence[tuple[int, int]], centres: Sequence[tuple[float, float]]
+    axes: "Axes", blocks: Sequence[Block], stages: Sequence[tuple[int, int]], centres: Sequence[tuple[float, float]]
 ) -> None:
     """A bracket under the blocks of every stage, one per row it runs over."""
     for number, (start, stop) in enumerate(stages):
-        width = next((operator_width(name) for name in names[start:stop] if operator_width(name)), None)
+        width = blocks[start].width
         label = f"stage {number}" + (f": {width} wide" if width else "")
         for y in sorted({centres[i][1] for i in range(start, stop)}, reverse=True):
             xs = [centres[i][0] for i in range(start, stop) if centres[i][1] == y]

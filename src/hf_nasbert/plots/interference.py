@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hf_nasbert.interference import mean_similarity, measurements, pair_rows, similarity_bins
 from hf_nasbert.interference.tables import Group, Rows
+from hf_nasbert.methods import METHODS
 from hf_nasbert.metrics import Interval
 from hf_nasbert.plots.style import figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
@@ -19,15 +20,7 @@ if TYPE_CHECKING:
 
 Against = Literal["distance", "input_similarity", "output_similarity"]
 
-# Colour and marker of a method in every figure; Okabe and Ito's palette, as for operators.
-_METHOD_LOOKS = {
-    "untrained": ("#8C8C8C", "x"),
-    "uniform": ("#000000", "o"),
-    "fair": ("#E69F00", "s"),
-    "magic_t": ("#0072B2", "^"),
-    "magic_a": ("#009E73", "v"),
-    "magic_at": ("#D55E00", "D"),
-}
+_UNTRAINED_LOOK = ("#8C8C8C", "x")
 _OTHER_LOOK = ("#CC79A7", "P")
 _AXES = {
     "distance": "differing choice blocks",
@@ -62,7 +55,7 @@ def plot_gradient_similarity(
         figure = new_figure(max(4.6, 2.9 * len(stages) + 0.6), 3.4)
         panels = figure.subplots(1, len(stages), sharex=True, sharey=True, squeeze=False)[0]
         for method in methods:  # the legend is made from the first panel, which may not have them all
-            colour, marker = _METHOD_LOOKS.get(method, _OTHER_LOOK)
+            colour, marker = _look_of(method)
             panels[0].plot([], [], color=colour, marker=marker, markersize=4, label=method)
         for axes, stage in zip(panels, stages, strict=True):
             here = [group for group in groups if group.stage == stage]
@@ -148,8 +141,15 @@ def _points(rows: Rows, against: Against) -> list[tuple[float, Interval]]:
     return points
 
 
+def _look_of(method: str) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every figure."""
+    if method == "untrained":
+        return _UNTRAINED_LOOK
+    return METHODS[method].look if method in METHODS else _OTHER_LOOK
+
+
 def _draw_line(axes: "Axes", method: str, points: Sequence[tuple[float, Interval]]) -> None:
-    colour, marker = _METHOD_LOOKS.get(method, _OTHER_LOOK)
+    colour, marker = _look_of(method)
     places = [place for place, _ in points]
     axes.plot(places, [part.estimate for _, part in points], color=colour, marker=marker, markersize=4, linewidth=1.3)
     low, high = [part.low for _, part in points], [part.high for _, part in points]

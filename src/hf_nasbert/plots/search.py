@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
+from hf_nasbert.scored import scored_children
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +28,8 @@ def plot_search_trajectory(history: Sequence[Record]) -> "Figure":
     Raises:
         ValueError: If no child was scored on all dev batches.
     """
-    scores = [
-        record["score"]
-        for record in history
-        if record.get("record") == "child" and "num_batches" not in record and record["score"] is not None
-    ]
+    found = scored_children(history, "the history")
+    scores = [child.proxy_loss for child in found if child.proxy_loss is not None]
     if not scores:
         raise ValueError("the history holds no child with a finite score: nothing to draw")
     places = range(1, len(scores) + 1)

@@ -18,7 +18,7 @@ from hf_nasbert.ranking.agreement import (
     operator_counts,
     rank,
 )
-from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, read_scores, refuse_twins, share_of
+from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, read_scores, refuse_duplicates, share_of
 from hf_nasbert.ranking.study import RankingReport, check_baseline, report
 from hf_nasbert.ranking.table import GroundTruth, find_table, load_table
 from hf_nasbert.ranking.worth import Worth, operator_worth
@@ -44,7 +44,7 @@ __all__ = [
     "proxy_losses",
     "rank",
     "read_scores",
-    "refuse_twins",
+    "refuse_duplicates",
     "report",
     "share_of",
 ]

@@ -49,31 +49,19 @@ def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
                 f"{where} lacks a finite loss of {len(unscored)} children of the table, such as {unscored[0]}"
             )
     try:
-        refuse_twins(found)
+        refuse_duplicates(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return found
 
 
-def refuse_twins(scored: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse super-nets of two runs that would pass for one: by method and seed they are told apart.
+def refuse_duplicates(scored: Sequence[Record]) -> None:
+    """Refuse super-nets of two runs that would pass for one.
 
     Raises:
-        ValueError: If two have the same method, seed and step, or the same method and seed but were trained for other
-            numbers of steps or, where both say so, by other settings.
+        ValueError: See `records.refuse_duplicate_runs`.
     """
-    known: dict[tuple[Any, ...], Any] = {}
-    for record in scored:
-        method, seed, step = record["method"], record["seed"], record["step"]
-        identity = {(method, seed, step): record.get("supernet"), (method, seed): record.get("max_steps")}
-        if record.get("settings") is not None:
-            identity[method, seed, "settings"] = record["settings"]
-        for key, value in identity.items():
-            if seed is not None and known.setdefault(key, value) != value:
-                raise ValueError(
-                    f"super-nets of two runs are both {method}, seed {seed}, step {step} and would pass for one: "
-                    "score one of them under a label of its own, or into another file"
-                )
+    records.refuse_duplicate_runs(scored, lambda record: (record["method"], f"step {record['step']}"))
 
 
 def proxy_losses(record: Mapping[str, Any], truth: GroundTruth) -> Array:

@@ -31,7 +31,7 @@ def load_table(name: str) -> "Dataset":
 
     Args:
         name: The name of a table that comes with the package, such as `imdb`; or a file that
-            `recipes/train_children.py` wrote, `.jsonl` or `.jsonl.gz`.
+            `hf-nasbert train-children` wrote, `.jsonl` or `.jsonl.gz`.
 
     Returns:
         Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token), `curve` (pairs of step and dev

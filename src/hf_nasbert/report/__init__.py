@@ -4,7 +4,7 @@ The file needs no network and nothing beside it. All text that comes from record
 named by its digest so that no other runs, and the same records give the same bytes.
 """
 
-from hf_nasbert.report.findings import Child, Findings, read_findings
+from hf_nasbert.report.findings import Findings, read_findings
 from hf_nasbert.report.page import render_search_report
 
-__all__ = ["Child", "Findings", "read_findings", "render_search_report"]
+__all__ = ["Findings", "read_findings", "render_search_report"]

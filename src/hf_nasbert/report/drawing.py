@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hf_nasbert.report.findings import Child, Findings
+from hf_nasbert.report.findings import Findings
+from hf_nasbert.scored import ScoredChild
 from hf_nasbert.space import Architecture, operator_kind
 
 WIDTH, HEIGHT = 760, 400  # of a figure, in units of its own
@@ -106,14 +107,14 @@ def unit_of(cost: str, largest: float) -> Unit:
 
 def draw_scatter(findings: Findings, cost: str, winner: int) -> Scatter:
     """Loss over a cost, of every child."""
-    costs = [child.costs[cost] for child in findings.children]
+    costs = [child.cost[cost] for child in findings.children]
     unit = unit_of(cost, max(costs))
     cap = findings.caps.get(cost)
     reach = _FAR * (max(costs) - min(costs) or abs(max(costs)))
     shown = [cap] if cap is not None and min(costs) - reach <= cap <= max(costs) + reach else []
     x = _axis([value / unit.size for value in [*costs, *shown]], LEFT, RIGHT)
     y = _axis([child.loss for child in findings.children], BOTTOM, TOP)
-    places = [(x.place(child.costs[cost] / unit.size), y.place(child.loss)) for child in findings.children]
+    places = [(x.place(child.cost[cost] / unit.size), y.place(child.loss)) for child in findings.children]
     front = findings.front(cost)
     points = tuple(places[place] for place in front)
     return Scatter(
@@ -130,7 +131,7 @@ def draw_scatter(findings: Findings, cost: str, winner: int) -> Scatter:
     )
 
 
-def draw_trajectory(children: Sequence[Child]) -> Trajectory:
+def draw_trajectory(children: Sequence[ScoredChild]) -> Trajectory:
     """Every child's loss in the order of scoring, and the best so far."""
     losses = [child.loss for child in children]
     x, y = _axis([1, len(losses)], LEFT, RIGHT, whole=True), _axis(losses, BOTTOM, TOP)

@@ -3,29 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from hf_nasbert.native import ListedSpace
-from hf_nasbert.records import Record, is_finite_number
+from hf_nasbert.records import Record
+from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, settings_of
 from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture, SearchSpace
-
-COSTS = ("num_parameters", "flops", "latency_ms", "peak_activation_bytes")
-
-
-class Child(NamedTuple):
-    """A scored child, its proxy loss and what it costs."""
-
-    architecture: Architecture
-    loss: float
-    costs: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """What was found, from the records only."""
 
-    children: tuple[Child, ...]
+    children: tuple[ScoredChild, ...]
     """Those with a finite loss, in the order in which they were scored."""
     num_without_loss: int
     num_partial: int
@@ -53,13 +44,13 @@ class Findings:
         """The places of all children, best first; of equals the cheaper."""
         return sorted(
             range(len(self.children)),
-            key=lambda place: (self.children[place].loss, self.children[place].costs[self.costs[0]]),
+            key=lambda place: (self.children[place].loss, self.children[place].cost[self.costs[0]]),
         )
 
     def front(self, cost: str) -> list[int]:
         """The places of the children that no other beats in loss and this cost, by rising cost."""
-        front = pareto_front([(child.costs[cost], child.loss) for child in self.children])
-        distinct = {(self.children[place].costs[cost], self.children[place].loss): place for place in reversed(front)}
+        front = pareto_front([(child.cost[cost], child.loss) for child in self.children])
+        distinct = {(self.children[place].cost[cost], self.children[place].loss): place for place in reversed(front)}
         return [distinct[key] for key in sorted(distinct)]
 
 
@@ -78,43 +69,42 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     """
     if not found:
         raise ValueError(f"{source} holds no records: nothing to report")
-    head = found[0] if found[0].get("record") == "search" else None
+    head = found[0] if is_begin(found[0]) else None
     search = _mapping(head["settings"] if head and "settings" in head else {}, f"{source}: the search's settings")
-    settings = _mapping(search.pop("about", None) or {}, f"{source}: what the search is about")
-    caps = _numbers(search.pop("budget", None) or {}, f"{source}: the budget")
+    settings = _mapping(search.pop("about", None) or {}, f"{source}: what the losses depend on")
+    caps = finite_numbers(search.pop("budget", None) or {}, f"{source}: the budget")
     space_record = search.pop("space", None)
-    scored: dict[Architecture, tuple[float | None, dict[str, float]]] = {}
+    scored: dict[Architecture, ScoredChild] = {}
     measured_ms: dict[Architecture, float] = {}
     num_partial = 0
     for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
         where = f"{source}, record {number}"
-        if head and record.get("record") == "search" and record.get("settings") == head.get("settings"):
+        if head and record.get("record") == head["record"] and record.get("settings") == head.get("settings"):
             continue  # of another process that began the file at the same moment
-        if head and "num_batches" in record:
+        if head and record.get("record") == "measured":
+            measured_ms[_architecture(record, where)] = finite_numbers({"ms": record.get("latency_ms")}, where)["ms"]
+            continue
+        child = ScoredChild.from_record(record, where)
+        if child.num_batches is not None:
             num_partial += 1
             continue
-        if head and record.get("record") == "measured":
-            measured_ms[_architecture(record, where)] = _numbers({"ms": record.get("latency_ms")}, where)["ms"]
-            continue
-        architecture, loss, costs, others = _child(record, where, is_history=head is not None)
-        if head is None:
+        others = settings_of(record)
+        if head is None and others is not None:
             settings = settings or others
             different = sorted(key for key in settings.keys() | others if settings.get(key) != others.get(key))
             if different:
                 raise ValueError(f"{where} was scored with another {different[0]}: losses of two kinds do not compare")
-        scored[architecture] = (loss, costs)
+        scored[child.architecture] = child
     cap = caps.get("latency_ms", math.inf)
     slow = tuple(child for child, milliseconds in measured_ms.items() if child in scored and milliseconds > cap)
-    num_without_loss = sum(loss is None for child, (loss, _) in scored.items() if child not in slow)
-    children = tuple(
-        Child(child, loss, costs) for child, (loss, costs) in scored.items() if loss is not None and child not in slow
-    )
+    kept = [child for child in scored.values() if child.architecture not in slow]
+    children = tuple(child for child in kept if child.proxy_loss is not None)
     if not children:
         raise ValueError(f"{source}: none of {len(scored):,} scored children has a finite loss: nothing to report")
     lengths = sorted({len(child.architecture) for child in children})
     if len(lengths) > 1:
         raise ValueError(f"{source} holds children of {lengths} choice blocks: they are not of one space")
-    common = [name for name in children[0].costs if all(name in child.costs for child in children)]
+    common = [name for name in children[0].cost if all(name in child.cost for child in children)]
     if not common:
         raise ValueError(f"{source} says of no cost what every child needs: expected one of {', '.join(COSTS)}")
     for name in caps:
@@ -125,7 +115,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         raise ValueError(f"{source}: the space has {len(space.blocks)} choice blocks, its children {lengths[0]}")
     return Findings(
         children=children,
-        num_without_loss=num_without_loss,
+        num_without_loss=len(kept) - len(children),
         num_partial=num_partial,
         costs=tuple(sorted(common, key=lambda name: COSTS.index(name) if name in COSTS else len(COSTS))),
         caps=caps,
@@ -151,36 +141,6 @@ def _architecture(record: Record, where: str) -> Architecture:
         return Architecture.parse(record["architecture"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def _child(
-    record: Record, where: str, *, is_history: bool
-) -> tuple[Architecture, float | None, dict[str, float], dict[str, Any]]:
-    """(architecture, loss, costs, everything else) of a scored child, as a search or `score_children` writes it."""
-    key = "score" if is_history else "proxy_loss"
-    if "architecture" not in record or key not in record:
-        raise ValueError(f"{where} is no scored child: it has no architecture or no {key}")
-    architecture, loss = _architecture(record, where), record[key]
-    if loss is not None:
-        _check_number(loss, f"{where}: {key}")
-        loss = float(loss) if is_finite_number(loss) else None
-    costs = record.get("cost") or {} if is_history else {name: record[name] for name in COSTS if name in record}
-    others = {name: value for name, value in record.items() if name not in ("architecture", key, *COSTS)}
-    return architecture, loss, _numbers(costs, f"{where}: cost"), others
-
-
-def _numbers(values: Any, where: str) -> dict[str, float]:
-    numbers: dict[str, float] = _mapping(values, where)
-    for name, value in numbers.items():
-        _check_number(value, f"{where} {name}")
-        if not is_finite_number(value):
-            raise ValueError(f"{where} {name} is {str(value)[:40]}, which is no finite number")
-    return numbers
-
-
-def _check_number(value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where} is {str(value)[:80]!r}, which is no number")
 
 
 def _mapping(values: Any, where: str) -> dict[str, Any]:

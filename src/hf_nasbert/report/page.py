@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from hf_nasbert.modeling.geometry_nasbert import operator_kind, operator_width, parse_operator
 from hf_nasbert.records import Record
 from hf_nasbert.report.drawing import (
     BOTTOM,
@@ -23,7 +24,6 @@ from hf_nasbert.report.drawing import (
     draw_trajectory,
 )
 from hf_nasbert.report.findings import Findings, read_findings
-from hf_nasbert.space import operator_kind, operator_width
 
 _BEST_SHARE = 0.05
 _COST_NAMES = {
@@ -49,7 +49,7 @@ _SETTING_NAMES = {
 class Block(NamedTuple):
     """An operator in a drawn architecture; `stage` where a stage begins."""
 
-    kind: str
+    operator: str
     width: int | None
     colour: str
     ink: str
@@ -104,7 +104,7 @@ def render_search_report(
     def blocks(place: int) -> tuple[Block, ...]:
         return tuple(
             Block(
-                operator_kind(name),
+                parse_operator(name).candidate,
                 operator_width(name),
                 colours[operator_kind(name)],
                 _ink(colours[operator_kind(name)]),
@@ -115,7 +115,7 @@ def render_search_report(
 
     def cost(place: int, name: str) -> str:
         child = findings.children[place]
-        text = _cost(name, child.costs[name])
+        text = _cost(name, child.cost[name])
         is_measured = name == "latency_ms" and child.architecture in findings.measured_ms
         return f"{text}, {findings.measured_ms[child.architecture]:,.2f} measured" if is_measured else text
 
@@ -125,7 +125,7 @@ def render_search_report(
             place=place,
             rank=ranks[place],
             loss=child.loss,
-            costs=tuple((child.costs[name], cost(place, name)) for name in findings.costs),
+            costs=tuple((child.cost[name], cost(place, name)) for name in findings.costs),
             blocks=blocks(place),
             architecture=str(child.architecture),
             command=f"{command[0]}{child.architecture}{command[1]}{ranks[place]}",

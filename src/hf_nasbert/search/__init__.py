@@ -27,8 +27,12 @@ SEARCHES: dict[str, type[Search]] = {
     )
 }
 
+SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in SEARCHES.items()}
+"""The hyper-parameters of every search, as a dataclass of flags."""
+
 __all__ = [
     "SEARCHES",
+    "SETTINGS",
     "GradientBoostedSearch",
     "ParetoSearch",
     "ProgressiveShrinking",

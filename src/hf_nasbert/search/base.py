@@ -5,10 +5,12 @@ what it was told, and a search that was interrupted goes on from there as if it 
 """
 
 import importlib
+import inspect
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
@@ -43,6 +45,18 @@ class Search(ABC):
     """
 
     name: ClassVar[str]
+    hyperparameters: ClassVar[Mapping[str, str]] = {}
+    """Arguments that are settings of a command where this search is chosen, each with its help."""
+
+    @classmethod
+    def settings_class(cls) -> type:
+        """A dataclass of the hyper-parameters, with the defaults of the arguments."""
+        arguments = inspect.signature(cls).parameters
+        fields = [
+            (name, arguments[name].annotation, field(default=arguments[name].default, metadata={"help": text}))
+            for name, text in cls.hyperparameters.items()
+        ]
+        return make_dataclass(f"{cls.__name__}Settings", fields, kw_only=True)
 
     def __init__(self, task: SearchTask) -> None:
         self.task = task

@@ -42,6 +42,10 @@ class SizeMatchedRandomSearch(Search):
     """
 
     name = "size_matched"
+    hyperparameters = {
+        "num_draws": "Of how many random children the largest is taken.",
+        "size": "The cost that is size where nothing is capped.",
+    }
 
     def __init__(
         self,

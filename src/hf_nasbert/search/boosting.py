@@ -61,6 +61,11 @@ class GradientBoostedSearch(Search):
     """
 
     name = "gbdt"
+    hyperparameters = {
+        "num_initial": "Random children before the first fit.",
+        "num_candidates": "Children predicted between two fits.",
+        "num_parents": "How many of the best are copied and changed for candidates.",
+    }
 
     def __init__(
         self,

@@ -32,6 +32,10 @@ class RegularizedEvolution(Search):
     """
 
     name = "evolution"
+    hyperparameters = {
+        "population_size": "The youngest children, of which parents are drawn; so many are random at first.",
+        "tournament_size": "Of how many of them, drawn with replacement, the best has the offspring.",
+    }
 
     def __init__(
         self,

@@ -66,6 +66,10 @@ class SuccessiveHalving(Search):
     """
 
     name = "halving"
+    hyperparameters = {
+        "min_batches": "Dev batches on which children are scored first.",
+        "reduction": "By which factor children become fewer and dev batches more.",
+    }
 
     def __init__(
         self,

@@ -66,6 +66,11 @@ class ParetoSearch(Search):
     """
 
     name = "nsga2"
+    hyperparameters = {
+        "population_size": "Children of a generation; the first one is random.",
+        "crossover_share": "The probability that an offspring has two parents.",
+        "max_changes": "The most choice blocks that a mutation changes.",
+    }
 
     def __init__(
         self,

@@ -7,7 +7,8 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.search.base import Scored, Search, finite_or_inf, finite_or_none, refuse_other_settings
+from hf_nasbert.scored import ScoredChild
+from hf_nasbert.search.base import Scored, Search, finite_or_none, refuse_other_settings
 from hf_nasbert.space import Architecture
 from hf_nasbert.writing import check_writable
 
@@ -89,9 +90,10 @@ def _scored(score: Score, children: Sequence[Architecture], num_batches: int | N
 
 
 def _record(search: Search, child: Architecture, score: float) -> records.Record:
-    part = {} if search.num_batches is None else {"num_batches": search.num_batches}
-    cost = {} if search.task.cost is None else {"cost": search.task.cost(child)}
-    return {"record": "child", "architecture": str(child), "score": finite_or_none(score), **part, **cost}
+    cost = {} if search.task.cost is None else search.task.cost(child)
+    return ScoredChild(
+        architecture=child, proxy_loss=finite_or_none(score), cost=cost, num_batches=search.num_batches
+    ).to_record()
 
 
 def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -> _Known:
@@ -110,18 +112,6 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
                 raise ValueError(f"{path} is not the history of a search: record {number} holds no settings")
             refuse_other_settings(settings, record["settings"], str(path))
         elif record.get("record") != "measured":  # the best, run under a cap on latency
-            key, score = _scoring(record, f"{path}, record {number}")
-            known[key] = score
+            child = ScoredChild.from_record(record, f"{path}, record {number}")
+            known[child.architecture, child.num_batches] = child.loss
     return known
-
-
-def _scoring(record: records.Record, where: str) -> tuple[tuple[Architecture, int | None], float]:
-    """What was scored, on how many batches, and its score."""
-    try:
-        architecture = Architecture.parse(record.get("architecture"))  # type: ignore[arg-type]  # checked there
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    num_batches, score = record.get("num_batches"), record.get("score", "")
-    if not (num_batches is None or type(num_batches) is int) or not (score is None or records.is_finite_number(score)):
-        raise ValueError(f"{where} is no scored child: its score or num_batches is no number")
-    return (architecture, num_batches), finite_or_inf(score)

@@ -10,7 +10,7 @@ from hf_nasbert.native import ListedSpace
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import check_counts
 from hf_nasbert.search.task import SearchTask
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage, operator_width
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
 
 _MAX_JOINED = 5000  # children looked at when the best of what is left are joined
 _NUM_DRAWS = 2000  # for one child
@@ -42,6 +42,13 @@ class ProgressiveShrinking(Search):
     """
 
     name = "shrinking"
+    hyperparameters = {
+        "round_size": "Children scored between two drops.",
+        "pool_size": "Parts of each stage to begin with.",
+        "num_bins": "Size bins of each stage.",
+        "num_kept": "Parts of a bin that are never dropped.",
+        "run_length": "Choice blocks of a part, where the space has a single stage.",
+    }
 
     def __init__(
         self,
@@ -154,14 +161,15 @@ class ProgressiveShrinking(Search):
         number = self.space.stage_of(where.start)
         stage, whole = self.space.stages[number], self.space.stage_slices[number]
         blocks = stage.blocks[where.start - whole.start : where.stop - whole.start]
-        run = Stage(blocks, stage.widths)
+        run = type(stage)(blocks, stage.widths)
         if run.num_children <= self.pool_size:
             parts = list(run.children())
         else:
             drawn = self._rng.sample(range(run.num_children), self.pool_size)
             parts = [tuple(run.child_at(index)) for index in sorted(drawn)]
-        if where.start > whole.start and all(SKIP in names for names in blocks):
-            parts.append((SKIP,) * len(blocks))
+        skipped = (SKIP,) * len(blocks)
+        if where.start > whole.start and all(SKIP in names for names in blocks) and skipped not in parts:
+            parts.append(skipped)
         return parts
 
     def _size(self, where: slice, part: Part) -> float | None:

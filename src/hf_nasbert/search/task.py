@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from hf_nasbert.costs import Budget, Cost, affordable, cheapest
+from hf_nasbert.costs import Budget, Cost, affordable, cheapest, order_of
 from hf_nasbert.space import Architecture, SearchSpace
 
 MAX_ENUMERATED = 50_000
@@ -19,8 +18,8 @@ class SearchTask:
     Args:
         space: Where to search.
         seed: Seed of the search's own generator. The global `random` state is neither read nor written.
-        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks or
-            a `costs.PeakBytes` (see `costs.cheapest`), as those of `costs.cost_function` are.
+        cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks
+            (see `costs.cheapest`), but for the peak of memory (see `costs.order_of`).
         budget: Caps on the costs.
         batch_size: How many children to ask for at a time.
 
@@ -65,7 +64,7 @@ class SearchTask:
         if cost is None or not caps:
             return self.space.child_at(0)
         self.budget.why_not(cost(self.space.child_at(0)))  # names a capped cost that is not measured
-        smallest = {name: cheapest(self.space, partial(_one_cost, cost, name)) for name in caps}
+        smallest = {name: cheapest(self.space, order_of(cost, name)) for name in caps}
         least = {name: cost(child)[name] for name, child in smallest.items()}
         for name, cap in caps.items():
             if not least[name] <= cap:
@@ -88,7 +87,3 @@ class SearchTask:
                 f"no child is within the budget: its caps can be met, but not together: {'; '.join(reasons)}"
             )
         return found
-
-
-def _one_cost(cost: Callable[[Architecture], Cost], name: str, child: Architecture) -> float:
-    return cost(child)[name]

@@ -1,6 +1,6 @@
-"""Training a super-net: arguments, loop, anchor, checkpoints."""
+"""Training a super-net: arguments, loop, checkpoints."""
 
-from hf_nasbert.training.arguments import METHODS, Method, SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.checkpoints import DamagedCheckpointError, find_checkpoint, list_checkpoints
 from hf_nasbert.training.journal import read_log
 from hf_nasbert.training.loop import DivergenceError, SupernetTrainer, TrainingOutput, train_supernet
@@ -8,10 +8,8 @@ from hf_nasbert.training.machine import make_accelerator, tune_allocator
 from hf_nasbert.training.pretrain import pretrain_supernet
 
 __all__ = [
-    "METHODS",
     "DamagedCheckpointError",
     "DivergenceError",
-    "Method",
     "SupernetArguments",
     "SupernetTrainer",
     "SupernetTrainingArguments",

@@ -1,33 +1,18 @@
 """What a user may say about a super-net and its training: two dataclasses for `HfArgumentParser`."""
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
+from hf_nasbert.methods import METHODS, settings_by_method
 from hf_nasbert.modeling.configuration_supernet import SupernetConfig
 from hf_nasbert.paths import expand_paths
-from hf_nasbert.samplers import FairSampler, GradualSampler, Sampler, UniformSampler
+from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.space import SearchSpace
 
 
-class Method(NamedTuple):
-    """How children are drawn, and whether they are aligned to an anchor."""
-
-    sampler: type[Sampler]
-    is_aligned: bool
-
-
-METHODS = {
-    "uniform": Method(UniformSampler, is_aligned=False),
-    "fair": Method(FairSampler, is_aligned=False),
-    "magic_t": Method(GradualSampler, is_aligned=False),
-    "magic_a": Method(UniformSampler, is_aligned=True),
-    "magic_at": Method(GradualSampler, is_aligned=True),
-}
-"""Single-path one-shot, FairNAS, and the three of MAGIC (Xu et al., 2022, https://arxiv.org/abs/2108.12821).
-
-One's own are added to it (docs/extending.md).
-"""
+def _described_methods() -> str:
+    return "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
 
 
 @dataclass
@@ -140,13 +125,15 @@ class SupernetTrainingArguments:
     )
     """What decides where things lie, what is shown or how often a run is saved, and not what comes out of it."""
 
+    choices: ClassVar[dict[str, Choice]] = {"method_settings": Choice("method", settings_by_method)}
+    """Settings of their own that come with a choice."""
+
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
     method: str = field(
         default="uniform",
         metadata={
-            "help": "How children are drawn: uniform, fair (every operator once per step) or magic_t (one block "
-            "changes per step); magic_a and magic_at align them to an anchor. In docs/ranking.md none is seen to "
-            "order all children better than uniform. One's own: docs/extending.md."
+            "help": f"How the super-net is trained. {_described_methods()}. No method ranked children better than "
+            "uniform in our study (docs/ranking.md). To add your own, see docs/extending.md."
         },
     )
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
@@ -207,42 +194,6 @@ class SupernetTrainingArguments:
         default=0, metadata={"help": "Processes that prepare batches ahead; 0: the training process itself."}
     )
 
-    alignment_weight: float = field(
-        default=0.5,
-        metadata={"help": "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified."},
-    )
-    alignment_layers: str = field(
-        default="all", metadata={"help": "Choice blocks whose outputs are aligned: all, or numbers such as 0,2,5."}
-    )
-    alignment_rows: float = field(
-        default=1.0,
-        metadata={"help": "Share of the sequences that are aligned: at 0.25 the same mean for less time."},
-    )
-    alignment_start: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of max_steps before alignment begins. As long as children know only word frequencies, it "
-            "may make the states of all tokens equal, for good: then let it wait for the end of the warm-up."
-        },
-    )
-    alignment_normalize: bool = field(
-        default=False, metadata={"help": "Align directions: states brought to mean 0 and variance 1 per token."}
-    )
-    alignment_detach: bool = field(
-        default=True, metadata={"help": "Move the child to the anchor and not the anchor to the child."}
-    )
-    anchor: str | None = field(
-        default=None, metadata={"help": "First anchor, such as attention-ffn-conv3; by default the first child drawn."}
-    )
-    anchor_interval: int = field(
-        default=25,
-        metadata={
-            "help": "Steps between two judgings of anchor against child. The paper's step ends with one; a judging "
-            "costs about as much as a step, so they are spread out."
-        },
-    )
-    anchor_dev_batches: int = field(default=2, metadata={"help": "Dev batches that a judging uses, always the first."})
-
     logging_steps: int = field(default=50, metadata={"help": "Steps between two lines of the log."})
     eval_steps: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})
     num_eval_batches: int = field(
@@ -264,36 +215,35 @@ class SupernetTrainingArguments:
         metadata={"help": "A tracker of Accelerate by name, none, or auto: tensorboard where it is installed."},
     )
     disable_tqdm: bool = field(default=False, metadata={"help": "Show no progress bar."})
+    method_settings: Any = None
+    """The settings of the method: an instance of its `Settings`, made of a mapping or of all defaults."""
 
     def __post_init__(self) -> None:
         expand_paths(self)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
+        self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
+        taken = {one.name for one in fields(self)} & {one.name for one in fields(self.method_settings)}
+        if taken:
+            raise ValueError(f"method={self.method} has a setting {min(taken)}, which all training has: rename it")
         for name in (
-            "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "anchor_interval",
-            "anchor_dev_batches", "logging_steps", "save_steps", "num_eval_batches", "step_timeout",
+            "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
+            "num_eval_batches", "step_timeout",
         ):  # fmt: skip
             self._check(name, at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
-            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "alignment_weight",
-            "alignment_rows", "alignment_start", "eval_steps", "num_eval_children", "save_total_limit",
-            "global_batch_size",
+            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "eval_steps",
+            "num_eval_children", "save_total_limit", "global_batch_size",
         ):  # fmt: skip
             self._check(name, at_least=0)
-        for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "alignment_rows", "alignment_start"):
+        for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
             self._check(name, at_most=1)
         self._check("num_eval_children", at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
             )
-        for name, nothing in {"alignment_rows": 0, "alignment_start": 1}.items():
-            if getattr(self, name) == nothing:
-                raise ValueError(
-                    f"{name}={nothing} aligns nothing; choose a method without alignment: uniform or magic_t"
-                )
-        self.aligned_blocks()
         if self.torch_compile:
             self._check_backend()
 
@@ -312,23 +262,11 @@ class SupernetTrainingArguments:
             bound = f"at least {at_least}" if value < at_least else f"at most {at_most}"
             raise ValueError(f"{name}={value}: expected {bound}")
 
-    @property
-    def is_aligned(self) -> bool:
-        """Whether the method aligns children to an anchor."""
-        return METHODS[self.method].is_aligned
-
-    def aligned_blocks(self) -> list[int] | None:
-        """Indices of the choice blocks to align; `None` means all.
-
-        Raises:
-            ValueError: If `alignment_layers` is neither `all` nor a list of numbers.
-        """
-        if self.alignment_layers == "all":
-            return None
-        words = [word.strip() for word in self.alignment_layers.split(",")]
-        if not all(word.isdecimal() for word in words):
-            raise ValueError(f"alignment_layers={self.alignment_layers!r}: expected all, or numbers such as 0,2,5")
-        return sorted({int(word) for word in words})
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, those of the method beside the others."""
+        settings = asdict(self)
+        own: dict[str, Any] = settings.pop("method_settings")
+        return {**settings, **own}
 
     def train_batch_size(self, num_processes: int) -> int:
         """Sequences of one optimizer step, over all processes and micro-batches.

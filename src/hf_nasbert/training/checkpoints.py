@@ -58,7 +58,7 @@ STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model.safetensors"
 _STATE_ENTRIES = {
-    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "sampler": dict, "update_counter": dict,
+    "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "method": dict, "update_counter": dict,
     "window": dict,
 }  # fmt: skip
 _MOST_STEPS = 10**12  # more than any run makes
@@ -137,24 +137,38 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} cannot be read ({error})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} holds no object")
-    fault = _fault(state)
+    found: dict[str, Any] = _of_an_earlier_version(state) if "sampler" in state else state
+    fault = _fault(found)
     if fault is not None:
         raise DamagedCheckpointError(f"checkpoint {folder} is damaged: {STATE} {fault}")
-    return state
+    return found
+
+
+def _of_an_earlier_version(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a version in which the loop itself held sampler and anchor, as it is written now."""
+    anchor, window = state.get("anchor"), state.get("window")
+    method = {"sampler": state["sampler"]}
+    if isinstance(anchor, dict):
+        method |= {"anchor": anchor.get("architecture"), "history": anchor.get("history")}
+    found = {**state, "method": method}
+    if isinstance(window, dict) and "terms" not in window:
+        alignment = window.get("alignment")
+        kept = {name: value for name, value in window.items() if name != "alignment"}
+        found["window"] = {**kept, "terms": {} if alignment is None else {"alignment": alignment}}
+    return found
 
 
 def _fault(state: Mapping[str, Any]) -> str | None:
     """What the rest of a run could not work with in a state, in words, or `None`.
 
-    What depends on the super-net (sampler, update counts, anchor) is checked in full where it is loaded.
+    What depends on the super-net (what the method saved, update counts) is checked in full where it is loaded.
     """
     for name, kind in _STATE_ENTRIES.items():
         if type(state.get(name)) is not kind:
             return f"holds no {name} ({kind.__name__})"
-    for name in ("anchor", "scaler"):
-        if not isinstance(state.get(name), dict | None):
-            return f"holds no {name} (dict or null)"
-    inner = ("arguments", "window", "update_counter", "anchor", "scaler")
+    if not isinstance(state.get("scaler"), dict | None):
+        return "holds no scaler (dict or null)"
+    inner = ("arguments", "window", "update_counter", "scaler")
     found = dict(state) | {f"{name}.{key}": value for name in inner for key, value in (state.get(name) or {}).items()}
     step = state["step"]
     least = {"arguments.max_steps": step}
@@ -169,16 +183,14 @@ def _fault(state: Mapping[str, Any]) -> str | None:
         value, lowest = found.get(name, step), least.get(name, 0)
         if not (type(value) is int and lowest <= value <= most):
             return f"holds {name} {reprlib.repr(value)}, expected a whole number from {lowest} to {most}"
-    may_lack = ("window.alignment", "window.grad_norm")
+    terms = found.pop("window.terms", {})
+    if not isinstance(terms, dict):
+        return f"holds window.terms {reprlib.repr(terms)}, expected an object"
+    found |= {f"window.terms.{key}": value for key, value in terms.items()}
     for name, value in found.items():
-        is_number = name.startswith(("window.", "scaler.")) and not (name in may_lack and value is None)
+        is_number = name.startswith(("window.", "scaler.")) and not (name == "window.grad_norm" and value is None)
         if is_number and not is_finite_number(value):
             return f"holds {printable(name, 80)} {reprlib.repr(value)}, expected a finite number"
-    if not isinstance(found.get("anchor.architecture"), str | None):
-        return f"holds anchor.architecture {reprlib.repr(found['anchor.architecture'])}, expected text"
-    history = found.get("anchor.history", [])
-    if not isinstance(history, list) or not all(isinstance(event, dict) for event in history):
-        return f"holds anchor.history {reprlib.repr(history)}, expected a list of objects"
     return None
 
 

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -315,7 +315,7 @@ def restore_table(path: str | Path, recipe_hash: str, space: SearchSpace) -> int
 
 
 def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataArguments) -> dict[Job, Record]:
-    """Do what `recipes/train_children.py` is asked: go on with a table on all processes, on GPUs where there are any.
+    """Do what `hf-nasbert train-children` is asked: go on with a table on all processes, on GPUs where there are any.
 
     Under torchrun or accelerate every process takes its share of the children.
 
@@ -342,6 +342,12 @@ def train_children(farm: FarmArguments, recipe: StandaloneArguments, data: DataA
     compress_table(farm.table)
     leave_world()
     return table
+
+
+def as_text(table: Mapping[Job, Record], farm: FarmArguments) -> str:
+    """A table in one line: how many children, and how far apart they are."""
+    losses = [record["dev_loss"] for record in table.values()]
+    return f"{farm.table}: {len(losses)} children, dev loss {min(losses):.4f} to {max(losses):.4f}"
 
 
 def _check_outputs(table: Path) -> None:

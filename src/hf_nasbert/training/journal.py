@@ -3,9 +3,9 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,23 +106,23 @@ class Window:
 
     num_steps: int = 0
     loss: float = 0.0
-    alignment: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
     grad_norm: float | None = None
     learning_rate: float = 0.0
 
-    def add(self, loss: float, alignment: float | None, grad_norm: float | None, learning_rate: float) -> None:
+    def add(self, loss: float, terms: Mapping[str, float], grad_norm: float | None, learning_rate: float) -> None:
         """Count one step."""
         self.num_steps += 1
         self.loss += loss
-        if alignment is not None:
-            self.alignment = (self.alignment or 0.0) + alignment
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
         if grad_norm is not None and math.isfinite(grad_norm):  # fp16 passes over steps where it is not
             self.grad_norm = (self.grad_norm or 0.0) + grad_norm
         self.learning_rate = learning_rate
 
     def means(self) -> dict[str, float]:
         """Means over the window, and the last learning rate."""
-        sums = {"loss": self.loss, "alignment": self.alignment, "grad_norm": self.grad_norm}
+        sums = {"loss": self.loss, **self.terms, "grad_norm": self.grad_norm}
         means = {name: total / self.num_steps for name, total in sums.items() if total is not None}
         return {**means, "learning_rate": self.learning_rate}
 
@@ -159,7 +159,6 @@ def trackable(settings: Mapping[str, Any]) -> dict[str, int | float | str | bool
     return {key: value if isinstance(value, plain) else str(value) for key, value in settings.items()}
 
 
-def shortened(architecture: Iterable[str], limit: int = 32) -> str:
+def shortened(text: str, limit: int = 32) -> str:
     """An architecture in few characters, for the progress bar."""
-    text = "-".join(architecture)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

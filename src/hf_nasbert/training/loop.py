@@ -1,4 +1,4 @@
-"""The super-net's training loop: draws children, steps, keeps the anchor, saves, resumes."""
+"""The super-net's training loop: draws children, steps, logs, evaluates, saves, resumes."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +16,12 @@ from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
+from hf_nasbert.costs import num_parameters
 from hf_nasbert.data import digest_of
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
+from hf_nasbert.methods import METHODS, TrainingMethod
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
@@ -26,8 +29,7 @@ from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest
 from hf_nasbert.training import checkpoints, folders, sharding
-from hf_nasbert.training.anchor import Anchor
-from hf_nasbert.training.arguments import METHODS, SupernetTrainingArguments
+from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.feeding import fetched, naming_data_faults
 from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
 from hf_nasbert.training.machine import make_accelerator
@@ -65,13 +67,13 @@ class TrainingOutput:
 
     Args:
         global_step: Optimizer steps behind the super-net.
-        anchor: The last anchor, if the method has one.
+        method: What the method says of its state at the end.
         evaluation: The evaluated children and their losses, if the run came to its end.
         is_finished: False if the run was asked to stop (`stopping.STOP_SIGNALS`) and wants to be resumed.
     """
 
     global_step: int
-    anchor: Architecture | None
+    method: dict[str, str]
     evaluation: list[tuple[Architecture, float]]
     is_finished: bool
 
@@ -99,11 +101,11 @@ def train_supernet(
 
 
 class SupernetTrainer:
-    """Trains a super-net on any number of processes, by one of five methods, from wherever it was interrupted.
+    """Trains a super-net on any number of processes, by any of `methods.METHODS`, from wherever it was interrupted.
 
-    One optimizer step: the sampler draws the children, the same ones on every process with no communication;
-    `TrainingStep` computes their gradient; it is clipped; AdamW moves the operators that have one. In MAGIC-A the
-    main process then judges, when it is due, whether the child takes the anchor's place.
+    One optimizer step: the method draws the children, the same ones on every process with no communication;
+    `TrainingStep` computes their gradient; it is clipped; AdamW moves the operators that have one. The method then
+    learns what the children's losses were.
 
     Data, children, dropout and learning rate are functions of the step and the seeds. So a checkpoint holds no random
     state, a resumed run equals an uninterrupted one to the bit (same machine, same number of threads), and a run may
@@ -113,7 +115,7 @@ class SupernetTrainer:
         supernet: The super-net; it is trained in place.
         arguments: How to train.
         batches: The training data, with `arguments.train_batch_size(num_processes)` sequences per step.
-        dev_batches: Fixed batches, to judge anchors and to evaluate children.
+        dev_batches: Fixed batches, to evaluate children on.
         tokenizer: Saved beside the final super-net.
         accelerator: By default `make_accelerator(arguments)`.
         text: What the log says of the text behind the batches (`DataArguments.describe_split`), so that whoever
@@ -139,13 +141,9 @@ class SupernetTrainer:
         self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
+        self.method = self._make_method()
         self._check(dev_batches)
-        self.sampler = METHODS[arguments.method].sampler(self.space, seed=arguments.seed)
         self.counter = UpdateCounter(self.space)
-        self.anchor: Anchor | None = None
-        if arguments.is_aligned:
-            first = None if arguments.anchor is None else Architecture.parse(arguments.anchor)
-            self.anchor = Anchor(self.space, interval=arguments.anchor_interval, first=first)
         if arguments.activation_checkpointing:
             supernet.activation_checkpointing_enable()
         if arguments.torch_compile:
@@ -156,7 +154,7 @@ class SupernetTrainer:
         if sharding.is_wanted():
             sharding.shard(supernet, self.accelerator)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
-        self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.anchor)
+        self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.method)
         device = self.accelerator.device
         self.dev_batches = [{key: value.to(device) for key, value in batch.items()} for batch in dev_batches]
         self._dev_digest = digest_of(dev_batches)
@@ -187,7 +185,7 @@ class SupernetTrainer:
     def _train(self) -> TrainingOutput:
         arguments = self.arguments
         is_resumed = self._resume_or_start()
-        self.accelerator.init_trackers("supernet", config=trackable(asdict(arguments)))
+        self.accelerator.init_trackers("supernet", config=trackable(arguments.to_dict()))
         self.journal = Journal(
             self.accelerator,
             self.output_dir,
@@ -200,7 +198,7 @@ class SupernetTrainer:
             "resume" if is_resumed else "start",
             step=self.global_step,
             num_processes=self.accelerator.num_processes,
-            arguments=asdict(arguments),
+            arguments=arguments.to_dict(),
             config=self._identity()["config"],
             search_space=self.space.to_dict(),
             data=self.batches.describe(),
@@ -218,8 +216,7 @@ class SupernetTrainer:
                 evaluation = self._finish()
         finally:
             self.journal.close()
-        anchor = None if self.anchor is None else self.anchor.architecture
-        return TrainingOutput(self.global_step, anchor, evaluation, is_finished)
+        return TrainingOutput(self.global_step, self.method.shown(), evaluation, is_finished)
 
     def request_stop(self) -> None:
         """Let `train` save a checkpoint and return, at the end of the next step at the latest."""
@@ -308,10 +305,8 @@ class SupernetTrainer:
         for batch in batches:
             children = self._take_step(batch)
             step, is_last = self.global_step, self.global_step == arguments.max_steps
-            if self.anchor is not None and self.anchor.is_due(step):
-                self._judge_anchor(children[-1])
             if (step % arguments.logging_steps == 0 or is_last) and self._window.num_steps:
-                self.journal.measure(step, self._window.means(), **self._names(children))
+                self.journal.measure(step, self._window.means(), architecture=str(children[-1]), **self.method.shown())
                 self._window = Window()
             if arguments.eval_steps and step % arguments.eval_steps == 0 and not is_last:
                 self.evaluate()
@@ -321,38 +316,42 @@ class SupernetTrainer:
                 self.journal.say(f"stopped at step {step}: {_HOW_TO_GO_ON}")
                 return
 
-    def _draw(self) -> tuple[Architecture, ...]:
-        """The children of the next step, each one of the space: the sampler may be anybody's."""
-        drawn = self.sampler.next_step()
-        if not isinstance(drawn, tuple) or isinstance(drawn, Architecture) or not drawn:
-            raise ValueError(
-                f"the {self.sampler.name} sampler gave {str(drawn)[:80]!r} for a step: expected a tuple of one or "
-                "more children"
-            )
-        return tuple(self.space.validate(child) for child in drawn)
-
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
-        children = self._draw()
+        children = self.method.children()
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop.is_set)
         self._is_stopping = losses.is_anyone_stopping
-        if self._is_finite("loss", losses.masked_lm + losses.alignment, children):
+        is_made = False
+        if self._is_finite("loss", losses.masked_lm + sum(losses.terms.values()), children):
             most = arguments.max_grad_norm or math.inf  # the norm is wanted without clipping too: it tells divergence
             norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), most))
             # fp16 expects infinite gradients: it skips the step and scales down.
             if accelerator.scaler is not None or self._is_finite("gradient's norm", norm, children):
                 self.optimizer.step()
                 self.counter.update(children)
-                self._window.add(losses.masked_lm, losses.alignment if self.anchor else None, norm, learning_rate)
+                self._window.add(losses.masked_lm, losses.terms, norm, learning_rate)
+                is_made = True
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
-        shown = {"anchor": shortened(self.anchor.architecture or ())} if self.anchor else {}
+        if is_made:
+            event = self.method.after_step(self.global_step, children, losses.of_children, self._score)
+            if event is not None:
+                self.journal.record(**event)
+        shown = {name: shortened(text) for name, text in self.method.shown().items()}
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
+
+    def _score(self, children: Sequence[Architecture], num_batches: int) -> list[float]:
+        """Losses of children on the first dev batches: computed once, for all processes."""
+        supernet, _ = self._whole()
+        batches = self.dev_batches[:num_batches]
+        return on_main_process(
+            self.accelerator, lambda: [float(loss) for loss in score_architectures(supernet, children, batches)]
+        )
 
     def _is_finite(self, what: str, value: float, children: Sequence[Architecture]) -> bool:
         """Whether a number of this step is one. If not the step is to be left without effect, if that is allowed."""
@@ -392,21 +391,6 @@ class SupernetTrainer:
             f"learning_rate or max_grad_norm, turn off mixed_precision, or {skipping}."
         )
 
-    def _judge_anchor(self, child: Architecture) -> None:
-        """Let the child just trained take the anchor's place if it is better: decided once, for all processes."""
-        anchor, batches = self.anchor, self.dev_batches[: self.arguments.anchor_dev_batches]
-        assert anchor is not None
-        supernet, _ = self._whole()
-
-        def judge() -> tuple[dict[str, Any] | None, dict[str, Any]]:
-            event = anchor.judge(self.global_step, child, lambda two: score_architectures(supernet, two, batches))
-            return event, anchor.state_dict()
-
-        event, state = on_main_process(self.accelerator, judge)
-        anchor.load_state_dict(state)
-        if event is not None:
-            self.journal.record("anchor", **event)
-
     def _whole(self) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
         """Super-net and optimizer to read; all processes have to ask together."""
         return sharding.whole(self.supernet, self.optimizer.optimizer, self.arguments)
@@ -421,11 +405,15 @@ class SupernetTrainer:
                 children.append(child)
         return children
 
-    def _names(self, children: Sequence[Architecture]) -> dict[str, str]:
-        names = {"architecture": str(children[-1])}
-        if self.anchor is not None:
-            names["anchor"] = str(self.anchor.architecture)
-        return names
+    def _make_method(self) -> TrainingMethod:
+        arguments = self.arguments
+        return METHODS[arguments.method](
+            self.space,
+            arguments.method_settings,
+            cost=partial(num_parameters, self.supernet.config),
+            seed=arguments.seed,
+            max_steps=arguments.max_steps,
+        )
 
     def _check(self, dev_batches: Sequence[Batch]) -> None:
         arguments, num_processes = self.arguments, self.accelerator.num_processes
@@ -437,15 +425,11 @@ class SupernetTrainer:
                 f"{arguments.gradient_accumulation_steps} and global_batch_size={arguments.global_batch_size} take "
                 f"{expected}"
             )
-        if arguments.is_aligned and len(dev_batches) < arguments.anchor_dev_batches:
+        if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
-                f"method={arguments.method} judges anchors on {arguments.anchor_dev_batches} dev batches, "
-                f"but there are {len(dev_batches)}"
+                f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
+                f"but there are {len(dev_batches)}: raise num_eval_batches, or give more text"
             )
-        layers = arguments.aligned_blocks()
-        if layers is not None and max(layers) >= self.space.num_choice_blocks:
-            last = self.space.num_choice_blocks - 1
-            raise ValueError(f"alignment_layers={arguments.alignment_layers}: the space has choice blocks 0 to {last}")
 
     # Checkpoints
 
@@ -469,12 +453,11 @@ class SupernetTrainer:
         """What must be equal for a checkpoint to belong to this run."""
         volatile = ("transformers_version", "dtype", "architectures", "_name_or_path", "search_space")
         config = json.loads(self.supernet.config.to_json_string(use_diff=False))
-        arguments = asdict(self.arguments)
-        names = ["method", "seed", "mixed_precision"]
-        names += [name for name in arguments if name.startswith(("alignment", "anchor"))] if self.anchor else []
+        arguments = self.arguments
         return {
             "search_space": self.space.to_dict(),
-            **{name: arguments[name] for name in names},
+            **{name: getattr(arguments, name) for name in ("method", "seed", "mixed_precision")},
+            **asdict(arguments.method_settings),
             "config": {key: value for key, value in config.items() if key not in volatile},
             "data": self.batches.describe(),
             "dev_data": self._dev_digest,
@@ -485,13 +468,12 @@ class SupernetTrainer:
         return {
             "step": self.global_step,
             "identity": self._identity(),
-            "sampler": self.sampler.state_dict(),
-            "anchor": None if self.anchor is None else self.anchor.state_dict(),
+            "method": self.method.state_dict(),
             "update_counter": self.counter.state_dict(),
             "num_skipped": self._num_skipped,
             "window": asdict(self._window),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "arguments": asdict(self.arguments),
+            "arguments": self.arguments.to_dict(),
             "num_processes": self.accelerator.num_processes,
             "versions": records.versions(),
         }
@@ -507,10 +489,10 @@ class SupernetTrainer:
                 folder,
             )
             del identity["data"]["content"]
-        difference = checkpoints.first_difference(state["identity"], identity)
+        difference = checkpoints.first_difference(self.arguments.method_settings.as_now(state["identity"]), identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
-        for name, value in asdict(self.arguments).items():
+        for name, value in self.arguments.to_dict().items():
             if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "max_")):
                 saved = state["arguments"].get(name)
                 if saved != value:
@@ -529,12 +511,13 @@ class SupernetTrainer:
             ) from error
 
     def _restore_state(self, state: dict[str, Any]) -> None:
-        self.sampler.load_state_dict(state["sampler"])
+        self.method.load_state_dict(state["method"])
         self.counter.load_state_dict(state["update_counter"])
-        if self.anchor is not None:
-            self.anchor.load_state_dict(state["anchor"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self._window = Window(**state["window"])
+        window = Window(**state["window"])
+        if not set(window.terms) <= set(self.method.terms):
+            raise ValueError(f"its window has means of {', '.join(window.terms)}, which {self.method.name} has not")
+        self._window = window
         self._num_skipped = state["num_skipped"]
         self.global_step = state["step"]

@@ -59,7 +59,7 @@ def pretrain_supernet(
         dev_batches,
         tokenizer=corpus.tokenizer,
         accelerator=accelerator,
-        text=data_arguments.describe_split(),
+        text=data_arguments.describe(),
     )
     leave_world()
     return output

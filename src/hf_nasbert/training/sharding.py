@@ -49,7 +49,7 @@ def shard(supernet: SupernetForMaskedLM, accelerator: Accelerator) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for block in supernet.nasbert.encoder.blocks:
-        for operator in block.operators.values():
+        for operator in block.operators.units():
             if any(True for _ in operator.parameters()):
                 fully_shard(operator, mesh=mesh)
     fully_shard(supernet, mesh=mesh)

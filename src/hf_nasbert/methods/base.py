@@ -1,0 +1,274 @@
+"""What a training method is: which children a step trains, what each one learns, and what follows the step."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from hf_nasbert.paths import expand_paths
+from hf_nasbert.samplers import Sampler
+from hf_nasbert.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+
+Score = Callable[[Sequence[Architecture], int], Sequence[float]]
+"""Losses of children on the first so many dev batches, with the weights of this moment; the same on all processes."""
+
+Cost = Callable[[Sequence[str]], float]
+"""A child's number of parameters."""
+
+
+_ABSENT = object()
+
+
+class Paper(NamedTuple):
+    """Where a method comes from."""
+
+    reference: str
+    url: str
+
+
+@dataclass(kw_only=True)
+class MethodSettings:
+    """Settings of a method, each with a `help` in its metadata; a method without any uses this class itself."""
+
+    retired: ClassVar[Mapping[str, Any]] = {}
+    """Settings that earlier versions had, each with the value that did what is done now."""
+
+    def __post_init__(self) -> None:
+        """Expand paths; settings that check something call this beside."""
+        expand_paths(self)
+
+    def check(self, *names: str, at_least: float, at_most: float = math.inf) -> None:
+        """Refuse numbers outside a range.
+
+        Raises:
+            ValueError: If one of them is smaller or larger, or is no finite number.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if not at_least <= value <= at_most or value == math.inf:  # also refuses nan
+                bound = f"at most {at_most}" if value > at_most else f"at least {at_least}"
+                raise ValueError(f"{name}={value}: expected {bound}")
+
+    @classmethod
+    def as_now(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that an earlier version wrote, to be compared with those of this one.
+
+        A setting that it did not have yet did what the default does now. One that is retired is left out where that
+        changes nothing.
+        """
+        kept = {name: value for name, value in settings.items() if cls.retired.get(name, _ABSENT) != value}
+        return {**kept, **{name: value for name, value in asdict(cls()).items() if name not in kept}}
+
+
+class Wants(NamedTuple):
+    """What a step has to compute beside the children's losses.
+
+    Attributes:
+        hidden_states: The output of every choice block.
+        peers: The logits of the children that ran before on the same micro-batch, as constants.
+    """
+
+    hidden_states: bool = False
+    peers: bool = False
+
+
+class Counts(NamedTuple):
+    """Tokens of a whole step, over all micro-batches and processes: what sums are divided by.
+
+    Attributes:
+        labelled: Tokens to predict.
+        tokens: Real tokens.
+        chosen_labelled: Tokens to predict in the rows that the method chose.
+        chosen_tokens: Real tokens in them.
+    """
+
+    labelled: int
+    tokens: int
+    chosen_labelled: int
+    chosen_tokens: int
+
+
+class ChildRun(NamedTuple):
+    """One child's pass over one micro-batch.
+
+    Attributes:
+        architecture: The child.
+        loss: Its masked-LM loss as a share of the step's: a scalar whose sum over micro-batches and processes is the
+            mean over all tokens to predict.
+        logits: (N, V) at the N tokens to predict of the micro-batch, or (B, T, V).
+        hidden_states: The first block's input and every block's output, (B, T, D) or (N, D), if they were wanted.
+    """
+
+    architecture: Architecture
+    loss: "torch.Tensor"
+    logits: "torch.Tensor"
+    hidden_states: "Sequence[torch.Tensor] | None" = None
+
+
+class StepContext(NamedTuple):
+    """What a loss may need to know about its step.
+
+    Attributes:
+        supernet: The super-net, not wrapped.
+        step: Number of the step, from 0.
+        input_ids: Tokens of the micro-batch, (B, T).
+        attention_mask: Its mask, (B, T); `None` where there is no padding.
+        labels: Its labels, (B, T).
+        num_chosen: How many of its rows the method chose, which are the first ones; `None`: all.
+        counts: Tokens of the whole step.
+        is_sharded: Whether every process holds a part of each operator, so that all must run the same operators.
+    """
+
+    supernet: "SupernetForMaskedLM"
+    step: int
+    input_ids: "torch.Tensor"
+    attention_mask: "torch.Tensor | None"
+    labels: "torch.Tensor"
+    num_chosen: int | None
+    counts: Counts
+    is_sharded: bool
+
+
+class TrainingMethod:
+    """One way to train a super-net; the whole of it is one file of this package.
+
+    The loop makes one object per run, asks it for every step's children, for the loss of each of them and for what
+    follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
+    whatever it decides must follow from its arguments and its state.
+
+    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
+    `loss`, `after_step`, `state_dict` and `load_state_dict`.
+
+    Args:
+        space: The space of the children.
+        settings: An instance of the class' `Settings`.
+        cost: A child's number of parameters, for methods that ask for small or large ones.
+        seed: Seed of the sampler.
+        max_steps: Steps of the whole run.
+
+    Raises:
+        ValueError: If the settings are of another method, or do not fit the space.
+    """
+
+    name: ClassVar[str]
+    """The name in `--method`, records, tables and figures."""
+    summary: ClassVar[str]
+    """The idea in a few words, for `--help`, tables and docs."""
+    paper: ClassVar[Paper | None] = None
+    look: ClassVar[tuple[str, str]] = ("#CC79A7", "P")
+    """Colour and marker in every figure."""
+    sampler_class: ClassVar[type[Sampler]]
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    settings: Any
+    terms: ClassVar[tuple[str, ...]] = ()
+    """Names of the numbers that `loss` returns beside the loss; the log has their means."""
+
+    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
+        if type(settings) is not self.Settings:
+            raise ValueError(
+                f"the settings of method {self.name} are a {self.Settings.__name__}, got {type(settings).__name__}"
+            )
+        self.space, self.settings, self.max_steps = space, settings, max_steps
+        self.sampler = self.make_sampler(seed)
+
+    def make_sampler(self, seed: int) -> Sampler:
+        """The sampler, with whatever of the settings is its own."""
+        return self.sampler_class(self.space, seed=seed)
+
+    @property
+    def passes_per_step(self) -> float:
+        """What a step costs, in forward passes of one child over its batch, a backward pass counting two."""
+        return 3.0
+
+    @property
+    def num_dev_batches(self) -> int:
+        """Dev batches that `after_step` scores children on."""
+        return 0
+
+    def children(self) -> tuple[Architecture, ...]:
+        """The children that the next step trains, on the same batch.
+
+        Raises:
+            ValueError: If the sampler gives no tuple of children of the space.
+        """
+        drawn = self.sampler.next_step()
+        if not isinstance(drawn, tuple) or isinstance(drawn, Architecture) or not drawn:
+            raise ValueError(
+                f"the {self.sampler.name} sampler gave {str(drawn)[:80]!r} for a step: expected a tuple of one or "
+                "more children"
+            )
+        return tuple(self.space.validate(child) for child in drawn)
+
+    def weight(self, number: int, children: Sequence[Architecture]) -> float:
+        """What the loss of a step's child is multiplied by; gradients of the children are added up.
+
+        As in FairNAS (Chu et al., 2021, https://arxiv.org/abs/1907.01845, algorithm 1) each counts once.
+        """
+        return 1.0
+
+    def wants(self, step: int) -> Wants:
+        """What a step computes beside the losses."""
+        return Wants()
+
+    def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
+        """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def loss(
+        self, run: ChildRun, peers: Sequence[ChildRun], context: StepContext
+    ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
+        """What one child learns from one micro-batch.
+
+        Args:
+            run: Its pass.
+            peers: The passes of the step's children before it over the same micro-batch, their tensors constants,
+                if they were wanted.
+            context: The step.
+
+        Returns:
+            The scalar to be minimised, and one scalar for each of `terms`: all as shares of the step's mean.
+        """
+        return run.loss, ()
+
+    def after_step(
+        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score
+    ) -> dict[str, Any] | None:
+        """Learn from a step that was made.
+
+        Args:
+            step: Steps made so far, this one included.
+            children: The children that it trained.
+            losses: The masked-LM loss of each over the whole batch.
+            score: Scores children on dev batches; all processes must call it alike.
+
+        Returns:
+            A record for the log, plain JSON with a key "event", or `None`.
+        """
+        self.sampler.observe(children, losses)
+        return None
+
+    def shown(self) -> dict[str, str]:
+        """What the progress bar and every line of the log say of the method's state, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on as if never stopped, in plain JSON types."""
+        return {"sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            ValueError: If the state is of another method, space or options.
+        """
+        self.sampler.load_state_dict(state["sampler"])
+
+
+def names_of_settings(method: type[TrainingMethod]) -> tuple[str, ...]:
+    """The names of a method's settings."""
+    return tuple(field.name for field in fields(method.Settings))

@@ -1,0 +1,91 @@
+"""Sandwich rule with in-place distillation: the largest child learns from labels, the others from its predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hf_nasbert.costs import cheapest
+from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
+from hf_nasbert.methods.uniform import Uniform, UniformSettings
+from hf_nasbert.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(kw_only=True)
+class SandwichSettings(UniformSettings):
+    """How many children a step trains, and how the random ones are drawn.
+
+    Raises:
+        ValueError: If there is no random child.
+    """
+
+    num_random_children: int = field(
+        default=2, metadata={"help": "Random children of a step, beside the largest and the smallest one."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("num_random_children", at_least=1)
+
+
+class Sandwich(Uniform):
+    """The largest, the smallest and some random children on one batch (BigNAS: Yu et al., 2020, sections 3.1 and 3.2).
+
+    The largest child learns from the labels. The others learn from its predictions of the same batch at the masked
+    positions, which are constants to them, and from nothing else. Which child is the largest and which the smallest is
+    told by their numbers of parameters. Dropout is on in all of them. What BigNAS does beside that (residual branches
+    that begin at zero, a floor under the learning rate) is left out.
+    """
+
+    name = "sandwich"
+    summary = "largest, smallest and random children; the largest one teaches the others (BigNAS)"
+    paper = Paper(
+        "Yu et al. (2020), BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020",
+        "https://arxiv.org/abs/2003.11142",
+    )
+    look = ("#56B4E9", "p")
+    Settings = SandwichSettings
+    settings: SandwichSettings
+    terms = ("distillation",)
+
+    def __init__(
+        self, space: SearchSpace, settings: SandwichSettings, *, cost: Cost, seed: int, max_steps: int
+    ) -> None:
+        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+        self.smallest = cheapest(space, cost)
+        self.largest = cheapest(space, lambda child: -cost(child))
+
+    @property
+    def passes_per_step(self) -> float:
+        """Three for each child."""
+        return 3.0 * (2 + self.settings.num_random_children)
+
+    def children(self) -> tuple[Architecture, ...]:
+        """The largest child, the smallest one, and the random ones."""
+        number = self.settings.num_random_children
+        drawn = tuple(self.space.validate(self.sampler.next_architecture()) for _ in range(number))
+        return (self.largest, self.smallest, *drawn)
+
+    def wants(self, step: int) -> Wants:
+        """The largest child's logits, for the others."""
+        return Wants(peers=True)
+
+    def loss(
+        self, run: ChildRun, peers: Sequence[ChildRun], context: StepContext
+    ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
+        """The largest child's masked-LM loss; the divergence of any other's predictions from the largest one's."""
+        from hf_nasbert.objectives import distillation_loss
+
+        if not peers:
+            return run.loss, (run.loss.new_zeros(()),)
+        own, taught = (_at_labels(logits, context.labels) for logits in (run.logits, peers[0].logits))
+        # A mean over this micro-batch, as a share of the step's.
+        divergence = distillation_loss(own, taught) * len(own) / max(context.counts.labelled, 1)
+        return divergence, (divergence,)
+
+
+def _at_labels(logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+    """Logits at the tokens to predict, (N, V); they may be given at all tokens, (B, T, V)."""
+    return logits if logits.dim() == 2 else logits[labels != -100]

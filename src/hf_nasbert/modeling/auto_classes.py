@@ -1,0 +1,41 @@
+"""Registers super-nets and children with transformers' Auto classes."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from .configuration_nasbert import NasBertConfig
+from .configuration_supernet import SupernetConfig
+from .modeling_nasbert import (
+    NasBertForMaskedLM,
+    NasBertForMultipleChoice,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertForTokenClassification,
+    NasBertModel,
+)
+from .modeling_supernet import SupernetForMaskedLM, SupernetModel
+
+AutoConfig.register("nasbert", NasBertConfig)
+AutoConfig.register("nasbert_supernet", SupernetConfig)
+AutoModel.register(SupernetConfig, SupernetModel)
+AutoModelForMaskedLM.register(SupernetConfig, SupernetForMaskedLM)
+
+# `register_for_auto_class` makes `save_pretrained` copy the files that a child needs where we are not installed.
+NasBertConfig.register_for_auto_class()
+for auto_class, model_class in (
+    (AutoModel, NasBertModel),
+    (AutoModelForMaskedLM, NasBertForMaskedLM),
+    (AutoModelForSequenceClassification, NasBertForSequenceClassification),
+    (AutoModelForTokenClassification, NasBertForTokenClassification),
+    (AutoModelForQuestionAnswering, NasBertForQuestionAnswering),
+    (AutoModelForMultipleChoice, NasBertForMultipleChoice),
+):
+    auto_class.register(NasBertConfig, model_class)
+    model_class.register_for_auto_class(auto_class.__name__)

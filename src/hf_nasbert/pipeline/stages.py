@@ -1,0 +1,107 @@
+"""What each stage of the whole way says of what it made: the content of its record, one class for each."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hf_nasbert import records
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """Of the stage `text`: tokens of the vocabulary and of a sequence, sequences to train on and held out."""
+
+    vocab_size: int
+    num_sequences: int
+    num_dev_sequences: int
+    sequence_length: int
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """Of the stage `super-net`: children of its space, and what it was trained on."""
+
+    num_children: int
+    num_steps: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of the stage `scores`: how children were chosen, how many, within which caps, and the best one."""
+
+    how: str
+    num_scored: int
+    num_within_budget: int
+    caps: dict[str, float]
+    winner: str
+    proxy_loss: float
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Of the stage `extraction`: the largest difference of the child's logits from the super-net's."""
+
+    max_logit_difference: float
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Of the stage `pre-training`: the winner's dev loss before and after, and what it was trained on between."""
+
+    dev_loss_before: float
+    dev_loss_after: float
+    num_steps: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Of the stage `fine-tuning`: a record per seed, of the child and of the same architecture from scratch."""
+
+    child: list[records.Record]
+    from_scratch: list[records.Record]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Of the stage `card`: the names of the drawn files."""
+
+    figures: list[str]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of the stage `fresh process`: for every masked sentence the likeliest words and their probabilities."""
+
+    answers: dict[str, list[tuple[str, float]]]
+
+
+Content = TypeVar("Content", PackedText, TrainedSupernet, Scores, Extraction, Pretraining, Finetuning, Card, Answers)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made, where it lies, how long that took, and what it says of it, in a class of its own."""
+
+    name: str
+    made: str
+    where: str
+    seconds: float
+    is_reused: bool
+    content: PackedText | TrainedSupernet | Scores | Extraction | Pretraining | Finetuning | Card | Answers
+
+
+def read_content(kind: type[Content], record: records.Record, file: Path) -> Content:
+    """What an earlier call recorded of a stage; entries that no stage reads any more are passed over.
+
+    Raises:
+        ValueError: If it lacks an entry.
+    """
+    content: Any = record.get("content")
+    names = [field.name for field in dataclasses.fields(kind)]
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
+    return kind(**{name: content[name] for name in names})
