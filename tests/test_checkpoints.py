@@ -6,15 +6,12 @@ import logging
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny.trainings import STATE
 from torch import nn
 
 from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
-
-STATE = {
-    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "method": {}, "update_counter": {}, "window": {},
-}  # fmt: skip
 
 
 def write(output_dir, step, *, content="weights", limit=0):

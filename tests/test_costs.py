@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import KINDS
+from tiny.models import KINDS
 
 from hf_nasbert import costs, records
 from hf_nasbert.costs import (

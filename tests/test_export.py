@@ -7,16 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import run_recipe
-from modelling_helpers import tiny_tokenizer
-from tiny_models import (
-    KINDS,
-    chain_config,
-    chain_supernet_config,
-    inputs_for,
-    random_model,
-    staged_config,
-    tiny_batch,
-)
+from tiny.models import KINDS, chain_config, chain_supernet_config, inputs_for, random_model, staged_config, tiny_batch
+from tiny.texts import tiny_tokenizer
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 
 from hf_nasbert import cli

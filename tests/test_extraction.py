@@ -10,16 +10,20 @@ import pytest
 import torch
 from helpers import run_recipe
 from huggingface_hub import ModelCard
-from modelling_helpers import (
+from tiny.models import (
+    HEADS,
     SPACES,
-    WORDS,
+    assert_close,
+    chain_config,
+    inputs_for,
     logits_of,
     padded_batch,
+    random_model,
     randomise_,
+    tiny_batch,
     tiny_supernet,
-    tiny_tokenizer,
 )
-from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
+from tiny.texts import WORDS, tiny_tokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from hf_nasbert import child_folders, costs, records

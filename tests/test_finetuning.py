@@ -17,9 +17,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from finetuning_helpers import save_models
 from helpers import run_recipe
 from safetensors.torch import load_file, save_file
+from tiny.finetuning import save_models
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,

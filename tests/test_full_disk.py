@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from writing_commands import COMMANDS, lay_out, prepare, stubs
+from tiny.commands import COMMANDS, assert_nothing_is_half_written, assert_same, contents, lay_out, prepare, stubs
 
 from hf_nasbert import records
 
 ROOT = Path(__file__).parents[1]
-# Two runs of these differ: in measured times, in the times in a study, in the path of the run.
-DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.jsonl.db"], "run": ["run/settings.json"]}
 
 
 @pytest.fixture(scope="module")
@@ -35,28 +33,6 @@ def no_file_longer_than(limit: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_nothing_is_half_written(out: Path, before: dict[str, bytes], whole: dict[str, bytes]) -> None:
-    for name, content in contents(out).items():
-        if Path(name).name == ".lock":  # of a folder; what a dead process leaves is no obstacle
-            continue
-        assert name in whole, "what was begun is deleted"
-        if name.endswith(".jsonl"):
-            assert content == b"" or content.endswith(b"\n")
-            records.read(out / name)
-        elif not name.endswith(".db"):
-            assert content in (whole[name], before.get(name))
-
-
-def assert_same(name: str, out: Path, whole: dict[str, bytes]) -> None:
-    found = contents(out)
-    assert found.keys() == whole.keys()
-    assert [file for file in found if found[file] != whole[file] and file not in DIFFERS.get(name, [])] == []
 
 
 @pytest.mark.parametrize(
@@ -96,8 +72,8 @@ def test_disks_that_are_really_full(given, tmp_path):
         import subprocess, sys
         from pathlib import Path
         sys.path[:0] = [{str(ROOT / "tests")!r}]
-        from test_full_disk import assert_nothing_is_half_written, assert_same, contents
-        from writing_commands import COMMANDS, lay_out, stubs
+        from tiny.commands import assert_nothing_is_half_written, assert_same, contents
+        from tiny.commands import COMMANDS, lay_out, stubs
         given, place = Path({str(given)!r}), Path({str(tmp_path)!r})
         num_failed = 0
         for number, (name, command) in enumerate(COMMANDS.items()):
@@ -142,7 +118,8 @@ def test_a_farm_on_a_full_disk_ends_once_by_name_and_goes_on(tmp_path):
         textwrap.dedent(f"""
         import sys
         sys.path[:0] = [{str(ROOT / "tests")!r}]
-        from test_farm import JOBS, FakeTrainer, run_farm
+        from tiny.farm import JOBS, FakeTrainer
+        from hf_nasbert.training.farm import run_farm
         from hf_nasbert.recipe_arguments import user_mistakes
         if __name__ == "__main__":
             with user_mistakes("farm"):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 from helpers import assert_published
-from interference_helpers import ROOT, STUDY, measurement
+from tiny.records import STUDY, measurement
+from tiny.texts import TESTS
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
@@ -147,8 +148,8 @@ class TestPage:
     def test_docs_interference_is_what_its_records_say(self, tmp_path):
         from hf_nasbert.pipeline.interference import draw_interference
 
-        text = (ROOT / "docs/interference.md").read_text(encoding="utf-8")
-        found = records.read(ROOT / "benchmarks/records/interference.jsonl.gz")
+        text = (TESTS.parent / "docs/interference.md").read_text(encoding="utf-8")
+        found = records.read(TESTS.parent / "benchmarks/records/interference.jsonl.gz")
         page = tmp_path / "page.md"
         page.write_text(text, encoding="utf-8")
         fill_page(page, as_markdown(found))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from modelling_helpers import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
 from safetensors.torch import load_file
+from tiny.models import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
 from torch import nn
 
 from hf_nasbert.costs import num_parameters

@@ -13,7 +13,8 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from modelling_helpers import WORDS, logits_of, padded_batch, tiny_supernet, tiny_tokenizer
+from tiny.models import logits_of, padded_batch, tiny_supernet
+from tiny.texts import WORDS, tiny_tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from modelling_helpers import randomise_
-from tiny_models import KINDS, REAL_KINDS, SIZES, assert_close, chain_config, gradients
+from tiny.models import KINDS, REAL_KINDS, SIZES, assert_close, chain_config, gradients, randomise_
 from torch import nn
 from torch.nn import functional
 from transformers.masking_utils import create_bidirectional_mask

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from modelling_helpers import save_tokenizer_with_padding_at_one
+from tiny.texts import TEXT, save_tokenizer_with_padding_at_one
 from transformers import BertTokenizer
 
 from hf_nasbert import records
@@ -18,7 +18,6 @@ from hf_nasbert.scored import scored_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
-TEXT = Path(__file__).parent / "data" / "tiny.txt"
 SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna was glad .", 1), ("rain and fog .", 0)]
 
 

@@ -9,11 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import test_scores
-from test_farm import JOBS, FakeTrainer
-from test_report import ABOUT, history
-from test_scores import DATA
-from writing_commands import COMMANDS, lay_out, prepare, stubs
+from tiny.commands import COMMANDS, lay_out, prepare, stubs
+from tiny.farm import JOBS, FakeTrainer
+from tiny.records import ABOUT, history
+from tiny.scores import DATA, stub_files
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
@@ -29,6 +28,7 @@ from hf_nasbert.pipeline import (
     score_children,
     search_children,
 )
+from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.interference import InterferenceArguments, measure_interference
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.training.farm import FarmArguments, run_farm, train_children
@@ -262,7 +262,7 @@ class TestReadOnly:
         assert path.read_text() == "mine"
 
     def test_a_complete_file_of_scores_is_read_where_nothing_can_be_written(self, tmp_path, monkeypatch):
-        test_scores.stub_files(monkeypatch)
+        stub_files(monkeypatch)
         path = tmp_path / "scores.jsonl"
         settings = {"supernet": "x", "output": str(path), "num_dev_batches": 1, "dev_batch_size": 2}
         score, search = (
@@ -273,12 +273,12 @@ class TestReadOnly:
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
         assert score() == scored
         monkeypatch.undo()
-        test_scores.stub_files(monkeypatch)
+        stub_files(monkeypatch)
         path.unlink()
         found = search(8)
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
         assert search(8) == found
-        monkeypatch.setattr(test_scores.scores_room, "score_with_report", None)  # no child is scored for nothing
+        monkeypatch.setattr(scores_room, "score_with_report", None)  # no child is scored for nothing
         with pytest.raises(WriteError, match=r"scores\.jsonl \(it is read-only\)"):
             search(9)
 
@@ -293,7 +293,7 @@ class TestReadOnly:
             import subprocess, sys
             from pathlib import Path
             sys.path[:0] = [{str(Path(__file__).parent)!r}]
-            from writing_commands import COMMANDS, lay_out, stubs
+            from tiny.commands import COMMANDS, lay_out, stubs
             disk = Path({str(tmp_path / "disk")!r})
             disk.mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)

@@ -13,8 +13,16 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
 from safetensors.torch import load_file
-from test_training import make_arguments, make_supernet, train_log
-from world import GLOBAL_BATCH_SIZE, TRAININGS, launch, train_a_while, train_all, train_beside_one_that, train_in_parts
+from tiny.processes import (
+    GLOBAL_BATCH_SIZE,
+    TRAININGS,
+    launch,
+    train_a_while,
+    train_all,
+    train_beside_one_that,
+    train_in_parts,
+)
+from tiny.trainings import make_arguments, make_supernet, train_log
 
 from hf_nasbert import processes
 from hf_nasbert.methods import METHODS
@@ -35,7 +43,7 @@ def _a_world_of_its_own(monkeypatch):
 
 
 def run(*command, timeout=250):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     environment.pop("ACCELERATE_USE_CPU", None)
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
@@ -184,7 +192,7 @@ def alone(tmp_path_factory):
 def test_processes_train_as_one_does(tmp_path, alone, num_processes):
     launcher = ["-m", "accelerate.commands.launch", "--config_file", CONFIGS / "multi_cpu.yaml"]
     launcher += ["--num_processes", num_processes, "--main_process_port", 0]
-    done = run(*launcher, Path(__file__).with_name("world.py"), tmp_path)
+    done = run(*launcher, "--module", "tiny.processes", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"seen-{num_processes}-{rank}.json").read_text()) for rank in range(num_processes)]
     folder, expected = alone

@@ -8,35 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
-from hf_nasbert.data import DataArguments
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import as_table
-from hf_nasbert.space import SearchSpace
-
-SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
-CONFIG = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
-DATA = DataArguments(packaged="imdb", max_seq_length=8)
-
-
-def stub_files(monkeypatch):
-    """An untrained super-net and random tokens: folders and text are not what is tested here."""
-
-    def load_supernet(_):
-        torch.manual_seed(0)
-        return SupernetForMaskedLM(CONFIG)
-
-    def load_dev_batches(*_, num_batches, batch_size):
-        ids = torch.randint(60, (num_batches, batch_size, 8), generator=torch.Generator().manual_seed(1))
-        return [{"input_ids": batch, "labels": batch} for batch in ids], {"dev_data": "random"}
-
-    monkeypatch.setattr(scores_room, "load_supernet", load_supernet)
-    monkeypatch.setattr(scores_room, "load_dev_batches", load_dev_batches)
-    monkeypatch.setattr(scores_room, "weights_digest", lambda _: "stub")
 
 
 @pytest.fixture
@@ -206,8 +183,8 @@ torch.set_num_threads(1)
 from accelerate import PartialState
 state = PartialState(cpu=True)
 import pytest
-from test_scores import DATA, ScoreChildrenArguments, SearchChildrenArguments, stub_files
-from hf_nasbert.pipeline import score_children, search_children
+from tiny.scores import DATA, stub_files
+from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children
 
 patch = pytest.MonkeyPatch()
 stub_files(patch)

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny.texts import TEXT
 
 from hf_nasbert.checkpoint_folders import FORMAT, DamagedCheckpointError, seal, verify
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("src", "recipes", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
-TEXT = ROOT / "tests" / "data" / "tiny.txt"
 TOKEN = "hf_PlantedTokenThatNobodyMayEverSee0123"
 
 CODE_FROM_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}

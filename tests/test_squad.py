@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from finetuning_helpers import save_models
 from helpers import run_recipe
+from tiny.finetuning import save_models
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from hf_nasbert.cards import ChildRecord, render_child_card

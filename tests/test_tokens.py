@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from finetuning_helpers import save_models
 from helpers import run_recipe
+from tiny.finetuning import save_models
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from hf_nasbert.finetuning import FinetuneTokensArguments, TaggingMetric, finetune_tokens, load_tagged_dataset, tagged

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetuning_helpers import WatchedTeachers, distillation_arguments, first_batch, watch_projections
-from modelling_helpers import randomise_
+from tiny.finetuning import WatchedTeachers, distillation_arguments, first_batch, watch_projections
+from tiny.models import randomise_
+from tiny.texts import TEXT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import (
@@ -31,8 +32,6 @@ from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 from hf_nasbert.teachers import find_attention
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
-
-TEXT = Path(__file__).parent / "data" / "tiny.txt"
 
 
 def byte_level_bpe() -> RobertaTokenizer:

@@ -11,8 +11,9 @@ import torch
 import transformers
 from hub_helpers import MODEL, files_of
 from hub_server import TOKEN
-from modelling_helpers import WORDS, logits_of, padded_batch, randomise_, tiny_tokenizer
 from safetensors.torch import load_file, save_file
+from tiny.models import logits_of, padded_batch, randomise_
+from tiny.texts import WORDS, tiny_tokenizer
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child

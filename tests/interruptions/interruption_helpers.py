@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from test_training import make_trainer, train_log
+from tiny.trainings import make_trainer, train_log
 
 from hf_nasbert.training import checkpoints
 

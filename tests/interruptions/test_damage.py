@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from interruption_helpers import tiny_trainer
-from test_checkpoints import STATE
+from tiny.trainings import STATE
 
 from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import DamagedCheckpointError, checkpoints, find_checkpoint

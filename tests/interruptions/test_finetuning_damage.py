@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import save_models
+from tiny.finetuning import Home
 from transformers import TrainerCallback
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError, list_checkpoints, seal
-from hf_nasbert.data import DataArguments
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child, runs
+from hf_nasbert.finetuning import runs
 from hf_nasbert.locking import locked
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
@@ -32,12 +31,11 @@ import sys
 sys.path[:0] = {paths}
 from pathlib import Path
 import torch
-from test_finetuning_damage import Home
+from tiny.finetuning import Home
 torch.set_num_threads(1)
 home = Home.__new__(Home)
 home.folder = Path({home!r})
 """
-WORDS = "the film was good and long but the actors play well why not bad"
 
 
 class Kill(TrainerCallback):
@@ -56,46 +54,6 @@ class NoStep(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         raise AssertionError("training began")
-
-
-class Home:
-    """A tiny model, its text and labels, and runs of eight steps with a checkpoint every two."""
-
-    def __init__(self, folder: Path) -> None:
-        torch.set_num_threads(1)
-        self.folder = folder
-        save_models(folder, WORDS, 64)
-        (folder / "corpus.txt").write_text("\n".join(f"{WORDS} {number}" for number in range(60)))
-        rows = [f'"{word} film {n}",{label}' for n in range(8) for word, label in (("good", "yes"), ("bad", "no"))]
-        for name in ("train", "validation"):
-            (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
-
-    def pretrain(self, output_dir: Path, callbacks=(), **changes):
-        settings = {
-            "max_steps": 8, "save_steps": 2, "batch_size": 4, "num_dev_batches": 1, "dev_batch_size": 2,
-            "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1,
-        }  # fmt: skip
-        arguments = PretrainChildArguments(
-            model=str(self.folder / "child"), output_dir=str(output_dir), **settings | changes
-        )
-        return pretrain_child(arguments, self.data(), callbacks=list(callbacks))
-
-    def data(self) -> DataArguments:
-        return DataArguments(
-            train_files=[str(self.folder / "corpus.txt")], max_seq_length=16, validation_fraction=0.2,
-            cache_dir=str(self.folder / "cache"),
-        )  # fmt: skip
-
-    def finetune(self, output_dir: Path, callbacks=(), **changes):
-        files = {f"{name}_file": str(self.folder / f"{name}.csv") for name in ("train", "validation")}
-        settings = {
-            "max_steps": 8, "eval_steps": 2, "batch_size": 4, "max_seq_length": 16, "disable_tqdm": True,
-            "early_stopping_patience": 9, "cache_dir": str(self.folder / "cache"),
-        }  # fmt: skip
-        arguments = FinetuneArguments(
-            model=str(self.folder / "bert"), output_dir=str(output_dir), **files | settings | changes
-        )
-        return finetune(arguments, callbacks=list(callbacks)).records[0]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from interruption_helpers import resume, tiny_trainer
-from test_training import make_supernet, train_log
+from tiny.trainings import make_supernet, train_log
 
 from hf_nasbert.training import loop
 

@@ -76,7 +76,7 @@ class TestSignals:
             import os, signal, sys
             sys.path[:0] = {PATHS!r}
             from interruption_helpers import PATHS, at_step
-            from world import make_trainer_of_many
+            from tiny.processes import make_trainer_of_many
             from hf_nasbert.processes import leave_world
             folder = {str(tmp_path / "run")!r}
             trainer = make_trainer_of_many(folder, method="magic_at")

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from test_training import TinyBatches, make_arguments, make_supernet
 from torch.distributed.tensor import DTensor
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training import SupernetTrainer
+from tiny.trainings import TinyBatches, make_arguments, make_supernet
 
 GLOBAL_BATCH_SIZE = 8
 TRAININGS = {

@@ -1,8 +1,9 @@
-"""Tiny configs, models and batches for the tests of the model family."""
+"""Tiny spaces, configs, models and batches, and what makes two of them the same."""
+
+from typing import Any
 
 import pytest
 import torch
-from modelling_helpers import randomise_
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
@@ -21,8 +22,24 @@ from hf_nasbert.modeling import (
 )
 from hf_nasbert.space import SearchSpace
 
+from .texts import WORDS
+
 KINDS = OPERATOR_KINDS
 REAL_KINDS = tuple(kind for kind in KINDS if kind != "skip")
+SPACES = {
+    "chain": SearchSpace.chain(num_choice_blocks=5, operators=REAL_KINDS),
+    "chain-with-skip": SearchSpace.chain(num_choice_blocks=5, operators=(*REAL_KINDS, "skip")),
+    "skip-anywhere": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip"), skip="anywhere"),
+    "sized": SearchSpace.staged(
+        num_stages=2,
+        blocks_per_stage=2,
+        operators=("attention", "attention1", "ffn", "ffn40", "skip"),
+        widths=(64, 96),
+    ),
+    "staged": SearchSpace.staged(
+        num_stages=2, blocks_per_stage=3, operators=("attention", "ffn", "conv3", "skip"), widths=(32, 64, 96)
+    ),
+}
 VOCAB_SIZE = 50
 SIZES = {
     "vocab_size": VOCAB_SIZE,
@@ -87,9 +104,34 @@ every_model = pytest.mark.parametrize(("model_class", "make_config"), MODELS.val
 every_head = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
 
 
+def randomise_(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every parameter, norms and biases included, weights that differ from each other and from the defaults.
+
+    Fresh norms are ones and fresh biases zeros: models with exchanged or forgotten ones would look equal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(dict(model.named_parameters()).items()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_norm_weight = name.endswith("LayerNorm.weight")
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
+            parameter.copy_(1 + 0.3 * noise if is_norm_weight else noise / max(fan_in, 4) ** 0.5)
+    return model
+
+
 def random_model(model_class: type, config, seed: int = 0):
     """A model in evaluation mode, none of whose parameters has its initial value."""
     return randomise_(model_class(config), seed).eval()
+
+
+def tiny_supernet(
+    space: str | SearchSpace = "chain", seed: int = 0, *, dropout: float = 0.1, **overrides: Any
+) -> SupernetForMaskedLM:
+    """A randomised super-net of a space, or of one of `SPACES`, in evaluation mode."""
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 64, "max_position_embeddings": 32} | overrides
+    dropouts = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    search_space = SPACES[space] if isinstance(space, str) else space
+    return random_model(SupernetForMaskedLM, SupernetConfig(search_space=search_space, **dropouts | sizes), seed)
 
 
 def tiny_batch(lengths=(12, 9, 5), seed: int = 0, padding_side: str = "right") -> dict[str, torch.Tensor]:
@@ -109,14 +151,38 @@ def tiny_batch(lengths=(12, 9, 5), seed: int = 0, padding_side: str = "right") -
     return batch
 
 
-def mlm_labels(batch: dict[str, torch.Tensor], seed: int = 0) -> torch.Tensor:
-    """Labels at about a third of the real tokens, unevenly spread; none at all in the second sequence."""
+def padded_batch(
+    vocab_size: int = len(WORDS), seed: int = 0, shape: tuple[int, int] = (3, 11)
+) -> dict[str, torch.Tensor]:
+    """Sequences of any tokens: the second one padded on the right, the third one on the left; two segments."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(batch["input_ids"].shape, generator=generator) < 0.35
+    attention_mask = torch.ones(shape, dtype=torch.long)
+    attention_mask[1:2, 2 * shape[1] // 3 :] = 0
+    attention_mask[2:3, : 2 * shape[1] // 5] = 0
+    return {
+        "input_ids": torch.randint(vocab_size, shape, generator=generator),
+        "attention_mask": attention_mask,
+        "token_type_ids": torch.randint(2, shape, generator=generator),
+    }
+
+
+def mlm_labels(batch: dict[str, torch.Tensor], seed: int = 0, share: float = 0.35) -> torch.Tensor:
+    """Labels at about such a share of the real tokens, unevenly spread; none at all in the second sequence."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(batch["input_ids"].shape, generator=generator) < share
     drawn &= batch["attention_mask"].bool()
     drawn[0, 0] = True
-    drawn[1] = False
+    drawn[1:2] = False
     return torch.where(drawn, batch["input_ids"], -100)
+
+
+def labelled_batch(seed: int = 0, shape: tuple[int, int] = (3, 11), share: float = 0.35) -> dict[str, torch.Tensor]:
+    """`padded_batch` with `mlm_labels`."""
+    batch = padded_batch(seed=seed, shape=shape)
+    return batch | {"labels": mlm_labels(batch, seed, share)}
+
+
+BATCHES = [labelled_batch(0, (3, 12)), labelled_batch(1, (3, 9)), labelled_batch(2, (1, 12), share=0.9)]
 
 
 def inputs_for(model_class: type, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -138,6 +204,12 @@ def with_labels(model_class: type, batch: dict[str, torch.Tensor]) -> dict[str, 
         NasBertForQuestionAnswering: {"start_positions": classes, "end_positions": classes + 2},
     }
     return inputs_for(model_class, batch) | labels.get(model_class, {})
+
+
+def logits_of(model: nn.Module, batch: dict[str, torch.Tensor], **kwargs: Any) -> torch.Tensor:
+    """Logits without gradients; the model's mode is the caller's."""
+    with torch.no_grad():
+        return model(**batch, **kwargs).logits
 
 
 def trainable_scalar(output: ModelOutput) -> torch.Tensor:

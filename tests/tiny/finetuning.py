@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share: a tokenizer, a stock BERT and a child of ours, all tiny."""
+"""Fine-tuning and continued pre-training: a tokenizer, a stock BERT, a child of ours, and runs of some steps."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
-from hf_nasbert.finetuning import PretrainChildArguments
+from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child
 from hf_nasbert.finetuning.distillation import Guide
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
+
+WORDS = "the film was good and long but the actors play well why not bad"
 
 
 def save_models(home: Path, text: str, vocab_size: int = 200) -> None:
@@ -75,3 +77,43 @@ class WatchedTeachers:
         assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
         assert not teacher.model.training
         assert all(p.grad is None and not p.requires_grad for p in teacher.model.parameters())
+
+
+class Home:
+    """A tiny model, its text and labels, and runs of eight steps with a checkpoint every two."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.folder = folder
+        save_models(folder, WORDS, 64)
+        (folder / "corpus.txt").write_text("\n".join(f"{WORDS} {number}" for number in range(60)))
+        rows = [f'"{word} film {n}",{label}' for n in range(8) for word, label in (("good", "yes"), ("bad", "no"))]
+        for name in ("train", "validation"):
+            (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+
+    def pretrain(self, output_dir: Path, callbacks=(), **changes):
+        settings = {
+            "max_steps": 8, "save_steps": 2, "batch_size": 4, "num_dev_batches": 1, "dev_batch_size": 2,
+            "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1,
+        }  # fmt: skip
+        arguments = PretrainChildArguments(
+            model=str(self.folder / "child"), output_dir=str(output_dir), **settings | changes
+        )
+        return pretrain_child(arguments, self.data(), callbacks=list(callbacks))
+
+    def data(self) -> DataArguments:
+        return DataArguments(
+            train_files=[str(self.folder / "corpus.txt")], max_seq_length=16, validation_fraction=0.2,
+            cache_dir=str(self.folder / "cache"),
+        )  # fmt: skip
+
+    def finetune(self, output_dir: Path, callbacks=(), **changes):
+        files = {f"{name}_file": str(self.folder / f"{name}.csv") for name in ("train", "validation")}
+        settings = {
+            "max_steps": 8, "eval_steps": 2, "batch_size": 4, "max_seq_length": 16, "disable_tqdm": True,
+            "early_stopping_patience": 9, "cache_dir": str(self.folder / "cache"),
+        }  # fmt: skip
+        arguments = FinetuneArguments(
+            model=str(self.folder / "bert"), output_dir=str(output_dir), **files | settings | changes
+        )
+        return finetune(arguments, callbacks=list(callbacks)).records[0]

@@ -1,48 +1,29 @@
-"""What the tests of interference share: super-nets and batches, and records of a made-up study."""
+"""Records of made-up searches and measurements."""
 
 import random
-from pathlib import Path
 
-import pytest
-import torch
-from modelling_helpers import randomise_
-
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
 
-ROOT = Path(__file__).parents[1]
-TEXT = ROOT / "tests" / "data" / "tiny.txt"
-SPACES = {
-    "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "conv5")),
-    "skip": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
-    "staged": SearchSpace.staged(2, 2, ("attention", "conv3", "ffn", "skip"), widths=(32, 64)),
-    "stem": SearchSpace.of_blocks(["conv3", "attention,ffn,conv3", "attention,ffn,conv3"]),
-}
-every_space = pytest.mark.parametrize("name", SPACES)
+SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
+CHILDREN = [  # architecture, loss, parameters, FLOPs: the front of parameters is the places 1, 3, 4; of FLOPs 2, 4
+    ("attention-ffn-conv3", 5.5, 1_200_000, 40_000_000),
+    ("conv3-conv3-conv3", 5.75, 1_000_000, 30_000_000),
+    ("attention-conv3-ffn", 5.625, 1_300_000, 20_000_000),
+    ("conv3-ffn-conv3", 5.25, 1_100_000, 35_000_000),
+    ("ffn-ffn-ffn", 5.125, 1_400_000, 25_000_000),
+]
+ABOUT = {"supernet": "f11cb030a2258e7f", "text": "imdb", "num_dev_batches": 4}
 
 
-def make_supernet(name="chain", *, dropout=0.0, **overrides):
-    sizes = {"vocab_size": 61, "hidden_size": 32, "max_position_embeddings": 24, **overrides}
-    config = SupernetConfig(
-        search_space=SPACES[name], hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **sizes
-    )
-    return randomise_(SupernetForMaskedLM(config)).eval()
+def child(architecture, loss, parameters, flops, **further):
+    costs = {"num_parameters": parameters, "flops": flops, **further}
+    return {"record": "child", "architecture": architecture, "score": loss, "cost": costs}
 
 
-def make_batch(seed=0, shape=(3, 9)):
-    """Padding on either side, labels unevenly spread: none in the second sequence."""
-    generator = torch.Generator().manual_seed(seed)
-    attention_mask = torch.ones(shape, dtype=torch.long)
-    attention_mask[0, 6:] = 0
-    attention_mask[-1, :2] = 0
-    chosen = (torch.rand(shape, generator=generator) < 0.4) & attention_mask.bool()
-    chosen[0, 0], chosen[1] = True, False
-    labels = torch.randint(1, 61, shape, generator=generator).where(chosen, -100)
-    input_ids = torch.randint(1, 61, shape, generator=generator)
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-BATCHES = [make_batch(0), make_batch(1, (2, 12))]
+def history(children=CHILDREN, budget=None, about=ABOUT, **settings):
+    settings = {"search": "evolution", "seed": 3, "budget": budget or {}, "space": SPACE.to_dict(), **settings}
+    head = {"record": "search", "settings": {**settings, "about": about}, "versions": {"torch": "2.13.0"}}
+    return [head, *(child(*values) for values in children)]
 
 
 def columns(rows):

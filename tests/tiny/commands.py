@@ -9,11 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from modelling_helpers import tiny_supernet, tiny_tokenizer
-from test_farm import SPACE as FARMED
-from test_farm import record_of
-from test_report import ABOUT, history
-from test_scores import DATA, stub_files
 
 from hf_nasbert import export, records
 from hf_nasbert.cards import fill_page
@@ -36,6 +31,12 @@ from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments
 from hf_nasbert.plots import plot_architecture, save_figure
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 from hf_nasbert.training.farm import compress_table
+from tiny.farm import SPACE as FARMED
+from tiny.farm import record_of
+from tiny.models import tiny_supernet
+from tiny.records import ABOUT, history
+from tiny.scores import DATA, stub_files
+from tiny.texts import tiny_tokenizer
 
 CHILD = ("attention", "conv3", "ffn", "attention", "ffn")
 _SCORING = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2}
@@ -172,3 +173,27 @@ COMMANDS = {
     "farm": farmed_table,
     "run": run_settings,
 }
+# Two runs of these differ: in measured times, in the times in a study, in the path of the run.
+DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.jsonl.db"], "run": ["run/settings.json"]}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_nothing_is_half_written(out: Path, before: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    for name, content in contents(out).items():
+        if Path(name).name == ".lock":  # of a folder; what a dead process leaves is no obstacle
+            continue
+        assert name in whole, "what was begun is deleted"
+        if name.endswith(".jsonl"):
+            assert content == b"" or content.endswith(b"\n")
+            records.read(out / name)
+        elif not name.endswith(".db"):
+            assert content in (whole[name], before.get(name))
+
+
+def assert_same(name: str, out: Path, whole: dict[str, bytes]) -> None:
+    found = contents(out)
+    assert found.keys() == whole.keys()
+    assert [file for file in found if found[file] != whole[file] and file not in DIFFERS.get(name, [])] == []
