@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from helpers import run_recipe
 from safetensors.torch import load_file, save_file
 from tiny.finetuning import save_models
+from tiny.processes import forked
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -944,14 +945,12 @@ class TestPretrainChild:
     def test_sigkill_at_the_first_sign_of_a_checkpoint(self, make, tmp_path):
         (asked, data), (killed, _) = make("straight", max_steps=40), make("killed", max_steps=40)
         straight = pretrain_child(asked, data)
-        settings = {**vars(killed), **vars(data)}
-        flags = [f"--{name}={value}" for name, value in settings.items() if isinstance(value, str | int | float)]
-        command = [sys.executable, str(RECIPES / "pretrain_child.py"), *flags, "--train_files", *data.train_files]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list((tmp_path / "killed").glob("run/checkpoint-*")):
+        process = forked(pretrain_child, killed, data)
+        while process.is_alive() and not list((tmp_path / "killed").glob("run/checkpoint-*")):
             time.sleep(0.002)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         resumed = pretrain_child(killed, data)
         for name in ("dev_loss_before", "dev_loss_after", "num_steps"):
             assert resumed[name] == straight[name], name

@@ -6,15 +6,15 @@ import functools
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from tiny.searches import CHAIN, KILLED, OPERATORS, STAGED, cost_of, drain, draw, new, score
+from tiny.searches import CHAIN, OPERATORS, STAGED, cost_of, drain, draw, new, score
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget, cheapest
@@ -939,18 +939,26 @@ def test_a_run_stops_when_the_space_is_exhausted_and_shows_the_best(capsys):
     assert "best=0.5000" in capsys.readouterr().err
 
 
-PROGRAM = """
-import sys, time
-sys.path.insert(0, sys.argv[3])
-from tiny.searches import KILLED, score
-from hf_nasbert.search import run_search
+KILLED = {
+    "evolution": lambda path: new(RegularizedEvolution, CHAIN, seed=0, batch_size=4, population_size=12),
+    "nsga2": lambda path: new(
+        ParetoSearch,
+        CHAIN,
+        seed=0,
+        cost=cost_of(CHAIN),
+        batch_size=4,
+        population_size=12,
+        storage=path and f"sqlite:///{path}.db",
+    ),
+}
 
-def slow(children):
-    time.sleep(0.02)
-    return score(children)
 
-run_search(KILLED[sys.argv[1]](sys.argv[2]), slow, num_evaluations=100, history_path=sys.argv[2])
-"""
+def search_slowly(name, path):
+    def slow(children):
+        time.sleep(0.02)
+        return score(children)
+
+    run_search(KILLED[name](str(path)), slow, num_evaluations=100, history_path=path)
 
 
 @pytest.mark.parametrize("name", ["evolution", pytest.param("nsga2", marks=pytest.mark.slow)])
@@ -959,13 +967,13 @@ def test_a_search_killed_at_any_moment_ends_as_if_it_had_not_been(name, tmp_path
     expected = run_search(straight, score, num_evaluations=100)
     path = tmp_path / "history.jsonl"
     for wanted in (2_000, 6_000):
-        command = [sys.executable, "-c", PROGRAM, name, str(path), os.path.dirname(__file__)]  # noqa: PTH120
-        process = subprocess.Popen(command)
+        process = multiprocessing.get_context("fork").Process(target=search_slowly, args=(name, path))
+        process.start()
         deadline = time.monotonic() + 20
         while not (path.exists() and path.stat().st_size > wanted) and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.kill()
+        process.join(10)
     assert 2 < len(records.read(path)) < 101
     search = KILLED[name](str(path))
     assert run_search(search, score, num_evaluations=100, history_path=path) == expected

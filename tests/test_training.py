@@ -889,11 +889,10 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("launcher", "num_processes"),
         [
-            ([], 1),
             (["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no"], 1),
             (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
         ],
-        ids=["python", "accelerate launch", "torchrun"],
+        ids=["accelerate launch", "torchrun"],
     )
     def test_launchers(self, tiny_recipe, launcher, num_processes):
         recipe = [RECIPES / "pretrain_supernet.py", "--config", tiny_recipe]

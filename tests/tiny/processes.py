@@ -276,6 +276,10 @@ def _in_fork(function, arguments):
         seed(os.getpid())
     try:
         function(*arguments)
+    except SystemExit as end:
+        if end.code:
+            traceback.print_exc()
+            os._exit(1)
     except BaseException:
         traceback.print_exc()
         os._exit(1)

@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 
 from hf_nasbert.costs import LatencyTable, cost_function
-from hf_nasbert.search import ParetoSearch, RegularizedEvolution, SearchTask
+from hf_nasbert.search import SearchTask
 from hf_nasbert.space import SearchSpace
 
 OPERATORS = ("attention", "ffn", "conv3", "skip")
@@ -61,17 +61,3 @@ def drain(search, num_batches=10_000, score=score):
         part = {} if search.num_batches is None else {"num_batches": search.num_batches}
         search.tell(children, score(children, **part), **part)
     return asked
-
-
-KILLED = {
-    "evolution": lambda path: new(RegularizedEvolution, CHAIN, seed=0, batch_size=4, population_size=12),
-    "nsga2": lambda path: new(
-        ParetoSearch,
-        CHAIN,
-        seed=0,
-        cost=cost_of(CHAIN),
-        batch_size=4,
-        population_size=12,
-        storage=path and f"sqlite:///{path}.db",
-    ),
-}
