@@ -154,7 +154,7 @@ def test_a_farm_that_is_asked_to_stop_leaves_no_worker_and_goes_on(tmp_path, num
     path = tmp_path / "table.jsonl"
 
     def ask():
-        wait_until(lambda: path.exists() and len(path.read_bytes().splitlines()) >= 3, 250)
+        wait_until(lambda: path.exists() and len(path.read_bytes().splitlines()) >= 3)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=ask, daemon=True).start()

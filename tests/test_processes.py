@@ -202,7 +202,7 @@ def of_two(tmp_path_factory):
 def of_four(tmp_path_factory):
     """The same by four processes, forked."""
     folder = tmp_path_factory.mktemp("four")
-    return folder, json.loads(json.dumps(launch(train_all, 4, str(folder), timeout=250)))
+    return folder, json.loads(json.dumps(launch(train_all, 4, str(folder), timeout=120)))
 
 
 @pytest.mark.slow

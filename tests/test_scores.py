@@ -196,7 +196,7 @@ def test_processes_write_one_file_the_same_as_one_alone(tmp_path, monkeypatch):
     for num_processes in (1, 2):
         folder = tmp_path / str(num_processes)
         folder.mkdir()
-        for number, seen in enumerate(launch(score_and_search, num_processes, folder, timeout=200)):
+        for number, seen in enumerate(launch(score_and_search, num_processes, folder)):
             assert not isinstance(seen, str), seen
             num_scored, num_found, is_main, is_told_what_was_wrong = seen
             assert num_scored == 27

@@ -346,7 +346,7 @@ def score_together():
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_real_processes_get_the_bits_of_one(num_processes, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    for seen in launch(score_together, num_processes, timeout=200):
+    for seen in launch(score_together, num_processes):
         assert not isinstance(seen, str), seen
         number, shared, alone = seen
         assert number == num_processes
