@@ -20,12 +20,13 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hf_nasbert.data import DataArguments, load_text, read_rows
 from hf_nasbert.data.files import find_files, stream_rows
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
-from hf_nasbert.finetuning.labelled import load_files, load_named, make_task, names_of_labels
-from hf_nasbert.finetuning.questions import load_questions
-from hf_nasbert.finetuning.sentences import load_task
-from hf_nasbert.finetuning.squad import load_squad_files
-from hf_nasbert.finetuning.tagged import load_tagged_files
-from hf_nasbert.finetuning.tokens import load_words
+from hf_nasbert.finetuning.labels import names_of_labels
+from hf_nasbert.finetuning.question_answering import load_questions
+from hf_nasbert.finetuning.question_answering_data import load_squad_files
+from hf_nasbert.finetuning.sequence_classification import load_task
+from hf_nasbert.finetuning.sequence_classification_data import load_files, load_named, make_task
+from hf_nasbert.finetuning.token_classification import load_words
+from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 from hf_nasbert.recipe_arguments import read_config
 
 TEXT = [{"text": f"text number {number}", "label": "ab"[number % 2]} for number in range(4)]

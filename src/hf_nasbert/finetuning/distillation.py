@@ -10,7 +10,7 @@ from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
-from hf_nasbert.finetuning.words import WordReader, average_words
+from hf_nasbert.finetuning.word_alignment import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 from hf_nasbert.teachers import EncoderTeacher, Taught, find_attention, read
 

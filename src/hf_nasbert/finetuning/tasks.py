@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -233,9 +233,17 @@ def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any)
     )
 
 
-def sample(rows: Dataset, limit: int | None) -> Dataset:
-    """A random part that does not depend on the run's seed, so that all seeds and models see the same rows."""
-    return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
+def sample_splits(arguments: TaskArguments, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Every split, cut to the size that the arguments ask for.
+
+    The random part does not depend on the run's seed, so that all seeds and models see the same rows.
+    """
+    limits = dict.fromkeys(splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
+    cut = {}
+    for split, rows in splits.items():
+        limit = limits[split]
+        cut[split] = rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
+    return cut
 
 
 def check_finite(name: str, *predictions: np.ndarray) -> None:

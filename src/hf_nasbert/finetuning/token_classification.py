@@ -15,8 +15,9 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.finetuning.tagged import TaggedWords, TaggingMetric, load_tagged_dataset, load_tagged_files
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.tagging_metric import TaggingMetric
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample_splits
+from hf_nasbert.finetuning.token_classification_data import TaggedWords, load_tagged_dataset, load_tagged_files
 
 _IGNORED = -100  # the label that cross-entropy skips
 
@@ -59,8 +60,7 @@ def load_words(arguments: FinetuneTokensArguments) -> TaggedWords:
     else:
         files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
         words = load_tagged_files(*files, **columns)
-    limits = dict.fromkeys(words.splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
-    return replace(words, splits={split: sample(rows, limits[split]) for split, rows in words.splits.items()})
+    return replace(words, splits=sample_splits(arguments, words.splits))
 
 
 class TokenTask(Task):

@@ -15,8 +15,15 @@ from transformers import (
 )
 
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
-from hf_nasbert.finetuning.labelled import LabelledTask, load_files, load_glue, load_named, load_packaged
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.sequence_classification_data import (
+    Columns,
+    LabelledTask,
+    load_files,
+    load_glue,
+    load_named,
+    load_packaged,
+)
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample_splits
 
 
 @dataclass(kw_only=True)
@@ -58,32 +65,24 @@ class FinetuneArguments(DataTaskArguments):
 
 def load_task(arguments: FinetuneArguments) -> LabelledTask:
     """The labelled data that the arguments name, cut to the sizes they ask for."""
+    columns: Columns = {
+        "label_column": arguments.label_column,
+        "text_columns": arguments.text_columns,
+        "problem_type": arguments.problem_type,
+    }
+    cache_dir = arguments.cache_dir
     if arguments.task:
-        task = load_glue(arguments.task, source=arguments.glue_source, cache_dir=arguments.cache_dir)
+        task = load_glue(arguments.task, source=arguments.glue_source, cache_dir=cache_dir)
     elif arguments.packaged:
         task = load_packaged(arguments.packaged)
     elif arguments.dataset_name:
-        task = load_named(
-            arguments.dataset_name,
-            arguments.dataset_config,
-            label_column=arguments.label_column,
-            text_columns=arguments.text_columns,
-            problem_type=arguments.problem_type,
-            cache_dir=arguments.cache_dir,
-        )
+        task = load_named(arguments.dataset_name, arguments.dataset_config, cache_dir=cache_dir, **columns)
     else:
-        task = load_files(
-            str(arguments.train_file),
-            str(arguments.validation_file),
-            arguments.test_file,
-            label_column=arguments.label_column,
-            text_columns=arguments.text_columns,
-            problem_type=arguments.problem_type,
-            cache_dir=arguments.cache_dir,
-        )
-    validation = {name: sample(rows, arguments.max_eval_samples) for name, rows in task.validation.items()}
-    test = None if task.test is None else sample(task.test, arguments.max_eval_samples)
-    return replace(task, train=sample(task.train, arguments.max_train_samples), validation=validation, test=test)
+        files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
+        task = load_files(*files, cache_dir=cache_dir, **columns)
+    cut = sample_splits(arguments, task.splits)
+    validation = {name: cut[name] for name in task.validation}
+    return replace(task, train=cut["train"], validation=validation, test=cut.get("test"))
 
 
 def finetune(arguments: FinetuneArguments, *, callbacks: Sequence[TrainerCallback] = ()) -> FinetuneResult:

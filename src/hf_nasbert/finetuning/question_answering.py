@@ -17,8 +17,9 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.finetuning.squad import Questions, SquadMetric, load_squad_dataset, load_squad_files
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.question_answering_data import Questions, load_squad_dataset, load_squad_files
+from hf_nasbert.finetuning.squad_metric import SquadMetric
+from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample_splits
 from hf_nasbert.writing import write_text
 
 _SPECIAL = 4  # most special tokens of a pair: <s> question </s></s> passage </s>
@@ -91,8 +92,7 @@ def load_questions(arguments: FinetuneSquadArguments) -> Questions:
     else:
         files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
         questions = load_squad_files(*files, drop_misaligned=arguments.drop_misaligned)
-    limits = dict.fromkeys(questions.splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
-    return replace(questions, splits={split: sample(rows, limits[split]) for split, rows in questions.splits.items()})
+    return replace(questions, splits=sample_splits(arguments, questions.splits))
 
 
 class Answer(NamedTuple):
