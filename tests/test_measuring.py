@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny.clock import ADAPTERS, OUTSIDE, seconds_of
+from tiny.clock import ADAPTERS, OUTSIDE, fake_time, seconds_of
 
 from hf_nasbert import measuring, records
 from hf_nasbert.costs import LatencyTable, cheapest, cost_function, peak_activation_bytes
 from hf_nasbert.measuring import Device, check_latency, check_memory, measure_latencies, peak_of_forward
 from hf_nasbert.modeling import NasBertModel, SupernetConfig
 from hf_nasbert.space import Architecture, SearchSpace, Stage
+
+assert fake_time  # a fixture
 
 KINDS = ("attention", "ffn", "conv3", "conv5", "skip")
 SIZES = {"vocab_size": 50, "hidden_size": 32, "max_position_embeddings": 64}
