@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
-from hf_nasbert.finetuning import PretrainChildArguments
+from hf_nasbert.finetuning import pretraining
 from hf_nasbert.finetuning.distillation import Guide
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
@@ -24,14 +24,14 @@ def save_models(home: Path, text: str, vocab_size: int = 200) -> None:
         tokenizer.save_pretrained(home / name)
 
 
-def distillation_arguments(home: Path, output_dir: Path, **changes) -> PretrainChildArguments:
+def distillation_arguments(home: Path, output_dir: Path, **changes) -> pretraining.PretrainChildArguments:
     """Four steps of `child`, taught by `teacher`, both in a folder."""
     settings = {
         "model": str(home / "child"), "teacher": str(home / "teacher"), "output_dir": str(output_dir),
         "max_steps": 4, "save_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "num_dev_batches": 1,
         "dev_batch_size": 2, "logging_steps": 1, "disable_tqdm": True, "warmup_steps": 0.0,
     }  # fmt: skip
-    return PretrainChildArguments(**settings | changes)
+    return pretraining.PretrainChildArguments(**settings | changes)
 
 
 def first_batch(home: Path, data: DataArguments) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ class WatchedTeachers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[Guide, dict[str, torch.Tensor]]] = []
-        load = PretrainChildArguments.load_teacher
+        load = pretraining.load_teacher
 
         def spy(arguments, tokenizer):
             teacher = load(arguments, tokenizer)
@@ -67,7 +67,7 @@ class WatchedTeachers:
             self.seen.append((teacher, weights))
             return teacher
 
-        monkeypatch.setattr(PretrainChildArguments, "load_teacher", spy)
+        monkeypatch.setattr(pretraining, "load_teacher", spy)
 
     def assert_unmoved(self) -> None:
         """There was one teacher; it has no gradient, no dropout and the weights it came with."""
