@@ -1,8 +1,8 @@
 """Fine-tune any sequence classifier on a sentence task (GLUE, packaged sets, files), over several seeds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any
 
 from datasets import Dataset
 from transformers import (
@@ -14,6 +14,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from hf_nasbert.finetuning.arguments import FinetuneArguments
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
 from hf_nasbert.finetuning.sequence_classification_data import (
     Columns,
@@ -23,44 +24,7 @@ from hf_nasbert.finetuning.sequence_classification_data import (
     load_named,
     load_packaged,
 )
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample_splits
-
-
-@dataclass(kw_only=True)
-class FinetuneArguments(DataTaskArguments):
-    """What to fine-tune on which sentence task, and how.
-
-    Exactly one of task, packaged, dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the task is not given exactly once, or a setting does not fit the others.
-    """
-
-    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {
-        "glue_source", "label_column", "packaged", "problem_type", "text_columns",
-    }  # fmt: skip
-    sources: ClassVar[tuple[str, ...]] = ("task", "packaged", *DataTaskArguments.sources)
-
-    task: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = field(
-        default=None, metadata={"help": "A GLUE task from the Hub."}
-    )
-    packaged: str | None = field(
-        default=None,
-        metadata={
-            "help": "A labelled set inside an installed wheel, needing no network: stsb, rotten_tomatoes, boolq."
-        },
-    )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels in a file or data set."})
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns; found if not given."}
-    )
-    problem_type: Literal["classification", "regression"] | None = field(
-        default=None,
-        metadata={"help": "By default regression for numbers that are not all whole, else classification."},
-    )
-    glue_source: str = field(
-        default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a copy of it."}
-    )
+from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
 
 
 def load_task(arguments: FinetuneArguments) -> LabelledTask:
