@@ -2,7 +2,6 @@
 
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tiny.commands import COMMANDS, assert_nothing_is_half_written, assert_same, contents, lay_out, prepare, stubs
+from tiny.disks import mount, remount, unmount, with_mounts
 
 from hf_nasbert import records
 
@@ -61,52 +61,42 @@ def test_a_command_that_cannot_write_says_what_and_goes_on(name, given, tmp_path
     assert_same(name, out, whole)
 
 
+def fill_disks(given: Path, place: Path) -> int:
+    """Run every command where there is too little room, and then enough of it; how many failed."""
+    num_failed = 0
+    for number, (name, command) in enumerate(COMMANDS.items()):
+        whole, disk = place / f"whole-{number}", place / f"disk-{number}"
+        lay_out(whole)
+        before = contents(whole)
+        with stubs():
+            command(given, whole)
+            needed = sum(-(-len(content) // 4096) for content in contents(whole).values())
+            disk.mkdir()
+            for share in (0.15, 0.5, 0.8, 0.97):
+                mount(disk, size=str(max(int(share * needed), 2) * 4096))
+                out = disk / "out"
+                lay_out(out)
+                said = None
+                try:
+                    command(given, out)
+                except OSError as error:
+                    said = str(error)
+                if said is not None:
+                    num_failed += 1
+                    assert str(disk) in said, (name, said)
+                    assert "\n" not in said, (name, said)
+                    assert_nothing_is_half_written(out, before, contents(whole))
+                remount(disk, "size=100m")
+                command(given, out)
+                assert_same(name, out, contents(whole))
+                unmount(disk)
+    return num_failed
+
+
 @pytest.mark.slow
 def test_disks_that_are_really_full(given, tmp_path):
     """File systems of 15, 50, 80 and 97 % of the room that each command needs, and then of enough."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-        pytest.skip("mounting needs user namespaces")
-    (tmp_path / "run.py").write_text(
-        textwrap.dedent(f"""
-        import subprocess, sys
-        from pathlib import Path
-        sys.path[:0] = [{str(ROOT / "tests")!r}]
-        from tiny.commands import assert_nothing_is_half_written, assert_same, contents
-        from tiny.commands import COMMANDS, lay_out, stubs
-        given, place = Path({str(given)!r}), Path({str(tmp_path)!r})
-        num_failed = 0
-        for number, (name, command) in enumerate(COMMANDS.items()):
-            whole, disk = place / f"whole-{{number}}", place / f"disk-{{number}}"
-            lay_out(whole)
-            before = contents(whole)
-            with stubs():
-                command(given, whole)
-                needed = sum(-(-len(content) // 4096) for content in contents(whole).values())
-                disk.mkdir()
-                for share in (0.15, 0.5, 0.8, 0.97):
-                    size = f"size={{max(int(share * needed), 2) * 4096}}"
-                    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
-                    out = disk / "out"
-                    lay_out(out)
-                    try:
-                        command(given, out)
-                    except OSError as error:
-                        num_failed += 1
-                        assert str(disk) in str(error) and "\\n" not in str(error), (name, str(error))
-                        assert_nothing_is_half_written(out, before, contents(whole))
-                    subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
-                    command(given, out)
-                    assert_same(name, out, contents(whole))
-                    subprocess.run(["umount", "--lazy", disk], check=True)
-        print("failed", num_failed, "of", 4 * len(COMMANDS))
-        """)
-    )
-    done = subprocess.run(
-        [*namespace, sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    num_failed = int(done.stdout.splitlines()[-1].split()[1])
+    num_failed = with_mounts(fill_disks, given, tmp_path, timeout=250)
     assert num_failed >= 2 * len(COMMANDS), "the disks were full"
 
 

@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from accelerate import PartialState
+from tiny.processes import launch
 from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
@@ -175,50 +174,34 @@ def test_alone_nobody_is_told_anything(monkeypatch):
     assert team.lead(lambda: 7, lambda task: pytest.fail("nobody follows")) == 7
 
 
-PROCESSES = """
-import sys
-sys.path[:0] = [{tests!r}]
-import torch
-torch.set_num_threads(1)
-from accelerate import PartialState
-state = PartialState(cpu=True)
-import pytest
-from tiny.scores import DATA, stub_files
-from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children
-
-patch = pytest.MonkeyPatch()
-stub_files(patch)
-settings = dict(supernet="x", num_dev_batches=3, dev_batch_size=2)
-scored = score_children(ScoreChildrenArguments(output="{folder}/scores.jsonl", all_children=True, **settings), DATA)
-found = search_children(SearchChildrenArguments(output="{folder}/search.jsonl", num_evaluations=12, **settings), DATA)
-assert len(scored) == 27 and len(found) >= 12
-try:
-    search_children(SearchChildrenArguments(output="{folder}/no.jsonl", max_parameters="1K", **settings), DATA)
-except (ValueError, RuntimeError) as error:
-    assert "no child is within the budget" in str(error)
-    assert isinstance(error, ValueError) == state.is_main_process
-else:
-    raise AssertionError("an impossible budget was accepted")
-print("process", state.process_index, "is done", flush=True)
-"""
+def score_and_search(folder):
+    """What one of several processes does."""
+    state = PartialState(cpu=True)
+    with pytest.MonkeyPatch.context() as patch:
+        stub_files(patch)
+        settings = {"supernet": "x", "num_dev_batches": 3, "dev_batch_size": 2}
+        scores = ScoreChildrenArguments(output=str(folder / "scores.jsonl"), all_children=True, **settings)
+        search = SearchChildrenArguments(output=str(folder / "search.jsonl"), num_evaluations=12, **settings)
+        numbers = len(score_children(scores, DATA)), len(search_children(search, DATA))
+        impossible = SearchChildrenArguments(output=str(folder / "no.jsonl"), max_parameters="1K", **settings)
+        with pytest.raises((ValueError, RuntimeError), match="no child is within the budget") as refused:
+            search_children(impossible, DATA)
+    return *numbers, state.is_main_process, isinstance(refused.value, ValueError)
 
 
 @pytest.mark.slow
-def test_processes_write_one_file_the_same_as_one_alone(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+def test_processes_write_one_file_the_same_as_one_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     written = []
     for num_processes in (1, 2):
         folder = tmp_path / str(num_processes)
         folder.mkdir()
-        script = folder / "run.py"
-        script.write_text(PROCESSES.format(tests=str(Path(__file__).parent), folder=folder))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-        launcher = torchrun if num_processes > 1 else []
-        done = subprocess.run(
-            [sys.executable, *launcher, script], env=environment, capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("is done") == num_processes
+        for number, seen in enumerate(launch(score_and_search, num_processes, folder, timeout=200)):
+            assert not isinstance(seen, str), seen
+            num_scored, num_found, is_main, is_told_what_was_wrong = seen
+            assert num_scored == 27
+            assert num_found >= 12
+            assert is_main == is_told_what_was_wrong == (number == 0)
         histories = [records.read(folder / name) for name in ("scores.jsonl", "search.jsonl")]
         for history in histories:
             for record in history:

@@ -1,16 +1,14 @@
 """Scoring: every loss is that of the child alone, and shared prefixes are really computed once."""
 
 import logging
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
 from tiny.models import BATCHES, tiny_supernet
+from tiny.processes import launch
 from tiny.searches import CHAIN, STAGED
 
 from hf_nasbert import scoring
@@ -334,35 +332,23 @@ def test_the_report_in_words():
     assert both == scoring.ScoringReport([1.0, 2.0, 3.0], 1500, 4, 99, 15.0, 50, 200)
 
 
-PROCESSES = """
-import random, sys
-sys.path[:0] = [{tests!r}]
-import torch
-torch.set_num_threads(1)
-from accelerate import PartialState
-from tiny.models import BATCHES, tiny_supernet
-from tiny.searches import STAGED
-from hf_nasbert.scoring import score_with_report
-
-state = PartialState(cpu=True)
-children = [STAGED.sample(random.Random(seed), "children") for seed in range(60)]
-supernet = tiny_supernet(STAGED)
-shared = score_with_report(supernet, children, BATCHES, processes=state)
-alone = score_with_report(supernet, children, BATCHES)
-assert shared.losses == alone.losses
-assert alone.num_operator_calls <= shared.num_operator_calls < 1.2 * alone.num_operator_calls
-print(f"process {{state.process_index}} of {{state.num_processes}} agrees", flush=True)
-"""
+def score_together():
+    """What one of several processes does."""
+    state = PartialState(cpu=True)
+    children = [STAGED.sample(random.Random(seed), "children") for seed in range(60)]
+    supernet = tiny_supernet(STAGED)
+    shared = score_with_report(supernet, children, BATCHES, processes=state)
+    alone = score_with_report(supernet, children, BATCHES)
+    return state.num_processes, shared, alone
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_real_processes_get_the_bits_of_one(tmp_path, num_processes):
-    script = tmp_path / "score.py"
-    script.write_text(PROCESSES.format(tests=str(Path(__file__).parent)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*torchrun, script], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    for process in range(num_processes):
-        assert f"process {process} of {num_processes} agrees" in done.stdout
+def test_real_processes_get_the_bits_of_one(num_processes, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    for seen in launch(score_together, num_processes, timeout=200):
+        assert not isinstance(seen, str), seen
+        number, shared, alone = seen
+        assert number == num_processes
+        assert shared.losses == alone.losses
+        assert alone.num_operator_calls <= shared.num_operator_calls < 1.2 * alone.num_operator_calls

@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
 from tiny.models import gradients, randomise_
+from tiny.processes import forked
 from tiny.trainings import SPACES, KilledBatches, TinyBatches, make_arguments, make_supernet, make_trainer, train_log
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
@@ -904,50 +905,36 @@ class TestRecipe:
         assert [record["step"] for record in log if record["event"] == "train"] == [1, 2, 3, 4]
 
 
-# Run as its own process, killed from outside, and run again.
-SCRIPT = """
-import sys
-sys.path[:0] = [{tests!r}]
-from tiny.trainings import TinyBatches, make_arguments, make_supernet
-from hf_nasbert.training import train_supernet
-
-output_dir, method = sys.argv[1:]
-arguments = make_arguments(output_dir, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
-dev_batches = [TinyBatches(4, seed=99).batch(0)]
-train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), dev_batches)
-"""
+def train_on(folder, method):
+    arguments = make_arguments(folder, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
+    train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), [TinyBatches(4, seed=99).batch(0)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fair", "magic_at"])
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-
-    def start(folder):
-        return subprocess.Popen([sys.executable, script, folder, method], stderr=subprocess.PIPE, text=True)
-
-    straight = start(tmp_path / "straight")
-    _, errors = straight.communicate(timeout=120)
-    assert straight.returncode == 0, errors
+    """A process of its own, killed from outside, and run again."""
+    straight = forked(train_on, tmp_path / "straight", method)
+    straight.join(120)
+    assert straight.exitcode == 0
     rng = random.Random(f"kill {method}")
     folder, num_kills = tmp_path / "killed", 0
     for _ in range(30):
         target = (len(train_log(folder)) if (folder / "train_log.jsonl").exists() else 0) + rng.randint(3, 12)
-        process = start(folder)
-        while process.poll() is None:
+        process = forked(train_on, folder, method)
+        while process.is_alive():
             if (folder / "train_log.jsonl").exists() and len(train_log(folder)) >= target:
                 time.sleep(rng.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.001)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        if process.returncode == 0:
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
             break
         num_kills += 1
     assert num_kills >= 2
-    assert process.returncode == 0
+    assert process.exitcode == 0
     assert train_log(folder) == train_log(tmp_path / "straight")
     assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
     final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]

@@ -8,14 +8,14 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tiny.disks import mount, remount, unmount, with_mounts
 from tiny.finetuning import Home
+from tiny.processes import forked
 from transformers import TrainerCallback
 
 from hf_nasbert import checkpoint_folders
@@ -24,18 +24,6 @@ from hf_nasbert.finetuning import runs
 from hf_nasbert.locking import locked
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
-
-PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
-PROGRAM = """
-import sys
-sys.path[:0] = {paths}
-from pathlib import Path
-import torch
-from tiny.finetuning import Home
-torch.set_num_threads(1)
-home = Home.__new__(Home)
-home.folder = Path({home!r})
-"""
 
 
 class Kill(TrainerCallback):
@@ -397,6 +385,23 @@ class TestLock:
         assert sorted(path.name for path in (tmp_path / "out" / "run").iterdir()) == ["checkpoint-2", "run.json"]
 
 
+def fill(home, disk, weights):
+    """What a run says of disks of several sizes; given room, each goes on to these weights."""
+    said = []
+    for size in (60_000, 200_000, 450_000, 700_000, 1_000_000):
+        mount(disk, size=str(size))
+        try:
+            home.pretrain(disk / "out")
+        except OSError as error:
+            said.append(str(error))
+        assert not list(disk.rglob(".*"))
+        remount(disk, "size=100m")
+        home.pretrain(disk / "out")
+        assert (disk / "out" / WEIGHTS).read_bytes() == weights
+        unmount(disk)
+    return said
+
+
 class TestDisk:
     def test_a_checkpoint_that_cannot_grow_at_any_byte(self, home, straight, tmp_path):
         """Real failures of the writes of torch, safetensors and Python: none may be longer than so many bytes."""
@@ -454,32 +459,9 @@ class TestDisk:
     @pytest.mark.slow
     def test_a_disk_that_is_really_full(self, home, straight, tmp_path):
         """File systems of several sizes: one line, nothing half written; given room, the run goes on to the bit."""
-        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-        if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-            pytest.skip("mounting needs user namespaces")
-        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
-            "import subprocess\n"
-            f"disk = Path({str(tmp_path)!r})\n"
-            "for size in (60_000, 200_000, 450_000, 700_000, 1_000_000):\n"
-            "    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', disk], check=True)\n"
-            "    try:\n"
-            "        home.pretrain(disk / 'out')\n"
-            "    except OSError as error:\n"
-            "        print(error)\n"
-            "    assert not [path for path in disk.rglob('.*')]\n"
-            "    subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)\n"
-            "    home.pretrain(disk / 'out')\n"
-            f"    weights = Path({str(straight / WEIGHTS)!r}).read_bytes()\n"
-            "    assert (disk / 'out' / 'model.safetensors').read_bytes() == weights\n"
-            "    subprocess.run(['umount', disk], check=True)\n"
-        )
-        done = subprocess.run(
-            [*namespace, sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        said = [line for line in done.stdout.splitlines() if "could not be written" in line]
+        said = with_mounts(fill, home, tmp_path, (straight / WEIGHTS).read_bytes())
         assert len(said) == 5
-        assert all("Make room" in line for line in said)
+        assert all("could not be written" in line and "Make room" in line for line in said)
 
     def test_the_final_model_is_whole_or_not_there(self, home, straight, tmp_path, monkeypatch):
         save = runs.PreTrainedModel.save_pretrained
@@ -502,20 +484,17 @@ class TestDisk:
 class TestKills:
     def test_killed_while_a_checkpoint_is_written(self, home, straight, tmp_path):
         """SIGKILL as soon as a hidden folder is seen, again and again: it ends in the same bits."""
-        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
-            f"home.pretrain(Path({str(tmp_path / 'out')!r}))\n"
-        )
         num_kills = 0
         for _ in range(3):
-            process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+            process = forked(home.pretrain, tmp_path / "out")
             end = time.monotonic() + 100
-            while process.poll() is None and not list((tmp_path / "out").glob("run/.checkpoint-*.partial")):
+            while process.is_alive() and not list((tmp_path / "out").glob("run/.checkpoint-*.partial")):
                 assert time.monotonic() < end
                 time.sleep(0.001)
             process.kill()
-            _, said = process.communicate()
-            assert process.returncode in (0, -signal.SIGKILL), said[-2000:]
-            num_kills += process.returncode != 0
+            process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)
+            num_kills += process.exitcode != 0
         assert num_kills
         home.pretrain(tmp_path / "out")
         assert (tmp_path / "out" / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
@@ -259,6 +261,25 @@ def _in_child(sender, environment, function, arguments):
         sender.send(traceback.format_exc())
     finally:
         os._exit(0)  # neither pytest's exit nor gloo's
+
+
+def forked(function, *arguments):
+    """Start a function in a forked process, to be waited for or killed; its generators stand where no others do."""
+    process = multiprocessing.get_context("fork").Process(target=_in_fork, args=(function, arguments))
+    process.start()
+    return process
+
+
+def _in_fork(function, arguments):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(os.getpid())
+    try:
+        function(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":
