@@ -15,6 +15,7 @@ from hf_nasbert.modeling import SupernetModel
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import as_table, choose_children
+from hf_nasbert.space import SearchSpace
 
 
 @pytest.fixture
