@@ -580,7 +580,7 @@ class TestRecipes:
         assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
 
     def test_a_card_tells_what_was_proven_and_counted(self, supernet_folder, tmp_path, monkeypatch):
-        module = importlib.import_module("hf_nasbert.pipeline.extract")
+        module = importlib.import_module("hf_nasbert.pipeline.extraction")
         monkeypatch.setattr(module, "prove_equal_logits", lambda *_, **__: 1.25e-7)
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-conv3-skip-skip-skip"]
         run_recipe("extract_child", *arguments, "--output_dir", tmp_path / "child")

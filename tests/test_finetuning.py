@@ -47,14 +47,14 @@ from hf_nasbert.finetuning import (
     dev_loss,
     finetune,
     glue,
-    labelled,
     load_files,
     load_glue,
     load_packaged,
     pretrain_child,
     pretraining,
     runs,
-    sentences,
+    sequence_classification,
+    sequence_classification_data,
 )
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig
 from hf_nasbert.records import read as read_records
@@ -320,7 +320,9 @@ class TestLabelledTasks:
         features = Features({"sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
         rows = Dataset.from_dict({"sentence": ["x", "y"], "label": [0, 1]}, features=features)
         splits = DatasetDict({"train": rows, "validation": rows, "test": rows})
-        monkeypatch.setattr(labelled, "load_labelled", lambda name: {"rotten_tomatoes": splits}[name])
+        monkeypatch.setattr(
+            sequence_classification_data, "load_labelled", lambda name: {"rotten_tomatoes": splits}[name]
+        )
         task = load_packaged("rotten_tomatoes")
         assert (task.label_names, task.text_columns) == (("negative", "positive"), ("sentence",))
         assert task.test is not None
@@ -461,7 +463,7 @@ class TestFinetune:
     def test_a_killed_run_continues_as_if_it_had_not_been_killed(self, arguments, tmp_path, monkeypatch):
         def plan():  # the best score comes first, and patience is at its end after three worse ones
             planned = iter([0.9, 0.5, 0.4, 0.3])
-            monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
 
         settings = {"eval_steps": 3, "max_steps": 15, "early_stopping_patience": 3, "logging_steps": 1}
         plan()
@@ -491,7 +493,7 @@ class TestFinetune:
 
         def plan():
             planned = iter(scores)
-            monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
 
         settings = {"eval_steps": 3, "max_steps": 15, "early_stopping_patience": 2, "logging_steps": 1}
         plan()
@@ -537,7 +539,7 @@ class TestFinetune:
 
     def test_two_checkpoints_are_kept_and_the_best(self, arguments, monkeypatch):
         planned = iter([0.9, 0.5, 0.4, 0.3])
-        monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+        monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
         with pytest.raises(KeyboardInterrupt):
             finetune(arguments(eval_steps=2, max_steps=12, early_stopping_patience=9), callbacks=[Kill(9)])
         kept = checkpoint_folders.list_checkpoints(next(Path(arguments().output_dir).rglob("run")))
@@ -545,7 +547,7 @@ class TestFinetune:
 
     def test_early_stopping_keeps_the_best_weights(self, arguments, monkeypatch):
         planned = iter([0.1, 0.9, 0.5, 0.9, 0.3, 0.95])
-        monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+        monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
         log = Log()
         asked = arguments(eval_steps=1, max_steps=40, early_stopping_patience=3)
         record = finetune(asked, callbacks=[log]).records[0]
@@ -781,14 +783,17 @@ class TestFinetune:
 
     def test_samples_are_the_same_for_every_seed(self, arguments):
         tasks = [
-            sentences.load_task(arguments(max_train_samples=10, max_eval_samples=5, seeds=[seed])) for seed in (0, 1)
+            sequence_classification.load_task(arguments(max_train_samples=10, max_eval_samples=5, seeds=[seed]))
+            for seed in (0, 1)
         ]
         assert tasks[0].train[:] == tasks[1].train[:]
         assert [len(rows) for rows in tasks[0].splits.values()] == [10, 5]
-        assert tasks[0].train[:]["text"] != sentences.load_task(arguments()).train[:10]["text"], "a random part"
+        assert tasks[0].train[:]["text"] != sequence_classification.load_task(arguments()).train[:10]["text"], (
+            "a random part"
+        )
 
     def test_predictions_that_are_not_finite_are_an_error(self, arguments):
-        compute = sentences.make_compute_metrics(sentences.load_task(arguments()))
+        compute = sequence_classification.make_compute_metrics(sequence_classification.load_task(arguments()))
         logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).numpy()
         labels = torch.tensor([1, 1]).numpy()
         assert compute(EvalPrediction(logits, labels)) == {"accuracy": 0.5, "score": 0.5}

@@ -7,8 +7,9 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from tiny.files import TEXT, labels_of, lines, put
 
-from hf_nasbert.finetuning.labelled import load_files, make_task, names_of_labels
-from hf_nasbert.finetuning.tagged import load_tagged_files
+from hf_nasbert.finetuning.labels import names_of_labels
+from hf_nasbert.finetuning.sequence_classification_data import load_files, make_task
+from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

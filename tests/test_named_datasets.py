@@ -17,10 +17,10 @@ from tiny.files import COMMANDS, TEXT, lines, parquet, put
 
 from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
-from hf_nasbert.finetuning.labelled import load_named
-from hf_nasbert.finetuning.questions import load_questions
-from hf_nasbert.finetuning.sentences import load_task
-from hf_nasbert.finetuning.tokens import load_words
+from hf_nasbert.finetuning.question_answering import load_questions
+from hf_nasbert.finetuning.sequence_classification import load_task
+from hf_nasbert.finetuning.sequence_classification_data import load_named
+from hf_nasbert.finetuning.token_classification import load_words
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

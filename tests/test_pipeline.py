@@ -24,18 +24,18 @@ SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna w
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """A pipeline shrunk to seconds; its labelled data are sentences of the same harbour."""
-    from hf_nasbert.finetuning import labelled, sentences
+    from hf_nasbert.finetuning import load_files, sequence_classification
 
     rows = [{"sentence": text, "label": label} for text, label in SENTENCES * 8]
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def load_packaged(name):
-        return labelled.load_files(
+        return load_files(
             str(tmp_path / "train.jsonl"), str(tmp_path / "validation.jsonl"), cache_dir=str(tmp_path / "cache")
         )
 
-    monkeypatch.setattr(sentences, "load_packaged", load_packaged)
+    monkeypatch.setattr(sequence_classification, "load_packaged", load_packaged)
 
     def make_pipeline(*, of_space=None, of_data=None, of_training=None, **changes):
         space = SupernetArguments(

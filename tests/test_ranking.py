@@ -307,12 +307,13 @@ class TestRank:
         rng = np.random.default_rng(3)
         scores = [truth.loss + rng.normal(0, noise, 81) for noise in (0.1, 0.2, 0.3)]
         found = rank("x", scores, truth, is_proxy_loss=True, num_resamples=30, seed=5).measured
-        functions = {"supernet_gap": lambda score, loss, _: metrics.supernet_gap(score, loss), **measures(truth)}
+        functions = {"supernet_gap": lambda redraws, _: redraws.supernet_gap(), **measures(truth)}
         rng, values = np.random.default_rng(5), {measure: [] for measure in functions}
         for _ in range(30):
             drawn = rng.integers(81, size=81)
             for measure, function in functions.items():
-                values[measure].append(np.mean([function(score[drawn], truth.loss[drawn], drawn) for score in scores]))
+                alone = [function(metrics.Redraws(score[drawn], truth.loss[drawn]), drawn) for score in scores]
+                values[measure].append(np.mean(alone))
         assert found.keys() == values.keys() > {"sparse_tau", "ceiling_tau", "ceiling_bucketed_tau"}
         for measure, redrawn in values.items():
             assert found[measure][1:3] == pytest.approx(tuple(np.quantile(redrawn, [0.05, 0.95])), rel=1e-11), measure

@@ -1,6 +1,7 @@
 """Scoring and searching from the command line: costs of a table, one leader and its helpers, a report at the end."""
 
 import os
+import random
 import signal
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ from tiny.processes import launch
 from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
+from hf_nasbert.modeling import SupernetModel
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
-from hf_nasbert.pipeline.scores import as_table
+from hf_nasbert.pipeline.scores import as_table, choose_children
+from hf_nasbert.space import SearchSpace
 
 
 @pytest.fixture
@@ -36,6 +39,31 @@ def table(tmp_path):
         },
     )
     return path
+
+
+def test_children_are_sorted_before_they_are_cut_into_chunks(stubs, monkeypatch, tmp_path):
+    """A chunk of 9 shares its first operator; one walk over all 27 would take 3 + 9 + 27 operators too."""
+    calls = []
+    run_block = SupernetModel.run_block
+
+    def counted(model, index, *arguments, **options):
+        calls.append(index)
+        return run_block(model, index, *arguments, **options)
+
+    monkeypatch.setattr(SupernetModel, "run_block", counted)
+    monkeypatch.setattr(scores_room, "_CHUNK", 9)
+    names = [str(child) for child in SPACE.enumerate()]
+    random.Random(0).shuffle(names)
+    settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2}
+    arguments = ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), architectures=[*names, names[0]], **settings)
+    assert sorted(str(child.architecture) for child in score_children(arguments, DATA)) == sorted(names)
+    assert len(calls) == 3 + 9 + 27
+
+
+def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes():
+    space = SearchSpace.chain(12, ("attention", "ffn", "conv3", "conv5"))
+    drawn = choose_children(ScoreChildrenArguments(supernet="x", output="y", num_random=1000), space)
+    assert drawn == sorted(drawn, key=space.index_of)
 
 
 def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):

@@ -13,7 +13,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline import trained_on
 from hf_nasbert.pipeline.inputs import load_dev_batches
-from hf_nasbert.pipeline.trained_on import check_against_training, settings_of_model
+from hf_nasbert.pipeline.text_settings import check_against_training, settings_of_model
 
 EARLIER = Path(__file__).parent / "data" / "written-earlier"
 SUPERNET = str(EARLIER / "supernet")

@@ -313,6 +313,60 @@ class TestStep:
         assert num_moved > 20
         assert any(moments[name] for name, p in trainer.supernet.named_parameters() if id(p) not in on_path)
 
+    @pytest.mark.parametrize("is_finite", [True, False], ids=["made", "skipped"])
+    def test_a_step_looks_at_the_parameters_of_its_children_only(self, tmp_path, monkeypatch, is_finite):
+        trainer = make_trainer(tmp_path, method="uniform", max_steps=1, max_skipped_steps=1)
+        (child,) = make_trainer(tmp_path, method="uniform").method.children()
+        walked = {"clip": [], "step": [], "clear": []}
+        clip, optimizer = trainer.accelerator.clip_grad_norm_, trainer.optimizer.optimizer
+        step, clear = optimizer.step, optimizer.zero_grad
+        held = [list(group["params"]) for group in optimizer.param_groups]
+
+        def in_groups():
+            return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def clip_(parameters, most):
+            walked["clip"] = list(parameters)
+            return clip(walked["clip"], most) if is_finite else torch.tensor(torch.inf)
+
+        monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", clip_)
+        monkeypatch.setattr(optimizer, "step", lambda closure=None: (walked["step"].extend(in_groups()), step()))
+        monkeypatch.setattr(optimizer, "zero_grad", lambda set_to_none: (walked["clear"].extend(in_groups()), clear()))
+        trainer.train()
+        used = {id(parameter) for parameter in trainer.supernet.parameters_of(child)}
+        assert len(used) < len(trainer.step.parameters) / 2
+        for what, parameters in walked.items():
+            expected = set() if what == "step" and not is_finite else used
+            assert len(parameters) == len(expected), what
+            assert {id(parameter) for parameter in parameters} == expected, what
+        assert all(parameter.grad is None for parameter in trainer.step.parameters)
+        for group, before in zip(optimizer.param_groups, held, strict=True):  # whole again: a state holds them all
+            assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in before]
+
+    def test_looking_at_few_parameters_changes_no_bit(self, tmp_path):
+        """Against the plain loop: AdamW over all parameters, of which it skips those without gradient."""
+        trainer, plain = make_trainer(tmp_path, method="uniform", max_steps=6), make_supernet()
+        plain.load_state_dict(trainer.supernet.state_dict())
+        optimizer = make_optimizer(plain, trainer.arguments)
+        method = make_trainer(tmp_path, method="uniform").method
+        trainer.train()
+        for number in range(6):
+            batch = trainer.batches.batch(number)
+            (child,) = method.children()
+            for group in optimizer.param_groups:
+                group["lr"] = trainer.arguments.learning_rate_at(number)
+            num_labels = int((batch["labels"] != -100).sum())
+            inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
+            plain(**inputs, architecture=child, num_items_in_batch=num_labels).loss.backward()
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), trainer.arguments.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for (name, one), other in zip(trainer.supernet.named_parameters(), plain.parameters(), strict=True):
+            assert torch.equal(one, other), name
+            mine, theirs = trainer.optimizer.optimizer.state.get(one, {}), optimizer.state.get(other, {})
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
+
     def test_decay_spares_biases_and_normalisations(self, tmp_path):
         supernet = make_supernet()
         randomise_(supernet)

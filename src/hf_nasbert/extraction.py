@@ -14,9 +14,7 @@ from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import build_like
-
-TOLERANCE = 1e-6
-"""Largest difference of logits that other kernels for the same mathematics may cause in float32."""
+from hf_nasbert.tolerances import EXTRACTION
 
 
 def load_supernet_config(folder: str | Path) -> SupernetConfig:
@@ -106,7 +104,7 @@ def prove_equal_logits(
     child: PreTrainedModel,
     batch: Mapping[str, torch.Tensor] | None = None,
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float = EXTRACTION,
 ) -> float:
     """Show that a child computes what its architecture computes in the super-net, or raise.
 

@@ -263,7 +263,9 @@ class TestBestWeights:
 
         def plan():
             planned = iter([0.9, 0.5, 0.4, 0.3])
-            monkeypatch.setattr("hf_nasbert.finetuning.sentences.glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(
+                "hf_nasbert.finetuning.sequence_classification.glue_score", lambda metrics: next(planned, 0.0)
+            )
 
         plan()
         home.finetune(tmp_path / "straight")

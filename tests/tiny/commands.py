@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_nasbert import export, records
+from hf_nasbert import records
 from hf_nasbert.cards import fill_page
-from hf_nasbert.export import INPUTS, export_onnx
+from hf_nasbert.export import INPUTS, export_onnx, onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.pipeline import (
     ExtractionArguments,
@@ -77,9 +77,9 @@ def stubs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         stub_files(patched)
-        patched.setattr(export._Graph, "write", write)
+        patched.setattr(onnx._Graph, "write", write)
         patched.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
-        patched.setattr(export, "find_spec", lambda name: name)
+        patched.setattr(onnx, "find_spec", lambda name: name)
         yield
 
 

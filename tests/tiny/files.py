@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hf_nasbert.data import DataArguments, load_text
-from hf_nasbert.finetuning.labelled import load_files
-from hf_nasbert.finetuning.squad import load_squad_files
-from hf_nasbert.finetuning.tagged import load_tagged_files
+from hf_nasbert.finetuning.question_answering_data import load_squad_files
+from hf_nasbert.finetuning.sequence_classification_data import load_files
+from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 
 TEXT = [{"text": f"text number {number}", "label": "ab"[number % 2]} for number in range(4)]
 TAGGED = [{"tokens": ["a", "b"], "tags": ["X", "O"]}, {"tokens": ["c"], "tags": ["O"]}]

@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, train_tokenizer
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child
+from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child, pretraining
 from hf_nasbert.finetuning.distillation import Guide
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 
@@ -61,7 +61,7 @@ class WatchedTeachers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[Guide, dict[str, torch.Tensor]]] = []
-        load = PretrainChildArguments.load_teacher
+        load = pretraining.load_teacher
 
         def spy(arguments, tokenizer):
             teacher = load(arguments, tokenizer)
@@ -69,7 +69,7 @@ class WatchedTeachers:
             self.seen.append((teacher, weights))
             return teacher
 
-        monkeypatch.setattr(PretrainChildArguments, "load_teacher", spy)
+        monkeypatch.setattr(pretraining, "load_teacher", spy)
 
     def assert_unmoved(self) -> None:
         """There was one teacher; it has no gradient, no dropout and the weights it came with."""

@@ -5,12 +5,11 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -29,19 +28,14 @@ from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.families import native_form
-from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
+from hf_nasbert.pipeline.arguments import PipelineArguments
+from hf_nasbert.pipeline.extraction import cost_of_bert_beside, read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
-from hf_nasbert.pipeline.scores import (
-    ScoreChildrenArguments,
-    SearchChildrenArguments,
-    children_space,
-    score_children,
-    search_children,
-)
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
     Card,
@@ -91,62 +85,6 @@ _INCIDENTAL: dict[str, frozenset[str]] = {
 }
 _QUANTITIES = ("max_parameters", "max_flops")
 _MASK = "[MASK]"  # how `mask_examples` are written, whatever the tokenizer's own mask is
-
-
-@dataclass
-class PipelineArguments:
-    """What happens behind the super-net's training: scoring, budget, the winner's further training.
-
-    Raises:
-        ValueError: If a number lies outside its range, or a cap is no quantity.
-    """
-
-    output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
-    num_scored: int = field(
-        default=5000, metadata={"help": "Children to score: all of a space that has no more, else by evolution."}
-    )
-    num_dev_batches: int = field(default=2, metadata={"help": "Fixed dev batches that children are scored on."})
-    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
-    )
-    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
-    native_only: bool = field(
-        default=False, metadata={"help": "Look only at children that are a stock BERT, which need no code of ours."}
-    )
-    child_steps: int = field(default=1500, metadata={"help": "Steps of the winner's continued pre-training."})
-    child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
-    child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
-    finetune_packaged: Literal["rotten_tomatoes", "stsb"] = field(
-        default="rotten_tomatoes", metadata={"help": "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."}
-    )
-    finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
-    finetune_learning_rate: float = field(default=3e-4, metadata={"help": "Highest learning rate of fine-tuning."})
-    finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
-    card: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON file with what else the child's card shall say, such as its license: cards.ChildRecord."
-        },
-    )
-    mask_examples: list[str] = field(
-        default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
-        metadata={
-            "help": "Sentences that the finished child completes, each with one [MASK], whatever the tokenizer's is."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("child_learning_rate", "finetune_learning_rate", "finetune_epochs"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
-            raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
-        Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
 
 
 def run_pipeline(

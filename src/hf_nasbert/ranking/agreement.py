@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_nasbert import metrics
-from hf_nasbert.metrics import PairedDifference
+from hf_nasbert.metrics import PairedDifference, Redraws, draw
 from hf_nasbert.ranking.table import Array, GroundTruth
 from hf_nasbert.space import Architecture
 
@@ -18,76 +18,53 @@ _NUM_FITTED = 30  # children that the linear baseline learns from
 _NUM_DRAWS = 100  # random rankings, or draws of the children that the linear baseline learns from
 
 
-Measure = Callable[[Array, Array, NDArray[np.int64]], float]
+Measure = Callable[[Redraws, NDArray[np.int64]], Array]
 
 
 def measures(truth: GroundTruth) -> dict[str, Measure]:
-    """Everything that is said of one ranking: functions of (score, true loss, places), lower scores being better.
+    """Everything that is said of one ranking: functions of its redraws and of the places of its children.
 
-    Places are those of the children in `truth.architectures`. `sparse_tau`, at the noise of the truth, is there where
-    the table knows its seed noise; `ceiling_tau` and `ceiling_bucketed_tau`, among the children that the ceiling is
-    measured on, where those are not all.
+    Places are those in `truth.architectures`. `sparse_tau`, at the noise of the truth, is there where the table knows
+    its seed noise; `ceiling_tau` and `ceiling_bucketed_tau`, among the children that the ceiling is measured on, where
+    those are not all.
     """
 
-    def at_top(measure: Callable[..., float], k: float) -> Measure:
-        return lambda score, loss, _: measure(score, loss, k)
-
     def among_ceiling(measure: Measure) -> Measure:
-        def measured(score: Array, loss: Array, places: NDArray[np.int64]) -> float:
+        def measured(redraws: Redraws, places: NDArray[np.int64]) -> Array:
             inside = truth.in_ceiling[places]
-            return measure(score[inside], loss[inside], places[inside]) if inside.sum() > 1 else math.nan
+            part = redraws.among(inside)
+            return redraws.nothing() if part is None else measure(part, places[inside])
 
         return measured
 
+    def at_fraction(fraction: float) -> Measure:
+        return lambda redraws, _: redraws.precision_at_top(fraction)
+
+    def best_at(k: int) -> Measure:
+        return lambda redraws, _: redraws.best_rank_at(k)
+
+    def worst_at(k: int) -> Measure:
+        return lambda redraws, _: redraws.worst_rank_at(k)
+
     found: dict[str, Measure] = {
-        "kendall_tau": lambda score, loss, _: metrics.kendall_tau(score, loss),
-        "bucketed_tau": lambda score, loss, places: metrics.mean_bucketed_tau(score, loss, truth.bucket_of[places]),
-        "spearman": lambda score, loss, _: metrics.spearman(score, loss),
-        "pearson": lambda score, loss, _: metrics.pearson(score, loss),
+        "kendall_tau": lambda redraws, _: redraws.kendall_tau(),
+        "bucketed_tau": lambda redraws, places: redraws.mean_bucketed_tau(truth.bucket_of[places]),
+        "spearman": lambda redraws, _: redraws.spearman(),
+        "pearson": lambda redraws, _: redraws.pearson(),
     }
     if truth.in_ceiling.any() and not truth.in_ceiling.all():
         found["ceiling_tau"] = among_ceiling(found["kendall_tau"])
         found["ceiling_bucketed_tau"] = among_ceiling(found["bucketed_tau"])
     if truth.noise > 0:  # not where it is NaN
-        found["sparse_tau"] = lambda score, loss, _: metrics.sparse_kendall_tau(score, loss, truth.noise)
+        found["sparse_tau"] = lambda redraws, _: redraws.sparse_kendall_tau(truth.noise)
     for percent in (5, 10, 20):
-        found[f"precision_at_{percent}%"] = at_top(metrics.precision_at_top, percent / 100)
+        found[f"precision_at_{percent}%"] = at_fraction(percent / 100)
     for k in (1, 5, 10):
         if k <= len(truth.loss):
-            found[f"best_rank_at_{k}"] = at_top(metrics.best_rank_at, k)
-            found[f"worst_rank_at_{k}"] = at_top(metrics.worst_rank_at, k)
-    found["relative_improvement"] = lambda score, loss, _: metrics.relative_improvement(score, loss)
+            found[f"best_rank_at_{k}"] = best_at(k)
+            found[f"worst_rank_at_{k}"] = worst_at(k)
+    found["relative_improvement"] = lambda redraws, _: redraws.relative_improvement()
     return found
-
-
-def _taus_of_redraws(truth: GroundTruth) -> dict[str, Callable[[Array, Array, NDArray[np.int64], Array], Array]]:
-    """Those of `measures` that are a Kendall's tau, for many redraws at once; they would be nearly all of the time.
-
-    Functions as those are, with how often each child is in each redraw as a last argument: (redraws, children).
-    """
-
-    def kendall(score: Array, loss: Array, _: NDArray[np.int64], counts: Array) -> Array:
-        return metrics.kendall_taus_of_redraws(score, loss, counts)
-
-    def bucketed(score: Array, loss: Array, places: NDArray[np.int64], counts: Array) -> Array:
-        return metrics.mean_bucketed_taus_of_redraws(score, loss, truth.bucket_of[places], counts)
-
-    def among_ceiling(measure: Callable[..., Array]) -> Callable[..., Array]:
-        def measured(score: Array, loss: Array, places: NDArray[np.int64], counts: Array) -> Array:
-            inside = truth.in_ceiling[places]
-            if inside.sum() < 2:
-                return np.full(len(counts), np.nan)
-            return measure(score[inside], loss[inside], places[inside], counts[:, inside])
-
-        return measured
-
-    return {
-        "kendall_tau": kendall,
-        "bucketed_tau": bucketed,
-        "ceiling_tau": among_ceiling(kendall),
-        "ceiling_bucketed_tau": among_ceiling(bucketed),
-        "sparse_tau": lambda score, loss, places, counts: kendall(score, np.floor(loss / truth.noise), places, counts),
-    }
 
 
 class Measured(NamedTuple):
@@ -161,7 +138,7 @@ def rank(
     judges = [truth.loss] * len(scores) if losses is None else [np.asarray(loss, dtype=np.float64) for loss in losses]
     functions = measures(truth)
     if is_proxy_loss:
-        functions["supernet_gap"] = lambda score, loss, _: metrics.supernet_gap(score, loss)
+        functions["supernet_gap"] = lambda redraws, _: redraws.supernet_gap()
     if only is not None:
         functions = {measure: functions[measure] for measure in only}
     rankings = [np.asarray(score, dtype=np.float64) for score in scores]
@@ -170,19 +147,19 @@ def rank(
             raise ValueError(f"{name}: {given.shape} scores for the {len(truth.loss)} children of the table")
     everyone = np.ones(len(truth.loss), dtype=bool)
     masks = [everyone] * len(rankings) if chosen is None else list(chosen)
+    # Each child once, and then the redraws, the same ones for all rankings.
+    counts = None if is_random else draw(len(truth.loss), num_resamples, seed)
     parts = [
-        (score[mask], loss[mask], np.flatnonzero(mask))
+        (Redraws(score[mask], loss[mask], counts), np.flatnonzero(mask))
         for score, loss, mask in zip(rankings, judges, masks, strict=True)
     ]
-    single = {measure: [function(*part) for part in parts] for measure, function in functions.items()}
-    spread = single
-    if not is_random:
-        spread = _over_redraws(functions, parts, truth, num_resamples, seed)
-    measured = {}
-    for measure, values in single.items():
-        measured[measure] = Measured(
-            *metrics.percentile_interval(metrics.mean_of_known(values), spread[measure]), _deviation(values)
-        )
+    single, measured = {}, {}
+    for measure, function in functions.items():
+        values = np.array([function(*part) for part in parts])  # (rankings, 1 + redraws)
+        single[measure] = values[:, 0].tolist()
+        spread = values[:, 0] if is_random else metrics.means_of_known(values[:, 1:])
+        interval = metrics.percentile_interval(metrics.mean_of_known(single[measure]), spread)
+        measured[measure] = Measured(*interval, _deviation(single[measure]))
     known_seeds = [number for number in seeds or () if number is not None]
     return Ranked(
         name,
@@ -193,31 +170,6 @@ def rank(
         single["bucketed_tau"],
         known_seeds if len(known_seeds) == len(rankings) else None,
     )
-
-
-def _over_redraws(
-    functions: dict[str, Measure],
-    parts: Sequence[tuple[Array, Array, NDArray[np.int64]]],
-    truth: GroundTruth,
-    num_resamples: int,
-    seed: int,
-) -> dict[str, list[float]]:
-    """The mean of every measure over rankings, for every redraw of children: the same ones for all rankings."""
-    number = len(parts[0][0])
-    redraws = np.random.default_rng(seed).integers(number, size=(num_resamples, number))
-    counts = np.array([np.bincount(drawn, minlength=number) for drawn in redraws], dtype=np.float64)
-    at_once = _taus_of_redraws(truth)
-    spread: dict[str, list[float]] = {}
-    for measure, function in functions.items():
-        if measure in at_once:
-            by_ranking = [at_once[measure](*part, counts) for part in parts]
-        else:
-            by_ranking = [
-                np.array([function(score[drawn], loss[drawn], places[drawn]) for drawn in redraws])
-                for score, loss, places in parts
-            ]
-        spread[measure] = [metrics.mean_of_known(values) for values in zip(*by_ranking, strict=True)]
-    return spread
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_nasbert import metrics, records
-from hf_nasbert.metrics import Interval
+from hf_nasbert.metrics import Interval, Redraws, draw
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -235,18 +235,17 @@ class GroundTruth:
         places, repeats = self.repeats(num_seeds)
         means = (repeats.sum(axis=0) - repeats) / (num_seeds - 1)
 
-        def over_choices(measure: Callable[[Array, Array, Array], float]) -> Interval:
-            def statistic(buckets: Array, *losses: Array) -> float:
-                pairs = zip(losses[:num_seeds], losses[num_seeds:], strict=True)
-                return float(np.mean([measure(one, others, buckets) for one, others in pairs]))
+        # Each child once, and then the redraws, the same ones for all measures.
+        counts, buckets = draw(len(places), num_resamples, seed), self.bucket_of[places]
+        choices = [Redraws(one, others, counts) for one, others in zip(repeats, means, strict=True)]
 
-            return metrics.bootstrap_interval(
-                statistic, self.bucket_of[places], *repeats, *means, num_resamples=num_resamples, seed=seed
-            )
+        def over_choices(measure: Callable[[Redraws], Array]) -> Interval:
+            values = np.mean([measure(redraws) for redraws in choices], axis=0)
+            return metrics.percentile_interval(float(values[0]), values[1:])
 
         return {
-            "kendall_tau": over_choices(lambda a, b, _: metrics.kendall_tau(a, b)),
-            "bucketed_tau": over_choices(metrics.mean_bucketed_tau),
-            "spearman": over_choices(lambda a, b, _: metrics.spearman(a, b)),
-            "pearson": over_choices(lambda a, b, _: metrics.pearson(a, b)),
+            "kendall_tau": over_choices(Redraws.kendall_tau),
+            "bucketed_tau": over_choices(lambda redraws: redraws.mean_bucketed_tau(buckets)),
+            "spearman": over_choices(Redraws.spearman),
+            "pearson": over_choices(Redraws.pearson),
         }

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hf_nasbert import metrics
-from hf_nasbert.metrics import Array, Interval
+from hf_nasbert.metrics import Array, Interval, Redraws, draw
 from hf_nasbert.space import Architecture
 
 
 class Worth(NamedTuple):
     """What some losses of the same children say of each operator, and whether they say the same.
 
-    Intervals are 90 % bootstrap intervals over children (`metrics.bootstrap_interval`).
+    Intervals are 90 % bootstrap intervals over children.
     """
 
     name: str
@@ -49,44 +49,63 @@ def operator_worth(
     redraws that are so nothing is taken.
     """
     rankings = [np.asarray(each, dtype=np.float64) for each in losses]
-    mean = np.mean(rankings, axis=0)
+    counts = draw(len(architectures), num_resamples, seed)
     names = sorted({name for child in architectures for name in child})
     stands = np.array([[[at == name for name in names] for at in child] for child in architectures], dtype=np.float64)
-    shares = stands.mean(axis=0)  # (blocks, operators)
-    num_free = 1 + int((shares > 0).sum() - len(shares))  # a mean, and in every block all candidates but one
-
-    def fit(drawn: NDArray[np.int64]) -> tuple[Array, float]:
-        """Effects (blocks, operators) and explained variance of some of the children."""
-        design = stands[drawn].reshape(len(drawn), -1)
-        centred = mean[drawn] - mean[drawn].mean()
-        weights, _, num_determined, _ = np.linalg.lstsq(design, centred, rcond=None)
-        if num_determined < num_free or len(np.unique(drawn)) == num_free:
-            return np.full(shares.shape, math.nan), math.nan
-        residual = centred - design @ weights
-        effects = weights.reshape(shares.shape)
-        # Only differences within a block are determined: here against the average of all children.
-        effects = np.where(shares > 0, effects - (shares * effects).sum(axis=1, keepdims=True), math.nan)
-        return effects, 1 - float(residual.var() / centred.var()) if np.ptp(mean[drawn]) > 0 else math.nan
-
-    everyone = np.arange(len(mean))
-    redraws = np.random.default_rng(seed).integers(len(mean), size=(num_resamples, len(mean)))
-    effects, explained = fit(everyone)
-    fits = [fit(drawn) for drawn in redraws]
-    effects_of_redraws = np.array([each for each, _ in fits])
-    counts = [np.bincount(drawn, minlength=len(mean)) for drawn in redraws]
-    pairs = list(itertools.combinations(rankings, 2))
-    taus = [metrics.kendall_tau(*pair) for pair in pairs]
-    taus_of_redraws = zip(*(metrics.kendall_taus_of_redraws(*pair, counts) for pair in pairs), strict=True)
+    effects, explained = _fits(stands, np.mean(rankings, axis=0), counts.T)
+    pairs = itertools.combinations(rankings, 2)
+    taus = [Redraws(*pair, counts).kendall_tau() for pair in pairs]
+    agreement = metrics.means_of_known(np.reshape(taus, (-1, counts.shape[1])))
     return Worth(
         name,
         len(rankings),
-        metrics.percentile_interval(metrics.mean_of_known(taus), [*map(metrics.mean_of_known, taus_of_redraws)]),
+        metrics.percentile_interval(float(agreement[0]), agreement[1:]),
         {
             operator: [
-                metrics.percentile_interval(float(effects[block, place]), effects_of_redraws[:, block, place])
-                for block in range(len(effects))
+                metrics.percentile_interval(float(effects[0, block, place]), effects[1:, block, place])
+                for block in range(stands.shape[1])
             ]
             for place, operator in enumerate(names)
         },
-        metrics.percentile_interval(explained, [each for _, each in fits]),
+        metrics.percentile_interval(float(explained[0]), explained[1:]),
     )
+
+
+def _fits(stands: Array, losses: Array, counts: Array) -> tuple[Array, Array]:
+    """Least squares on what stands where, for every redraw of the children; NaN where the effects are not determined.
+
+    Args:
+        stands: (children, blocks, operators), 1 where the operator stands in the block.
+        losses: (children,).
+        counts: (redraws, children).
+
+    Returns:
+        The effects (redraws, blocks, operators) and the share of the variance that they explain (redraws,).
+    """
+    shares = stands.mean(axis=0)  # (blocks, operators)
+    num_free = 1 + int((shares > 0).sum() - len(shares))  # a mean, and in every block all candidates but one
+    design = stands.reshape(len(stands), -1)
+    total = counts.sum(axis=1, keepdims=True)
+    centred = losses - losses.mean()
+    centred = centred - counts @ centred[:, None] / total  # (redraws, children), each around its own mean
+    # The least solution of the normal equations, whose matrices hold small whole numbers: a root is 0, or far from it.
+    squares = np.einsum("cp,cq->cpq", design, design).reshape(len(design), -1)
+    roots, vectors = np.linalg.eigh((counts @ squares).reshape(len(counts), *2 * [design.shape[1]]))
+    is_root = roots > 1e-9 * roots[:, -1:]
+    sides = (vectors.transpose(0, 2, 1) @ ((counts * centred) @ design)[..., None])[..., 0]
+    inverse = np.divide(sides, roots, out=np.zeros_like(sides), where=is_root)
+    weights = (vectors @ inverse[..., None])[..., 0]
+    determined = (is_root.sum(axis=1) >= num_free) & ((counts > 0).sum(axis=1) != num_free)
+    effects = weights.reshape(-1, *shares.shape)
+    # Only differences within a block are determined: here against the average of all children.
+    effects = np.where(shares > 0, effects - (shares * effects).sum(axis=2, keepdims=True), math.nan)
+    effects[~determined] = math.nan
+    residual = centred - weights @ design.T
+    residual -= (counts * residual).sum(axis=1, keepdims=True) / total
+    left, whole = ((counts * values**2).sum(axis=1) for values in (residual, centred))
+    differ = determined & (
+        np.where(counts > 0, losses, -np.inf).max(axis=1) > np.where(counts > 0, losses, np.inf).min(axis=1)
+    )
+    explained = np.full(len(counts), math.nan)
+    explained[differ] = 1 - left[differ] / whole[differ]
+    return effects, explained

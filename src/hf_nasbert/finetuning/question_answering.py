@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -17,51 +17,11 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.finetuning.squad import Questions, SquadMetric, load_squad_dataset, load_squad_files
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.arguments import FinetuneSquadArguments
+from hf_nasbert.finetuning.question_answering_data import Questions, load_squad_dataset, load_squad_files
+from hf_nasbert.finetuning.squad_metric import SquadMetric
+from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
 from hf_nasbert.writing import write_text
-
-_SPECIAL = 4  # most special tokens of a pair: <s> question </s></s> passage </s>
-
-
-@dataclass(kw_only=True)
-class FinetuneSquadArguments(DataTaskArguments):
-    """What to fine-tune on which questions, and how. Exactly one of dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the data are not given exactly once, or a setting does not fit the others.
-    """
-
-    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"drop_misaligned"}
-
-    drop_misaligned: bool = field(
-        default=False,
-        metadata={"help": "Leave out training questions whose answers do not stand where they say."},
-    )
-    max_seq_length: int = field(default=384, metadata={"help": "Tokens of a window: question and a part of the text."})
-    max_question_length: int = field(default=64, metadata={"help": "Longer questions are cut to so many tokens."})
-    doc_stride: int = field(default=128, metadata={"help": "Tokens that neighbouring windows of a text share."})
-    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer to consider."})
-    n_best_size: int = field(default=20, metadata={"help": "Starts and ends to combine, and answers to keep."})
-    no_answer_threshold: float = field(
-        default=0.5,
-        metadata={"help": "With unanswerable questions: withhold an answer if none is likelier than this."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("max_question_length", "max_answer_length", "n_best_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        room = self.max_seq_length - self.max_question_length - _SPECIAL
-        if not 0 <= self.doc_stride < room:
-            raise ValueError(
-                f"doc_stride={self.doc_stride} must lie below {room}, the room for text beside a question of "
-                f"max_question_length={self.max_question_length} in max_seq_length={self.max_seq_length}: windows "
-                "must move on"
-            )
-        if not 0 <= self.no_answer_threshold <= 1:
-            raise ValueError(f"no_answer_threshold={self.no_answer_threshold} must lie in [0, 1]")
 
 
 def finetune_squad(arguments: FinetuneSquadArguments, *, callbacks: Sequence[TrainerCallback] = ()) -> FinetuneResult:
@@ -91,8 +51,7 @@ def load_questions(arguments: FinetuneSquadArguments) -> Questions:
     else:
         files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
         questions = load_squad_files(*files, drop_misaligned=arguments.drop_misaligned)
-    limits = dict.fromkeys(questions.splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
-    return replace(questions, splits={split: sample(rows, limits[split]) for split, rows in questions.splits.items()})
+    return replace(questions, splits=sample_splits(arguments, questions.splits))
 
 
 class Answer(NamedTuple):

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -17,56 +17,15 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.extraction import TOLERANCE, extract_child, load_supernet, prove_equal_logits
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.modeling.families import native_form, to_bert
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import ExtractionArguments
 from hf_nasbert.pipeline.interference import describe_run
-from hf_nasbert.pipeline.trained_on import find_tokenizer, say, trained_on, training_of
+from hf_nasbert.pipeline.text_settings import find_tokenizer, say, trained_on, training_of
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 from hf_nasbert.writing import scratch_folder
-
-
-@dataclass
-class ExtractionArguments:
-    """Which child of which super-net, and where to put it."""
-
-    supernet: str = field(metadata={"help": "Folder of the super-net."})
-    architecture: str = field(metadata={"help": "The child, such as attention-ffn-conv3-skip."})
-    output_dir: str = field(metadata={"help": "Folder to write the child to."})
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Folder of the tokenizer; by default the super-net's."}
-    )
-    native: Literal["auto", "always", "never"] = field(
-        default="auto",
-        metadata={
-            "help": "Write a stock BertForMaskedLM, which needs no code of ours: where the child is one (auto), or "
-            "else fail (always); or write the child's own class (never)."
-        },
-    )
-    tolerance: float = field(
-        default=TOLERANCE, metadata={"help": "Largest difference of logits that the proof allows."}
-    )
-    latency_table: str | None = field(
-        default=None, metadata={"help": "File of a latency table (hf-nasbert latency): the card then tells latencies."}
-    )
-    max_seq_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Tokens of the sequence whose FLOPs and memory the card tells; by default as many as the "
-            "super-net was trained on, if its folder says that, else 128."
-        },
-    )
-    card: str | None = field(
-        default=None, metadata={"help": "JSON file with what else the card shall say: fields of cards.ChildRecord."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        if self.max_seq_length is not None and self.max_seq_length < 1:
-            raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 1")
 
 
 @dataclass(frozen=True)

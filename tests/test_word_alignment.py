@@ -27,7 +27,7 @@ from transformers import (
 from hf_nasbert.data import DataArguments, load_corpus, train_tokenizer
 from hf_nasbert.data.batches import IGNORED
 from hf_nasbert.finetuning import PretrainChildArguments, pretrain_child
-from hf_nasbert.finetuning.words import Reading, WordReader, average_words
+from hf_nasbert.finetuning.word_alignment import Reading, WordReader, average_words
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
 from hf_nasbert.teachers import find_attention
 

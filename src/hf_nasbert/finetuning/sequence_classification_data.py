@@ -1,14 +1,11 @@
-"""Labelled texts from the Hub, from a package or from files, brought into one form and checked before training."""
+"""The data of sequence classification: labelled texts (Hub, package, files), checked before training."""
 
-import hashlib
-import json
 import logging
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import datasets
 from datasets import Dataset
@@ -16,6 +13,8 @@ from datasets import Dataset
 from hf_nasbert.data import load_labelled, load_splits, read_rows
 from hf_nasbert.data.files import a_type
 from hf_nasbert.finetuning.glue import GLUE_TASKS
+from hf_nasbert.finetuning.labels import as_indices, label_key, label_name, names_of_labels
+from hf_nasbert.finetuning.splits import digest_splits, name_of, split_files, take_splits
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +28,14 @@ _KNOWN_TEXT_COLUMNS = (
     ("text",),
 )
 _MOST_CLASSES = 20  # of whole numbers; more of them are as likely scores
-_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")  # "007" is a name
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?(?:e[-+][0-9]{1,3})?")
+
+
+class Columns(TypedDict, total=False):
+    """Where texts and labels stand, and what the labels are; see `make_task`."""
+
+    label_column: str
+    text_columns: Sequence[str] | None
+    problem_type: ProblemType | None
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,8 @@ class LabelledTask:
 
     def digest(self) -> str:
         """A hash of all texts and labels, to tell whether a finished run saw this very data."""
-        hashed = hashlib.sha256(json.dumps([self.text_columns, self.label_names, self.metric]).encode())
-        for name, split in self.splits.items():
-            hashed.update(name.encode())
-            for batch in split.select_columns([*self.text_columns, "label"]).iter(batch_size=1000):
-                hashed.update(json.dumps(batch).encode())
-        return hashed.hexdigest()
+        splits = {name: rows.select_columns([*self.text_columns, "label"]) for name, rows in self.splits.items()}
+        return digest_splits(splits, [self.text_columns, self.label_names, self.metric])
 
 
 def load_glue(task: str, *, source: str = "nyu-mll/glue", cache_dir: str | None = None) -> LabelledTask:
@@ -103,10 +104,8 @@ def load_named(
     name: str,
     config: str | None = None,
     *,
-    label_column: str = "label",
-    text_columns: Sequence[str] | None = None,
-    problem_type: ProblemType | None = None,
     cache_dir: str | None = None,
+    **columns: Unpack[Columns],
 ) -> LabelledTask:
     """A data set of the Hub, or a folder that `save_to_disk` wrote, with splits train, validation and maybe test.
 
@@ -114,14 +113,7 @@ def load_named(
         FileNotFoundError, ConnectionError: If it is not there, or the Hub cannot be reached.
         ValueError: If it is broken, or its splits, columns or labels do not fit.
     """
-    splits = load_splits(name, config, cache_dir=cache_dir)
-    return make_task(
-        config or Path(name).name,
-        splits,
-        label_column=label_column,
-        text_columns=text_columns,
-        problem_type=problem_type,
-    )
+    return make_task(config or Path(name).name, load_splits(name, config, cache_dir=cache_dir), **columns)
 
 
 def load_files(
@@ -129,10 +121,8 @@ def load_files(
     validation: str,
     test: str | None = None,
     *,
-    label_column: str = "label",
-    text_columns: Sequence[str] | None = None,
-    problem_type: ProblemType | None = None,
     cache_dir: str | None = None,
+    **columns: Unpack[Columns],
 ) -> LabelledTask:
     """Local csv, tsv, json, jsonl or parquet files (folders, patterns); labels are names, whole numbers or floats.
 
@@ -140,20 +130,10 @@ def load_files(
         FileNotFoundError: If a file is missing.
         ValueError: If a file is empty, of another format, or its columns or labels do not fit the training file's.
     """
-    files = {"train": train, "validation": validation} | ({} if test is None else {"test": test})
-    needed = (label_column, *(text_columns or ()))
+    needed = (columns.get("label_column", "label"), *(columns.get("text_columns") or ()))
+    files = split_files(train, validation, test)
     splits = {split: read_rows(file, cache_dir, needed=needed) for split, file in files.items()}
-    return make_task(
-        name_of(train), splits, label_column=label_column, text_columns=text_columns, problem_type=problem_type
-    )
-
-
-def name_of(train: str) -> str:
-    """What results on a file are called: by its name, or by its folder's if it is called train."""
-    path = Path(train).resolve()
-    if path.suffix.lower() == ".gz":
-        path = path.with_suffix("")
-    return path.parent.name if path.stem == "train" else path.stem
+    return make_task(name_of(train), splits, **columns)
 
 
 def make_task(
@@ -181,15 +161,10 @@ def make_task(
     Raises:
         ValueError: Naming the split, the column and the row that does not fit.
     """
-    for split in ("train", *validation_splits):
-        if split not in splits:
-            raise ValueError(f"{name}: there is no {split!r} split, only {', '.join(splits)}")
     # A set without labels cannot be scored: GLUE's convention for those is a label of -1 throughout.
     splits = {split: rows for split, rows in splits.items() if split != "test" or _is_labelled(rows, label_column)}
-    used = {split: splits[split] for split in ("train", *validation_splits, "test") if split in splits}
+    used = take_splits(name, splits, validation_splits)
     for split, rows in used.items():
-        if len(rows) == 0:
-            raise ValueError(f"{name}: the {split} split is empty")
         if label_column not in rows.column_names:
             raise ValueError(
                 f"{name}: the {split} split has no label column {label_column!r}, only {', '.join(rows.column_names)}"
@@ -302,57 +277,6 @@ def _label_names(name: str, rows: Dataset, values: Sequence[Any], label_column: 
     if len({label_key(value) for value in values}) < 2:
         raise ValueError(f"{name}: every training label is {label_name(values[0])[:40]!r}: there is nothing to learn")
     return tuple(found)
-
-
-def label_name(value: Any) -> str:
-    """A label in words; a whole number is written as one, however its file writes it: 1.0 is 1."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def label_key(value: Any) -> str:
-    """What two ways of writing one label have in common: 1, 1.0 and "1"; True and "true"."""
-    name = label_name(value)
-    if _WHOLE.fullmatch(name):
-        return str(int(name.partition(".")[0]))
-    return name.lower() if name.lower() in ("true", "false") else name
-
-
-def names_of_labels(values: Iterable[Any]) -> list[str]:
-    """The names of all labels that occur, in order: that of numbers if all are numbers, else that of letters."""
-    names = {label_key(name): name for name in sorted({label_name(value) for value in values}, reverse=True)}
-    are_numbers = all(map(_NUMBER.fullmatch, names.values()))
-    return sorted(names.values(), key=float if are_numbers else None)
-
-
-def some_of(labels: Sequence[str], most: int) -> str:
-    """The first labels, each as far as a message has room for it."""
-    return ", ".join(label[:40] for label in labels[:most])
-
-
-def as_indices(name: str, split: str, values: Sequence[Any], label_names: Sequence[str], what: str) -> list[int]:
-    """The place of every label among the names.
-
-    Args:
-        name: Names the data in errors.
-        split: The split that holds the labels.
-        values: The labels, as they stand in the data.
-        label_names: What training knows.
-        what: What they are called: labels or tags.
-
-    Raises:
-        ValueError: If training does not know one.
-    """
-    # As it is written first: a data set may declare names such as "1" and "1.0".
-    index = {label_key(label): place for place, label in enumerate(label_names)}
-    exact = {label: place for place, label in enumerate(label_names)}
-    places = [exact.get(label_name(value), index.get(label_key(value))) for value in values]
-    unknown = sorted({label_name(value) for value, place in zip(values, places, strict=True) if place is None})
-    if unknown:
-        raise ValueError(
-            f"{name}: the {split} split has {what} that training never sees: {some_of(unknown, 5)}; "
-            f"the training {what} are {some_of(label_names, 10)}"
-        )
-    return [place for place in places if place is not None]
 
 
 def _as_floats(name: str, split: str, values: Sequence[Any]) -> list[float]:

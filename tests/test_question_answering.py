@@ -15,9 +15,9 @@ from tiny.finetuning import save_models
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from hf_nasbert.cards import ChildRecord, render_child_card
-from hf_nasbert.finetuning import FinetuneSquadArguments, SquadMetric, finetune_squad, squad
-from hf_nasbert.finetuning.questions import SquadTask, encode_questions, find_answers, load_questions
-from hf_nasbert.finetuning.squad import FEATURES, make_questions
+from hf_nasbert.finetuning import FinetuneSquadArguments, SquadMetric, finetune_squad, squad_metric
+from hf_nasbert.finetuning.question_answering import SquadTask, encode_questions, find_answers, load_questions
+from hf_nasbert.finetuning.question_answering_data import FEATURES, make_questions
 from hf_nasbert.pipeline.whole import evaluations
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
@@ -91,7 +91,7 @@ class TestMetric:
         ],
     )
     def test_a_question_by_hand(self, found, right, exact, f1):
-        assert squad._exact_and_f1(found, right) == (exact, pytest.approx(f1))
+        assert squad_metric._exact_and_f1(found, right) == (exact, pytest.approx(f1))
 
     def test_v1_is_the_mean_in_percent(self):
         found = [{"id": "1", "prediction_text": "Denver"}, {"id": "2", "prediction_text": "a Rome"}]
@@ -123,7 +123,7 @@ class TestMetric:
         for _ in range(50):
             withheld = rng.integers(0, 2, 9).astype(float)
             answered, absent = rng.random(9) * (1 - withheld), rng.integers(1, 5, 9) / 5  # with ties
-            best, threshold = squad._best_threshold(answered, withheld, absent)
+            best, threshold = squad_metric._best_threshold(answered, withheld, absent)
             tried = [np.where(absent > t, withheld, answered).mean() for t in (0, *absent)]
             assert best == pytest.approx(max(tried))
             assert np.where(absent > threshold, withheld, answered).mean() == pytest.approx(best)

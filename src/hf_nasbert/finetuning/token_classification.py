@@ -1,7 +1,7 @@
 """Fine-tune any token classifier on tagged words (parts of speech, named entities), over several seeds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,24 +15,12 @@ from transformers import (
     TrainerCallback,
 )
 
-from hf_nasbert.finetuning.tagged import TaggedWords, TaggingMetric, load_tagged_dataset, load_tagged_files
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
+from hf_nasbert.finetuning.arguments import FinetuneTokensArguments
+from hf_nasbert.finetuning.tagging_metric import TaggingMetric
+from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
+from hf_nasbert.finetuning.token_classification_data import TaggedWords, load_tagged_dataset, load_tagged_files
 
 _IGNORED = -100  # the label that cross-entropy skips
-
-
-@dataclass(kw_only=True)
-class FinetuneTokensArguments(DataTaskArguments):
-    """What to fine-tune on which tagged words, and how. Exactly one of dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the data are not given exactly once, or a setting does not fit the others.
-    """
-
-    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"tags_column", "tokens_column"}
-
-    tokens_column: str = field(default="tokens", metadata={"help": "Column of the lists of words."})
-    tags_column: str = field(default="tags", metadata={"help": "Column of their tags, e.g. ner_tags."})
 
 
 def finetune_tokens(
@@ -59,8 +47,7 @@ def load_words(arguments: FinetuneTokensArguments) -> TaggedWords:
     else:
         files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
         words = load_tagged_files(*files, **columns)
-    limits = dict.fromkeys(words.splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
-    return replace(words, splits={split: sample(rows, limits[split]) for split, rows in words.splits.items()})
+    return replace(words, splits=sample_splits(arguments, words.splits))
 
 
 class TokenTask(Task):

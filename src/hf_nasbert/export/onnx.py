@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,32 +18,13 @@ from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import save_tokenizer
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.export.arguments import ExportArguments
 from hf_nasbert.processes import be_alone
+from hf_nasbert.tolerances import EXPORT
 from hf_nasbert.writing import check_whole_folder, whole_folder
 
 FILE = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-TOLERANCE = 1e-4
-"""Largest difference that the kernels of two runtimes may cause in outputs in float32."""
-
-
-@dataclass
-class ExportArguments:
-    """Which model to export, and where to put it."""
-
-    model: str = field(metadata={"help": "Folder or Hub name of a child with any head, or of a stock BERT."})
-    output_dir: str = field(metadata={"help": "New folder for model.onnx, config and tokenizer."})
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Where the tokenizer is; by default the model's."}
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
-    tolerance: float = field(
-        default=TOLERANCE, metadata={"help": "Largest difference of outputs that the proof allows."}
-    )
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
 
 
 @dataclass(frozen=True)
@@ -100,7 +81,7 @@ def export_onnx(
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float = EXPORT,
 ) -> Exported:
     """Write `model.onnx`, config and tokenizer to a new folder, which appears whole or not at all.
 

@@ -1,8 +1,8 @@
 """Fine-tune any sequence classifier on a sentence task (GLUE, packaged sets, files), over several seeds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any
 
 from datasets import Dataset
 from transformers import (
@@ -14,76 +14,39 @@ from transformers import (
     TrainerCallback,
 )
 
+from hf_nasbert.finetuning.arguments import FinetuneArguments
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
-from hf_nasbert.finetuning.labelled import LabelledTask, load_files, load_glue, load_named, load_packaged
-from hf_nasbert.finetuning.tasks import DataTaskArguments, FinetuneResult, Task, check_finite, run_seeds, sample
-
-
-@dataclass(kw_only=True)
-class FinetuneArguments(DataTaskArguments):
-    """What to fine-tune on which sentence task, and how.
-
-    Exactly one of task, packaged, dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the task is not given exactly once, or a setting does not fit the others.
-    """
-
-    incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {
-        "glue_source", "label_column", "packaged", "problem_type", "text_columns",
-    }  # fmt: skip
-    sources: ClassVar[tuple[str, ...]] = ("task", "packaged", *DataTaskArguments.sources)
-
-    task: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = field(
-        default=None, metadata={"help": "A GLUE task from the Hub."}
-    )
-    packaged: str | None = field(
-        default=None,
-        metadata={
-            "help": "A labelled set inside an installed wheel, needing no network: stsb, rotten_tomatoes, boolq."
-        },
-    )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels in a file or data set."})
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns; found if not given."}
-    )
-    problem_type: Literal["classification", "regression"] | None = field(
-        default=None,
-        metadata={"help": "By default regression for numbers that are not all whole, else classification."},
-    )
-    glue_source: str = field(
-        default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a copy of it."}
-    )
+from hf_nasbert.finetuning.sequence_classification_data import (
+    Columns,
+    LabelledTask,
+    load_files,
+    load_glue,
+    load_named,
+    load_packaged,
+)
+from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
 
 
 def load_task(arguments: FinetuneArguments) -> LabelledTask:
     """The labelled data that the arguments name, cut to the sizes they ask for."""
+    columns: Columns = {
+        "label_column": arguments.label_column,
+        "text_columns": arguments.text_columns,
+        "problem_type": arguments.problem_type,
+    }
+    cache_dir = arguments.cache_dir
     if arguments.task:
-        task = load_glue(arguments.task, source=arguments.glue_source, cache_dir=arguments.cache_dir)
+        task = load_glue(arguments.task, source=arguments.glue_source, cache_dir=cache_dir)
     elif arguments.packaged:
         task = load_packaged(arguments.packaged)
     elif arguments.dataset_name:
-        task = load_named(
-            arguments.dataset_name,
-            arguments.dataset_config,
-            label_column=arguments.label_column,
-            text_columns=arguments.text_columns,
-            problem_type=arguments.problem_type,
-            cache_dir=arguments.cache_dir,
-        )
+        task = load_named(arguments.dataset_name, arguments.dataset_config, cache_dir=cache_dir, **columns)
     else:
-        task = load_files(
-            str(arguments.train_file),
-            str(arguments.validation_file),
-            arguments.test_file,
-            label_column=arguments.label_column,
-            text_columns=arguments.text_columns,
-            problem_type=arguments.problem_type,
-            cache_dir=arguments.cache_dir,
-        )
-    validation = {name: sample(rows, arguments.max_eval_samples) for name, rows in task.validation.items()}
-    test = None if task.test is None else sample(task.test, arguments.max_eval_samples)
-    return replace(task, train=sample(task.train, arguments.max_train_samples), validation=validation, test=test)
+        files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
+        task = load_files(*files, cache_dir=cache_dir, **columns)
+    cut = sample_splits(arguments, task.splits)
+    validation = {name: cut[name] for name in task.validation}
+    return replace(task, train=cut["train"], validation=validation, test=cut.get("test"))
 
 
 def finetune(arguments: FinetuneArguments, *, callbacks: Sequence[TrainerCallback] = ()) -> FinetuneResult:

@@ -11,8 +11,15 @@ from helpers import run_recipe
 from tiny.finetuning import save_models
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hf_nasbert.finetuning import FinetuneTokensArguments, TaggingMetric, finetune_tokens, load_tagged_dataset, tagged
-from hf_nasbert.finetuning.tokens import TokenTask, encode_words, load_words
+from hf_nasbert.finetuning import (
+    FinetuneTokensArguments,
+    TaggedWords,
+    TaggingMetric,
+    finetune_tokens,
+    load_tagged_dataset,
+    tagging_metric,
+)
+from hf_nasbert.finetuning.token_classification import TokenTask, encode_words, load_words
 from hf_nasbert.records import read as read_records
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
@@ -72,7 +79,7 @@ class TestEntities:
         ],
     )
     def test_by_hand(self, tags, expected):
-        assert tagged.entities(tags.split()) == expected
+        assert tagging_metric.entities(tags.split()) == expected
 
     def test_f1_by_hand(self):
         right = [["B-PER", "I-PER", "O"], ["B-LOC", "O", "B-LOC"]]
@@ -107,7 +114,7 @@ class TestEntities:
         [(("B-A", "I-A", "O"), True), (("S-A", "O"), True), (("NN", "VB"), False), (("B", "I"), False)],
     )
     def test_which_tags_are_entities(self, names, expected):
-        assert tagged.TaggedWords("x", names, {}).has_entities is expected
+        assert TaggedWords("x", names, {}).has_entities is expected
 
 
 class TestEncoding:
