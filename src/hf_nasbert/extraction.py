@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     """
     config = load_supernet_config(folder)
     with loading_errors(folder):
-        supernet, loading = SupernetForMaskedLM.from_pretrained(
+        found: Any = SupernetForMaskedLM.from_pretrained(
             folder,
             config=config,
             output_loading_info=True,
@@ -59,6 +60,8 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
             ignore_mismatched_sizes=True,
             use_safetensors=True,  # no pickle, whatever lies there
         )
+    supernet: SupernetForMaskedLM
+    supernet, loading = found
     # transformers fills what is missing with fresh random weights and goes on.
     problems = {name: sorted(map(str, keys)) for name, keys in loading.items() if name.endswith("_keys") and keys}
     if problems:

@@ -120,7 +120,7 @@ class Block(NamedTuple):
         output_width: Width of the states that leave it. Between stages all states are as wide as the model.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
     stage: int
     name: str
     kind: str

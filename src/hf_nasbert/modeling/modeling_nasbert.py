@@ -7,7 +7,7 @@ B batch, T tokens, D hidden size, V vocabulary, L blocks, N labelled positions.
 from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
 
 # isort: split
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
 class Masks(NamedTuple):
     """Where padding is: `attention` as the attention interface wants it, `padding` (B, T, 1) for convolutions."""
 
-    attention: torch.Tensor | None
+    attention: Any
     padding: torch.Tensor | None
 
 
@@ -177,7 +177,7 @@ class NasBertModel(NasBertPreTrainedModel):
         add_pooling_layer: Whether to add the tanh layer over the first token.
     """
 
-    encoder_class = NasBertEncoder
+    encoder_class: type = NasBertEncoder
 
     def __init__(self, config: NasBertShapeConfig, add_pooling_layer: bool = True):
         super().__init__(config)
@@ -221,7 +221,7 @@ class NasBertModel(NasBertPreTrainedModel):
         Raises:
             ValueError: If they are not of as many blocks, or not of the heads of an attention.
         """
-        layers = past_key_values.layers
+        layers: list[Any] = past_key_values.layers
         if len(layers) != self.config.num_hidden_layers:
             raise ValueError(
                 f"past_key_values are of {len(layers)} blocks; expected {self.config.num_hidden_layers}, as prefix "
@@ -374,7 +374,7 @@ class NasBertClassifierModel(NasBertPreTrainedModel):
 
     @staticmethod
     def num_outputs(config: NasBertConfig) -> int:
-        return config.num_labels
+        return config.num_labels or 0
 
 
 class NasBertForSequenceClassification(NasBertClassifierModel):
@@ -462,7 +462,8 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
 
         `labels` (B,) are the indices of the right choices.
         """
-        num_choices = (inputs_embeds if input_ids is None else input_ids).shape[1]
+        texts: Any = inputs_embeds if input_ids is None else input_ids
+        num_choices = texts.shape[1]
         flat = [
             None if tensor is None else tensor.flatten(0, 1)
             for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)

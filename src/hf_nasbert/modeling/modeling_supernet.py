@@ -1,7 +1,7 @@
 """The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
 
 import torch
@@ -9,14 +9,14 @@ from torch import nn
 from transformers import BertModel, Cache, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
-from transformers.utils import TransformersKwargs
+from transformers.utils.generic import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
 from .configuration_supernet import SupernetConfig
 from .geometry_nasbert import SKIP, Block, geometry, geometry_of, last_mixing_block, operator_kind, operator_width
 from .layouts import LAYOUTS
-from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
+from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel
 from .operators_nasbert import NasBertSelfAttention
 
 
@@ -27,13 +27,13 @@ class ChoiceBlock(GradientCheckpointingLayer):
         super().__init__()
         self.hidden_size = config.hidden_size
         self.operators = LAYOUTS[config.weight_layout](config, candidates)
-        widths = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
-        widths = sorted(widths - {config.hidden_size})
+        named = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
+        widths = sorted(named - {config.hidden_size})
         self.input_projections = nn.ModuleDict(
-            {str(width): projection(config.hidden_size, width) for width in widths if is_first}
+            {str(width): nn.Linear(config.hidden_size, width) for width in widths if is_first}
         )
         self.output_projections = nn.ModuleDict(
-            {str(width): projection(width, config.hidden_size) for width in widths if is_last}
+            {str(width): nn.Linear(width, config.hidden_size) for width in widths if is_last}
         )
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
@@ -76,11 +76,13 @@ class ChoiceBlock(GradientCheckpointingLayer):
 class SupernetEncoder(nn.Module):
     """The chain of choice blocks; runs the one child it is told to."""
 
+    blocks: MutableSequence[ChoiceBlock]
+
     def __init__(self, config: SupernetConfig):
         super().__init__()
         self.config = config
         self.space: SearchSpace = config.space
-        self.blocks = nn.ModuleList()
+        self.blocks = nn.ModuleList()  # type: ignore[assignment]  # it does not say of what
         for stage in self.space.stage_slices:
             candidates = self.space.blocks[stage]
             for index, names in enumerate(candidates):
@@ -157,7 +159,7 @@ _BLOCKS = "nasbert.encoder.blocks."  # where the choice blocks stand in a super-
 class SupernetPreTrainedModel(NasBertPreTrainedModel):
     """What loading, saving and recording must know about super-nets; the first base of every super-net class."""
 
-    config: SupernetConfig
+    config: SupernetConfig  # type: ignore[assignment]  # a child's config has operators, this one a space
     _auto_class = None  # children carry their code along; a super-net's users have this package
     _no_split_modules = ["NasBertEmbeddings", "ChoiceBlock"]
     _can_record_outputs = {"hidden_states": ChoiceBlock, "attentions": NasBertSelfAttention}
@@ -172,6 +174,7 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
     """
 
     encoder_class = SupernetEncoder
+    encoder: SupernetEncoder
 
     def forward(
         self,
@@ -224,6 +227,7 @@ class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """
 
     encoder_model_class = SupernetModel
+    nasbert: SupernetModel
 
     def forward(
         self,

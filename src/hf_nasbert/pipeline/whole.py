@@ -27,6 +27,7 @@ from hf_nasbert.hub.contents import foreign_code
 from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.pipeline.arguments import PipelineArguments
 from hf_nasbert.pipeline.extraction import cost_of_bert_beside, read_facts, stage_lengths_of
@@ -316,7 +317,7 @@ class Pipeline:
     def _children(self, config: SupernetConfig) -> SearchSpace:
         return children_space(config, native_only=self.arguments.native_only)
 
-    def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:
+    def _cost(self, config: NasBertShapeConfig) -> Callable[[Sequence[str]], dict[str, float]]:
         return cost_function(config, sequence_length=self.data.max_seq_length)
 
     def _make_scores(self) -> Scores:
