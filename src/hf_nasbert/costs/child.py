@@ -122,7 +122,7 @@ class CostFunction:
         return [table[key] for key in self._keys(architecture)]
 
     def _keys(self, architecture: Sequence[str]) -> Iterator[tuple[str, int, int, bool]]:
-        """Of every block its name, its stage's width, whether it is the first of all, of a stage or none, or a last."""
+        """Of every block its name, its stage's width, whether it is the first of all or of its stage, or the last."""
         start = 0
         for length in self._lengths[len(architecture)]:
             names = architecture[start : start + length]
