@@ -17,8 +17,8 @@ import pytest
 from tiny.searches import CHAIN, OPERATORS, STAGED, cost_of, drain, draw, new, score
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, cheapest
-from hf_nasbert.native import ListedSpace
+from hf_nasbert.costs import Budget, LatencyTable, cheapest, cost_function
+from hf_nasbert.native import ListedChildren
 from hf_nasbert.search import (
     SEARCHES,
     GradientBoostedSearch,
@@ -343,7 +343,7 @@ class TestSearchTask:
             return {"num_parameters": depth, "latency_ms": 6.0 - depth}
 
         only = Architecture(["ffn", "conv3", "ffn", "skip"])
-        listed = ListedSpace(CHAIN.stages, (only, Architecture(["ffn"] * 4), Architecture(["ffn"] + ["skip"] * 3)))
+        listed = ListedChildren(CHAIN, (only, Architecture(["ffn"] * 4), Architecture(["ffn"] + ["skip"] * 3)))
         budget = Budget(max_parameters=3, max_latency_ms=3.0)
         assert SearchTask(listed, seed=0, cost=cost, budget=budget).start == only
 

@@ -1,4 +1,4 @@
-"""Which children are a stock BERT: the rule, a space of those alone for a search, and the code that others bring."""
+"""Which children are a stock BERT: the rule, those of a space for a search, and the code that others bring."""
 
 import hashlib
 import random
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, hamming
@@ -29,8 +29,8 @@ def is_our_code(name: str, content: bytes) -> bool:
     return f"{digest}  {name}" in CODE_DIGESTS.read_text(encoding="ascii").splitlines()
 
 
-def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -> "ListedSpace":
-    """The space of those children that `modeling.families.to_bert` turns into a stock BERT.
+def native_children(space: SearchSpace, *, hidden_size: int, embedding_size: int) -> "ListedChildren":
+    """Those children of a space that `modeling.families.to_bert` turns into a stock BERT.
 
     They are few, for their operators follow from their depths: a chain of 24 blocks with `skip` has 12.
 
@@ -50,7 +50,7 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
     # One inner width in all layers.
     candidates = {name for stage in space.stages for names in stage.kinds for name in names}
     widenings = sorted(name for name in candidates if parse_operator(name).kind == "ffn")
-    found = (child for name in widenings for child in _native_children(space, hidden_size, ("attention", name)))
+    found = (child for name in widenings for child in _found_from(space, hidden_size, ("attention", name)))
     children = tuple(islice(found, _MAX_CHILDREN + 1))
     if len(children) > _MAX_CHILDREN:
         raise ValueError(f"more than {_MAX_CHILDREN:,} children of this space are plain BERTs: too many to list")
@@ -62,10 +62,10 @@ def native_space(space: SearchSpace, *, hidden_size: int, embedding_size: int) -
             else "its choice blocks do not offer attention, ffn, attention, ffn, ... in turn, up to an ffn"
         )
         raise ValueError(f"no child of this space is a plain BERT: {reason}")
-    return ListedSpace(space.stages, children)
+    return ListedChildren(space, children)
 
 
-def _native_children(
+def _found_from(
     space: SearchSpace,
     hidden_size: int,
     in_turn: tuple[str, str],
@@ -82,7 +82,7 @@ def _native_children(
     if isinstance(stage, FreeStage):
         for part in _in_turn_or_skipped(stage.blocks, in_turn, num_real):
             num_more = len(part) - part.count(SKIP)
-            yield from _native_children(space, hidden_size, in_turn, before + part, num_real + num_more)
+            yield from _found_from(space, hidden_size, in_turn, before + part, num_real + num_more)
         return
     for width, operators in zip(stage.widths or (hidden_size,), stage.operators, strict=True):
         if width != hidden_size:
@@ -95,7 +95,7 @@ def _native_children(
             names.append(operators[depth - 1][stage.kinds[depth - 1].index(kind)])
             if depth in stage.depths:
                 part = (*names, *[SKIP] * (stage.num_blocks - depth))
-                yield from _native_children(space, hidden_size, in_turn, before + part, num_real + depth)
+                yield from _found_from(space, hidden_size, in_turn, before + part, num_real + depth)
 
 
 def _in_turn_or_skipped(
@@ -112,49 +112,48 @@ def _in_turn_or_skipped(
 
 
 @dataclass(frozen=True)
-class ListedSpace(SearchSpace):
+class ListedChildren:
     """Some children of a space, named one by one: what a rule leaves that no choice of candidates can express.
 
-    A search moves in it as in any space and meets no other child. Draws are uniform over the children. Listed children
-    may lie far from each other, so a move leads to one of the nearest where none is as near as it should be.
+    A search moves among them as in any space (`space.Candidates`) and meets no other child. They may lie far from each
+    other, so a move leads to one of the nearest where none is as near as it should be.
 
     Args:
-        stages: The stages of the space that they are children of.
-        children: The children, in any order.
+        space: The space that they are children of.
+        children: The children, in any order; kept in that of the space.
 
     Raises:
         ValueError: If there is none, one twice, or one that is not in the space.
     """
 
+    space: SearchSpace
     children: tuple[Architecture, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        whole = SearchSpace(self.stages)
-        children = [whole.validate(child) for child in self.children]
+        children = [self.space.validate(child) for child in self.children]
         if not children:
-            raise ValueError("a space of listed children lists at least one, got none")
+            raise ValueError("listed children are at least one, got none")
         if len(set(children)) < len(children):
-            raise ValueError("a space of listed children lists each once, got one twice")
-        object.__setattr__(self, "children", tuple(sorted(children, key=whole.index_of)))
+            raise ValueError("listed children are each listed once, got one twice")
+        object.__setattr__(self, "children", tuple(sorted(children, key=self.space.index_of)))
 
-    @cached_property
-    def _place_of(self) -> dict[Architecture, int]:
-        return {child: place for place, child in enumerate(self.children)}
-
-    @cached_property
+    @property
     def num_children(self) -> int:
         """How many children are listed."""
         return len(self.children)
 
-    def _why_not(self, architecture: Architecture) -> str | None:
-        reason = super()._why_not(architecture)
-        if reason is None and architecture not in self._place_of:
-            reason = f"it is none of the {self.num_children:,} children that the search is restricted to"
-        return reason
+    @property
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """The operators of every choice block of the space."""
+        return self.space.blocks
+
+    @property
+    def stage_slices(self) -> tuple[slice, ...]:
+        """Where each stage's blocks stand in an architecture."""
+        return self.space.stage_slices
 
     def enumerate(self) -> Iterator[Architecture]:
-        """All listed children, in the order of the whole space."""
+        """All listed children, in the order of the space."""
         return iter(self.children)
 
     def child_at(self, index: int) -> Architecture:
@@ -164,29 +163,31 @@ class ListedSpace(SearchSpace):
             ValueError: If there is no such index.
         """
         if not 0 <= index < self.num_children:
-            raise ValueError(f"there is no child {index}: the space has {self.num_children}, counted from 0")
+            raise ValueError(f"there is no child {index}: {self.num_children} are listed, counted from 0")
         return self.children[index]
 
-    def index_of(self, architecture: Iterable[str]) -> int:
-        """The index of a listed child in `enumerate()`: the inverse of `child_at`."""
-        return self._place_of[self.validate(architecture)]
+    @cached_property
+    def _listed(self) -> frozenset[Architecture]:
+        return frozenset(self.children)
 
-    def sample(self, rng: random.Random, uniform_over: Literal["operators", "children"] = "operators") -> Architecture:
-        """Draw a listed child, each as likely as any other, whatever `uniform_over` says."""
-        return rng.choice(self.children)
+    def why_not(self, architecture: Iterable[str] | str) -> str | None:
+        """Why this is no listed child, or None if it is one."""
+        try:
+            self.validate(architecture)
+        except ValueError as error:
+            return str(error)
+        return None
 
-    def _alternatives(self, architecture: Architecture) -> list[list[str]]:
-        found: list[list[str]] = [[] for _ in architecture]
-        for child in self.children:
-            if hamming(child, architecture) == 1:
-                block = next(b for b, names in enumerate(zip(child, architecture, strict=True)) if len(set(names)) > 1)
-                found[block].append(child[block])
+    def validate(self, architecture: Iterable[str] | str) -> Architecture:
+        """Return the architecture, given as operator names or as text, if it is a listed child.
+
+        Raises:
+            ValueError: If it is not; the message says why.
+        """
+        found = self.space.validate(architecture)
+        if found not in self._listed:
+            raise ValueError(f"{found} is none of the {self.num_children:,} children that the search is restricted to")
         return found
-
-    def alternatives(self, architecture: Iterable[str], block: int) -> tuple[str, ...]:
-        """What choice block `block` may hold instead, all other blocks staying as they are."""
-        self.stage_of(block)  # refuses a block that there is not
-        return tuple(self._alternatives(self.validate(architecture))[block])
 
     def neighbours(self, architecture: Iterable[str]) -> list[Architecture]:
         """The nearest other children: those that differ in the fewest choice blocks."""
@@ -209,7 +210,7 @@ class ListedSpace(SearchSpace):
     def max_changes(self, architecture: Iterable[str]) -> int:
         """How many choice blocks `mutate` can change where it is not bound to the nearest: all, or none."""
         self.validate(architecture)
-        return self.num_choice_blocks if self.num_children > 1 else 0
+        return self.space.num_choice_blocks if self.num_children > 1 else 0
 
     def mutate(self, architecture: Iterable[str], rng: random.Random, num_changes: int = 1) -> Architecture:
         """Draw another child that differs in at most `num_changes` choice blocks, or one of the nearest.
@@ -219,7 +220,7 @@ class ListedSpace(SearchSpace):
         """
         found = self._within(self.validate(architecture), num_changes)
         if not found:
-            raise ValueError("cannot change the only child of a space")
+            raise ValueError("cannot change the only child that is listed")
         return rng.choice(found)
 
     def crossover(self, a: Iterable[str], b: Iterable[str], rng: random.Random) -> Architecture:
@@ -229,8 +230,8 @@ class ListedSpace(SearchSpace):
         return rng.choice([child for child in self.children if hamming(child, mix) == least])
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain JSON types, for configs and records."""
-        return super().to_dict() | {"children": [str(child) for child in self.children]}
+        """The space and the children as plain JSON types, for records."""
+        return self.space.to_dict() | {"children": [str(child) for child in self.children]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -240,8 +241,8 @@ class ListedSpace(SearchSpace):
             ValueError: If a key is missing or unknown, or a value describes no space.
         """
         if "children" not in data:
-            raise ValueError("a space of listed children has the keys stages, children: missing ['children']")
-        whole = SearchSpace.from_dict({key: data[key] for key in data if key != "children"})
+            raise ValueError("listed children have the keys stages, children: missing ['children']")
+        space = SearchSpace.from_dict({key: data[key] for key in data if key != "children"})
         if not isinstance(data["children"], list | tuple):
-            raise ValueError(f"the children of a space are a list, got {str(data['children'])[:80]!r}")
-        return cls(whole.stages, tuple(Architecture.parse(child) for child in data["children"]))
+            raise ValueError(f"listed children are a list, got {str(data['children'])[:80]!r}")
+        return cls(space, tuple(Architecture.parse(child) for child in data["children"]))

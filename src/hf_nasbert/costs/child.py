@@ -1,12 +1,23 @@
 """All costs of a child together, and those of the BERT to hold it against."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-from hf_nasbert.costs.counts import block_peaks, flops, num_parameters, peak_activation_bytes
+from hf_nasbert.costs.counts import (
+    block_flops,
+    block_parameters,
+    block_peak,
+    num_parameters,
+    outside_flops,
+    outside_parameters,
+    outside_peak,
+)
 from hf_nasbert.costs.latency import LATENCY_SIZES, LatencyTable, operator_key
+from hf_nasbert.modeling.geometry_nasbert import geometry_of, operator_width
 from hf_nasbert.space import Architecture
 
 PEAK = "peak_activation_bytes"  # the one cost that is no sum over blocks
@@ -43,20 +54,91 @@ class CostFunction:
     latency: LatencyTable | None
 
     def __call__(self, architecture: Sequence[str]) -> Cost:
-        """The child's costs."""
-        batch = self.batch_size, self.sequence_length
-        costs: Cost = {
-            "num_parameters": num_parameters(self.config, architecture),
-            "flops": flops(self.config, architecture, *batch),
-            PEAK: peak_activation_bytes(self.config, architecture, *batch),
-        }
+        """The child's costs.
+
+        Raises:
+            ValueError: If the architecture does not fit the config's stages, or an operator was not measured.
+        """
+        num_parameters, num_flops, peak, times = self._outside
+        for block in self._blocks(architecture):
+            num_parameters += block.num_parameters
+            num_flops += block.flops
+            peak = max(peak, block.peak)
+            for milliseconds in block.times:
+                times += milliseconds
+        costs: Cost = {"num_parameters": num_parameters, "flops": num_flops, PEAK: peak}
         if self.latency is not None:
-            costs["latency_ms"] = self.latency.latency_ms(self.config, architecture)
+            costs["latency_ms"] = times
         return costs
 
     def peaks(self, architecture: Sequence[str]) -> tuple[int, ...]:
         """What orders children by their peak of memory (`block_peaks`)."""
-        return block_peaks(self.config, architecture, self.batch_size, self.sequence_length)
+        peaks = [self._outside[2], *(block.peak for block in self._blocks(architecture))]
+        return tuple(sorted(peaks, reverse=True))
+
+    @cached_property
+    def _outside(self) -> tuple[int, int, int, float]:
+        """What all but the blocks costs: parameters, FLOPs, peak in bytes, milliseconds."""
+        return (
+            outside_parameters(self.config),
+            outside_flops(self.config, self.batch_size, self.sequence_length),
+            outside_peak(self.config) * self._bytes_per_number,
+            0.0 if self.latency is None else self.latency.outside_ms,
+        )
+
+    @cached_property
+    def _bytes_per_number(self) -> int:
+        """Bytes of one number per token, over the batch, in float32."""
+        return 4 * self.batch_size * self.sequence_length
+
+    @cached_property
+    def _table(self) -> dict[tuple[str, int, int, bool], "_BlockCosts"]:
+        """The costs of blocks, by what they follow from (`_keys`): a search asks for the same ones again and again."""
+        return {}
+
+    @cached_property
+    def _lengths(self) -> dict[int, list[int]]:
+        """Blocks of each stage, by the number of all: where nobody says, any number makes one stage."""
+        return {}
+
+    def _blocks(self, architecture: Sequence[str]) -> list["_BlockCosts"]:
+        """The costs of each block of a child."""
+        table, num_blocks = self._table, len(architecture)
+        if num_blocks in self._lengths:
+            try:
+                return [table[key] for key in self._keys(architecture)]
+            except KeyError:  # one of them is new
+                pass
+        blocks = geometry_of(self.config, architecture)
+        self._lengths[num_blocks] = list(Counter(block.stage for block in blocks).values())
+        for key, block in zip(self._keys(architecture), blocks, strict=True):
+            if key not in table:
+                table[key] = _BlockCosts(
+                    block_parameters(self.config, block),
+                    block_flops(self.config, block, self.batch_size, self.sequence_length),
+                    block_peak(self.config, block) * self._bytes_per_number,
+                    () if self.latency is None else tuple(self.latency.block_ms(block)),
+                )
+        return [table[key] for key in self._keys(architecture)]
+
+    def _keys(self, architecture: Sequence[str]) -> Iterator[tuple[str, int, int, bool]]:
+        """Of every block its name, its stage's width, whether it is the first of all or of its stage, or the last."""
+        start = 0
+        for length in self._lengths[len(architecture)]:
+            names = architecture[start : start + length]
+            width = next(filter(None, map(operator_width, names)), self.config.hidden_size)
+            for place, name in enumerate(names):
+                yield name, width, 2 if place else min(start, 1), place == length - 1
+            start += length
+
+
+class _BlockCosts(NamedTuple):
+    """What a block adds to a child's costs; its peak is in bytes, its times are in milliseconds."""
+
+    num_parameters: int
+    flops: int
+    peak: int
+    times: tuple[float, ...]
 
 
 def order_of(cost: Callable[[Architecture], Cost], name: str) -> Callable[[Architecture], Any]:

@@ -17,17 +17,27 @@ def num_parameters(config: Any, architecture: Sequence[str]) -> int:
     Raises:
         ValueError: If the architecture does not fit the config's stages.
     """
+    return outside_parameters(config) + sum(
+        block_parameters(config, block) for block in geometry_of(config, architecture)
+    )
+
+
+def outside_parameters(config: Any) -> int:
+    """The parameters of all but the blocks: embeddings and head."""
     hidden, embedding, vocabulary = int(config.hidden_size), embedding_size(config), int(config.vocab_size)
     tables = vocabulary + int(config.max_position_embeddings) + int(config.type_vocab_size)
     total = tables * embedding + 2 * embedding + _projection_parameters(embedding, hidden)
     total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
     if not config.tie_word_embeddings:
         total += embedding * vocabulary
-    for block in geometry_of(config, architecture):
-        total += operator_parameters(config, block.name)
-        total += _projection_parameters(block.input_width, block.width)
-        total += _projection_parameters(block.width, block.output_width)
     return total
+
+
+def block_parameters(config: Any, block: Block) -> int:
+    """The parameters of one block: its operator, and the projections at a stage's borders."""
+    total = operator_parameters(config, block.name)
+    total += _projection_parameters(block.input_width, block.width)
+    return total + _projection_parameters(block.width, block.output_width)
 
 
 def flops(
@@ -53,6 +63,13 @@ def flops(
     Raises:
         ValueError: If the architecture does not fit the config's stages, or a number is out of range.
     """
+    return outside_flops(config, batch_size, sequence_length, num_predictions) + sum(
+        block_flops(config, block, batch_size, sequence_length) for block in geometry_of(config, architecture)
+    )
+
+
+def outside_flops(config: Any, batch_size: int, sequence_length: int, num_predictions: int | None = None) -> int:
+    """The floating-point operations of all but the blocks; see `flops`."""
     num_tokens = _num_tokens(batch_size, sequence_length)
     if num_predictions is None:
         num_predictions = num_tokens
@@ -60,12 +77,15 @@ def flops(
         raise ValueError(f"num_predictions must lie between 0 and the {num_tokens} tokens, not {num_predictions}")
     hidden, embedding, vocabulary = int(config.hidden_size), embedding_size(config), int(config.vocab_size)
     total = _projection_flops(num_tokens, embedding, hidden)
-    total += 2 * num_predictions * embedding * (hidden + vocabulary)
-    for block in geometry_of(config, architecture):
-        total += operator_flops(config, block.name, batch_size, sequence_length)
-        total += _projection_flops(num_tokens, block.input_width, block.width)
-        total += _projection_flops(num_tokens, block.width, block.output_width)
-    return total
+    return total + 2 * num_predictions * embedding * (hidden + vocabulary)
+
+
+def block_flops(config: Any, block: Block, batch_size: int, sequence_length: int) -> int:
+    """The floating-point operations of one block on all positions of a batch."""
+    num_tokens = _num_tokens(batch_size, sequence_length)
+    total = operator_flops(config, block.name, batch_size, sequence_length)
+    total += _projection_flops(num_tokens, block.input_width, block.width)
+    return total + _projection_flops(num_tokens, block.width, block.output_width)
 
 
 def operator_parameters(config: Any, name: str) -> int:
@@ -150,16 +170,23 @@ def block_peaks(
 
     Args and errors are those of `peak_activation_bytes`.
     """
-    hidden, embedding = int(config.hidden_size), embedding_size(config)
-    # In numbers per token. Embeddings: the looked-up words, their sums, and what is made of them.
-    peaks = [max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)]
-    for block in geometry_of(config, architecture):
-        # Alive all the while: the embeddings' output, and what the block was given, unless that is the same.
-        held = hidden + (block.input_width if block.index else 0)
-        inside = held + (block.width if block.input_width != block.width else 0) + _operator_peak(config, block)
-        peaks.append(max(inside, held + block.width + block.output_width if block.output_width != block.width else 0))
+    peaks = [outside_peak(config), *(block_peak(config, block) for block in geometry_of(config, architecture))]
     scale = _num_tokens(batch_size, sequence_length) * bytes_per_number
     return tuple(sorted((peak * scale for peak in peaks), reverse=True))
+
+
+def outside_peak(config: Any) -> int:
+    """The numbers per token that are alive at most in the embeddings: words, their sums, what is made of them."""
+    hidden, embedding = int(config.hidden_size), embedding_size(config)
+    return max(4 * embedding, 2 * embedding + hidden if embedding != hidden else 0)
+
+
+def block_peak(config: Any, block: Block) -> int:
+    """The numbers per token that are alive at most in a block."""
+    # All the while: the embeddings' output, and what the block was given, unless that is the same.
+    held = int(config.hidden_size) + (block.input_width if block.index else 0)
+    inside = held + (block.width if block.input_width != block.width else 0) + _operator_peak(config, block)
+    return max(inside, held + block.width + block.output_width if block.output_width != block.width else 0)
 
 
 def _operator_peak(config: Any, block: Block) -> int:

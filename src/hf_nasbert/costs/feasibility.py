@@ -27,8 +27,7 @@ def cheapest(space: SearchSpace, cost: Callable[[Architecture], Any]) -> Archite
         cost_of = functools.partial(cost_with, where)
         offers = [_cheapest_part(chain, cost_of) for chain in stage.chains()]
         best = _replaced(best, where, min(offers, key=cost_of))
-    # A space that lists its children may lack that one: there are few enough of them to look through.
-    return Architecture(best) if best in space else min(space.enumerate(), key=cost)
+    return Architecture(best)
 
 
 def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget: Budget) -> Architecture | None:
@@ -39,7 +38,7 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
     each by itself.
 
     Args:
-        space: Where to look. A space that lists its children may lack the one found: then None too.
+        space: Where to look.
         cost: The costs of a child: sums as for `cheapest`, but for the peak of memory, whose order is `order_of`'s.
             Where sums of fractions meet a cap to the last digit, their rounding decides.
         budget: The caps.
@@ -82,7 +81,7 @@ def affordable(space: SearchSpace, cost: Callable[[Architecture], Cost], budget:
         fitting = (part for part in _joined(found, stage) if all(map(operator.le, part.costs, room)))
         found = _undominated(fitting)
     children = (Architecture(part.names) for part in found)
-    return next((child for child in children if child in space and budget.admits(cost(child))), None)
+    return next((child for child in children if budget.admits(cost(child))), None)
 
 
 def _cheapest_part(chain: list[list[str]], cost: Callable[[list[str]], Any]) -> list[str]:

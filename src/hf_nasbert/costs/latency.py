@@ -1,6 +1,7 @@
 """Latencies of children from a table, which `hf_nasbert.measuring` makes on the device itself."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from hf_nasbert import records
 from hf_nasbert.costs.counts import embedding_size
-from hf_nasbert.modeling.geometry_nasbert import SKIP, geometry_of, parse_operator
+from hf_nasbert.modeling.geometry_nasbert import SKIP, Block, geometry_of, parse_operator
 from hf_nasbert.records import Record
 
 _SETTING = ("device", "batch_size", "sequence_length", "dtype", "num_threads")  # what a latency was measured with
@@ -120,12 +121,20 @@ class LatencyTable:
         Raises:
             ValueError: If the architecture does not fit the config's stages, or an operator was not measured.
         """
-        total = self.outside_ms
-        for block in geometry_of(config, architecture):
-            total += self._measured(self.operators_ms, operator_key(block.name, block.width))
-            for before, after in ((block.input_width, block.width), (block.width, block.output_width)):
-                total += self._measured(self.adapters_ms, f"{before}->{after}") if before != after else 0
-        return total
+        parts = (self.block_ms(block) for block in geometry_of(config, architecture))
+        return sum(itertools.chain.from_iterable(parts), start=self.outside_ms)
+
+    def block_ms(self, block: Block) -> list[float]:
+        """The milliseconds of a block's operator, and of its projections where it stands at a stage's border.
+
+        Raises:
+            ValueError: If one was not measured.
+        """
+        widths = ((block.input_width, block.width), (block.width, block.output_width))
+        return [
+            self._measured(self.operators_ms, operator_key(block.name, block.width)),
+            *(self._measured(self.adapters_ms, f"{a}->{b}") for a, b in widths if a != b),
+        ]
 
     def check_sizes(self, config: Any) -> None:
         """Refuse a model of other sizes.

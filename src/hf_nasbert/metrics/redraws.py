@@ -26,7 +26,8 @@ def draw(num_children: int, num_resamples: int, seed: int) -> Array:
     chosen = np.random.default_rng(seed).integers(num_children, size=(num_resamples, num_children))
     places = chosen + num_children * np.arange(num_resamples)[:, None]
     counts = np.bincount(places.ravel(), minlength=places.size).reshape(places.shape)
-    return np.vstack([np.ones(num_children), counts]).T.copy()  # in the order of memory in which all is computed
+    # In the order of memory in which all is computed.
+    return np.ascontiguousarray(np.vstack([np.ones(num_children), counts]).T, dtype=np.float64)
 
 
 class _Levels(NamedTuple):
@@ -77,7 +78,8 @@ class Redraws:
     @cached_property
     def _number(self) -> Array:
         """Children in each redraw: (redraws,)."""
-        return self.counts.sum(axis=0)
+        number: Array = self.counts.sum(axis=0)
+        return number
 
     @cached_property
     def _scores(self) -> _Levels:
@@ -206,7 +208,8 @@ class Redraws:
             ranks, tied = ranks[order][:, is_open], tied[order][:, is_open]
             probabilities = _of_first_drawn(tied, missing[is_open])
             extreme[is_open] = np.einsum("cr,cr->r", probabilities, np.minimum(ranks, sure[is_open]))
-        return np.abs(extreme)
+        found: Array = np.abs(extreme)
+        return found
 
     def relative_improvement(self) -> Array:
         """How many percent lower the true loss of the predicted best child is than that of the average child."""

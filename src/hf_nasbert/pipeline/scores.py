@@ -19,7 +19,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.native import native_space
+from hf_nasbert.native import native_children
 from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
@@ -39,7 +39,7 @@ from hf_nasbert.search import (
     largest_bracket,
     run_search,
 )
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
@@ -63,16 +63,16 @@ def read_latency_table(arguments: ScoringArguments) -> LatencyTable | None:
     )
 
 
-def children_space(config: SupernetConfig, *, native_only: bool) -> SearchSpace:
-    """The space of the children that may be scored: the super-net's, or the stock BERTs in it.
+def children_space(config: SupernetConfig, *, native_only: bool) -> Candidates:
+    """The children that may be scored: all of the super-net's, or the stock BERTs among them.
 
     Raises:
         ValueError: If only stock BERTs are asked for and there is none.
     """
-    space: SearchSpace = config.space
     if not native_only:
-        return space
-    return native_space(space, hidden_size=config.hidden_size, embedding_size=config.word_embedding_size)
+        whole: SearchSpace = config.space
+        return whole
+    return native_children(config.space, hidden_size=config.hidden_size, embedding_size=config.word_embedding_size)
 
 
 class ProxyScorer:
@@ -355,7 +355,7 @@ def as_table(scored: Sequence[ScoredChild], limit: int = 10) -> str:
     return "\n".join([*lines, *map(_line, finite[:limit])])
 
 
-def choose_children(arguments: ScoreChildrenArguments, space: SearchSpace) -> list[Architecture]:
+def choose_children(arguments: ScoreChildrenArguments, space: Candidates) -> list[Architecture]:
     """The children to score, in an order in which neighbours share long prefixes."""
     if arguments.architectures is not None:
         return sorted({Architecture.parse(text) for text in arguments.architectures}, key=space.index_of)

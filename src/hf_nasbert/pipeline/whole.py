@@ -54,7 +54,7 @@ from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_
 from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild, scored_children
 from hf_nasbert.search import SearchTask
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, Candidates
 from hf_nasbert.stopping import leave
 from hf_nasbert.terminal import say
 from hf_nasbert.training import (
@@ -314,7 +314,7 @@ class Pipeline:
         SearchTask(self._children(config), seed=0, cost=self._cost(config), budget=budget)
         return budget
 
-    def _children(self, config: SupernetConfig) -> SearchSpace:
+    def _children(self, config: SupernetConfig) -> Candidates:
         return children_space(config, native_only=self.arguments.native_only)
 
     def _cost(self, config: NasBertShapeConfig) -> Callable[[Sequence[str]], dict[str, float]]:

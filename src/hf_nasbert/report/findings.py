@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.native import ListedSpace
+from hf_nasbert.native import ListedChildren
 from hf_nasbert.records import Record
 from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, settings_of
 from hf_nasbert.search import pareto_front
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Findings:
     search: dict[str, Any]
     """The settings of the search; empty where children were given, not searched."""
     versions: dict[str, Any]
-    space: SearchSpace | None
+    space: Candidates | None
     measured_ms: dict[Architecture, float]
     """Milliseconds of those children that were run after the search, to see what the latency table is worth."""
     passed_over: tuple[Architecture, ...]
@@ -128,10 +128,10 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     )
 
 
-def _space(record: Any, where: str) -> SearchSpace:
+def _space(record: Any, where: str) -> Candidates:
     data = _mapping(record, where)
     try:
-        return ListedSpace.from_dict(data) if "children" in data else SearchSpace.from_dict(data)
+        return ListedChildren.from_dict(data) if "children" in data else SearchSpace.from_dict(data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

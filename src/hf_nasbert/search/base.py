@@ -184,6 +184,10 @@ class Search(ABC):
     def _propose(self) -> Iterator[Architecture]:
         """Endless proposals for the next batch; those that are seen or over the budget are passed over."""
 
+    def _sample(self) -> Architecture:
+        """Any child of the space, each as likely as any other."""
+        return self.space.child_at(self._rng.randrange(self.space.num_children))
+
     def _is_new(self, child: Architecture) -> bool:
         return child not in self._scores and child not in self._pending and self.task.why_not(child) is None
 

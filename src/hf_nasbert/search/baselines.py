@@ -22,7 +22,7 @@ class RandomSearch(Search):
 
     def _propose(self) -> Iterator[Architecture]:
         while True:
-            yield self.space.sample(self._rng, uniform_over="children")
+            yield self._sample()
 
 
 class SizeMatchedRandomSearch(Search):
@@ -73,7 +73,7 @@ class SizeMatchedRandomSearch(Search):
 
     def _propose(self) -> Iterator[Architecture]:
         while True:
-            draws = (self.space.sample(self._rng, uniform_over="children") for _ in range(50 * self.num_draws))
+            draws = (self._sample() for _ in range(50 * self.num_draws))
             new = list(islice(filter(self._is_new, draws), self.num_draws))
             if not new:
                 return

@@ -124,7 +124,7 @@ class GradientBoostedSearch(Search):
         effect_of = {(effect.block, effect.operator): effect.effect for effect in self.operator_effects()}
         names = list(dict.fromkeys(name for names in self.space.blocks for name in names))
         lines = [f"| block | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-        for block in range(self.space.num_choice_blocks):
+        for block in range(len(self.space.blocks)):
             cells = [f"{1000 * effect_of[block, name]:+.1f}" if (block, name) in effect_of else "" for name in names]
             lines.append(f"| {block} | {' | '.join(cells)} |")
         return "\n".join(lines)
@@ -133,7 +133,7 @@ class GradientBoostedSearch(Search):
         children, scores = self._told()
         if len(self._scores) < self.num_initial or len(children) < 2:
             while True:
-                yield self.space.sample(self._rng, uniform_over="children")
+                yield self._sample()
         candidates = self._candidates()
         if candidates:
             predicted = np.asarray(
@@ -156,7 +156,7 @@ class GradientBoostedSearch(Search):
             if draw % 2:
                 found[mutated(self.space, self._rng.choice(best), self._rng, max_changes=2)] = None
             else:
-                found[self.space.sample(self._rng, uniform_over="children")] = None
+                found[self._sample()] = None
         return [child for child in found if self._is_new(child)]
 
     def _operators_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.task import SearchTask
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, Candidates
 
 
-def mutated(space: SearchSpace, child: Architecture, rng: random.Random, max_changes: int) -> Architecture:
+def mutated(space: Candidates, child: Architecture, rng: random.Random, max_changes: int) -> Architecture:
     """A child with one to `max_changes` other choice blocks, or itself where the space has no other."""
     most = min(max_changes, space.max_changes(child))
     return space.mutate(child, rng, num_changes=rng.randint(1, most)) if most else child
@@ -62,7 +62,7 @@ class RegularizedEvolution(Search):
         num_told = len(self._scores)
         while True:
             if num_told + len(self._pending) < self.population_size or not population:
-                yield self.space.sample(self._rng, uniform_over="children")
+                yield self._sample()
             else:
                 tournament = self._rng.choices(population, k=self.tournament_size)
                 best = min(tournament, key=lambda scored: scored.score)

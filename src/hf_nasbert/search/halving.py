@@ -127,7 +127,7 @@ class SuccessiveHalving(Search):
 
     def _propose(self) -> Iterator[Architecture]:
         while True:
-            yield self.space.sample(self._rng, uniform_over="children")
+            yield self._sample()
 
     def _next_batch(self) -> None:
         if not self._waiting and self.num_batches is not None:

@@ -261,7 +261,7 @@ class ParetoSearch(Search):
         parents = sorted(found, key=lambda trial: trial.number)
         while True:
             if not parents:
-                yield self.space.sample(self._rng, uniform_over="children")
+                yield self._sample()
                 continue
             child = self._winner(parents)
             if self._rng.random() < self.crossover_share:

@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hf_nasbert.native import ListedSpace
 from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import check_counts
 from hf_nasbert.search.task import SearchTask
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
+from hf_nasbert.space import SKIP, Architecture, Candidates, SearchSpace, operator_width
 
 _MAX_JOINED = 5000  # children looked at when the best of what is left are joined
 _NUM_DRAWS = 2000  # for one child
@@ -156,7 +155,7 @@ class ProgressiveShrinking(Search):
         return [parts for parts in bins if parts]
 
     def _parts_of(self, where: slice) -> list[Part]:
-        if isinstance(self.space, ListedSpace):
+        if not isinstance(self.space, SearchSpace):
             return list(dict.fromkeys(child[where] for child in self.space.enumerate()))
         number = self.space.stage_of(where.start)
         stage, whole = self.space.stages[number], self.space.stage_slices[number]
@@ -184,7 +183,7 @@ class ProgressiveShrinking(Search):
 
     def _bearer(self, where: slice, part: Part) -> Architecture | None:
         """A child that differs from those of other parts in this one only, as far as the space has such."""
-        if isinstance(self.space, ListedSpace):
+        if not isinstance(self.space, SearchSpace):
             return next(child for child in self.space.enumerate() if child[where] == part)
         number = self.space.stage_of(where.start)
         stage, whole = self.space.stages[number], self.space.stage_slices[number]
@@ -198,9 +197,9 @@ class ProgressiveShrinking(Search):
         return Architecture(names) if self.space.why_not(names) is None else None
 
 
-def _cut(space: SearchSpace, run_length: int) -> list[slice]:
+def _cut(space: Candidates, run_length: int) -> list[slice]:
     """Where the parts of a child stand: its stages, or, if it has one only, runs of choice blocks."""
-    if space.num_stages > 1:
+    if len(space.stage_slices) > 1:
         return list(space.stage_slices)
-    length = space.num_choice_blocks
+    length = len(space.blocks)
     return [slice(start, min(start + run_length, length)) for start in range(0, length, run_length)]

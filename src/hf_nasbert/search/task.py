@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.costs import Budget, Cost, affordable, cheapest, order_of
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
 MAX_ENUMERATED = 50_000
 """Children of a space that is still looked through as a whole where nothing quicker helps."""
@@ -16,7 +16,7 @@ class SearchTask:
     """Where to search, and what no search may leave.
 
     Args:
-        space: Where to search.
+        space: Where to search: a space, or listed children of one.
         seed: Seed of the search's own generator. The global `random` state is neither read nor written.
         cost: The costs of a child; needed where there is a budget. Each is to be a sum over stages and blocks
             (see `costs.cheapest`), but for the peak of memory (see `costs.order_of`).
@@ -28,7 +28,7 @@ class SearchTask:
             where no cap alone is too low, the cheapest by each.
     """
 
-    space: SearchSpace
+    space: Candidates
     seed: int = field(kw_only=True)
     cost: Callable[[Architecture], Cost] | None = field(default=None, kw_only=True)
     budget: Budget = field(default=Budget(), kw_only=True)
@@ -64,7 +64,7 @@ class SearchTask:
         if cost is None or not caps:
             return self.space.child_at(0)
         self.budget.why_not(cost(self.space.child_at(0)))  # names a capped cost that is not measured
-        smallest = {name: cheapest(self.space, order_of(cost, name)) for name in caps}
+        smallest = {name: self._cheapest(order_of(cost, name)) for name in caps}
         least = {name: cost(child)[name] for name, child in smallest.items()}
         for name, cap in caps.items():
             if not least[name] <= cap:
@@ -75,7 +75,7 @@ class SearchTask:
         for child in smallest.values():
             if self.why_not(child) is None:
                 return child
-        found = affordable(self.space, cost, self.budget)
+        found = affordable(self.space, cost, self.budget) if isinstance(self.space, SearchSpace) else None
         if found is None and self.space.num_children <= MAX_ENUMERATED:
             found = next((child for child in self.space.enumerate() if self.why_not(child) is None), None)
         if found is None:
@@ -87,3 +87,9 @@ class SearchTask:
                 f"no child is within the budget: its caps can be met, but not together: {'; '.join(reasons)}"
             )
         return found
+
+    def _cheapest(self, cost: Callable[[Architecture], Any]) -> Architecture:
+        """The child of least cost; there are few enough listed ones to look through."""
+        if isinstance(self.space, SearchSpace):
+            return cheapest(self.space, cost)
+        return min(self.space.enumerate(), key=cost)
