@@ -692,7 +692,7 @@ def read_tokenizer(changed: tuple[str, str, bytes], folder: Path) -> None:
 MANIFEST: dict[str, Any] = {
     "format": checkpoint_folders.FORMAT,
     "files": {
-        name: {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+        name: {"size": 2, "xxh3_128": "dc7048f8f8747f561349cde127705c16"}
         for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE)
     },
 }
