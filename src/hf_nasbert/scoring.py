@@ -276,8 +276,8 @@ class _Head:
     """The masked-LM head and its cross-entropy, which is most of the time once prefixes are shared.
 
     The projection writes into one buffer that stays in the cache, and the exponentials overwrite it. Words are its
-    rows: the product is faster so. Exponentials are powers of two, in half the time of those of e, and the states are
-    multiplied by log2(e) instead. The bias is left out of the product (it would cost a pass of its own over all logits)
+    rows: the product is faster so. Exponentials are powers of two, in half the time of those of e; the states are
+    multiplied by log2(e) before. The bias is left out of the product (it would cost a pass of its own over all logits)
     and enters as `sum(exp(x) * exp(bias))`. Only where that leaves the range of fp32 is the largest logit subtracted
     first, as a softmax does.
     """
