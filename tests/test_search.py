@@ -17,7 +17,7 @@ import pytest
 from tiny.searches import CHAIN, OPERATORS, STAGED, cost_of, drain, draw, new, score
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, LatencyTable, cheapest, cost_function
+from hf_nasbert.costs import Budget, cheapest
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.search import (
     SEARCHES,

@@ -168,6 +168,10 @@ class TaskArguments(RunArguments):
     )
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
     max_steps: int | None = field(default=None, metadata={"help": "Optimizer steps, instead of epochs."})
+    group_by_length: bool = field(
+        default=True,
+        metadata={"help": "Batches of inputs of like length, which need less padding, instead of mixed ones."},
+    )
     eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at once on each device."})
     eval_steps: int | None = field(
         default=None, metadata={"help": "Steps between evaluations and checkpoints; by default one epoch."}

@@ -27,6 +27,7 @@ from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.arguments import TaskArguments
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
+from hf_nasbert.finetuning.lengths import LengthGroupingTrainer, SortedSplit
 from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
@@ -217,6 +218,7 @@ class _Run:
         self.tokenizer, self.settings, self.callbacks = tokenizer, settings, callbacks
         self.digest = runs.digest_of(settings)
         self.inputs: dict[str, Dataset] = {}
+        self.sorted: dict[str, SortedSplit] = {}  # what is evaluated, where inputs are grouped by length
 
     def finished(self) -> dict[int, Record]:
         """The records of the seeds that an earlier call brought to an end, under these very settings.
@@ -239,6 +241,8 @@ class _Run:
     def encode(self) -> None:
         """Turn every split into inputs."""
         self.inputs = {split: self.task.encode(split, self.tokenizer) for split in self.task.splits}
+        if self.arguments.group_by_length:
+            self.sorted = {split: SortedSplit(self.inputs[split]) for split in self.task.evaluated}
         name = self.arguments.tokenizer_name or self.arguments.model
         tell_unknown(self.inputs.values(), self.tokenizer, name, is_labelled=True)
 
@@ -310,7 +314,8 @@ class _Run:
         selecting = self.task.evaluated[0]
         model = runs.load_model(self.task.auto_class, arguments, self.commit, self.config)
         runs.check_length(arguments.max_seq_length, model, arguments.model)
-        return SealingTrainer(
+        made = LengthGroupingTrainer if arguments.group_by_length else SealingTrainer
+        return made(
             model=model,
             args=runs.trainer_arguments(
                 arguments,
@@ -327,17 +332,26 @@ class _Run:
                 **options,
             ),
             train_dataset=self.inputs["train"],
-            eval_dataset=self.inputs[selecting],
+            eval_dataset=self._evaluated(selecting),
             processing_class=self.tokenizer,
             data_collator=self.task.collator(self.tokenizer),
-            compute_metrics=self.task.compute_metrics(selecting),
+            compute_metrics=self._compute_metrics(selecting),
             callbacks=callbacks,
         )
 
     def _metrics(self, trainer: Trainer, split: str) -> dict[str, float | None]:
         """The task's metrics, its score and the loss on one split; None where a metric is undefined."""
-        trainer.compute_metrics = self.task.compute_metrics(split)
-        found = trainer.predict(self.inputs[split], metric_key_prefix=split).metrics or {}
+        trainer.compute_metrics = self._compute_metrics(split)
+        found = trainer.predict(self._evaluated(split), metric_key_prefix=split).metrics or {}
         names = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
         speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: None if math.isnan(value) else value for name, value in names.items() if name not in speed}
+
+    def _evaluated(self, split: str) -> Dataset:
+        """A split in the order in which it is evaluated."""
+        return self.sorted[split].inputs if self.sorted else self.inputs[split]
+
+    def _compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
+        """The task's metrics of predictions in that order."""
+        compute = self.task.compute_metrics(split)
+        return self.sorted[split].unsorted(compute) if self.sorted else compute
