@@ -13,6 +13,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.interference import operator_gradients
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
+from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
 from hf_nasbert.modeling.layouts import LAYOUTS, WeightLayout
 from hf_nasbert.modeling.operators_nasbert import build_operator
 from hf_nasbert.scoring import score_architectures
@@ -182,3 +183,9 @@ class TestAnotherLayout:
     def test_the_usual_one_is_not_written_down(self):
         assert "weight_layout" not in tiny_supernet("sized").config.to_dict()
         compile_operators(tiny_supernet("sized"), "eager")
+
+
+def test_the_names_that_a_command_line_knows_are_those_of_the_layouts(monkeypatch):
+    assert LAYOUT_NAMES == known_layouts() == tuple(LAYOUTS)
+    monkeypatch.setitem(LAYOUTS, "mine", LAYOUTS["separate"])
+    assert known_layouts() == (*LAYOUT_NAMES, "mine")

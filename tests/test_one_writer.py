@@ -60,7 +60,7 @@ EXCEPTIONS = {
     "hub/proof.py:run_without_package:TemporaryDirectory": SCRATCH,
     "hub/proof.py:run_without_package:mkdir": SCRATCH,
     "hub/proof.py:run_without_package:open": SCRATCH,
-    "pipeline/whole.py:ask_in_fresh_process:TemporaryDirectory": SCRATCH,
+    "pipeline/fresh_process.py:ask_in_fresh_process:TemporaryDirectory": SCRATCH,
     "data/cache.py:cache_folder:mkdir": "a folder of the cache, whose files are then written whole",
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
     "data/corpus.py:split_dev:memmap": "over a scratch file without a name",

@@ -12,7 +12,9 @@ from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
 from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
+from hf_nasbert.pipeline import Pipeline, PipelineArguments, ask_in_fresh_process
+from hf_nasbert.pipeline.stages import as_table
+from hf_nasbert.pipeline.whole import bert_of
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.scored import scored_children
 from hf_nasbert.space import SearchSpace

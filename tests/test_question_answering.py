@@ -18,7 +18,7 @@ from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.finetuning import FinetuneSquadArguments, SquadMetric, finetune_squad, squad_metric
 from hf_nasbert.finetuning.question_answering import SquadTask, encode_questions, find_answers, load_questions
 from hf_nasbert.finetuning.question_answering_data import FEATURES, make_questions
-from hf_nasbert.pipeline.whole import evaluations
+from hf_nasbert.pipeline.child_card import evaluations
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 from hf_nasbert.data import DataArguments, digest_of
 from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.modeling.layouts import LAYOUTS, SeparateWeights, WeightLayout
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.scoring import score_architectures
@@ -126,6 +127,11 @@ class TestArguments:
         assert staged.build_config().space == SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64))
         stem = SupernetArguments(blocks=["conv3", "attention, ffn", "attention,ffn"]).build_config()
         assert stem.space.blocks == (("conv3",), ("attention", "ffn"), ("attention", "ffn"))
+        for given in ({"operators": ["ffn", "skip"], "num_choice_blocks": 2}, {"blocks": ["ffn,skip", "ffn, skip"]}):
+            free = SupernetArguments(**given, skip="anywhere").build_config().space
+            assert (
+                free == SearchSpace.chain(2, ("ffn", "skip"), skip="anywhere") != SearchSpace.chain(2, ("ffn", "skip"))
+            )
         preset = SupernetArguments(preset="quickstart", hidden_dropout_prob=0.0).build_config(vocab_size=50)
         assert (preset.hidden_size, preset.vocab_size, preset.hidden_dropout_prob) == (128, 50, 0.0)
 
@@ -139,6 +145,11 @@ class TestArguments:
             ({"preset": "quickstart", "blocks": ["ffn"]}, "blocks was given too"),
             ({"blocks": ["ffn"], "widths": [64]}, "widths was given too"),
             ({"operators": ["ffn"], "num_choice_blocks": 5, "num_stages": 2}, "2 equal stages"),
+            ({"preset": "magic-base", "skip": "anywhere"}, "skip=anywhere.*leave out preset"),
+            ({"operators": ["ffn"], "num_choice_blocks": 4, "num_stages": 2, "skip": "anywhere"}, "num_stages"),
+            ({"operators": ["ffn"], "num_choice_blocks": 4, "widths": [8], "skip": "anywhere"}, "leave out widths"),
+            ({"blocks": ["ffn"], "skip": "middle"}, "skip='middle': expected end or anywhere"),
+            ({"preset": "quickstart", "weight_layout": "nestled"}, "weight_layout='nestled' is none of separate"),
         ],
     )
     def test_a_space_that_is_none_is_refused(self, settings, words):
@@ -925,6 +936,24 @@ class TestRecipe:
         with pytest.raises(SystemExit):
             pretrain("--config", tiny_recipe, "--metod", "uniform")
         assert "did you mean --method?" in capsys.readouterr().err
+
+    def test_skips_anywhere_and_a_layout_of_ones_own(self, tiny_recipe, monkeypatch):
+        class Mine(SeparateWeights):
+            """The same under another name."""
+
+        monkeypatch.setitem(LAYOUTS, "mine", Mine)
+        flags = ("--blocks", "ffn,skip", "conv3,skip", "--skip", "anywhere")
+        text = tiny_recipe.read_text().replace("magic_at", "uniform")
+        own = [line for line in text.splitlines() if not line.startswith(("operators", "num_choice"))]
+        tiny_recipe.write_text("\n".join([*own, "weight_layout: mine"]))
+        pretrain("--config", tiny_recipe, *flags)
+        supernet = SupernetForMaskedLM.from_pretrained(tiny_recipe.parent / "run")
+        assert supernet.space == SearchSpace.of_blocks(["ffn,skip", "conv3,skip"], skip="anywhere")
+        assert {type(module) for module in supernet.modules() if isinstance(module, WeightLayout)} == {Mine}
+        going_on = (*flags, "--resume_from_checkpoint", "latest")
+        pretrain("--config", tiny_recipe, *going_on)
+        with pytest.raises(SystemExit, match=r"config\.weight_layout was mine, and is separate here"):
+            pretrain("--config", tiny_recipe, *going_on, "--weight_layout", "separate")
 
     def test_seeds_read_the_text_in_other_orders_and_are_judged_alike(self, tiny_recipe, monkeypatch):
         seen = []

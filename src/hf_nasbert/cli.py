@@ -35,7 +35,7 @@ COMMANDS = {
         "text to child: all stages, resumed where they stopped",
         "hf_nasbert.pipeline.run_pipeline",
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
-        lambda results, *_: find("hf_nasbert.pipeline.whole.as_table")(results),
+        lambda results, *_: find("hf_nasbert.pipeline.stages.as_table")(results),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
     ),
     "pretrain": Command(

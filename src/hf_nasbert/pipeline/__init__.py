@@ -1,4 +1,4 @@
-"""The rooms joined: from a folder and text to scores, to a child, and the whole way from text to a published child."""
+"""The commands: from a folder and text to scores, to a child, and the whole way from text to a published child."""
 
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.extraction import extract as extract
     from hf_nasbert.pipeline.finetuned import describe_finetuned as describe_finetuned
     from hf_nasbert.pipeline.finetuned import finetune_with_cards as finetune_with_cards
+    from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process as ask_in_fresh_process
     from hf_nasbert.pipeline.interference import measure_interference as measure_interference
     from hf_nasbert.pipeline.interference import report_interference as report_interference
     from hf_nasbert.pipeline.latency import measure_latency as measure_latency
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.supernet_card import write_supernet_card as write_supernet_card
     from hf_nasbert.pipeline.text_settings import trained_on as trained_on
     from hf_nasbert.pipeline.whole import Pipeline as Pipeline
-    from hf_nasbert.pipeline.whole import ask_in_fresh_process as ask_in_fresh_process
     from hf_nasbert.pipeline.whole import run_pipeline as run_pipeline
 
 _NAMES_OF = {
@@ -49,6 +49,7 @@ _NAMES_OF = {
     ),
     "hf_nasbert.pipeline.extraction": ("Extracted", "extract"),
     "hf_nasbert.pipeline.finetuned": ("describe_finetuned", "finetune_with_cards"),
+    "hf_nasbert.pipeline.fresh_process": ("ask_in_fresh_process",),
     "hf_nasbert.pipeline.interference": ("measure_interference", "report_interference"),
     "hf_nasbert.pipeline.latency": ("measure_latency",),
     "hf_nasbert.pipeline.ranking": ("rank_children", "report_ranking"),
@@ -58,7 +59,7 @@ _NAMES_OF = {
     "hf_nasbert.pipeline.stages": ("StageResult",),
     "hf_nasbert.pipeline.supernet_card": ("describe_supernet", "write_supernet_card"),
     "hf_nasbert.pipeline.text_settings": ("trained_on",),
-    "hf_nasbert.pipeline.whole": ("Pipeline", "ask_in_fresh_process", "run_pipeline"),
+    "hf_nasbert.pipeline.whole": ("Pipeline", "run_pipeline"),
 }
 
 __getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)

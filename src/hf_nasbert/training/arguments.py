@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
+from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.space import SearchSpace
@@ -43,6 +44,20 @@ class SupernetArguments:
     widths: list[int] | None = field(
         default=None, metadata={"help": "Widths a stage may choose from; without them all have hidden_size."}
     )
+    skip: Literal["end", "anywhere"] = field(
+        default="end",
+        metadata={
+            "help": "Where skip may stand: at the end of a stage, so that a child's depth says which blocks it has; "
+            "or anywhere, in one stage without widths."
+        },
+    )
+    weight_layout: str = field(
+        default="separate",
+        metadata={
+            "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
+            "(docs/extending.md). separate: each operator has weights of its own."
+        },
+    )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding tables."})
     ffn_ratio: int | None = field(default=None, metadata={"help": "Inner width of ffn, in widths."})
@@ -75,6 +90,15 @@ class SupernetArguments:
             raise ValueError(
                 f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
             )
+        if self.skip not in ("end", "anywhere"):
+            raise ValueError(f"skip={self.skip!r}: expected end or anywhere")
+        if self.skip == "anywhere" and (self.preset is not None or self.num_stages > 1 or self.widths is not None):
+            what = "preset" if self.preset is not None else "num_stages" if self.num_stages > 1 else "widths"
+            raise ValueError(
+                f"skip=anywhere is for a space of one stage without widths: leave out {what}, or leave skip at the end"
+            )
+        if self.weight_layout not in known_layouts():
+            raise ValueError(f"weight_layout={self.weight_layout!r} is none of {', '.join(known_layouts())}")
 
     def build_config(self, **overrides: Any) -> "SupernetConfig":
         """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size` and `pad_token_id`) win.
@@ -84,16 +108,16 @@ class SupernetArguments:
         """
         from hf_nasbert.modeling import SupernetConfig
 
-        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths"}
+        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths", "skip"}
         sizes = {name: value for name, value in asdict(self).items() if name not in not_sizes and value is not None}
         if self.preset is not None:
             return SupernetConfig.preset(self.preset, **{**sizes, **overrides})
         if self.blocks is not None:
-            return SupernetConfig(search_space=SearchSpace.of_blocks(self.blocks), **{**sizes, **overrides})
+            return SupernetConfig(search_space=SearchSpace.of_blocks(self.blocks, self.skip), **{**sizes, **overrides})
         assert self.operators is not None
         assert self.num_choice_blocks is not None
         if self.num_stages == 1 and self.widths is None:
-            space = SearchSpace.chain(self.num_choice_blocks, tuple(self.operators))
+            space = SearchSpace.chain(self.num_choice_blocks, tuple(self.operators), self.skip)
         else:
             blocks_per_stage = self.num_choice_blocks // self.num_stages
             space = SearchSpace.staged(

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 _SHOWN = 32  # sequences in a message
+_LEFT_OUT = {"weight_layout": "separate"}  # of a config as it is written, where it has this value
 _HOW_TO_GO_ON = "the same command with --resume_from_checkpoint latest goes on from there"
 
 
@@ -455,7 +456,7 @@ class SupernetTrainer:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to belong to this run."""
         volatile = ("transformers_version", "dtype", "architectures", "_name_or_path", "search_space")
-        config = json.loads(self.supernet.config.to_json_string(use_diff=False))
+        config = _LEFT_OUT | json.loads(self.supernet.config.to_json_string(use_diff=False))
         arguments = self.arguments
         return {
             "search_space": self.space.to_dict(),
@@ -492,7 +493,10 @@ class SupernetTrainer:
                 folder,
             )
             del identity["data"]["content"]
-        difference = checkpoints.first_difference(self.arguments.method_settings.as_now(state["identity"]), identity)
+        saved = self.arguments.method_settings.as_now(state["identity"])
+        if isinstance(saved.get("config"), dict):
+            saved["config"] = _LEFT_OUT | saved["config"]
+        difference = checkpoints.first_difference(saved, identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in self.arguments.to_dict().items():
