@@ -164,12 +164,7 @@ _KEYWORDS = {
 
 
 class SupernetPreTrainedModel(NasBertPreTrainedModel):
-    """What every super-net class has beside a child's: the space, the weights of its children; its first base.
-
-    The architecture is an argument, never state: `supernet(input_ids, labels=labels, architecture=architecture)`. It
-    may be an `Architecture` or any sequence of operator names; without one the largest child runs (the one with the
-    most parameters). Operators off the path cost no time and get no gradient (`grad is None`).
-    """
+    """What every super-net class has beside a child's: the space, the weights of its children. Its first base."""
 
     config: SupernetConfig
     child_class: ClassVar[type[NasBertPreTrainedModel]]
@@ -297,6 +292,10 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
 
 class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """The super-net with a masked-LM head: every child of the space, by name.
+
+    The architecture is an argument, never state: `supernet(input_ids, labels=labels, architecture=architecture)`. It
+    may be an `Architecture` or any sequence of operator names; without one the largest child runs (the one with the
+    most parameters). Operators off the path cost no time and get no gradient (`grad is None`).
 
     Raises:
         ValueError: By `forward`, for an architecture that is not in the space: names block, operator and candidates.
