@@ -8,7 +8,7 @@ import torch
 import transformers
 from modelling_helpers import padded_batch, randomise_
 from test_families import at_tokens, batch_for, stock
-from tiny_models import assert_close, chain_config, random_model
+from tiny_models import assert_close, chain_config, random_model, staged_config
 
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import (
@@ -283,3 +283,69 @@ def test_minilm_and_its_narrow_children():
             expected = cut(model, architecture, head_size=32)(**batch).last_hidden_state
             states = supernet(**batch, architecture=architecture).last_hidden_state
         assert_close(states[real], expected[real], 1e-6)
+
+
+class TestRefusals:
+    """Every mistake is one line that names the model."""
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            (transformers.GPT2Config(), "a 'gpt2', a decoder: its tokens see only those before them; supported are"),
+            (transformers.T5Config(), "a 't5', an encoder with a decoder; supported are the encoders bert, distil"),
+            (transformers.BertConfig(is_decoder=True), "is a 'bert', a decoder"),
+            (transformers.ModernBertConfig(), "a 'modernbert', whose layers are not known to be BERT's"),
+            (supernet_of(stock("BertModel")).config, "is a super-net: give the encoder"),
+        ],
+        ids=lambda value: value.model_type if isinstance(value, transformers.PreTrainedConfig) else "",
+    )
+    def test_architectures(self, config, message, tmp_path):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message) as caught:
+            SupernetForMaskedLM.from_base_model(tmp_path)
+        assert str(caught.value).startswith(f"base model {tmp_path} ")
+        assert "\n" not in str(caught.value)
+
+    def test_code_of_its_own(self, tmp_path):
+        fields = {"model_type": "own_bert", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+        with pytest.raises(ValueError, match="'own_bert' that comes with code of its own.*trust_remote_code") as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(SystemExit, match="ran"):
+            SupernetModel.from_base_model(tmp_path, trust_remote_code=True)
+
+    def test_architectures_that_nobody_knows(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+        with pytest.raises(ValueError, match=f"{tmp_path} does not load.*unheard_of") as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_folders_without_a_model(self, tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            SupernetModel.from_base_model(tmp_path)
+
+    @pytest.mark.parametrize("name", ["DistilBertForSequenceClassification", "ElectraForSequenceClassification"])
+    def test_heads_that_no_child_has(self, name):
+        with pytest.raises(ValueError, match=f"the head of a {name} is none that a child has"):
+            SupernetForSequenceClassification.from_base_model(stock(name))
+
+    def test_a_child_with_another_head(self):
+        child = from_stock(stock("BertForMaskedLM"))
+        with pytest.raises(ValueError, match="this base model is a NasBertForMaskedLM, expected a NasBertModel"):
+            SupernetModel.from_base_model(child)
+
+    def test_a_child_without_a_super_net(self):
+        child = from_stock(stock("BertForMultipleChoice"))
+        with pytest.raises(ValueError, match="no super-net with the head of a NasBertForMultipleChoice"):
+            elastic_supernet(child, elastic_space(child))
+
+    def test_stages_of_other_widths(self):
+        with pytest.raises(ValueError, match="'attention@64' of the base model has a width of its own"):
+            elastic_space(random_model(NasBertModel, staged_config()))
+
+    def test_the_super_net_of_another_head(self, tmp_path):
+        supernet_of(stock("BertModel")).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"):
+            load_supernet(tmp_path)
