@@ -310,7 +310,9 @@ class TestRefusals:
         fields = {"model_type": "own_bert", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
         (tmp_path / "config.json").write_text(json.dumps(fields))
         (tmp_path / "own.py").write_text("raise SystemExit('ran')")
-        with pytest.raises(ValueError, match="'own_bert' that comes with code of its own.*trust_remote_code") as caught:
+        with pytest.raises(
+            ValueError, match=r"'own_bert' that comes with code of its own.*trust_remote_code"
+        ) as caught:
             SupernetModel.from_base_model(tmp_path)
         assert "\n" not in str(caught.value)
         with pytest.raises(SystemExit, match="ran"):
@@ -347,5 +349,7 @@ class TestRefusals:
 
     def test_the_super_net_of_another_head(self, tmp_path):
         supernet_of(stock("BertModel")).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"):
+        with pytest.raises(
+            ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"
+        ):
             load_supernet(tmp_path)

@@ -99,6 +99,11 @@ def _as_child(model: PreTrainedModel, child_class: type[NasBertPreTrainedModel])
             f"this base model is a {type(model).__name__}, expected a {child_class.__name__}: use the super-net "
             "class with the same head"
         )
+    near = FAMILIES[model.config.model_type].near.get(type(model))
+    if near is not None and near is not child_class and child_class is not NasBertModel:
+        raise ValueError(
+            f"the head of a {type(model).__name__} is none that a child has: use SupernetModel, the encoder alone"
+        )
     return from_stock(model, child_class)
 
 
