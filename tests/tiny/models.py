@@ -26,9 +26,10 @@ from .texts import WORDS
 
 KINDS = OPERATOR_KINDS
 REAL_KINDS = tuple(kind for kind in KINDS if kind != "skip")
+_OPERATORS = ("attention", "ffn", "conv3", "conv5", "conv7")
 SPACES = {
-    "chain": SearchSpace.chain(num_choice_blocks=5, operators=REAL_KINDS),
-    "chain-with-skip": SearchSpace.chain(num_choice_blocks=5, operators=(*REAL_KINDS, "skip")),
+    "chain": SearchSpace.chain(num_choice_blocks=5, operators=_OPERATORS),
+    "chain-with-skip": SearchSpace.chain(num_choice_blocks=5, operators=(*_OPERATORS, "skip")),
     "skip-anywhere": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip"), skip="anywhere"),
     "sized": SearchSpace.staged(
         num_stages=2,

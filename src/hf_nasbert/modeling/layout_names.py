@@ -2,7 +2,7 @@
 
 import sys
 
-LAYOUT_NAMES = ("separate",)
+LAYOUT_NAMES = ("separate", "nested")
 """Those that come with this package: the keys of `layouts.LAYOUTS`."""
 
 
