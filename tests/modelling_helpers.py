@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import BertTokenizer
 
-from hf_nasbert.modeling import OPERATOR_KINDS, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
 
-OPERATORS = tuple(kind for kind in OPERATOR_KINDS if kind != "skip")
+OPERATORS = ("attention", "ffn", "conv3", "conv5", "conv7")
 SPACES = {
     "chain": SearchSpace.chain(num_choice_blocks=5, operators=OPERATORS),
     "chain-with-skip": SearchSpace.chain(num_choice_blocks=5, operators=(*OPERATORS, "skip")),

@@ -15,7 +15,8 @@ FLOORS = [  # lowest first
     {"writing", "foreign", "paths", "geometry"},  # what every room may need
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
-    {"modeling", "samplers", "objectives", "costs", "native", "configs", "scored"},
+    {"configs"},
+    {"modeling", "samplers", "objectives", "costs", "native", "scored"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},

@@ -55,6 +55,7 @@ def test_shapes_and_sizes(kind, width):
     num_parameters = {
         "attention": 4 * (width * width + width) + 2 * width,
         "ffn": (width * 4 * width + 4 * width) + (4 * width * width + width) + 2 * width,
+        "norm": 3 * width,
         "skip": 0,
         # Two layers of depth-wise, point-wise, normalisation.
         **{f"conv{k}": 2 * ((k * width + width) + (width * width + width) + 2 * width) for k in (3, 5, 7)},

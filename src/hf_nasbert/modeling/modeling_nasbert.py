@@ -28,7 +28,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .geometry_nasbert import Block, last_mixing_block
-from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
+from .operators_nasbert import NasBertNorm, NasBertSelfAttention, build_operator, take_rows
 
 
 class Masks(NamedTuple):
@@ -163,7 +163,7 @@ class NasBertPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if hasattr(module, "initial_std"):
             init.normal_(module.weight, std=module.initial_std)
-        elif isinstance(module, NasBertMaskedLMHead) and module.bias is not None:
+        elif isinstance(module, NasBertNorm) or (isinstance(module, NasBertMaskedLMHead) and module.bias is not None):
             init.zeros_(module.bias)
         elif isinstance(module, NasBertEmbeddings):
             init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1])[None])
@@ -361,19 +361,20 @@ class NasBertForMaskedLM(NasBertPreTrainedModel):
 class NasBertClassifierModel(NasBertPreTrainedModel):
     """What the classification heads share: encoder, dropout, one linear layer."""
 
+    encoder_model_class = NasBertModel
     uses_pooler = True
 
-    def __init__(self, config: NasBertConfig):
+    def __init__(self, config: NasBertShapeConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.nasbert = NasBertModel(config, add_pooling_layer=self.uses_pooler)
+        self.nasbert = self.encoder_model_class(config, add_pooling_layer=self.uses_pooler)
         dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, self.num_outputs(config))
         self.post_init()
 
     @staticmethod
-    def num_outputs(config: NasBertConfig) -> int:
+    def num_outputs(config: NasBertShapeConfig) -> int:
         return config.num_labels
 
 
@@ -444,7 +445,7 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
     accepts_loss_kwargs = False  # as in sequence classification: the loss is a mean
 
     @staticmethod
-    def num_outputs(config: NasBertConfig) -> int:
+    def num_outputs(config: NasBertShapeConfig) -> int:
         return 1
 
     @can_return_tuple
@@ -478,9 +479,11 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
 class NasBertForQuestionAnswering(NasBertPreTrainedModel):
     """The encoder with scores for the start and the end of an answer at every token."""
 
-    def __init__(self, config: NasBertConfig):
+    encoder_model_class = NasBertModel
+
+    def __init__(self, config: NasBertShapeConfig):
         super().__init__(config)
-        self.nasbert = NasBertModel(config, add_pooling_layer=False)
+        self.nasbert = self.encoder_model_class(config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 

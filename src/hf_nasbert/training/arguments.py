@@ -27,7 +27,8 @@ class SupernetArguments:
         default=None, metadata={"help": "A named space and its sizes: quickstart, magic-base or nasbert."}
     )
     operators: list[str] | None = field(
-        default=None, metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, skip."}
+        default=None,
+        metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, norm, skip."},
     )
     num_choice_blocks: int | None = field(default=None, metadata={"help": "Choice blocks, over all stages."})
     blocks: list[str] | None = field(

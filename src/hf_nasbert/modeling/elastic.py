@@ -1,0 +1,269 @@
+"""Elastic super-nets: choice blocks whose operators are all cut from one encoder's own weights."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from hf_nasbert.configs import load_config, loading_errors
+from hf_nasbert.space import SKIP, FreeStage, SearchSpace
+
+from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
+from .configuration_supernet import SupernetConfig
+from .families import FAMILIES, build_like, from_stock
+from .geometry_nasbert import SIZED_KINDS, inner_width, parse_operator
+from .modeling_nasbert import (
+    NasBertForMaskedLM,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertForTokenClassification,
+    NasBertModel,
+    NasBertPreTrainedModel,
+)
+from .modeling_supernet import SUPERNETS, SupernetPreTrainedModel
+from .operators_nasbert import NasBertConvolution, NasBertNorm, build_operator
+
+logger = logging.getLogger(__name__)
+
+_AUTO_CLASSES = {
+    NasBertModel: AutoModel,
+    NasBertForMaskedLM: AutoModelForMaskedLM,
+    NasBertForSequenceClassification: AutoModelForSequenceClassification,
+    NasBertForTokenClassification: AutoModelForTokenClassification,
+    NasBertForQuestionAnswering: AutoModelForQuestionAnswering,
+}
+_LABELS = ("id2label", "label2id", "problem_type")
+
+
+def load_full_child(
+    base_model: str | Path | PreTrainedModel,
+    child_class: type[NasBertPreTrainedModel],
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> NasBertPreTrainedModel:
+    """A pretrained encoder as the child that it is, with equal outputs; in float32 and in evaluation mode.
+
+    Args:
+        base_model: Folder, name on the Hub, or the model itself; it is left as it is.
+        child_class: The head that is wanted: `NasBertModel` is none.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether code of the repository's own may be run.
+
+    Raises:
+        ValueError: If it is no encoder that children can be made of, or its weights are damaged or incomplete.
+        OSError: If there is no such model.
+    """
+    if isinstance(base_model, PreTrainedModel):
+        _check_supported(base_model.config, f"this {type(base_model).__name__}")
+        return _as_child(base_model, child_class)
+    name = str(base_model)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = load_config(name, **options)
+    _check_supported(config, f"base model {name}")
+    with loading_errors(name):
+        model, report = _AUTO_CLASSES[child_class].from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    body = "" if model.base_model is model else f"{model.base_model_prefix}."
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    lost = sorted(key for key in absent if key.startswith(body) and not key.startswith(f"{body}pooler."))
+    if lost:
+        raise ValueError(f"base model {name} lacks {len(lost)} weights, such as {lost[0]}: it is incomplete")
+    if child_class is NasBertModel and any(key.startswith("pooler.") for key in absent):
+        model.pooler = None  # drawn by transformers, not of the model
+    elif absent:
+        parts = sorted({".".join(key.split(".")[:-1]) or key for key in absent})
+        logger.warning("base model %s has no %s: they begin with random weights", name, ", ".join(parts))
+    return _as_child(model.eval(), child_class)
+
+
+def _as_child(model: PreTrainedModel, child_class: type[NasBertPreTrainedModel]) -> NasBertPreTrainedModel:
+    if isinstance(model, child_class):
+        return model
+    if isinstance(model, NasBertPreTrainedModel):
+        raise ValueError(
+            f"this base model is a {type(model).__name__}, expected a {child_class.__name__}: use the super-net "
+            "class with the same head"
+        )
+    return from_stock(model, child_class)
+
+
+def _check_supported(config: PreTrainedConfig, what: str) -> None:
+    """Refuse what is no encoder of a known family."""
+    model_type = config.model_type
+    if model_type == SupernetConfig.model_type:
+        raise ValueError(f"{what} is a super-net: give the encoder that is to be made smaller, or one of its children")
+    if model_type not in (*FAMILIES, NasBertConfig.model_type):
+        raise ValueError(
+            f"{what} is of the architecture {model_type!r}; supported are encoders of post-norm attention and "
+            f"feed-forward layers: {', '.join(sorted(FAMILIES))}"
+        )
+
+
+def elastic_space(
+    full_child: NasBertPreTrainedModel,
+    *,
+    heads: Sequence[int] | None = None,
+    ffn: Sequence[int] | None = None,
+    kernels: Sequence[int] = (),
+    skip: bool = True,
+) -> SearchSpace:
+    """The space of what can be cut from a child: each block's own operator, narrower ones of its kind, and none.
+
+    Args:
+        full_child: The child that all others are cut from.
+        heads: Numbers of heads that an attention may keep; by default a half and a quarter of the most there are.
+        ffn: Inner widths that an ffn may keep; by default a half and a quarter of the largest there is.
+        kernels: Sizes of the convolutions that may stand for an attention.
+        skip: Whether a block may be left out: as `skip`, and as `norm`, by its mean output.
+
+    Raises:
+        ValueError: If a size is more than there is, naming it, or the child has stages of other widths.
+    """
+    config: NasBertConfig = full_child.config
+    wide = next((name for name in config.operators if parse_operator(name).width), None)
+    if wide is not None:
+        raise ValueError(f"operator {wide!r} of the base model has a width of its own: only children of one width")
+    have = {kind: [0] for kind in SIZED_KINDS}
+    for name in config.operators:
+        if parse_operator(name).kind in have:
+            have[parse_operator(name).kind].append(_size(config, name))
+    most = {kind: max(sizes) for kind, sizes in have.items()}
+    asked = {
+        "attention": _checked("heads", heads, most["attention"], "heads"),
+        "ffn": _checked("ffn", ffn, most["ffn"], "neurons"),
+    }
+    for kernel in kernels:
+        config.check_operator(f"conv{kernel}")
+    blocks = []
+    for name in config.operators:
+        kind = parse_operator(name).kind
+        names = [name]
+        if kind in asked:
+            names += [f"{kind}{size}" for size in asked[kind] if size < _size(config, name)]
+        if kind == "attention":
+            names += [f"conv{kernel}" for kernel in kernels]
+        if skip:
+            names += [other for other in ("norm", SKIP) if other not in names and name != SKIP]
+        blocks.append(tuple(names))
+    return SearchSpace((FreeStage(tuple(blocks)),))
+
+
+def _checked(what: str, asked: Sequence[int] | None, most: int, unit: str) -> list[int]:
+    """Sizes from large to small."""
+    if asked is None:
+        return sorted({most // 2, most // 4} - {0}, reverse=True)
+    for size in asked:
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
+            raise ValueError(f"{what} has {size!r}: expected numbers from 1 to {most}, the {unit} of the base model")
+    return sorted(set(asked), reverse=True)
+
+
+def _size(config: NasBertShapeConfig, name: str) -> int:
+    """Heads of an attention, neurons of an ffn."""
+    inner = inner_width(config, name)
+    return inner // config.head_size(config.hidden_size) if parse_operator(name).kind == "attention" else inner
+
+
+def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> SupernetPreTrainedModel:
+    """Make a super-net of a child: every operator of the space is cut from the child's operator in the same block.
+
+    `attentionN` keeps the first N heads and `ffnN` the first N neurons, both with the child's bias and normalisation:
+    sort them by importance before. `norm` keeps neither. A convolution begins as the sum of its input and nothing,
+    normalised. The child is left as it is; it is the super-net's largest one where the space has all its operators.
+
+    Args:
+        full_child: A child of one width: encoder alone, masked LM, or a classifier of sequences, tokens or answers.
+        space: A space of as many blocks, such as `elastic_space` makes.
+
+    Returns:
+        A super-net with the child's head, on its device, in its precision, in evaluation mode.
+
+    Raises:
+        ValueError: If the space has an operator that cannot be cut from the child's, naming block and operator.
+    """
+    config: NasBertConfig = full_child.config
+    supernet_class = next((one for one in SUPERNETS.values() if one.child_class is type(full_child)), None)
+    if supernet_class is None:
+        raise ValueError(f"there is no super-net with the head of a {type(full_child).__name__}")
+    _check_space(config, space)
+    fields = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(NasBertShapeConfig)
+        if field.name not in {inherited.name for inherited in dataclasses.fields(PreTrainedConfig)}
+    }
+    del fields["sparse_prediction"]
+    if not any(parse_operator(name).kind.startswith("conv") for name in config.operators):
+        fields["num_conv_layers"] = 1  # one sub-layer stands for one
+    labels = {name: getattr(config, name) for name in _LABELS if hasattr(full_child, "classifier")}
+    supernet_config = SupernetConfig(search_space=space, weight_layout="nested", **fields, **labels)
+    without_pooler = type(full_child) is NasBertModel and full_child.pooler is None
+    options = {"add_pooling_layer": False} if without_pooler else {}
+    supernet = build_like(lambda config: supernet_class(config, **options), supernet_config, like=full_child)
+    state = full_child.state_dict()
+    inside = supernet._blocks.removesuffix("blocks.")
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
+    supernet.load_state_dict(rest, strict=False)
+    for block, full in zip(supernet.base_model.encoder.blocks, full_child.base_model.encoder.blocks, strict=True):
+        for name in block.operators.candidates:
+            operator = nn.Module.to(build_operator(supernet_config, name), full_child.device, full_child.dtype)
+            _cut(operator, full.operator)
+            block.operators.load_state_of(name, operator.state_dict())
+    return supernet
+
+
+def _check_space(config: NasBertConfig, space: SearchSpace) -> None:
+    if space.num_choice_blocks != len(config.operators):
+        raise ValueError(f"the space has {space.num_choice_blocks} blocks, the base model {len(config.operators)}")
+    for block, (full, candidates) in enumerate(zip(config.operators, space.blocks, strict=True)):
+        kind = parse_operator(full).kind
+        for name in candidates:
+            operator = parse_operator(name)
+            is_sized = operator.kind in SIZED_KINDS
+            if is_sized and (operator.kind != kind or _size(config, name) > _size(config, full)):
+                raise ValueError(f"choice block {block}: {name!r} cannot be cut from the base model's {full!r}")
+
+
+@torch.no_grad()
+def _cut(operator: nn.Module, full: nn.Module) -> None:
+    """Give an operator what it keeps of the full one of its block."""
+    theirs: Mapping[str, torch.Tensor] = full.state_dict()
+    if type(operator) is type(full):
+        for name, tensor in operator.state_dict().items():
+            tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
+        return
+    end = full.layers[-1] if isinstance(full, NasBertConvolution) else getattr(full, "output", full)
+    norm = getattr(end, "LayerNorm", None)
+    if isinstance(operator, NasBertNorm):
+        operator.bias.zero_()
+        if hasattr(full, "output"):
+            operator.bias.copy_(full.output.dense.bias)  # all that is left without heads and neurons
+        if norm is not None:
+            operator.LayerNorm.load_state_dict(norm.state_dict())
+    if isinstance(operator, NasBertConvolution):
+        for layer in operator.layers:
+            for linear in (layer.depthwise, layer.dense):
+                linear.weight.zero_()
+                linear.bias.zero_()
+            layer.depthwise.weight[..., layer.depthwise.kernel_size[1] // 2] = 1
+        if norm is not None:
+            operator.layers[-1].LayerNorm.load_state_dict(norm.state_dict())
