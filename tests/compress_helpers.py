@@ -4,8 +4,10 @@ import torch
 from modelling_helpers import randomise_
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from hf_nasbert.compress.importance import importance, sort_by_importance
 from hf_nasbert.compress.states import target_of
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.space import SearchSpace
 
@@ -48,3 +50,11 @@ def batches(lengths=((9, 7, 7, 3), (12, 12, 5)), seed=0):
 
 def targets(teacher, of_batches):
     return [target_of(teacher, batch) for batch in of_batches]
+
+
+def elastic(classifier=False, seed=0, sorted_on=None, **options):
+    """A super-net of the base model's own weights, its heads and neurons sorted first where batches are given."""
+    child = full_child(classifier, seed)
+    if sorted_on is not None:
+        sort_by_importance(child, importance(child, sorted_on))
+    return elastic_supernet(child, elastic_space(child, **options))

@@ -111,6 +111,34 @@ def score_children(
     return [score_of[child] for child in asked]
 
 
+def score_model(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    *,
+    bf16: bool = False,
+) -> Score:
+    """The distance of one model of its own, a child or the base model, mean over batches."""
+    encoder, device = encoder_of(model), next(model.parameters()).device
+    found = []
+    with running(model, bf16=bf16):
+        for batch, target in zip(batches, targets, strict=True):
+            mask = mask_of(batch, device)
+            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+            found.append(_parts(model, encoder.encoder(hidden_states, masks), mask, target, distance))
+    parts = torch.tensor([[float(part) for part in row] for row in found], dtype=torch.float64).mean(0)
+    return Score(float(distance.total(Parts(*parts))), *parts.tolist())
+
+
+def _parts(
+    model: PreTrainedModel, hidden_states: torch.Tensor, mask: torch.Tensor, target: Target, distance: Distance
+) -> Parts:
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        logits = None if target.logits is None else logits_of(model, hidden_states.float(), mask)
+        return distance.parts(hidden_states, mask, target, logits)
+
+
 class _Walk:
     """The walk over the tree of children on one batch: the states along the path to the child scored last."""
 
@@ -129,9 +157,4 @@ class _Walk:
         for block in range(depth, len(child)):
             self._states.append(self._encoder.run_block(block, child[block], self._states[-1], self._masks))
             self._path.append(child[block])
-        hidden_states = self._states[-1]
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            logits = (
-                logits_of(self._supernet, hidden_states.float(), self._mask) if target.logits is not None else None
-            )
-            return distance.parts(hidden_states, self._mask, target, logits)
+        return _parts(self._supernet, self._states[-1], self._mask, target, distance)
