@@ -52,6 +52,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 NUM_CALIBRATION = 24  # batches that importance and variants are measured on: some 20,000 tokens
 SCREEN = 0.3
+NUM_DRAWN = 40
 
 
 class Bench:
@@ -118,10 +119,12 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     full = load_full_child(name, NasBertModel)
     states: dict[str, Any] = {}
 
+    num_there = len(list((folder / "states").rglob("*.safetensors")))
+
     def teach() -> dict[str, Any]:
         for part, own in parts.items():
             states[part] = teacher_states(full, own, folder / "states" / part)
-        return {"tokens": sum(one.num_tokens for one in states.values())}
+        return {"tokens": sum(one.num_tokens for one in states.values()), "taken_up_batches": num_there * 32}
 
     bench.stage("states", teach)
     teach()
@@ -186,7 +189,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
         small = screened(space, table, base, SCREEN)
         result = {}
         for which, of in (("whole space", space), ("screened space", small)):
-            drawn = [of.sample(rng) for _ in range(100)]
+            drawn = [of.sample(rng) for _ in range(NUM_DRAWN)]
             sums = [sum_of(table, child) for child in drawn]
             losses = [score.loss for score in score_children(supernet, drawn, *chosen_by, distance, bf16=True)]
             result[which] = {
@@ -197,7 +200,6 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             }  # fmt: skip
         return result
 
-    bench.stage("additivity", additivity)
     pairs = SentencePairs(tokenizer)
     bench.stage("base model", lambda: {split: pairs(full, split) for split in ("validation", "test")})
     for count in steps:
@@ -208,6 +210,8 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
                     extract_child(supernet, a), text, states, distance, pairs, n
                 ),
             )
+
+    bench.stage("additivity", additivity)
 
 
 def choice(record: dict[str, Any]) -> Architecture:

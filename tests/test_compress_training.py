@@ -83,6 +83,28 @@ def test_a_norm_adds_the_mean_output_of_real_tokens():
     assert torch.allclose(block.output_of("norm").bias, real.mean(0), atol=1e-6)
 
 
+def test_a_refitted_convolution_makes_what_its_regression_promises():
+    """Its activation is in its linear part, and the LayerNorm takes the shift off again."""
+    own = batches(lengths=[(20, 19, 18, 20)] * 12)
+    supernet = elastic(kernels=(3, 5))
+    before = [tensor.clone() for tensor in supernet.state_of(("conv5", "ffn") * 3).values()]
+    errors = refit(supernet, own)
+    assert not all(map(torch.equal, before, supernet.state_of(("conv5", "ffn") * 3).values()))
+    block = supernet.encoder.blocks[0].operators
+    left = total = 0.0
+    for batch in own:
+        with torch.no_grad():
+            states, masks = supernet.embed(**batch)
+            mask = batch["attention_mask"].bool()
+            wanted, found = (
+                block(name, states, masks.attention, masks.padding)[mask] for name in ("attention", "conv5")
+            )
+            mean = block("norm", states, masks.attention, masks.padding)[mask]
+        left, total = left + float((found - wanted).square().sum()), total + float((mean - wanted).square().sum())
+    assert 0 < errors["0 conv5"] < 1
+    assert left / total == pytest.approx(errors["0 conv5"], rel=0.35)  # of the sums before, and behind, a LayerNorm
+
+
 def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     own, file = batches(), tmp_path / "variants.safetensors"
     once, again = elastic(), elastic()

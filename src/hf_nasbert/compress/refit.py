@@ -3,13 +3,15 @@
 Of an attention with fewer heads or an ffn with fewer neurons, what is left is a linear map from the kept ones, h, to
 the sub-layer's output. The map that comes nearest to the whole sub-layer's output y on real text is a ridge regression
 of y on h; its matrices are sums over tokens. Since narrow operators are the first parts of the wide one, one pass of
-the base model over some 20,000 tokens gives the sums of all of them. A `norm` adds the mean of y.
+the base model over some 20,000 tokens gives the sums of all of them. A `norm` adds the mean of y. A convolution reads
+averages over fixed windows.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,10 +23,13 @@ from hf_nasbert.compress.kept import weights_digest
 from hf_nasbert.compress.sentences import Batch, digest_of
 from hf_nasbert.modeling.geometry_nasbert import SIZED_KINDS, inner_width, operator_kind
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.modeling.operators_nasbert import NasBertConvLayer
 from hf_nasbert.training.checkpoints import first_difference
 from hf_nasbert.writing import write_bytes
 
 _NORM = "norm"
+_GOLDEN = (5**0.5 - 1) / 2
+_LINEAR_FROM = 3.0  # from here on GELU, SiLU and ReLU pass on what they are given, to about a hundredth
 Errors = dict[str, float]
 """What a refitted variant misses of the sub-layer's output: squared error over variance, by `block operator`."""
 
@@ -86,8 +91,8 @@ def refit(
 ) -> Errors:
     """Refit every narrow variant of an elastic super-net to its largest child, the base model, in place.
 
-    Sort heads and neurons by importance before the super-net is made. Operators that are neither slices of the base
-    model's nor a `norm` (convolutions, skips) stay as they are.
+    Sort heads and neurons by importance before the super-net is made. Convolutions of one layer get fixed windows of
+    many widths and a refitted point-wise map; deeper ones, and skips, stay as they are.
 
     Args:
         supernet: As `elastic_supernet` made it: what it has learned since is overwritten.
@@ -112,75 +117,127 @@ def refit(
             content = {"asked": json.dumps(asked), "errors": json.dumps(errors)}
             write_bytes(kept, save(fitted, metadata=content))
     fitted, errors = found
-    own = dict(_variants(supernet))
+    own = {str(variant): variant.end for variant in _variants(supernet)}
     with torch.no_grad():
         for name, tensor in fitted.items():
             variant, _, part = name.rpartition("/")
-            output = own[variant]
-            (output if part == "norm" else output.dense).get_parameter("bias" if part == "norm" else part).copy_(
-                tensor
-            )
+            own[variant].get_parameter(part).copy_(tensor)
     return errors
 
 
-def _variants(supernet: SupernetPreTrainedModel) -> Iterator[tuple[str, Any]]:
-    """The names of what can be refitted, `block operator`, and the modules that end them."""
+class _Variant(NamedTuple):
+    """An operator that can be refitted, and the module that ends it."""
+
+    block: int
+    name: str
+    end: Any
+
+    def __str__(self) -> str:
+        return f"{self.block} {self.name}"
+
+    @property
+    def is_convolution(self) -> bool:
+        return isinstance(self.end, NasBertConvLayer)
+
+
+def _variants(supernet: SupernetPreTrainedModel) -> Iterator[_Variant]:
     full = supernet.largest_architecture
     for index, block in enumerate(encoder_of(supernet).encoder.blocks):
         kind = operator_kind(full[index])
-        for name in block.operators.candidates:
-            is_slice = operator_kind(name) == kind and kind in SIZED_KINDS and name != full[index]
-            if is_slice or (operator_kind(name) == _NORM and kind in SIZED_KINDS):
-                yield f"{index} {name}", block.operators.output_of(name)
+        for name in block.operators.candidates if kind in SIZED_KINDS else ():
+            end = block.operators.output_of(name)
+            is_slice = operator_kind(name) == kind and name != full[index]
+            is_shallow = isinstance(end, NasBertConvLayer) and supernet.config.num_conv_layers == 1
+            if is_slice or is_shallow or operator_kind(name) == _NORM:
+                yield _Variant(index, name, end)
 
 
 @torch.no_grad()
-def _moments(supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> dict[int, Moments]:
-    """The sums of every block of the base model, of as many inputs as its widest variant reads."""
-    sizes: dict[int, int] = {}
-    for variant, _ in _variants(supernet):
-        block, _, name = variant.partition(" ")
-        size = 0 if operator_kind(name) == _NORM else inner_width(supernet.config, name)
-        sizes[int(block)] = max(size, sizes.get(int(block), 0))
+def _moments(supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> dict[str, Moments]:
+    """The sums of every block of the base model, of as many inputs as its widest variant reads, and of convolutions.
+
+    By the block's number, and by the block's number and the convolution's name.
+    """
     encoder, device = encoder_of(supernet), next(supernet.parameters()).device
+    width: int = supernet.config.hidden_size
+    sizes: dict[int, int] = {}
+    convolutions: dict[int, list[_Variant]] = {}
+    for variant in _variants(supernet):
+        sizes.setdefault(variant.block, 0)
+        if variant.is_convolution:
+            convolutions.setdefault(variant.block, []).append(variant)
+        elif operator_kind(variant.name) != _NORM:
+            sizes[variant.block] = max(sizes[variant.block], inner_width(supernet.config, variant.name))
+    moments = {str(block): Moments(size, width) for block, size in sizes.items()}
+    moments |= {str(variant): Moments(width, width) for own in convolutions.values() for variant in own}
     full = supernet.largest_architecture
-    ends = {block: encoder.encoder.blocks[block].operators.output_of(full[block]) for block in sizes}
-    moments = {block: Moments(size, ends[block].dense.out_features) for block, size in sizes.items()}
-    masks: list[torch.Tensor] = []
-
-    def hook_of(own: Moments) -> Any:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            own.add(inputs[0][masks[-1]], output[masks[-1]])
-
-        return hook
-
-    hooks = [ends[block].dense.register_forward_hook(hook_of(own)) for block, own in moments.items()]
-    try:
-        with running(supernet):
-            for batch in batches:
-                masks.append(mask_of(batch, device))
-                hidden_states, both = encoder.embed(**inputs_of(batch, device))
-                encoder.encoder(hidden_states, both, architecture=full)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with running(supernet):
+        for batch in batches:
+            mask = mask_of(batch, device)
+            states, masks = encoder.embed(**inputs_of(batch, device))
+            for block, name in enumerate(full):
+                if block not in sizes:
+                    states = encoder.run_block(block, name, states, masks)
+                    continue
+                end = encoder.encoder.blocks[block].operators.output_of(name)
+                with _calls_of(end.dense) as calls:
+                    behind = encoder.run_block(block, name, states, masks)
+                inner, output = (torch.cat(parts, dim=-2)[mask] for parts in zip(*calls, strict=True))
+                moments[str(block)].add(inner, output)
+                for variant in convolutions.get(block, []):
+                    windows = _windows(variant.end.depthwise.weight)
+                    moments[str(variant)].add(_averages(states, mask, windows)[mask], output)
+                states = behind
     return moments
 
 
+@contextmanager
+def _calls_of(linear: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Within it, what goes into a linear map and what comes out, call by call (an ffn may run in chunks of tokens)."""
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = linear.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def _windows(weight: torch.Tensor) -> torch.Tensor:
+    """Windows of a depth-wise convolution, (W, 1, 1, K): bells around the middle, of many widths, that sum to one."""
+    num_channels, size = weight.shape[0], weight.shape[-1]
+    widths = 0.3 + size / 2 * torch.arange(num_channels).double().mul(_GOLDEN).frac()  # spread evenly, in no order
+    places = torch.arange(size).double() - size // 2
+    return torch.softmax(-((places / widths[:, None]) ** 2), -1)[:, None, None].to(weight)
+
+
+def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """What a depth-wise convolution makes of states (B, T, W): beyond the real tokens there are zeros."""
+    tokens = states.masked_fill(~mask[..., None], 0.0).transpose(1, 2).unsqueeze(2)
+    padding = (0, windows.shape[-1] // 2)
+    return nn.functional.conv2d(tokens, windows, padding=padding, groups=len(windows)).squeeze(2).transpose(1, 2)
+
+
 def _fit(
-    supernet: SupernetPreTrainedModel, moments: Mapping[int, Moments], ridge: float
+    supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], ridge: float
 ) -> tuple[dict[str, torch.Tensor], Errors]:
     fitted: dict[str, torch.Tensor] = {}
     errors: Errors = {}
-    for variant, _ in _variants(supernet):
-        block, _, name = variant.partition(" ")
-        own = moments[int(block)]
-        if operator_kind(name) == _NORM:
-            fitted[f"{variant}/norm"] = (own.outputs / own.num_tokens).float()
-            errors[variant] = 1.0
+    for variant in _variants(supernet):
+        own = moments[str(variant) if variant.is_convolution else str(variant.block)]
+        if operator_kind(variant.name) == _NORM:
+            fitted[f"{variant}/bias"] = (own.outputs / own.num_tokens).float()
+            errors[str(variant)] = 1.0
             continue
-        weight, bias, errors[variant] = own.fit(inner_width(supernet.config, name), ridge)
-        fitted |= {f"{variant}/weight": weight.float().contiguous(), f"{variant}/bias": bias.float()}
+        size = len(own.inputs) if variant.is_convolution else inner_width(supernet.config, variant.name)
+        weight, bias, errors[str(variant)] = own.fit(size, ridge)
+        if variant.is_convolution:
+            # An activation follows. Far enough above zero it passes on what it is given; what is added to all channels
+            # alike is taken off again by the LayerNorm behind it.
+            bias = bias + _LINEAR_FROM + 4 * (own.squares / own.num_tokens / len(bias)) ** 0.5
+            windows = _windows(variant.end.depthwise.weight)
+            fitted |= {f"{variant}/depthwise.weight": windows.cpu().contiguous()}
+            fitted |= {f"{variant}/depthwise.bias": torch.zeros(len(windows))}
+        fitted |= {f"{variant}/dense.weight": weight.float().contiguous(), f"{variant}/dense.bias": bias.float()}
     return fitted, errors
 
 
