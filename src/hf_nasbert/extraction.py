@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,12 +11,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import ForeignFileError
-from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import build_like
-from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-
-_LABELS = ("id2label", "label2id", "problem_type")
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -73,7 +69,7 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     return supernet
 
 
-def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> Any:
+def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | str) -> NasBertForMaskedLM:
     """Make a child of a super-net into a model of its own, with copies of the weights it had there.
 
     The super-net is left as it is: its weights, its training mode, the global random state. The child comes on the
@@ -83,9 +79,6 @@ def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str]
     Args:
         supernet: The super-net.
         architecture: Operator names, one per choice block, or their text form.
-
-    Returns:
-        A child with the super-net's head: its `child_class`.
 
     Raises:
         ValueError: If the architecture is not in the super-net's space; names block, operator and candidates.
@@ -97,16 +90,12 @@ def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str]
         if field.name not in {inherited.name for inherited in dataclasses.fields(PreTrainedConfig)}
     }
     slices = supernet.space.stage_slices
-    labels = {name: getattr(supernet.config, name) for name in _LABELS if hasattr(supernet, "classifier")}
     config = NasBertConfig(
         **{**shared, "sparse_prediction": False},  # users of a child expect logits at every position
-        **labels,
         operators=operators,
         stage_lengths=[stage.stop - stage.start for stage in slices] if len(slices) > 1 else None,
     )
-    without_pooler = supernet.base_model is supernet and supernet.pooler is None
-    options = {"add_pooling_layer": False} if without_pooler else {}
-    child = build_like(lambda config: supernet.child_class(config, **options), config, like=supernet)
+    child = build_like(NasBertForMaskedLM, config, like=supernet)
     child.load_state_dict(supernet.state_of(operators), strict=True)
     return child
 
