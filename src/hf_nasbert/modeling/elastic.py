@@ -1,7 +1,6 @@
 """Elastic super-nets: choice blocks whose operators are all cut from one encoder's own weights."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,6 @@ from .modeling_nasbert import (
     NasBertPreTrainedModel,
 )
 from .modeling_supernet import SUPERNETS, SupernetPreTrainedModel
-from .operators_nasbert import NasBertConvolution, NasBertNorm, build_operator
-
-logger = logging.getLogger(__name__)
 
 _AUTO_CLASSES = {
     NasBertModel: AutoModel,
@@ -90,9 +86,6 @@ def load_full_child(
         raise ValueError(f"base model {name} lacks {len(lost)} weights, such as {lost[0]}: it is incomplete")
     if child_class is NasBertModel and any(key.startswith("pooler.") for key in absent):
         model.pooler = None  # drawn by transformers, not of the model
-    elif absent:
-        parts = sorted({".".join(key.split(".")[:-1]) or key for key in absent})
-        logger.warning("base model %s has no %s: they begin with random weights", name, ", ".join(parts))
     return _as_child(model.eval(), child_class)
 
 
@@ -130,7 +123,7 @@ def elastic_space(
     """The space of what can be cut from a child: each block's own operator, narrower ones of its kind, and none.
 
     Args:
-        full_child: The child that all others are cut from.
+        full_child: The child that all others are cut from. Its skips are no blocks of the space.
         heads: Numbers of heads that an attention may keep; by default a half and a quarter of the most there are.
         ffn: Inner widths that an ffn may keep; by default a half and a quarter of the largest there is.
         kernels: Sizes of the convolutions that may stand for an attention.
@@ -155,7 +148,7 @@ def elastic_space(
     for kernel in kernels:
         config.check_operator(f"conv{kernel}")
     blocks = []
-    for name in config.operators:
+    for name, _ in _real_blocks(full_child):
         kind = parse_operator(name).kind
         names = [name]
         if kind in asked:
@@ -163,7 +156,7 @@ def elastic_space(
         if kind == "attention":
             names += [f"conv{kernel}" for kernel in kernels]
         if skip:
-            names += [other for other in ("norm", SKIP) if other not in names and name != SKIP]
+            names += [other for other in ("norm", SKIP) if other not in names]
         blocks.append(tuple(names))
     return SearchSpace((FreeStage(tuple(blocks)),))
 
@@ -205,36 +198,50 @@ def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> 
     supernet_class = next((one for one in SUPERNETS.values() if one.child_class is type(full_child)), None)
     if supernet_class is None:
         raise ValueError(f"there is no super-net with the head of a {type(full_child).__name__}")
-    _check_space(config, space)
-    fields = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(NasBertShapeConfig)
-        if field.name not in {inherited.name for inherited in dataclasses.fields(PreTrainedConfig)}
-    }
+    fulls = _real_blocks(full_child)
+    _check_space(config, [name for name, _ in fulls], space)
+    fields = shared_fields(full_child)
     del fields["sparse_prediction"]
     if not any(parse_operator(name).kind.startswith("conv") for name in config.operators):
         fields["num_conv_layers"] = 1  # one sub-layer stands for one
-    labels = {name: getattr(config, name) for name in _LABELS if hasattr(full_child, "classifier")}
-    supernet_config = SupernetConfig(search_space=space, weight_layout="nested", **fields, **labels)
-    without_pooler = type(full_child) is NasBertModel and full_child.pooler is None
-    options = {"add_pooling_layer": False} if without_pooler else {}
+    supernet_config = SupernetConfig(search_space=space, weight_layout="nested", **fields)
+    options = pooler_options(full_child)
     supernet = build_like(lambda config: supernet_class(config, **options), supernet_config, like=full_child)
     state = full_child.state_dict()
     inside = supernet._blocks.removesuffix("blocks.")
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
     supernet.load_state_dict(rest, strict=False)
-    for block, full in zip(supernet.base_model.encoder.blocks, full_child.base_model.encoder.blocks, strict=True):
+    for block, (full_name, full) in zip(supernet.base_model.encoder.blocks, fulls, strict=True):
+        full_kind = parse_operator(full_name).kind
         for name in block.operators.candidates:
-            operator = nn.Module.to(build_operator(supernet_config, name), full_child.device, full_child.dtype)
-            _cut(operator, full.operator)
-            block.operators.load_state_of(name, operator.state_dict())
+            state, kind = block.operators.state_of(name), parse_operator(name).kind
+            block.operators.load_state_of(name, _cut(state, kind, full.operator, full_kind))
     return supernet
 
 
-def _check_space(config: NasBertConfig, space: SearchSpace) -> None:
-    if space.num_choice_blocks != len(config.operators):
-        raise ValueError(f"the space has {space.num_choice_blocks} blocks, the base model {len(config.operators)}")
-    for block, (full, candidates) in enumerate(zip(config.operators, space.blocks, strict=True)):
+def shared_fields(model: NasBertPreTrainedModel) -> dict[str, Any]:
+    """The fields of a super-net's config that its children's have too, and the other way round: sizes and labels."""
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    names = [field.name for field in dataclasses.fields(NasBertShapeConfig) if field.name not in inherited]
+    names += _LABELS if hasattr(model, "classifier") else ()
+    return {name: getattr(model.config, name) for name in names}
+
+
+def pooler_options(model: NasBertPreTrainedModel) -> dict[str, bool]:
+    """What the class of an encoder without a head must be told to make one like this."""
+    return {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
+
+
+def _real_blocks(full_child: NasBertPreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """The names and modules of its blocks that are no skips: those of all children cut from it."""
+    blocks = zip(full_child.config.operators, full_child.base_model.encoder.blocks, strict=True)
+    return [(name, block) for name, block in blocks if name != SKIP]
+
+
+def _check_space(config: NasBertConfig, operators: Sequence[str], space: SearchSpace) -> None:
+    if space.num_choice_blocks != len(operators):
+        raise ValueError(f"the space has {space.num_choice_blocks} blocks, the base model {len(operators)}")
+    for block, (full, candidates) in enumerate(zip(operators, space.blocks, strict=True)):
         kind = parse_operator(full).kind
         for name in candidates:
             operator = parse_operator(name)
@@ -243,27 +250,19 @@ def _check_space(config: NasBertConfig, space: SearchSpace) -> None:
                 raise ValueError(f"choice block {block}: {name!r} cannot be cut from the base model's {full!r}")
 
 
-@torch.no_grad()
-def _cut(operator: nn.Module, full: nn.Module) -> None:
-    """Give an operator what it keeps of the full one of its block."""
-    theirs: Mapping[str, torch.Tensor] = full.state_dict()
-    if type(operator) is type(full):
-        for name, tensor in operator.state_dict().items():
-            tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
-        return
-    end = full.layers[-1] if isinstance(full, NasBertConvolution) else getattr(full, "output", full)
-    norm = getattr(end, "LayerNorm", None)
-    if isinstance(operator, NasBertNorm):
-        operator.bias.zero_()
-        if hasattr(full, "output"):
-            operator.bias.copy_(full.output.dense.bias)  # all that is left without heads and neurons
-        if norm is not None:
-            operator.LayerNorm.load_state_dict(norm.state_dict())
-    if isinstance(operator, NasBertConvolution):
-        for layer in operator.layers:
-            for linear in (layer.depthwise, layer.dense):
-                linear.weight.zero_()
-                linear.bias.zero_()
-            layer.depthwise.weight[..., layer.depthwise.kernel_size[1] // 2] = 1
-        if norm is not None:
-            operator.layers[-1].LayerNorm.load_state_dict(norm.state_dict())
+def _cut(state: Mapping[str, torch.Tensor], kind: str, full: nn.Module, full_kind: str) -> dict[str, torch.Tensor]:
+    """What an operator, whose weights `state` has the names and the shapes of, keeps of the full one of its block."""
+    theirs = full.state_dict()
+    if kind == full_kind:
+        return {name: theirs[name][tuple(map(slice, tensor.shape))] for name, tensor in state.items()}
+    found = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    for name, tensor in found.items():
+        if name.endswith("depthwise.weight"):
+            tensor[..., tensor.shape[-1] // 2] = 1  # every token as it is
+        for part in ("weight", "bias"):
+            if name.endswith(f"LayerNorm.{part}"):
+                last = [theirs[key] for key in theirs if key.endswith(f"LayerNorm.{part}")][-1:]
+                tensor.copy_(last[0]) if last else tensor.fill_(part == "weight")
+    if kind == "norm" and "output.dense.bias" in theirs:
+        found["bias"] = theirs["output.dense.bias"]  # all that is left without heads and neurons
+    return found
