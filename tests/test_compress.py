@@ -11,10 +11,10 @@ from modelling_helpers import tiny_tokenizer
 from torch import nn
 
 from hf_nasbert.compress.distance import Distance, Target, divergence_of
-from hf_nasbert.compress.handmade import Scorer, best_layers, best_uniform, every_other_layer, most_layers, with_layers
+from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
 from hf_nasbert.compress.importance import importance, sort_by_importance
 from hf_nasbert.compress.replace_one import as_items, places, replace_one, screened, sum_of
-from hf_nasbert.compress.scores import score_children
+from hf_nasbert.compress.scores import Scorer, score_children
 from hf_nasbert.compress.sentences import as_batches, choose_sentences, cut_sentences, load_sentences
 from hf_nasbert.compress.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
@@ -203,6 +203,13 @@ def test_distance_is_zero_for_the_base_model_and_one_for_the_mean():
         distance.parts(states, mask, target, torch.zeros(3, 2))
 
 
+def test_the_distance_fits_the_head():
+    one = Distance.of(full_child(), torch.zeros(32), pooling="cls")
+    assert (one.pooling, one.vector_weight, one.logit_weight) == ("cls", 5, 0)
+    other = Distance.of(full_child(classifier=True), torch.zeros(32))
+    assert (other.vector_weight, other.logit_weight, other.is_multi_label) == (0, 1, False)
+
+
 def test_vectors_are_means_or_first_tokens_of_their_own_sequence():
     states, mask = torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool)
     mask[0, 4:] = mask[1, 2:] = False
@@ -260,6 +267,13 @@ def test_a_child_among_others_scores_what_it_scores_alone(scored):
     assert found[-1].loss == pytest.approx(0, abs=1e-5)
 
 
+def test_a_scorer_scores_on_as_many_batches_as_asked(scored):
+    supernet, own, wanted, distance = scored
+    scorer, children = Scorer(supernet, own, wanted, distance), [("attention1", "ffn") * 3]
+    assert scorer(children) != scorer(children, 1)
+    assert scorer(children, 1) == [score_children(supernet, children, own[:1], wanted[:1], distance)[0].loss]
+
+
 def test_what_children_share_runs_once(scored, monkeypatch):
     supernet, own, wanted, distance = scored
     calls = []
@@ -268,8 +282,8 @@ def test_what_children_share_runs_once(scored, monkeypatch):
         type(supernet.nasbert), "run_block", lambda self, *given: calls.append(given[:2]) or run_block(self, *given)
     )
     replace_one(supernet, own[:1], wanted[:1], distance)
-    # The full child's blocks once; a block replaced and those behind it, for 2 variants each; a layer skipped and those
-    # behind it, without its first block, which was skipped alone as well.
+    # The full child's blocks once; a block replaced and those behind it, for 2 variants each; a layer skipped and
+    # those behind it, without its first block, which was skipped alone as well.
     layers = 5 + 3 + 1
     assert len(calls) == 6 + 2 * (6 + 5 + 4 + 3 + 2 + 1) + layers
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from hf_nasbert.objectives import distillation_loss
 
@@ -61,6 +62,14 @@ class Distance:
     def of_classifier(cls, mean: torch.Tensor, *, is_multi_label: bool = False) -> "Distance":
         """The distance by which children with a classifier are compared: predictions first, then states."""
         return cls(mean, state_weight=0.2, vector_weight=0.0, logit_weight=1.0, is_multi_label=is_multi_label)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, mean: torch.Tensor, *, pooling: Pooling = "mean") -> "Distance":
+        """The distance for children of a base model: by vectors, or where it has a classifier, by its predictions."""
+        if not hasattr(model, "classifier"):
+            return cls(mean, pooling)
+        is_multi_label = model.config.problem_type == "multi_label_classification"
+        return cls.of_classifier(mean, is_multi_label=is_multi_label)
 
     def describe(self) -> dict[str, object]:
         """All that it depends on but for the mean, as plain JSON."""

@@ -8,15 +8,9 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from accelerate import PartialState
-from transformers import PreTrainedModel
-
-from hf_nasbert.compress.distance import Distance, Target
 from hf_nasbert.compress.encoders import encoder_of
-from hf_nasbert.compress.scores import score_children
-from hf_nasbert.compress.sentences import Batch
+from hf_nasbert.compress.scores import Scorer
 from hf_nasbert.costs import Cost
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind
 
@@ -42,33 +36,6 @@ class Handmade:
     architecture: Architecture
     loss: float
     num_scored: int
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Scores children of one super-net on the same batches; arguments are those of `score_children`.
-
-    Args:
-        kept_in: Folder of what is scored so far.
-    """
-
-    supernet: PreTrainedModel
-    batches: Sequence[Batch]
-    targets: Sequence[Target]
-    distance: Distance
-    bf16: bool = False
-    kept_in: str | Path | None = None
-    progress: bool = False
-    processes: PartialState | None = None
-
-    def __call__(self, architectures: Sequence[Architecture], name: str) -> list[float]:
-        """The losses of children; `name` is that of the file in `kept_in`."""
-        kept = None if self.kept_in is None else Path(self.kept_in) / f"{name}.json"
-        scores = score_children(
-            self.supernet, architectures, self.batches, self.targets, self.distance,
-            bf16=self.bf16, kept=kept, progress=self.progress, processes=self.processes,
-        )  # fmt: skip
-        return [score.loss for score in scores]
 
 
 def with_layers(full: Architecture, layers: Sequence[int]) -> Architecture:
@@ -111,14 +78,14 @@ def best_layers(scorer: Scorer, num_kept: int) -> Handmade:
         raise ValueError(f"cannot keep {num_kept} of {num_layers} layers")
     if math.comb(num_layers, num_kept) <= _MOST_SUBSETS:
         subsets = list(itertools.combinations(range(num_layers), num_kept))
-        losses = scorer([with_layers(full, subset) for subset in subsets], f"layers-{num_kept}")
+        losses = scorer([with_layers(full, subset) for subset in subsets], kept_as=f"layers-{num_kept}")
         num_scored = len(subsets)
     else:
         subsets, losses, num_scored = [tuple(range(num_layers))], [0.0], 0
         for size in range(num_layers - 1, num_kept - 1, -1):
             ranked = [subset for _, subset in sorted(zip(losses, subsets, strict=True))][:_BEAM]
             subsets = sorted({part for subset in ranked for part in itertools.combinations(subset, size)})
-            losses = scorer([with_layers(full, subset) for subset in subsets], f"layers-{num_kept}-of-{size}")
+            losses = scorer([with_layers(full, subset) for subset in subsets], kept_as=f"layers-{num_kept}-of-{size}")
             num_scored += len(subsets)
     loss, subset = min(zip(losses, subsets, strict=True))
     return Handmade(f"layers {' '.join(map(str, subset))}", with_layers(full, subset), loss, num_scored)
@@ -128,7 +95,7 @@ def every_other_layer(scorer: Scorer, num_kept: int) -> Handmade:
     """Evenly spaced layers, as most tools keep them."""
     full = encoder_of(scorer.supernet).encoder.largest_architecture
     child = with_layers(full, every_other(len(full) // _LAYER, num_kept))
-    return Handmade("every other layer", child, scorer([child], f"every-other-{num_kept}")[0], 1)
+    return Handmade("every other layer", child, scorer([child], kept_as=f"every-other-{num_kept}")[0], 1)
 
 
 def uniform_widths(
@@ -174,6 +141,6 @@ def best_uniform(scorer: Scorer, cost: CostOf, caps: Mapping[str, float]) -> Han
     children = uniform_widths(encoder.space, encoder.largest_architecture, cost, caps)
     if not children:
         raise ValueError(f"no uniform width of the space is within the caps {dict(caps)}")
-    losses = scorer(children, f"uniform-{'-'.join(f'{name}-{cap:.0f}' for name, cap in sorted(caps.items()))}")
+    losses = scorer(children, kept_as=f"uniform-{'-'.join(f'{name}-{cap:.0f}' for name, cap in sorted(caps.items()))}")
     loss, child = min(zip(losses, children, strict=True))
     return Handmade(f"uniform {' '.join(child[:_LAYER])}", child, loss, len(children))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +110,36 @@ def score_children(
         for child, row in zip(distinct, parts, strict=True)
     }
     return [score_of[child] for child in asked]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores children of one super-net on the same batches, as searches ask it (`hf_nasbert.search.Score`).
+
+    Args are those of `score_children`; `kept_in` is the folder of files of what is scored so far.
+    """
+
+    supernet: PreTrainedModel
+    batches: Sequence[Batch]
+    targets: Sequence[Target]
+    distance: Distance
+    bf16: bool = False
+    kept_in: str | Path | None = None
+    progress: bool = False
+    processes: PartialState | None = None
+
+    def __call__(
+        self, architectures: Sequence[Sequence[str]], num_batches: int | None = None, *, kept_as: str | None = None
+    ) -> list[float]:
+        """The losses of children on the first `num_batches`, by default on all; kept where they are given a name."""
+        kept = None if self.kept_in is None or kept_as is None else Path(self.kept_in) / f"{kept_as}.json"
+        number = len(self.batches) if num_batches is None else num_batches
+        targets = [self.targets[index] for index in range(number)]
+        scores = score_children(
+            self.supernet, architectures, self.batches[:number], targets, self.distance,
+            bf16=self.bf16, kept=kept, progress=self.progress, processes=self.processes,
+        )  # fmt: skip
+        return [score.loss for score in scores]
 
 
 def score_model(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
@@ -68,6 +69,7 @@ def teacher_states(
     folder: str | Path,
     *,
     progress: bool = False,
+    processes: PartialState | None = None,
 ) -> TeacherStates:
     """Run the base model over all batches, once: a killed call goes on behind the last whole shard of 32 batches.
 
@@ -75,7 +77,9 @@ def teacher_states(
         teacher: The full child, alone or with its head.
         batches: The batches.
         folder: Where the states lie; other states must not lie there.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, on the main process.
+        processes: Those that share out the shards, in a folder that all of them see; each has to call with the same
+            arguments, and each gets all states.
 
     Raises:
         ValueError: If the folder holds states of another model or of other batches, if there is no batch, or if a
@@ -86,21 +90,25 @@ def teacher_states(
         raise ValueError("there is no batch to run the base model on: give more text")
     folder = Path(folder)
     asked = {"weights": weights_digest(teacher), "batches": digest_of(batches), "num_batches": len(batches)}
-    if (folder / _ASKED).exists():
-        difference = first_difference(read_object(folder / _ASKED), asked)
-        if difference is not None:
-            raise ValueError(
-                f"{folder} holds states of another model or text ({difference}): name another folder, or delete it"
-            )
-    else:
+    is_main = processes is None or processes.is_main_process
+    if is_main and not (folder / _ASKED).exists():
         write_text(folder / _ASKED, json.dumps(asked, indent=1) + "\n")
-    with tqdm(total=len(batches), unit=" batches", desc="base model", disable=not progress, leave=False) as bar:
-        for number in range(_num_shards(len(batches))):
+    if processes is not None:
+        processes.wait_for_everyone()
+    difference = first_difference(read_object(folder / _ASKED), asked)
+    if difference is not None:
+        raise ValueError(
+            f"{folder} holds states of another model or text ({difference}): name another folder, or delete it"
+        )
+    index, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
+    shards = range(index, _num_shards(len(batches)), count)
+    for number in tqdm(shards, unit=" shards", desc="base model", disable=not (progress and is_main), leave=False):
+        file = folder / _shard_name(number)
+        if not _is_whole(file):
             own = batches[number * _BATCHES_OF_A_SHARD : (number + 1) * _BATCHES_OF_A_SHARD]
-            file = folder / _shard_name(number)
-            if not _is_whole(file):
-                write_bytes(file, _shard(teacher, own))
-            bar.update(len(own))
+            write_bytes(file, _shard(teacher, own))
+    if processes is not None:
+        processes.wait_for_everyone()
     return TeacherStates(folder, len(batches))
 
 
