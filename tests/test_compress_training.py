@@ -1,5 +1,6 @@
 """Compressing an encoder: variants refitted in closed form, and the chosen child distilled."""
 
+import copy
 import dataclasses
 import importlib.util
 
@@ -9,6 +10,7 @@ from compress_helpers import batches, elastic, full_child, targets
 
 from hf_nasbert.compress.distance import Distance
 from hf_nasbert.compress.importance import importance, sort_by_importance
+from hf_nasbert.compress.local import distil_blocks
 from hf_nasbert.compress.recover import RecoverySettings, recover
 from hf_nasbert.compress.refit import Moments, refit
 from hf_nasbert.compress.replace_one import as_items, replace_one
@@ -114,6 +116,30 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="variants of another model or text"):
         refit(elastic(seed=1), own, kept=file)
+
+
+# Block-wise distillation
+
+
+def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path, monkeypatch):
+    own = batches(lengths=[(20, 19, 18, 20)] * 8)
+    supernet = elastic(kernels=(3,))
+    narrow = ("attention1", "ffn16") * 3
+    full = [tensor.clone() for tensor in supernet.state_of(supernet.largest_architecture).values()]
+    inner = supernet.encoder.blocks[0].operators.state_of("attention1")["self.query.weight"].clone()
+    ends = [tensor.clone() for tensor in supernet.state_of(narrow).values()]
+    untaught = distil_blocks(supernet, own, num_rounds=1, learning_rate=1e-30)
+    assert all(map(torch.equal, ends, supernet.state_of(narrow).values()))
+    start = copy.deepcopy(supernet)
+    errors = distil_blocks(supernet, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path)
+    assert errors.keys() == untaught.keys()
+    assert all(errors[name] <= untaught[name] for name in errors)
+    assert sum(errors[name] < untaught[name] for name in errors) > len(errors) / 2
+    assert all(map(torch.equal, full, supernet.state_of(supernet.largest_architecture).values()))
+    assert torch.equal(inner, supernet.encoder.blocks[0].operators.state_of("attention1")["self.query.weight"])
+    monkeypatch.setattr("hf_nasbert.compress.local._distil", None)
+    assert distil_blocks(start, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path) == errors
+    assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 
 
 # Recovery

@@ -52,10 +52,11 @@ class Kept:
         return found
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A fingerprint of a model's weights and their names."""
+def weights_digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
+    """A fingerprint of weights, a model's or by name, and of their names."""
     content = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    for name, tensor in sorted(state.items()):
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return content.hexdigest()[:16]

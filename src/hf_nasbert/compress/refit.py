@@ -34,6 +34,10 @@ Errors = dict[str, float]
 """What a refitted variant misses of the sub-layer's output: squared error over variance, by `block operator`."""
 
 
+Fitted = tuple[Mapping[str, torch.Tensor], Errors]
+"""Weights by `block operator/parameter`, and the error that each variant is left with."""
+
+
 class Moments:
     """Sums over tokens of what goes into an output projection and of what comes out: all that a regression needs.
 
@@ -108,16 +112,17 @@ def refit(
     """
     if not batches:
         raise ValueError("variants are refitted on text, and there is no batch")
-    asked = {"weights": weights_digest(supernet), "batches": digest_of(batches), "ridge": ridge}
-    found = None if kept is None else _read(Path(kept), asked)
+    # The base model's: what variants were before, or how often they were refitted, does not matter.
+    weights = weights_digest(supernet.state_of(supernet.largest_architecture))
+    variants = [str(variant) for variant in variants_of(supernet)]
+    asked = {"weights": weights, "variants": variants, "batches": digest_of(batches), "ridge": ridge}
+    found = None if kept is None else read_fitted(Path(kept), asked)
     if found is None:
         found = _fit(supernet, _moments(supernet, batches), ridge)
         if kept is not None:
-            fitted, errors = found
-            content = {"asked": json.dumps(asked), "errors": json.dumps(errors)}
-            write_bytes(kept, save(fitted, metadata=content))
+            write_fitted(Path(kept), asked, found)
     fitted, errors = found
-    own = {str(variant): variant.end for variant in _variants(supernet)}
+    own = {str(variant): variant.end for variant in variants_of(supernet)}
     with torch.no_grad():
         for name, tensor in fitted.items():
             variant, _, part = name.rpartition("/")
@@ -125,7 +130,7 @@ def refit(
     return errors
 
 
-class _Variant(NamedTuple):
+class Variant(NamedTuple):
     """An operator that can be refitted, and the module that ends it."""
 
     block: int
@@ -137,10 +142,12 @@ class _Variant(NamedTuple):
 
     @property
     def is_convolution(self) -> bool:
+        """Whether it reads averages over windows, and no heads or neurons."""
         return isinstance(self.end, NasBertConvLayer)
 
 
-def _variants(supernet: SupernetPreTrainedModel) -> Iterator[_Variant]:
+def variants_of(supernet: SupernetPreTrainedModel) -> Iterator[Variant]:
+    """All variants of an elastic super-net that have weights of their own beside the base model's."""
     full = supernet.largest_architecture
     for index, block in enumerate(encoder_of(supernet).encoder.blocks):
         kind = operator_kind(full[index])
@@ -149,7 +156,7 @@ def _variants(supernet: SupernetPreTrainedModel) -> Iterator[_Variant]:
             is_slice = operator_kind(name) == kind and name != full[index]
             is_shallow = isinstance(end, NasBertConvLayer) and supernet.config.num_conv_layers == 1
             if is_slice or is_shallow or operator_kind(name) == _NORM:
-                yield _Variant(index, name, end)
+                yield Variant(index, name, end)
 
 
 @torch.no_grad()
@@ -161,8 +168,8 @@ def _moments(supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> dic
     encoder, device = encoder_of(supernet), next(supernet.parameters()).device
     width: int = supernet.config.hidden_size
     sizes: dict[int, int] = {}
-    convolutions: dict[int, list[_Variant]] = {}
-    for variant in _variants(supernet):
+    convolutions: dict[int, list[Variant]] = {}
+    for variant in variants_of(supernet):
         sizes.setdefault(variant.block, 0)
         if variant.is_convolution:
             convolutions.setdefault(variant.block, []).append(variant)
@@ -217,12 +224,10 @@ def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -
     return nn.functional.conv2d(tokens, windows, padding=padding, groups=len(windows)).squeeze(2).transpose(1, 2)
 
 
-def _fit(
-    supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], ridge: float
-) -> tuple[dict[str, torch.Tensor], Errors]:
+def _fit(supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], ridge: float) -> Fitted:
     fitted: dict[str, torch.Tensor] = {}
     errors: Errors = {}
-    for variant in _variants(supernet):
+    for variant in variants_of(supernet):
         own = moments[str(variant) if variant.is_convolution else str(variant.block)]
         if operator_kind(variant.name) == _NORM:
             fitted[f"{variant}/bias"] = (own.outputs / own.num_tokens).float()
@@ -241,7 +246,19 @@ def _fit(
     return fitted, errors
 
 
-def _read(path: Path, asked: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Errors] | None:
+def write_fitted(path: Path, asked: Mapping[str, Any], fitted: Fitted) -> None:
+    """Keep fitted weights in a file, beside what they were asked for."""
+    content = {"asked": json.dumps(asked), "errors": json.dumps(fitted[1])}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in fitted[0].items()}
+    write_bytes(path, save(tensors, metadata=content))
+
+
+def read_fitted(path: Path, asked: Mapping[str, Any]) -> Fitted | None:
+    """What `write_fitted` kept; None where there is no file.
+
+    Raises:
+        ValueError: If the file is damaged, or of another call.
+    """
     if not path.exists():
         return None
     try:
