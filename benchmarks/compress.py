@@ -32,6 +32,7 @@ from hf_nasbert.compress.distance import Distance
 from hf_nasbert.compress.encoders import running
 from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer
 from hf_nasbert.compress.importance import importance, sort_by_importance
+from hf_nasbert.compress.local import distil_blocks
 from hf_nasbert.compress.recover import RecoverySettings, recover
 from hf_nasbert.compress.refit import refit
 from hf_nasbert.compress.replace_one import as_items, as_record, replace_one, screened, sum_of
@@ -212,6 +213,22 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             )
 
     bench.stage("additivity", additivity)
+
+    def convolutions() -> dict[str, Any]:
+        space = elastic_space(full, heads=(), ffn=(), kernels=(5,), skip=False)
+        others, result = elastic_supernet(full, space), {}
+        children = [Architecture([*base[:block], "conv5", *base[block + 1 :]]) for block in range(0, len(base), 2)]
+        for how, fit in (("refitted", refit), ("distilled", lambda *given: distil_blocks(*given, num_rounds=4))):
+            start = time.process_time()
+            errors = fit(others, calibration)
+            seconds = time.process_time() - start
+            scores = score_children(others, children, *chosen_by, distance, bf16=True)
+            result[how] = {
+                "losses": [round(score.loss, 4) for score in scores], "errors": errors, "seconds": round(seconds, 1)
+            }  # fmt: skip
+        return result
+
+    bench.stage("convolutions", convolutions)
 
 
 def choice(record: dict[str, Any]) -> Architecture:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +120,28 @@ def test_states_of_another_model_are_not_taken_up(tmp_path):
         teacher_states(full_child(seed=1), batches(), tmp_path)
     with pytest.raises(ValueError, match="states of another model or text"):
         teacher_states(full_child(), batches(seed=1), tmp_path)
+
+
+def in_turn(number, count=2):
+    """One of several processes, which run one after the other here."""
+    return SimpleNamespace(
+        num_processes=count, process_index=number, is_main_process=number == 0, device="cpu",
+        wait_for_everyone=lambda: None,
+    )  # fmt: skip
+
+
+def test_processes_share_out_the_shards(tmp_path, monkeypatch):
+    teacher, own, calls = full_child(), batches() * 20, []
+    monkeypatch.setattr("hf_nasbert.compress.states.target_of", lambda *given: calls.append(1) or target_of(*given))
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_nasbert.compress.states.TeacherStates", lambda *given: None)
+        for number, expected in ((0, 32), (1, 40)):
+            teacher_states(teacher, own, tmp_path / "many", processes=in_turn(number))
+            assert len(calls) == expected
+    many, one = (teacher_states(teacher, own, tmp_path / name) for name in ("many", "one"))
+    assert len(calls) == 80
+    assert torch.equal(many.mean, one.mean)
+    assert all(torch.equal(many[index].states, one[index].states) for index in range(40))
 
 
 def test_a_classifier_teaches_logits(tmp_path):
@@ -265,6 +288,19 @@ def test_a_child_among_others_scores_what_it_scores_alone(scored):
         assert score.loss == pytest.approx(alone(supernet, child, own, wanted, distance), abs=1e-5)
         assert score.loss == pytest.approx(score.states + 5 * score.vectors)
     assert found[-1].loss == pytest.approx(0, abs=1e-5)
+
+
+def test_processes_share_out_the_batches_and_change_no_bit(scored, monkeypatch):
+    supernet, own, wanted, distance = scored
+    own, wanted = [*own, own[0]], [*wanted, wanted[0]]
+    children = [supernet.largest_architecture, ("attention1", "ffn24", "skip", "skip", "attention", "ffn")]
+    expected = score_children(supernet, children, own, wanted, distance)
+    sums = []
+    monkeypatch.setattr("hf_nasbert.compress.scores.reduce", lambda found, _: sums.append(found) or found)
+    for number in range(2):
+        score_children(supernet, children, own, wanted, distance, processes=in_turn(number))
+    monkeypatch.setattr("hf_nasbert.compress.scores.reduce", lambda found, _: sums[0] + sums[1])
+    assert score_children(supernet, children, own, wanted, distance, processes=in_turn(0)) == expected
 
 
 def test_a_scorer_scores_on_as_many_batches_as_asked(scored):
