@@ -24,7 +24,7 @@ FLOORS = [  # lowest first
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
-    {"pipeline"},
+    {"pipeline", "compress"},
     {"cli"},
     {"__main__"},
 ]

@@ -63,6 +63,8 @@ EXCEPTIONS = {
     "pipeline/fresh_process.py:ask_in_fresh_process:TemporaryDirectory": SCRATCH,
     "data/cache.py:cache_folder:mkdir": "a folder of the cache, whose files are then written whole",
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
+    "compress/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
+    "compress/states.py:_shard:save": "of safetensors, makes bytes in memory",
     "data/corpus.py:split_dev:memmap": "over a scratch file without a name",
     "data/corpus.py:_last_dev_place:memmap": "over a scratch file without a name",
     "data/corpus.py:_write_sequences:write_table": INTO_FILE,
