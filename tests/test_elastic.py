@@ -7,8 +7,7 @@ import pytest
 import torch
 import transformers
 from test_families import at_tokens, batch_for, stock
-from tiny.models import padded_batch, randomise_
-from tiny_models import assert_close, chain_config, random_model, staged_config
+from tiny.models import assert_close, chain_config, padded_batch, random_model, randomise_, staged_config
 
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.modeling import (
