@@ -1,7 +1,7 @@
 """What tests of compressing share: a tiny base model as the child it is, a space of its variants, batches."""
 
 import torch
-from modelling_helpers import randomise_
+from tiny.models import randomise_
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_nasbert.compress.importance import importance, sort_by_importance

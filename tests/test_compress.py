@@ -8,7 +8,7 @@ import pytest
 import torch
 from compress_helpers import base_model, batches, full_child, plain_supernet, targets
 from datasets import Dataset
-from modelling_helpers import tiny_tokenizer
+from tiny.texts import tiny_tokenizer
 from torch import nn
 
 from hf_nasbert.compress.distance import Distance, Target, divergence_of

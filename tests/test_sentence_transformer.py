@@ -6,8 +6,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from test_families import stock
+from tiny.models import assert_close
 from tiny.texts import tiny_tokenizer
-from tiny_models import assert_close
 
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.extraction import extract_child
