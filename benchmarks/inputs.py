@@ -46,13 +46,13 @@ from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, runs
 from hf_nasbert.finetuning.checkpoints import SealingTrainer, read_state
-from hf_nasbert.finetuning.labelled import load_files
-from hf_nasbert.finetuning.squad import load_squad_files
-from hf_nasbert.finetuning.tagged import load_tagged_files
+from hf_nasbert.finetuning.question_answering_data import load_squad_files
+from hf_nasbert.finetuning.sequence_classification_data import load_files
+from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 from hf_nasbert.foreign import ForeignFileError
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline import ExtractionArguments, ScoreChildrenArguments, SearchChildrenArguments
-from hf_nasbert.pipeline.extract import read_facts
+from hf_nasbert.pipeline.extraction import read_facts
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, read_scores
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 from hf_nasbert.report import read_findings, render_search_report
@@ -692,7 +692,7 @@ def read_tokenizer(changed: tuple[str, str, bytes], folder: Path) -> None:
 MANIFEST: dict[str, Any] = {
     "format": checkpoint_folders.FORMAT,
     "files": {
-        name: {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+        name: {"size": 2, "xxh3_128": "dc7048f8f8747f561349cde127705c16"}
         for name in (checkpoints.MODEL, checkpoints.OPTIMIZER, checkpoints.STATE)
     },
 }

@@ -6,7 +6,10 @@ Compares, for a sampled child that is a plain BERT (attention and ffn in turn), 
 
 - `supernet_over_stock`: against `BertForMaskedLM`, which projects every position onto the vocabulary;
 - `supernet_over_stock_masked`: against the same BERT with its head on the masked positions only;
-- `candidates_8_over_2`: a super-net of eight candidates per block against one of two, running the same child;
+- `candidates_8_over_2`, `candidates_30_over_2`: a super-net of eight or thirty candidates per block against one of
+  two, running the same child; `candidates_30_over_2_tiny`: with steps of 4 times 32 tokens; `..._walking_all`: as it
+  was when clipping, AdamW and clearing looked at every parameter;
+- `nasbert_over_walking_all`: a step of NAS-BERT's space (26 candidates, 24 blocks) against the same, walking all;
 - `magic_a_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment against plain sampling, for
   random children and anchors of a space of four operators, aligning all rows or a quarter of them.
 
@@ -18,7 +21,8 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -30,7 +34,7 @@ from hf_nasbert.methods.magic import MagicA
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetTrainingArguments, tune_allocator
-from hf_nasbert.training.step import TrainingStep, make_optimizer
+from hf_nasbert.training.step import TrainingStep, make_optimizer, narrowed, with_gradient
 
 SHAPES = {  # hidden size, vocabulary, batch size
     "hidden128_vocab8k": (128, 8192, 32),
@@ -40,10 +44,10 @@ NUM_LAYERS, NUM_TOKENS = 6, 128
 BERT_PATH = ("attention", "ffn") * NUM_LAYERS
 
 
-def masked_batch(batch_size: int, vocab_size: int) -> dict[str, torch.Tensor]:
+def masked_batch(batch_size: int, vocab_size: int, num_tokens: int = NUM_TOKENS) -> dict[str, torch.Tensor]:
     """Random token ids with 15 % of the positions labelled: the values do not matter for time."""
     generator = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(5, vocab_size, (batch_size, NUM_TOKENS), generator=generator)
+    input_ids = torch.randint(5, vocab_size, (batch_size, num_tokens), generator=generator)
     chosen = torch.rand(input_ids.shape, generator=generator) < 0.15
     return {"input_ids": input_ids, "labels": input_ids.masked_fill(~chosen, -100)}
 
@@ -59,6 +63,27 @@ def stepper(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], 
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def supernet_stepper(supernet: SupernetForMaskedLM, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """The same for a super-net as the training loop does it: only what has a gradient is walked."""
+    optimizer = make_optimizer(supernet, SupernetTrainingArguments(output_dir="unused"))
+    parameters = list(supernet.parameters())
+
+    def step() -> None:
+        loss().backward()
+        update(optimizer, parameters)
+
+    return step
+
+
+def update(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Clip, step and clear, as the training loop does."""
+    trained = with_gradient(parameters)
+    with narrowed(optimizer, trained):
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def build_supernet(space: SearchSpace, hidden_size: int, vocab_size: int, dropout: float) -> SupernetForMaskedLM:
@@ -132,7 +157,7 @@ def measure_shape(
     steps = {
         "stock": stepper(bert, lambda: bert(**batch).loss),
         "stock_masked": stepper(bert, lambda: masked_stock_loss(bert, batch)),
-        "supernet": stepper(supernet, lambda: supernet(**batch, architecture=BERT_PATH).loss),
+        "supernet": supernet_stepper(supernet, lambda: supernet(**batch, architecture=BERT_PATH).loss),
     }
     seconds = time_in_turns(steps, rounds)
     return {
@@ -144,18 +169,60 @@ def measure_shape(
 def measure_candidates(
     hidden_size: int, vocab_size: int, batch_size: int, dropout: float, rounds: int
 ) -> dict[str, object]:
-    """Eight resident candidates per block against two: what is not sampled must not cost."""
-    batch = masked_batch(batch_size, vocab_size)
-    two = build_supernet(SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn")), hidden_size, vocab_size, dropout)
-    kinds = ("attention", "ffn", "conv3", "conv5")
-    eight_space = SearchSpace.staged(1, 2 * NUM_LAYERS, kinds, (hidden_size, hidden_size // 2))
-    eight = build_supernet(eight_space, hidden_size, vocab_size, dropout)
-    wide_path = [f"{name}@{hidden_size}" for name in BERT_PATH]
-    steps = {
-        "two": stepper(two, lambda: two(**batch, architecture=BERT_PATH).loss),
-        "eight": stepper(eight, lambda: eight(**batch, architecture=wide_path).loss),
+    """Eight and thirty resident candidates per block against two: what is not sampled must not cost."""
+    kinds = ("attention", "ffn", "conv3", "conv5", "conv7")
+    few = SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn"))
+    eight = SearchSpace.staged(1, 2 * NUM_LAYERS, kinds[:4], (hidden_size, hidden_size // 2))
+    # Other widths are never run here: what counts is how many tensors lie beside those that are.
+    widths = [hidden_size * quarters // 4 for quarters in (4, 1, 2, 3, 5, 6)]
+    thirty = SearchSpace.staged(1, 2 * NUM_LAYERS, kinds, widths)
+    supernets = {
+        name: build_supernet(space, hidden_size, vocab_size, dropout)
+        for name, space in {"2": few, "8": eight, "30": thirty}.items()
     }
-    return {"candidates_8_over_2": ratio(time_in_turns(steps, rounds), "eight", "two")}
+    wide_path = tuple(f"{name}@{hidden_size}" for name in BERT_PATH)
+
+    def steps_on(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[], None]]:
+        losses = {
+            name: partial(loss_of, supernet, BERT_PATH if name == "2" else wide_path, batch)
+            for name, supernet in supernets.items()
+        }
+        steps = {name: supernet_stepper(supernets[name], losses[name]) for name in supernets}
+        return {**steps, "30_walking_all": stepper(supernets["30"], losses["30"])}
+
+    found: dict[str, object] = {}
+    for suffix, batch, num_rounds in (
+        ("", masked_batch(batch_size, vocab_size), rounds),
+        ("_tiny", masked_batch(4, vocab_size, 32), 4 * rounds),
+    ):
+        seconds = time_in_turns(steps_on(batch), num_rounds)
+        found[f"candidates_8_over_2{suffix}"] = ratio(seconds, "8", "2")
+        found[f"candidates_30_over_2{suffix}"] = ratio(seconds, "30", "2")
+        found[f"candidates_30_over_2{suffix}_walking_all"] = ratio(seconds, "30_walking_all", "2")
+    return found
+
+
+def loss_of(supernet: SupernetForMaskedLM, path: Sequence[str], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a child."""
+    return supernet(**batch, architecture=path).loss
+
+
+def measure_nasbert(dropout: float, rounds: int) -> dict[str, object]:
+    """A step of NAS-BERT's space, a new child in every round, walking what was trained and walking all."""
+    config = SupernetConfig.preset(
+        "nasbert", vocab_size=8192, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+    )
+    supernet, rng, batch = SupernetForMaskedLM(config).train(), random.Random(0), masked_batch(8, 8192)
+    child = [supernet.space.sample(rng)]
+
+    def loss() -> torch.Tensor:
+        return loss_of(supernet, child[0], batch)
+
+    def draw() -> None:
+        child[0] = supernet.space.sample(rng)
+
+    steps = {"now": supernet_stepper(supernet, loss), "walking_all": stepper(supernet, loss)}
+    return {"nasbert_over_walking_all": ratio(time_in_turns(steps, rounds, draw), "now", "walking_all")}
 
 
 def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds: int) -> dict[str, object]:
@@ -187,9 +254,7 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
 
         def step() -> None:
             training_step.backward(0, child, batch, is_stopping=False)
-            nn.utils.clip_grad_norm_(supernet.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            update(optimizer, training_step.parameters)
 
         return step
 
@@ -209,24 +274,35 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
     }
 
 
+def _named(name: str, shape: tuple[int, int, int], dropout: float, rounds: int) -> dict[str, object]:
+    return {name: measure_shape(*shape, dropout, rounds)}
+
+
 def main() -> None:
     """Measure what the arguments ask for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--rounds", type=int, default=15, help="paired steps per ratio")
     parser.add_argument("--pairs", type=int, default=60, help="random pairs of child and anchor")
+    parser.add_argument(
+        "--only", nargs="*", choices=[*SHAPES, "candidates", "nasbert", "alignment"], help="parts of it; default: all"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 compares CPU time, more wall time")
     parser.add_argument("--dropout", type=float, default=0.1, help="dropout of both models (0.1 as in BERT)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     tune_allocator()
-    result: dict[str, object] = {}
-    for name, shape in SHAPES.items():
-        result[name] = measure_shape(*shape, arguments.dropout, arguments.rounds)
     small = SHAPES["hidden128_vocab8k"]
-    result.update(measure_candidates(*small, arguments.dropout, arguments.rounds))
-    result.update(measure_alignment(*small, arguments.pairs))
+    parts: dict[str, Callable[[], dict[str, object]]] = {
+        name: partial(_named, name, shape, arguments.dropout, arguments.rounds) for name, shape in SHAPES.items()
+    }
+    parts["candidates"] = partial(measure_candidates, *small, arguments.dropout, arguments.rounds)
+    parts["nasbert"] = partial(measure_nasbert, arguments.dropout, arguments.rounds)
+    parts["alignment"] = partial(measure_alignment, *small, arguments.pairs)
+    result: dict[str, object] = {}
+    for name in arguments.only or parts:
+        result.update(parts[name]())
     result["threads"] = arguments.threads
     print(json.dumps(result, indent=None if arguments.json else 2))
 

@@ -46,6 +46,12 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache of data sets for one test alone."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
 @pytest.fixture(scope="module")
 def quiet_trainer():
     """No progress bars, and no half second of collecting garbage whenever a Trainer begins."""

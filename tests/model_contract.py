@@ -5,8 +5,7 @@ import re
 
 import pytest
 import torch
-from modelling_helpers import randomise_
-from tiny_models import (
+from tiny.models import (
     SIZES,
     VOCAB_SIZE,
     assert_close,
@@ -14,6 +13,7 @@ from tiny_models import (
     gradients,
     inputs_for,
     random_model,
+    randomise_,
     tiny_batch,
     trainable_scalar,
     with_labels,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
+from tiny.texts import TEXT
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, read_rows, train_tokenizer
 from hf_nasbert.data import cache as cache_room
@@ -21,7 +22,6 @@ from hf_nasbert.data import corpus as corpus_room
 from hf_nasbert.data.cache import find_sealed, open_arrow, read_sealed, write_sealed_bytes
 from hf_nasbert.writing import WriteError
 
-TINY = Path(__file__).parent / "data" / "tiny.txt"
 KINDS = ("text", "split", "packed", "vocabularies")
 
 
@@ -29,7 +29,7 @@ def load(folder):
     """A small corpus, with everything that is cached on the way."""
     corpus = load_corpus(
         DataArguments(
-            train_files=[str(TINY)], sample_by="paragraph", vocab_size=300, max_seq_length=16, cache_dir=str(folder)
+            train_files=[str(TEXT)], sample_by="paragraph", vocab_size=300, max_seq_length=16, cache_dir=str(folder)
         )
     )
     return corpus.train["input_ids"][:], corpus.dev["input_ids"][:], corpus.tokenizer.get_vocab()
@@ -306,7 +306,7 @@ class TestAtOnce:
             path.write_bytes(cut(path.read_bytes()))
         program = (
             "from hf_nasbert.data import DataArguments, load_corpus\n"
-            f"corpus = load_corpus(DataArguments(train_files=[{str(TINY)!r}], sample_by='paragraph', vocab_size=300,"
+            f"corpus = load_corpus(DataArguments(train_files=[{str(TEXT)!r}], sample_by='paragraph', vocab_size=300,"
             " max_seq_length=16, cache_dir='cache'))\n"
             "print(corpus.train['input_ids'][:] , corpus.dev['input_ids'][:])\n"
         )
@@ -320,7 +320,7 @@ class TestAtOnce:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer([TINY.read_text(encoding="utf-8")], 300)
+    return train_tokenizer([TEXT.read_text(encoding="utf-8")], 300)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,21 @@
 """`training.checkpoints`: whole or not there, exact, and found again."""
 
+import hashlib
 import json
 import logging
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny.trainings import STATE
 from torch import nn
+from transformers import BertConfig
 
 from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import checkpoints
 from hf_nasbert.training.checkpoints import DamagedCheckpointError
-
-STATE = {
-    "step": 1, "num_skipped": 0, "identity": {}, "arguments": {}, "method": {}, "update_counter": {}, "window": {},
-}  # fmt: skip
 
 
 def write(output_dir, step, *, content="weights", limit=0):
@@ -182,7 +183,7 @@ DAMAGES = {
     "format": (alter(format=99), "format 99,"),
     "long format": (alter(format="9" * 9_000), "format '999.{,40}, this"),
     "endless size": (with_size(float("inf")), r"manifest\.json cannot be read"),
-    "long name": (alter(files={"x" * 9_000: {"size": 1, "sha256": ""}}), "'xxx.{,40} cannot be read"),
+    "long name": (alter(files={"x" * 9_000: {"size": 1, "xxh3_128": ""}}), "'xxx.{,40} cannot be read"),
     "no files": (alter(files={}), r"does not name model\.safetensors, optimizer\.safetensors, training_state\.json"),
     "no model": (unnamed("model.safetensors"), r"does not name model\.safetensors$"),
     "no optimizer": (unnamed("optimizer.safetensors"), r"does not name optimizer\.safetensors$"),
@@ -226,6 +227,19 @@ class TestFinding:
             checkpoints.find_checkpoint(tmp_path, str(bad))
         assert bad.is_dir(), "looking at it destroyed it"
 
+    def test_those_of_earlier_versions_are_compared_by_sha256(self, tmp_path):
+        folder = write(tmp_path, 1)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["format"] == 3
+        for name, entry in manifest["files"].items():
+            del entry["xxh3_128"]
+            entry["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+        assert checkpoints.find_checkpoint(tmp_path, "latest") == folder
+        flip(folder)
+        with pytest.raises(DamagedCheckpointError, match=r"content of model\.safetensors"):
+            checkpoints.find_checkpoint(tmp_path, str(folder))
+
     def test_the_newest_by_number(self, tmp_path):
         for step in (9, 10, 100):
             write(tmp_path, step)
@@ -260,6 +274,11 @@ def train(model, optimizer, steps):
         optimizer.zero_grad(set_to_none=True)
 
 
+def resident_mib(kind):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
+    return int(line.split()[1]) / 1024
+
+
 class TestTensors:
     def test_the_optimizer_comes_back_to_the_bit(self, tmp_path):
         model, optimizer = make_model()
@@ -289,6 +308,31 @@ class TestTensors:
         expected = {name: optimizer.state[p]["exp_avg"].clone() for name, p in model["used"].named_parameters()}
         (tmp_path / checkpoints.OPTIMIZER).write_bytes(b"\0" * (tmp_path / checkpoints.OPTIMIZER).stat().st_size)
         for name, parameter in model["used"].named_parameters():
+            assert torch.equal(optimizer.state[parameter]["exp_avg"], expected[name])
+
+    @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's count of memory")
+    def test_loading_holds_nothing_twice(self, tmp_path):
+        model = nn.ModuleDict({str(number): nn.Linear(1024, 1024) for number in range(16)})  # 64 MiB
+        model.all_tied_weights_keys = {}
+        model.config = BertConfig()
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+        checkpoints.save_model(model, tmp_path)
+        checkpoints.save_optimizer(optimizer, model, tmp_path)
+        expected = {name: optimizer.state[parameter]["exp_avg"] for name, parameter in model.named_parameters()}
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for load, size in (
+            (partial(checkpoints.load_model, model), 0),  # into the weights that are there
+            (partial(checkpoints.load_optimizer, optimizer, model), 128),
+        ):
+            before = resident_mib("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            load(tmp_path)
+            assert resident_mib("VmHWM") - before < size + 32
+        for name, parameter in model.named_parameters():
             assert torch.equal(optimizer.state[parameter]["exp_avg"], expected[name])
 
     def test_refuses_another_optimizer_and_a_truncated_file(self, tmp_path):

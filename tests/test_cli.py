@@ -24,6 +24,69 @@ def test_an_unknown_command_is_refused(capsys):
     assert "pretain" in capsys.readouterr().err
 
 
+# Every command: its help; flags that are misspelt, lack a value or have a wrong one; a file that has a wrong one; and
+# where all that is required is given, a value that the settings themselves refuse. None of it needs a model.
+LIGHT = """
+import contextlib, dataclasses, io, sys, typing
+from pathlib import Path
+from hf_nasbert import cli
+
+def is_wanted(field):
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+folder = Path(sys.argv[1])
+
+def ended(name, argv, status):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            cli.main([name, *argv])
+        except SystemExit as error:
+            assert error.code == status, (name, argv, error.code, said.getvalue()[-500:])
+        else:
+            raise AssertionError((name, argv))
+    loaded = [module for module in ("torch", "transformers", "accelerate", "datasets") if module in sys.modules]
+    assert not loaded, f"{name} {argv} loads {loaded}"
+    return said.getvalue()
+
+for name, command in cli.COMMANDS.items():
+    assert "--config" in ended(name, ["--help"], 0)
+    kinds = [cli.find(kind) for kind in command.arguments]
+    hints = {f.name: typing.get_type_hints(kind)[f.name] for kind in kinds for f in dataclasses.fields(kind)}
+    wanted = [f for kind in kinds for f in dataclasses.fields(kind) if is_wanted(f)]
+    required = [word for f in wanted for word in (f"--{f.name}", "user/x" if f.name == "repo_id" else "x.jsonl")]
+    assert wanted and "required" in ended(name, [], 2)
+    first = wanted[0].name
+    assert f"did you mean --{first}" in ended(name, [*required, f"--{first}z", "x"], 2)
+    assert "expected" in ended(name, [*required, f"--{first}"], 2)
+    for text, config in ((f"{first}: {{}}", first), ("nonsense_: 1", "nonsense_"), ("[1]", "list"), ("a: [", "YAML")):
+        (folder / "c.yaml").write_text(text)
+        assert config in ended(name, [*required, "--config", str(folder / "c.yaml")], 2)
+    number = next((key for key, hint in hints.items() if hint in (int, float, int | None)), None)
+    if number:
+        assert "invalid" in ended(name, [*required, f"--{number}", "many"], 2)
+    refused = {"push": ["--repo_id", "x"], "pull": ["--repo_id", "x"]}
+    for flag, value in (
+        ("num_evaluations", "-1"), ("num_dev_batches", "-1"), ("num_rounds", "-1"), ("batch_size", "-1"),
+        ("num_resamples", "-1"), ("max_steps", "-1"), ("max_seq_length", "-1"), ("num_scored", "-1"),
+    ):
+        if flag in hints and name not in refused:
+            refused[name] = [f"--{flag}", value]
+    if "packaged" in hints:
+        refused[name] += ["--packaged", "stsb"]
+    if name in refused:
+        assert "error" in ended(name, [*required, *refused[name]], 2)
+print("light")
+"""
+
+
+def test_what_a_command_says_before_it_works_needs_no_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.stdout, done.stderr) == ("light\n", "")
+
+
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_calls_what_exists(name):
     command = cli.COMMANDS[name]

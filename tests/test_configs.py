@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import (
+from tiny.models import (
     HEADS,
     KINDS,
     SIZES,

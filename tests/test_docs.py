@@ -151,7 +151,7 @@ def test_there_are_cards_of_every_kind():
 
 def test_the_quickstarts_cards_say_what_its_stages_recorded_and_arithmetic_says():
     """The super-net is that of the recipe, and every count of both cards is computed anew."""
-    from hf_nasbert.pipeline.extract import cost_of_bert_beside
+    from hf_nasbert.pipeline.extraction import cost_of_bert_beside
     from hf_nasbert.training import SupernetArguments
 
     stages = records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")

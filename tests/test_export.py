@@ -7,21 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import run_recipe
-from modelling_helpers import tiny_tokenizer
-from tiny_models import (
-    KINDS,
-    chain_config,
-    chain_supernet_config,
-    inputs_for,
-    random_model,
-    staged_config,
-    tiny_batch,
-)
+from tiny.models import KINDS, chain_config, chain_supernet_config, inputs_for, random_model, staged_config, tiny_batch
+from tiny.texts import tiny_tokenizer
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 
 from hf_nasbert import cli
 from hf_nasbert.child_folders import save_child
-from hf_nasbert.export import INPUTS, ExportArguments, _Graph, export_child, export_onnx
+from hf_nasbert.export import INPUTS, ExportArguments, export_child, export_onnx
+from hf_nasbert.export.onnx import _Graph
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForMultipleChoice,
@@ -131,7 +124,7 @@ class TestRefusals:
 
         monkeypatch.setattr(_Graph, "write", write)
         monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
-        monkeypatch.setattr("hf_nasbert.export.find_spec", lambda name: name)
+        monkeypatch.setattr("hf_nasbert.export.onnx.find_spec", lambda name: name)
         return state
 
     @pytest.fixture
@@ -184,7 +177,7 @@ class TestRefusals:
         assert not (tmp_path / "o").exists()
 
     def test_a_missing_extra_ends_the_command_in_one_line(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("hf_nasbert.export.find_spec", lambda name: None if name == "onnxscript" else name)
+        monkeypatch.setattr("hf_nasbert.export.onnx.find_spec", lambda name: None if name == "onnxscript" else name)
         argv = ["export", "--model", "x", "--output_dir", str(tmp_path / "o")]
         with pytest.raises(SystemExit, match=r"hf-nasbert export: .* pip install 'hf_nasbert\[onnx\]'"):
             cli.main(argv)

@@ -1,7 +1,9 @@
 """docs/extending.md is run: its space, its training method, and its operator in a patched copy of the package."""
 
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny.processes import forked
 
 from hf_nasbert.training import SupernetArguments, read_log
 
@@ -35,6 +38,18 @@ def run(*command, cwd, path=()):
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def run_script(script, *argv):
+    """Run a script as its user does, in a forked process: what it registers is nobody else's."""
+
+    def as_main():
+        sys.argv = [str(script), *map(str, argv)]
+        runpy.run_path(str(script), run_name="__main__")
+
+    process = forked(as_main)
+    process.join(250)
+    assert process.exitcode == 0
 
 
 def test_spaces():
@@ -64,11 +79,11 @@ class TestMethod:
     def test_trains_and_goes_on_to_the_same_bits(self, script, tmp_path):
         space = "--operators attention ffn conv3 --num_choice_blocks 3 --method neighbour --second_weight 0.5".split()
         train = [script, "pretrain", *TINY, *TRAINING, *space, "--cache_dir", tmp_path / "cache"]
-        run(*train, "--output_dir", tmp_path / "whole", cwd=tmp_path)
+        run_script(*train, "--output_dir", tmp_path / "whole")
         (begun,) = [record["arguments"] for record in read_log(tmp_path / "whole") if "arguments" in record]
         assert (begun["method"], begun["second_weight"]) == ("neighbour", 0.5)
         shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
-        run(*train, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "latest", cwd=tmp_path)
+        run_script(*train, "--output_dir", tmp_path / "again", "--resume_from_checkpoint", "latest")
         whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
         assert whole == again
 
@@ -114,10 +129,18 @@ class TestOperator:
     def test_is_trained_extracted_and_loaded_elsewhere(self, fork, tmp_path):
         space = "--operators attention glu conv3 --num_choice_blocks 4".split()
         train = [*space, "--cache_dir", tmp_path / "cache"]
-        command = ["-m", "hf_nasbert"]
-        run(*command, "pretrain", *TINY, *TRAINING, *train, "--output_dir", "glu", cwd=tmp_path, path=[fork / "src"])
-        extract = ["--supernet", "glu", "--architecture", "glu-conv3-glu-attention", "--output_dir", "my-child"]
-        run(*command, "extract", *extract, cwd=tmp_path, path=[fork / "src"])
+        commands = [
+            ["pretrain", *TINY, *TRAINING, *train, "--output_dir", "glu"],
+            ["extract", "--supernet", "glu", "--architecture", "glu-conv3-glu-attention", "--output_dir", "my-child"],
+        ]
+        code = "import json, sys; from hf_nasbert.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
+        run(
+            "-c",
+            code,
+            json.dumps([list(map(str, command)) for command in commands]),
+            cwd=tmp_path,
+            path=[fork / "src"],
+        )
         code = (
             "import sys; sys.modules['hf_nasbert'] = None\n"
             "from transformers import AutoModelForMaskedLM\n"

@@ -10,16 +10,20 @@ import pytest
 import torch
 from helpers import run_recipe
 from huggingface_hub import ModelCard
-from modelling_helpers import (
+from tiny.models import (
+    HEADS,
     SPACES,
-    WORDS,
+    assert_close,
+    chain_config,
+    inputs_for,
     logits_of,
     padded_batch,
+    random_model,
     randomise_,
+    tiny_batch,
     tiny_supernet,
-    tiny_tokenizer,
 )
-from tiny_models import HEADS, assert_close, chain_config, inputs_for, random_model, tiny_batch
+from tiny.texts import WORDS, tiny_tokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from hf_nasbert import child_folders, costs, records
@@ -576,7 +580,7 @@ class TestRecipes:
         assert "trust_remote_code=True" in (tmp_path / "own" / "README.md").read_text()
 
     def test_a_card_tells_what_was_proven_and_counted(self, supernet_folder, tmp_path, monkeypatch):
-        module = importlib.import_module("hf_nasbert.pipeline.extract")
+        module = importlib.import_module("hf_nasbert.pipeline.extraction")
         monkeypatch.setattr(module, "prove_equal_logits", lambda *_, **__: 1.25e-7)
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-conv3-skip-skip-skip"]
         run_recipe("extract_child", *arguments, "--output_dir", tmp_path / "child")

@@ -5,8 +5,7 @@ import logging
 import pytest
 import torch
 import transformers
-from modelling_helpers import padded_batch, randomise_
-from tiny_models import assert_close, chain_config, random_model
+from tiny.models import assert_close, chain_config, padded_batch, random_model, randomise_
 
 from hf_nasbert.modeling import NasBertForMaskedLM, NasBertForSequenceClassification, NasBertModel
 from hf_nasbert.modeling.families import FAMILIES, from_bert, from_stock, to_bert

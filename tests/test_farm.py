@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from modelling_helpers import save_tokenizer_with_padding_at_one
+from tiny.farm import JOBS, RECIPE, SPACE, FakeTrainer, record_of, without_timing
+from tiny.texts import save_tokenizer_with_padding_at_one, text_arguments
 
 from hf_nasbert import records
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.data import load_corpus
 from hf_nasbert.records import Record
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import STOP_SIGNALS
 from hf_nasbert.training.farm import (
     FarmArguments,
-    Job,
     compress_table,
     plan_jobs,
     read_table,
@@ -34,32 +34,6 @@ from hf_nasbert.training.farm import (
     train_children,
 )
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer, _child_config
-
-SPACE = SearchSpace.chain(num_choice_blocks=3, operators=("attention", "ffn", "conv3"))
-JOBS = [Job(child, seed) for child in SPACE.enumerate() for seed in (0, 1)][:20]
-
-
-class FakeTrainer:
-    """Stands in for `StandaloneTrainer`: a "training" of steps that only sleep."""
-
-    recipe_hash = "0123456789ab"
-    space = SPACE
-    device = "cpu"
-
-    def __init__(self, step_seconds: float = 0.01, fail_on: str = "") -> None:
-        self.step_seconds, self.fail_on = step_seconds, fail_on
-
-    def train(self, architecture, seed, on_step) -> Record:
-        for step in range(5):
-            on_step(step)
-            time.sleep(self.step_seconds)
-        if str(architecture) == self.fail_on:
-            raise ValueError(f"{architecture} diverged")
-        return record_of(architecture, seed)
-
-
-def record_of(architecture, seed=0, recipe_hash=FakeTrainer.recipe_hash) -> Record:
-    return {"architecture": str(architecture), "seed": seed, "dev_loss": 5.0 + seed, "recipe_hash": recipe_hash}
 
 
 def keys(path: Path) -> Counter:
@@ -153,7 +127,8 @@ def test_a_killed_farm_leaves_no_worker_and_goes_on(tmp_path):
     path, script = tmp_path / "table.jsonl", tmp_path / "farm.py"
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_farm import JOBS, FakeTrainer, run_farm\n"
+        "from tiny.farm import JOBS, FakeTrainer\n"
+        "from hf_nasbert.training.farm import run_farm\n"
         "if __name__ == '__main__':\n"
         "    run_farm(FakeTrainer(0.1), JOBS, sys.argv[2], num_workers=2)\n"
     )
@@ -179,7 +154,7 @@ def test_a_farm_that_is_asked_to_stop_leaves_no_worker_and_goes_on(tmp_path, num
     path = tmp_path / "table.jsonl"
 
     def ask():
-        wait_until(lambda: path.exists() and len(path.read_bytes().splitlines()) >= 3, 250)
+        wait_until(lambda: path.exists() and len(path.read_bytes().splitlines()) >= 3)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -299,33 +274,19 @@ def test_a_compressed_table_restores_what_is_missing(tmp_path):
     assert restore_table(path, FakeTrainer.recipe_hash, SPACE) == 0
 
 
-TINY = {"blocks": ["conv3", "attention,ffn,conv3"], "hidden_size": 32, "max_steps": 6, "train_batch_size": 4}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return DataArguments(
-        train_files=[str(Path(__file__).parent / "data" / "tiny.txt")],
-        sample_by="paragraph",
-        vocab_size=300,
-        max_seq_length=16,
-        validation_fraction=0.3,
-        cache_dir=str(tmp_path_factory.mktemp("cache")),
-    )
+    return text_arguments(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    return StandaloneArguments(**TINY, num_dev_batches=3, dev_batch_size=4, eval_steps=4, num_curve_batches=2)
+    return StandaloneArguments(**RECIPE, num_dev_batches=3, dev_batch_size=4, eval_steps=4, num_curve_batches=2)
 
 
 @pytest.fixture(scope="module")
 def trainer(data, recipe):
     return StandaloneTrainer(recipe, load_corpus(data), source="tiny.txt")
-
-
-def without_timing(record: Record) -> Record:
-    return {name: value for name, value in record.items() if name != "timing"}
 
 
 class TestStandaloneTrainer:
@@ -422,7 +383,7 @@ class TestStandaloneTrainer:
     )
     def test_refuses_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):
-            StandaloneArguments(**{**TINY, **settings})
+            StandaloneArguments(**{**RECIPE, **settings})
 
     def test_refuses_children_that_cannot_be_built_before_any_worker_starts(self, trainer, recipe):
         odd = StandaloneArguments(**{**vars(recipe), "attention_head_size": 5})

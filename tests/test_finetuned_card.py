@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import save_models
 from helpers import run_recipe
+from tiny.finetuning import save_models
 
 from hf_nasbert.cards import FinetunedRecord, check_card, render_finetuned_card
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from finetuning_helpers import save_models
 from helpers import run_recipe
 from safetensors.torch import load_file, save_file
+from tiny.finetuning import save_models
+from tiny.processes import forked
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -46,14 +47,14 @@ from hf_nasbert.finetuning import (
     dev_loss,
     finetune,
     glue,
-    labelled,
     load_files,
     load_glue,
     load_packaged,
     pretrain_child,
     pretraining,
     runs,
-    sentences,
+    sequence_classification,
+    sequence_classification_data,
 )
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig
 from hf_nasbert.records import read as read_records
@@ -319,7 +320,9 @@ class TestLabelledTasks:
         features = Features({"sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
         rows = Dataset.from_dict({"sentence": ["x", "y"], "label": [0, 1]}, features=features)
         splits = DatasetDict({"train": rows, "validation": rows, "test": rows})
-        monkeypatch.setattr(labelled, "load_labelled", lambda name: {"rotten_tomatoes": splits}[name])
+        monkeypatch.setattr(
+            sequence_classification_data, "load_labelled", lambda name: {"rotten_tomatoes": splits}[name]
+        )
         task = load_packaged("rotten_tomatoes")
         assert (task.label_names, task.text_columns) == (("negative", "positive"), ("sentence",))
         assert task.test is not None
@@ -460,7 +463,7 @@ class TestFinetune:
     def test_a_killed_run_continues_as_if_it_had_not_been_killed(self, arguments, tmp_path, monkeypatch):
         def plan():  # the best score comes first, and patience is at its end after three worse ones
             planned = iter([0.9, 0.5, 0.4, 0.3])
-            monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
 
         settings = {"eval_steps": 3, "max_steps": 15, "early_stopping_patience": 3, "logging_steps": 1}
         plan()
@@ -490,7 +493,7 @@ class TestFinetune:
 
         def plan():
             planned = iter(scores)
-            monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
 
         settings = {"eval_steps": 3, "max_steps": 15, "early_stopping_patience": 2, "logging_steps": 1}
         plan()
@@ -506,7 +509,7 @@ class TestFinetune:
             assert resumed[name] == straight[name], name
 
     @pytest.mark.parametrize("interval", [{"eval_steps": 3}, {}], ids=["steps", "epochs"])
-    @pytest.mark.parametrize("step", [4, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
+    @pytest.mark.parametrize("step", [12, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
     def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, interval, step, arguments, tmp_path, capsys):
         """Epochs of 8 steps, the last one cut short."""
         settings = {**interval, "max_steps": 20, "early_stopping_patience": 9, "logging_steps": 1}
@@ -536,7 +539,7 @@ class TestFinetune:
 
     def test_two_checkpoints_are_kept_and_the_best(self, arguments, monkeypatch):
         planned = iter([0.9, 0.5, 0.4, 0.3])
-        monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+        monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
         with pytest.raises(KeyboardInterrupt):
             finetune(arguments(eval_steps=2, max_steps=12, early_stopping_patience=9), callbacks=[Kill(9)])
         kept = checkpoint_folders.list_checkpoints(next(Path(arguments().output_dir).rglob("run")))
@@ -544,7 +547,7 @@ class TestFinetune:
 
     def test_early_stopping_keeps_the_best_weights(self, arguments, monkeypatch):
         planned = iter([0.1, 0.9, 0.5, 0.9, 0.3, 0.95])
-        monkeypatch.setattr(sentences, "glue_score", lambda metrics: next(planned, 0.0))
+        monkeypatch.setattr(sequence_classification, "glue_score", lambda metrics: next(planned, 0.0))
         log = Log()
         asked = arguments(eval_steps=1, max_steps=40, early_stopping_patience=3)
         record = finetune(asked, callbacks=[log]).records[0]
@@ -780,14 +783,17 @@ class TestFinetune:
 
     def test_samples_are_the_same_for_every_seed(self, arguments):
         tasks = [
-            sentences.load_task(arguments(max_train_samples=10, max_eval_samples=5, seeds=[seed])) for seed in (0, 1)
+            sequence_classification.load_task(arguments(max_train_samples=10, max_eval_samples=5, seeds=[seed]))
+            for seed in (0, 1)
         ]
         assert tasks[0].train[:] == tasks[1].train[:]
         assert [len(rows) for rows in tasks[0].splits.values()] == [10, 5]
-        assert tasks[0].train[:]["text"] != sentences.load_task(arguments()).train[:10]["text"], "a random part"
+        assert tasks[0].train[:]["text"] != sequence_classification.load_task(arguments()).train[:10]["text"], (
+            "a random part"
+        )
 
     def test_predictions_that_are_not_finite_are_an_error(self, arguments):
-        compute = sentences.make_compute_metrics(sentences.load_task(arguments()))
+        compute = sequence_classification.make_compute_metrics(sequence_classification.load_task(arguments()))
         logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).numpy()
         labels = torch.tensor([1, 1]).numpy()
         assert compute(EvalPrediction(logits, labels)) == {"accuracy": 0.5, "score": 0.5}
@@ -944,14 +950,12 @@ class TestPretrainChild:
     def test_sigkill_at_the_first_sign_of_a_checkpoint(self, make, tmp_path):
         (asked, data), (killed, _) = make("straight", max_steps=40), make("killed", max_steps=40)
         straight = pretrain_child(asked, data)
-        settings = {**vars(killed), **vars(data)}
-        flags = [f"--{name}={value}" for name, value in settings.items() if isinstance(value, str | int | float)]
-        command = [sys.executable, str(RECIPES / "pretrain_child.py"), *flags, "--train_files", *data.train_files]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list((tmp_path / "killed").glob("run/checkpoint-*")):
+        process = forked(pretrain_child, killed, data)
+        while process.is_alive() and not list((tmp_path / "killed").glob("run/checkpoint-*")):
             time.sleep(0.002)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         resumed = pretrain_child(killed, data)
         for name in ("dev_loss_before", "dev_loss_after", "num_steps"):
             assert resumed[name] == straight[name], name

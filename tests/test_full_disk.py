@@ -2,7 +2,6 @@
 
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from writing_commands import COMMANDS, lay_out, prepare, stubs
+from tiny.commands import COMMANDS, assert_nothing_is_half_written, assert_same, contents, lay_out, prepare, stubs
+from tiny.disks import mount, remount, unmount, with_mounts
+from tiny.farm import JOBS, FakeTrainer
 
 from hf_nasbert import records
+from hf_nasbert.training.farm import run_farm
 
 ROOT = Path(__file__).parents[1]
-# Two runs of these differ: in measured times, in the times in a study, in the path of the run.
-DIFFERS = {"latency": ["latency.jsonl"], "search by nsga2": ["search.jsonl.db"], "run": ["run/settings.json"]}
 
 
 @pytest.fixture(scope="module")
@@ -35,28 +35,6 @@ def no_file_longer_than(limit: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_nothing_is_half_written(out: Path, before: dict[str, bytes], whole: dict[str, bytes]) -> None:
-    for name, content in contents(out).items():
-        if Path(name).name == ".lock":  # of a folder; what a dead process leaves is no obstacle
-            continue
-        assert name in whole, "what was begun is deleted"
-        if name.endswith(".jsonl"):
-            assert content == b"" or content.endswith(b"\n")
-            records.read(out / name)
-        elif not name.endswith(".db"):
-            assert content in (whole[name], before.get(name))
-
-
-def assert_same(name: str, out: Path, whole: dict[str, bytes]) -> None:
-    found = contents(out)
-    assert found.keys() == whole.keys()
-    assert [file for file in found if found[file] != whole[file] and file not in DIFFERS.get(name, [])] == []
 
 
 @pytest.mark.parametrize(
@@ -85,52 +63,42 @@ def test_a_command_that_cannot_write_says_what_and_goes_on(name, given, tmp_path
     assert_same(name, out, whole)
 
 
+def fill_disks(given: Path, place: Path) -> int:
+    """Run every command where there is too little room, and then enough of it; how many failed."""
+    num_failed = 0
+    for number, (name, command) in enumerate(COMMANDS.items()):
+        whole, disk = place / f"whole-{number}", place / f"disk-{number}"
+        lay_out(whole)
+        before = contents(whole)
+        with stubs():
+            command(given, whole)
+            needed = sum(-(-len(content) // 4096) for content in contents(whole).values())
+            disk.mkdir()
+            for share in (0.15, 0.5, 0.8, 0.97):
+                mount(disk, size=str(max(int(share * needed), 2) * 4096))
+                out = disk / "out"
+                lay_out(out)
+                said = None
+                try:
+                    command(given, out)
+                except OSError as error:
+                    said = str(error)
+                if said is not None:
+                    num_failed += 1
+                    assert str(disk) in said, (name, said)
+                    assert "\n" not in said, (name, said)
+                    assert_nothing_is_half_written(out, before, contents(whole))
+                remount(disk, "size=100m")
+                command(given, out)
+                assert_same(name, out, contents(whole))
+                unmount(disk)
+    return num_failed
+
+
 @pytest.mark.slow
 def test_disks_that_are_really_full(given, tmp_path):
     """File systems of 15, 50, 80 and 97 % of the room that each command needs, and then of enough."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-        pytest.skip("mounting needs user namespaces")
-    (tmp_path / "run.py").write_text(
-        textwrap.dedent(f"""
-        import subprocess, sys
-        from pathlib import Path
-        sys.path[:0] = [{str(ROOT / "tests")!r}]
-        from test_full_disk import assert_nothing_is_half_written, assert_same, contents
-        from writing_commands import COMMANDS, lay_out, stubs
-        given, place = Path({str(given)!r}), Path({str(tmp_path)!r})
-        num_failed = 0
-        for number, (name, command) in enumerate(COMMANDS.items()):
-            whole, disk = place / f"whole-{{number}}", place / f"disk-{{number}}"
-            lay_out(whole)
-            before = contents(whole)
-            with stubs():
-                command(given, whole)
-                needed = sum(-(-len(content) // 4096) for content in contents(whole).values())
-                disk.mkdir()
-                for share in (0.15, 0.5, 0.8, 0.97):
-                    size = f"size={{max(int(share * needed), 2) * 4096}}"
-                    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
-                    out = disk / "out"
-                    lay_out(out)
-                    try:
-                        command(given, out)
-                    except OSError as error:
-                        num_failed += 1
-                        assert str(disk) in str(error) and "\\n" not in str(error), (name, str(error))
-                        assert_nothing_is_half_written(out, before, contents(whole))
-                    subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
-                    command(given, out)
-                    assert_same(name, out, contents(whole))
-                    subprocess.run(["umount", "--lazy", disk], check=True)
-        print("failed", num_failed, "of", 4 * len(COMMANDS))
-        """)
-    )
-    done = subprocess.run(
-        [*namespace, sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    num_failed = int(done.stdout.splitlines()[-1].split()[1])
+    num_failed = with_mounts(fill_disks, given, tmp_path, timeout=250)
     assert num_failed >= 2 * len(COMMANDS), "the disks were full"
 
 
@@ -142,7 +110,8 @@ def test_a_farm_on_a_full_disk_ends_once_by_name_and_goes_on(tmp_path):
         textwrap.dedent(f"""
         import sys
         sys.path[:0] = [{str(ROOT / "tests")!r}]
-        from test_farm import JOBS, FakeTrainer, run_farm
+        from tiny.farm import JOBS, FakeTrainer
+        from hf_nasbert.training.farm import run_farm
         from hf_nasbert.recipe_arguments import user_mistakes
         if __name__ == "__main__":
             with user_mistakes("farm"):
@@ -164,6 +133,5 @@ def test_a_farm_on_a_full_disk_ends_once_by_name_and_goes_on(tmp_path):
     assert full.stderr.splitlines()[-1].startswith(f"farm: cannot write {table} (a worker could not")
     held = records.read(table)
     assert 0 < len(held) < 5
-    done = run(1_000_000)
-    assert done.stdout == "20\n", done.stderr
+    assert len(run_farm(FakeTrainer(0), JOBS, table, num_workers=2)) == len(JOBS)
     assert records.read(table)[: len(held)] == held

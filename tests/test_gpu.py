@@ -1,7 +1,5 @@
 """What only a GPU can show; skipped where there is none."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -10,12 +8,13 @@ from hf_nasbert import records
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA GPU", allow_module_level=True)
 
-from test_farm import TINY, without_timing
-from test_scoring import BATCHES, CHAIN, make_supernet
-from test_training import VOCAB_SIZE, KilledBatches, gradients, make_trainer, train_log
-from test_training import make_supernet as make_small_supernet
+from tiny.farm import RECIPE, without_timing
+from tiny.models import BATCHES, gradients, tiny_supernet
+from tiny.searches import CHAIN
+from tiny.texts import text_arguments
+from tiny.trainings import VOCAB_SIZE, KilledBatches, make_supernet, make_trainer, train_log
 
-from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.data import load_corpus
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import NasBertForMaskedLM
@@ -30,16 +29,8 @@ CHILD = ("conv3", "attention")
 
 @pytest.fixture(scope="module")
 def trainers(tmp_path_factory):
-    data = DataArguments(
-        train_files=[str(Path(__file__).parent / "data" / "tiny.txt")],
-        sample_by="paragraph",
-        vocab_size=300,
-        max_seq_length=16,
-        validation_fraction=0.3,
-        cache_dir=str(tmp_path_factory.mktemp("cache")),
-    )
-    corpus = load_corpus(data)
-    recipe = StandaloneArguments(**{**TINY, "max_steps": 30}, num_dev_batches=3, dev_batch_size=4, eval_steps=5)
+    corpus = load_corpus(text_arguments(tmp_path_factory.mktemp("cache")))
+    recipe = StandaloneArguments(**{**RECIPE, "max_steps": 30}, num_dev_batches=3, dev_batch_size=4, eval_steps=5)
     return {device: StandaloneTrainer(recipe, corpus, device=device) for device in ("cpu", "cuda")}
 
 
@@ -93,14 +84,14 @@ class TestSupernet:
 
 
 def test_scores_are_those_of_a_cpu():
-    supernet, children = make_supernet(CHAIN), list(CHAIN.enumerate())[:100]
+    supernet, children = tiny_supernet(CHAIN), list(CHAIN.enumerate())[:100]
     on_cpu = score_architectures(supernet, children, BATCHES)
     batches = [{name: tensor.cuda() for name, tensor in batch.items()} for batch in BATCHES]
     assert score_architectures(supernet.cuda(), children, batches) == pytest.approx(on_cpu, rel=1e-4)
 
 
 def test_latencies_are_measured(tmp_path):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     supernet.save_pretrained(tmp_path / "supernet")
     output = tmp_path / "latency.jsonl"
     arguments = LatencyArguments(
@@ -114,7 +105,7 @@ def test_latencies_are_measured(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_child_moves_to_the_gpu(tmp_path, dtype):
-    child = extract_child(make_small_supernet(), ("conv3", "attention", "ffn", "skip"))
+    child = extract_child(make_supernet(), ("conv3", "attention", "ffn", "skip"))
     child.save_pretrained(tmp_path)
     placed = NasBertForMaskedLM.from_pretrained(tmp_path, device_map="auto", dtype=getattr(torch, dtype))
     input_ids = torch.randint(5, VOCAB_SIZE, (2, 9))

@@ -15,7 +15,7 @@ from hf_nasbert.cards import render_child_card
 from hf_nasbert.costs import Budget, LatencyTable
 from hf_nasbert.data import DataArguments, load_text, read_rows
 from hf_nasbert.modeling import NasBertConfig
-from hf_nasbert.pipeline.extract import read_facts
+from hf_nasbert.pipeline.extraction import read_facts
 from hf_nasbert.ranking import load_table
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 from hf_nasbert.training import SupernetTrainingArguments

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from interference_helpers import BATCHES, SPACES, every_space, make_supernet, measurement
+from tiny.models import BATCHES, tiny_supernet
+from tiny.records import measurement
 
 from hf_nasbert.interference import (
     best_split,
@@ -21,6 +22,18 @@ from hf_nasbert.interference import (
 )
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import Architecture, SearchSpace, hamming
+
+SPACES = {
+    "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "conv5")),
+    "skip": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
+    "staged": SearchSpace.staged(2, 2, ("attention", "conv3", "ffn", "skip"), widths=(32, 64)),
+    "stem": SearchSpace.of_blocks(["conv3", "attention,ffn,conv3", "attention,ffn,conv3"]),
+}
+every_space = pytest.mark.parametrize("name", SPACES)
+
+
+def make_supernet(name="chain", *, dropout=0.0, **overrides):
+    return tiny_supernet(SPACES[name], dropout=dropout, hidden_size=32, **overrides)
 
 
 def backward(supernet, batch, architecture):
@@ -135,7 +148,7 @@ class TestSimilarities:
 
     def test_of_states_is_the_mean_over_real_tokens(self):
         generator = torch.Generator().manual_seed(0)
-        a, b = torch.randn(2, 3, 9, 8, generator=generator)
+        a, b = torch.randn(2, 3, 12, 8, generator=generator)
         mask = BATCHES[0]["attention_mask"]
         expected = [cosine(a[row, token], b[row, token]) for row, token in mask.nonzero().tolist()]
         assert state_similarity(a, b, mask) == pytest.approx(np.mean(expected), abs=1e-12)
@@ -182,7 +195,7 @@ class TestMeasuredPairs:
     @every_space
     def test_every_row_is_a_direct_autograd_computation(self, name):
         supernet = make_supernet(name, sparse_prediction=True)
-        rows = measure_pairs(supernet, BATCHES, num_children=2, seed=1)
+        rows = measure_pairs(supernet, BATCHES[:2], num_children=2, seed=1)
         direct = {}
         for row in rows:
             base, other, block = (
@@ -203,7 +216,7 @@ class TestMeasuredPairs:
         expected = [
             (number, batch, str(other), block)
             for number, (base, others) in enumerate(draw_pairs(supernet.space, num_children=2, seed=1))
-            for batch in range(len(BATCHES))
+            for batch in range(2)
             for other in others
             for block in range(len(base))
             if base[block] == other[block] != "skip"
@@ -290,7 +303,7 @@ class TestBlocks:
     @every_space
     def test_every_row_is_a_direct_autograd_computation(self, name):
         supernet = make_supernet(name)
-        rows = measure_blocks(supernet, BATCHES, num_settings=2, seed=2)
+        rows = measure_blocks(supernet, BATCHES[:2], num_settings=2, seed=2)
         direct = {}
         for row in rows:
             setting = Architecture.parse(row["architecture"])

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 from helpers import assert_published
-from interference_helpers import ROOT, STUDY, measurement
+from tiny.records import STUDY, measurement
+from tiny.texts import TESTS
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
@@ -76,7 +77,7 @@ class TestSummaries:
     def test_gains_are_of_the_same_seeds_whatever_their_order(self):
         turned = sorted(STUDY, key=lambda record: -record["seed"] if record["method"] == "uniform" else 0)
         assert [record["supernet"] for record in turned] != [record["supernet"] for record in STUDY]
-        assert as_markdown(turned)["gains"] == as_markdown(STUDY)["gains"]
+        assert as_markdown(turned, ["gains"]) == as_markdown(STUDY, ["gains"])
 
     def test_gains_are_of_the_same_pairs(self):
         uniform, magic = pair_rows([STUDY[2], STUDY[6]]), pair_rows([STUDY[3], STUDY[7]])
@@ -147,8 +148,8 @@ class TestPage:
     def test_docs_interference_is_what_its_records_say(self, tmp_path):
         from hf_nasbert.pipeline.interference import draw_interference
 
-        text = (ROOT / "docs/interference.md").read_text(encoding="utf-8")
-        found = records.read(ROOT / "benchmarks/records/interference.jsonl.gz")
+        text = (TESTS.parent / "docs/interference.md").read_text(encoding="utf-8")
+        found = records.read(TESTS.parent / "benchmarks/records/interference.jsonl.gz")
         page = tmp_path / "page.md"
         page.write_text(text, encoding="utf-8")
         fill_page(page, as_markdown(found))

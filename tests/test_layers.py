@@ -1,6 +1,7 @@
 """The house: imports go down only, rooms of one floor do not know each other, travelling files carry only siblings."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -12,17 +13,18 @@ from hf_nasbert.native import CODE_FILES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
-    {"writing", "foreign", "paths", "geometry"},  # what every room may need
+    {"writing", "foreign", "paths", "geometry", "lazy", "tolerances", "yaml_files"},  # what every room may need
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
-    {"modeling", "samplers", "objectives", "costs", "native", "configs", "scored"},
+    {"configs"},
+    {"modeling", "samplers", "objectives", "costs", "native", "scored"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
-    {"pipeline"},
+    {"pipeline", "compress"},
     {"cli"},
     {"__main__"},
 ]
@@ -31,6 +33,10 @@ TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", 
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
     "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
+    "recipe_arguments", "methods",
+    # packages whose names load on first use, and what the command line knows of them
+    "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",
+    "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings",
 ]  # fmt: skip
 
 
@@ -105,9 +111,30 @@ def test_only_the_hub_speaks_http():
 
 def test_light_rooms_need_no_torch():
     program = "import sys\n" + "\n".join(f"import hf_nasbert.{room}" for room in LIGHT)
-    program += "\nprint([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    program += "\nprint([name for name in ('torch', 'transformers', 'datasets', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ON_FIRST_USE = ["data", "training", "finetuning", "pipeline", "hub", "export"]
+
+
+@pytest.mark.parametrize("name", ON_FIRST_USE)
+def test_names_that_load_on_first_use_are_those_that_type_checkers_see(name):
+    package = importlib.import_module(f"hf_nasbert.{name}")
+    tree = ast.parse((PACKAGE / name / "__init__.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and len(node.module.split(".")) > 2]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert all(alias.name == alias.asname for node in imports for alias in node.names)
+    assert seen == {name: module for module, names in package._NAMES_OF.items() for name in names}
+    # A module that is imported becomes an attribute of its package, and would take the place of a name.
+    assert not seen.keys() & {file.stem for file in (PACKAGE / name).iterdir()}
+    assert set(package.__all__) == seen.keys() <= set(dir(package))
+
+
+def test_a_name_that_a_package_lacks_is_no_attribute():
+    with pytest.raises(AttributeError, match=r"'hf_nasbert\.pipeline' has no attribute 'serach_children'"):
+        importlib.import_module("hf_nasbert.pipeline").serach_children  # noqa: B018
 
 
 def test_a_violation_is_noticed(tmp_path, monkeypatch):

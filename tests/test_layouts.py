@@ -5,19 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from modelling_helpers import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
 from safetensors.torch import load_file
-from torch import nn
+from tiny.models import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
 
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.interference import operator_gradients
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
-from hf_nasbert.modeling.layouts import LAYOUTS, WeightLayout
+from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
+from hf_nasbert.modeling.layouts import LAYOUTS
 from hf_nasbert.modeling.operators_nasbert import build_operator
 from hf_nasbert.scoring import score_architectures
+from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.step import compile_operators
 
+BLOCKS = "nasbert.encoder.blocks."
+KINDS = ("weight", "bias")
+ENDS = SearchSpace.chain(1, ("attention", "ffn40", "conv3", "norm", "skip"))
 OLD = Path(__file__).parent / "data" / "supernet-0.1"
 
 
@@ -30,71 +35,8 @@ def test_a_super_net_of_version_0_1_loads_with_equal_logits():
         assert torch.allclose(found, expected, atol=1e-6, rtol=0), name
 
 
-class NestedWeights(WeightLayout):
-    """Operators of one kind are nested slices of one: the smallest is the first part of all others.
-
-    What makes an operator longer than the next smaller one is a parameter of its own.
-    """
-
-    def __init__(self, config, candidates):
-        super().__init__()
-        self.candidates = tuple(candidates)
-        self.built = {name: build_operator(config, name) for name in candidates}  # in a dictionary: no submodules
-        self.parts = nn.ParameterDict()
-        self.chains: dict[str, list[str]] = {}
-        for name in sorted(candidates, key=lambda name: sum(p.numel() for p in self.built[name].parameters())):
-            operator = parse_operator(name)
-            self.chains.setdefault(f"{operator.kind}@{operator.width}", []).append(name)
-        for names in self.chains.values():
-            for place, name in enumerate(names):
-                for weight, tensor in self.built[name].named_parameters():
-                    done = self.length(names[place - 1], weight) if place else 0
-                    along = self.axis(weight)
-                    missing = tensor.narrow(along, done, tensor.shape[along] - done)
-                    if missing.numel():
-                        self.parts[f"{name} {weight}".replace(".", ":")] = nn.Parameter(missing.detach().clone())
-
-    @staticmethod
-    def axis(weight):
-        """The axis along which sizes differ: what an output projection reads, what all others write."""
-        return 1 if weight == "output.dense.weight" else 0
-
-    def length(self, name, weight):
-        return self.built[name].get_parameter(weight).shape[self.axis(weight)]
-
-    def chain(self, name):
-        names = next(names for names in self.chains.values() if name in names)
-        return names[: names.index(name) + 1]
-
-    def weights(self, name):
-        found = {}
-        for weight, _ in self.built[name].named_parameters():
-            keys = [f"{part} {weight}".replace(".", ":") for part in self.chain(name)]
-            found[weight] = torch.cat([self.parts[key] for key in keys if key in self.parts], self.axis(weight))
-        return found
-
-    def forward(self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
-        self.built[name].train(self.training)
-        arguments = (hidden_states, attention_mask, padding_mask, positions)
-        return torch.func.functional_call(self.built[name], self.weights(name), arguments, kwargs)
-
-    def state_of(self, name):
-        return {weight: tensor.detach() for weight, tensor in self.weights(name).items()}
-
-    def parameters_of(self, name):
-        keys = (tuple(f"{part} " for part in self.chain(name)),)
-        return [parameter for key, parameter in self.parts.items() if key.startswith(*keys)]
-
-    def modules_of(self, name):
-        return [self, self.built[name]]
-
-    def units(self):
-        return []
-
-
 @pytest.fixture
-def nested(monkeypatch):
-    monkeypatch.setitem(LAYOUTS, "nested", NestedWeights)
+def nested():
     return randomise_(tiny_supernet("sized", weight_layout="nested"), 1).eval()
 
 
@@ -103,9 +45,8 @@ def children(count):
     return [SPACES["sized"].sample(rng) for _ in range(count)]
 
 
-@pytest.mark.parametrize("layout", ["separate", "nested"])
-def test_a_layout_tells_what_an_operator_is_made_of(layout, monkeypatch):
-    monkeypatch.setitem(LAYOUTS, "nested", NestedWeights)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_tells_what_an_operator_is_made_of(layout):
     supernet = randomise_(tiny_supernet("sized", weight_layout=layout), 1).eval()
     operators = supernet.nasbert.encoder.blocks[1].operators
     assert operators.candidates == SPACES["sized"].blocks[1]
@@ -158,8 +99,54 @@ class TestAnotherLayout:
         nested(**padded_batch(), architecture=architecture).logits.square().mean().backward()
         moved = {id(parameter) for parameter in nested.parameters() if parameter.grad is not None}
         assert moved == {id(parameter) for parameter in nested.parameters_of(architecture)}
-        parts = nested.nasbert.encoder.blocks[0].operators.parts
-        assert all((part.grad is None) == ("attention1@64" not in key) for key, part in parts.items())
+        optimizer = torch.optim.AdamW(nested.parameters(), lr=0.1)
+        before = {name: parameter.detach().clone() for name, parameter in nested.named_parameters()}
+        optimizer.step()
+        changed = {name for name, p in nested.named_parameters() if not torch.equal(p, before[name])}
+        inside = {name.removeprefix(f"{BLOCKS}0.operators.") for name in changed if name.startswith(f"{BLOCKS}0.")}
+        query = {f"chunks.attention@64.{part}.0.{kind}" for part in ("query", "key", "value") for kind in KINDS}
+        assert query - {"chunks.attention@64.key.0.bias"} <= inside  # no softmax sees what all keys have in common
+        assert inside <= query | {name for name in inside if name.startswith("operators.attention1@64.output.")}
+        old = before[f"{BLOCKS}0.operators.chunks.attention@64.query.1.weight"]
+        assert torch.equal(nested.get_parameter(f"{BLOCKS}0.operators.chunks.attention@64.query.1.weight"), old)
+
+    def test_is_given_an_operators_weights(self, nested):
+        operators = nested.nasbert.encoder.blocks[1].operators
+        for name in operators.candidates:
+            given = randomise_(build_operator(nested.config, name), 7).state_dict()
+            operators.load_state_of(name, given)
+            found = operators.state_of(name)
+            assert found.keys() == given.keys()
+            assert all(torch.equal(found[key], given[key]) for key in given)
+        small, large = operators.state_of("ffn40@96"), operators.state_of("ffn@96")
+        assert torch.equal(small["intermediate.dense.weight"], large["intermediate.dense.weight"][:40])
+        assert not torch.equal(small["output.dense.weight"], large["output.dense.weight"][:, :40])
+
+    @pytest.mark.parametrize("wrong", ["intermediate.dense.weight", "output.dense.bias"])
+    def test_refuses_weights_of_another(self, nested, wrong):
+        operators = nested.nasbert.encoder.blocks[1].operators
+        for other in (torch.zeros(3), None):
+            state = {**operators.state_of("ffn40@96"), wrong: other}
+            if other is None:
+                del state[wrong]
+            with pytest.raises(RuntimeError, match=wrong):
+                operators.load_state_of("ffn40@96", state)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_names_what_ends_an_operator(self, layout):
+        supernet = SupernetForMaskedLM(SupernetConfig(search_space=ENDS, hidden_size=64, weight_layout=layout))
+        operators = supernet.nasbert.encoder.blocks[0].operators
+        ends = {name: operators.output_of(name) for name in operators.candidates}
+        assert ends["skip"] is None
+        assert {name: type(end).__name__ for name, end in ends.items() if end is not None} == {
+            "attention": "NasBertOutput",
+            "ffn40": "NasBertOutput",
+            "conv3": "NasBertConvLayer",
+            "norm": "NasBertNorm",
+        }
+        for name, end in ends.items():
+            others = {id(p) for other in operators.candidates if other != name for p in operators.parameters_of(other)}
+            assert end is None or not others & {id(parameter) for parameter in end.parameters()}
 
     def test_has_gradients_per_operator(self, nested):
         batch = padded_batch() | {"labels": torch.full((3, 11), 3)}
@@ -182,3 +169,9 @@ class TestAnotherLayout:
     def test_the_usual_one_is_not_written_down(self):
         assert "weight_layout" not in tiny_supernet("sized").config.to_dict()
         compile_operators(tiny_supernet("sized"), "eager")
+
+
+def test_the_names_that_a_command_line_knows_are_those_of_the_layouts(monkeypatch):
+    assert LAYOUT_NAMES == known_layouts() == tuple(LAYOUTS)
+    monkeypatch.setitem(LAYOUTS, "mine", LAYOUTS["separate"])
+    assert known_layouts() == (*LAYOUT_NAMES, "mine")

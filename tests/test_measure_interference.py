@@ -5,18 +5,13 @@ import shutil
 
 import pytest
 import torch
-from interference_helpers import STUDY, TEXT
+from tiny.records import STUDY
+from tiny.texts import TEXT, text_arguments
 
 from hf_nasbert import records
-from hf_nasbert.data import DataArguments
 from hf_nasbert.interference import FIGURES, as_markdown, measure_pairs, measurements
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import load_dev_batches
-
-
-def data_arguments(**changes):
-    settings = {"train_files": [str(TEXT)], "vocab_size": 300, "max_seq_length": 16, "validation_fraction": 0.3}
-    return DataArguments(**{**settings, "sample_by": "paragraph", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def run(tmp_path_factory):
             SupernetArguments(
                 operators=["attention", "ffn"], num_choice_blocks=3, hidden_size=32, max_position_embeddings=16
             ),
-            data_arguments(),
+            text_arguments(),
             SupernetTrainingArguments(
                 output_dir=str(folder),
                 method="uniform",
@@ -74,7 +69,7 @@ class TestPipeline:
         folder, _ = run
         output = tmp_path / "interference.jsonl"
         arguments = interference_arguments(output, folder / "checkpoint-3", folder, untrained=True)
-        measured = interference.measure_interference(arguments, data_arguments())
+        measured = interference.measure_interference(arguments, text_arguments())
         assert [(r["method"], r["seed"], r["step"], r["max_steps"]) for r in measured] == [
             ("uniform", 3, 3, 6),
             (None, 3, 0, 6),
@@ -94,17 +89,17 @@ class TestPipeline:
             patch.setattr(
                 interference, "measure_pairs", lambda *args, **kw: calls.append(1) or measure_pairs(*args, **kw)
             )
-            again = interference.measure_interference(arguments, data_arguments())
+            again = interference.measure_interference(arguments, text_arguments())
         assert len(calls) == 1
         assert again == measured
         assert output.read_bytes() == whole
         monkeypatch.setattr(interference, "measure_pairs", None)
-        assert interference.measure_interference(arguments, data_arguments()) == measured
+        assert interference.measure_interference(arguments, text_arguments()) == measured
         # The last checkpoint and the run's end are the same weights.
         same = interference_arguments(output, folder / "checkpoint-6", untrained=True)
-        assert interference.measure_interference(same, data_arguments()) == measured
+        assert interference.measure_interference(same, text_arguments()) == measured
         with pytest.raises(ValueError, match="another num_children"):
-            interference.measure_interference(interference_arguments(output, folder, num_children=3), data_arguments())
+            interference.measure_interference(interference_arguments(output, folder, num_children=3), text_arguments())
 
     def test_an_untrained_super_net_is_the_runs_own_beginning(self, run):
         from hf_nasbert.extraction import load_supernet
@@ -130,12 +125,12 @@ class TestPipeline:
 
         def refused(message, *supernets, data=None, **changes):
             with pytest.raises((ValueError, OSError), match=message):
-                measure_interference(interference_arguments(output, *supernets, **changes), data or data_arguments())
+                measure_interference(interference_arguments(output, *supernets, **changes), data or text_arguments())
             assert not output.exists()
 
         refused("no such folder", tmp_path / "nobody")
         refused(
-            "max_seq_length=32, but the super-net was built for 16", folder, data=data_arguments(max_seq_length=32)
+            "max_seq_length=32, but the super-net was built for 16", folder, data=text_arguments(max_seq_length=32)
         )
         # Another tokenizer of the same size: nothing but the words tells.
         other = tmp_path / "other"
@@ -147,7 +142,7 @@ class TestPipeline:
         content["model"]["vocab"] = {word: number for number, word in enumerate(words)}
         file.write_text(json.dumps(content))
         refused("other has another tokenizer than", folder, other)
-        refused("has another tokenizer than tokenizer_name", other, data=data_arguments(tokenizer_name=str(folder)))
+        refused("has another tokenizer than tokenizer_name", other, data=text_arguments(tokenizer_name=str(folder)))
         # A damaged checkpoint.
         damaged = tmp_path / "checkpoint-3"
         shutil.copytree(folder / "checkpoint-3", damaged)
@@ -161,7 +156,7 @@ class TestPipeline:
         # A file of something else.
         output.write_text('{"architecture": "ffn-ffn-ffn", "proxy_loss": 1.0}\n')
         with pytest.raises(ValueError, match=r"\.jsonl: record 1 is no measurement"):
-            measure_interference(interference_arguments(output, folder), data_arguments())
+            measure_interference(interference_arguments(output, folder), text_arguments())
 
     @pytest.mark.parametrize("name", ["num_children", "num_settings", "max_distance"])
     def test_refuses_odd_numbers(self, name):
@@ -192,7 +187,7 @@ class TestSeveral:
     def measure(self, output, *folders, **changes):
         from hf_nasbert.pipeline import measure_interference
 
-        return measure_interference(interference_arguments(output, *folders, **changes), data_arguments())
+        return measure_interference(interference_arguments(output, *folders, **changes), text_arguments())
 
     def test_two_runs_that_would_pass_for_one_need_a_label(self, run, tmp_path):
         folder, output = tmp_path / "again", tmp_path / "interference.jsonl"
@@ -268,7 +263,7 @@ class TestHeldOutText:
 
     def batches(self, folder, **changes):
         config = SupernetConfig.from_pretrained(folder)
-        return load_dev_batches(config, folder, data_arguments(**changes), num_batches=1, batch_size=2)
+        return load_dev_batches(config, folder, text_arguments(**changes), num_batches=1, batch_size=2)
 
     @pytest.mark.parametrize("place", [".", "checkpoint-3"])
     @pytest.mark.parametrize(

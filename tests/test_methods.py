@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
-from modelling_helpers import randomise_
-from test_training import SPACES, TinyBatches, gradients, make_supernet, make_trainer, train_log
+from tiny.models import gradients, randomise_
+from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer, train_log
 
 from hf_nasbert import methods
 from hf_nasbert.costs import num_parameters

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from model_contract import ModelContract
-from tiny_models import MODELS, chain_config, chain_supernet_config
+from tiny.models import MODELS, chain_config, chain_supernet_config
 from torch import nn
 
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, NasBertModel, SupernetConfig, SupernetForMaskedLM

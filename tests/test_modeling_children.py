@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from model_contract import load
-from tiny_models import (
+from tiny.models import (
     CHILD_CONFIGS,
     HEADS,
     KINDS,

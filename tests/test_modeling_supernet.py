@@ -9,8 +9,7 @@ import re
 
 import pytest
 import torch
-from modelling_helpers import randomise_
-from tiny_models import (
+from tiny.models import (
     KINDS,
     SIZES,
     SUPERNET_CONFIGS,
@@ -21,6 +20,7 @@ from tiny_models import (
     gradients,
     mlm_labels,
     random_model,
+    randomise_,
     staged_supernet_config,
     tiny_batch,
 )

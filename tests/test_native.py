@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from test_search import cost_of, drain, score
+from tiny.searches import cost_of, drain, score
 
 from hf_nasbert import native
 from hf_nasbert.costs import Budget

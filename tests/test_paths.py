@@ -29,7 +29,7 @@ NO_PATHS = {
     "lr_scheduler_type", "mask_examples", "max_flops", "max_memory", "max_parameters", "message", "method", "name",
     "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
-    "torch_compile_backend",
+    "torch_compile_backend", "weight_layout",
 }  # fmt: skip
 REQUIRED = {
     "train_files": ["a.txt"], "architectures": ["ffn"], "train_file": "a.csv", "validation_file": "b.csv",

@@ -5,38 +5,39 @@ import re
 from pathlib import Path
 
 import pytest
-from modelling_helpers import save_tokenizer_with_padding_at_one
+from tiny.texts import TEXT, save_tokenizer_with_padding_at_one
 from transformers import BertTokenizer
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
 from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline.whole import Pipeline, PipelineArguments, as_table, ask_in_fresh_process, bert_of
+from hf_nasbert.pipeline import Pipeline, PipelineArguments, ask_in_fresh_process
+from hf_nasbert.pipeline.stages import as_table
+from hf_nasbert.pipeline.whole import bert_of
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.scored import scored_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain
 
-TEXT = Path(__file__).parent / "data" / "tiny.txt"
 SENTENCES = [("the boats came home .", 1), ("the nets were torn .", 0), ("anna was glad .", 1), ("rain and fog .", 0)]
 
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """A pipeline shrunk to seconds; its labelled data are sentences of the same harbour."""
-    from hf_nasbert.finetuning import labelled, sentences
+    from hf_nasbert.finetuning import load_files, sequence_classification
 
     rows = [{"sentence": text, "label": label} for text, label in SENTENCES * 8]
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def load_packaged(name):
-        return labelled.load_files(
+        return load_files(
             str(tmp_path / "train.jsonl"), str(tmp_path / "validation.jsonl"), cache_dir=str(tmp_path / "cache")
         )
 
-    monkeypatch.setattr(sentences, "load_packaged", load_packaged)
+    monkeypatch.setattr(sequence_classification, "load_packaged", load_packaged)
 
     def make_pipeline(*, of_space=None, of_data=None, of_training=None, **changes):
         space = SupernetArguments(

@@ -3,17 +3,14 @@
 import os
 import shutil
 import stat
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
-import test_scores
-from test_farm import JOBS, FakeTrainer
-from test_report import ABOUT, history
-from test_scores import DATA
-from writing_commands import COMMANDS, lay_out, prepare, stubs
+from tiny.commands import COMMANDS, lay_out, prepare, stubs
+from tiny.disks import mount, remount, with_mounts
+from tiny.farm import JOBS, FakeTrainer
+from tiny.records import ABOUT, history
+from tiny.scores import DATA, stub_files
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
@@ -29,6 +26,7 @@ from hf_nasbert.pipeline import (
     score_children,
     search_children,
 )
+from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.interference import InterferenceArguments, measure_interference
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.training.farm import FarmArguments, run_farm, train_children
@@ -262,7 +260,7 @@ class TestReadOnly:
         assert path.read_text() == "mine"
 
     def test_a_complete_file_of_scores_is_read_where_nothing_can_be_written(self, tmp_path, monkeypatch):
-        test_scores.stub_files(monkeypatch)
+        stub_files(monkeypatch)
         path = tmp_path / "scores.jsonl"
         settings = {"supernet": "x", "output": str(path), "num_dev_batches": 1, "dev_batch_size": 2}
         score, search = (
@@ -273,48 +271,19 @@ class TestReadOnly:
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
         assert score() == scored
         monkeypatch.undo()
-        test_scores.stub_files(monkeypatch)
+        stub_files(monkeypatch)
         path.unlink()
         found = search(8)
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
         assert search(8) == found
-        monkeypatch.setattr(test_scores.scores_room, "score_with_report", None)  # no child is scored for nothing
+        monkeypatch.setattr(scores_room, "score_with_report", None)  # no child is scored for nothing
         with pytest.raises(WriteError, match=r"scores\.jsonl \(it is read-only\)"):
             search(9)
 
     @pytest.mark.slow
     def test_a_disk_that_is_really_read_only(self, tmp_path):
-        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-        if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-            pytest.skip("mounting needs user namespaces")
         prepare(tmp_path)
-        (tmp_path / "run.py").write_text(
-            textwrap.dedent(f"""
-            import subprocess, sys
-            from pathlib import Path
-            sys.path[:0] = [{str(Path(__file__).parent)!r}]
-            from writing_commands import COMMANDS, lay_out, stubs
-            disk = Path({str(tmp_path / "disk")!r})
-            disk.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)
-            lay_out(disk / "out")
-            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-            for name, command in COMMANDS.items():
-                with stubs():
-                    try:
-                        command(Path({str(tmp_path)!r}), disk / "out")
-                        print("written", name)
-                    except OSError as error:
-                        said = str(error)
-                        fine = str(disk) in said and ("ead-only" in said or "read-only" in said)
-                        print("named" if fine else f"odd {{said}}", name)
-            """)
-        )
-        done = subprocess.run(
-            [*namespace, sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=250, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.splitlines() == [f"named {name}" for name in COMMANDS]
+        assert with_mounts(write_everything, tmp_path, tmp_path / "disk") == dict.fromkeys(COMMANDS, "named")
 
 
 class TestFolders:
@@ -334,6 +303,24 @@ class TestFolders:
         for check in (check_folder, check_writable):
             with pytest.raises(WriteError, match=r"cannot write a/b/c \(Read-only file system\)"):
                 check("a/b/c")
+
+
+def write_everything(given: Path, disk: Path) -> dict[str, str]:
+    """What every command says of a file system that is read-only."""
+    disk.mkdir()
+    mount(disk)
+    lay_out(disk / "out")
+    remount(disk, "ro")
+    said = {}
+    for name, command in COMMANDS.items():
+        with stubs():
+            try:
+                command(given, disk / "out")
+                said[name] = "written"
+            except OSError as error:
+                is_named = str(disk) in str(error) and ("ead-only" in str(error) or "read-only" in str(error))
+                said[name] = "named" if is_named else str(error)
+    return said
 
 
 def _refuse(path: Path) -> int:

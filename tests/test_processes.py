@@ -13,8 +13,16 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
 from safetensors.torch import load_file
-from test_training import make_arguments, make_supernet, train_log
-from world import GLOBAL_BATCH_SIZE, TRAININGS, launch, train_a_while, train_all, train_beside_one_that, train_in_parts
+from tiny.processes import (
+    GLOBAL_BATCH_SIZE,
+    TRAININGS,
+    launch,
+    train_a_while,
+    train_all,
+    train_beside_one_that,
+    train_in_parts,
+)
+from tiny.trainings import make_arguments, make_supernet, train_log
 
 from hf_nasbert import processes
 from hf_nasbert.methods import METHODS
@@ -35,7 +43,7 @@ def _a_world_of_its_own(monkeypatch):
 
 
 def run(*command, timeout=250):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     environment.pop("ACCELERATE_USE_CPU", None)
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
@@ -179,14 +187,29 @@ def alone(tmp_path_factory):
     return folder, train_all(folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("num_processes", [2, 4])
-def test_processes_train_as_one_does(tmp_path, alone, num_processes):
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """Every training by two processes that `accelerate launch` starts: their folder, and what each of them saw."""
+    folder = tmp_path_factory.mktemp("two")
     launcher = ["-m", "accelerate.commands.launch", "--config_file", CONFIGS / "multi_cpu.yaml"]
-    launcher += ["--num_processes", num_processes, "--main_process_port", 0]
-    done = run(*launcher, Path(__file__).with_name("world.py"), tmp_path)
+    launcher += ["--num_processes", 2, "--main_process_port", 0]
+    done = run(*launcher, "--module", "tiny.processes", folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"seen-{num_processes}-{rank}.json").read_text()) for rank in range(num_processes)]
+    return folder, [json.loads((folder / f"seen-2-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def of_four(tmp_path_factory):
+    """The same by four processes, forked."""
+    folder = tmp_path_factory.mktemp("four")
+    return folder, json.loads(json.dumps(launch(train_all, 4, str(folder), timeout=120)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["of_two", "of_four"])
+def test_processes_train_as_one_does(alone, world, request):
+    many_folder, ranks = request.getfixturevalue(world)
+    assert all(isinstance(seen, dict) for seen in ranks), ranks
     folder, expected = alone
     assert {TRAININGS[name]["method"] for name in TRAININGS} == set(METHODS)
     for name in TRAININGS:
@@ -195,11 +218,11 @@ def test_processes_train_as_one_does(tmp_path, alone, num_processes):
             f"{name}: processes ended with other weights"
         )
         assert all(rank["evaluation"] == many[0]["evaluation"] for rank in many)
-        assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (num_processes - 1)
+        assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (len(ranks) - 1)
         assert (one["num_judged"] > 0) == TRAININGS[name]["method"].startswith("magic_a")
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]
-        assert_same_training(folder / name, tmp_path / name, 1e-12 if name == "double" else 1e-5)
+        assert_same_training(folder / name, many_folder / name, 1e-12 if name == "double" else 1e-5)
 
 
 def assert_same_training(folder, other_folder, tolerance):
@@ -226,16 +249,15 @@ def assert_same_training(folder, other_folder, tolerance):
 
 
 @pytest.mark.slow
-def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent(tmp_path, alone):
+def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent(of_two):
     """`Spy` fails on any message while children are drawn."""
-    (seen, other) = launch(train_all, 2, str(tmp_path), timeout=180)
-    assert isinstance(seen, dict), seen
+    _, (seen, other) = of_two
     for name, settings in TRAININGS.items():
         supernet = make_supernet(settings.get("space", "chain"))
         for (children, num_messages, num_numbers), at_other in zip(
             seen[name]["steps"], other[name]["steps"], strict=True
         ):
-            assert at_other[1:] == [num_messages, num_numbers] or at_other[1:] == (num_messages, num_numbers)
+            assert at_other[1:] == [num_messages, num_numbers]
             assert num_messages == 3, "token counts, gradients, losses"
             active = {p for text in children for p in supernet.parameters_of(Architecture.parse(text))}
             if name != "few_rows":  # there the anchor's are sent too

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import assert_published, run_recipe
+from tiny.texts import text_arguments
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
@@ -19,16 +20,11 @@ from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
 ROOT = Path(__file__).parents[1]
-TEXT = {
-    "train_files": [str(ROOT / "tests" / "data" / "tiny.txt")],
-    "sample_by": "paragraph",
-    "validation_fraction": 0.3,
-}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return DataArguments(**TEXT, vocab_size=300, max_seq_length=16, cache_dir=str(tmp_path_factory.mktemp("cache")))
+    return text_arguments(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

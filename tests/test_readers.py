@@ -1,118 +1,36 @@
-"""One reader for data files of every kind, data sets by name, and what labels are: cases found from outside."""
+"""One reader for data files of every kind: cases found from outside."""
 
-import bz2
-import contextlib
 import gzip
-import io
 import json
 import logging
-import lzma
-import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from tiny.files import (
+    ASKED,
+    COMMANDS,
+    CONTAINERS,
+    FLAT,
+    NESTED,
+    TEXT,
+    labels_of,
+    lines,
+    parquet,
+    put,
+    questions_of,
+    texts_of,
+    words_of,
+)
 
-from hf_nasbert.data import DataArguments, load_text, read_rows
+from hf_nasbert.data import DataArguments, read_rows
 from hf_nasbert.data.files import find_files, stream_rows
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
-from hf_nasbert.finetuning.labelled import load_files, load_named, make_task, names_of_labels
-from hf_nasbert.finetuning.questions import load_questions
-from hf_nasbert.finetuning.sentences import load_task
-from hf_nasbert.finetuning.squad import load_squad_files
-from hf_nasbert.finetuning.tagged import load_tagged_files
-from hf_nasbert.finetuning.tokens import load_words
+from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 from hf_nasbert.recipe_arguments import read_config
 
-TEXT = [{"text": f"text number {number}", "label": "ab"[number % 2]} for number in range(4)]
-TAGGED = [{"tokens": ["a", "b"], "tags": ["X", "O"]}, {"tokens": ["c"], "tags": ["O"]}]
-ASKED = [
-    {"id": str(n), "context": "in Rome", "question": "where?", "answers": {"text": ["Rome"], "answer_start": [3]}}
-    for n in range(2)
-]
-NESTED = [{"title": "x", "paragraphs": [{"context": "in Rome", "qas": [
-    {"id": str(n), "question": "where?", "answers": [{"text": "Rome", "answer_start": 3}]} for n in range(2)
-]}]}]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def put(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
-    return path
-
-
-def lines(rows: list) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def parquet(rows: list) -> bytes:
-    sink = io.BytesIO()
-    pa.parquet.write_table(pa.Table.from_pylist(rows), sink)
-    return sink.getvalue()
-
-
-def separated(rows: list, delimiter: str) -> str:
-    return "".join(delimiter.join(map(str, row)) + "\n" for row in [rows[0].keys(), *(row.values() for row in rows)])
-
-
-def words_of(file: object) -> list:
-    words = load_tagged_files(str(file), str(file), tokens="tokens", tags="tags")
-    return [
-        {"tokens": row["tokens"], "tags": [words.label_names[tag] for tag in row["tags"]]}
-        for row in words.splits["train"]
-    ]
-
-
-def questions_of(file: object) -> list:
-    return list(load_squad_files(str(file), str(file)).splits["train"])
-
-
-def texts_of(*files: object) -> list[str]:
-    return load_text(DataArguments(train_files=[str(file) for file in files]))["text"][:]
-
-
-def labels_of(file: object) -> list[tuple[str, str]]:
-    task = load_files(str(file), str(file))
-    return [(row["text"], task.label_names[row["label"]]) for row in task.train]
-
-
-COMMANDS: dict[str, tuple[Callable, list, list]] = {
-    "pretrain": (texts_of, TEXT, [row["text"] for row in TEXT]),
-    "finetune": (labels_of, TEXT, [(row["text"], row["label"]) for row in TEXT]),
-    "finetune-tokens": (words_of, TAGGED, TAGGED),
-    "finetune-squad": (questions_of, ASKED, ASKED),
-}
-CONTAINERS: dict[str, Callable[[list], bytes | str]] = {
-    "a.jsonl": lines,
-    "a.JSONL": lines,
-    "a.json": json.dumps,
-    "bom.jsonl": lambda rows: "\ufeff" + lines(rows),
-    "crlf.jsonl": lambda rows: lines(rows).replace("\n", "\r\n"),
-    "indented.json": lambda rows: json.dumps(rows, indent=2),
-    "data.json": lambda rows: json.dumps({"version": "1.1", "data": rows}, indent=2),
-    "line.json": lambda rows: json.dumps({"version": "1.1", "data": rows}),
-    "a.parquet": parquet,
-    "A.Parquet": parquet,
-    "a.jsonl.gz": lines,
-    "a.json.GZ": lambda rows: json.dumps({"data": rows}, indent=1),
-    "a.parquet.gz": parquet,
-    "run[1]/a*b?.jsonl": lines,
-}
-FLAT = {
-    "a.csv": lambda rows: separated(rows, ","),
-    "a.tsv": lambda rows: separated(rows, "\t"),
-    "a.TSV.gz": lambda rows: "\ufeff" + separated(rows, "\t"),
-}
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class TestEveryCommandReadsEveryContainer:
@@ -351,129 +269,6 @@ class TestLines:
         assert name in str(error.value)
 
 
-class TestLabels:
-    """What labels are does not hang on how they are written."""
-
-    @staticmethod
-    def task(tmp_path, train: list, validation: list | None = None, **options):
-        files = []
-        for name, labels in (("train", train), ("dev", train if validation is None else validation)):
-            content = [{"text": f"t{n}", "label": label} for n, label in enumerate(labels)]
-            files.append(str(put(tmp_path / f"{name}.jsonl", lines(content))))
-        return load_files(*files, **options)
-
-    @pytest.mark.parametrize("content", ["{},0.0\n{},1.0\n{},1.0\n", "{},0.\n{},1.00\n{},1e0\n"])
-    def test_whole_floats_are_classes_and_it_is_said(self, tmp_path, content, caplog):
-        file = str(put(tmp_path / "a.csv", "text,label\n" + content.format("x", "y", "z")))
-        with caplog.at_level(logging.WARNING, "hf_nasbert"):
-            task = load_files(file, file)
-        assert (task.label_names, task.metric, task.train["label"][:]) == (("0", "1"), "sst2", [0, 1, 1])
-        assert len(caplog.messages) == 1
-        assert "2 different whole numbers, taken for classes" in caplog.text
-        assert "problem_type=regression" in caplog.text
-        assert load_files(file, file, problem_type="regression").train["label"][:] == [0.0, 1.0, 1.0]
-
-    def test_scores_stay_scores(self, tmp_path, caplog):
-        with caplog.at_level(logging.WARNING, "hf_nasbert"):
-            assert self.task(tmp_path, [0.0, 0.5, 1.0]).label_names == ()
-            assert self.task(tmp_path, [0.0, 1.0], [0.5]).label_names == ()
-            assert self.task(tmp_path, [0, 1, 0]).label_names == ("0", "1")
-        assert not caplog.messages
-
-    def test_many_whole_numbers_are_said(self, tmp_path, caplog):
-        with caplog.at_level(logging.WARNING, "hf_nasbert"):
-            assert len(self.task(tmp_path, list(range(21))).label_names) == 21
-            assert "21 different whole numbers" in caplog.text
-            caplog.clear()
-            self.task(tmp_path, list(range(20)))
-            assert not caplog.messages
-
-    @pytest.mark.parametrize(
-        ("train", "validation", "names"),
-        [
-            ([0.0, 1.0], [0, 1], ("0", "1")),
-            ([0, 1], [0.0, 1.0], ("0", "1")),
-            (["0", "1"], [0, 1], ("0", "1")),
-            ([0, 1], ["0", "1.0"], ("0", "1")),
-            ([False, True], ["False", "True"], ("False", "True")),
-            ([False, True], ["false", "TRUE"], ("False", "True")),
-            (["false", "true"], [False, True], ("false", "true")),
-        ],
-    )
-    @pytest.mark.parametrize("problem_type", [None, "classification"])
-    def test_one_label_in_two_writings_is_one(self, tmp_path, train, validation, names, problem_type):
-        task = self.task(tmp_path, train, validation, problem_type=problem_type)
-        assert task.label_names == names
-        assert task.validation["validation"]["label"][:] == task.train["label"][:] == [0, 1]
-        tagged = []
-        for name, tags in (("t", train), ("v", validation)):
-            tagged.append(str(put(tmp_path / f"{name}.jsonl", lines([{"tokens": ["a", "b"], "tags": tags}]))))
-        words = load_tagged_files(*tagged, tokens="tokens", tags="tags")
-        assert words.label_names == names
-        assert words.splits["validation"]["tags"][:] == [[0, 1]]
-
-    @pytest.mark.parametrize("write", [int, float, str])
-    def test_numbers_are_sorted_as_numbers(self, tmp_path, write):
-        labels = [write(number) for number in range(11, -1, -1)]
-        assert self.task(tmp_path, labels).label_names == tuple(map(str, range(12)))
-        file = str(put(tmp_path / "a.jsonl", lines([{"tokens": ["a"] * 12, "tags": labels}])))
-        words = load_tagged_files(file, file, tokens="tokens", tags="tags")
-        assert words.label_names == tuple(map(str, range(12)))
-        assert words.splits["train"]["tags"][0] == list(range(11, -1, -1))
-
-    @pytest.mark.parametrize(
-        ("labels", "names"),
-        [
-            (["10", "9", "-1"], ["-1", "9", "10"]),
-            (["b", "10", "9"], ["10", "9", "b"]),
-            (["007", "7"], ["007", "7"]),
-            ([2.5, 10.0, 0.5], ["0.5", "2.5", "10"]),
-            (["x", "B-X", "O"], ["B-X", "O", "x"]),
-            ([True, False], ["False", "True"]),
-            (["9" * 5000, "1"], ["1", "9" * 5000]),
-        ],
-    )
-    def test_order(self, labels, names):
-        assert names_of_labels(labels) == names
-
-    def test_declared_names_that_look_alike_stay_apart(self):
-        features = Features({"text": Value("string"), "label": ClassLabel(names=["1.0", "1", "true", "True"])})
-        rows = Dataset.from_dict({"text": list("abcd"), "label": [0, 1, 2, 3]}, features=features)
-        assert make_task("x", {"train": rows, "validation": rows}).train["label"][:] == [0, 1, 2, 3]
-
-    @pytest.mark.parametrize(
-        ("label", "message"),
-        [
-            ([0, 1], "the label of row 0 is a list: one label a text is expected"),
-            (["x"], "the label of row 0 is a list"),
-            ({"a": 1}, "line 1: the column 'label' holds an object"),
-            ([{"a": 1}], "the label of row 0 is a list"),
-            ([1, "a"], "line 1: the list in the column 'label' cannot be read"),
-        ],
-    )
-    def test_several_labels_a_text(self, tmp_path, label, message):
-        with pytest.raises(ValueError, match=message):
-            self.task(tmp_path, [label, label])
-
-    def test_one_object_of_splits(self, tmp_path):
-        file = put(tmp_path / "a.json", json.dumps({"train": TEXT, "validation": TEXT}))
-        with pytest.raises(ValueError, match=r"a\.json, line 1 holds nothing but lists .*'train', 'validation'"):
-            labels_of(file)
-
-    def test_several_labels_in_some_rows(self, tmp_path):
-        with pytest.raises(ValueError, match=r"train\.jsonl, line 2: the column 'label' holds a list, above a int"):
-            self.task(tmp_path, [0, [0, 1]])
-        with pytest.raises(
-            ValueError, match="the column 'label' holds a list<item: string>, above a list<item: int64>"
-        ):
-            self.task(tmp_path, [[0], ["x"]])
-
-    def test_no_number_is_no_tag(self, tmp_path):
-        file = str(put(tmp_path / "a.jsonl", '{"tokens": ["a", "b"], "tags": [1.0, NaN]}\n'))
-        with pytest.raises(ValueError, match="a: row 0 of the train split has the tag nan at 'b'"):
-            load_tagged_files(file, file, tokens="tokens", tags="tags")
-
-
 class TestParquet:
     def test_names_of_classes_are_kept(self, tmp_path):
         features = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=["O", "B-X"]))})
@@ -558,146 +353,6 @@ class TestQuestions:
         file = put(tmp_path / "a.jsonl", lines([ASKED[0], ASKED[1] | change]))
         with pytest.raises(ValueError, match=rf"a\.jsonl, line 2.*{message}"):
             questions_of(file)
-
-
-def saved(folder: Path, rows: list) -> str:
-    DatasetDict(dict.fromkeys(("train", "validation"), Dataset.from_list(rows))).save_to_disk(folder)
-    return str(folder)
-
-
-@contextlib.contextmanager
-def suppress_named(*names: str) -> Iterator[None]:
-    """A result, or one line that holds one of the names."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        said = str(error)
-    else:
-        return
-    assert any(name in said for name in names), said
-    assert "\n" not in said
-
-
-def load_by_name(command: str, name: str, **options):
-    """What a command loads of `dataset_name`."""
-    if command == "pretrain":
-        return load_text(DataArguments(dataset_name=name, **options))["text"][:]
-    kind, load = {
-        "finetune": (FinetuneArguments, load_task),
-        "finetune-tokens": (FinetuneTokensArguments, load_words),
-        "finetune-squad": (FinetuneSquadArguments, load_questions),
-    }[command]
-    return load(kind(model="m", output_dir="o", dataset_name=name, **options))
-
-
-class TestNamedDatasets:
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_a_folder_of_save_to_disk(self, tmp_path, command):
-        rows = COMMANDS[command][1]
-        found = load_by_name(command, saved(tmp_path / "d", rows))
-        if command == "pretrain":
-            assert found == [row["text"] for row in rows]
-        else:
-            assert len(found.splits["train"]) == len(rows)
-            assert found.name == "d"
-
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_a_loading_script(self, tmp_path, command):
-        put(tmp_path / "d" / "d.py", "# a loading script")
-        with pytest.raises(ValueError, match=r"the data set .*/d has a loading script, which .* no longer runs"):
-            load_by_name(command, str(tmp_path / "d"))
-
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_no_hub(self, tmp_path, command, monkeypatch):
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-        with pytest.raises(ConnectionError, match=r"the data set me/there-is-none-x cannot be reached on the Hub"):
-            load_by_name(command, "me/there-is-none-x")
-
-    @pytest.mark.parametrize("command", COMMANDS)
-    @pytest.mark.parametrize(
-        "error",
-        [
-            RuntimeError("x"), KeyError("x"), TypeError("x"), AttributeError("a\nb"), NotImplementedError("x"),
-            datasets.exceptions.DatasetGenerationError("x"),
-            datasets.exceptions.NonMatchingSplitsSizesError([{"a": 1}]),
-            datasets.exceptions.DatasetNotFoundError("no such"), TimeoutError("x"), OSError(28, "No space left"),
-            pa.ArrowInvalid("x"), RecursionError("x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
-        ],
-    )  # fmt: skip
-    def test_whatever_the_library_raises_is_one_line(self, command, error, monkeypatch):
-        def load(*_, **__):
-            raise error
-
-        monkeypatch.setattr(datasets, "load_dataset_builder", load)
-        with pytest.raises((ValueError, OSError), match="the data set me/x ") as raised:
-            load_by_name(command, "me/x")
-        assert "\n" not in str(raised.value)
-
-    def test_causes_are_told_apart(self, monkeypatch):
-        def load(*_, **__):
-            raise datasets.exceptions.DatasetGenerationError("An error occurred") from pa.ArrowInvalid("column 3")
-
-        monkeypatch.setattr(datasets, "load_dataset_builder", load)
-        with pytest.raises(ValueError, match=r"me/x \(big\) does not load \(ArrowInvalid: column 3\)"):
-            load_named("me/x", "big")
-
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_splits_and_configurations_that_are_not_there(self, tmp_path, command):
-        put(tmp_path / "d" / "train.parquet", parquet(COMMANDS[command][1]))
-        name = str(tmp_path / "d")
-        with pytest.raises(ValueError, match="validation"):
-            load_by_name(command, name, **({"dataset_split": "validation"} if command == "pretrain" else {}))
-        with pytest.raises(ValueError, match=r"the data set .*/d \(big\) does not load .*big"):
-            load_by_name(command, name, dataset_config="big")
-        with pytest.raises(FileNotFoundError, match=r"the data set .*nowhere is not there"):
-            load_by_name(command, f"{tmp_path}/x/nowhere")
-
-    def test_a_split_that_save_to_disk_did_not_write(self, tmp_path):
-        name = saved(tmp_path / "d", TEXT)
-        with pytest.raises(ValueError, match=r"/d has no split 'test', only train, validation"):
-            load_by_name("pretrain", name, dataset_split="test")
-        assert len(load_by_name("pretrain", f"{name}/train")) == 4
-
-    @pytest.mark.parametrize("command", COMMANDS)
-    @pytest.mark.parametrize("content", ["", "[]", "{", "{}", '{"splits": 3}', '{"splits": ["../../x"]}', "null"])
-    def test_broken_folders_of_save_to_disk(self, tmp_path, command, content):
-        name = saved(tmp_path / "d", COMMANDS[command][1])
-        for file in ("dataset_dict.json", "train/dataset_info.json", "train/state.json"):
-            whole = (tmp_path / "d" / file).read_text()
-            (tmp_path / "d" / file).write_text(content)
-            with suppress_named(str(tmp_path / "d"), "d: there is no"):
-                load_by_name(command, name)
-            (tmp_path / "d" / file).write_text(whole)
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["train.jsonl", "train.ndjson", "train.jsonl.xz", "train.jsonl.bz2", "train.zip"])
-    def test_what_pyarrow_dies_of_ends_in_one_line(self, tmp_path, name):
-        content = b'null\n{"text": "a"}\n'
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as archive:
-            archive.writestr("train.jsonl", content)
-        pack = {".xz": lzma.compress, ".bz2": bz2.compress, ".zip": lambda _: packed.getvalue()}
-        put(tmp_path / "d" / name, pack.get(Path(name).suffix, bytes)(content))
-        reason = "train.jsonl, line 1: an object of columns is needed" if name == "train.jsonl" else "by signal"
-        with pytest.raises(ValueError, match=rf"the data set .*/d does not load .*{reason}"):
-            load_by_name("pretrain", str(tmp_path / "d"))
-
-    @pytest.mark.slow
-    def test_json_that_is_no_rows_may_lie_beside_them(self, tmp_path):
-        put(tmp_path / "d" / "train.jsonl", lines(TEXT))
-        put(tmp_path / "d" / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n")
-        put(tmp_path / "d" / "labels.json", '["a", "b"]')
-        assert load_by_name("pretrain", str(tmp_path / "d")) == [row["text"] for row in TEXT]
-
-    def test_every_way_in_is_this_one(self):
-        source = Path(__file__).parents[1] / "src" / "hf_nasbert"
-        named = {
-            str(file.relative_to(source))
-            for file in source.rglob("*.py")
-            if "datasets.load_" in (text := file.read_text()) or "import load_dataset" in text
-        }
-        assert named == {"data/named.py"}
 
 
 class TestArguments:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tiny.records import ABOUT, CHILDREN, SPACE, child, history
 
 from hf_nasbert import cli, records
 from hf_nasbert.pipeline import ExtractionArguments
@@ -17,27 +18,6 @@ from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.report import read_findings, render_search_report
 from hf_nasbert.report.drawing import BOTTOM, LEFT, RIGHT, TOP, draw_scatter, draw_shares, draw_trajectory, unit_of
 from hf_nasbert.space import Architecture, SearchSpace
-
-SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
-CHILDREN = [  # architecture, loss, parameters, FLOPs: the front of parameters is the places 1, 3, 4; of FLOPs 2, 4
-    ("attention-ffn-conv3", 5.5, 1_200_000, 40_000_000),
-    ("conv3-conv3-conv3", 5.75, 1_000_000, 30_000_000),
-    ("attention-conv3-ffn", 5.625, 1_300_000, 20_000_000),
-    ("conv3-ffn-conv3", 5.25, 1_100_000, 35_000_000),
-    ("ffn-ffn-ffn", 5.125, 1_400_000, 25_000_000),
-]
-ABOUT = {"supernet": "f11cb030a2258e7f", "text": "imdb", "num_dev_batches": 4}
-
-
-def child(architecture, loss, parameters, flops, **further):
-    costs = {"num_parameters": parameters, "flops": flops, **further}
-    return {"record": "child", "architecture": architecture, "score": loss, "cost": costs}
-
-
-def history(children=CHILDREN, budget=None, about=ABOUT, **settings):
-    settings = {"search": "evolution", "seed": 3, "budget": budget or {}, "space": SPACE.to_dict(), **settings}
-    head = {"record": "search", "settings": {**settings, "about": about}, "versions": {"torch": "2.13.0"}}
-    return [head, *(child(*values) for values in children)]
 
 
 def flat(children=CHILDREN, **settings):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from test_report import CHILDREN, history
+from tiny.records import CHILDREN, history
 
 from hf_nasbert.report import render_search_report
 

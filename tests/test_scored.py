@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny.texts import TEXT
 
 from hf_nasbert import cli, records
 from hf_nasbert.plots import plot_search_trajectory
@@ -14,7 +15,6 @@ from hf_nasbert.scored import ScoredChild, read_scores, scored_children
 from hf_nasbert.space import Architecture
 
 EARLIER = Path(__file__).parent / "data" / "written-earlier"
-TINY = Path(__file__).parent / "data" / "tiny.txt"
 ABOUT = {
     "supernet": "fa918d2a4f2adb84",
     "text": ["tiny.txt"],
@@ -36,7 +36,7 @@ def earlier(name):
 
 
 def run(command, output, *flags):
-    text = ["--train_files", str(TINY), "--cache_dir", str(output.parent / "cache")]
+    text = ["--train_files", str(TEXT), "--cache_dir", str(output.parent / "cache")]
     batches = ["--num_dev_batches", "2", "--dev_batch_size", "4"]
     supernet = ["--supernet", str(EARLIER / "supernet")]
     assert cli.main([command, *supernet, "--output", str(output), *text, *batches, *flags]) == 0

@@ -1,42 +1,21 @@
 """Scoring and searching from the command line: costs of a table, one leader and its helpers, a report at the end."""
 
 import os
+import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
+from accelerate import PartialState
+from tiny.processes import launch
+from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
-from hf_nasbert.data import DataArguments
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import SupernetModel
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
-from hf_nasbert.pipeline.scores import as_table
+from hf_nasbert.pipeline.scores import as_table, choose_children
 from hf_nasbert.space import SearchSpace
-
-SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
-CONFIG = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
-DATA = DataArguments(packaged="imdb", max_seq_length=8)
-
-
-def stub_files(monkeypatch):
-    """An untrained super-net and random tokens: folders and text are not what is tested here."""
-
-    def load_supernet(_):
-        torch.manual_seed(0)
-        return SupernetForMaskedLM(CONFIG)
-
-    def load_dev_batches(*_, num_batches, batch_size):
-        ids = torch.randint(60, (num_batches, batch_size, 8), generator=torch.Generator().manual_seed(1))
-        return [{"input_ids": batch, "labels": batch} for batch in ids], {"dev_data": "random"}
-
-    monkeypatch.setattr(scores_room, "load_supernet", load_supernet)
-    monkeypatch.setattr(scores_room, "load_dev_batches", load_dev_batches)
-    monkeypatch.setattr(scores_room, "weights_digest", lambda _: "stub")
 
 
 @pytest.fixture
@@ -60,6 +39,31 @@ def table(tmp_path):
         },
     )
     return path
+
+
+def test_children_are_sorted_before_they_are_cut_into_chunks(stubs, monkeypatch, tmp_path):
+    """A chunk of 9 shares its first operator; one walk over all 27 would take 3 + 9 + 27 operators too."""
+    calls = []
+    run_block = SupernetModel.run_block
+
+    def counted(model, index, *arguments, **options):
+        calls.append(index)
+        return run_block(model, index, *arguments, **options)
+
+    monkeypatch.setattr(SupernetModel, "run_block", counted)
+    monkeypatch.setattr(scores_room, "_CHUNK", 9)
+    names = [str(child) for child in SPACE.enumerate()]
+    random.Random(0).shuffle(names)
+    settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2}
+    arguments = ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), architectures=[*names, names[0]], **settings)
+    assert sorted(str(child.architecture) for child in score_children(arguments, DATA)) == sorted(names)
+    assert len(calls) == 3 + 9 + 27
+
+
+def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes():
+    space = SearchSpace.chain(12, ("attention", "ffn", "conv3", "conv5"))
+    drawn = choose_children(ScoreChildrenArguments(supernet="x", output="y", num_random=1000), space)
+    assert drawn == sorted(drawn, key=space.index_of)
 
 
 def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
@@ -198,50 +202,34 @@ def test_alone_nobody_is_told_anything(monkeypatch):
     assert team.lead(lambda: 7, lambda task: pytest.fail("nobody follows")) == 7
 
 
-PROCESSES = """
-import sys
-sys.path[:0] = [{tests!r}]
-import torch
-torch.set_num_threads(1)
-from accelerate import PartialState
-state = PartialState(cpu=True)
-import pytest
-from test_scores import DATA, ScoreChildrenArguments, SearchChildrenArguments, stub_files
-from hf_nasbert.pipeline import score_children, search_children
-
-patch = pytest.MonkeyPatch()
-stub_files(patch)
-settings = dict(supernet="x", num_dev_batches=3, dev_batch_size=2)
-scored = score_children(ScoreChildrenArguments(output="{folder}/scores.jsonl", all_children=True, **settings), DATA)
-found = search_children(SearchChildrenArguments(output="{folder}/search.jsonl", num_evaluations=12, **settings), DATA)
-assert len(scored) == 27 and len(found) >= 12
-try:
-    search_children(SearchChildrenArguments(output="{folder}/no.jsonl", max_parameters="1K", **settings), DATA)
-except (ValueError, RuntimeError) as error:
-    assert "no child is within the budget" in str(error)
-    assert isinstance(error, ValueError) == state.is_main_process
-else:
-    raise AssertionError("an impossible budget was accepted")
-print("process", state.process_index, "is done", flush=True)
-"""
+def score_and_search(folder):
+    """What one of several processes does."""
+    state = PartialState(cpu=True)
+    with pytest.MonkeyPatch.context() as patch:
+        stub_files(patch)
+        settings = {"supernet": "x", "num_dev_batches": 3, "dev_batch_size": 2}
+        scores = ScoreChildrenArguments(output=str(folder / "scores.jsonl"), all_children=True, **settings)
+        search = SearchChildrenArguments(output=str(folder / "search.jsonl"), num_evaluations=12, **settings)
+        numbers = len(score_children(scores, DATA)), len(search_children(search, DATA))
+        impossible = SearchChildrenArguments(output=str(folder / "no.jsonl"), max_parameters="1K", **settings)
+        with pytest.raises((ValueError, RuntimeError), match="no child is within the budget") as refused:
+            search_children(impossible, DATA)
+    return *numbers, state.is_main_process, isinstance(refused.value, ValueError)
 
 
 @pytest.mark.slow
-def test_processes_write_one_file_the_same_as_one_alone(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+def test_processes_write_one_file_the_same_as_one_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     written = []
     for num_processes in (1, 2):
         folder = tmp_path / str(num_processes)
         folder.mkdir()
-        script = folder / "run.py"
-        script.write_text(PROCESSES.format(tests=str(Path(__file__).parent), folder=folder))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-        launcher = torchrun if num_processes > 1 else []
-        done = subprocess.run(
-            [sys.executable, *launcher, script], env=environment, capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("is done") == num_processes
+        for number, seen in enumerate(launch(score_and_search, num_processes, folder)):
+            assert not isinstance(seen, str), seen
+            num_scored, num_found, is_main, is_told_what_was_wrong = seen
+            assert num_scored == 27
+            assert num_found >= 12
+            assert is_main == is_told_what_was_wrong == (number == 0)
         histories = [records.read(folder / name) for name in ("scores.jsonl", "search.jsonl")]
         for history in histories:
             for record in history:

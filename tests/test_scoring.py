@@ -1,24 +1,21 @@
 """Scoring: every loss is that of the child alone, and shared prefixes are really computed once."""
 
 import logging
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
+from tiny.models import BATCHES, tiny_supernet
+from tiny.processes import launch
+from tiny.searches import CHAIN, STAGED
 
 from hf_nasbert import scoring
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, SupernetModel
+from hf_nasbert.modeling import SupernetModel
 from hf_nasbert.scoring import score_architectures, score_with_report
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage
 
-OPERATORS = ("attention", "ffn", "conv3", "skip")
-CHAIN = SearchSpace.chain(num_choice_blocks=4, operators=OPERATORS)
-STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=OPERATORS, widths=(32, 64))
 UNEVEN = SearchSpace(
     (
         Stage((("ffn", "conv3"), ("attention", "skip")), widths=(64, 96)),
@@ -26,32 +23,6 @@ UNEVEN = SearchSpace(
     )
 )
 SPACES = {"chain": CHAIN, "staged": STAGED, "uneven": UNEVEN}
-
-
-def make_supernet(space, **overrides):
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 97, "hidden_size": 64, "max_position_embeddings": 24}
-    supernet = SupernetForMaskedLM(SupernetConfig(search_space=space, **{**sizes, **overrides}))
-    with torch.no_grad():  # norms start at one and biases at zero, which would hide a forgotten one
-        for parameter in supernet.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return supernet.eval()
-
-
-def make_batch(seed, num_sequences=3, num_tokens=12, padded=True, labelled=0.3):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_sequences, num_tokens)
-    input_ids = torch.randint(1, 97, shape, generator=generator)
-    attention_mask = torch.ones(shape, dtype=torch.long)
-    if padded:
-        attention_mask[0, 7:] = 0
-        attention_mask[-1, :2] = 0
-    chosen = (torch.rand(shape, generator=generator) < labelled) & attention_mask.bool()
-    labels = torch.randint(1, 97, shape, generator=generator).where(chosen, -100)
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-BATCHES = [make_batch(0), make_batch(1, num_tokens=9), make_batch(2, num_sequences=1, padded=False, labelled=0.9)]
 
 
 @torch.no_grad()
@@ -64,7 +35,7 @@ def alone(supernet, architecture, batches):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_loss_is_that_of_the_child_alone(name):
-    supernet = make_supernet(SPACES[name])
+    supernet = tiny_supernet(SPACES[name])
     children = list(SPACES[name].enumerate())
     random.Random(0).shuffle(children)
     children = children[:80]
@@ -82,7 +53,7 @@ def test_every_loss_is_that_of_the_child_alone(name):
     ids=str,
 )
 def test_every_shape_of_model(overrides):
-    supernet = make_supernet(CHAIN, **overrides)
+    supernet = tiny_supernet(CHAIN, **overrides)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(6)]
     assert score_architectures(supernet, children, BATCHES) == pytest.approx(
         [alone(supernet, child, BATCHES) for child in children], rel=1e-6
@@ -92,7 +63,7 @@ def test_every_shape_of_model(overrides):
 @pytest.mark.parametrize("leaves_per_head", [1, 3, 1000])
 @pytest.mark.parametrize("rows", [1, 7, 256])
 def test_any_grouping_of_leaves_and_rows_gives_the_same(monkeypatch, leaves_per_head, rows):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(10)]
     expected = score_architectures(supernet, children, BATCHES)
     monkeypatch.setattr(scoring, "_ROWS_ON_CPU", rows)
@@ -101,7 +72,7 @@ def test_any_grouping_of_leaves_and_rows_gives_the_same(monkeypatch, leaves_per_
 
 
 def test_order_and_duplicates_change_nothing_and_duplicates_cost_nothing():
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(5)]
     once = score_with_report(supernet, children, BATCHES)
     twice = score_with_report(supernet, [*reversed(children), *children, list(children[0])], BATCHES)
@@ -112,7 +83,7 @@ def test_order_and_duplicates_change_nothing_and_duplicates_cost_nothing():
 
 def test_common_prefixes_are_run_once():
     space = SearchSpace.chain(num_choice_blocks=4, operators=("ffn", "conv3", "conv5"))
-    supernet = make_supernet(space)
+    supernet = tiny_supernet(space)
     calls = []
     for index, block in enumerate(supernet.nasbert.encoder.blocks):
         for operator in block.operators.values():
@@ -128,7 +99,7 @@ def test_common_prefixes_are_run_once():
 
 def test_the_last_block_runs_at_the_labelled_positions_only():
     space = SearchSpace.chain(num_choice_blocks=3, operators=("attention", "ffn", "conv3"))
-    supernet = make_supernet(space)
+    supernet = tiny_supernet(space)
     shapes = set()
     for index, block in enumerate(supernet.nasbert.encoder.blocks):
         block.register_forward_hook(lambda module, inputs, output, index=index: shapes.add((index, output.shape)))
@@ -138,7 +109,7 @@ def test_the_last_block_runs_at_the_labelled_positions_only():
 
 
 def test_a_child_that_ends_where_a_deeper_one_passed_runs_nothing_more():
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     deep = Architecture(["ffn", "attention", "conv3", "ffn"])
     shallow = [Architecture([*deep[:depth], *[SKIP] * (4 - depth)]) for depth in (1, 2, 3)]
     children = [shallow[1], deep, shallow[2], shallow[0]]
@@ -158,14 +129,14 @@ def test_hidden_states_held_at_once_do_not_grow_with_the_children(monkeypatch):
         return rows
 
     monkeypatch.setattr(scoring._Walk, "leaf", watched)
-    score_architectures(make_supernet(CHAIN), list(CHAIN.enumerate()), BATCHES[:1])
+    score_architectures(tiny_supernet(CHAIN), list(CHAIN.enumerate()), BATCHES[:1])
     assert len(held) == CHAIN.num_children
     assert max(held) == 5  # the embeddings and one per block
 
 
 @pytest.mark.parametrize("shift", [150.0, -150.0, -100.0])  # -100: the sum of exponentials is a denormal number
 def test_logits_beyond_the_range_of_an_exponential_are_no_trouble(shift):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     with torch.no_grad():
         supernet.lm_head.bias += shift
     child = CHAIN.sample(random.Random(0))
@@ -181,7 +152,7 @@ def test_logits_beyond_the_range_of_an_exponential_are_no_trouble(shift):
 
 
 def test_a_loss_that_is_not_finite_is_named_and_spoils_no_other(caplog):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     with torch.no_grad():
         supernet.nasbert.encoder.blocks[1].operators["conv3"].layers[0].dense.weight.fill_(float("nan"))
     good, bad = Architecture(["ffn", "ffn", "ffn", "skip"]), Architecture(["ffn", "conv3", "skip", "skip"])
@@ -194,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_named_and_spoils_no_other(caplog):
 
 
 def test_scoring_leaves_the_supernet_as_it_was():
-    supernet = make_supernet(CHAIN, hidden_dropout_prob=0.5)
+    supernet = tiny_supernet(CHAIN, hidden_dropout_prob=0.5)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(3)]
     expected = score_architectures(supernet, children, BATCHES)
     supernet.train()
@@ -213,7 +184,7 @@ def test_scoring_leaves_the_supernet_as_it_was():
 
 
 def test_batches_without_labels_count_for_nothing():
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     child = CHAIN.sample(random.Random(0))
     empty = {**BATCHES[1], "labels": torch.full_like(BATCHES[1]["labels"], -100)}
     assert score_architectures(supernet, [child], [empty, BATCHES[0]]) == score_architectures(
@@ -227,7 +198,7 @@ def test_batches_without_labels_count_for_nothing():
 
 
 def test_bad_requests_are_refused_by_name():
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     with pytest.raises(ValueError, match="conv7"):
         score_architectures(supernet, [["ffn", "ffn", "ffn", "conv7"]], BATCHES)
     with pytest.raises(ValueError, match="no architecture"):
@@ -237,7 +208,7 @@ def test_bad_requests_are_refused_by_name():
 
 
 def test_progress_shows_the_children_left(capsys):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(4)]
     score_architectures(supernet, children, BATCHES)
     assert capsys.readouterr().err == ""
@@ -265,7 +236,7 @@ def score_in_turns(monkeypatch, supernet, children, batches, num_processes, **op
 
 @pytest.mark.parametrize("name", SPACES)
 def test_processes_share_the_work_and_change_no_bit(monkeypatch, name):
-    supernet = make_supernet(SPACES[name])
+    supernet = tiny_supernet(SPACES[name])
     children = [SPACES[name].sample(random.Random(seed), "children") for seed in range(40)]
     batches = BATCHES[:2]
     alone_sums, alone_calls = score_in_turns(monkeypatch, supernet, children, batches, 2, leaves_per_head=10**6)
@@ -296,7 +267,7 @@ def test_a_border_lies_only_where_a_new_walk_does_the_same(monkeypatch):
 
     monkeypatch.setattr(SupernetModel, "run_block", marked)
     space = SearchSpace((Stage((("ffn", "conv3"), ("conv3", "skip"))), Stage((("attention", "ffn"), ("ffn", "skip")))))
-    supernet = make_supernet(space)
+    supernet = tiny_supernet(space)
     children = list(space.enumerate())
     rank = {"attention": 0, "conv3": 1, "ffn": 2, "skip": 3}
     children.sort(key=lambda child: [rank[name] for name in child])
@@ -315,7 +286,7 @@ def test_a_border_lies_only_where_a_new_walk_does_the_same(monkeypatch):
 
 
 def test_a_walk_takes_children_in_any_order():
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed), "children") for seed in range(40)]
     # Where the first one reads labelled positions only, the second one still mixes tokens.
     children += map(Architecture, (["attention", "ffn", "ffn", "ffn"], ["attention", "ffn", "attention", "ffn"]))
@@ -335,7 +306,7 @@ def test_shares_cover_every_pair_once_in_order():
 
 
 def test_a_process_alone_scores_everything_and_asks_no_other(monkeypatch):
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(6)]
     monkeypatch.setattr(scoring, "reduce", None)
     one = SimpleNamespace(num_processes=1, process_index=0, is_main_process=True, device="cpu")
@@ -346,7 +317,7 @@ def test_a_process_alone_scores_everything_and_asks_no_other(monkeypatch):
 
 def test_only_the_main_process_shows_progress(monkeypatch, capsys):
     monkeypatch.setattr(scoring, "reduce", lambda tensor, _: tensor)
-    supernet = make_supernet(CHAIN)
+    supernet = tiny_supernet(CHAIN)
     children = [CHAIN.sample(random.Random(seed)) for seed in range(4)]
     for process in (0, 1):
         processes = SimpleNamespace(num_processes=2, process_index=process, is_main_process=process == 0, device="cpu")
@@ -361,34 +332,23 @@ def test_the_report_in_words():
     assert both == scoring.ScoringReport([1.0, 2.0, 3.0], 1500, 4, 99, 15.0, 50, 200)
 
 
-PROCESSES = """
-import random, sys
-sys.path[:0] = [{tests!r}]
-import torch
-torch.set_num_threads(1)
-from accelerate import PartialState
-from test_scoring import BATCHES, STAGED, make_supernet
-from hf_nasbert.scoring import score_with_report
-
-state = PartialState(cpu=True)
-children = [STAGED.sample(random.Random(seed), "children") for seed in range(60)]
-supernet = make_supernet(STAGED)
-shared = score_with_report(supernet, children, BATCHES, processes=state)
-alone = score_with_report(supernet, children, BATCHES)
-assert shared.losses == alone.losses
-assert alone.num_operator_calls <= shared.num_operator_calls < 1.2 * alone.num_operator_calls
-print(f"process {{state.process_index}} of {{state.num_processes}} agrees", flush=True)
-"""
+def score_together():
+    """What one of several processes does."""
+    state = PartialState(cpu=True)
+    children = [STAGED.sample(random.Random(seed), "children") for seed in range(60)]
+    supernet = tiny_supernet(STAGED)
+    shared = score_with_report(supernet, children, BATCHES, processes=state)
+    alone = score_with_report(supernet, children, BATCHES)
+    return state.num_processes, shared, alone
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_real_processes_get_the_bits_of_one(tmp_path, num_processes):
-    script = tmp_path / "score.py"
-    script.write_text(PROCESSES.format(tests=str(Path(__file__).parent)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*torchrun, script], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    for process in range(num_processes):
-        assert f"process {process} of {num_processes} agrees" in done.stdout
+def test_real_processes_get_the_bits_of_one(num_processes, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    for seen in launch(score_together, num_processes):
+        assert not isinstance(seen, str), seen
+        number, shared, alone = seen
+        assert number == num_processes
+        assert shared.losses == alone.losses
+        assert alone.num_operator_calls <= shared.num_operator_calls < 1.2 * alone.num_operator_calls

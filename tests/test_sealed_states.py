@@ -6,7 +6,7 @@ import math
 import time
 
 import pytest
-from test_training import make_trainer
+from tiny.trainings import make_trainer
 
 from hf_nasbert.training import DamagedCheckpointError, checkpoints, read_log
 

@@ -6,18 +6,18 @@ import functools
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
+from tiny.searches import CHAIN, OPERATORS, STAGED, cost_of, drain, draw, new, score
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, LatencyTable, cheapest, cost_function
+from hf_nasbert.costs import Budget, cheapest
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.search import (
     SEARCHES,
@@ -36,63 +36,11 @@ from hf_nasbert.search import (
 )
 from hf_nasbert.space import Architecture, SearchSpace
 
-OPERATORS = ("attention", "ffn", "conv3", "skip")
-CHAIN = SearchSpace.chain(num_choice_blocks=4, operators=OPERATORS)  # 120 children
-STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=OPERATORS, widths=(32, 64))
 LARGE = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=OPERATORS, widths=(32, 64))
 FEW = SearchSpace.staged(num_stages=2, blocks_per_stage=2, operators=("ffn", "conv3", "skip"), widths=(32, 64))  # 144
 SMALL = pytest.mark.parametrize("space", [CHAIN, FEW], ids=["chain", "staged"])
 SINGLE = SearchSpace.chain(num_choice_blocks=3, operators=("ffn",))
 SINGLE_STAGED = SearchSpace.staged(num_stages=2, blocks_per_stage=1, operators=("ffn",), widths=(32,))
-
-
-@functools.cache
-def cost_of(space, hidden_size=64, latency=False):
-    """The real arithmetic on a stand-in for a config; latencies of a made-up table, where ffn is large but fast."""
-    config = SimpleNamespace(
-        search_space=space.to_dict(), hidden_size=hidden_size, embedding_size=16, vocab_size=50, ffn_ratio=4,
-        num_conv_layers=2, max_position_embeddings=32, type_vocab_size=2, tie_word_embeddings=True,
-    )  # fmt: skip
-    times = {"attention": 5.0, "ffn": 1.0, "conv3": 3.0}
-    operators_ms = {f"{kind}@{width}": ms * width / 64 for kind, ms in times.items() for width in (32, 64)}
-    table = LatencyTable(operators_ms | {"skip": 0.0}, {"64->32": 0.5, "32->64": 0.25}, 2.0, setting={}, sizes={})
-    return functools.cache(cost_function(config, sequence_length=32, latency=table if latency else None))
-
-
-@functools.cache
-def draw(key):
-    return random.Random(key).random()
-
-
-def score(children, num_batches=None):
-    """A fixed made-up loss with interactions between neighbouring blocks, the same on any part of the dev batches."""
-    return [
-        sum(draw(f"{i}{name}") for i, name in enumerate(child))
-        + sum(draw(f"{i}{a}{b}") for i, (a, b) in enumerate(itertools.pairwise(child)))
-        for child in children
-    ]
-
-
-TASK = {"seed", "cost", "budget", "batch_size"}
-
-
-def new(kind, space, **keywords):
-    """A search of some kind: what belongs to its task, and its own options."""
-    task = SearchTask(space, **{name: value for name, value in keywords.items() if name in TASK})
-    return kind(task, **{name: value for name, value in keywords.items() if name not in TASK})
-
-
-def drain(search, num_batches=10_000, score=score):
-    """Ask and tell until nothing is left; every child asked, in order, with the dev batches it was asked on."""
-    asked = []
-    for _ in range(num_batches):
-        children = search.ask()
-        if not children:
-            break
-        asked += [(child, search.num_batches) for child in children]
-        part = {} if search.num_batches is None else {"num_batches": search.num_batches}
-        search.tell(children, score(children, **part), **part)
-    return asked
 
 
 def children_of(asked):
@@ -991,17 +939,6 @@ def test_a_run_stops_when_the_space_is_exhausted_and_shows_the_best(capsys):
     assert "best=0.5000" in capsys.readouterr().err
 
 
-PROGRAM = """
-import sys, time
-sys.path.insert(0, sys.argv[3])
-from test_search import *
-
-def slow(children):
-    time.sleep(0.02)
-    return score(children)
-
-run_search(KILLED[sys.argv[1]](sys.argv[2]), slow, num_evaluations=100, history_path=sys.argv[2])
-"""
 KILLED = {
     "evolution": lambda path: new(RegularizedEvolution, CHAIN, seed=0, batch_size=4, population_size=12),
     "nsga2": lambda path: new(
@@ -1016,19 +953,27 @@ KILLED = {
 }
 
 
+def search_slowly(name, path):
+    def slow(children):
+        time.sleep(0.02)
+        return score(children)
+
+    run_search(KILLED[name](str(path)), slow, num_evaluations=100, history_path=path)
+
+
 @pytest.mark.parametrize("name", ["evolution", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_a_search_killed_at_any_moment_ends_as_if_it_had_not_been(name, tmp_path):
     straight = KILLED[name](None)
     expected = run_search(straight, score, num_evaluations=100)
     path = tmp_path / "history.jsonl"
     for wanted in (2_000, 6_000):
-        command = [sys.executable, "-c", PROGRAM, name, str(path), os.path.dirname(__file__)]  # noqa: PTH120
-        process = subprocess.Popen(command)
+        process = multiprocessing.get_context("fork").Process(target=search_slowly, args=(name, path))
+        process.start()
         deadline = time.monotonic() + 20
         while not (path.exists() and path.stat().st_size > wanted) and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.kill()
+        process.join(10)
     assert 2 < len(records.read(path)) < 101
     search = KILLED[name](str(path))
     assert run_search(search, score, num_evaluations=100, history_path=path) == expected

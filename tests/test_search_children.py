@@ -22,7 +22,8 @@ from hf_nasbert.pipeline import (
     search_children,
 )
 from hf_nasbert.pipeline import scores as scores_room
-from hf_nasbert.pipeline.scores import SearchName, as_front_table, as_search_report
+from hf_nasbert.pipeline.scores import as_front_table, as_search_report
+from hf_nasbert.pipeline.scoring_arguments import SearchName
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import SearchSpace

@@ -4,7 +4,7 @@ import sqlite3
 import urllib.parse
 
 import pytest
-from test_search import CHAIN, cost_of, drain, new, score
+from tiny.searches import CHAIN, cost_of, drain, new, score
 
 from hf_nasbert import records
 from hf_nasbert.costs import Budget

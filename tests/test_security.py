@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny.texts import TEXT
 
 from hf_nasbert.checkpoint_folders import FORMAT, DamagedCheckpointError, seal, verify
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("src", "recipes", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
-TEXT = ROOT / "tests" / "data" / "tiny.txt"
 TOKEN = "hf_PlantedTokenThatNobodyMayEverSee0123"
 
 CODE_FROM_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
@@ -206,7 +206,7 @@ class TestHostileModels:
         checkpoint = tmp_path / "checkpoint-1"
         checkpoint.mkdir()
         for name in ("../secret", str(tmp_path / "secret"), "a/../../secret"):
-            entry = {"size": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+            entry = {"size": 2, "xxh3_128": "dc7048f8f8747f561349cde127705c16"}
             (checkpoint / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": {name: entry}}))
             with pytest.raises(DamagedCheckpointError, match="is missing"):
                 verify(checkpoint)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from modelling_helpers import tiny_supernet
+from tiny.models import tiny_supernet
 from transformers import AutoModelForMaskedLM
 
 from hf_nasbert import records

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from modelling_helpers import randomise_
-from test_training import TinyBatches, make_supernet
+from tiny.models import randomise_
+from tiny.trainings import TinyBatches, make_supernet
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.extraction import extract_child

@@ -181,7 +181,7 @@ def test_children_end_with_the_program_and_say_nothing():
     process = run(FORKS, start_new_session=True)
     pids = [int(pid) for pid in process.stdout.readline().split()]
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, f"\nprogram: interrupted; {terminal.KEPT}\n")
     deadline = time.monotonic() + 5
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:

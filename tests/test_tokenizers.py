@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from modelling_helpers import tiny_tokenizer
+from tiny.texts import TEXT, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
@@ -21,7 +21,6 @@ from hf_nasbert.data.tokenization import load_tokenizer, tokenizer_digest, train
 from hf_nasbert.data.vocabulary import continues_word, padding_id, save_tokenizer, tell_unknown, vocabulary_size
 from hf_nasbert.foreign import ForeignFileError
 
-TINY = Path(__file__).parent / "data" / "tiny.txt"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROLES = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
 
@@ -71,7 +70,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def english():
-    return [line for line in TINY.read_text().splitlines() if line.strip()]
+    return [line for line in TEXT.read_text().splitlines() if line.strip()]
 
 
 def arguments_of(path: Path, texts: list[str], **options) -> DataArguments:

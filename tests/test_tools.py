@@ -307,6 +307,21 @@ def test_sentence_transformers(child, tmp_path, data):
     assert abs(model.encode(texts[0]) - embeddings[0]).max() < 1e-5
 
 
+def fit(model: torch.nn.Module, batch: dict[str, torch.Tensor], learning_rate: float) -> list[float]:
+    """The losses of sixty steps, on one batch, of whatever is to be trained; the model is in evaluation mode then."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+    model.train()
+    losses = []
+    for _ in range(60):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
 class TestPeft:
     @pytest.fixture
     def make(self, child):
@@ -341,18 +356,8 @@ class TestPeft:
 
         few, _ = few_and_rest(32)
         batch = tokenizer(few["text"][:], padding=True, return_tensors="pt")
-        labels = torch.tensor(few["label"][:])
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
-        model.train()
-        losses = []
-        for _ in range(60):
-            loss = model(**batch, labels=labels).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+        losses = fit(model, {**batch, "labels": torch.tensor(few["label"][:])}, learning_rate=5e-3)
         assert losses[-1] < losses[0] / 2
-        model.eval()
         with torch.no_grad():
             expected = model(**batch).logits
         for name, value in model.get_base_model().state_dict().items():
@@ -393,24 +398,14 @@ class TestPeft:
         model = peft.get_peft_model(base, getattr(peft, method)(task_type="SEQ_CLS", num_virtual_tokens=4))
         few, _ = few_and_rest(32)
         batch = tokenizer(few["text"][:], padding=True, return_tensors="pt")
-        labels = torch.tensor(few["label"][:])
         prompts = [p for name, p in model.named_parameters() if p.requires_grad and "prompt_encoder" in name]
         before = [prompt.detach().clone() for prompt in prompts]
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
-        model.train()
-        losses = []
-        for _ in range(60):
-            loss = model(**batch, labels=labels).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+        losses = fit(model, {**batch, "labels": torch.tensor(few["label"][:])}, learning_rate=3e-2)
         assert losses[-1] < 0.8 * losses[0]
         assert not any(map(torch.equal, prompts, before))
         for name, value in model.get_base_model().state_dict().items():
             if name in frozen and not name.startswith("classifier"):
                 assert torch.equal(value, frozen[name]), f"{name} is no prompt, and moved"
-        model.eval()
         with torch.no_grad():
             expected = model(**batch).logits
             model.save_pretrained(tmp_path)

@@ -6,17 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny.texts import TEXT
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline import trained_on
 from hf_nasbert.pipeline.inputs import load_dev_batches
-from hf_nasbert.pipeline.trained_on import check_against_training, settings_of_model
+from hf_nasbert.pipeline.text_settings import check_against_training, settings_of_model
 
 EARLIER = Path(__file__).parent / "data" / "written-earlier"
 SUPERNET = str(EARLIER / "supernet")
-TINY = str(Path(__file__).parent / "data" / "tiny.txt")
 SPLIT = {
     "sample_by": "line",
     "text_column": "text",
@@ -48,7 +48,7 @@ def test_a_command_without_text_settings_takes_those_of_the_training(command, tm
     shutil.copyfile(EARLIER / output.name, output)
     before = output.read_bytes()
     own = {"score": ["--all_children"], "search": ["--num_evaluations", "6", "--max_parameters", "20K"]}[command]
-    flags = ["--supernet", SUPERNET, "--train_files", TINY, "--cache_dir", str(tmp_path / "cache")]
+    flags = ["--supernet", SUPERNET, "--train_files", str(TEXT), "--cache_dir", str(tmp_path / "cache")]
     flags += ["--num_dev_batches", "2", "--dev_batch_size", "4", "--output", str(output), *own]
     assert cli.main([command, *flags]) == 0
     assert output.read_bytes() == before
@@ -78,7 +78,7 @@ def test_the_text_itself_is_taken_where_its_name_finds_it(tmp_path, capsys):
 def test_of_another_text_only_lengths_and_masking_are_taken(tmp_path):
     folder = log_of(tmp_path / "a", source="org/text", dataset_name="org/text", dataset_config="b")
     assert settings_of_model({"supernet": str(folder)})["dataset_config"] == "b"
-    assert settings_of_model({"supernet": str(folder), "train_files": [TINY]}) == CUT
+    assert settings_of_model({"supernet": str(folder), "train_files": [str(TEXT)]}) == CUT
     assert settings_of_model({"model": str(folder), "packaged": "imdb"}) == CUT
 
 
@@ -119,7 +119,7 @@ def test_a_log_that_says_nonsense_is_refused_in_one_line(tmp_path, line, capsys)
 
 
 def test_what_contradicts_the_training_is_warned_of(caplog):
-    data = {"train_files": [TINY], **SPLIT, **CUT}
+    data = {"train_files": [str(TEXT)], **SPLIT, **CUT}
     with caplog.at_level(logging.WARNING):
         check_against_training(SUPERNET, DataArguments(**data))
         assert caplog.messages == []
@@ -140,7 +140,16 @@ def test_an_extracted_child_knows_its_super_nets_text_and_is_trained_on_on_it(tm
     card = " ".join((child / "README.md").read_text().split())
     assert "one sequence of 16 tokens" in card
     assert "tiny.txt" in card
-    flags = ["--train_files", TINY, "--cache_dir", str(tmp_path / "cache"), "--max_steps", "1", "--save_steps", "1"]
+    flags = [
+        "--train_files",
+        str(TEXT),
+        "--cache_dir",
+        str(tmp_path / "cache"),
+        "--max_steps",
+        "1",
+        "--save_steps",
+        "1",
+    ]
     flags += ["--batch_size", "4", "--num_dev_batches", "1", "--dev_batch_size", "4", "--disable_tqdm", "true"]
     cli.main(["pretrain-child", "--model", str(child), "--output_dir", str(tmp_path / "on"), *flags])  # it reads 24
     assert f"taken from {child}: " in capsys.readouterr().err
@@ -157,7 +166,7 @@ def test_another_tokenizer_of_as_many_tokens_is_used_with_a_warning(tmp_path, ca
     words[first], words[last] = words[last], words[first]
     (tmp_path / "tokenizer.json").write_text(json.dumps(other))
     shutil.copyfile(EARLIER / "supernet" / "tokenizer_config.json", tmp_path / "tokenizer_config.json")
-    data = {"train_files": [TINY], "cache_dir": str(tmp_path / "cache"), **SPLIT, **CUT}
+    data = {"train_files": [str(TEXT)], "cache_dir": str(tmp_path / "cache"), **SPLIT, **CUT}
     config = SupernetConfig.from_pretrained(SUPERNET)
 
     def warned(**given):

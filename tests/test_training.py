@@ -13,12 +13,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
-from modelling_helpers import randomise_
+from tiny.models import gradients, randomise_
+from tiny.processes import forked
+from tiny.trainings import SPACES, KilledBatches, TinyBatches, make_arguments, make_supernet, make_trainer, train_log
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
 from hf_nasbert.data import DataArguments, digest_of
-from hf_nasbert.methods import METHODS, methods_with
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.methods import METHODS
+from hf_nasbert.modeling import SupernetForMaskedLM
+from hf_nasbert.modeling.layouts import LAYOUTS, SeparateWeights, WeightLayout
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.scoring import score_architectures
@@ -27,7 +30,6 @@ from hf_nasbert.training import (
     DamagedCheckpointError,
     DivergenceError,
     SupernetArguments,
-    SupernetTrainer,
     SupernetTrainingArguments,
     list_checkpoints,
     machine,
@@ -37,55 +39,6 @@ from hf_nasbert.training import (
 from hf_nasbert.training.step import make_optimizer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SPACES = {
-    "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
-    "staged": SearchSpace.staged(2, 2, ("attention", "conv3", "skip"), widths=(32, 64)),
-}
-VOCAB_SIZE = 60
-T = 10
-
-
-class TinyBatches:
-    """Batches of a language to learn: every token is followed by the next number. Rows have padding, if asked for."""
-
-    def __init__(self, batch_size, *, seed=0, padding=False):
-        self.batch_size, self.seed, self.padding = batch_size, seed, padding
-
-    def describe(self):
-        return {"seed": self.seed, "batch_size": self.batch_size}
-
-    def batch(self, step, rows=slice(None)):
-        generator = torch.Generator().manual_seed(1000 * self.seed + step)
-        first = torch.randint(0, 5, (self.batch_size, 1), generator=generator)
-        input_ids = 5 + first + torch.arange(T)
-        masked = torch.rand(input_ids.shape, generator=generator) < 0.25
-        masked[:, 0] = True
-        attention_mask = torch.ones_like(input_ids)
-        if self.padding:
-            lengths = torch.randint(2, T + 1, (self.batch_size, 1), generator=generator)
-            attention_mask = (torch.arange(T) < lengths).long()
-        labels = torch.where(masked & attention_mask.bool(), input_ids, -100)
-        hidden = torch.where(masked, 4, input_ids)
-        return {"input_ids": hidden[rows], "attention_mask": attention_mask[rows], "labels": labels[rows]}
-
-    def loader(self, start_step, num_steps, *, rows=slice(None), num_workers=0):
-        return (self.batch(start_step + number, rows) for number in range(num_steps))
-
-    def sample_ids(self, step):
-        return range(step * self.batch_size, (step + 1) * self.batch_size)
-
-
-class KilledBatches(TinyBatches):
-    """Batches whose data source dies before some step."""
-
-    def __init__(self, *args, kill_at, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.kill_at = kill_at
-
-    def batch(self, step, rows=slice(None)):
-        if step == self.kill_at:
-            raise KeyboardInterrupt
-        return super().batch(step, rows)
 
 
 @pytest.fixture(autouse=True)
@@ -96,60 +49,6 @@ def _a_world_of_its_own(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def make_supernet(space="chain", *, dropout=0.0, seed=0, **sizes):
-    torch.manual_seed(seed)
-    sizes = {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "max_position_embeddings": 16, **sizes}
-    return SupernetForMaskedLM(
-        SupernetConfig(
-            search_space=SPACES[space],
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            **sizes,
-        )
-    )
-
-
-def make_arguments(output_dir, **settings):
-    defaults = {
-        "method": "magic_at",  # the one with most to go wrong
-        "max_steps": 12,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "warmup_ratio": 0.2,
-        "logging_steps": 1,
-        "save_steps": 5,
-        "anchor_interval": 3,
-        "anchor_dev_batches": 1,
-        "num_eval_children": 3,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    given = {**defaults, **settings}
-    own = {name: given.pop(name) for name in list(given) if methods_with(name)}
-    method = given["method"]
-    own = {name: value for name, value in own.items() if method in methods_with(name)}
-    return SupernetTrainingArguments(output_dir=str(output_dir), method_settings=own, **given)
-
-
-def make_trainer(output_dir, *, supernet=None, batches=None, **settings):
-    arguments = make_arguments(output_dir, **settings)
-    batches = TinyBatches(arguments.train_batch_size(1)) if batches is None else batches
-    dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return SupernetTrainer(make_supernet() if supernet is None else supernet, arguments, batches, dev_batches)
-
-
-def train_log(output_dir, event="train"):
-    """The deterministic part of a log."""
-    chosen = [record for record in read_log(output_dir) if record["event"] == event]
-    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in chosen]
-
-
-def gradients(supernet):
-    return {name: p.grad.clone() for name, p in supernet.named_parameters() if p.grad is not None}
 
 
 def random_children(space, count, seed=0):
@@ -228,6 +127,11 @@ class TestArguments:
         assert staged.build_config().space == SearchSpace.staged(2, 2, ("ffn", "skip"), widths=(32, 64))
         stem = SupernetArguments(blocks=["conv3", "attention, ffn", "attention,ffn"]).build_config()
         assert stem.space.blocks == (("conv3",), ("attention", "ffn"), ("attention", "ffn"))
+        for given in ({"operators": ["ffn", "skip"], "num_choice_blocks": 2}, {"blocks": ["ffn,skip", "ffn, skip"]}):
+            free = SupernetArguments(**given, skip="anywhere").build_config().space
+            assert (
+                free == SearchSpace.chain(2, ("ffn", "skip"), skip="anywhere") != SearchSpace.chain(2, ("ffn", "skip"))
+            )
         preset = SupernetArguments(preset="quickstart", hidden_dropout_prob=0.0).build_config(vocab_size=50)
         assert (preset.hidden_size, preset.vocab_size, preset.hidden_dropout_prob) == (128, 50, 0.0)
 
@@ -241,6 +145,11 @@ class TestArguments:
             ({"preset": "quickstart", "blocks": ["ffn"]}, "blocks was given too"),
             ({"blocks": ["ffn"], "widths": [64]}, "widths was given too"),
             ({"operators": ["ffn"], "num_choice_blocks": 5, "num_stages": 2}, "2 equal stages"),
+            ({"preset": "magic-base", "skip": "anywhere"}, "skip=anywhere.*leave out preset"),
+            ({"operators": ["ffn"], "num_choice_blocks": 4, "num_stages": 2, "skip": "anywhere"}, "num_stages"),
+            ({"operators": ["ffn"], "num_choice_blocks": 4, "widths": [8], "skip": "anywhere"}, "leave out widths"),
+            ({"blocks": ["ffn"], "skip": "middle"}, "skip='middle': expected end or anywhere"),
+            ({"preset": "quickstart", "weight_layout": "nestled"}, "weight_layout='nestled' is none of separate"),
         ],
     )
     def test_a_space_that_is_none_is_refused(self, settings, words):
@@ -414,6 +323,60 @@ class TestStep:
             assert all(torch.equal(state[key], moments[name][key]) for key in state), name
         assert num_moved > 20
         assert any(moments[name] for name, p in trainer.supernet.named_parameters() if id(p) not in on_path)
+
+    @pytest.mark.parametrize("is_finite", [True, False], ids=["made", "skipped"])
+    def test_a_step_looks_at_the_parameters_of_its_children_only(self, tmp_path, monkeypatch, is_finite):
+        trainer = make_trainer(tmp_path, method="uniform", max_steps=1, max_skipped_steps=1)
+        (child,) = make_trainer(tmp_path, method="uniform").method.children()
+        walked = {"clip": [], "step": [], "clear": []}
+        clip, optimizer = trainer.accelerator.clip_grad_norm_, trainer.optimizer.optimizer
+        step, clear = optimizer.step, optimizer.zero_grad
+        held = [list(group["params"]) for group in optimizer.param_groups]
+
+        def in_groups():
+            return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def clip_(parameters, most):
+            walked["clip"] = list(parameters)
+            return clip(walked["clip"], most) if is_finite else torch.tensor(torch.inf)
+
+        monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", clip_)
+        monkeypatch.setattr(optimizer, "step", lambda closure=None: (walked["step"].extend(in_groups()), step()))
+        monkeypatch.setattr(optimizer, "zero_grad", lambda set_to_none: (walked["clear"].extend(in_groups()), clear()))
+        trainer.train()
+        used = {id(parameter) for parameter in trainer.supernet.parameters_of(child)}
+        assert len(used) < len(trainer.step.parameters) / 2
+        for what, parameters in walked.items():
+            expected = set() if what == "step" and not is_finite else used
+            assert len(parameters) == len(expected), what
+            assert {id(parameter) for parameter in parameters} == expected, what
+        assert all(parameter.grad is None for parameter in trainer.step.parameters)
+        for group, before in zip(optimizer.param_groups, held, strict=True):  # whole again: a state holds them all
+            assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in before]
+
+    def test_looking_at_few_parameters_changes_no_bit(self, tmp_path):
+        """Against the plain loop: AdamW over all parameters, of which it skips those without gradient."""
+        trainer, plain = make_trainer(tmp_path, method="uniform", max_steps=6), make_supernet()
+        plain.load_state_dict(trainer.supernet.state_dict())
+        optimizer = make_optimizer(plain, trainer.arguments)
+        method = make_trainer(tmp_path, method="uniform").method
+        trainer.train()
+        for number in range(6):
+            batch = trainer.batches.batch(number)
+            (child,) = method.children()
+            for group in optimizer.param_groups:
+                group["lr"] = trainer.arguments.learning_rate_at(number)
+            num_labels = int((batch["labels"] != -100).sum())
+            inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
+            plain(**inputs, architecture=child, num_items_in_batch=num_labels).loss.backward()
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), trainer.arguments.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for (name, one), other in zip(trainer.supernet.named_parameters(), plain.parameters(), strict=True):
+            assert torch.equal(one, other), name
+            mine, theirs = trainer.optimizer.optimizer.state.get(one, {}), optimizer.state.get(other, {})
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
 
     def test_decay_spares_biases_and_normalisations(self, tmp_path):
         supernet = make_supernet()
@@ -974,6 +937,24 @@ class TestRecipe:
             pretrain("--config", tiny_recipe, "--metod", "uniform")
         assert "did you mean --method?" in capsys.readouterr().err
 
+    def test_skips_anywhere_and_a_layout_of_ones_own(self, tiny_recipe, monkeypatch):
+        class Mine(SeparateWeights):
+            """The same under another name."""
+
+        monkeypatch.setitem(LAYOUTS, "mine", Mine)
+        flags = ("--blocks", "ffn,skip", "conv3,skip", "--skip", "anywhere")
+        text = tiny_recipe.read_text().replace("magic_at", "uniform")
+        own = [line for line in text.splitlines() if not line.startswith(("operators", "num_choice"))]
+        tiny_recipe.write_text("\n".join([*own, "weight_layout: mine"]))
+        pretrain("--config", tiny_recipe, *flags)
+        supernet = SupernetForMaskedLM.from_pretrained(tiny_recipe.parent / "run")
+        assert supernet.space == SearchSpace.of_blocks(["ffn,skip", "conv3,skip"], skip="anywhere")
+        assert {type(module) for module in supernet.modules() if isinstance(module, WeightLayout)} == {Mine}
+        going_on = (*flags, "--resume_from_checkpoint", "latest")
+        pretrain("--config", tiny_recipe, *going_on)
+        with pytest.raises(SystemExit, match=r"config\.weight_layout was mine, and is separate here"):
+            pretrain("--config", tiny_recipe, *going_on, "--weight_layout", "separate")
+
     def test_seeds_read_the_text_in_other_orders_and_are_judged_alike(self, tiny_recipe, monkeypatch):
         seen = []
         monkeypatch.setattr("hf_nasbert.training.pretrain.train_supernet", lambda *given, **_: seen.append(given[2:4]))
@@ -991,11 +972,10 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("launcher", "num_processes"),
         [
-            ([], 1),
             (["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no"], 1),
             (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
         ],
-        ids=["python", "accelerate launch", "torchrun"],
+        ids=["accelerate launch", "torchrun"],
     )
     def test_launchers(self, tiny_recipe, launcher, num_processes):
         recipe = [RECIPES / "pretrain_supernet.py", "--config", tiny_recipe]
@@ -1007,50 +987,36 @@ class TestRecipe:
         assert [record["step"] for record in log if record["event"] == "train"] == [1, 2, 3, 4]
 
 
-# Run as its own process, killed from outside, and run again.
-SCRIPT = """
-import sys
-sys.path[:0] = [{tests!r}]
-from test_training import TinyBatches, make_arguments, make_supernet
-from hf_nasbert.training import train_supernet
-
-output_dir, method = sys.argv[1:]
-arguments = make_arguments(output_dir, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
-dev_batches = [TinyBatches(4, seed=99).batch(0)]
-train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), dev_batches)
-"""
+def train_on(folder, method):
+    arguments = make_arguments(folder, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
+    train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), [TinyBatches(4, seed=99).batch(0)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fair", "magic_at"])
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-
-    def start(folder):
-        return subprocess.Popen([sys.executable, script, folder, method], stderr=subprocess.PIPE, text=True)
-
-    straight = start(tmp_path / "straight")
-    _, errors = straight.communicate(timeout=120)
-    assert straight.returncode == 0, errors
+    """A process of its own, killed from outside, and run again."""
+    straight = forked(train_on, tmp_path / "straight", method)
+    straight.join(120)
+    assert straight.exitcode == 0
     rng = random.Random(f"kill {method}")
     folder, num_kills = tmp_path / "killed", 0
     for _ in range(30):
         target = (len(train_log(folder)) if (folder / "train_log.jsonl").exists() else 0) + rng.randint(3, 12)
-        process = start(folder)
-        while process.poll() is None:
+        process = forked(train_on, folder, method)
+        while process.is_alive():
             if (folder / "train_log.jsonl").exists() and len(train_log(folder)) >= target:
                 time.sleep(rng.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.001)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        if process.returncode == 0:
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
             break
         num_kills += 1
     assert num_kills >= 2
-    assert process.returncode == 0
+    assert process.exitcode == 0
     assert train_log(folder) == train_log(tmp_path / "straight")
     assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
     final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]

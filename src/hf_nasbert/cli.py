@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
 
 _DATA = "hf_nasbert.data.DataArguments"
-_TRAINED_ON = "hf_nasbert.pipeline.trained_on.settings_of_model"  # text, lengths, masking: as the model was trained
+_TRAINED_ON = "hf_nasbert.pipeline.text_settings.settings_of_model"  # text, lengths, masking: as the model was trained
 _LOOKED_UP = (
     "settings of the text that are not given are those that the model was trained with, if its folder says them"
 )
@@ -35,7 +35,7 @@ COMMANDS = {
         "text to child: all stages, resumed where they stopped",
         "hf_nasbert.pipeline.run_pipeline",
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
-        lambda results, *_: find("hf_nasbert.pipeline.whole.as_table")(results),
+        lambda results, *_: find("hf_nasbert.pipeline.stages.as_table")(results),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
     ),
     "pretrain": Command(
@@ -121,7 +121,7 @@ COMMANDS = {
     "train-children": Command(
         "train children of a space alone, from scratch: the table that super-nets are ranked against",
         "hf_nasbert.training.farm.train_children",
-        ("hf_nasbert.training.farm.FarmArguments", "hf_nasbert.training.standalone.StandaloneArguments", _DATA),
+        ("hf_nasbert.training.arguments.FarmArguments", "hf_nasbert.training.arguments.StandaloneArguments", _DATA),
         lambda table, farm, *_: find("hf_nasbert.training.farm.as_text")(table, farm),
         "finished children are kept: the same command trains the others",
     ),

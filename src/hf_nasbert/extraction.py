@@ -1,22 +1,24 @@
 """From super-net to child: inherited weights, and the proof of equal logits."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from hf_nasbert.configs import loading_errors, read_model_config
-from hf_nasbert.foreign import ForeignFileError
-from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
+from hf_nasbert.foreign import ForeignFileError, read_object
+from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM, SupernetModel
+from hf_nasbert.modeling.elastic import pooler_options, shared_fields
 from hf_nasbert.modeling.families import build_like
-
-TOLERANCE = 1e-6
-"""Largest difference of logits that other kernels for the same mathematics may cause in float32."""
+from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
+from hf_nasbert.modeling.modeling_supernet import SUPERNETS, SupernetPreTrainedModel
+from hf_nasbert.tolerances import EXTRACTION
 
 
 def load_supernet_config(folder: str | Path) -> SupernetConfig:
@@ -44,23 +46,39 @@ def load_supernet_config(folder: str | Path) -> SupernetConfig:
         return SupernetConfig.from_pretrained(folder, local_files_only=True)
 
 
-def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
+def load_supernet(
+    folder: str | Path, model_class: type[SupernetPreTrainedModel] | None = SupernetForMaskedLM
+) -> SupernetPreTrainedModel:
     """Load a super-net from a folder, every weight of it from the file.
+
+    Args:
+        folder: The folder.
+        model_class: The class that it must be of; `None` takes any.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no super-net, a damaged one, or weights of another space.
+        ValueError: If it holds no super-net, one with another head, a damaged one, or weights of another space.
     """
     config = load_supernet_config(folder)
+    name = next(iter(config.architectures or ()), "")
+    found = SUPERNETS.get(name, SupernetForMaskedLM)
+    if model_class is not None and found is not model_class:
+        raise ValueError(f"super-net {folder} is a {found.__name__}, expected a {model_class.__name__}")
+    options: dict[str, Any] = {}
     with loading_errors(folder):
-        supernet, loading = SupernetForMaskedLM.from_pretrained(
+        if found is SupernetModel and not _has_pooler(Path(folder)):
+            options["add_pooling_layer"] = False
+        loaded: Any = found.from_pretrained(
             folder,
             config=config,
             output_loading_info=True,
             local_files_only=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,  # no pickle, whatever lies there
+            **options,
         )
+    supernet: SupernetPreTrainedModel
+    supernet, loading = loaded
     # transformers fills what is missing with fresh random weights and goes on.
     problems = {name: sorted(map(str, keys)) for name, keys in loading.items() if name.endswith("_keys") and keys}
     if problems:
@@ -69,12 +87,21 @@ def load_supernet(folder: str | Path) -> SupernetForMaskedLM:
     return supernet
 
 
-def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | str) -> NasBertForMaskedLM:
+def _has_pooler(folder: Path) -> bool:
+    """Whether an encoder without a head was saved with BERT's pooler: no config says it."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return "pooler.dense.weight" in read_object(index, str(index)).get("weight_map", {})
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return "pooler.dense.weight" in file.keys()
+
+
+def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> NasBertPreTrainedModel:
     """Make a child of a super-net into a model of its own, with copies of the weights it had there.
 
-    The super-net is left as it is: its weights, its training mode, the global random state. The child comes on the
-    same device in the same precision, and, as everything that is loaded, in evaluation mode. `prove_equal_logits`
-    shows that it computes what the super-net computes.
+    The super-net is left as it is: its weights, its training mode, the global random state. The child has its head and
+    its labels. It comes on the same device in the same precision, and, as everything that is loaded, in evaluation
+    mode. `prove_equal_logits` shows that it computes what the super-net computes.
 
     Args:
         supernet: The super-net.
@@ -84,29 +111,25 @@ def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | s
         ValueError: If the architecture is not in the super-net's space; names block, operator and candidates.
     """
     operators = supernet.space.validate(architecture)
-    shared = {
-        field.name: getattr(supernet.config, field.name)
-        for field in dataclasses.fields(NasBertShapeConfig)
-        if field.name not in {inherited.name for inherited in dataclasses.fields(PreTrainedConfig)}
-    }
     slices = supernet.space.stage_slices
     config = NasBertConfig(
-        **{**shared, "sparse_prediction": False},  # users of a child expect logits at every position
+        **{**shared_fields(supernet), "sparse_prediction": False},  # users of a child expect logits at every position
         operators=operators,
         stage_lengths=[stage.stop - stage.start for stage in slices] if len(slices) > 1 else None,
     )
-    child = build_like(NasBertForMaskedLM, config, like=supernet)
+    options = pooler_options(supernet)
+    child = build_like(lambda config: supernet.child_class(config, **options), config, like=supernet)
     child.load_state_dict(supernet.state_of(operators), strict=True)
     return child
 
 
 def prove_equal_logits(
-    supernet: SupernetForMaskedLM,
+    supernet: SupernetPreTrainedModel,
     architecture: Sequence[str] | str,
     child: PreTrainedModel,
     batch: Mapping[str, torch.Tensor] | None = None,
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float = EXTRACTION,
 ) -> float:
     """Show that a child computes what its architecture computes in the super-net, or raise.
 
@@ -115,7 +138,7 @@ def prove_equal_logits(
     Args:
         supernet: The super-net.
         architecture: The child's architecture.
-        child: Any masked-LM model with the same inputs: an extracted child, or its `to_bert`.
+        child: Any model with the same inputs and the same head: an extracted child, or its `to_bert`.
         batch: Inputs of both models, without labels. By default random tokens of a fixed seed, in sequences of
             different lengths with padding on the right and on the left, and both segments where there are two.
         tolerance: Largest absolute difference allowed. The same kernels on the same device give 0.
@@ -129,8 +152,8 @@ def prove_equal_logits(
     architecture = supernet.space.validate(architecture)
     batch = _proof_batch(supernet) if batch is None else {name: batch[name] for name in batch if name != "labels"}
     with torch.inference_mode(), _evaluation_mode(supernet, child):
-        expected = supernet(**batch, architecture=architecture).logits  # (B, T, V)
-        actual = child(**batch).logits
+        expected = _told(supernet(**batch, architecture=architecture))
+        actual = _told(child(**batch))
     if actual.shape != expected.shape:
         raise ValueError(f"logits of shape {tuple(actual.shape)}, but the super-net's are {tuple(expected.shape)}")
     difference = float((actual.float() - expected.float()).abs().max())
@@ -140,6 +163,12 @@ def prove_equal_logits(
             f"it is not {architecture}, or one of the two was trained after the extraction"
         )
     return difference
+
+
+def _told(output: ModelOutput) -> torch.Tensor:
+    """What a model is for: its logits, (B, T, V) of a masked LM; of answers both; the states of an encoder alone."""
+    parts = [output[name] for name in ("logits", "start_logits", "end_logits") if name in output]
+    return torch.stack(parts) if parts else output["last_hidden_state"]
 
 
 @contextmanager
@@ -155,7 +184,7 @@ def _evaluation_mode(*models: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _proof_batch(supernet: SupernetForMaskedLM) -> dict[str, torch.Tensor]:
+def _proof_batch(supernet: SupernetPreTrainedModel) -> dict[str, torch.Tensor]:
     config = supernet.config
     generator = torch.Generator().manual_seed(0)
     num_tokens = min(16, config.max_position_embeddings)

@@ -4,23 +4,18 @@ import argparse
 import dataclasses
 import difflib
 import math
-import re
-import reprlib
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
-
-import yaml
-from transformers import HfArgumentParser
 
 from hf_nasbert.foreign import printable
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
+from hf_nasbert.yaml_files import load_yaml, one_line, shown
 
 __all__ = ["check_settings", "parse_recipe_arguments", "read_config", "user_mistakes"]
 
@@ -99,14 +94,16 @@ def parse_recipe_arguments(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
-    kinds = [*map(_without_choices, dataclass_types), *chosen.values()]
-    parser = HfArgumentParser(
-        kinds,
+    parser = argparse.ArgumentParser(
         description=description,
         allow_abbrev=False,
-        conflict_handler="resolve",
+        conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
     )
+    for kind in (*dataclass_types, *chosen.values()):
+        for field, hint in _settings_of(kind):
+            _add_flags(parser, field, hint)
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
     with _refused_by(parser):
         for word in argv:
@@ -125,10 +122,8 @@ def parse_recipe_arguments(
         values = vars(parser.parse_args(argv))
 
         def make(kind: Any) -> Any:
-            choices = getattr(kind, "choices", {})
-            names = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in choices]
-            nested = {name: make(chosen[name]) for name in choices if name in chosen}
-            return kind(**{name: values[name] for name in names}, **nested)
+            nested = {name: make(chosen[name]) for name in getattr(kind, "choices", {}) if name in chosen}
+            return kind(**{field.name: values[field.name] for field, _ in _settings_of(kind)}, **nested)
 
         return tuple(make(kind) for kind in dataclass_types)
 
@@ -188,7 +183,7 @@ def _load_yaml(path: Path) -> dict[Any, Any]:
     try:
         settings = load_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"config {path} is no YAML file: {_one_line(error)}") from None
+        raise ValueError(f"config {path} is no YAML file: {one_line(error)}") from None
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise ValueError(f"config {path} holds a {type(settings).__name__}; expected lines of `setting: value`")
@@ -204,94 +199,14 @@ def check_settings(
         ValueError: For a setting that none of them has, or a value of the wrong type; begins with `source`.
     """
     chosen, refused = _chosen_settings(settings, dataclass_types, argv)
-    types_of = {}
-    for kind in [*map(_without_choices, dataclass_types), *chosen.values()]:
-        hints = typing.get_type_hints(kind)
-        types_of.update({field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init})
+    kinds = (*dataclass_types, *chosen.values())
+    types_of = {field.name: hint for kind in kinds for field, hint in _settings_of(kind)}
     for key in settings:
         if key not in types_of:
             if key in refused:
                 raise ValueError(f"{source}: {key} {refused[key]}")
-            raise ValueError(f"{source}: unknown setting {_shown(key)}{_closest(str(key)[:99], types_of)}")
+            raise ValueError(f"{source}: unknown setting {shown(key)}{_closest(str(key)[:99], types_of)}")
     return {key: _checked(f"{source}: {key}", value, types_of[key]) for key, value in settings.items()}
-
-
-def load_yaml(text: str) -> Any:
-    """What a text of YAML 1.2 says, in plain types.
-
-    Raises:
-        ValueError: If it is no YAML, or uses what has no use here: aliases, tags, deep nesting, a key twice.
-    """
-    try:
-        return yaml.load(text, Loader=_Yaml12Loader)
-    # Beside its own errors PyYAML lets those of its constructors out: `!!int x`, `!!bool x`, ten thousand brackets.
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(_one_line(error)) from None
-
-
-_DEEPEST = 20
-
-
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's scalars, and without silently dropped duplicate keys."""
-
-    yaml_implicit_resolvers = {}  # of its own: PyYAML's are shared by all loaders
-    depth = 0
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping whose keys are all different."""
-        seen = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{_shown(key.value)} is given twice", node.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node; what has no use among settings is refused.
-
-        Of aliases a few lines make gigabytes; on deep nesting PyYAML spends time with the square of the depth.
-        """
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-            raise yaml.composer.ComposerError(None, None, "aliases (*) are refused", mark)
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"nested more than {_DEEPEST} deep", mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_decimal(self, node: yaml.ScalarNode) -> int:
-        """Construct a whole number: 010 is ten."""
-        return int(self.construct_scalar(node))
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _Yaml12Loader.construct_decimal)
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 100
-
-
-def _shown(value: object) -> str:
-    """`repr`, cut short: a message about a strange value must not be as long as that value."""
-    return _REPR.repr(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
 
 
 def _check_locale(word: str) -> None:
@@ -300,7 +215,7 @@ def _check_locale(word: str) -> None:
         word.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{_shown(ascii(word))} cannot be read as {sys.getfilesystemencoding()}: {LOCALE_ADVICE}"
+            f"{shown(ascii(word))} cannot be read as {sys.getfilesystemencoding()}: {LOCALE_ADVICE}"
         ) from None
 
 
@@ -318,15 +233,63 @@ def _find(argv: Sequence[str], name: str) -> str | None:
     return found
 
 
-def _without_choices(kind: Any) -> Any:
-    """A dataclass of the same fields, but for those that are made of settings of their own."""
-    choices = getattr(kind, "choices", {})
-    if not choices:
-        return kind
-    hints = typing.get_type_hints(kind)
-    kept = [(field.name, hints[field.name], field) for field in dataclasses.fields(kind) if field.name not in choices]
-    namespace = {"alternatives": getattr(kind, "alternatives", ())}
-    return dataclasses.make_dataclass(kind.__name__, kept, kw_only=True, namespace=namespace)
+def _settings_of(kind: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a dataclass that are settings, with their types; not those made of settings of their own."""
+    hints, choices = typing.get_type_hints(kind), getattr(kind, "choices", {})
+    for field in dataclasses.fields(kind):
+        if field.init and field.name not in choices:
+            yield field, hints[field.name]
+
+
+def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    """Add the flags of a setting, named and read as transformers' `HfArgumentParser` does, which needs torch.
+
+    `--a_b` and `--a-b` are one. A list takes one value or more. A boolean stands alone or takes a word; one that is on
+    by default has a `--no_a_b` beside it.
+    """
+    options: dict[str, Any] = {"help": field.metadata.get("help")}
+    if field.default_factory is not dataclasses.MISSING:
+        options["default"] = field.default_factory()
+    elif field.default is not dataclasses.MISSING:
+        options["default"] = field.default
+    else:
+        options["required"] = True
+    kinds = [kind for kind in _options_of(hint) if kind is not types.NoneType]
+    kind = str if str in kinds else kinds[0]  # of a number or a text, such as 2M: the text
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        named = {str(choice): choice for choice in typing.get_args(kind)}
+        options |= {"choices": typing.get_args(kind), "type": lambda text: named.get(text, text)}
+    elif kind is bool:
+        options["type"] = _as_boolean
+        if options.get("default") is not None:
+            options |= {"nargs": "?", "const": True}
+    elif origin is list:
+        options |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+    else:
+        options["type"] = kind
+    parser.add_argument(*_spellings(field.name), **options)
+    if kind is bool and field.default is True:
+        spellings = _spellings(f"no_{field.name}")
+        parser.add_argument(*spellings, action="store_false", dest=field.name, help=options["help"], default=False)
+
+
+def _options_of(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
+
+
+def _as_boolean(text: str) -> bool:
+    word = text.lower()
+    if word in ("yes", "true", "t", "y", "1"):
+        return True
+    if word in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{shown(text)} is neither true nor false (yes, t, y, 1; no, f, n, 0)")
 
 
 def _settings_of_config(argv: Sequence[str]) -> dict[str, Any]:
@@ -353,7 +316,7 @@ def _chosen_settings(
                 chosen[argument] = options[made]
             for setting, names in choice.owners().items():
                 if made not in names:
-                    owned = f"belongs to {choice.by} {' or '.join(names)}, and {choice.by} is {_shown(made)}"
+                    owned = f"belongs to {choice.by} {' or '.join(names)}, and {choice.by} is {shown(made)}"
                     refused[setting] = f"{owned}: leave it out, or choose one of these"
     return chosen, refused
 
@@ -373,8 +336,8 @@ def _read_config_of(argv: list[str], dataclass_types: Sequence[type]) -> dict[st
 def _checked(name: str, value: Any, expected: Any) -> Any:
     """`value` as the type that a field declares; a whole number may stand for a float."""
     origin = typing.get_origin(expected)
-    if origin in (Union, types.UnionType):
-        for option in typing.get_args(expected):
+    if len(_options_of(expected)) > 1:
+        for option in _options_of(expected):
             try:
                 return _checked(name, value, option)
             except ValueError:
@@ -383,7 +346,7 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         if value in typing.get_args(expected):
             return value
         known = ", ".join(map(repr, typing.get_args(expected)))
-        raise ValueError(f"{name} is {_shown(value)}; expected one of {known}")
+        raise ValueError(f"{name} is {shown(value)}; expected one of {known}")
     elif origin is list and isinstance(value, list):
         (item,) = typing.get_args(expected)
         return [_checked(f"{name}[{index}]", element, item) for index, element in enumerate(value)]
@@ -396,12 +359,10 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
             number = math.inf
         _check_finite(name, number)
         return number
-    elif isinstance(expected, type) and issubclass(expected, Enum):
-        return expected(value)
     elif origin is None and isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
         return value
     expected_name = expected.__name__ if isinstance(expected, type) and origin is None else str(expected)
-    raise ValueError(f"{name} is {_shown(value)} ({type(value).__name__}); expected {expected_name}")
+    raise ValueError(f"{name} is {shown(value)} ({type(value).__name__}); expected {expected_name}")
 
 
 def _is_known(word: str, parser: argparse.ArgumentParser) -> bool:

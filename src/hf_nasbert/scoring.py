@@ -34,6 +34,7 @@ _IGNORED = -100  # the label of positions where nothing is to be predicted
 # Positions whose logits are held at once: few enough for a CPU's cache, many enough for an accelerator's cores.
 _ROWS_ON_CPU = 256
 _ROWS_ELSEWHERE = 4096
+_LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,11 @@ class _Walk:
 class _Head:
     """The masked-LM head and its cross-entropy, which is most of the time once prefixes are shared.
 
-    The projection writes into one buffer that stays in the cache, and the exponentials overwrite it. The bias is left
-    out of the product (it would cost a pass of its own over all logits) and enters as `sum(exp(x) * exp(bias))`. Only
-    where that leaves the range of fp32 is the largest logit subtracted first, as a softmax does.
+    The projection writes into one buffer that stays in the cache, and the exponentials overwrite it. Words are its
+    rows: the product is faster so. Exponentials are powers of two, in half the time of those of e; the states are
+    multiplied by log2(e) before. The bias is left out of the product (it would cost a pass of its own over all logits)
+    and enters as `sum(exp(x) * exp(bias))`. Only where that leaves the range of fp32 is the largest logit subtracted
+    first, as a softmax does.
     """
 
     def __init__(self, supernet: SupernetForMaskedLM) -> None:
@@ -285,7 +288,7 @@ class _Head:
         self._bias = self._head.decoder.bias.float()
         self._exp_bias = self._bias.exp()
         self._num_rows = _ROWS_ON_CPU if self._weight.device.type == "cpu" else _ROWS_ELSEWHERE
-        self._buffer = self._weight.new_empty(self._num_rows, len(self._weight))
+        self._buffer = self._weight.new_empty(self._num_rows * len(self._weight))
 
     def losses(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The cross-entropy at every row (N, D)."""
@@ -295,9 +298,10 @@ class _Head:
         return torch.cat([self._cross_entropy(states, labels) for states, labels in parts])
 
     def _cross_entropy(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = torch.mm(states, self._weight.T, out=self._buffer[: len(states)])
-        label_logits = logits.gather(1, labels[:, None]).squeeze(1) + self._bias[labels]
-        normaliser = logits.exp_() @ self._exp_bias
+        logits = self._buffer[: len(self._weight) * len(states)].view(len(self._weight), len(states))
+        torch.mm(self._weight, (states * _LOG2_E).T, out=logits)
+        label_logits = logits.gather(0, labels[None]).squeeze(0) / _LOG2_E + self._bias[labels]
+        normaliser = self._exp_bias @ logits.exp2_()
         losses: torch.Tensor = normaliser.log() - label_logits
         # Written so that NaN is out of range too.
         if not bool(((normaliser > 1e-30) & (normaliser < 1e38)).all()):

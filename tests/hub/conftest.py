@@ -8,7 +8,8 @@ import pytest
 from hub_helpers import OTHER, make_child
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi
-from modelling_helpers import tiny_supernet, tiny_tokenizer
+from tiny.models import tiny_supernet
+from tiny.texts import tiny_tokenizer
 
 from hf_nasbert.hub import PushArguments, push
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from hub_server import HubServer
-from modelling_helpers import tiny_supernet, tiny_tokenizer
+from tiny.models import tiny_supernet
+from tiny.texts import tiny_tokenizer
 
 from hf_nasbert.cards import render_child_card
 from hf_nasbert.child_folders import save_child

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from finetuning_helpers import save_models
 from hub_helpers import ARCHITECTURE, MODEL, contents_of, files_of
 from hub_server import TOKEN
 from huggingface_hub import HfApi
-from modelling_helpers import WORDS, logits_of, padded_batch, tiny_tokenizer
+from tiny.finetuning import save_models
+from tiny.models import logits_of, padded_batch
+from tiny.texts import WORDS, tiny_tokenizer
 
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 import transformers
 from hub_helpers import MODEL, files_of
 from hub_server import TOKEN
-from modelling_helpers import WORDS, logits_of, padded_batch, randomise_, tiny_tokenizer
 from safetensors.torch import load_file, save_file
+from tiny.models import logits_of, padded_batch, randomise_
+from tiny.texts import WORDS, tiny_tokenizer
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child
@@ -87,7 +89,7 @@ print(json.dumps(report))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # five processes that load transformers, some of which prove in another one
+@pytest.mark.timeout(900)  # processes that load transformers, some of which prove in another one
 def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tmp_path, monkeypatch):
     """Push, load in a fresh process with an empty cache, fine-tune, push again, load again, and offline at the end."""
     native = "attention-ffn-attention-ffn-attention-ffn"
@@ -127,9 +129,10 @@ def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tm
         return json.loads(run(*command, **changed).splitlines()[-1])
 
     first = send(made["child"]).commit
+    outputs += [str(send(made["retrained"])), str(send("imdb", "user/table"))]
+    # Proved in a process of its own, as the one is that is fine-tuned below.
     monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", check_leaves_home)
-    outputs += [str(send(made["retrained"])), str(send(tmp_path / "native", "user/native"))]
-    outputs += [str(send("imdb", "user/table"))]
+    outputs += [str(send(tmp_path / "native", "user/native"))]
     assert b'datasets.load_dataset("user/table")' in files_of(hub, "datasets/user/table")["README.md"]
 
     online = abroad("online")
@@ -170,12 +173,17 @@ class TestProof:
     """Of a child's folder, before it is pushed."""
 
     @pytest.fixture
-    def here(self, monkeypatch):
+    def is_trusted(self):
+        """Whether the folder's own code is loaded, or the package's."""
+        return False
+
+    @pytest.fixture
+    def here(self, monkeypatch, is_trusted):
         """In place of a fresh process, this one: quick, and enough for what does not depend on the package."""
 
         def load_here(command, **_):
             folder, auto_class, inputs, results = command[4:]
-            model = getattr(transformers, auto_class).from_pretrained(folder).eval()
+            model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=is_trusted).eval()
             with torch.no_grad():
                 outputs = model(**load_file(inputs))
             save_file({name: tensor.contiguous() for name, tensor in outputs.items()}, results)
@@ -232,20 +240,24 @@ class TestProof:
         with pytest.raises(ValueError, match="compute other logits"):
             check_leaves_home(gather(child, "user/child").files)
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("file", "old", "new", "reason"),
-        [
-            ("modeling_nasbert.py", "import torch\n", "import torch, hf_nasbert\n", "not installed: .* hf_nasbert"),
-            ("operators_nasbert.py", " + residual)", " + 1.001 * residual)", "compute other logits"),
-        ],
-    )  # fmt: skip
-    def test_code_that_cannot_leave_home_is_not_pushed(self, hub, send, child, file, old, new, reason, monkeypatch):
+    def push_changed(self, send, child, monkeypatch, file, old, new):
         monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", check_leaves_home)
         code = (child / file).read_text()
         assert old in code
         (child / file).write_text(code.replace(old, new))
-        with pytest.raises(ValueError, match=reason) as raised:
+        with pytest.raises(ValueError, match="the child") as raised:
             send(child, trust_remote_code=True)
         assert "\n" not in str(raised.value)
+        return str(raised.value)
+
+    @pytest.mark.slow
+    def test_code_that_needs_this_package_is_not_pushed(self, hub, send, child, monkeypatch):
+        change = ("modeling_nasbert.py", "import torch\n", "import torch, hf_nasbert\n")
+        assert re.search("not installed: .* hf_nasbert", self.push_changed(send, child, monkeypatch, *change))
+        assert hub.writes == []
+
+    @pytest.mark.parametrize("is_trusted", [True])
+    def test_code_that_computes_something_else_is_not_pushed(self, hub, send, child, monkeypatch, here):
+        change = ("operators_nasbert.py", " + residual)", " + 1.001 * residual)")
+        assert "compute other logits" in self.push_changed(send, child, monkeypatch, *change)
         assert hub.writes == []

@@ -1,12 +1,8 @@
 """Runs of six steps with a checkpoint every two, and what makes two of them the same."""
 
-from pathlib import Path
-
-from test_training import make_trainer, train_log
+from tiny.trainings import make_trainer, train_log
 
 from hf_nasbert.training import checkpoints
-
-PATHS = [str(folder) for folder in Path(__file__).parents[:2]]  # for scripts that import these helpers
 
 
 def tiny_trainer(folder, **settings):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from interruption_helpers import tiny_trainer
-from test_checkpoints import STATE
+from tiny.trainings import STATE
 
 from hf_nasbert import checkpoint_folders, writing
 from hf_nasbert.training import DamagedCheckpointError, checkpoints, find_checkpoint
@@ -68,10 +68,10 @@ class TestDamage:
             shutil.copytree(straight[0] / name, tmp_path / name)
         digest = checkpoint_folders._digest
 
-        def failing(file):
+        def failing(file, new):
             if file.parent.name == "checkpoint-6" and file.suffix == ".safetensors":
                 raise OSError(errno.EIO, "Input/output error")
-            return digest(file)
+            return digest(file, new)
 
         monkeypatch.setattr(checkpoint_folders, "_digest", failing)
         assert find_checkpoint(tmp_path, "latest").name == "checkpoint-4"

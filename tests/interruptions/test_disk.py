@@ -6,17 +6,15 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
-import textwrap
 from functools import partial
 
 import pytest
-from interruption_helpers import PATHS, assert_same_run, at_step, resume, tiny_trainer
+from interruption_helpers import assert_same_run, at_step, resume, tiny_trainer
 from safetensors import SafetensorError
+from tiny.disks import mount, remount, with_mounts
 
 from hf_nasbert import checkpoint_folders, locking
-from hf_nasbert.training import checkpoints, list_checkpoints, loop
+from hf_nasbert.training import checkpoints, find_checkpoint, list_checkpoints, loop
 
 
 class TestDisk:
@@ -139,45 +137,33 @@ class TestDisk:
     @pytest.mark.slow
     def test_a_disk_that_is_really_full_and_one_that_is_read_only(self, tmp_path, straight):
         """A file system of a megabyte: what can be saved is whole; given room, the run goes on to the bit."""
-        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-        if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-            pytest.skip("mounting needs user namespaces")
-        (tmp_path / "run.py").write_text(
-            textwrap.dedent(f"""
-            import subprocess, sys
-            from pathlib import Path
-            sys.path[:0] = {PATHS!r}
-            from interruption_helpers import tiny_trainer
-            from hf_nasbert.training import find_checkpoint
-            disk = Path({str(tmp_path / "disk")!r})
-            disk.mkdir()
-            mount = ["mount", "-t", "tmpfs", "tmpfs", disk]
-            def attempt(**settings):
-                try:
-                    print(tiny_trainer(disk / "run", **settings).train(), flush=True)
-                except OSError as error:
-                    print(error, flush=True)
-            size = {(straight[0] / "checkpoint-6").stat().st_size} + {_size(straight[0] / "checkpoint-6")}
-            subprocess.run([*mount, "-o", f"size={{int(2.5 * size)}}"], check=True)
-            attempt(save_total_limit=0)
-            print("kept", find_checkpoint(disk / "run", "latest").name, flush=True)
-            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-            attempt(resume_from_checkpoint="latest")
-            subprocess.run(["mount", "-o", "remount,rw,size=100m", disk], check=True)
-            attempt(resume_from_checkpoint="latest", save_total_limit=0)
-            subprocess.run(["cp", "-r", disk / "run", {str(tmp_path / "copy")!r}], check=True)
-            """)
-        )
-        done = subprocess.run(
-            [*namespace, sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        full, kept, read_only, finished = done.stdout.splitlines()
+        size = (straight[0] / "checkpoint-6").stat().st_size + _size(straight[0] / "checkpoint-6")
+        full, kept, read_only, finished = with_mounts(train_on, tmp_path / "disk", int(2.5 * size), tmp_path / "copy")
         assert re.search(r"checkpoint-6 could not be written.*No space left.*checkpoint-4\.", full)
-        assert kept == "kept checkpoint-4"
+        assert kept == "checkpoint-4"
         assert re.search(r"cannot write in .*Read-only file system", read_only)
         assert finished == "super-net of 6 steps"
         assert_same_run(tmp_path / "copy", straight)
+
+
+def train_on(disk, size, copy):
+    """What a run says of a full disk, what it kept, and what it says of a read-only one and of one with room."""
+
+    def attempt(**settings):
+        try:
+            return str(tiny_trainer(disk / "run", **settings).train())
+        except OSError as error:
+            return str(error)
+
+    disk.mkdir()
+    mount(disk, size=str(size))
+    said = [attempt(save_total_limit=0), find_checkpoint(disk / "run", "latest").name]
+    remount(disk, "ro")
+    said.append(attempt(resume_from_checkpoint="latest"))
+    remount(disk, "rw,size=100m")
+    said.append(attempt(resume_from_checkpoint="latest", save_total_limit=0))
+    shutil.copytree(disk / "run", copy)
+    return said
 
 
 def _size(folder):

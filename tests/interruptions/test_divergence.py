@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from interruption_helpers import at_step, tiny_trainer
-from test_training import train_log
+from tiny.trainings import train_log
 
 from hf_nasbert.training import DivergenceError, checkpoints, list_checkpoints, loop, read_log
 from hf_nasbert.training.journal import Window

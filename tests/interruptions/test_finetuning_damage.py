@@ -8,36 +8,22 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from finetuning_helpers import save_models
+from tiny.disks import mount, remount, unmount, with_mounts
+from tiny.finetuning import Home
+from tiny.processes import forked
 from transformers import TrainerCallback
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError, list_checkpoints, seal
-from hf_nasbert.data import DataArguments
-from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, finetune, pretrain_child, runs
+from hf_nasbert.finetuning import runs
 from hf_nasbert.locking import locked
 
 pytestmark = pytest.mark.usefixtures("quiet_trainer")
-
-PATHS = [str(folder) for folder in Path(__file__).parents[:2]]
-PROGRAM = """
-import sys
-sys.path[:0] = {paths}
-from pathlib import Path
-import torch
-from test_finetuning_damage import Home
-torch.set_num_threads(1)
-home = Home.__new__(Home)
-home.folder = Path({home!r})
-"""
-WORDS = "the film was good and long but the actors play well why not bad"
 
 
 class Kill(TrainerCallback):
@@ -56,46 +42,6 @@ class NoStep(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         raise AssertionError("training began")
-
-
-class Home:
-    """A tiny model, its text and labels, and runs of eight steps with a checkpoint every two."""
-
-    def __init__(self, folder: Path) -> None:
-        torch.set_num_threads(1)
-        self.folder = folder
-        save_models(folder, WORDS, 64)
-        (folder / "corpus.txt").write_text("\n".join(f"{WORDS} {number}" for number in range(60)))
-        rows = [f'"{word} film {n}",{label}' for n in range(8) for word, label in (("good", "yes"), ("bad", "no"))]
-        for name in ("train", "validation"):
-            (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
-
-    def pretrain(self, output_dir: Path, callbacks=(), **changes):
-        settings = {
-            "max_steps": 8, "save_steps": 2, "batch_size": 4, "num_dev_batches": 1, "dev_batch_size": 2,
-            "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1,
-        }  # fmt: skip
-        arguments = PretrainChildArguments(
-            model=str(self.folder / "child"), output_dir=str(output_dir), **settings | changes
-        )
-        return pretrain_child(arguments, self.data(), callbacks=list(callbacks))
-
-    def data(self) -> DataArguments:
-        return DataArguments(
-            train_files=[str(self.folder / "corpus.txt")], max_seq_length=16, validation_fraction=0.2,
-            cache_dir=str(self.folder / "cache"),
-        )  # fmt: skip
-
-    def finetune(self, output_dir: Path, callbacks=(), **changes):
-        files = {f"{name}_file": str(self.folder / f"{name}.csv") for name in ("train", "validation")}
-        settings = {
-            "max_steps": 8, "eval_steps": 2, "batch_size": 4, "max_seq_length": 16, "disable_tqdm": True,
-            "early_stopping_patience": 9, "cache_dir": str(self.folder / "cache"),
-        }  # fmt: skip
-        arguments = FinetuneArguments(
-            model=str(self.folder / "bert"), output_dir=str(output_dir), **files | settings | changes
-        )
-        return finetune(arguments, callbacks=list(callbacks)).records[0]
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +263,9 @@ class TestBestWeights:
 
         def plan():
             planned = iter([0.9, 0.5, 0.4, 0.3])
-            monkeypatch.setattr("hf_nasbert.finetuning.sentences.glue_score", lambda metrics: next(planned, 0.0))
+            monkeypatch.setattr(
+                "hf_nasbert.finetuning.sequence_classification.glue_score", lambda metrics: next(planned, 0.0)
+            )
 
         plan()
         home.finetune(tmp_path / "straight")
@@ -437,6 +385,23 @@ class TestLock:
         assert sorted(path.name for path in (tmp_path / "out" / "run").iterdir()) == ["checkpoint-2", "run.json"]
 
 
+def fill(home, disk, weights):
+    """What a run says of disks of several sizes; given room, each goes on to these weights."""
+    said = []
+    for size in (60_000, 200_000, 450_000, 700_000, 1_000_000):
+        mount(disk, size=str(size))
+        try:
+            home.pretrain(disk / "out")
+        except OSError as error:
+            said.append(str(error))
+        assert not list(disk.rglob(".*"))
+        remount(disk, "size=100m")
+        home.pretrain(disk / "out")
+        assert (disk / "out" / WEIGHTS).read_bytes() == weights
+        unmount(disk)
+    return said
+
+
 class TestDisk:
     def test_a_checkpoint_that_cannot_grow_at_any_byte(self, home, straight, tmp_path):
         """Real failures of the writes of torch, safetensors and Python: none may be longer than so many bytes."""
@@ -494,32 +459,9 @@ class TestDisk:
     @pytest.mark.slow
     def test_a_disk_that_is_really_full(self, home, straight, tmp_path):
         """File systems of several sizes: one line, nothing half written; given room, the run goes on to the bit."""
-        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-        if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-            pytest.skip("mounting needs user namespaces")
-        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
-            "import subprocess\n"
-            f"disk = Path({str(tmp_path)!r})\n"
-            "for size in (60_000, 200_000, 450_000, 700_000, 1_000_000):\n"
-            "    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', disk], check=True)\n"
-            "    try:\n"
-            "        home.pretrain(disk / 'out')\n"
-            "    except OSError as error:\n"
-            "        print(error)\n"
-            "    assert not [path for path in disk.rglob('.*')]\n"
-            "    subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)\n"
-            "    home.pretrain(disk / 'out')\n"
-            f"    weights = Path({str(straight / WEIGHTS)!r}).read_bytes()\n"
-            "    assert (disk / 'out' / 'model.safetensors').read_bytes() == weights\n"
-            "    subprocess.run(['umount', disk], check=True)\n"
-        )
-        done = subprocess.run(
-            [*namespace, sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        said = [line for line in done.stdout.splitlines() if "could not be written" in line]
+        said = with_mounts(fill, home, tmp_path, (straight / WEIGHTS).read_bytes())
         assert len(said) == 5
-        assert all("Make room" in line for line in said)
+        assert all("could not be written" in line and "Make room" in line for line in said)
 
     def test_the_final_model_is_whole_or_not_there(self, home, straight, tmp_path, monkeypatch):
         save = runs.PreTrainedModel.save_pretrained
@@ -542,20 +484,17 @@ class TestDisk:
 class TestKills:
     def test_killed_while_a_checkpoint_is_written(self, home, straight, tmp_path):
         """SIGKILL as soon as a hidden folder is seen, again and again: it ends in the same bits."""
-        program = PROGRAM.format(paths=PATHS, home=str(home.folder)) + (
-            f"home.pretrain(Path({str(tmp_path / 'out')!r}))\n"
-        )
         num_kills = 0
         for _ in range(3):
-            process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-            end = time.monotonic() + 100
-            while process.poll() is None and not list((tmp_path / "out").glob("run/.checkpoint-*.partial")):
+            process = forked(home.pretrain, tmp_path / "out")
+            end = time.monotonic() + 60
+            while process.is_alive() and not list((tmp_path / "out").glob("run/.checkpoint-*.partial")):
                 assert time.monotonic() < end
                 time.sleep(0.001)
             process.kill()
-            _, said = process.communicate()
-            assert process.returncode in (0, -signal.SIGKILL), said[-2000:]
-            num_kills += process.returncode != 0
+            process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)
+            num_kills += process.exitcode != 0
         assert num_kills
         home.pretrain(tmp_path / "out")
         assert (tmp_path / "out" / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()

@@ -5,17 +5,25 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
-from interruption_helpers import PATHS, assert_same_run, at_step, resume, tiny_trainer
+from interruption_helpers import assert_same_run, at_step, resume, tiny_trainer
+from tiny.processes import launch, make_trainer_of_many
 
 from hf_nasbert.stopping import STOP_SIGNALS
 from hf_nasbert.training import list_checkpoints, read_log
 
 HERE = Path(__file__).parents[1]
+
+
+def train_until_one_hears(folder):
+    trainer = make_trainer_of_many(folder, method="magic_at")
+    if not trainer.accelerator.is_main_process:
+        at_step(trainer, 4, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    output = trainer.train()
+    return output.global_step, output.is_finished
 
 
 class TestSignals:
@@ -71,27 +79,5 @@ class TestSignals:
 
     @pytest.mark.slow
     def test_any_process_that_hears_one_stops_all_behind_the_same_step(self, tmp_path):
-        (tmp_path / "run.py").write_text(
-            textwrap.dedent(f"""
-            import os, signal, sys
-            sys.path[:0] = {PATHS!r}
-            from interruption_helpers import PATHS, at_step
-            from world import make_trainer_of_many
-            from hf_nasbert.processes import leave_world
-            folder = {str(tmp_path / "run")!r}
-            trainer = make_trainer_of_many(folder, method="magic_at")
-            if not trainer.accelerator.is_main_process:
-                at_step(trainer, 4, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-            output = trainer.train()
-            sys.stdout.write(f"rank {{os.environ['RANK']}}: {{output.global_step}} {{output.is_finished}}\\n")
-            leave_world()
-            """)
-        )
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(
-            [*torchrun, tmp_path / "run.py"], env=environment, capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert sorted(re.findall(r"rank \d: \d+ \w+", done.stdout)) == ["rank 0: 5 False", "rank 1: 5 False"]
+        assert launch(train_until_one_hears, 2, tmp_path / "run") == [(5, False)] * 2
         assert list_checkpoints(tmp_path / "run")[-1].name == "checkpoint-5"

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from interruption_helpers import resume, tiny_trainer
-from test_training import TinyBatches
+from tiny.trainings import TinyBatches
 from torch.utils.data import DataLoader, Dataset
 
 from hf_nasbert.training import loop

@@ -10,6 +10,7 @@ from hf_nasbert.cards.evaluations import Evaluation, as_eval_result
 from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, one_line
 from hf_nasbert.foreign import ForeignFileError, printable
+from hf_nasbert.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData
@@ -120,8 +121,6 @@ def metadata_problems(card: str) -> list[str]:
     """
     from huggingface_hub import ModelCard
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    from hf_nasbert.recipe_arguments import load_yaml
 
     block = REGEX_YAML_BLOCK.search(card)
     if block is None:

@@ -103,6 +103,8 @@ def operator_parameters(config: Any, name: str) -> int:
             return 3 * _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
         case "ffn":
             return _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
+        case "norm":
+            return 3 * width  # what is added, and LayerNorm
         case _:
             depthwise = _kernel_size(operator.kind) * width + width
             return int(config.num_conv_layers) * (depthwise + _linear_parameters(width, width) + 2 * width)
@@ -117,7 +119,7 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
     operator, inner = parse_operator(name), inner_width(config, name)
     width, num_tokens = operator.width or int(config.hidden_size), _num_tokens(batch_size, sequence_length)
     match operator.kind:
-        case "skip":
+        case "skip" | "norm":
             return 0
         case "attention":
             # Heads share out the inner width, so scores and their application cost the same for any size of them.
@@ -199,6 +201,8 @@ def _operator_peak(config: Any, block: Block) -> int:
             return max(4 * inner, inner + 2 * width)  # query, key, value and what they make; or that and both sums
         case "ffn":
             return max(2 * inner, inner + 2 * width)  # before and behind the activation; or sum and normalised sum
+        case "norm":
+            return 2 * width  # sum and normalised sum
         case _:
             # Depth-wise, point-wise and activated states; behind the first sub-layer its output too.
             return (3 if int(config.num_conv_layers) == 1 else 4) * width
@@ -207,7 +211,9 @@ def _operator_peak(config: Any, block: Block) -> int:
 def _kernel_size(kind: str) -> int:
     match = re.fullmatch(r"conv([0-9]+)", kind)
     if match is None:
-        raise ValueError(f"cannot tell what operator {kind!r} costs: known are attention, ffn, conv<size> and skip")
+        raise ValueError(
+            f"cannot tell what operator {kind!r} costs: known are attention, ffn, conv<size>, norm and skip"
+        )
     return int(match[1])
 
 

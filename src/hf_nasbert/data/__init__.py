@@ -1,29 +1,36 @@
 """Text and labelled data in, batches out: every source named and pinned, every draw a function of (seed, step)."""
 
-from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.data.batches import MaskedBatches, digest_of, fixed_masked_batches
-from hf_nasbert.data.corpus import Corpus, load_corpus, load_held_out, pack_texts, split_dev
-from hf_nasbert.data.named import load_splits
-from hf_nasbert.data.packaged import PACKAGED_SOURCES, load_labelled
-from hf_nasbert.data.rows import read_rows
-from hf_nasbert.data.sources import load_text
-from hf_nasbert.data.tokenization import load_tokenizer, train_tokenizer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "PACKAGED_SOURCES",
-    "Corpus",
-    "DataArguments",
-    "MaskedBatches",
-    "digest_of",
-    "fixed_masked_batches",
-    "load_corpus",
-    "load_held_out",
-    "load_labelled",
-    "load_splits",
-    "load_text",
-    "load_tokenizer",
-    "pack_texts",
-    "read_rows",
-    "split_dev",
-    "train_tokenizer",
-]
+from hf_nasbert.lazy import load_on_first_use
+
+if TYPE_CHECKING:
+    from hf_nasbert.data.arguments import DataArguments as DataArguments
+    from hf_nasbert.data.batches import MaskedBatches as MaskedBatches
+    from hf_nasbert.data.batches import digest_of as digest_of
+    from hf_nasbert.data.batches import fixed_masked_batches as fixed_masked_batches
+    from hf_nasbert.data.corpus import Corpus as Corpus
+    from hf_nasbert.data.corpus import load_corpus as load_corpus
+    from hf_nasbert.data.corpus import load_held_out as load_held_out
+    from hf_nasbert.data.corpus import pack_texts as pack_texts
+    from hf_nasbert.data.corpus import split_dev as split_dev
+    from hf_nasbert.data.named import load_splits as load_splits
+    from hf_nasbert.data.packaged import PACKAGED_SOURCES as PACKAGED_SOURCES
+    from hf_nasbert.data.packaged import load_labelled as load_labelled
+    from hf_nasbert.data.rows import read_rows as read_rows
+    from hf_nasbert.data.sources import load_text as load_text
+    from hf_nasbert.data.tokenization import load_tokenizer as load_tokenizer
+    from hf_nasbert.data.tokenization import train_tokenizer as train_tokenizer
+
+_NAMES_OF = {
+    "hf_nasbert.data.arguments": ("DataArguments",),
+    "hf_nasbert.data.batches": ("MaskedBatches", "digest_of", "fixed_masked_batches"),
+    "hf_nasbert.data.corpus": ("Corpus", "load_corpus", "load_held_out", "pack_texts", "split_dev"),
+    "hf_nasbert.data.named": ("load_splits",),
+    "hf_nasbert.data.packaged": ("PACKAGED_SOURCES", "load_labelled"),
+    "hf_nasbert.data.rows": ("read_rows",),
+    "hf_nasbert.data.sources": ("load_text",),
+    "hf_nasbert.data.tokenization": ("load_tokenizer", "train_tokenizer"),
+}
+
+__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)

@@ -1,4 +1,4 @@
-"""What a user may say about text, tokenizer and masking: one dataclass for `HfArgumentParser`."""
+"""What a user may say about text, tokenizer and masking: one dataclass, without torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,6 +1,6 @@
 """A frozen teacher beside masked-LM training: soft logits, hidden states or attention relations to learn from."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,12 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.arguments import Distillation, RunArguments
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
-from hf_nasbert.finetuning.words import WordReader, average_words
+from hf_nasbert.finetuning.word_alignment import WordReader, average_words
 from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
 from hf_nasbert.teachers import EncoderTeacher, Taught, find_attention, read
 
-Distillation = Literal["auto", "logits", "hidden", "relations"]
 _PROJECTION = "distillation_projection"
 
 
@@ -46,7 +46,7 @@ class Guide:
 
     def __init__(
         self,
-        arguments: runs.RunArguments,
+        arguments: RunArguments,
         kind: Distillation,
         tokenizer: PreTrainedTokenizerBase,
         *,

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +22,9 @@ from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.arguments import PretrainChildArguments, RunArguments
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
-from hf_nasbert.finetuning.distillation import Distillation, DistillationTrainer, Guide
+from hf_nasbert.finetuning.distillation import DistillationTrainer, Guide
 from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
@@ -33,80 +34,23 @@ from hf_nasbert.teachers import read
 Batch = dict[str, torch.Tensor]
 
 
-@dataclass(kw_only=True)
-class PretrainChildArguments(runs.RunArguments):
-    """Which model to pre-train for how long, and by which teacher, if any.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    incidental: ClassVar[frozenset[str]] = runs.RunArguments.incidental | {"teacher_revision"}
-
-    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate of AdamW."})
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-    save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints to resume from."})
-    num_dev_batches: int = field(
-        default=8, metadata={"help": "Fixed batches of the dev set for the loss before and after."}
+def load_teacher(arguments: PretrainChildArguments, tokenizer: PreTrainedTokenizerBase) -> Guide | None:
+    """The teacher that the arguments name, if they do, of a student with this tokenizer."""
+    if arguments.teacher is None:
+        return None
+    where = RunArguments(
+        model=arguments.teacher,
+        output_dir=arguments.output_dir,
+        revision=arguments.teacher_revision,
+        trust_remote_code=arguments.trust_remote_code,
     )
-    dev_batch_size: int = field(default=32, metadata={"help": "Sequences in each of them."})
-    seed: int = field(default=0, metadata={"help": "Seed of dropout, and of the weights from scratch."})
-    teacher: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub name of an encoder to learn from as well."},
+    return Guide(
+        where,
+        arguments.distillation,
+        tokenizer,
+        temperature=arguments.temperature,
+        num_heads=arguments.num_relation_heads,
     )
-    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub teacher."})
-    distillation: Distillation = field(
-        default="auto",
-        metadata={
-            "help": "What to learn from it: logits at masked positions, hidden states, or attention relations; auto "
-            "takes logits where the teacher has a masked-LM head and the model's vocabulary, hidden otherwise. With "
-            "another vocabulary, states and relations are those of whole words, and logits are refused."
-        },
-    )
-    distillation_weight: float = field(
-        default=0.5, metadata={"help": "The teacher's share of the loss; the masked-LM loss has the rest."}
-    )
-    temperature: float = field(default=2.0, metadata={"help": "Softens both distributions of logits."})
-    num_relation_heads: int = field(default=8, metadata={"help": "Heads that relations are cut into."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("max_steps", "save_steps", "num_dev_batches", "dev_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.distillation_weight <= 1:
-            raise ValueError(f"distillation_weight={self.distillation_weight} must lie in (0, 1]")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
-        if self.num_relation_heads < 1:
-            raise ValueError(f"num_relation_heads={self.num_relation_heads} must be at least 1")
-        if self.teacher is None and self.distillation != "auto":
-            raise ValueError(f"distillation={self.distillation!r} needs a teacher")
-
-    def settings(self) -> dict[str, Any]:
-        """Every setting that decides the result; without a teacher, none of distillation."""
-        of_teacher = ("teacher", "distillation", "distillation_weight", "temperature", "num_relation_heads")
-        found = super().settings()
-        return found if self.teacher else {name: value for name, value in found.items() if name not in of_teacher}
-
-    def load_teacher(self, tokenizer: PreTrainedTokenizerBase) -> Guide | None:
-        """The teacher of a student with this tokenizer, if there is one."""
-        if self.teacher is None:
-            return None
-        where = runs.RunArguments(
-            model=self.teacher,
-            output_dir=self.output_dir,
-            revision=self.teacher_revision,
-            trust_remote_code=self.trust_remote_code,
-        )
-        return Guide(
-            where,
-            self.distillation,
-            tokenizer,
-            temperature=self.temperature,
-            num_heads=self.num_relation_heads,
-        )
 
 
 def pretrain_child(
@@ -149,7 +93,7 @@ def pretrain_child(
     dev_batches = fixed_masked_batches(
         corpus.dev, corpus.tokenizer, arguments.num_dev_batches, arguments.dev_batch_size, data.data_seed, **masking
     )
-    teacher = arguments.load_teacher(corpus.tokenizer)
+    teacher = load_teacher(arguments, corpus.tokenizer)
     settings = {
         **arguments.settings(),
         **({} if teacher is None else {"teacher": teacher.identity, "distillation": teacher.kind}),

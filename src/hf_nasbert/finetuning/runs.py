@@ -4,13 +4,11 @@ import copy
 import hashlib
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from accelerate.utils import reduce
@@ -40,10 +38,10 @@ from hf_nasbert.checkpoint_folders import (
 from hf_nasbert.configs import load_config as load_foreign_config
 from hf_nasbert.configs import loading_errors
 from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
+from hf_nasbert.finetuning.arguments import RunArguments
 from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
 from hf_nasbert.locking import locked
-from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import check_world, on_main_process
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_writable, write_text
@@ -53,82 +51,6 @@ logger = logging.getLogger(__name__)
 _WEIGHTS = (".safetensors", ".bin")
 _CLAIM = "run.json"
 _FEW = 5  # differences of a claim that a message shows
-
-
-@dataclass(kw_only=True)
-class RunArguments:
-    """Model and optimization of one run.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    # What may differ between a run and its resumption: it decides where things lie or what is shown, not what comes
-    # out. Model and data are told apart by their content, not by their names.
-    incidental: ClassVar[frozenset[str]] = frozenset(
-        {
-            "disable_tqdm",
-            "logging_steps",
-            "model",
-            "output_dir",
-            "records",
-            "report_to",
-            "revision",
-            "trust_remote_code",
-        }
-    )
-
-    model: str = field(
-        metadata={"help": "Folder or Hub name of the model: a child, a BERT, any that the Auto class knows."}
-    )
-    output_dir: str = field(metadata={"help": "Folder of the models and records; an interrupted run continues in it."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the model."})
-    from_scratch: bool = field(default=False, metadata={"help": "Fresh random weights of the same configuration."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Highest learning rate of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    warmup_steps: float = field(
-        default=0.06, metadata={"help": "Steps of rising learning rate; below 1, a share of all."}
-    )
-    lr_scheduler_type: str = field(default="linear", metadata={"help": "Any of transformers' schedules."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
-    batch_size: int = field(
-        default=32, metadata={"help": "Sequences of one optimizer step, over all devices and accumulated parts."}
-    )
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Parts that a step's batch is cut into."})
-    bf16: bool = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
-    fp16: bool = field(default=False, metadata={"help": "Mixed precision in float16."})
-    records: str | None = field(
-        default=None, metadata={"help": "File that results are appended to; by default records.jsonl in output_dir."}
-    )
-    report_to: str = field(default="none", metadata={"help": "A tracker that transformers knows, e.g. tensorboard."})
-    logging_steps: int = field(default=50, metadata={"help": "Steps between two logged losses."})
-    disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0, and finite")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more, and finite")
-        if self.batch_size % self.gradient_accumulation_steps:
-            raise ValueError(
-                f"batch_size={self.batch_size} cannot be cut into gradient_accumulation_steps="
-                f"{self.gradient_accumulation_steps} equal parts"
-            )
-
-    @property
-    def records_file(self) -> Path:
-        """Where results are appended."""
-        return Path(self.records) if self.records else Path(self.output_dir) / "records.jsonl"
-
-    def settings(self) -> dict[str, Any]:
-        """Every setting that decides the result, but for the contents of model and data."""
-        return {name: value for name, value in asdict(self).items() if name not in self.incidental}
 
 
 def identify_model(arguments: RunArguments) -> tuple[str | None, str]:

@@ -4,8 +4,8 @@ import math
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,109 +25,13 @@ from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.finetuning import runs
+from hf_nasbert.finetuning.arguments import TaskArguments
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
+from hf_nasbert.finetuning.lengths import LengthGroupingTrainer, SortedSplit
 from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
-
-
-@dataclass(kw_only=True)
-class TaskArguments(runs.RunArguments):
-    """How to fine-tune, whatever the task.
-
-    Raises:
-        ValueError: If a setting makes no sense.
-    """
-
-    incidental: ClassVar[frozenset[str]] = runs.RunArguments.incidental | {
-        "cache_dir", "eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
-        "tokenizer_name",
-    }  # fmt: skip
-
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name; by default the model's own."}
-    )
-    max_seq_length: int = field(default=128, metadata={"help": "Tokens of the longest input."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random part only."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on a random part of each split only."}
-    )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
-    max_steps: int | None = field(default=None, metadata={"help": "Optimizer steps, instead of epochs."})
-    eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at once on each device."})
-    eval_steps: int | None = field(
-        default=None, metadata={"help": "Steps between evaluations and checkpoints; by default one epoch."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after so many evaluations without a better score, and keep the best weights."},
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout in place of the model's own."})
-    classifier_dropout: float | None = field(
-        default=None, metadata={"help": "Dropout before the classifier likewise."}
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "One run each; the table shows their spread."}
-    )
-    save_models: bool = field(default=True, metadata={"help": "Keep the fine-tuned model of every seed."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Folder of the Arrow files of the data."})
-
-    def model_folder(self, task: str, seed: int) -> Path:
-        """Where the model of one seed of a task lies."""
-        return Path(self.output_dir) / task / f"seed-{seed}"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds={self.seeds} must be one or more different numbers")
-        for name in ("max_steps", "eval_steps", "early_stopping_patience", "max_train_samples", "max_eval_samples"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(kw_only=True)
-class DataTaskArguments(TaskArguments):
-    """How to fine-tune, and on which data: exactly one of `sources` is given.
-
-    Raises:
-        ValueError: If the data are not given exactly once, or a setting makes no sense.
-    """
-
-    incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
-        "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
-    }  # fmt: skip
-    sources: ClassVar[tuple[str, ...]] = ("dataset_name", "train_file")
-
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Data set of the Hub, or a folder that `save_to_disk` wrote: train, validation, maybe test."
-        },
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    train_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv "
-            "where rows are flat), each also with .gz."
-        },
-    )
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [name for name in self.sources if getattr(self, name)]
-        if len(given) != 1:
-            named = f"{', '.join(self.sources[:-1])} and {self.sources[-1]}"
-            raise ValueError(f"exactly one of {named} is needed, got {' and '.join(given) or 'none'}")
-        if self.train_file and not self.validation_file:
-            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
-        if not self.train_file and (self.validation_file or self.test_file):
-            raise ValueError(f"validation_file and test_file go with train_file, not with {given[0]}")
-        if self.dataset_config and not self.dataset_name:
-            raise ValueError(f"dataset_config goes with dataset_name, not with {given[0]}")
 
 
 class Task(ABC):
@@ -233,9 +137,17 @@ def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any)
     )
 
 
-def sample(rows: Dataset, limit: int | None) -> Dataset:
-    """A random part that does not depend on the run's seed, so that all seeds and models see the same rows."""
-    return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
+def sample_splits(arguments: TaskArguments, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Every split, cut to the size that the arguments ask for.
+
+    The random part does not depend on the run's seed, so that all seeds and models see the same rows.
+    """
+    limits = dict.fromkeys(splits, arguments.max_eval_samples) | {"train": arguments.max_train_samples}
+    cut = {}
+    for split, rows in splits.items():
+        limit = limits[split]
+        cut[split] = rows if limit is None or limit >= len(rows) else rows.shuffle(seed=0).select(range(limit))
+    return cut
 
 
 def check_finite(name: str, *predictions: np.ndarray) -> None:
@@ -306,6 +218,7 @@ class _Run:
         self.tokenizer, self.settings, self.callbacks = tokenizer, settings, callbacks
         self.digest = runs.digest_of(settings)
         self.inputs: dict[str, Dataset] = {}
+        self.sorted: dict[str, SortedSplit] = {}  # what is evaluated, where inputs are grouped by length
 
     def finished(self) -> dict[int, Record]:
         """The records of the seeds that an earlier call brought to an end, under these very settings.
@@ -328,6 +241,8 @@ class _Run:
     def encode(self) -> None:
         """Turn every split into inputs."""
         self.inputs = {split: self.task.encode(split, self.tokenizer) for split in self.task.splits}
+        if self.arguments.group_by_length:
+            self.sorted = {split: SortedSplit(self.inputs[split]) for split in self.task.evaluated}
         name = self.arguments.tokenizer_name or self.arguments.model
         tell_unknown(self.inputs.values(), self.tokenizer, name, is_labelled=True)
 
@@ -399,7 +314,8 @@ class _Run:
         selecting = self.task.evaluated[0]
         model = runs.load_model(self.task.auto_class, arguments, self.commit, self.config)
         runs.check_length(arguments.max_seq_length, model, arguments.model)
-        return SealingTrainer(
+        made = LengthGroupingTrainer if arguments.group_by_length else SealingTrainer
+        return made(
             model=model,
             args=runs.trainer_arguments(
                 arguments,
@@ -416,17 +332,26 @@ class _Run:
                 **options,
             ),
             train_dataset=self.inputs["train"],
-            eval_dataset=self.inputs[selecting],
+            eval_dataset=self._evaluated(selecting),
             processing_class=self.tokenizer,
             data_collator=self.task.collator(self.tokenizer),
-            compute_metrics=self.task.compute_metrics(selecting),
+            compute_metrics=self._compute_metrics(selecting),
             callbacks=callbacks,
         )
 
     def _metrics(self, trainer: Trainer, split: str) -> dict[str, float | None]:
         """The task's metrics, its score and the loss on one split; None where a metric is undefined."""
-        trainer.compute_metrics = self.task.compute_metrics(split)
-        found = trainer.predict(self.inputs[split], metric_key_prefix=split).metrics or {}
+        trainer.compute_metrics = self._compute_metrics(split)
+        found = trainer.predict(self._evaluated(split), metric_key_prefix=split).metrics or {}
         names = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
         speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: None if math.isnan(value) else value for name, value in names.items() if name not in speed}
+
+    def _evaluated(self, split: str) -> Dataset:
+        """A split in the order in which it is evaluated."""
+        return self.sorted[split].inputs if self.sorted else self.inputs[split]
+
+    def _compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
+        """The task's metrics of predictions in that order."""
+        compute = self.task.compute_metrics(split)
+        return self.sorted[split].unsorted(compute) if self.sorted else compute

@@ -1,18 +1,26 @@
 """Push and pull super-nets, children and tables: the only room that speaks HTTP to the Hub."""
 
-from hf_nasbert.hub.contents import Contents, gather
-from hf_nasbert.hub.proof import check_leaves_home
-from hf_nasbert.hub.pulling import PullArguments, Pulled, pull
-from hf_nasbert.hub.pushing import PushArguments, Pushed, push
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Contents",
-    "PullArguments",
-    "Pulled",
-    "PushArguments",
-    "Pushed",
-    "check_leaves_home",
-    "gather",
-    "pull",
-    "push",
-]
+from hf_nasbert.lazy import load_on_first_use
+
+if TYPE_CHECKING:
+    from hf_nasbert.hub.arguments import PullArguments as PullArguments
+    from hf_nasbert.hub.arguments import PushArguments as PushArguments
+    from hf_nasbert.hub.contents import Contents as Contents
+    from hf_nasbert.hub.contents import gather as gather
+    from hf_nasbert.hub.proof import check_leaves_home as check_leaves_home
+    from hf_nasbert.hub.pulling import Pulled as Pulled
+    from hf_nasbert.hub.pulling import pull as pull
+    from hf_nasbert.hub.pushing import Pushed as Pushed
+    from hf_nasbert.hub.pushing import push as push
+
+_NAMES_OF = {
+    "hf_nasbert.hub.arguments": ("PullArguments", "PushArguments"),
+    "hf_nasbert.hub.contents": ("Contents", "gather"),
+    "hf_nasbert.hub.proof": ("check_leaves_home",),
+    "hf_nasbert.hub.pulling": ("Pulled", "pull"),
+    "hf_nasbert.hub.pushing": ("Pushed", "push"),
+}
+
+__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)

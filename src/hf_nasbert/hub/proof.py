@@ -20,6 +20,7 @@ import hf_nasbert.modeling as family
 from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import printable
 from hf_nasbert.hub.contents import Content, foreign_code
+from hf_nasbert.tolerances import RELOADING
 
 # Runs where this package cannot be imported, offline and with an empty cache: what a user of the child has.
 _ABSENT = """
@@ -50,7 +51,6 @@ _HOMES = (
     "HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "HF_HOME", "HF_MODULES_CACHE", "TORCH_HOME", "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
 )  # fmt: skip
-_TOLERANCE = 1e-5  # relative to the largest output: other threads may add in another order
 _TIMEOUT = 600  # seconds
 
 
@@ -196,7 +196,7 @@ def _difference(expected: Mapping[str, Any], found: Mapping[str, torch.Tensor]) 
     worst = 0.0
     for name, tensor in tensors.items():
         difference = float((found[name].float() - tensor).abs().max() / tensor.abs().max().clamp(min=1))
-        if not difference <= _TOLERANCE:  # not "greater": NaN must fail
+        if not difference <= RELOADING:  # not "greater": NaN must fail
             raise ValueError(
                 f"the child's code files compute other {name} than hf_nasbert does (they differ by {difference:.3g} "
                 "of the largest): they come from another version; extract the child again"

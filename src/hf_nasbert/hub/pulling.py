@@ -2,15 +2,16 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from hf_nasbert import records
 from hf_nasbert.child_folders import check_place, move_into_place
+from hf_nasbert.hub.arguments import PullArguments
 from hf_nasbert.hub.contents import (
     Kind,
     describe,
@@ -23,32 +24,10 @@ from hf_nasbert.hub.contents import (
     read_tokenizer,
 )
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
-from hf_nasbert.hub.repository import check_repo_id, default_api, how_to_load, identity_there, look
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.hub.repository import default_api, how_to_load, identity_there, look
 from hf_nasbert.writing import whole_folder
 
 _PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
-
-
-@dataclass
-class PullArguments:
-    """What to pull, and where to.
-
-    Raises:
-        ValueError: If the repository's name is none.
-    """
-
-    repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child."})
-    output_dir: str = field(metadata={"help": "Folder to write to."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit; by default main."})
-    repo_type: Literal["model", "dataset"] = field(
-        default="model", metadata={"help": "model (a child or super-net) or dataset (a table)."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        check_repo_id(self.repo_id)
 
 
 @dataclass(frozen=True)

@@ -3,66 +3,22 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
+from hf_nasbert.hub.arguments import PushArguments
 from hf_nasbert.hub.contents import MODEL_FILE, Contents, gather, size_of
 from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.proof import check_leaves_home
-from hf_nasbert.hub.repository import State, check_repo_id, default_api, how_to_load, identity_there, is_same, look
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.hub.repository import State, default_api, how_to_load, identity_there, is_same, look
 from hf_nasbert.processes import be_alone
 
 _NUM_ATTEMPTS = 4
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _NOBODYS = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.md|\.txt)?")  # what a fresh repository holds
-
-
-@dataclass
-class PushArguments:
-    """What to push, where to, and how. The token is the one of `hf auth login`, or of HF_TOKEN.
-
-    Raises:
-        ValueError: If the repository's name is none, or branch and pull request do not go together.
-    """
-
-    source: str = field(
-        metadata={
-            "help": "Folder of a child or super-net; file or name of a table. The card of NAME.jsonl also says what "
-            "NAME.json beside it does: license, language, text, children, curve."
-        }
-    )
-    repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child; made if it is missing."})
-    private: bool = field(default=False, metadata={"help": "Only you see it; refused where it is public already."})
-    revision: str | None = field(
-        default=None, metadata={"help": "Branch to push to, made if it is missing; by default main."}
-    )
-    create_pr: bool = field(default=False, metadata={"help": "Open a pull request against main instead."})
-    message: str | None = field(default=None, metadata={"help": "Message of the commit."})
-    attachments: list[str] = field(
-        default_factory=list, metadata={"help": "Figures and records (jsonl, jsonl.gz) to put beside it."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace another model that the repository holds."})
-    dry_run: bool = field(default=False, metadata={"help": "Only list what would be pushed."})
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={
-            "help": "Run, and publish, code of the folder that is not hf_nasbert's own: whoever wrote it may then "
-            "do whatever you may."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        check_repo_id(self.repo_id)
-        if self.create_pr and self.revision not in (None, "main"):
-            raise ValueError(f"a pull request is opened against main, not {self.revision!r}: leave out one of the two")
-        if self.revision is not None and _COMMIT_HASH.fullmatch(self.revision):
-            raise ValueError(f"revision={self.revision} is a commit, and commits do not change: name a branch")
 
 
 @dataclass(frozen=True)

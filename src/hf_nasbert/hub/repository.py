@@ -28,8 +28,6 @@ from hf_nasbert.hub.contents import (
 )
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -46,14 +44,6 @@ class State:
 def default_api() -> HfApi:
     """The Hub of HF_ENDPOINT, with the token of HF_TOKEN or `hf auth login`."""
     return HfApi(library_name="hf_nasbert", library_version=metadata.version("hf_nasbert"))
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Refuse what is no name of a repository."""
-    if not _REPO_ID.fullmatch(repo_id) or len(repo_id) > 96 or "--" in repo_id or ".." in repo_id:
-        raise ValueError(
-            f"repo_id={repo_id!r} is no name of a repository: expected user/name, of letters, digits, -_."
-        )
 
 
 def look(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> State | None:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         NasBertForTokenClassification,
         NasBertModel,
     )
-    from .modeling_supernet import SupernetForMaskedLM, SupernetModel
+    from .modeling_supernet import (
+        SupernetForMaskedLM,
+        SupernetForQuestionAnswering,
+        SupernetForSequenceClassification,
+        SupernetForTokenClassification,
+        SupernetModel,
+    )
 
 _HOME_OF = {
     "OPERATOR_KINDS": "geometry_nasbert",
@@ -35,6 +41,9 @@ _HOME_OF = {
     "NasBertModel": "modeling_nasbert",
     "SupernetConfig": "configuration_supernet",
     "SupernetForMaskedLM": "modeling_supernet",
+    "SupernetForQuestionAnswering": "modeling_supernet",
+    "SupernetForSequenceClassification": "modeling_supernet",
+    "SupernetForTokenClassification": "modeling_supernet",
     "SupernetModel": "modeling_supernet",
     "last_mixing_block": "geometry_nasbert",
 }

@@ -20,12 +20,21 @@ from .modeling_nasbert import (
     NasBertForTokenClassification,
     NasBertModel,
 )
-from .modeling_supernet import SupernetForMaskedLM, SupernetModel
+from .modeling_supernet import (
+    SupernetForMaskedLM,
+    SupernetForQuestionAnswering,
+    SupernetForSequenceClassification,
+    SupernetForTokenClassification,
+    SupernetModel,
+)
 
 AutoConfig.register("nasbert", NasBertConfig)
 AutoConfig.register("nasbert_supernet", SupernetConfig)
 AutoModel.register(SupernetConfig, SupernetModel)
 AutoModelForMaskedLM.register(SupernetConfig, SupernetForMaskedLM)
+AutoModelForSequenceClassification.register(SupernetConfig, SupernetForSequenceClassification)
+AutoModelForTokenClassification.register(SupernetConfig, SupernetForTokenClassification)
+AutoModelForQuestionAnswering.register(SupernetConfig, SupernetForQuestionAnswering)
 
 # `register_for_auto_class` makes `save_pretrained` copy the files that a child needs where we are not installed.
 NasBertConfig.register_for_auto_class()

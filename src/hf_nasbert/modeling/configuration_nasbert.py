@@ -164,7 +164,7 @@ class NasBertShapeConfig(PreTrainedConfig):
         if self.id2label is None:
             self.num_labels = 2  # transformers' default, which a file without labels means
         if self.label2id in (None, _LABELS):  # no file holds the default, whatever the labels are
-            self.label2id = {name: label for label, name in self.id2label.items()}
+            self.label2id = {name: int(label) for label, name in (self.id2label or {}).items()}
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -214,7 +214,7 @@ class NasBertShapeConfig(PreTrainedConfig):
         self.check()
         if self.problem_type == "single_label_classification" and self.num_labels == 1:  # refused when it is loaded
             raise ValueError(f"problem_type is {self.problem_type!r} with one label; expected at least two")
-        named = {name: label for label, name in self.id2label.items()}
+        named = {name: label for label, name in (self.id2label or {}).items()}
         if named == _LABELS and self.label2id != named:  # a file holds no default labels, and none of their ids
             raise ValueError(f"label2id is {self.label2id} and id2label the default: set id2label too")
         super().to_json_file(json_file_path, use_diff)

@@ -1,7 +1,8 @@
 """Configuration of a super-net: a whole search space, stored in config.json as plain JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
@@ -11,7 +12,7 @@ from .configuration_nasbert import NasBertShapeConfig
 from .layouts import LAYOUTS
 
 # Widths and operators of the presets. What the MAGIC paper does not let us verify is tagged in docs/papers.md.
-_PRESETS = {
+_PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "quickstart": lambda: {
         "search_space": SearchSpace.chain(num_choice_blocks=6, operators=("attention", "ffn", "conv3", "conv5")),
         "vocab_size": 8192,
@@ -88,7 +89,7 @@ class SupernetConfig(NasBertShapeConfig):
     @property
     def space(self) -> SearchSpace:
         """The search space as an object."""
-        return SearchSpace.from_dict(self.search_space)
+        return SearchSpace.from_dict(self.search_space)  # type: ignore[arg-type]  # `_normalize` made it plain
 
     @property
     def num_hidden_layers(self) -> int:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 SKIP = "skip"
 """The operator without weights: its block passes on what it is given."""
 
-OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", SKIP)
+OPERATOR_KINDS = ("attention", "ffn", "conv3", "conv5", "conv7", "norm", SKIP)
 """Kinds of candidate operators."""
 
-TOKENWISE_KINDS = ("ffn", SKIP)
+TOKENWISE_KINDS = ("ffn", "norm", SKIP)
 """Kinds whose output at a token depends on that token alone; all others mix tokens."""
 
 SIZED_KINDS = {"attention": "heads", "ffn": "inner width"}
@@ -120,7 +120,7 @@ class Block(NamedTuple):
         output_width: Width of the states that leave it. Between stages all states are as wide as the model.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
     stage: int
     name: str
     kind: str

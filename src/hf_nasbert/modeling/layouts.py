@@ -1,18 +1,20 @@
 """Weight layouts: which tensors the operators of a choice block are made of.
 
-`SeparateWeights`, an operator's weights are its own, is what every super-net from scratch has. A layout may as well
-make operators of slices of shared matrices (heads, inner widths, kernels), of experts, or of one of several copies:
-training, scoring, interference, sharding and extraction ask it, and no module's name.
+`SeparateWeights`, an operator's weights are its own, is what every super-net from scratch has. `NestedWeights` makes
+narrow operators of slices of wide ones, for super-nets that are made of a base model. A layout may as well be one of
+experts, or of one of several copies: training, scoring, interference, sharding and extraction ask it, and no module's
+name.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from .configuration_nasbert import NasBertShapeConfig
-from .operators_nasbert import build_operator
+from .geometry_nasbert import inner_width, parse_operator
+from .operators_nasbert import NasBertConvolution, NasBertNorm, NasBertSkip, build_operator
 
 
 class WeightLayout(nn.Module, abc.ABC):
@@ -39,6 +41,22 @@ class WeightLayout(nn.Module, abc.ABC):
         """The weights of one operator under the names, and in the shapes, that `build_operator` gives them.
 
         Views or copies, without a gradient: a child copies them.
+        """
+
+    @abc.abstractmethod
+    def load_state_of(self, name: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Give one operator the weights that `state_of` told of another one of its shape; what it shares, it shares.
+
+        Raises:
+            RuntimeError: If the weights are not those of the operator, as `load_state_dict`.
+        """
+
+    @abc.abstractmethod
+    def output_of(self, name: str) -> nn.Module | None:
+        """What ends one operator, none of whose weights another operator has; `None` of a skip.
+
+        Of attention and ffn their `NasBertOutput`, of a convolution its last layer: both have the linear map `dense`
+        and `LayerNorm`. Of `norm` it is itself.
         """
 
     @abc.abstractmethod
@@ -71,6 +89,12 @@ class SeparateWeights(nn.ModuleDict, WeightLayout):
     def state_of(self, name):
         return self[name].state_dict()
 
+    def load_state_of(self, name, state):
+        self[name].load_state_dict(state, strict=True)
+
+    def output_of(self, name):
+        return _end_of(self[name])
+
     def parameters_of(self, name):
         return list(self[name].parameters())
 
@@ -81,5 +105,121 @@ class SeparateWeights(nn.ModuleDict, WeightLayout):
         return list(self.values())
 
 
-LAYOUTS: dict[str, type[WeightLayout]] = {"separate": SeparateWeights}
+def _end_of(operator: nn.Module) -> nn.Module | None:
+    if isinstance(operator, NasBertSkip):
+        return None
+    if isinstance(operator, NasBertNorm):
+        return operator
+    return operator.layers[-1] if isinstance(operator, NasBertConvolution) else operator.output
+
+
+_INNER = {"attention": ("self.query", "self.key", "self.value"), "ffn": ("intermediate.dense",)}
+"""The linear maps into an operator of heads or neurons: what their number cuts."""
+
+
+class NestedLinear(nn.Module):
+    """The first rows of a linear map that several operators share: some of its chunks, one behind the other.
+
+    The chunks belong to the layout. A linear map of a part of them is computed as one product.
+    """
+
+    def __init__(self, chunks: Sequence[nn.Linear]):
+        super().__init__()
+        self.chunks = tuple(chunks)  # no submodules: each has one place, and one name in a file
+        self.in_features = chunks[0].in_features
+        self.out_features = sum(chunk.out_features for chunk in chunks)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The rows of all chunks, (out_features, in_features)."""
+        return self.chunks[0].weight if len(self.chunks) == 1 else torch.cat([chunk.weight for chunk in self.chunks])
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """The biases of all chunks, (out_features,)."""
+        return self.chunks[0].bias if len(self.chunks) == 1 else torch.cat([chunk.bias for chunk in self.chunks])
+
+    def forward(self, hidden_states):
+        return nn.functional.linear(hidden_states, self.weight, self.bias)
+
+
+class NestedWeights(WeightLayout):
+    """Attentions share heads and ffns share neurons: `attention6` has the first 6 of the heads of `attention`.
+
+    Of operators of one kind and width, what reads the states (query, key, value; the widening map) is one matrix for
+    all. It is kept in chunks between their sizes: a child trains those that it uses, and no others. What writes
+    (`output_of`) is an operator's own, so that it makes the best of the heads or neurons that it has. All other
+    operators have weights of their own.
+    """
+
+    def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
+        super().__init__()
+        self.candidates = tuple(candidates)
+        self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
+        self.chunks = nn.ModuleDict()
+        families: dict[tuple[str, int | None], list[str]] = {}
+        for name in sorted(candidates, key=lambda name: inner_width(config, name)):
+            kind, width = parse_operator(name).kind, parse_operator(name).width
+            if kind in _INNER:
+                families.setdefault((kind, width), []).append(name)
+        for (kind, width), names in families.items():
+            shared = nn.ModuleDict()
+            for path in _INNER[kind]:
+                parent, _, part = path.rpartition(".")
+                ends = [inner_width(config, name) for name in names]
+                num_inputs = self.operators[names[0]].get_submodule(path).in_features
+                sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+                chunks = [nn.Linear(num_inputs, size) for size in sizes]
+                shared[part] = nn.ModuleList(chunks)
+                for count, name in enumerate(names, 1):
+                    setattr(self.operators[name].get_submodule(parent), part, NestedLinear(chunks[:count]))
+            self.chunks[kind if width is None else f"{kind}@{width}"] = shared
+
+    def forward(self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
+        return self.operators[name](hidden_states, attention_mask, padding_mask, positions, **kwargs)
+
+    def _shared_of(self, name: str) -> Iterator[tuple[str, NestedLinear]]:
+        """The shared linear maps of an operator under their names in it."""
+        modules = self.operators[name].named_modules()
+        return ((path, module) for path, module in modules if isinstance(module, NestedLinear))
+
+    def state_of(self, name):
+        state = self.operators[name].state_dict()
+        for path, module in self._shared_of(name):
+            state |= {f"{path}.weight": module.weight.detach(), f"{path}.bias": module.bias.detach()}
+        return state
+
+    def load_state_of(self, name, state):
+        own = dict(state)
+        for path, module in self._shared_of(name):
+            sizes = [chunk.out_features for chunk in module.chunks]
+            for part in ("weight", "bias"):
+                given = own.pop(f"{path}.{part}", None)
+                if given is None or given.shape != getattr(module, part).shape:
+                    shape = "none" if given is None else tuple(given.shape)
+                    raise RuntimeError(
+                        f"operator {name}: {path}.{part} is {shape}, expected {tuple(getattr(module, part).shape)}"
+                    )
+                with torch.no_grad():
+                    for chunk, rows in zip(module.chunks, given.split(sizes), strict=True):
+                        getattr(chunk, part).copy_(rows)
+        self.operators[name].load_state_dict(own, strict=True)
+
+    def output_of(self, name):
+        return _end_of(self.operators[name])
+
+    def parameters_of(self, name):
+        shared = (chunk for _, module in self._shared_of(name) for chunk in module.chunks)
+        modules = [self.operators[name], *shared]
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def modules_of(self, name):
+        return [self, self.operators[name]]
+
+    def units(self):
+        # What operators share is nobody's part: all of a block are gathered together.
+        return [self]
+
+
+LAYOUTS: dict[str, type[WeightLayout]] = {"separate": SeparateWeights, "nested": NestedWeights}
 """Layouts by the name that a super-net's config says."""

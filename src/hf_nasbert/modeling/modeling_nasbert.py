@@ -7,7 +7,7 @@ B batch, T tokens, D hidden size, V vocabulary, L blocks, N labelled positions.
 from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
 
 # isort: split
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -28,13 +28,13 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .geometry_nasbert import Block, last_mixing_block
-from .operators_nasbert import NasBertSelfAttention, build_operator, take_rows
+from .operators_nasbert import NasBertNorm, NasBertSelfAttention, build_operator, take_rows
 
 
 class Masks(NamedTuple):
     """Where padding is: `attention` as the attention interface wants it, `padding` (B, T, 1) for convolutions."""
 
-    attention: torch.Tensor | None
+    attention: Any
     padding: torch.Tensor | None
 
 
@@ -163,7 +163,7 @@ class NasBertPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if hasattr(module, "initial_std"):
             init.normal_(module.weight, std=module.initial_std)
-        elif isinstance(module, NasBertMaskedLMHead) and module.bias is not None:
+        elif isinstance(module, NasBertNorm) or (isinstance(module, NasBertMaskedLMHead) and module.bias is not None):
             init.zeros_(module.bias)
         elif isinstance(module, NasBertEmbeddings):
             init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1])[None])
@@ -177,7 +177,7 @@ class NasBertModel(NasBertPreTrainedModel):
         add_pooling_layer: Whether to add the tanh layer over the first token.
     """
 
-    encoder_class = NasBertEncoder
+    encoder_class: type = NasBertEncoder
 
     def __init__(self, config: NasBertShapeConfig, add_pooling_layer: bool = True):
         super().__init__(config)
@@ -221,7 +221,7 @@ class NasBertModel(NasBertPreTrainedModel):
         Raises:
             ValueError: If they are not of as many blocks, or not of the heads of an attention.
         """
-        layers = past_key_values.layers
+        layers: list[Any] = past_key_values.layers
         if len(layers) != self.config.num_hidden_layers:
             raise ValueError(
                 f"past_key_values are of {len(layers)} blocks; expected {self.config.num_hidden_layers}, as prefix "
@@ -361,20 +361,21 @@ class NasBertForMaskedLM(NasBertPreTrainedModel):
 class NasBertClassifierModel(NasBertPreTrainedModel):
     """What the classification heads share: encoder, dropout, one linear layer."""
 
+    encoder_model_class = NasBertModel
     uses_pooler = True
 
-    def __init__(self, config: NasBertConfig):
+    def __init__(self, config: NasBertShapeConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.nasbert = NasBertModel(config, add_pooling_layer=self.uses_pooler)
+        self.nasbert = self.encoder_model_class(config, add_pooling_layer=self.uses_pooler)
         dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, self.num_outputs(config))
         self.post_init()
 
     @staticmethod
-    def num_outputs(config: NasBertConfig) -> int:
-        return config.num_labels
+    def num_outputs(config: NasBertShapeConfig) -> int:
+        return config.num_labels or 0
 
 
 class NasBertForSequenceClassification(NasBertClassifierModel):
@@ -444,7 +445,7 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
     accepts_loss_kwargs = False  # as in sequence classification: the loss is a mean
 
     @staticmethod
-    def num_outputs(config: NasBertConfig) -> int:
+    def num_outputs(config: NasBertShapeConfig) -> int:
         return 1
 
     @can_return_tuple
@@ -462,7 +463,8 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
 
         `labels` (B,) are the indices of the right choices.
         """
-        num_choices = (inputs_embeds if input_ids is None else input_ids).shape[1]
+        texts: Any = inputs_embeds if input_ids is None else input_ids
+        num_choices = texts.shape[1]
         flat = [
             None if tensor is None else tensor.flatten(0, 1)
             for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
@@ -478,9 +480,11 @@ class NasBertForMultipleChoice(NasBertClassifierModel):
 class NasBertForQuestionAnswering(NasBertPreTrainedModel):
     """The encoder with scores for the start and the end of an answer at every token."""
 
-    def __init__(self, config: NasBertConfig):
+    encoder_model_class = NasBertModel
+
+    def __init__(self, config: NasBertShapeConfig):
         super().__init__(config)
-        self.nasbert = NasBertModel(config, add_pooling_layer=False)
+        self.nasbert = self.encoder_model_class(config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 

@@ -1,22 +1,32 @@
 """The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import nn
-from transformers import BertModel, Cache, GenerationConfig
+from transformers import BertModel, Cache, GenerationConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
-from transformers.utils import TransformersKwargs
+from transformers.utils.generic import TransformersKwargs
 
 from hf_nasbert.space import Architecture, SearchSpace
 
 from .configuration_supernet import SupernetConfig
 from .geometry_nasbert import SKIP, Block, geometry, geometry_of, last_mixing_block, operator_kind, operator_width
 from .layouts import LAYOUTS
-from .modeling_nasbert import Masks, NasBertForMaskedLM, NasBertModel, NasBertPreTrainedModel, projection
+from .modeling_nasbert import (
+    Masks,
+    NasBertForMaskedLM,
+    NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
+    NasBertForTokenClassification,
+    NasBertModel,
+    NasBertPreTrainedModel,
+)
 from .operators_nasbert import NasBertSelfAttention
 
 
@@ -27,13 +37,13 @@ class ChoiceBlock(GradientCheckpointingLayer):
         super().__init__()
         self.hidden_size = config.hidden_size
         self.operators = LAYOUTS[config.weight_layout](config, candidates)
-        widths = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
-        widths = sorted(widths - {config.hidden_size})
+        named = {operator_width(name) or config.hidden_size for name in candidates if operator_kind(name) != SKIP}
+        widths = sorted(named - {config.hidden_size})
         self.input_projections = nn.ModuleDict(
-            {str(width): projection(config.hidden_size, width) for width in widths if is_first}
+            {str(width): nn.Linear(config.hidden_size, width) for width in widths if is_first}
         )
         self.output_projections = nn.ModuleDict(
-            {str(width): projection(width, config.hidden_size) for width in widths if is_last}
+            {str(width): nn.Linear(width, config.hidden_size) for width in widths if is_last}
         )
 
     def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
@@ -76,11 +86,13 @@ class ChoiceBlock(GradientCheckpointingLayer):
 class SupernetEncoder(nn.Module):
     """The chain of choice blocks; runs the one child it is told to."""
 
+    blocks: MutableSequence[ChoiceBlock]
+
     def __init__(self, config: SupernetConfig):
         super().__init__()
         self.config = config
         self.space: SearchSpace = config.space
-        self.blocks = nn.ModuleList()
+        self.blocks = nn.ModuleList()  # type: ignore[assignment]  # it does not say of what
         for stage in self.space.stage_slices:
             candidates = self.space.blocks[stage]
             for index, names in enumerate(candidates):
@@ -151,16 +163,88 @@ _KEYWORDS = {
     *("return_dict", "logits_to_keep", "cache_position"),  # which transformers reads, and lists nowhere
 } - {"self", "kwargs"}
 
-_BLOCKS = "nasbert.encoder.blocks."  # where the choice blocks stand in a super-net
-
 
 class SupernetPreTrainedModel(NasBertPreTrainedModel):
-    """What loading, saving and recording must know about super-nets; the first base of every super-net class."""
+    """What every super-net class has beside a child's: the space, the weights of its children. Its first base."""
 
-    config: SupernetConfig
+    config: SupernetConfig  # type: ignore[assignment]  # a child's config has operators, this one a space
+    child_class: ClassVar[type[NasBertPreTrainedModel]]
+    """The class of its children."""
     _auto_class = None  # children carry their code along; a super-net's users have this package
     _no_split_modules = ["NasBertEmbeddings", "ChoiceBlock"]
     _can_record_outputs = {"hidden_states": ChoiceBlock, "attentions": NasBertSelfAttention}
+
+    @classmethod
+    def from_base_model(
+        cls,
+        base_model: str | Path | PreTrainedModel,
+        *,
+        heads: Sequence[int] | None = None,
+        ffn: Sequence[int] | None = None,
+        kernels: Sequence[int] = (),
+        skip: bool = True,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Make a super-net of a pretrained encoder: its largest child is that encoder, all others are cut from it.
+
+        Args:
+            base_model: Folder, name on the Hub, or the model itself: a stock encoder of `modeling.families`, or a
+                child. It is left as it is.
+            heads: Numbers of heads of the narrow attentions; by default a half and a quarter of the base model's.
+            ffn: Inner widths of the narrow ffns; by default a half and a quarter of the base model's.
+            kernels: Sizes of the convolutions that may stand for an attention: 3, 5, 7.
+            skip: Whether a block may be left out: as `skip`, and as `norm`.
+            revision: Branch, tag or commit on the Hub.
+            trust_remote_code: Whether code of the repository's own may be run.
+
+        Raises:
+            ValueError: If the base model is none that a super-net can be made of, or the sizes are none of its.
+            OSError: If there is no such model.
+        """
+        from .elastic import elastic_space, elastic_supernet, load_full_child  # it knows these classes
+
+        full_child = load_full_child(
+            base_model, cls.child_class, revision=revision, trust_remote_code=trust_remote_code
+        )
+        space = elastic_space(full_child, heads=heads, ffn=ffn, kernels=kernels, skip=skip)
+        return cast(Self, elastic_supernet(full_child, space))
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.base_model.encoder.space
+
+    @property
+    def largest_architecture(self) -> Architecture:
+        """The child with the most parameters, which runs where no architecture is given."""
+        return self.base_model.encoder.largest_architecture
+
+    def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
+        """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
+        encoder = self.base_model.encoder
+        used = [p for module, block in encoder.parts_of(architecture) for p in module.parameters_of(block)]
+        head = (p for name, p in self.named_parameters() if not name.startswith(self._blocks))
+        return list(dict.fromkeys([*self.base_model.embeddings.parameters(), *used, *head]))
+
+    def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The weights of a child under the names that they have in the child, a `child_class`."""
+        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._blocks)}
+        state = self.base_model.encoder.state_of(architecture)
+        before = self._blocks.removesuffix("blocks.")
+        return shared | {f"{before}{name}": tensor for name, tensor in state.items()}
+
+    def run_block(
+        self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
+    ) -> torch.Tensor:
+        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
+        block = self.base_model.encoder.blocks[index]
+        return block(hidden_states, masks.attention, masks.padding, positions, operator=operator)
+
+    @property
+    def _blocks(self) -> str:
+        """Where the choice blocks stand in it."""
+        return "encoder.blocks." if self.base_model is self else f"{self.base_model_prefix}.encoder.blocks."
 
 
 class SupernetModel(SupernetPreTrainedModel, NasBertModel):
@@ -172,6 +256,8 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
     """
 
     encoder_class = SupernetEncoder
+    encoder: SupernetEncoder
+    child_class = NasBertModel
 
     def forward(
         self,
@@ -205,12 +291,6 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
             **kwargs,
         )
 
-    def run_block(
-        self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
-    ) -> torch.Tensor:
-        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
-        return self.encoder.blocks[index](hidden_states, masks.attention, masks.padding, positions, operator=operator)
-
 
 class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """The super-net with a masked-LM head: every child of the space, by name.
@@ -224,6 +304,8 @@ class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """
 
     encoder_model_class = SupernetModel
+    nasbert: SupernetModel
+    child_class = NasBertForMaskedLM
 
     def forward(
         self,
@@ -248,27 +330,38 @@ class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
             **kwargs,
         )
 
-    @property
-    def space(self) -> SearchSpace:
-        """The search space."""
-        return self.nasbert.encoder.space
 
-    @property
-    def largest_architecture(self) -> Architecture:
-        """The child with the most parameters, which runs where no architecture is given."""
-        return self.nasbert.encoder.largest_architecture
+class SupernetForSequenceClassification(SupernetPreTrainedModel, NasBertForSequenceClassification):
+    """The super-net with a classifier (or regressor) over the pooled first token. `architecture` says the child."""
 
-    def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
-        """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
-        parts = self.nasbert.encoder.parts_of(architecture)
-        encoder = (parameter for module, block in parts for parameter in module.parameters_of(block))
-        return list(dict.fromkeys([*self.nasbert.embeddings.parameters(), *encoder, *self.lm_head.parameters()]))
-
-    def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The weights of a child under the names that they have in the child, a `NasBertForMaskedLM`."""
-        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(_BLOCKS)}
-        state = self.nasbert.encoder.state_of(architecture)
-        return shared | {f"nasbert.encoder.{name}": tensor for name, tensor in state.items()}
+    encoder_model_class = SupernetModel
+    child_class = NasBertForSequenceClassification
 
 
-__all__ = ["SupernetForMaskedLM", "SupernetModel"]
+class SupernetForTokenClassification(SupernetPreTrainedModel, NasBertForTokenClassification):
+    """The super-net with a classifier over every token. `architecture` says the child."""
+
+    encoder_model_class = SupernetModel
+    child_class = NasBertForTokenClassification
+
+
+class SupernetForQuestionAnswering(SupernetPreTrainedModel, NasBertForQuestionAnswering):
+    """The super-net with scores for the start and the end of an answer. `architecture` says the child."""
+
+    encoder_model_class = SupernetModel
+    child_class = NasBertForQuestionAnswering
+
+
+SUPERNETS: dict[str, type[SupernetPreTrainedModel]] = {
+    supernet_class.__name__: supernet_class
+    for supernet_class in (
+        SupernetModel,
+        SupernetForMaskedLM,
+        SupernetForSequenceClassification,
+        SupernetForTokenClassification,
+        SupernetForQuestionAnswering,
+    )
+}
+"""Super-net classes by the names that a config's `architectures` says."""
+
+__all__ = ["SUPERNETS", *SUPERNETS]

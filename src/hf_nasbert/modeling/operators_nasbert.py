@@ -185,6 +185,18 @@ class NasBertConvolution(nn.Module):
         return self.layers[-1](hidden_states, padding_mask, positions)
 
 
+class NasBertNorm(nn.Module):
+    """A learned constant in place of a sub-layer's output: what is left of one whose output is its mean."""
+
+    def __init__(self, config: NasBertShapeConfig, width: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
+        return self.LayerNorm(take_rows(hidden_states, positions) + self.bias)
+
+
 class NasBertSkip(nn.Module):
     """No operator: the next block sees what this one saw."""
 
@@ -207,4 +219,6 @@ def build_operator(config: NasBertShapeConfig, name: str) -> nn.Module:
         return NasBertAttention(config, width, inner_width(config, name))
     if kind == "ffn":
         return NasBertFeedForward(config, width, inner_width(config, name))
+    if kind == "norm":
+        return NasBertNorm(config, width)
     return NasBertConvolution(config, width, kernel_size=int(kind.removeprefix("conv")))

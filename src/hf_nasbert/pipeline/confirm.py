@@ -7,7 +7,7 @@ from hf_nasbert import records
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline.trained_on import say
+from hf_nasbert.pipeline.text_settings import say
 from hf_nasbert.scored import ScoredChild
 from hf_nasbert.search import pareto_front
 from hf_nasbert.space import Architecture

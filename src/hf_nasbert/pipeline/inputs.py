@@ -12,7 +12,7 @@ from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
+from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 
 logger = logging.getLogger(__name__)
 

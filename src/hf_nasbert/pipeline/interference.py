@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,9 @@ from hf_nasbert.interference import (
     refuse_duplicates,
 )
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import InterferenceArguments, InterferenceReportArguments
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
-from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
+from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
@@ -42,58 +42,6 @@ from hf_nasbert.writing import check_folder, check_unless_there, check_writable,
 logger = logging.getLogger(__name__)
 
 _DIGITS = 6  # of a cosine in fp32 no more can be trusted from one machine to the next
-
-
-@dataclass(kw_only=True)
-class InterferenceArguments:
-    """Which super-nets to measure, and on how much.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    supernets: list[str] = field(metadata={"help": "Folders of super-nets: of finished runs, or their checkpoints."})
-    output: str = field(
-        metadata={"help": "File of records, one per super-net; those it holds are not measured again."}
-    )
-    untrained: bool = field(
-        default=False,
-        metadata={"help": "Measure each run's super-net before its first step too, made anew by its seed."},
-    )
-    num_children: int = field(default=32, metadata={"help": "Base children; each meets one child at every distance."})
-    max_distance: int | None = field(default=None, metadata={"help": "Most choice blocks in which two may differ."})
-    num_settings: int = field(
-        default=16, metadata={"help": "Random children in which each block's candidates are compared."}
-    )
-    num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
-    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
-    label: str | None = field(
-        default=None,
-        metadata={"help": "What these super-nets are told of as; by default the method that trained them."},
-    )
-    figures: str | None = field(default=None, metadata={"help": "Folder to draw the records' figures into."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("num_children", "max_distance", "num_settings", "num_dev_batches", "dev_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if not self.supernets:
-            raise ValueError("no super-net to measure: name their folders (supernets)")
-
-
-@dataclass(kw_only=True)
-class InterferenceReportArguments:
-    """Which records to turn into tables and figures."""
-
-    measured: str = field(metadata={"help": "File of records of measure-interference, .jsonl or .jsonl.gz."})
-    page: str | None = field(default=None, metadata={"help": "Markdown page whose marked tables are made anew."})
-    figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
 
 
 class _Job(NamedTuple):

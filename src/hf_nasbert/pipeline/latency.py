@@ -1,56 +1,14 @@
 """A super-net's folder in, a table of its operators' latencies on this device out, checked against real children."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 from hf_nasbert import records
 from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.measuring import Device, check_memory, measure_latencies
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import LatencyArguments
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
 from hf_nasbert.writing import check_writable
-
-_MOST_CHILDREN = 100_000  # each is run many times
-
-
-@dataclass(kw_only=True)
-class LatencyArguments:
-    """Whose operators to measure, where and on which batch: what a table holds for, and nothing else.
-
-    Raises:
-        ValueError: If a number lies outside its range, or the clock does not fit the device.
-    """
-
-    supernet: str = field(metadata={"help": "Folder of the super-net; only its config.json is read."})
-    output: str = field(metadata={"help": "File of records that the table and its check are added to."})
-    batch_size: int = field(default=8, metadata={"help": "Sequences in the batch."})
-    sequence_length: int = field(default=128, metadata={"help": "Tokens of each, all of them real."})
-    device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "Where children will run."})
-    dtype: Literal["float32", "bfloat16", "float16"] = field(default="float32", metadata={"help": "Their precision."})
-    num_threads: int = field(default=1, metadata={"help": "Torch's threads on a CPU."})
-    clock: Literal["auto", "cpu", "wall"] = field(
-        default="auto",
-        metadata={
-            "help": "cpu: the time of the thread itself, which neighbours on the machine hardly change; wall: all "
-            "that passes. By default cpu for one thread on a CPU, else wall."
-        },
-    )
-    num_visits: int = field(default=100, metadata={"help": "Forwards in which each operator is timed at least."})
-    num_children: int = field(default=30, metadata={"help": "Random children to check the table against."})
-    num_rounds: int = field(default=10, metadata={"help": "How often each of them is visited."})
-    seed: int = field(default=0, metadata={"help": "Seed of the draws."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("num_visits", "num_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_children < 2:
-            raise ValueError(f"num_children={self.num_children} must be at least 2: they are to be compared")
-        if self.num_children > _MOST_CHILDREN:
-            raise ValueError(f"num_children={self.num_children}: at most {_MOST_CHILDREN:,} are run")
 
 
 def measure_latency(arguments: LatencyArguments) -> list[Record]:

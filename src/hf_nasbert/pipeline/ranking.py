@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -18,10 +18,10 @@ from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
-from hf_nasbert.pipeline.trained_on import check_against_training, find_tokenizer
+from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import (
@@ -42,68 +42,6 @@ from hf_nasbert.writing import check_apart, check_folder, check_unless_there, ch
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
 _SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")  # that a recipe names
-
-
-@dataclass(kw_only=True)
-class RankingReportArguments:
-    """Which records to hold against which table, and where the outcome goes.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    table: str = field(
-        metadata={"help": "Children trained alone: the name of a table, or the file of hf-nasbert train-children."}
-    )
-    scores: str = field(metadata={"help": "File of records, one per scored super-net."})
-    containing: str | None = field(default=None, metadata={"help": "Rank only the children that hold this operator."})
-    name: str = field(
-        default="ranking", metadata={"help": "Name of the page's table, and what the figures' names begin with."}
-    )
-    page: str | None = field(
-        default=None, metadata={"help": "Markdown page whose table of that name (`ranking, conv3`) is made anew."}
-    )
-    figures: str | None = field(default=None, metadata={"help": "Folder to draw the figures into."})
-    baseline: str | None = field(
-        default=None,
-        metadata={"help": "The method that the others are compared with, seed by seed; by default the first."},
-    )
-    num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
-    resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        if self.num_resamples < 1:
-            raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
-
-    @property
-    def table_name(self) -> str:
-        """What the page's table is marked by."""
-        return ", ".join(filter(None, (self.name, self.containing)))
-
-
-@dataclass(kw_only=True)
-class RankChildrenArguments(RankingReportArguments):
-    """Which super-nets to score, beside what a report needs; those that the records hold are not scored again.
-
-    Raises:
-        ValueError: If a number lies outside its range, or there is no super-net.
-    """
-
-    supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
-    label: str | None = field(
-        default=None, metadata={"help": "What the super-nets are ranked as; by default the method that trained them."}
-    )
-    num_score_batches: int = field(
-        default=16, metadata={"help": "Dev batches that children are scored on, the first ones of the table's."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_score_batches < 1:
-            raise ValueError(f"num_score_batches={self.num_score_batches} must be at least 1")
-        if not self.supernets:
-            raise ValueError("no super-net to score: name their folders (supernets)")
 
 
 def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> RankingReport:

@@ -1,25 +1,12 @@
 """A file of scored children and a super-net's folder in, a page of HTML out."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_nasbert import records
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.inputs import weights_digest
 from hf_nasbert.report import read_findings, render_search_report
 from hf_nasbert.writing import check_apart, check_writable, write_text
-
-
-@dataclass(kw_only=True)
-class SearchReportArguments:
-    """Which records to report on, and where to."""
-
-    records: str = field(metadata={"help": "File that a search or the scoring of children wrote."})
-    output: str = field(metadata={"help": "HTML file to write; it is replaced."})
-    supernet: str = field(metadata={"help": "Folder of the super-net that they are of, for the commands to extract."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
 
 
 def report_search(arguments: SearchReportArguments) -> Path:

@@ -4,36 +4,35 @@ import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.costs import Budget, LatencyTable, cost_function
+from hf_nasbert.costs import LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.native import native_children
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
-from hf_nasbert.pipeline.report import SearchReportArguments, report_search
+from hf_nasbert.pipeline.report import report_search
+from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
-from hf_nasbert.pipeline.trained_on import say
+from hf_nasbert.pipeline.text_settings import say
 from hf_nasbert.processes import join, leave_world
-from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.records import Record
 from hf_nasbert.scored import ScoredChild, begin_scores, read_scores
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import (
     SEARCHES,
-    SETTINGS,
     GradientBoostedSearch,
     Search,
     SearchTask,
@@ -44,150 +43,8 @@ from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
-SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
 _MAX_ENUMERATED = 1_000_000
-
-
-@dataclass(kw_only=True)
-class ScoringArguments:
-    """What children are scored with: a super-net's weights, on how much of the held-out text.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    supernet: str = field(metadata={"help": "Folder of the super-net."})
-    output: str = field(metadata={"help": "File of records; an interrupted run continues from it."})
-    num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
-    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
-    native_only: bool = field(
-        default=False, metadata={"help": "Only children that are a stock BERT, which need no code of ours."}
-    )
-    latency_table: str | None = field(
-        default=None, metadata={"help": "File of a table from `hf-nasbert latency`: children then have a latency_ms."}
-    )
-    latency_batch_size: int | None = field(
-        default=None, metadata={"help": "Which of the file's tables, if it holds several: that of this batch size,"}
-    )
-    latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("num_dev_batches", "dev_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(kw_only=True)
-class ScoreChildrenArguments(ScoringArguments):
-    """Which children to score.
-
-    Raises:
-        ValueError: If not exactly one choice of children is given.
-    """
-
-    architectures: list[str] | None = field(default=None, metadata={"help": "These children."})
-    num_random: int | None = field(default=None, metadata={"help": "So many different children, drawn uniformly."})
-    all_children: bool = field(default=False, metadata={"help": "Every child of the space."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
-            raise ValueError("choose children by exactly one of architectures, num_random and all_children")
-        if self.num_random is not None and self.num_random < 1:
-            raise ValueError(f"num_random={self.num_random} must be at least 1")
-
-
-@dataclass(kw_only=True)
-class SearchChildrenArguments(ScoringArguments):
-    """How to search, and within which budget.
-
-    Raises:
-        ValueError: If a number lies outside its range, a cap is no quantity, or a setting is of another search.
-    """
-
-    choices: ClassVar[dict[str, Choice]] = {"search_settings": Choice("search", lambda: SETTINGS)}
-    """Settings of their own that come with a choice."""
-
-    search: SearchName = field(default="evolution", metadata={"help": "How children are chosen."})
-    num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
-    objectives: list[str] = field(
-        default_factory=lambda: ["num_parameters"],
-        metadata={"help": "Costs that the front is of, beside the loss; nsga2 searches for that front."},
-    )
-    storage: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where nsga2 keeps its study, which optuna-dashboard opens and several machines may share: a "
-            "database's URL or the path of a journal; by default a SQLite file beside the output."
-        },
-    )
-    report: str | None = field(
-        default=None, metadata={"help": "HTML file to draw the result to, as `hf-nasbert report` does."}
-    )
-    worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
-    max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
-    )
-    max_flops: int | str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
-    max_latency_ms: float | None = field(
-        default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
-    )
-    measure_winner: bool = field(
-        default=True,
-        metadata={
-            "help": "Under max_latency_ms: run the winner and the front here before they are returned, and pass over "
-            "what is slower than the table says it is. Only on the table's own device."
-        },
-    )
-    max_memory: int | str | None = field(
-        default=None,
-        metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
-    )
-    search_settings: Any = None
-    """The search's hyper-parameters: an instance of its class in `SETTINGS`, made of a mapping or of all defaults."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.search_settings = self.choices["search_settings"].settings_of(self.search, self.search_settings)
-        if self.num_evaluations < 1:
-            raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
-        if self.search == "halving" and self.num_dev_batches <= (first := self.search_settings.min_batches):
-            raise ValueError(
-                f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
-                f"children on a part of the dev batches first, and needs {first + 1} at least"
-            )
-        if self.search != "nsga2" and (self.storage is not None or self.worker):
-            raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
-        if self.max_latency_ms is not None and self.latency_table is None:
-            raise ValueError("max_latency_ms caps what a latency_table says: make one by `hf-nasbert latency`")
-        if not self.objectives:
-            raise ValueError("a front is of loss against costs: name one or two (objectives)")
-        self.budget()
-
-    @property
-    def study(self) -> str | Path:
-        """Where nsga2 keeps its study: by default a SQLite file of the output's whole name, which no other has."""
-        return self.storage or Path(f"{self.output}.db")
-
-    @property
-    def study_file(self) -> Path | None:
-        """The file in which that lies, if it is one: a database's URL may name a server."""
-        scheme, is_url, place = str(self.study).partition("://")
-        if not is_url:
-            return Path(self.study)
-        return Path(place[1:].partition("?")[0]) if scheme.startswith("sqlite") else None
-
-    def budget(self) -> Budget:
-        """The caps."""
-        return Budget.parse(
-            max_parameters=self.max_parameters,
-            max_flops=self.max_flops,
-            max_latency_ms=self.max_latency_ms,
-            max_memory=self.max_memory,
-        )
 
 
 def read_latency_table(arguments: ScoringArguments) -> LatencyTable | None:
@@ -501,7 +358,7 @@ def as_table(scored: Sequence[ScoredChild], limit: int = 10) -> str:
 def choose_children(arguments: ScoreChildrenArguments, space: Candidates) -> list[Architecture]:
     """The children to score, in an order in which neighbours share long prefixes."""
     if arguments.architectures is not None:
-        return list(dict.fromkeys(space.validate(Architecture.parse(text)) for text in arguments.architectures))
+        return sorted({Architecture.parse(text) for text in arguments.architectures}, key=space.index_of)
     if arguments.all_children or (arguments.num_random or 0) >= space.num_children:
         if space.num_children > _MAX_ENUMERATED:
             raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")

@@ -105,3 +105,16 @@ def read_content(kind: type[Content], record: records.Record, file: Path) -> Con
     if missing:
         raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
     return kind(**{name: content[name] for name in names})
+
+
+def as_table(results: list[StageResult]) -> str:
+    """What was made, where it lies, and how long each stage took."""
+    rows = [("stage", "made", "lies in", "seconds")]
+    for result in results:
+        note = " (made earlier)" if result.is_reused else ""
+        rows.append((result.name, result.made, result.where, f"{result.seconds:.0f}{note}"))
+    rows.append(("all", "", "", f"{sum(result.seconds for result in results if not result.is_reused):.0f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=False)] for row in rows]
+    lines = ["  ".join([*cells, row[3]]) for cells, row in zip(padded, rows, strict=True)]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -5,43 +5,36 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from hf_nasbert import records
-from hf_nasbert.cards import ChildRecord, Evaluation, render_child_card
+from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.child_folders import move_into_place, save_child
-from hf_nasbert.costs import Budget, cost_function, num_parameters, parse_quantity
+from hf_nasbert.costs import Budget, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
-from hf_nasbert.foreign import read_object
-from hf_nasbert.hub.contents import foreign_code
-from hf_nasbert.hub.proof import run_without_package
 from hf_nasbert.locking import locked
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import native_form
-from hf_nasbert.paths import expand_paths
-from hf_nasbert.pipeline.extract import cost_of_bert_beside, read_facts, stage_lengths_of
+from hf_nasbert.pipeline import run_settings
+from hf_nasbert.pipeline.arguments import PipelineArguments
+from hf_nasbert.pipeline.child_card import Made, describe_child, draw_figures, name_of_text
+from hf_nasbert.pipeline.extraction import read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
-from hf_nasbert.pipeline.scores import (
-    ScoreChildrenArguments,
-    SearchChildrenArguments,
-    children_space,
-    score_children,
-    search_children,
-)
+from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
 from hf_nasbert.pipeline.scores import (
     as_table as as_score_table,
 )
+from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
     Card,
@@ -71,82 +64,7 @@ from hf_nasbert.training import (
 )
 from hf_nasbert.writing import check_folder, whole_folder, write_text
 
-# Run where this package cannot be imported: what a user sees who does not have it.
-_FILL_MASK = """
-import json, pathlib
-from transformers import pipeline
-folder, results, *texts = sys.argv[1:]
-fill_mask = pipeline("fill-mask", folder, trust_remote_code=True, device="cpu")
-answers = {text: [(a["token_str"], a["score"]) for a in fill_mask(text, top_k=5)] for text in texts}
-pathlib.Path(results).write_text(json.dumps(answers), encoding="utf-8")
-"""
-
-# What may differ between the calls for one folder: it decides where things lie, what is shown or how often a run is
-# saved, not what comes out. Two of the training are the pipeline's own (output_dir, resume_from_checkpoint).
-_INCIDENTAL: dict[str, frozenset[str]] = {
-    "supernet": frozenset(),
-    "data": frozenset({"cache_dir", "preprocessing_num_workers"}),
-    "training": SupernetTrainingArguments.incidental,
-    "pipeline": frozenset({"output_dir"}),
-}
-_QUANTITIES = ("max_parameters", "max_flops")
 _MASK = "[MASK]"  # how `mask_examples` are written, whatever the tokenizer's own mask is
-
-
-@dataclass
-class PipelineArguments:
-    """What happens behind the super-net's training: scoring, budget, the winner's further training.
-
-    Raises:
-        ValueError: If a number lies outside its range, or a cap is no quantity.
-    """
-
-    output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
-    num_scored: int = field(
-        default=5000, metadata={"help": "Children to score: all of a space that has no more, else by evolution."}
-    )
-    num_dev_batches: int = field(default=2, metadata={"help": "Fixed dev batches that children are scored on."})
-    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Budget, such as 1.5M; by default a BERT of the space's depth and width."}
-    )
-    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence."})
-    native_only: bool = field(
-        default=False, metadata={"help": "Look only at children that are a stock BERT, which need no code of ours."}
-    )
-    child_steps: int = field(default=1500, metadata={"help": "Steps of the winner's continued pre-training."})
-    child_batch_size: int = field(default=32, metadata={"help": "Sequences of each of these steps."})
-    child_learning_rate: float = field(default=1e-3, metadata={"help": "Its highest learning rate."})
-    finetune_packaged: Literal["rotten_tomatoes", "stsb"] = field(
-        default="rotten_tomatoes", metadata={"help": "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."}
-    )
-    finetune_epochs: float = field(default=3.0, metadata={"help": "Passes over its training split."})
-    finetune_learning_rate: float = field(default=3e-4, metadata={"help": "Highest learning rate of fine-tuning."})
-    finetune_seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "One run per seed."})
-    card: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON file with what else the child's card shall say, such as its license: cards.ChildRecord."
-        },
-    )
-    mask_examples: list[str] = field(
-        default_factory=lambda: ["The movie was [MASK].", "I did not [MASK] this film at all."],
-        metadata={
-            "help": "Sentences that the finished child completes, each with one [MASK], whatever the tokenizer's is."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("num_scored", "num_dev_batches", "dev_batch_size", "child_steps", "child_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("child_learning_rate", "finetune_learning_rate", "finetune_epochs"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
-            raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
-        Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
 
 
 def run_pipeline(
@@ -192,14 +110,6 @@ class Pipeline:
             training, output_dir=str(self.folder / "supernet"), resume_from_checkpoint="latest"
         )
         self.arguments = arguments
-        # The stages of a folder belong together: changed settings would mix two runs under one roof.
-        self._given: dict[str, Any] = {
-            "supernet": supernet,
-            "data": data,
-            "training": training,
-            "pipeline": arguments,
-        }
-        self.settings = {group: _settings(given) for group, given in self._given.items()}
         self.facts = read_facts(arguments.card) if arguments.card else {}
         # Refused now, not in an hour.
         ChildRecord.from_dict({"name": "child", "architecture": "ffn", "language": data.language, **self.facts})
@@ -208,7 +118,8 @@ class Pipeline:
             raise ValueError(f"max_seq_length={data.max_seq_length} is more than the super-net's {longest} positions")
         self._check_examples()
         self.results: list[StageResult] = []
-        self._check_folder()
+        given = {"supernet": supernet, "data": data, "training": training, "pipeline": arguments}
+        run_settings.claim(self.folder, given)
         self._corpus: Corpus | None = None
 
     def run(self) -> list[StageResult]:
@@ -233,37 +144,10 @@ class Pipeline:
         pretrained = stage("pre-training", made, "pretrained", Pretraining, self._make_pretrained)
         made = "results of the child and of a baseline"
         finetuned = stage("fine-tuning", made, "finetuned", Finetuning, self._make_finetuned)
-        make_child = partial(self._make_child, text, supernet, scores, extracted, pretrained, finetuned)
+        make_child = partial(self._make_child, Made(text, supernet, scores, extracted, pretrained, finetuned))
         stage("card", "the child: model, card, figures", "child", Card, make_child)
         stage("fresh process", "fill-mask without this package", "fill-mask.json", Answers, self._complete_masked)
         return self.results
-
-    def _check_folder(self) -> None:
-        file = self.folder / "settings.json"
-        settings = json.loads(json.dumps(self.settings))
-        if not file.exists():
-            with locked(self.folder):  # of two processes that begin a folder one finds the other's settings
-                if not file.exists():
-                    write_text(file, json.dumps(settings, indent=2) + "\n")
-                    return
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        for group, values in settings.items():
-            # A setting that the folder's version did not have yet: it did what the default does now.
-            before_of = _defaults(self._given[group]) | earlier.get(group, {})
-            if group == "training":
-                own = self.training.method_settings
-                before_of, values = own.as_now(before_of), {**values, **dict.fromkeys(own.retired)}
-            if "language" not in earlier.get(group, {}):
-                before_of.pop("language", None)  # but for this one, which cards alone say: any may be named now
-            for name, value in values.items():
-                if name in _INCIDENTAL[group] or name not in before_of:
-                    continue
-                before = before_of[name]
-                if _as_quantity(name, before) != _as_quantity(name, value):
-                    raise ValueError(
-                        f"{self.folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
-                        "choose another output_dir, or delete that folder to begin anew"
-                    )
 
     def _check_examples(self) -> None:
         """Refuse a sentence that cannot be completed, and a tokenizer that has no mask."""
@@ -378,7 +262,7 @@ class Pipeline:
     def _children(self, config: SupernetConfig) -> Candidates:
         return children_space(config, native_only=self.arguments.native_only)
 
-    def _cost(self, config: SupernetConfig) -> Callable[[Sequence[str]], dict[str, float]]:
+    def _cost(self, config: NasBertShapeConfig) -> Callable[[Sequence[str]], dict[str, float]]:
         return cost_function(config, sequence_length=self.data.max_seq_length)
 
     def _make_scores(self) -> Scores:
@@ -465,68 +349,24 @@ class Pipeline:
             )
         )
 
-    def _make_child(
-        self,
-        text: PackedText,
-        supernet: TrainedSupernet,
-        scores: Scores,
-        extracted: Extraction,
-        pretrained: Pretraining,
-        finetuned: Finetuning,
-    ) -> Card:
+    def _make_child(self, made: Made) -> Card:
         child = NasBertForMaskedLM.from_pretrained(self.folder / "pretrained")
         model, why_not_native = native_form(child)
         say("the child is a plain BertForMaskedLM" if why_not_native is None else why_not_native)
         stage_lengths = stage_lengths_of(self._build_config().space)
         scored = scored_children(records.read(self.folder / "scores.jsonl"), "scores.jsonl")
-        figures = self._draw(scores, scored, stage_lengths)
-        config = child.config
-        record = ChildRecord(
-            name=f"NasBert child {scores.winner}",
-            architecture=scores.winner,
-            stage_lengths=None if stage_lengths is None else tuple(stage_lengths),
-            native=why_not_native is None,
+        history = read_log(self.folder / "supernet")
+        figures = draw_figures(made.scores, scored, stage_lengths, history, self.folder / "figures")
+        record = describe_child(
+            child.config,
+            made,
+            self.data,
+            self.training,
+            stage_lengths=stage_lengths,
+            is_native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
-            language=self.data.language,
-            model={
-                "vocabulary": config.vocab_size,
-                "hidden size": config.hidden_size,
-                "longest sequence": config.max_position_embeddings,
-            },
-            cost=self._cost(config)(config.operators),
-            bert_cost=cost_of_bert_beside(config, config.operators, self.data.max_seq_length),
-            cost_conditions=f"FLOPs and memory of one sequence of {self.data.max_seq_length} tokens, with the head.",
-            supernet={
-                "method": self.training.method,
-                "num_children": supernet.num_children,
-                "num_steps": supernet.num_steps,
-                "num_tokens": supernet.num_tokens,
-                "text": self._text,
-                "seed": self.training.seed,
-            },
-            search={
-                "how": scores.how,
-                "num_scored": scores.num_scored,
-                "children within the budget": scores.num_within_budget,
-                **{f"at most {name}": cap for name, cap in scores.caps.items()},
-                "proxy_loss": scores.proxy_loss,
-            },
-            training={
-                "num_steps": pretrained.num_steps,
-                "num_tokens": pretrained.num_tokens,
-                "dev loss with inherited weights": pretrained.dev_loss_before,
-                "dev loss after": pretrained.dev_loss_after,
-            },
-            max_logit_difference=extracted.max_logit_difference,
-            evaluations=tuple(
-                evaluations(finetuned.child, finetuned.from_scratch, split_of(self.arguments.finetune_packaged))
-            ),
-            figures={figure.stem: figure.name for figure in figures if figure.suffix == ".png"},
-            limits=(
-                "It knows one kind of text: pre-trained on "
-                f"{text.num_sequences * text.sequence_length:,} tokens of {self._text}.",
-            ),
-            versions=records.versions(),
+            split_by=split_of(self.arguments.finetune_packaged),
+            figures=figures,
         )
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
         # The record travels with the child, so that the card can be rendered again from it.
@@ -540,7 +380,7 @@ class Pipeline:
             attachments=[record_file, *figures, *(self.folder / "pretrained").glob(TRAINED_ON)],
             overwrite=True,
         )
-        self._write_supernet_card(supernet, scored, figures)
+        self._write_supernet_card(made.supernet, scored, figures)
         return Card(figures=[figure.name for figure in figures])
 
     def _write_supernet_card(self, supernet: TrainedSupernet, scored: list[ScoredChild], figures: list[Path]) -> None:
@@ -549,32 +389,10 @@ class Pipeline:
             self.folder / "supernet",
             scored,
             language=self.data.language,
-            training={"num_tokens": supernet.num_tokens, "text": self._text},
+            training={"num_tokens": supernet.num_tokens, "text": name_of_text(self.data)},
             figures={figure.stem: figure.name for figure in drawn},
         )
         write_supernet_card(self.folder / "supernet", about, drawn)
-
-    @property
-    def _text(self) -> str:
-        return self.data.packaged or self.data.dataset_name or "local files"
-
-    def _draw(self, scores: Scores, scored: list[ScoredChild], stage_lengths: list[int] | None) -> list[Path]:
-        if find_spec("matplotlib") is None:  # the extra "plots"
-            return []
-        from hf_nasbert import plots
-
-        history = read_log(self.folder / "supernet")
-        figures = {
-            "architecture": plots.plot_architecture(scores.winner, stage_lengths=stage_lengths),
-            "front": plots.plot_pareto_front(scored, winner=scores.winner, max_cost=scores.caps.get("num_parameters")),
-            "training": plots.plot_training(history),
-            "operators": plots.plot_operator_frequency(scored),
-        }
-        return [
-            path
-            for name, figure in figures.items()
-            for path in plots.save_figure(figure, self.folder / "figures" / name)
-        ]
 
     def _complete_masked(self) -> Answers:
         answers = ask_in_fresh_process(self.folder / "child", self._examples())
@@ -583,60 +401,6 @@ class Pipeline:
         file = self.folder / "fill-mask.json"
         write_text(file, json.dumps(answers, indent=2) + "\n")
         return Answers(answers=answers)
-
-
-def _settings(given: Any) -> dict[str, Any]:
-    """What a dataclass says, by the names of settings: those of a training method stand beside the others."""
-    return given.to_dict() if isinstance(given, SupernetTrainingArguments) else dataclasses.asdict(given)
-
-
-def _defaults(given: Any) -> dict[str, Any]:
-    """The defaults of a dataclass, as they come out of JSON; a required field has none."""
-    found = {}
-    for one in dataclasses.fields(given):
-        if one.default_factory is not dataclasses.MISSING:
-            found[one.name] = one.default_factory()
-        elif one.default is not dataclasses.MISSING:
-            found[one.name] = one.default
-    return dict(json.loads(json.dumps(found)))
-
-
-def _as_quantity(name: str, value: Any) -> Any:
-    """A cap as its number, so that 2M and 2000000 are one; any other setting as it is."""
-    return parse_quantity(value) if name in _QUANTITIES and isinstance(value, str) else value
-
-
-def as_table(results: list[StageResult]) -> str:
-    """What was made, where it lies, and how long each stage took."""
-    rows = [("stage", "made", "lies in", "seconds")]
-    for result in results:
-        note = " (made earlier)" if result.is_reused else ""
-        rows.append((result.name, result.made, result.where, f"{result.seconds:.0f}{note}"))
-    rows.append(("all", "", "", f"{sum(result.seconds for result in results if not result.is_reused):.0f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=False)] for row in rows]
-    lines = ["  ".join([*cells, row[3]]) for cells, row in zip(padded, rows, strict=True)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def ask_in_fresh_process(folder: Path, texts: list[str]) -> dict[str, list[tuple[str, float]]]:
-    """Complete masked texts with a child's folder, in a process in which this package cannot be imported.
-
-    Raises:
-        TimeoutError: If it takes longer than ten minutes.
-        ValueError: If the child does not load there: its folder does not carry all that it needs, or code of others.
-    """
-    code = {path.name: path for path in folder.iterdir() if path.is_file()}
-    foreign = foreign_code(code, str(folder))
-    if foreign:
-        raise ValueError(f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), so it is not run")
-    with TemporaryDirectory() as scratch:
-        results = Path(scratch) / "answers.json"
-        try:
-            run_without_package(_FILL_MASK, [str(folder.resolve()), str(results), *texts])
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from None
-        return read_object(results)
 
 
 def bert_of(config: SupernetConfig) -> Architecture | None:
@@ -652,31 +416,3 @@ def largest_difference(supernet: SupernetForMaskedLM, architecture: Architecture
     input_ids = torch.arange(16).remainder(child.config.vocab_size)[None]
     expected = supernet.eval()(input_ids, architecture=architecture).logits
     return float((child.eval()(input_ids).logits - expected).abs().max())
-
-
-def evaluations(
-    child: list[dict[str, Any]], baseline: list[dict[str, Any]], split_by: str | None = None
-) -> list[Evaluation]:
-    """The card's evaluation table from the records of fine-tuning: every metric of every split, one value per seed."""
-    found = []
-    for split, metrics in child[0]["metrics"].items():
-        for metric in sorted(metrics.keys() - {"loss", "score"}):  # the task's own metrics; `score` is their mean
-            values, baseline_values = (
-                tuple(record["metrics"][split][metric] for record in runs) for runs in (child, baseline)
-            )
-            if None in values + baseline_values:
-                continue  # a constant prediction has no correlation: nothing to print
-            found.append(
-                Evaluation(
-                    task=child[0].get("hub_task", "text-classification"),
-                    dataset=child[0]["task"],
-                    metric=metric,
-                    values=values,
-                    seeds=tuple(record["seed"] for record in child),
-                    split=split,
-                    split_by=split_by,
-                    baseline="same architecture from scratch",
-                    baseline_values=baseline_values,
-                )
-            )
-    return found

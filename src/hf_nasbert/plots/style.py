@@ -19,6 +19,7 @@ OPERATOR_COLOURS = {
     "conv3": "#56B4E9",
     "conv5": "#009E73",
     "conv7": "#CC79A7",
+    "norm": "#B0B0B0",
     SKIP: "#F2F2F2",
 }
 _SPARE_COLOURS = ("#F0E442", "#D55E00", "#8C8C8C", "#000000")  # for operators a user adds

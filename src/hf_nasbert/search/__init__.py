@@ -9,6 +9,7 @@ from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
 from hf_nasbert.search.evolution import RegularizedEvolution
 from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
+from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
@@ -33,7 +34,9 @@ SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in S
 __all__ = [
     "SEARCHES",
     "SETTINGS",
+    "Choice",
     "GradientBoostedSearch",
+    "Item",
     "ParetoSearch",
     "ProgressiveShrinking",
     "RandomSearch",
@@ -44,6 +47,7 @@ __all__ = [
     "SearchTask",
     "SizeMatchedRandomSearch",
     "SuccessiveHalving",
+    "best_choices",
     "largest_bracket",
     "pareto_front",
     "run_search",

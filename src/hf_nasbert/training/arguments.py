@@ -1,14 +1,17 @@
-"""What a user may say about a super-net and its training: two dataclasses for `HfArgumentParser`."""
+"""What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
-from hf_nasbert.modeling.configuration_supernet import SupernetConfig
+from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.space import SearchSpace
+
+if TYPE_CHECKING:
+    from hf_nasbert.modeling import SupernetConfig
 
 
 def _described_methods() -> str:
@@ -27,7 +30,8 @@ class SupernetArguments:
         default=None, metadata={"help": "A named space and its sizes: quickstart, magic-base or nasbert."}
     )
     operators: list[str] | None = field(
-        default=None, metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, skip."}
+        default=None,
+        metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, norm, skip."},
     )
     num_choice_blocks: int | None = field(default=None, metadata={"help": "Choice blocks, over all stages."})
     blocks: list[str] | None = field(
@@ -40,6 +44,20 @@ class SupernetArguments:
     num_stages: int = field(default=1, metadata={"help": "Stages into which the choice blocks are cut, equally long."})
     widths: list[int] | None = field(
         default=None, metadata={"help": "Widths a stage may choose from; without them all have hidden_size."}
+    )
+    skip: Literal["end", "anywhere"] = field(
+        default="end",
+        metadata={
+            "help": "Where skip may stand: at the end of a stage, so that a child's depth says which blocks it has; "
+            "or anywhere, in one stage without widths."
+        },
+    )
+    weight_layout: str = field(
+        default="separate",
+        metadata={
+            "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
+            "(docs/extending.md). separate: each operator has weights of its own."
+        },
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding tables."})
@@ -73,23 +91,34 @@ class SupernetArguments:
             raise ValueError(
                 f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
             )
+        if self.skip not in ("end", "anywhere"):
+            raise ValueError(f"skip={self.skip!r}: expected end or anywhere")
+        if self.skip == "anywhere" and (self.preset is not None or self.num_stages > 1 or self.widths is not None):
+            what = "preset" if self.preset is not None else "num_stages" if self.num_stages > 1 else "widths"
+            raise ValueError(
+                f"skip=anywhere is for a space of one stage without widths: leave out {what}, or leave skip at the end"
+            )
+        if self.weight_layout not in known_layouts():
+            raise ValueError(f"weight_layout={self.weight_layout!r} is none of {', '.join(known_layouts())}")
 
-    def build_config(self, **overrides: Any) -> SupernetConfig:
+    def build_config(self, **overrides: Any) -> "SupernetConfig":
         """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size` and `pad_token_id`) win.
 
         Raises:
             ValueError: If there is no such preset, operator or size.
         """
-        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths"}
+        from hf_nasbert.modeling import SupernetConfig
+
+        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths", "skip"}
         sizes = {name: value for name, value in asdict(self).items() if name not in not_sizes and value is not None}
         if self.preset is not None:
             return SupernetConfig.preset(self.preset, **{**sizes, **overrides})
         if self.blocks is not None:
-            return SupernetConfig(search_space=SearchSpace.of_blocks(self.blocks), **{**sizes, **overrides})
+            return SupernetConfig(search_space=SearchSpace.of_blocks(self.blocks, self.skip), **{**sizes, **overrides})
         assert self.operators is not None
         assert self.num_choice_blocks is not None
         if self.num_stages == 1 and self.widths is None:
-            space = SearchSpace.chain(self.num_choice_blocks, tuple(self.operators))
+            space = SearchSpace.chain(self.num_choice_blocks, tuple(self.operators), self.skip)
         else:
             blocks_per_stage = self.num_choice_blocks // self.num_stages
             space = SearchSpace.staged(
@@ -295,3 +324,110 @@ class SupernetTrainingArguments:
         if self.lr_scheduler_type == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
         return self.learning_rate * (1 - done)
+
+
+@dataclass
+class StandaloneArguments:
+    """The space whose children are trained, their sizes, and the recipe that is the same for all of them.
+
+    Whatever changes a child's loss stands here or in `DataArguments`; only architecture and seed vary within a table.
+
+    Raises:
+        ValueError: If the blocks make no space, or a number lies outside its range.
+    """
+
+    blocks: list[str] = field(
+        metadata={
+            "help": "Candidates of every choice block, as in: attention,ffn,conv3 attention,ffn,conv3. A block with a "
+            "single candidate is the same in all children."
+        }
+    )
+    hidden_size: int = field(default=128, metadata={"help": "Width of the model."})
+    ffn_ratio: int = field(default=4, metadata={"help": "Inner width of ffn, in widths."})
+    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
+    num_conv_layers: int = field(default=2, metadata={"help": "Convolutions stacked in one conv operator."})
+    hidden_dropout_prob: float = field(
+        default=0.0, metadata={"help": "Dropout; a run too short to see its text twice needs none."}
+    )
+    max_steps: int = field(default=500, metadata={"help": "Optimizer steps of one child."})
+    train_batch_size: int = field(default=32, metadata={"help": "Sequences of one step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of AdamW."})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps; then down to zero."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
+    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm."})
+    num_dev_batches: int = field(
+        default=16,
+        metadata={
+            "help": "Batches of the fixed dev set. Two trainings of one child differ on few sequences for no other "
+            "reason than that they are few."
+        },
+    )
+    dev_batch_size: int = field(default=64, metadata={"help": "Sequences in each of them."})
+    eval_steps: int = field(default=100, metadata={"help": "Steps between two points of the learning curve."})
+    num_curve_batches: int = field(default=8, metadata={"help": "Dev batches, the first ones, behind those points."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
+            self.blocks = [self.blocks]
+        for name in (
+            "max_steps",
+            "train_batch_size",
+            "num_dev_batches",
+            "dev_batch_size",
+            "eval_steps",
+            "num_curve_batches",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0 and below 1")
+        self.build_space()
+
+    def build_space(self) -> SearchSpace:
+        """The space that `blocks` describes: one stage, at the model's width."""
+        return SearchSpace.of_blocks(self.blocks)
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (from 0): linear warm-up, then linearly down to zero at `max_steps`."""
+        warmup = math.ceil(self.warmup_ratio * self.max_steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        return self.learning_rate * (self.max_steps - step) / max(self.max_steps - warmup, 1)
+
+
+@dataclass
+class FarmArguments:
+    """Which children to train, how often, and by how many processes.
+
+    Raises:
+        ValueError: If a number lies outside its range, or the file has no name of records.
+    """
+
+    table: str = field(metadata={"help": "File of the records, .jsonl; at the end compressed beside itself."})
+    num_children: int = field(
+        default=0, metadata={"help": "How many children of the space to train, drawn at random; 0: all of them."}
+    )
+    num_repeated: int = field(default=30, metadata={"help": "How many of them to train under more seeds than one."})
+    num_seeds: int = field(default=3, metadata={"help": "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Worker processes of one thread each; several small children share a GPU well."}
+    )
+    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU even where there is a GPU."})
+    order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
+        if not self.table.endswith(".jsonl"):
+            raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
+        for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")

@@ -5,13 +5,14 @@
 
 import json
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -231,14 +232,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: P
     """
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
-    for key, tensor in _load_tensors(folder / OPTIMIZER).items():
-        name, _, entry = key.rpartition("/")
-        if name not in parameters or (tensor.dim() and tensor.shape != parameters[name].shape):
-            raise DamagedCheckpointError(f"checkpoint {folder}: {OPTIMIZER} does not fit this super-net at {key}")
-        # The step count, a scalar, lies where fused AdamW wants it; the others keep it on the CPU.
-        device = parameters[name].device if tensor.dim() or optimizer.defaults.get("fused") else "cpu"
-        # A copy: what was loaded is a view of the file, which may be deleted later.
-        optimizer.state[parameters[name]][entry] = tensor.to(device, copy=True)
+    with _tensors_in(folder / OPTIMIZER) as file:
+        for key in file.keys():
+            tensor = file.get_tensor(key)
+            name, _, entry = key.rpartition("/")
+            if name not in parameters or (tensor.dim() and tensor.shape != parameters[name].shape):
+                raise DamagedCheckpointError(f"checkpoint {folder}: {OPTIMIZER} does not fit this super-net at {key}")
+            # The step count, a scalar, lies where fused AdamW wants it; the others keep it on the CPU.
+            device = parameters[name].device if tensor.dim() or optimizer.defaults.get("fused") else "cpu"
+            optimizer.state[parameters[name]][entry] = tensor.to(device)
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
@@ -256,20 +258,26 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         DamagedCheckpointError: If the file cannot be read or does not fit the model.
     """
-    tensors = _load_tensors(folder / MODEL)
     expected = model.state_dict()
-    wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
-    if wrong:
-        raise DamagedCheckpointError(f"checkpoint {folder} does not hold this super-net: {', '.join(wrong[:3])}")
-    missing = model.load_state_dict(tensors, strict=False).missing_keys
-    untied = [name for name in missing if name not in model.all_tied_weights_keys]
-    if untied:
-        raise DamagedCheckpointError(f"checkpoint {folder} does not hold this super-net: no {', '.join(untied[:3])}")
+    with _tensors_in(folder / MODEL) as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        wrong = [name for name, shape in shapes.items() if name not in expected or [*expected[name].shape] != shape]
+        if wrong:
+            raise DamagedCheckpointError(f"checkpoint {folder} does not hold this super-net: {', '.join(wrong[:3])}")
+        untied = [name for name in expected if name not in shapes and name not in model.all_tied_weights_keys]
+        if untied:
+            raise DamagedCheckpointError(
+                f"checkpoint {folder} does not hold this super-net: no {', '.join(untied[:3])}"
+            )
+        for name in shapes:
+            expected[name].copy_(file.get_tensor(name))
 
 
-def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
+@contextmanager
+def _tensors_in(path: Path) -> Iterator[Any]:
+    """A file of tensors to read one by one, each into memory of its own, whatever becomes of the file."""
     try:
-        tensors: dict[str, torch.Tensor] = load_file(file)
+        with safe_open(path, "pt", backend="pread") as file:  # mapped, all that was read would stay in memory
+            yield file
     except (OSError, SafetensorError) as error:
-        raise DamagedCheckpointError(f"checkpoint {file.parent} is damaged: {file.name} ({error})") from None
-    return tensors
+        raise DamagedCheckpointError(f"checkpoint {path.parent} is damaged: {path.name} ({error})") from None

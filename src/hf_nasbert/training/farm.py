@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,13 +21,13 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.data import DataArguments, load_corpus
-from hf_nasbert.paths import expand_paths
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.training.arguments import FarmArguments, StandaloneArguments
 from hf_nasbert.training.machine import tune_allocator
-from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
+from hf_nasbert.training.standalone import StandaloneTrainer
 from hf_nasbert.writing import WriteError, check_unless_there, check_writable, write_bytes
 
 logger = logging.getLogger(__name__)
@@ -44,35 +43,6 @@ class Job(NamedTuple):
 
     architecture: Architecture
     seed: int
-
-
-@dataclass
-class FarmArguments:
-    """Which children to train, how often, and by how many processes.
-
-    Raises:
-        ValueError: If a number lies outside its range, or the file has no name of records.
-    """
-
-    table: str = field(metadata={"help": "File of the records, .jsonl; at the end compressed beside itself."})
-    num_children: int = field(
-        default=0, metadata={"help": "How many children of the space to train, drawn at random; 0: all of them."}
-    )
-    num_repeated: int = field(default=30, metadata={"help": "How many of them to train under more seeds than one."})
-    num_seeds: int = field(default=3, metadata={"help": "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0."})
-    num_workers: int = field(
-        default=2, metadata={"help": "Worker processes of one thread each; several small children share a GPU well."}
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU even where there is a GPU."})
-    order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
-
-    def __post_init__(self) -> None:
-        expand_paths(self)
-        if not self.table.endswith(".jsonl"):
-            raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
-        for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
 
 
 def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:

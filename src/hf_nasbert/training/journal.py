@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from tqdm import tqdm
 
 from hf_nasbert import records
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 LOG = "train_log.jsonl"
 
@@ -31,7 +33,7 @@ class Journal:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        accelerator: "Accelerator",
         output_dir: str | Path,
         *,
         max_steps: int,

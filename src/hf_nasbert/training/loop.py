@@ -33,12 +33,13 @@ from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.feeding import fetched, naming_data_faults
 from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
 from hf_nasbert.training.machine import make_accelerator
-from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer
+from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer, narrowed
 
 logger = logging.getLogger(__name__)
 
 
 _SHOWN = 32  # sequences in a message
+_LEFT_OUT = {"weight_layout": "separate"}  # of a config as it is written, where it has this value
 _HOW_TO_GO_ON = "the same command with --resume_from_checkpoint latest goes on from there"
 
 
@@ -326,16 +327,19 @@ class SupernetTrainer:
         losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop.is_set)
         self._is_stopping = losses.is_anyone_stopping
         is_made = False
-        if self._is_finite("loss", losses.masked_lm + sum(losses.terms.values()), children):
-            most = arguments.max_grad_norm or math.inf  # the norm is wanted without clipping too: it tells divergence
-            norm = float(accelerator.clip_grad_norm_(self.supernet.parameters(), most))
-            # fp16 expects infinite gradients: it skips the step and scales down.
-            if accelerator.scaler is not None or self._is_finite("gradient's norm", norm, children):
-                self.optimizer.step()
-                self.counter.update(children)
-                self._window.add(losses.masked_lm, losses.terms, norm, learning_rate)
-                is_made = True
-        self.optimizer.zero_grad(set_to_none=True)
+        with narrowed(self.optimizer, losses.trained):
+            if self._is_finite("loss", losses.masked_lm + sum(losses.terms.values()), children):
+                most = (
+                    arguments.max_grad_norm or math.inf
+                )  # the norm is wanted without clipping too: it tells divergence
+                norm = float(accelerator.clip_grad_norm_(losses.trained, most))
+                # fp16 expects infinite gradients: it skips the step and scales down.
+                if accelerator.scaler is not None or self._is_finite("gradient's norm", norm, children):
+                    self.optimizer.step()
+                    self.counter.update(children)
+                    self._window.add(losses.masked_lm, losses.terms, norm, learning_rate)
+                    is_made = True
+            self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
         if is_made:
             event = self.method.after_step(self.global_step, children, losses.of_children, self._score)
@@ -452,7 +456,7 @@ class SupernetTrainer:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to belong to this run."""
         volatile = ("transformers_version", "dtype", "architectures", "_name_or_path", "search_space")
-        config = json.loads(self.supernet.config.to_json_string(use_diff=False))
+        config = _LEFT_OUT | json.loads(self.supernet.config.to_json_string(use_diff=False))
         arguments = self.arguments
         return {
             "search_space": self.space.to_dict(),
@@ -489,7 +493,10 @@ class SupernetTrainer:
                 folder,
             )
             del identity["data"]["content"]
-        difference = checkpoints.first_difference(self.arguments.method_settings.as_now(state["identity"]), identity)
+        saved = self.arguments.method_settings.as_now(state["identity"])
+        if isinstance(saved.get("config"), dict):
+            saved["config"] = _LEFT_OUT | saved["config"]
+        difference = checkpoints.first_difference(saved, identity)
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in self.arguments.to_dict().items():

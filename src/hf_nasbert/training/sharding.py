@@ -63,7 +63,8 @@ def whole(
         return supernet, optimizer
     parts: SupernetForMaskedLM = supernet
     with torch.random.fork_rng(devices=[]):
-        one = SupernetForMaskedLM(parts.config).to(parts.device).train(parts.training)
+        one: SupernetForMaskedLM = SupernetForMaskedLM(parts.config)
+        torch.nn.Module.to(one, parts.device).train(parts.training)
     of_one = make_optimizer(one, arguments)
     with torch.no_grad():
         for parameter, part in zip(one.parameters(), parts.parameters(), strict=True):

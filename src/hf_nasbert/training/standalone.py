@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -18,89 +18,12 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.records import Record, versions
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
+from hf_nasbert.training.arguments import StandaloneArguments
 
 Batch = dict[str, torch.Tensor]
 
 _SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "hidden_dropout_prob")
-
-
-@dataclass
-class StandaloneArguments:
-    """The space whose children are trained, their sizes, and the recipe that is the same for all of them.
-
-    Whatever changes a child's loss stands here or in `DataArguments`; only architecture and seed vary within a table.
-
-    Raises:
-        ValueError: If the blocks make no space, or a number lies outside its range.
-    """
-
-    blocks: list[str] = field(
-        metadata={
-            "help": "Candidates of every choice block, as in: attention,ffn,conv3 attention,ffn,conv3. A block with a "
-            "single candidate is the same in all children."
-        }
-    )
-    hidden_size: int = field(default=128, metadata={"help": "Width of the model."})
-    ffn_ratio: int = field(default=4, metadata={"help": "Inner width of ffn, in widths."})
-    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
-    num_conv_layers: int = field(default=2, metadata={"help": "Convolutions stacked in one conv operator."})
-    hidden_dropout_prob: float = field(
-        default=0.0, metadata={"help": "Dropout; a run too short to see its text twice needs none."}
-    )
-    max_steps: int = field(default=500, metadata={"help": "Optimizer steps of one child."})
-    train_batch_size: int = field(default=32, metadata={"help": "Sequences of one step."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of AdamW."})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps; then down to zero."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
-    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm."})
-    num_dev_batches: int = field(
-        default=16,
-        metadata={
-            "help": "Batches of the fixed dev set. Two trainings of one child differ on few sequences for no other "
-            "reason than that they are few."
-        },
-    )
-    dev_batch_size: int = field(default=64, metadata={"help": "Sequences in each of them."})
-    eval_steps: int = field(default=100, metadata={"help": "Steps between two points of the learning curve."})
-    num_curve_batches: int = field(default=8, metadata={"help": "Dev batches, the first ones, behind those points."})
-
-    def __post_init__(self) -> None:
-        if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
-            self.blocks = [self.blocks]
-        for name in (
-            "max_steps",
-            "train_batch_size",
-            "num_dev_batches",
-            "dev_batch_size",
-            "eval_steps",
-            "num_curve_batches",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0 and below 1")
-        self.build_space()
-
-    def build_space(self) -> SearchSpace:
-        """The space that `blocks` describes: one stage, at the model's width."""
-        return SearchSpace.of_blocks(self.blocks)
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step (from 0): linear warm-up, then linearly down to zero at `max_steps`."""
-        warmup = math.ceil(self.warmup_ratio * self.max_steps)
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        return self.learning_rate * (self.max_steps - step) / max(self.max_steps - warmup, 1)
 
 
 class StandaloneTrainer:

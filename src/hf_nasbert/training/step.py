@@ -2,7 +2,8 @@
 
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -37,12 +38,14 @@ class StepLosses(NamedTuple):
         terms: The method's own terms by name, means over the children.
         num_tokens: Tokens, counted for every child.
         is_anyone_stopping: Whether any process was asked to stop.
+        trained: The parameters that have a gradient, in the super-net's order.
     """
 
     of_children: list[float]
     terms: dict[str, float]
     num_tokens: int
     is_anyone_stopping: bool
+    trained: list[nn.Parameter]
 
     @property
     def masked_lm(self) -> float:
@@ -113,8 +116,9 @@ class TrainingStep:
             for child_number in range(len(children)):
                 torch.manual_seed(_dropout_seed(self.arguments.seed, step, micro_batch_number, child_number))
                 losses[child_number] += self._run_child(children, child_number, peers, context)
+        trained = with_gradient(self.parameters)
         if not self.is_sharded:  # fully_shard adds up within every backward pass
-            self.group.add_up([p.grad for p in self.parameters if p.grad is not None])
+            self.group.add_up([p.grad for p in trained if p.grad is not None])
         sums = self.group.sums(torch.cat([losses.flatten(), losses.new_tensor([is_stopping])]))
         of_children = sums[:-1].view_as(losses)
         means = (of_children.sum(0) / len(children)).tolist()
@@ -123,6 +127,7 @@ class TrainingStep:
             dict(zip(self.method.terms, means[1:], strict=True)),
             counts.tokens * len(children),
             bool(sums[-1]),
+            trained,
         )
 
     def _run_child(
@@ -195,9 +200,10 @@ def make_optimizer(supernet: SupernetForMaskedLM, arguments: SupernetTrainingArg
     steps per parameter, so its bias correction is per operator.
     """
     parameters = list(supernet.parameters())
+    decaying, others = _by_decay(parameters)
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": arguments.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": decaying, "weight_decay": arguments.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         groups,
@@ -206,6 +212,38 @@ def make_optimizer(supernet: SupernetForMaskedLM, arguments: SupernetTrainingArg
         eps=arguments.adam_epsilon,
         fused=parameters[0].device.type in ("cpu", "cuda"),
     )
+
+
+def _by_decay(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Those that decay, and the biases and normalisations, which do not."""
+    return [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+
+
+def with_gradient(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Those that have a gradient, in their order: of a large super-net's, those of a step's children."""
+    return [parameter for parameter in parameters if parameter.grad is not None]
+
+
+@contextmanager
+def narrowed(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let an optimizer of `make_optimizer` look at some of its parameters only, as long as the block runs.
+
+    AdamW, clipping and clearing skip what has no gradient, but look at every tensor to find out: at NAS-BERT's space
+    at 6,316, of which a child has some 200. What they do to those is the same to the bit.
+
+    Args:
+        optimizer: The optimizer.
+        trained: All its parameters that have a gradient, in their order.
+    """
+    groups = optimizer.param_groups
+    whole = [group["params"] for group in groups]
+    for group, params in zip(groups, _by_decay(trained), strict=True):
+        group["params"] = params
+    try:
+        yield
+    finally:
+        for group, params in zip(groups, whole, strict=True):
+            group["params"] = params
 
 
 def compile_operators(supernet: SupernetForMaskedLM, backend: str) -> None:

@@ -223,8 +223,8 @@ class Family:
             state.setdefault("lm_head.bias", state["lm_head.decoder.bias"])
         new = sorted({name.split(".")[name.startswith("nasbert.")] for name in names - state.keys()})
         # An untied masked-LM head has a second bias, which nothing reads.
-        left = {stock_names[name].removeprefix(prefix) for name in state.keys() - names - {"lm_head.bias"}}
-        left = sorted({".".join(name.split(".")[:-1]) or name for name in left})
+        unread = {stock_names[name].removeprefix(prefix) for name in state.keys() - names - {"lm_head.bias"}}
+        left = sorted({".".join(name.split(".")[:-1]) or name for name in unread})
         child.load_state_dict({name: tensor for name, tensor in state.items() if name in names}, strict=False)
         if new:
             logger.warning("the child's %s is new, with random weights: %s has none", ", ".join(new), stock.__name__)
@@ -233,9 +233,7 @@ class Family:
         return child
 
 
-def build_like(
-    model_class: Callable[[PreTrainedConfig], _Model], config: PreTrainedConfig, like: PreTrainedModel
-) -> _Model:
+def build_like(model_class: Callable[[Any], _Model], config: PreTrainedConfig, like: PreTrainedModel) -> _Model:
     """A model on the device, in the precision and with the attention kernels of another, to be filled with weights."""
     config._attn_implementation = like.config._attn_implementation
     with torch.random.fork_rng(devices=[]):  # its random weights are thrown away: nobody's draws may depend on them

@@ -1,5 +1,8 @@
 """Stock BERT: every head of a child has its own there."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -9,6 +12,7 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    PreTrainedConfig,
 )
 
 from hf_nasbert.modeling import (
@@ -42,7 +46,7 @@ class Bert(Family):
     """BERT. Its embeddings are as wide as its layers."""
 
     name = "BERT"
-    config_class = BertConfig
+    config_class: ClassVar[type[PreTrainedConfig]] = BertConfig
     heads = {
         NasBertModel: BertModel,
         NasBertForMaskedLM: BertForMaskedLM,
@@ -53,7 +57,9 @@ class Bert(Family):
     }
     near = {BertForPreTraining: NasBertForMaskedLM}
     fields = {name: name for name in SAME_FIELDS}
-    head_names = ((r"cls\.predictions\.(?:transform\.)?(?P<rest>.+)", "lm_head.{rest}"),)
+    head_names: ClassVar[Sequence[tuple[str, str]]] = (
+        (r"cls\.predictions\.(?:transform\.)?(?P<rest>.+)", "lm_head.{rest}"),
+    )
 
     def stock_fields(self, config):
         if config.word_embedding_size != config.hidden_size:

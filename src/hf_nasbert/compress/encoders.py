@@ -1,0 +1,58 @@
+"""A full child, a super-net or any other child as what they have in common: embeddings, blocks one by one, a head."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_nasbert.compress.sentences import Batch
+
+
+def encoder_of(model: PreTrainedModel) -> Any:
+    """The encoder of a child or of a super-net, with any head or none."""
+    return model.base_model
+
+
+def inputs_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """What an encoder embeds of a batch, on its device."""
+    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+
+
+def mask_of(batch: Batch, device: torch.device) -> torch.Tensor:
+    """True at the real tokens of a batch, (B, T)."""
+    return batch["attention_mask"].to(device).bool()
+
+
+def logits_of(model: PreTrainedModel, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """What a classifier makes of the last states (B, T, D).
+
+    Returns:
+        Logits (B, C) of a sequence classifier, (N, C) at the real tokens of a token classifier; None of an encoder
+        alone, and of heads that say nothing about sequences or tokens as classes (masked LM, questions).
+    """
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Module):
+        return None
+    pooler = encoder_of(model).pooler
+    logits: torch.Tensor = classifier(hidden_states[mask] if pooler is None else pooler(hidden_states))
+    return logits
+
+
+@contextmanager
+def running(model: nn.Module, *, bf16: bool = False, gradients: bool = False) -> Iterator[None]:
+    """Evaluation mode for a while, so no dropout; with `bf16` products are taken in that precision.
+
+    Every module's own mode comes back, also after an error. Without `gradients` none are kept.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.set_grad_enabled(gradients), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,131 @@
+"""Which heads and neurons matter: by what they write into the stream on real text; sorted, the first are the best."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_nasbert.compress.encoders import encoder_of, inputs_of, mask_of, running
+from hf_nasbert.compress.sentences import Batch
+from hf_nasbert.modeling.operators_nasbert import NasBertAttention, NasBertFeedForward
+
+
+@torch.no_grad()
+def importance(full_child: PreTrainedModel, batches: Sequence[Batch]) -> list[list[float]]:
+    """What every head and every neuron of a model writes into its block's output, by variance over real tokens.
+
+    Of a head with output a and output weights W, mean ||W (a - mean of a)||^2 over tokens; of a neuron the same, which
+    is its variance times the squared length of its column of W. A constant is no importance: the bias has it.
+
+    Args:
+        full_child: The base model as a child, of attention and ffn blocks.
+        batches: Some thousand real tokens.
+
+    Returns:
+        For every block, the importance of its heads or of its neurons.
+
+    Raises:
+        ValueError: If a block is another operator, or there is no batch.
+    """
+    if not batches:
+        raise ValueError("importance is measured on text, and there is no batch")
+    operators = _operators(full_child)
+    moments = [_Spread(operator) for operator in operators]
+    hooks = [
+        operator.output.dense.register_forward_pre_hook(moment)
+        for operator, moment in zip(operators, moments, strict=True)
+    ]
+    try:
+        with running(full_child):
+            encoder, device = encoder_of(full_child), next(full_child.parameters()).device
+            for batch in batches:
+                mask = mask_of(batch, device)
+                for moment in moments:
+                    moment.mask = mask
+                hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+                encoder.encoder(hidden_states, masks)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [moment.importance().tolist() for moment in moments]
+
+
+@torch.no_grad()
+def sort_by_importance(full_child: PreTrainedModel, scores: Sequence[Sequence[float]]) -> None:
+    """Order the heads and neurons of every block by their importance, the largest first, in place.
+
+    The model computes what it computed: only the order of summands changes. So the first heads and neurons of an
+    operator are the best slice of it.
+
+    Args:
+        full_child: The model that was measured.
+        scores: As `importance` gives them.
+
+    Raises:
+        ValueError: If the scores are those of another model.
+    """
+    operators = _operators(full_child)
+    found, expected = [len(block) for block in scores], [_num_parts(operator) for operator in operators]
+    if found != expected:
+        raise ValueError(f"importances of {found} heads and neurons, but the model has {expected}")
+    for operator, block in zip(operators, scores, strict=True):
+        order = torch.tensor(block, dtype=torch.float64).argsort(descending=True, stable=True)
+        dense = operator.output.dense
+        size = dense.in_features // len(block)
+        rows = (order[:, None] * size + torch.arange(size)).flatten().to(dense.weight.device)
+        for linear in _inner(operator):
+            linear.weight.copy_(linear.weight[rows])
+            linear.bias.copy_(linear.bias[rows])
+        dense.weight.copy_(dense.weight[:, rows])
+
+
+class _Spread:
+    """Sums over tokens of what goes into an output projection: of every part (a head, a neuron) its second moments."""
+
+    def __init__(self, operator: Any) -> None:
+        self.mask: torch.Tensor | None = None
+        self._weight = operator.output.dense.weight
+        self._num_parts = _num_parts(operator)
+        self._count = 0
+        self._sum: torch.Tensor | float = 0.0
+        self._products: torch.Tensor | float = 0.0
+
+    def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        assert self.mask is not None
+        states = inputs[0][self.mask]
+        rows = states.view(len(states), self._num_parts, -1)  # (N, P, F)
+        self._count += len(rows)
+        self._sum = self._sum + rows.double().sum(0)
+        self._products = self._products + torch.einsum("npf,npg->pfg", rows, rows).double()
+
+    def importance(self) -> torch.Tensor:
+        """The variance of what each part writes, (P,)."""
+        mean = torch.as_tensor(self._sum) / self._count
+        covariance = torch.as_tensor(self._products) / self._count - mean[:, :, None] * mean[:, None, :]
+        weight = self._weight.double().view(len(self._weight), self._num_parts, -1)  # (D, P, F)
+        return torch.einsum("dpf,pfg,dpg->p", weight, covariance, weight)
+
+
+def _operators(model: PreTrainedModel) -> list[Any]:
+    operators = [block.operator for block in encoder_of(model).encoder.blocks]
+    for index, operator in enumerate(operators):
+        if not isinstance(operator, NasBertAttention | NasBertFeedForward):
+            raise ValueError(
+                f"block {index} is a {type(operator).__name__}: expected the base model itself, of attention and ffn"
+            )
+    return operators
+
+
+def _num_parts(operator: Any) -> int:
+    """How many heads or neurons an operator has."""
+    width: int = operator.output.dense.in_features
+    return width // operator.self.head_size if isinstance(operator, NasBertAttention) else width
+
+
+def _inner(operator: Any) -> list[nn.Linear]:
+    """The linear maps whose outputs are the heads or neurons."""
+    if isinstance(operator, NasBertAttention):
+        return [operator.self.query, operator.self.key, operator.self.value]
+    return [operator.intermediate.dense]

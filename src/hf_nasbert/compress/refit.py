@@ -1,0 +1,274 @@
+"""Variants that work before any training: each output projection refitted in closed form to the base model's output.
+
+Of an attention with fewer heads or an ffn with fewer neurons, what is left is a linear map from the kept ones, h, to
+the sub-layer's output. The map that comes nearest to the whole sub-layer's output y on real text is a ridge regression
+of y on h; its matrices are sums over tokens. Since narrow operators are the first parts of the wide one, one pass of
+the base model over some 20,000 tokens gives the sums of all of them. A `norm` adds the mean of y. A convolution reads
+averages over fixed windows.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from hf_nasbert.compress.encoders import encoder_of, inputs_of, mask_of, running
+from hf_nasbert.compress.kept import weights_digest
+from hf_nasbert.compress.sentences import Batch, digest_of
+from hf_nasbert.modeling.geometry_nasbert import SIZED_KINDS, inner_width, operator_kind
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.modeling.operators_nasbert import NasBertConvLayer
+from hf_nasbert.training.checkpoints import first_difference
+from hf_nasbert.writing import write_bytes
+
+_NORM = "norm"
+_GOLDEN = (5**0.5 - 1) / 2
+_LINEAR_FROM = 3.0  # from here on GELU, SiLU and ReLU pass on what they are given, to about a hundredth
+Errors = dict[str, float]
+"""What a refitted variant misses of the sub-layer's output: squared error over variance, by `block operator`."""
+
+
+Fitted = tuple[Mapping[str, torch.Tensor], Errors]
+"""Weights by `block operator/parameter`, and the error that each variant is left with."""
+
+
+class Moments:
+    """Sums over tokens of what goes into an output projection and of what comes out: all that a regression needs.
+
+    Products are taken in the states' precision batch by batch and added up in double precision.
+
+    Args:
+        num_inputs: How many of the first inputs count.
+        num_outputs: Width of the output.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        self.num_tokens = 0
+        self.inputs = torch.zeros(num_inputs, dtype=torch.float64)
+        self.outputs = torch.zeros(num_outputs, dtype=torch.float64)
+        self.gram = torch.zeros(num_inputs, num_inputs, dtype=torch.float64)
+        self.cross = torch.zeros(num_inputs, num_outputs, dtype=torch.float64)
+        self.squares = 0.0
+
+    def add(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+        """Count some tokens: inputs (N, F), of which the first count, and outputs (N, D)."""
+        kept = inputs[:, : len(self.inputs)]
+        self.num_tokens += len(kept)
+        self.inputs += kept.double().sum(0).cpu()
+        self.outputs += outputs.double().sum(0).cpu()
+        self.gram += (kept.T @ kept).double().cpu()
+        self.cross += (kept.T @ outputs).double().cpu()
+        self.squares += float(outputs.double().square().sum())
+
+    def fit(self, size: int, ridge: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """The linear map from the first `size` inputs that comes nearest to the outputs.
+
+        Args:
+            size: How many inputs it reads.
+            ridge: Added to the inputs' variances, in multiples of their mean: large weights cost.
+
+        Returns:
+            Its weight (D, size) and bias (D,), and the squared error over the outputs' variance.
+        """
+        mean, mean_output = self.inputs[:size] / self.num_tokens, self.outputs / self.num_tokens
+        gram = self.gram[:size, :size] / self.num_tokens - torch.outer(mean, mean)
+        cross = self.cross[:size] / self.num_tokens - torch.outer(mean, mean_output)
+        variance = self.squares / self.num_tokens - float(mean_output.square().sum())
+        damped = gram + ridge * gram.diagonal().mean() * torch.eye(size, dtype=gram.dtype)
+        weight = torch.linalg.solve(damped, cross).T  # (D, size)
+        left = variance - 2 * float((weight.T * cross).sum()) + float(((weight @ gram) * weight).sum())
+        return weight, mean_output - weight @ mean, max(left, 0.0) / variance if variance > 0 else 0.0
+
+
+def refit(
+    supernet: SupernetPreTrainedModel,
+    batches: Sequence[Batch],
+    *,
+    ridge: float = 1e-3,
+    kept: str | Path | None = None,
+) -> Errors:
+    """Refit every narrow variant of an elastic super-net to its largest child, the base model, in place.
+
+    Sort heads and neurons by importance before the super-net is made. Convolutions of one layer get fixed windows of
+    many widths and a refitted point-wise map; deeper ones, and skips, stay as they are.
+
+    Args:
+        supernet: As `elastic_supernet` made it: what it has learned since is overwritten.
+        batches: Some 20,000 real tokens.
+        ridge: See `Moments.fit`.
+        kept: File (.safetensors) of the refitted weights: taken up again where it is there.
+
+    Returns:
+        The error that each variant is left with.
+
+    Raises:
+        ValueError: If there is no batch, or `kept` is of another call.
+    """
+    if not batches:
+        raise ValueError("variants are refitted on text, and there is no batch")
+    # The base model's: what variants were before, or how often they were refitted, does not matter.
+    weights = weights_digest(supernet.state_of(supernet.largest_architecture))
+    variants = [str(variant) for variant in variants_of(supernet)]
+    asked = {"weights": weights, "variants": variants, "batches": digest_of(batches), "ridge": ridge}
+    found = None if kept is None else read_fitted(Path(kept), asked)
+    if found is None:
+        found = _fit(supernet, _moments(supernet, batches), ridge)
+        if kept is not None:
+            write_fitted(Path(kept), asked, found)
+    fitted, errors = found
+    own = {str(variant): variant.end for variant in variants_of(supernet)}
+    with torch.no_grad():
+        for name, tensor in fitted.items():
+            variant, _, part = name.rpartition("/")
+            own[variant].get_parameter(part).copy_(tensor)
+    return errors
+
+
+class Variant(NamedTuple):
+    """An operator that can be refitted, and the module that ends it."""
+
+    block: int
+    name: str
+    end: Any
+
+    def __str__(self) -> str:
+        return f"{self.block} {self.name}"
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it reads averages over windows, and no heads or neurons."""
+        return isinstance(self.end, NasBertConvLayer)
+
+
+def variants_of(supernet: SupernetPreTrainedModel) -> Iterator[Variant]:
+    """All variants of an elastic super-net that have weights of their own beside the base model's."""
+    full = supernet.largest_architecture
+    for index, block in enumerate(encoder_of(supernet).encoder.blocks):
+        kind = operator_kind(full[index])
+        for name in block.operators.candidates if kind in SIZED_KINDS else ():
+            end = block.operators.output_of(name)
+            is_slice = operator_kind(name) == kind and name != full[index]
+            is_shallow = isinstance(end, NasBertConvLayer) and supernet.config.num_conv_layers == 1
+            if is_slice or is_shallow or operator_kind(name) == _NORM:
+                yield Variant(index, name, end)
+
+
+@torch.no_grad()
+def _moments(supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> dict[str, Moments]:
+    """The sums of every block of the base model, of as many inputs as its widest variant reads, and of convolutions.
+
+    By the block's number, and by the block's number and the convolution's name.
+    """
+    encoder, device = encoder_of(supernet), next(supernet.parameters()).device
+    width: int = supernet.config.hidden_size
+    sizes: dict[int, int] = {}
+    convolutions: dict[int, list[Variant]] = {}
+    for variant in variants_of(supernet):
+        sizes.setdefault(variant.block, 0)
+        if variant.is_convolution:
+            convolutions.setdefault(variant.block, []).append(variant)
+        elif operator_kind(variant.name) != _NORM:
+            sizes[variant.block] = max(sizes[variant.block], inner_width(supernet.config, variant.name))
+    moments = {str(block): Moments(size, width) for block, size in sizes.items()}
+    moments |= {str(variant): Moments(width, width) for own in convolutions.values() for variant in own}
+    full = supernet.largest_architecture
+    with running(supernet):
+        for batch in batches:
+            mask = mask_of(batch, device)
+            states, masks = encoder.embed(**inputs_of(batch, device))
+            for block, name in enumerate(full):
+                if block not in sizes:
+                    states = encoder.run_block(block, name, states, masks)
+                    continue
+                end = encoder.encoder.blocks[block].operators.output_of(name)
+                with _calls_of(end.dense) as calls:
+                    behind = encoder.run_block(block, name, states, masks)
+                inner, output = (torch.cat(parts, dim=-2)[mask] for parts in zip(*calls, strict=True))
+                moments[str(block)].add(inner, output)
+                for variant in convolutions.get(block, []):
+                    windows = _windows(variant.end.depthwise.weight)
+                    moments[str(variant)].add(_averages(states, mask, windows)[mask], output)
+                states = behind
+    return moments
+
+
+@contextmanager
+def _calls_of(linear: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Within it, what goes into a linear map and what comes out, call by call (an ffn may run in chunks of tokens)."""
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = linear.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def _windows(weight: torch.Tensor) -> torch.Tensor:
+    """Windows of a depth-wise convolution, (W, 1, 1, K): bells around the middle, of many widths, that sum to one."""
+    num_channels, size = weight.shape[0], weight.shape[-1]
+    widths = 0.3 + size / 2 * torch.arange(num_channels).double().mul(_GOLDEN).frac()  # spread evenly, in no order
+    places = torch.arange(size).double() - size // 2
+    return torch.softmax(-((places / widths[:, None]) ** 2), -1)[:, None, None].to(weight)
+
+
+def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """What a depth-wise convolution makes of states (B, T, W): beyond the real tokens there are zeros."""
+    tokens = states.masked_fill(~mask[..., None], 0.0).transpose(1, 2).unsqueeze(2)
+    padding = (0, windows.shape[-1] // 2)
+    return nn.functional.conv2d(tokens, windows, padding=padding, groups=len(windows)).squeeze(2).transpose(1, 2)
+
+
+def _fit(supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], ridge: float) -> Fitted:
+    fitted: dict[str, torch.Tensor] = {}
+    errors: Errors = {}
+    for variant in variants_of(supernet):
+        own = moments[str(variant) if variant.is_convolution else str(variant.block)]
+        if operator_kind(variant.name) == _NORM:
+            fitted[f"{variant}/bias"] = (own.outputs / own.num_tokens).float()
+            errors[str(variant)] = 1.0
+            continue
+        size = len(own.inputs) if variant.is_convolution else inner_width(supernet.config, variant.name)
+        weight, bias, errors[str(variant)] = own.fit(size, ridge)
+        if variant.is_convolution:
+            # An activation follows. Far enough above zero it passes on what it is given; what is added to all channels
+            # alike is taken off again by the LayerNorm behind it.
+            bias = bias + _LINEAR_FROM + 4 * (own.squares / own.num_tokens / len(bias)) ** 0.5
+            windows = _windows(variant.end.depthwise.weight)
+            fitted |= {f"{variant}/depthwise.weight": windows.cpu().contiguous()}
+            fitted |= {f"{variant}/depthwise.bias": torch.zeros(len(windows))}
+        fitted |= {f"{variant}/dense.weight": weight.float().contiguous(), f"{variant}/dense.bias": bias.float()}
+    return fitted, errors
+
+
+def write_fitted(path: Path, asked: Mapping[str, Any], fitted: Fitted) -> None:
+    """Keep fitted weights in a file, beside what they were asked for."""
+    content = {"asked": json.dumps(asked), "errors": json.dumps(fitted[1])}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in fitted[0].items()}
+    write_bytes(path, save(tensors, metadata=content))
+
+
+def read_fitted(path: Path, asked: Mapping[str, Any]) -> Fitted | None:
+    """What `write_fitted` kept; None where there is no file.
+
+    Raises:
+        ValueError: If the file is damaged, or of another call.
+    """
+    if not path.exists():
+        return None
+    try:
+        file: Any = safe_open(str(path), framework="pt")
+        content = file.metadata() or {}
+        difference = first_difference(json.loads(content.get("asked", "{}")), asked)
+        if difference is None:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(content["errors"])
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it") from None
+    raise ValueError(
+        f"{path} holds variants of another model or text ({difference}): name another folder, or delete it"
+    )

@@ -1,0 +1,156 @@
+"""What every variant costs alone: the base model with one block, or one whole layer, replaced; and sums of that."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from hf_nasbert.compress.distance import Distance, Target
+from hf_nasbert.compress.encoders import encoder_of
+from hf_nasbert.compress.scores import score_children
+from hf_nasbert.compress.sentences import Batch
+from hf_nasbert.costs import CostFunction
+from hf_nasbert.search.knapsack import Item
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
+
+_LAYER = 2  # blocks: an attention and an ffn
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Operators in place of some of the base model's.
+
+    Args:
+        first_block: The first block that is replaced.
+        operators: What stands there and in the blocks behind it.
+        loss: The distance of the model so made from the base model; 0 for what is its own.
+    """
+
+    first_block: int
+    operators: tuple[str, ...]
+    loss: float
+
+    def put_into(self, architecture: Sequence[str]) -> Architecture:
+        """An architecture with these operators in their place."""
+        end = self.first_block + len(self.operators)
+        return Architecture([*architecture[: self.first_block], *self.operators, *architecture[end:]])
+
+
+def places(space: SearchSpace, full: Architecture) -> list[tuple[int, tuple[str, ...]]]:
+    """All that can be replaced alone: every candidate of every block, and every whole layer skipped.
+
+    Args:
+        space: The elastic space.
+        full: The base model in it: attention and ffn in turn.
+
+    Returns:
+        First blocks and operators; those of the base model are among them.
+    """
+    found: list[tuple[int, tuple[str, ...]]] = []
+    for block, candidates in enumerate(space.blocks):
+        found += [(block, (full[block],)), *((block, (name,)) for name in candidates if name != full[block])]
+    for first in range(0, len(full) - 1, _LAYER):
+        if all(SKIP in space.blocks[block] for block in range(first, first + _LAYER)):
+            found.append((first, (SKIP,) * _LAYER))
+    return found
+
+
+def replace_one(
+    supernet: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    *,
+    bf16: bool = False,
+    kept: str | Path | None = None,
+    progress: bool = False,
+    processes: PartialState | None = None,
+) -> list[Replacement]:
+    """Score the base model with each of its parts replaced alone; arguments are those of `score_children`.
+
+    The loss of the unchanged model, which is rounding, is subtracted.
+    """
+    encoder = encoder_of(supernet).encoder
+    full = encoder.largest_architecture
+    asked = [Replacement(first, operators, 0.0) for first, operators in places(encoder.space, full)]
+    children = [full, *(one.put_into(full) for one in asked)]
+    scores = score_children(
+        supernet, children, batches, targets, distance, bf16=bf16, kept=kept, progress=progress, processes=processes
+    )
+    base = scores[0].loss
+    return [
+        Replacement(one.first_block, one.operators, score.loss - base)
+        for one, score in zip(asked, scores[1:], strict=True)
+    ]
+
+
+def screened(space: SearchSpace, replacements: Sequence[Replacement], full: Architecture, most: float) -> SearchSpace:
+    """The space without the variants whose lone replacement costs more than `most`; the base model's own stay.
+
+    A skip stays where the whole layer around it may be skipped for that.
+    """
+    kept: list[set[str]] = [{name} for name in full]
+    for one in replacements:
+        if one.loss <= most:
+            for block, name in enumerate(one.operators, one.first_block):
+                kept[block].add(name)
+    blocks = [",".join(name for name in names if name in kept[block]) for block, names in enumerate(space.blocks)]
+    return SearchSpace.of_blocks(blocks, skip="anywhere")
+
+
+def sum_of(replacements: Sequence[Replacement], architecture: Sequence[str]) -> float:
+    """What a child costs if replacements add up: the least sum of replacements that make it.
+
+    Raises:
+        ValueError: If a block holds what no replacement puts there.
+    """
+    least = [0.0] + [math.inf] * len(architecture)
+    for end in range(1, len(architecture) + 1):
+        for one in replacements:
+            first = end - len(one.operators)
+            if first == one.first_block and tuple(architecture[first:end]) == one.operators:
+                least[end] = min(least[end], least[first] + one.loss)
+        if math.isinf(least[end]):
+            raise ValueError(f"no replacement puts {architecture[end - 1]!r} into block {end - 1}")
+    return least[-1]
+
+
+def as_items(
+    replacements: Sequence[Replacement], full: Sequence[str], cost: CostFunction, caps: Mapping[str, float]
+) -> tuple[list[Item], dict[str, float]]:
+    """Replacements as a knapsack's items, with what each saves of the base model's costs.
+
+    The peak of memory is no sum: a replacement whose own block is above that cap is left out instead.
+
+    Args:
+        replacements: As `replace_one` gives them.
+        full: The base model's architecture.
+        cost: Costs of a child.
+        caps: The caps, of which a peak's is heeded here.
+
+    Returns:
+        Items for `best_choices`, and what it takes as `fixed`: the base model's own costs.
+    """
+    whole = cost(full)
+    peak = "peak_activation_bytes"
+    items = []
+    for one in replacements:
+        if peak in caps:
+            alone = one.put_into((SKIP,) * len(full))
+            if cost(alone)[peak] > caps[peak]:
+                continue
+        costs = cost(one.put_into(full))
+        saved = {name: costs[name] - whole[name] for name in costs if name != peak}
+        items.append(Item(one.first_block, one.operators, one.loss, saved))
+    return items, {name: value for name, value in whole.items() if name != peak}
+
+
+def as_record(replacements: Sequence[Replacement]) -> list[dict[str, Any]]:
+    """Replacements as plain JSON."""
+    return [
+        {"first_block": one.first_block, "operators": list(one.operators), "loss": one.loss} for one in replacements
+    ]

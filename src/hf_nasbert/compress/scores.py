@@ -1,0 +1,191 @@
+"""How far children with inherited weights are from the base model, computing every shared prefix of operators once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from hf_nasbert.compress.distance import Distance, Parts, Target
+from hf_nasbert.compress.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.compress.kept import Kept, weights_digest
+from hf_nasbert.compress.sentences import Batch, digest_of
+from hf_nasbert.space import Architecture, num_shared_operators
+
+
+class Score(NamedTuple):
+    """A child's distance from the base model, mean over batches: the weighted sum, and its parts (`Parts`)."""
+
+    loss: float
+    states: float
+    vectors: float
+    logits: float
+
+
+def score_children(
+    supernet: PreTrainedModel,
+    architectures: Sequence[Sequence[str]],
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    *,
+    bf16: bool = False,
+    kept: str | Path | None = None,
+    progress: bool = False,
+    processes: PartialState | None = None,
+) -> list[Score]:
+    """Score children of a super-net by their distance from the base model, with the weights that they have there.
+
+    Children are leaves of a tree whose edges are operators, walked depth first: what they have in common runs once.
+
+    Args:
+        supernet: With or without a head.
+        architectures: Any children, in any order.
+        batches: Batches to score on.
+        targets: What the base model makes of each (`TeacherStates`).
+        distance: What is measured.
+        bf16: Whether to take products in bfloat16.
+        kept: File of what is scored so far: a killed call goes on behind the last whole batch.
+        progress: Whether to show a bar, on the main process.
+        processes: Those that share out the batches; each has to call with the same arguments and gets all scores,
+            which do not depend on their number. With more than one nothing is kept.
+
+    Returns:
+        One score per architecture, in the order given.
+
+    Raises:
+        ValueError: If an architecture is not in the space, there is no batch, or `kept` is of another call.
+    """
+    if not batches or len(batches) != len(targets):
+        raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
+    space = encoder_of(supernet).encoder.space
+    asked = [space.validate(architecture) for architecture in architectures]
+    first = encoder_of(supernet).encoder.largest_architecture
+    # Sorted, children with a common prefix are neighbours; the full child's operators come first, so that all its
+    # states are there for whatever replaces one of them.
+    distinct = sorted(
+        set(asked), key=lambda child: [(name != full, name) for name, full in zip(child, first, strict=True)]
+    )
+    num_processes = 1 if processes is None else processes.num_processes
+    done = Kept(
+        kept if num_processes == 1 else None,
+        {
+            "weights": weights_digest(supernet),
+            "batches": digest_of(batches),
+            "children": hashlib.sha256("\n".join(map(str, distinct)).encode()).hexdigest()[:16],
+            "distance": distance.describe(),
+            "mean": hashlib.sha256(distance.mean.cpu().numpy().tobytes()).hexdigest()[:16],
+            "bf16": bf16,
+        },
+    )
+    mine = range(len(batches)) if processes is None else range(processes.process_index, len(batches), num_processes)
+    found = torch.zeros(len(batches), len(distinct), 3, dtype=torch.float64)
+    is_shown = progress and (processes is None or processes.is_main_process)
+    with (
+        running(supernet, bf16=bf16),
+        tqdm(total=len(mine) * len(distinct), unit=" children x batches", disable=not is_shown, leave=False) as bar,
+    ):
+        for number in mine:
+            walk = _Walk(supernet, batches[number])
+
+            def score(walk: _Walk = walk, target: Target = targets[number]) -> list[list[float]]:
+                scored = []
+                for child in distinct:
+                    scored.append([float(part) for part in walk.parts(child, target, distance)])
+                    bar.update()
+                return scored
+
+            found[number] = torch.tensor(done.get(f"batch {number}", score), dtype=torch.float64)
+    if processes is not None and num_processes > 1:
+        found = reduce(found.to(processes.device), "sum").cpu()  # each number has one process that knows it
+    parts = torch.stack(list(found)).sum(0) / len(batches)
+    score_of = {
+        child: Score(float(distance.total(Parts(*row))), *row.tolist())
+        for child, row in zip(distinct, parts, strict=True)
+    }
+    return [score_of[child] for child in asked]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores children of one super-net on the same batches, as searches ask it (`hf_nasbert.search.Score`).
+
+    Args are those of `score_children`; `kept_in` is the folder of files of what is scored so far.
+    """
+
+    supernet: PreTrainedModel
+    batches: Sequence[Batch]
+    targets: Sequence[Target]
+    distance: Distance
+    bf16: bool = False
+    kept_in: str | Path | None = None
+    progress: bool = False
+    processes: PartialState | None = None
+
+    def __call__(
+        self, architectures: Sequence[Sequence[str]], num_batches: int | None = None, *, kept_as: str | None = None
+    ) -> list[float]:
+        """The losses of children on the first `num_batches`, by default on all; kept where they are given a name."""
+        kept = None if self.kept_in is None or kept_as is None else Path(self.kept_in) / f"{kept_as}.json"
+        number = len(self.batches) if num_batches is None else num_batches
+        targets = [self.targets[index] for index in range(number)]
+        scores = score_children(
+            self.supernet, architectures, self.batches[:number], targets, self.distance,
+            bf16=self.bf16, kept=kept, progress=self.progress, processes=self.processes,
+        )  # fmt: skip
+        return [score.loss for score in scores]
+
+
+def score_model(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    *,
+    bf16: bool = False,
+) -> Score:
+    """The distance of one model of its own, a child or the base model, mean over batches."""
+    encoder, device = encoder_of(model), next(model.parameters()).device
+    found = []
+    with running(model, bf16=bf16):
+        for batch, target in zip(batches, targets, strict=True):
+            mask = mask_of(batch, device)
+            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+            found.append(_parts(model, encoder.encoder(hidden_states, masks), mask, target, distance))
+    parts = torch.tensor([[float(part) for part in row] for row in found], dtype=torch.float64).mean(0)
+    return Score(float(distance.total(Parts(*parts))), *parts.tolist())
+
+
+def _parts(
+    model: PreTrainedModel, hidden_states: torch.Tensor, mask: torch.Tensor, target: Target, distance: Distance
+) -> Parts:
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        logits = None if target.logits is None else logits_of(model, hidden_states.float(), mask)
+        return distance.parts(hidden_states, mask, target, logits)
+
+
+class _Walk:
+    """The walk over the tree of children on one batch: the states along the path to the child scored last."""
+
+    def __init__(self, supernet: PreTrainedModel, batch: Batch) -> None:
+        device = next(supernet.parameters()).device
+        self._supernet, self._encoder = supernet, encoder_of(supernet)
+        self._mask = mask_of(batch, device)
+        embedded, self._masks = self._encoder.embed(**inputs_of(batch, device))
+        self._states: list[torch.Tensor] = [embedded]
+        self._path: list[str] = []
+
+    def parts(self, child: Architecture, target: Target, distance: Distance) -> Parts:
+        """The parts of a child's distance."""
+        depth = num_shared_operators(self._path, child)
+        del self._path[depth:], self._states[depth + 1 :]
+        for block in range(depth, len(child)):
+            self._states.append(self._encoder.run_block(block, child[block], self._states[-1], self._masks))
+            self._path.append(child[block])
+        return _parts(self._supernet, self._states[-1], self._mask, target, distance)

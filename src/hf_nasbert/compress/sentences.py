@@ -1,0 +1,198 @@
+"""The user's text as sentences: held out by document, tokenised, in batches of like length."""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_nasbert.data import split_dev
+from hf_nasbert.data.foreign_tokenizers import naming_panics
+
+Batch = Mapping[str, torch.Tensor]
+"""`input_ids` and `attention_mask`, int64, (B, T); padding is on the right."""
+
+PARTS = ("train", "choosing", "judging")
+
+# Behind the sign that ends a sentence: a space in most scripts, nothing in those that write none.
+_ENDS = re.compile(r"(?<=[.!?\u2026\u061f\u06d4\u0964])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")
+_SHORTEST = 20  # characters; what is shorter, such as the end of an abbreviation, is joined with what follows
+_FEWEST_OF_A_DOCUMENT = 64  # sentences of a document that are looked at, however many documents there are
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Batches of sentences, of other documents in each part.
+
+    Args:
+        train: To fit and to train on.
+        choosing: To choose children by.
+        judging: To report what the chosen child is worth. Nothing is ever chosen by it.
+    """
+
+    train: list[Batch]
+    choosing: list[Batch]
+    judging: list[Batch]
+
+
+def cut_sentences(document: str) -> Iterator[str]:
+    """The sentences of a document, none but the last shorter than 20 characters; spaces are made one.
+
+    >>> list(cut_sentences("Mr. Smith is here. He came today, by the early train."))
+    ['Mr. Smith is here. He came today, by the early train.']
+    >>> list(cut_sentences("He came today, by train. He will leave again tomorrow!"))
+    ['He came today, by train.', 'He will leave again tomorrow!']
+    """
+    begun = ""
+    for piece in _ENDS.split(document):
+        begun = " ".join(f"{begun} {piece}".split())
+        if len(begun) >= _SHORTEST:
+            yield begun
+            begun = ""
+    if begun:
+        yield begun
+
+
+def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[str]:
+    """Different sentences of as many documents as there are, drawn by a seed: one of each, then a second one, ...
+
+    Args:
+        documents: In a column "text".
+        num_sentences: Most sentences to give.
+        seed: Of which documents, and which of their sentences.
+
+    Returns:
+        Up to `num_sentences` sentences, fewer where the documents hold no more.
+    """
+    rng = random.Random(seed)
+    order = list(range(len(documents)))
+    rng.shuffle(order)
+    most = max(_FEWEST_OF_A_DOCUMENT, 4 * num_sentences // max(len(order), 1))
+    of_documents: list[list[str]] = []
+    for index in order[:num_sentences]:
+        found = list(cut_sentences(documents[index]["text"]))
+        rng.shuffle(found)
+        of_documents.append(found[:most])
+    chosen: dict[str, None] = {}
+    for number in range(max(map(len, of_documents), default=0)):
+        for found in of_documents:
+            if number < len(found):
+                chosen.setdefault(found[number])
+                if len(chosen) == num_sentences:
+                    return list(chosen)
+    return list(chosen)
+
+
+def as_batches(
+    sentences: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 32,
+    max_length: int = 48,
+    seed: int = 0,
+) -> list[Batch]:
+    """Tokenised sentences in batches of like length, which saves padding; the batches' order is drawn by a seed.
+
+    Args:
+        sentences: The sentences.
+        tokenizer: The base model's.
+        batch_size: Sentences of a batch; the last one may have fewer.
+        max_length: Tokens of a sentence at most, special ones included; what is longer is cut.
+        seed: Of the order.
+
+    Raises:
+        ValueError: If the tokenizer cuts every sentence into unknown tokens only.
+    """
+    with naming_panics(tokenizer):
+        rows: list[list[int]] = (
+            tokenizer(list(sentences), truncation=True, max_length=max_length)["input_ids"] if sentences else []
+        )
+    special = set(tokenizer.all_special_ids)
+    if rows and all(special.issuperset(row) for row in rows):
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} knows no word of the text: give text in the "
+            "base model's language"
+        )
+    rows.sort(key=len)  # stable: equal rows keep their order
+    padding = tokenizer.pad_token_id or 0
+    batches: list[Batch] = []
+    for start in range(0, len(rows), batch_size):
+        own = rows[start : start + batch_size]
+        input_ids = torch.full((len(own), len(own[-1])), padding, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for number, row in enumerate(own):
+            input_ids[number, : len(row)] = torch.tensor(row)
+            attention_mask[number, : len(row)] = 1
+        batches.append({"input_ids": input_ids, "attention_mask": attention_mask})
+    random.Random(seed).shuffle(batches)
+    return batches
+
+
+def load_sentences(
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    num_train: int = 8192,
+    num_choosing: int = 192,
+    num_judging: int = 512,
+    held_out: float = 0.05,
+    batch_size: int = 32,
+    max_length: int = 48,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+) -> Sentences:
+    """Sentences to train on, to choose by and to judge by, of different documents.
+
+    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part.
+
+    Args:
+        documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
+        tokenizer: The base model's.
+        num_train: Most sentences to train on.
+        num_choosing: Most sentences to choose by.
+        num_judging: Most sentences to judge by.
+        held_out: Share of the documents to choose by, and of the rest to judge by.
+        batch_size: Sentences of a batch.
+        max_length: Tokens of a sentence at most.
+        seed: Of the parts, of the sentences and of the batches' order.
+        cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
+
+    Raises:
+        ValueError: If there are not three different documents, or the tokenizer knows no word of them.
+    """
+    try:
+        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
+        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
+    except ValueError as error:
+        raise ValueError(
+            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
+            "by and to judge by: give more text, or cut it finer (sample_by)"
+        ) from error
+    counts = (num_train, num_choosing, num_judging)
+    made = [
+        as_batches(
+            choose_sentences(part, count, seed), tokenizer, batch_size=batch_size, max_length=max_length, seed=seed
+        )
+        for part, count in zip((train, choosing, judging), counts, strict=True)
+    ]
+    return Sentences(*made)
+
+
+def num_tokens(batches: Sequence[Batch]) -> int:
+    """The real tokens of batches."""
+    return sum(int(batch["attention_mask"].sum()) for batch in batches)
+
+
+def digest_of(batches: Sequence[Batch]) -> str:
+    """A fingerprint of batches: what was made from others does not compare."""
+    content = hashlib.sha256()
+    for batch in batches:
+        for name in ("input_ids", "attention_mask"):
+            content.update(str(tuple(batch[name].shape)).encode())
+            content.update(batch[name].cpu().numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -1,0 +1,176 @@
+"""A super-net's folder and an architecture in, a child's folder out: nothing is written before the proof holds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hf_nasbert import records
+from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.child_folders import check_place, save_child
+from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
+from hf_nasbert.data import DataArguments
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.trained_on import write_trained_on
+from hf_nasbert.data.vocabulary import vocabulary_size
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
+from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.modeling.families import native_form, to_bert
+from hf_nasbert.pipeline.arguments import ExtractionArguments
+from hf_nasbert.pipeline.interference import describe_run
+from hf_nasbert.pipeline.text_settings import find_tokenizer, say, trained_on, training_of
+from hf_nasbert.processes import be_alone
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.writing import scratch_folder
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A child's folder, the largest difference of its logits from the super-net's, and why it is no stock BERT."""
+
+    folder: Path
+    architecture: Architecture
+    num_parameters: int
+    max_logit_difference: float
+    why_not_native: str | None
+
+    def __str__(self) -> str:
+        proof = f"logits equal the super-net's (largest difference {self.max_logit_difference:g})"
+        form = (
+            "a plain BertForMaskedLM: loads anywhere without trust_remote_code"
+            if self.why_not_native is None
+            else f"loads with trust_remote_code=True, for {self.why_not_native}"
+        )
+        return f"{self.folder}: {self.architecture}, {self.num_parameters:,} parameters; {proof}; {form}"
+
+
+def extract(arguments: ExtractionArguments) -> Extracted:
+    """Load, extract, prove, write.
+
+    Raises:
+        FileNotFoundError: If super-net, tokenizer or card file are missing.
+        FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
+        ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", the logits
+            differ, or the log of the super-net's training is damaged.
+        WriteError: If the folder cannot be written.
+    """
+    be_alone("extracting a child")
+    facts = read_facts(arguments.card) if arguments.card else {}
+    check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
+    supernet = load_supernet(arguments.supernet)
+    known, (text, data) = trained_on(arguments.supernet), training_of(arguments.supernet)
+    tokenizer_folder = Path(arguments.tokenizer_name or find_tokenizer(arguments.supernet) or arguments.supernet)
+    if not (tokenizer_folder / "tokenizer_config.json").is_file():
+        raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
+    tokenizer = open_tokenizer(tokenizer_folder)
+    if (size := vocabulary_size(tokenizer)) != supernet.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
+            f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
+        )
+    sequence_length = arguments.max_seq_length or known.get("max_seq_length", DataArguments.max_seq_length)
+    say(
+        f"the card tells the costs of {sequence_length} tokens"
+        + ("" if arguments.max_seq_length else f", as {arguments.supernet} was trained on")
+    )
+    architecture = Architecture.parse(arguments.architecture)
+    child = extract_child(supernet, architecture)
+    model, why_not_native = _in_form(child, arguments.native)
+    difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
+    space = supernet.space
+    stage_lengths = stage_lengths_of(space)
+    with scratch_folder() as drawings:
+        figures = []
+        if find_spec("matplotlib") is not None:  # the extra "plots"
+            from hf_nasbert.plots import plot_architecture, save_figure
+
+            drawn = plot_architecture(architecture, stage_lengths=stage_lengths)
+            figures = list(save_figure(drawn, drawings / "architecture"))
+        record = ChildRecord.from_dict(
+            {
+                "name": Path(arguments.output_dir).resolve().name,
+                "architecture": str(architecture),
+                "native": why_not_native is None,
+                "mask_token": tokenizer.mask_token,
+                "language": known.get("language"),
+                "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
+                "stage_lengths": stage_lengths,
+                **_costs(supernet.config, architecture, sequence_length, arguments.latency_table),
+                "supernet": _described(arguments.supernet, text) | {"num_children": space.num_children},
+                "max_logit_difference": difference,
+                "figures": {"architecture": "architecture.png"} if figures else {},
+                "versions": records.versions(),
+                **facts,
+            }
+        )
+        folder = save_child(
+            model,
+            tokenizer,
+            arguments.output_dir,
+            render_child_card(record),
+            attachments=figures if not data else [*figures, write_trained_on(drawings, text, data)],
+            overwrite=arguments.overwrite,
+        )
+    return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference, why_not_native)
+
+
+def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, str | None]:
+    """The model to write, and why it is no stock BERT, if it is none."""
+    if native == "never":
+        return child, "its own class was asked for"
+    return (to_bert(child), None) if native == "always" else native_form(child)
+
+
+def _described(supernet: str, text: Mapping[str, Any]) -> dict[str, Any]:
+    """How the super-net was trained, as far as its folder says it."""
+    run = describe_run(supernet)
+    said = {"method": run["method"], "num_steps": run["step"], "text": text.get("source"), "seed": run["seed"]}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _costs(
+    config: SupernetConfig, architecture: Architecture, sequence_length: int, latency_table: str | None
+) -> dict[str, Any]:
+    """What the child costs, and the BERT beside it."""
+    latency = None if latency_table is None else LatencyTable.read(latency_table)
+    conditions = f"FLOPs and memory of one sequence of {sequence_length} tokens."
+    return {
+        "cost": cost_function(config, sequence_length=sequence_length, latency=latency)(architecture),
+        "bert_cost": cost_of_bert_beside(config, architecture, sequence_length, latency=latency),
+        "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
+    }
+
+
+def stage_lengths_of(space: SearchSpace) -> list[int] | None:
+    """The blocks of each stage as cards and drawings want them: None where there is one stage."""
+    lengths = [stage.stop - stage.start for stage in space.stage_slices]
+    return lengths if len(lengths) > 1 else None
+
+
+def cost_of_bert_beside(
+    config: Any, architecture: Sequence[str], sequence_length: int = 128, latency: LatencyTable | None = None
+) -> dict[str, Any]:
+    """The costs of the BERT that a card holds a child against, and its name; nothing where the child is that BERT."""
+    wanted = num_parameters(config, architecture)
+    bert, cost = bert_beside(config, wanted, sequence_length=sequence_length, latency=latency)
+    if cost["num_parameters"] == wanted and bert == tuple(name for name in architecture if name != SKIP):
+        return {}
+    num_layers = len(bert) // 2
+    return {"name": f"BERT of the same width, {num_layers} layer{'s' if num_layers > 1 else ''}", **cost}
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"card {path}: no such file")
+    try:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} holds no JSON object, but a {type(facts).__name__}")
+    return facts

