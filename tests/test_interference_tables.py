@@ -19,7 +19,7 @@ from hf_nasbert.interference import (
     pair_rows,
     similarity_bins,
 )
-from hf_nasbert.metrics import cluster_bootstrap_interval
+from hf_nasbert.metrics import cluster_mean_interval
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 
 
@@ -43,7 +43,7 @@ class TestSummaries:
         single, double = mean_similarity(one), mean_similarity(two)
         # The same rows once more are no new evidence.
         assert double == pytest.approx(single)
-        by_row = cluster_bootstrap_interval(np.mean, np.arange(len(one["block"])), one["gradient_similarity"], seed=0)
+        by_row = cluster_mean_interval(np.arange(len(one["block"])), one["gradient_similarity"], seed=0)
         assert single.high - single.low > 1.5 * (by_row.high - by_row.low)
 
     def test_associations_find_what_was_planted_and_only_that(self):

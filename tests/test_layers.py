@@ -25,6 +25,7 @@ FLOORS = [  # lowest first
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
     {"pipeline", "compress"},
+    {"testing"},  # contracts of all that others may write, hence above all of it
     {"cli"},
     {"__main__"},
 ]

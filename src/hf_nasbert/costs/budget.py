@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Self
 
 from hf_nasbert import records
@@ -53,7 +54,7 @@ class Budget:
                 raise ValueError(f"{name}: {error}") from None
         return cls(**numbers)
 
-    @property
+    @cached_property
     def caps(self) -> dict[str, float]:
         """The caps that are set, by the name of the cost that each one caps."""
         caps = {

@@ -1,7 +1,7 @@
 """All costs of a child together, and those of the BERT to hold it against."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -121,15 +121,18 @@ class CostFunction:
                 )
         return [table[key] for key in self._keys(architecture)]
 
-    def _keys(self, architecture: Sequence[str]) -> Iterator[tuple[str, int, int, bool]]:
+    def _keys(self, architecture: Sequence[str]) -> list[tuple[str, int, int, bool]]:
         """Of every block its name, its stage's width, whether it is the first of all or of its stage, or the last."""
-        start = 0
+        keys, start = [], 0
         for length in self._lengths[len(architecture)]:
             names = architecture[start : start + length]
             width = next(filter(None, map(operator_width, names)), self.config.hidden_size)
-            for place, name in enumerate(names):
-                yield name, width, 2 if place else min(start, 1), place == length - 1
+            keys += [(name, width, 2, False) for name in names]
+            keys[start] = (names[0], width, min(start, 1), length == 1)
+            if length > 1:
+                keys[-1] = (names[-1], width, 2, True)
             start += length
+        return keys
 
 
 class _BlockCosts(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_nasbert.methods import METHODS
-from hf_nasbert.metrics import Interval, cluster_bootstrap_interval, cluster_mean_interval, spearman
+from hf_nasbert.metrics import Interval, Redraws, cluster_interval, cluster_mean_interval
 from hf_nasbert.records import Record, refuse_duplicate_runs
 from hf_nasbert.space import operator_kind
 
@@ -199,8 +199,8 @@ def associations(rows: Rows) -> dict[str, Interval | None]:
             (" within", [_centred(rows, side, usable) for side in sides]),
         ):
             found[name + suffix] = (
-                cluster_bootstrap_interval(
-                    spearman, rows["child"][usable], similarity[usable], other[usable], seed=_SEED
+                cluster_interval(
+                    Redraws.spearman, rows["child"][usable], similarity[usable], other[usable], seed=_SEED
                 )
                 if usable.sum() > 1
                 else None

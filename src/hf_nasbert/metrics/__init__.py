@@ -4,7 +4,7 @@ from hf_nasbert.metrics.checks import Array
 from hf_nasbert.metrics.intervals import (
     Interval,
     PairedDifference,
-    cluster_bootstrap_interval,
+    cluster_interval,
     cluster_mean_interval,
     mean_of_known,
     means_of_known,
@@ -37,7 +37,7 @@ __all__ = [
     "Redraws",
     "best_rank_at",
     "bucketed_tau",
-    "cluster_bootstrap_interval",
+    "cluster_interval",
     "cluster_mean_interval",
     "draw",
     "kendall_tau",

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hf_nasbert.metrics.checks import Array, check_confidence, paired
-from hf_nasbert.metrics.redraws import draw
+from hf_nasbert.metrics.redraws import Redraws, draw
 
+_NUM_AT_ONCE = 100  # redraws of rows, which are many more than children
 _NUM_FLIPS = 100_000  # of the signs of paired differences; all ways where there are no more
 
 
@@ -21,10 +22,12 @@ class Interval(NamedTuple):
     high: float
 
 
-def cluster_bootstrap_interval(
-    statistic: Callable[..., float],
+def cluster_interval(
+    measure: Callable[[Redraws], Array],
     clusters: ArrayLike,
-    *arrays: ArrayLike,
+    score: ArrayLike,
+    truth: ArrayLike,
+    *,
     num_resamples: int = 1000,
     confidence: float = 0.9,
     seed: int,
@@ -32,13 +35,14 @@ def cluster_bootstrap_interval(
     """A percentile bootstrap interval over clusters of rows that are not independent of each other.
 
     Clusters are redrawn with replacement, each with all its rows (Davison and Hinkley, 1997, section 3.8). Redraws on
-    which the statistic is NaN are left out, which `scipy.stats.bootstrap` cannot. The bounds are NaN if there is one
+    which the measure is NaN are left out, which `scipy.stats.bootstrap` cannot. The bounds are NaN if there is one
     cluster only.
 
     Args:
-        statistic: Takes as many arrays as are given here and returns a number.
+        measure: A method of `Redraws`, such as `Redraws.spearman`.
         clusters: The cluster of every row, as a whole number.
-        arrays: One value per row each.
+        score: One value per row.
+        truth: One value per row.
         num_resamples: How often to redraw.
         confidence: The share of redraws that the interval covers.
         seed: Seed of this call's own generator.
@@ -46,36 +50,35 @@ def cluster_bootstrap_interval(
     Raises:
         ValueError: If the arrays differ in length, or hold fewer than two rows or a number that is not finite.
     """
-    cluster_of, *values = paired(clusters=clusters, **{f"array {index}": array for index, array in enumerate(arrays)})
-    estimate = float(statistic(*values))
-    rows_of = [np.flatnonzero(cluster_of == cluster) for cluster in np.unique(cluster_of)]
-    counts = _drawn_clusters(len(rows_of), num_resamples, confidence, seed)
-    if len(rows_of) < 2:
-        return Interval(estimate, float("nan"), float("nan"))
-    resampled = []
-    for row in counts.T.astype(np.int64):
-        chosen = np.concatenate([np.tile(rows_of[index], row[index]) for index in np.flatnonzero(row)])
-        resampled.append(statistic(*(array[chosen] for array in values)))
-    return percentile_interval(estimate, resampled, confidence=confidence)
+    cluster_of, score, truth = paired(clusters=clusters, score=score, truth=truth)
+    of, counts = _redrawn_clusters(cluster_of, num_resamples, confidence, seed)
+    if len(counts) < 2:
+        return Interval(float(measure(Redraws(score, truth))[0]), float("nan"), float("nan"))
+    starts = range(0, counts.shape[1], _NUM_AT_ONCE)
+    parts = [measure(Redraws(score, truth, counts[of, start : start + _NUM_AT_ONCE])) for start in starts]
+    values = np.concatenate(parts)
+    return percentile_interval(float(values[0]), values[1:], confidence=confidence)
 
 
 def cluster_mean_interval(
     clusters: ArrayLike, values: ArrayLike, *, num_resamples: int = 1000, confidence: float = 0.9, seed: int
 ) -> Interval:
-    """`cluster_bootstrap_interval` of the mean, from sums over clusters: the same redraws in far less time."""
+    """As `cluster_interval`, of the mean of some values, from sums over clusters."""
     cluster_of, rows = paired(clusters=clusters, values=values)
-    _, index = np.unique(cluster_of, return_inverse=True)
-    sums, sizes = np.bincount(index, weights=rows), np.bincount(index)
-    counts = _drawn_clusters(len(sums), num_resamples, confidence, seed)
-    estimate = float(rows.mean())
-    if len(sums) < 2:
-        return Interval(estimate, float("nan"), float("nan"))
-    return percentile_interval(estimate, sums @ counts / (sizes @ counts), confidence=confidence)
+    of, counts = _redrawn_clusters(cluster_of, num_resamples, confidence, seed)
+    if len(counts) < 2:
+        return Interval(float(rows.mean()), float("nan"), float("nan"))
+    means = np.bincount(of, weights=rows) @ counts / (np.bincount(of) @ counts)
+    return percentile_interval(float(rows.mean()), means[1:], confidence=confidence)
 
 
-def _drawn_clusters(num_clusters: int, num_resamples: int, confidence: float, seed: int) -> Array:
+def _redrawn_clusters(
+    clusters: Array, num_resamples: int, confidence: float, seed: int
+) -> tuple[NDArray[np.int64], Array]:
+    """The number of every row's cluster, and how often each cluster is in each redraw, as `draw` says."""
     check_confidence(confidence)
-    return draw(num_clusters, num_resamples, seed)[:, 1:]
+    names, of = np.unique(clusters, return_inverse=True)
+    return of, draw(len(names), num_resamples, seed)
 
 
 def mean_of_known(values: Iterable[float]) -> float:

@@ -83,6 +83,7 @@ class GradientBoostedSearch(Search):
         self.num_parents = num_parents
         places = [(block, name) for block, names in enumerate(task.space.blocks) for name in names]
         self._column_of = {place: column for column, place in enumerate(places)}
+        self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -136,9 +137,7 @@ class GradientBoostedSearch(Search):
                 yield self._sample()
         candidates = self._candidates()
         if candidates:
-            predicted = np.asarray(
-                self._fit(self._features_of(children), scores).predict(self._features_of(candidates))
-            )
+            predicted = np.asarray(self._fit(self._known(children), scores).predict(self._features_of(candidates)))
             for place in np.argsort(predicted, kind="stable"):
                 yield candidates[place]
 
@@ -161,8 +160,8 @@ class GradientBoostedSearch(Search):
 
     def _operators_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
         rows = np.zeros((len(children), len(self._column_of)))
-        for row, child in enumerate(children):
-            rows[row, [self._column_of[place] for place in enumerate(child)]] = 1
+        columns = [self._column_of[place] for child in children for place in enumerate(child)]
+        np.put_along_axis(rows, np.reshape(columns, (len(children), -1)), 1, axis=1)
         return rows
 
     def _features_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
@@ -171,6 +170,12 @@ class GradientBoostedSearch(Search):
             return rows
         costs = [self.task.cost(child) for child in children]
         return np.column_stack([rows, [[one[name] for name in sorted(one)] for one in costs]])
+
+    def _known(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
+        """The features of told children, each made once."""
+        new = [child for child in children if child not in self._rows]
+        self._rows.update(zip(new, self._features_of(new), strict=True) if new else ())
+        return np.array([self._rows[child] for child in children])
 
     def _fit(self, rows: NDArray[np.float64], scores: Sequence[float]) -> "Booster":
         lightgbm = self._lightgbm

@@ -112,6 +112,7 @@ class ParetoSearch(Search):
             f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
             for block, names in enumerate(task.space.blocks)
         }
+        self._news = _News()
         self._sampler = _make_sampler(population_size)
         with storage_errors(storage):
             self._open_study(optuna, study_name)
@@ -180,9 +181,7 @@ class ParetoSearch(Search):
         }
         for child in children:
             self._study.add_trial(self._trial(child, self._states.RUNNING, None, about))
-        for trial in self._trials():
-            if trial.state == self._states.RUNNING and trial.user_attrs.get("worker") == self.worker:
-                self._number_of[_child_of(trial)] = trial.number
+        self._learn()
 
     def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
         first: dict[Architecture, float] = {}
@@ -222,9 +221,9 @@ class ParetoSearch(Search):
         return self._study.get_trials(deepcopy=False)
 
     def _learn(self) -> None:
-        """Take from the study what other workers, or this one before it was killed, have told it."""
+        """Take from the study what is new: told by other workers or by this one before it was killed, or running."""
         self._elsewhere = set()
-        for trial in self._trials():
+        for trial in self._news.of(self._study):
             child = _child_of(trial)
             if self.task.why_not(child) is not None:  # within the budget by the costs of then, not by those of now
                 continue
@@ -232,7 +231,9 @@ class ParetoSearch(Search):
                 self._scores.setdefault(child, trial.values[0])
             elif trial.state == self._states.FAIL:
                 self._scores.setdefault(child, float("inf"))
-            elif trial.user_attrs.get("worker") != self.worker:
+            elif trial.user_attrs.get("worker") == self.worker:
+                self._number_of[child] = trial.number
+            else:
                 self._elsewhere.add(child)
 
     def _go_on(self) -> None:
@@ -285,21 +286,46 @@ def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     return tuple(a) != tuple(b) and all(x <= y for x, y in zip(a, b, strict=True))
 
 
+class _News:
+    """Trials of a study that are new, or were running when they were last read: one that has ended never changes."""
+
+    def __init__(self) -> None:
+        self._num_read = 0
+        self._running: list[int] = []
+
+    def of(self, study: "Study") -> "list[FrozenTrial]":
+        """Those trials, by number."""
+        trials = study.get_trials(deepcopy=False)
+        found = [trials[number] for number in (*self._running, *range(self._num_read, len(trials)))]
+        self._num_read = len(trials)
+        self._running = [trial.number for trial in found if not trial.state.is_finished()]
+        return found
+
+
 def _make_sampler(population_size: int) -> Any:
     """Optuna's NSGA-II, which here selects parents only; the generation of a trial is one of its attributes."""
     from optuna.samplers import NSGAIISampler
     from optuna.trial import TrialState
 
     class Sampler(NSGAIISampler):
+        def __init__(self) -> None:
+            super().__init__(population_size=population_size)
+            self._news = _News()
+            self._generations: dict[int, list[FrozenTrial]] = {}  # of complete trials
+
+        def _read(self, study: "Study") -> None:
+            for trial in self._news.of(study):
+                if trial.state == TrialState.COMPLETE:
+                    self._generations.setdefault(trial.user_attrs["generation"], []).append(trial)
+
         def next_generation(self, study: "Study") -> int:
             """The youngest generation, or the one after it where it is complete."""
-            complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-            generations = [trial.user_attrs["generation"] for trial in complete]
-            youngest = max(generations, default=0)
-            return youngest + (generations.count(youngest) >= population_size)
+            self._read(study)
+            youngest = max(self._generations, default=0)
+            return youngest + (len(self._generations.get(youngest, [])) >= population_size)
 
         def get_population(self, study: "Study", generation: int) -> "list[FrozenTrial]":
-            complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-            return [trial for trial in complete if trial.user_attrs["generation"] == generation]
+            self._read(study)
+            return sorted(self._generations.get(generation, []), key=lambda trial: trial.number)
 
-    return Sampler(population_size=population_size)
+    return Sampler()

@@ -11,6 +11,8 @@ from hf_nasbert.modeling.geometry_nasbert import SKIP, shown
 from hf_nasbert.space.architecture import Architecture, parsed, trusted
 from hf_nasbert.space.stages import FreeStage, Stage, checked_block, checked_widths
 
+_NUM_STARTS = 1000  # architectures that are remembered with what they may change into
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -228,7 +230,25 @@ end of its stage only
 
     def max_changes(self, architecture: Iterable[str]) -> int:
         """The largest `num_changes` that `mutate` can make on this architecture."""
-        return self._max_changes(self.validate(architecture), range(self.num_choice_blocks))
+        return self._start_of(architecture)[1]
+
+    def _start_of(self, architecture: Iterable[str]) -> tuple[Architecture, int, list[list[str]]]:
+        """An architecture that is to be changed, `max_changes` of it and its alternatives.
+
+        Searches change the same few parents again and again, so some are remembered.
+        """
+        known = self._starts.get(architecture) if isinstance(architecture, tuple) else None
+        if known is None:
+            found = self.validate(architecture)
+            known = (found, self._max_changes(found, range(self.num_choice_blocks)), self._alternatives(found))
+            if len(self._starts) >= _NUM_STARTS:
+                self._starts.clear()
+            self._starts[found] = known
+        return known
+
+    @functools.cached_property
+    def _starts(self) -> dict[tuple[str, ...], tuple[Architecture, int, list[list[str]]]]:
+        return {}
 
     def _max_changes(self, architecture: Architecture, free: Collection[int]) -> int:
         return sum(
@@ -250,27 +270,38 @@ end of its stage only
         Raises:
             ValueError: If no such chain of moves exists: see `max_changes`.
         """
-        found = self.validate(architecture)
+        found, most, alternatives = self._start_of(architecture)
         _check_count("num_changes", num_changes)
         free = set(range(self.num_choice_blocks))
-        if (most := self._max_changes(found, free)) < num_changes:
+        if most < num_changes:
             raise ValueError(
                 f"cannot change {num_changes} choice blocks of {shown(str(found))} one by one: "
                 f"at most {most} can change"
             )
         for remaining in reversed(range(num_changes)):
-            alternatives = self._alternatives(found)
             blocks = [block for block in sorted(free) if alternatives[block]]
             names: list[str] = []
             while not names:  # drop the blocks that cannot change now: the draw is uniform among those that can
                 block = blocks.pop(rng.randrange(len(blocks)))
-                names = [x for x in alternatives[block] if self._leaves_room(found, block, x, free, remaining)]
+                names = self._with_room(found, block, alternatives[block], free - {block}, remaining)
             found = _replaced(found, block, rng.choice(names))
             free.remove(block)
+            if remaining:
+                alternatives = self._alternatives(found)
         return found
 
-    def _leaves_room(self, found: Architecture, block: int, name: str, free: set[int], remaining: int) -> bool:
-        return remaining == 0 or self._max_changes(_replaced(found, block, name), free - {block}) >= remaining
+    def _with_room(
+        self, found: Architecture, block: int, names: list[str], free: set[int], remaining: int
+    ) -> list[str]:
+        """Those of a block's alternatives after which the remaining changes can be made; depths alone decide that."""
+        if not remaining:
+            return names
+        has_room: dict[bool, bool] = {}
+        for name in names:
+            if (name == SKIP) not in has_room:
+                most = self._max_changes(_replaced(found, block, name), free)
+                has_room[name == SKIP] = most >= remaining
+        return [name for name in names if has_room[name == SKIP]]
 
     def crossover(self, a: Iterable[str], b: Iterable[str], rng: random.Random) -> Architecture:
         """Mix two parents into a valid offspring.

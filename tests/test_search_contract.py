@@ -1,0 +1,103 @@
+"""Every registered search keeps the published contract, and the contract notices one that does not."""
+
+import functools
+import random
+
+import pytest
+
+from hf_nasbert.search import SEARCHES, RandomSearch
+from hf_nasbert.testing import searches
+from hf_nasbert.testing.searches import CHECKS
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_registered_search_keeps_its_promises(name, check):
+    # A rung, a round or a generation that ends within the few children of the contract.
+    own = {"halving": {"bracket_size": 16}, "nsga2": {"population_size": 10}, "gbdt": {"num_initial": 10}}
+    check(functools.partial(SEARCHES[name], **own.get(name, {})))
+
+
+class Careless(RandomSearch):
+    """Asks for whatever it draws."""
+
+    def _is_new(self, child):
+        return child not in self._pending
+
+
+class Forgetful(RandomSearch):
+    """Asks for what it has been told of."""
+
+    def _next_batch(self):
+        self._pending = [self._sample() for _ in range(self.task.batch_size)]
+
+
+class Restless(RandomSearch):
+    """Draws from a generator of nobody's seed."""
+
+    def __init__(self, task):
+        super().__init__(task)
+        self._rng = random.SystemRandom()
+
+
+class Settled(RandomSearch):
+    """Draws from a generator that is the same under every seed."""
+
+    def __init__(self, task):
+        super().__init__(task)
+        self._rng = random.Random(0)
+
+
+class Absent(RandomSearch):
+    """Loses what it was told when it is loaded."""
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Lazy(RandomSearch):
+    """Ends after its first batch."""
+
+    def ask(self):
+        return [] if self._scores else super().ask()
+
+
+class Proud(RandomSearch):
+    """Knows of no best child but the first it was told."""
+
+    def best(self):
+        return self.history[0] if self._scores else None
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "message"),
+    [
+        (Careless, searches.asks_only_children_of_the_space_under_the_budget, "over the budget"),
+        (Forgetful, searches.asks_for_no_child_twice, "it asks twice for"),
+        (Restless, searches.asks_the_same_under_the_same_seed, "under one seed"),
+        (Settled, searches.asks_the_same_under_the_same_seed, "under every seed"),
+        (Restless, searches.goes_on_from_its_state, "asks for other children"),
+        (Absent, searches.refuses_the_state_of_another, "takes the state"),
+        (Lazy, searches.finishes_a_small_space, "never asks for"),
+        (Careless, searches.finishes_a_small_space, "asks for ever|over the budget"),
+        (Proud, searches.knows_the_best_of_what_it_was_told, "not its best"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_promise_is_noticed_by_name(broken, check, message):
+    with pytest.raises((AssertionError, ValueError), match=message):
+        check(broken)
+
+
+def test_no_check_is_forgotten():
+    written = [
+        value for name, value in vars(searches).items()
+        if callable(value) and getattr(value, "__annotations__", {}).get("make") is not None
+    ]  # fmt: skip
+    assert written == list(CHECKS)
+
+
+def test_hardly_two_children_of_the_contract_have_the_same_loss():
+    for space in (searches.CHAIN, searches.STAGED):
+        losses = searches.score(list(space.enumerate()))
+        assert len(set(losses)) > 0.95 * len(losses)
