@@ -20,7 +20,7 @@ FLOORS = [  # lowest first
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},
     {"ranking", "interference"},
-    {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
+    {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots", "testing"},
     {"hub", "report"},
     {"pipeline"},
     {"cli"},
@@ -108,6 +108,10 @@ def test_light_rooms_need_no_torch():
     program += "\nprint([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_users_run_needs_no_test_runner():
+    assert not [file for file in files() if {"pytest", "unittest"} & imported_modules(file)]
 
 
 def test_a_violation_is_noticed(tmp_path, monkeypatch):
