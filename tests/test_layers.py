@@ -138,6 +138,10 @@ def test_a_name_that_a_package_lacks_is_no_attribute():
         importlib.import_module("hf_nasbert.pipeline").serach_children  # noqa: B018
 
 
+def test_what_users_run_needs_no_test_runner():
+    assert not [file for file in files() if {"pytest", "unittest"} & imported_modules(file)]
+
+
 def test_a_violation_is_noticed(tmp_path, monkeypatch):
     """Sanity check: the walker sees an upward import, inside a function too."""
     file = tmp_path / "space.py"

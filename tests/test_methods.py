@@ -1,9 +1,12 @@
-"""`methods` and `teachers`: what each training method does that others do not, and what all of them keep."""
+"""`methods` and `teachers`: what each training method does that others do not.
+
+What all of them promise is in `hf_nasbert.testing`, and tested by test_testing.py.
+"""
 
 import itertools
 import json
 import random
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -49,11 +52,6 @@ class TestRegistry:
         assert len(set(looks)) == len(looks), "one look each in figures"
         assert all(method.summary and method.paper for method in METHODS.values())
 
-    def test_every_setting_has_a_help(self):
-        for method in METHODS.values():
-            for setting in fields(method.Settings):
-                assert setting.metadata.get("help"), f"{method.name}: {setting.name}"
-
     def test_one_of_ones_own_is_registered_once(self, monkeypatch):
         monkeypatch.setattr(methods, "METHODS", dict(METHODS))
 
@@ -80,43 +78,6 @@ class TestRegistry:
             ValueError, match="the settings of method magic_a are a MagicASettings, got MethodSettings"
         ):
             METHODS["magic_a"](SPACES["chain"], MethodSettings(), cost=len, seed=0, max_steps=1)
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("space", ["chain", "staged"])
-class TestContract:
-    """What the loop relies on, of every method."""
-
-    def test_children_follow_from_seed_and_state(self, name, space):
-        one, other = (make_method(name, space) for _ in range(2))
-        drawn = [one.children() for _ in range(6)]
-        assert drawn == [other.children() for _ in range(6)]
-        assert all(child in SPACES[space] for children in drawn for child in children)
-
-    def test_a_state_goes_through_json_and_on(self, name, space):
-        one, other = (make_method(name, space) for _ in range(2))
-        scores = itertools.count(10, -1)
-
-        def steps(method, numbers):
-            found = []
-            for number in numbers:
-                children = method.children()
-                event = method.after_step(
-                    number, children, [1.0] * len(children), lambda c, n: [next(scores) for _ in c]
-                )
-                found.append((children, event and {k: v for k, v in event.items() if "loss" not in k}, method.shown()))
-            return found
-
-        steps(one, range(1, 30))
-        other.load_state_dict(json.loads(json.dumps(one.state_dict())))
-        assert other.shown() == one.shown()
-        assert [children for children, *_ in steps(one, range(30, 36))] == [
-            children for children, *_ in steps(other, range(30, 36))
-        ]
-
-    def test_what_a_step_costs_is_told(self, name, space):
-        method = make_method(name, space)
-        assert method.passes_per_step >= 3 * len(method.children())
 
 
 class TestSamplersSettings:

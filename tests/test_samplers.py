@@ -1,4 +1,7 @@
-"""Samplers: the common contract, fairness, the walk, counting; and the bugs of a public walk, one test each."""
+"""Samplers: fairness, the walk, counting, states; and the bugs of a public walk, one test each.
+
+What all of them promise is in `hf_nasbert.testing`, and tested by test_testing.py.
+"""
 
 import json
 import os
@@ -9,22 +12,20 @@ from collections import Counter
 from itertools import pairwise, permutations
 
 import pytest
-from helpers import SAMPLER_SPACES, SamplerContract, take, take_steps
 
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler, UpdateCounter
 from hf_nasbert.space import SKIP, SearchSpace, Stage, hamming, operator_width
+from hf_nasbert.testing.samplers import SPACES, take, take_steps
 
-CHAIN = SAMPLER_SPACES["chain"]
-WITH_SKIP = SAMPLER_SPACES["chain-with-skip"]
-STAGED = SAMPLER_SPACES["staged"]
+CHAIN = SPACES["chain"]
+WITH_SKIP = SPACES["chain-with-skip"]
+STAGED = SPACES["staged"]
 NASBERT = SearchSpace.staged(
     4, 6, ("attention", "ffn", "conv3", "conv5", "conv7", SKIP), widths=(128, 192, 256, 384, 512)
 )
 
 
-class TestUniformSampler(SamplerContract):
-    sampler = UniformSampler
-
+class TestUniformSampler:
     def test_every_operator_equally_often(self):
         counter = UpdateCounter(CHAIN)
         counter.update(take(UniformSampler(CHAIN, seed=0), 30_000))
@@ -52,17 +53,7 @@ class TestUniformSampler(SamplerContract):
             UniformSampler(CHAIN, seed=0, uniform_over="kids")
 
 
-class TestUniformSamplerOverChildren(SamplerContract):
-    sampler = UniformSampler
-
-    @pytest.fixture
-    def make(self, space):
-        return lambda seed: UniformSampler(space, seed=seed, uniform_over="children")
-
-
-class TestFairSampler(SamplerContract):
-    sampler = FairSampler
-
+class TestFairSampler:
     def test_every_step_uses_every_operator_exactly_once(self):
         for step in take_steps(FairSampler(CHAIN, seed=0), 200):
             assert [sorted(column) for column in zip(*step, strict=True)] == [sorted(block) for block in CHAIN.blocks]
@@ -154,10 +145,8 @@ class TestFairSampler(SamplerContract):
         assert sampler.state_dict() == before
 
 
-class TestGradualSampler(SamplerContract):
-    sampler = GradualSampler
-
-    @pytest.mark.parametrize("space", [*SAMPLER_SPACES.values(), NASBERT], ids=[*SAMPLER_SPACES, "nasbert"])
+class TestGradualSampler:
+    @pytest.mark.parametrize("space", [*SPACES.values(), NASBERT], ids=[*SPACES, "nasbert"])
     def test_adjacent_children_differ_in_one_block(self, space):
         walk = take(GradualSampler(space, seed=0), 500)
         assert {hamming(a, b) for a, b in pairwise(walk)} == {1}
@@ -296,6 +285,25 @@ class TestGradualSampler(SamplerContract):
             assert sampler.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"space": SearchSpace.chain(3, ("attention", "ffn")).to_dict()}, "another search space"),
+        ({"sampler": "nobody"}, "cannot load the state of a 'nobody' sampler"),
+        ({"rgn": 1}, r"unknown \['rgn'\]"),
+        ({"seed": -1}, "seed"),
+        ({"options": {"temperature": 2}}, "was saved under"),
+        ({"rng": None}, "damaged"),
+    ],
+)
+def test_a_state_is_refused_by_what_is_wrong_with_it(change, words):
+    sampler = UniformSampler(CHAIN, seed=0)
+    with pytest.raises(ValueError, match=words):
+        sampler.load_state_dict(sampler.state_dict() | change)
+    with pytest.raises(ValueError, match=r"missing \['rng'\]"):
+        sampler.load_state_dict({key: value for key, value in sampler.state_dict().items() if key != "rng"})
+
+
 def test_streams_of_equal_seeds_are_independent():
     # Children drawn to be evaluated with random.Random(0) must not be the first ones that the sampler trains.
     rng = random.Random(0)
@@ -317,7 +325,7 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
 
 @pytest.mark.parametrize("sampler", [UniformSampler, FairSampler, GradualSampler])
 def test_every_rank_draws_the_same(sampler):
-    spaces = json.dumps([space.to_dict() for space in SAMPLER_SPACES.values()])
+    spaces = json.dumps([space.to_dict() for space in SPACES.values()])
     drawn = [
         subprocess.run(
             [sys.executable, "-c", DRAW, sampler.__name__, spaces],
@@ -328,9 +336,7 @@ def test_every_rank_draws_the_same(sampler):
         ).stdout
         for rank in ("0", "1")
     ]
-    here = [
-        [str(architecture) for architecture in take(sampler(space, seed=5), 40)] for space in SAMPLER_SPACES.values()
-    ]
+    here = [[str(architecture) for architecture in take(sampler(space, seed=5), 40)] for space in SPACES.values()]
     assert drawn[0] == drawn[1] == "".join(f"{children}\n" for children in here)
 
 

@@ -1,1 +1,7 @@
-"""Contracts, published for people who write a part of their own: what the tests hold the package's own parts to."""
+"""Contracts for samplers, methods and models of one's own: a check raises AssertionError with what is broken."""
+
+from hf_nasbert.testing.methods import check_method
+from hf_nasbert.testing.models import check_model
+from hf_nasbert.testing.samplers import check_sampler
+
+__all__ = ["check_method", "check_model", "check_sampler"]

@@ -1,0 +1,405 @@
+"""`hf_nasbert.testing`: what is ours keeps its contracts, and every check finds somebody who breaks the promise."""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hf_nasbert.methods import METHODS, MethodSettings, TrainingMethod
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, NasBertModel, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.samplers import FairSampler, GradualSampler, Sampler, UniformSampler
+from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.testing import check_method, check_model, check_sampler
+from hf_nasbert.testing.samplers import SPACES
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize(
+    "make",
+    [UniformSampler, partial(UniformSampler, uniform_over="children"), FairSampler, GradualSampler],
+    ids=["uniform", "uniform over children", "fair", "gradual"],
+)
+def test_our_samplers(make, space):
+    check_sampler(make, space)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_our_methods(name):
+    check_method(name)
+
+
+class Drawing(Sampler):
+    name = "drawing"
+
+    def next_architecture(self):
+        return self.space.sample(self._rng)
+
+
+class Strays(Drawing):
+    def next_architecture(self):
+        return Architecture(["attention"] * 3)
+
+
+class GivesText(Drawing):
+    def next_architecture(self):
+        return str(super().next_architecture())
+
+
+class GivesOneChild(Drawing):
+    def next_step(self):
+        return self.next_architecture()
+
+
+class Seedless(Drawing):
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed)
+        self._rng = random.Random(0)
+
+
+class TakesAnySeed(Drawing):
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed if type(seed) is int and seed >= 0 else 0)
+
+
+class Unseeded(Drawing):
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed)
+        self._rng = random.Random()
+
+
+class Stubborn(Drawing):
+    def next_architecture(self):
+        return self.space.sample(random.Random(self.seed % 5))
+
+
+class MovesTheGlobalOne(Drawing):
+    def next_architecture(self):
+        random.random()
+        return super().next_architecture()
+
+
+class FollowsTheGlobalOne(Drawing):
+    """As a sampler that seeds itself from the process: without drawing from what it reads."""
+
+    def next_architecture(self):
+        state = hash(random.getstate())
+        return self.space.sample(random.Random(f"{state} {self.seed} {self._rng.random()}"))
+
+
+class Shares(Drawing):
+    step = [0]
+
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed)
+        self.step[0] = 0
+
+    def next_architecture(self):
+        self.step[0] += 1
+        return self.space.sample(random.Random(f"{self.seed} {self.step[0]}"))
+
+
+class Forgets(Drawing):
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed)
+        self.step = 0
+
+    def next_architecture(self):
+        self.step += 1
+        return self.space.sample(random.Random(f"{self.seed} {self.step}"))
+
+
+class KeepsItsSeed(Drawing):
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.seed = 99
+
+
+class SavesAnObject(Drawing):
+    def state_dict(self):
+        return super().state_dict() | {"last": self}
+
+
+class HandsItsStateOut(Drawing):
+    def __init__(self, space, *, seed):
+        super().__init__(space, seed=seed)
+        self.seen = []
+
+    def next_architecture(self):
+        self.seen.append(0)
+        return super().next_architecture()
+
+    def state_dict(self):
+        return super().state_dict() | {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.seen = list(state["seen"])
+
+
+class TakesAnyState(Drawing):
+    def _check(self, state):
+        pass
+
+
+class Favours(Drawing):
+    """One child, every second time."""
+
+    def next_architecture(self):
+        child = super().next_architecture()
+        return next(self.space.enumerate()) if self._rng.random() < 0.5 else child
+
+
+CHAIN = SPACES["chain"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (Strays, "the child attention-attention-attention is not in the space"),
+        (GivesText, "a child is no Architecture"),
+        (GivesOneChild, "a step is not a tuple"),
+        (Seedless, "different seeds draw the same"),
+        (Unseeded, "of one seed draw different"),
+        (Stubborn, "of 50 children at most five differ"),
+        (TakesAnySeed, "the seed -1 is accepted"),
+        (MovesTheGlobalOne, "moves a global random generator"),
+        (FollowsTheGlobalOne, "draw from self._rng alone"),
+        (Shares, "share what they draw from"),
+        (KeepsItsSeed, "keeps its own seed"),
+        (Forgets, "resumed after 0 draws others"),
+        (SavesAnObject, "not of plain JSON types"),
+        (HandsItsStateOut, "changes a state that was handed out"),
+        (TakesAnyState, "a state of another space is accepted"),
+        (Favours, "the rarest operator is trained 0."),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_sampler_that_breaks_a_promise_is_found(broken, words):
+    check_sampler(Drawing, CHAIN)
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        check_sampler(broken, CHAIN)
+
+
+class Own(TrainingMethod):
+    name = "own"
+    summary = "for this test"
+    sampler_class = UniformSampler
+
+
+class SaysNothing(Own):
+    summary = ""
+
+
+@dataclass(kw_only=True)
+class Helpless(MethodSettings):
+    weight: float = 1.0
+
+
+class HasSettingsWithoutHelp(Own):
+    Settings = Helpless
+
+
+class TrainsStrays(Own):
+    def children(self):
+        return (Architecture(["attention"]),)
+
+
+class Understates(Own):
+    def children(self):
+        return super().children() + super().children()
+
+
+class DoesAsItLikes(Own):
+    def children(self):
+        return (self.space.sample(random.Random()),)
+
+
+class ForgetsItsSteps(Own):
+    num_steps = 0
+
+    def after_step(self, step, children, losses, score):
+        self.num_steps += 1
+        return super().after_step(step, children, losses, score)
+
+    def weight(self, number, children):
+        return float(self.num_steps)
+
+
+class ShowsWhatIsGone(ForgetsItsSteps):
+    def shown(self):
+        return {"steps": str(self.num_steps)}
+
+
+class KeepsItsSampler(Own):
+    def load_state_dict(self, state):
+        pass
+
+
+class TellsNothing(Own):
+    def after_step(self, step, children, losses, score):
+        return None
+
+
+class LogsWithoutAName(Own):
+    def after_step(self, step, children, losses, score):
+        super().after_step(step, children, losses, score)
+        return {"step": step}
+
+
+class LogsObjects(Own):
+    def after_step(self, step, children, losses, score):
+        super().after_step(step, children, losses, score)
+        return {"event": self}
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (SaysNothing, "no summary"),
+        (HasSettingsWithoutHelp, "the setting weight has no help"),
+        (TrainsStrays, "step 1 trains a child that is not in the space"),
+        (Understates, "said to cost 3.0 passes, but trains 2 children"),
+        (DoesAsItLikes, "two methods of one seed differ"),
+        (ForgetsItsSteps, "makes other steps than one that never stopped"),
+        (ShowsWhatIsGone, "a method that loaded a state shows another one"),
+        (KeepsItsSampler, "makes other steps than one that never stopped"),
+        (TellsNothing, "does not give children and losses to the sampler"),
+        (LogsWithoutAName, "has no key 'event'"),
+        (LogsObjects, "not of plain JSON types"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_method_that_breaks_a_promise_is_found(broken, words, monkeypatch):
+    monkeypatch.setitem(METHODS, "own", Own)
+    check_method("own", CHAIN)
+    monkeypatch.setitem(METHODS, "own", broken)
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        check_method("own", CHAIN)
+
+
+SIZES = {"vocab_size": 50, "hidden_size": 32, "max_position_embeddings": 24}
+CHILD = NasBertConfig(operators=["attention", "ffn", "conv3"], **SIZES)
+SUPERNET = SupernetConfig(search_space=SearchSpace.chain(3, ("attention", "ffn", "conv3")), **SIZES)
+
+
+class BlindModel(NasBertModel):
+    """Ignores `attention_mask`."""
+
+    def embed(self, input_ids=None, attention_mask=None, *rest, **kwargs):
+        return super().embed(input_ids, None, *rest, **kwargs)
+
+
+class HalfBlindModel(NasBertModel):
+    """Hides padding from attention, and not from convolutions."""
+
+    def embed(self, *args, **kwargs):
+        hidden_states, masks = super().embed(*args, **kwargs)
+        return hidden_states, masks._replace(padding=None)
+
+
+class BlindForMaskedLM(SupernetForMaskedLM):
+    """A super-net that ignores `attention_mask`."""
+
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        return super().forward(input_ids, **kwargs)
+
+
+class TornForMaskedLM(NasBertForMaskedLM):
+    """Is tied, and loses the tie where somebody gives the decoder new weights of its own."""
+
+    def tie_weights(self, *args, **kwargs):
+        super().tie_weights(*args, **kwargs)
+        self.lm_head.decoder.weight = nn.Parameter(self.lm_head.decoder.weight.detach().clone())
+
+
+class TornSupernetForMaskedLM(SupernetForMaskedLM):
+    """A super-net whose tie is lost on loading alone."""
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        found = super().from_pretrained(*args, **kwargs)
+        if kwargs.get("output_loading_info"):
+            found[0].lm_head.decoder.weight = nn.Parameter(found[0].lm_head.decoder.weight.detach().clone())
+        return found
+
+
+class ForgetfulModel(NasBertModel):
+    """Draws no initial weights for what a checkpoint lacks."""
+
+    def _init_weights(self, module):
+        pass
+
+
+class UnsavedModel(NasBertModel):
+    """Has a buffer that is not saved, and that nothing fills on loading."""
+
+    def __init__(self, config, **kwargs):
+        super().__init__(config, **kwargs)
+        self.scale = nn.Buffer(torch.ones(1), persistent=False)
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state * self.scale
+        return output
+
+
+class DroppingForMaskedLM(NasBertForMaskedLM):
+    """Drops out outside of training."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = nn.functional.dropout(output.logits, 0.5)
+        return output
+
+
+class DoublingForMaskedLM(NasBertForMaskedLM):
+    """Reads embedded tokens as others than they are."""
+
+    def forward(self, input_ids=None, *args, inputs_embeds=None, **kwargs):
+        inputs_embeds = None if inputs_embeds is None else inputs_embeds * 2
+        return super().forward(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+
+
+class _Backwards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states):
+        return states.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class BackwardsForMaskedLM(NasBertForMaskedLM):
+    """Computes gradients of the wrong sign."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = _Backwards.apply(output.logits)
+        return output
+
+
+@pytest.mark.parametrize(
+    ("broken", "config", "words"),
+    [
+        (BlindModel, CHILD, "what stands at padding changes"),
+        (HalfBlindModel, CHILD, "what stands at padding changes"),
+        (BlindForMaskedLM, SUPERNET, "what stands at padding changes"),
+        (TornForMaskedLM, CHILD, "tied weights"),
+        (TornSupernetForMaskedLM, SUPERNET, "a loaded model has other tensors"),
+        (UnsavedModel, CHILD, "scale has other numbers after saving and loading"),
+        (ForgetfulModel, CHILD, "embeddings.position_ids has other numbers after saving and loading"),
+        (DroppingForMaskedLM, CHILD, "computes something else than the one that was saved"),
+        (DoublingForMaskedLM, CHILD, "embedded tokens"),
+        (BackwardsForMaskedLM, CHILD, "does not lower the loss"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_model_that_breaks_a_promise_is_found(broken, config, words):
+    with pytest.raises(AssertionError, match=words):
+        check_model(broken, config)
+    assert not torch.are_deterministic_algorithms_enabled()
