@@ -136,6 +136,16 @@ def test_a_name_that_a_package_lacks_is_no_attribute():
         importlib.import_module("hf_nasbert.pipeline").serach_children  # noqa: B018
 
 
+def test_no_test_file_imports_another():
+    """What two of them need stands in `tests/tiny`; a program in a string counts too."""
+    tests = Path(__file__).parent
+    pattern = re.compile(r"^\s*[\"']?(?:from|import) (?:tests\.)?test_\w+", re.MULTILINE)
+    assert pattern.search("    from test_training import x")
+    assert pattern.search('        "from test_farm import y\\n"')
+    found = [str(file) for file in tests.rglob("*.py") if file != Path(__file__) and pattern.search(file.read_text())]
+    assert found == []
+
+
 def test_a_violation_is_noticed(tmp_path, monkeypatch):
     """Sanity check: the walker sees an upward import, inside a function too."""
     file = tmp_path / "space.py"
