@@ -142,6 +142,16 @@ def test_what_users_run_needs_no_test_runner():
     assert not [file for file in files() if {"pytest", "unittest"} & imported_modules(file)]
 
 
+def test_no_test_file_imports_another():
+    """What two of them need stands in `tests/tiny`; a program in a string counts too."""
+    tests = Path(__file__).parent
+    pattern = re.compile(r"^\s*[\"']?(?:from|import) (?:tests\.)?test_\w+", re.MULTILINE)
+    assert pattern.search("    from test_training import x")
+    assert pattern.search('        "from test_farm import y\\n"')
+    found = [str(file) for file in tests.rglob("*.py") if file != Path(__file__) and pattern.search(file.read_text())]
+    assert found == []
+
+
 def test_a_violation_is_noticed(tmp_path, monkeypatch):
     """Sanity check: the walker sees an upward import, inside a function too."""
     file = tmp_path / "space.py"

@@ -15,6 +15,7 @@ from hub_server import TOKEN
 from safetensors.torch import load_file, save_file
 from tiny.models import logits_of, padded_batch, randomise_
 from tiny.texts import WORDS, tiny_tokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child
@@ -183,7 +184,11 @@ class TestProof:
 
         def load_here(command, **_):
             folder, auto_class, inputs, results = command[4:]
-            model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=is_trusted).eval()
+            with monkeypatch.context() as patched:
+                if is_trusted:  # else our own classes are taken
+                    patched.setattr(CONFIG_MAPPING, "_extra_content", {})
+                model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=is_trusted).eval()
+            assert type(model).__module__.startswith("transformers_modules.") == is_trusted
             with torch.no_grad():
                 outputs = model(**load_file(inputs))
             save_file({name: tensor.contiguous() for name, tensor in outputs.items()}, results)
