@@ -775,7 +775,13 @@ class TestDivergence:
 
 
 class TestResuming:
-    @pytest.mark.parametrize(("method", "precision"), [*((method, "no") for method in METHODS), ("magic_at", "bf16")])
+    @pytest.mark.parametrize(
+        ("method", "precision"),
+        [
+            *((method, "no") for method in METHODS),
+            pytest.param("magic_at", "bf16", marks=pytest.mark.slow),  # emulated on most CPUs
+        ],
+    )
     def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method, precision):
         options = {
             "method": method,
