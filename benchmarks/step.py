@@ -255,7 +255,7 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
             compared = method.loss
 
             def loss(run: ChildRun, *others: Any) -> Any:
-                return run.loss, compared(run._replace(hidden_states=_constants(run)), *others)[1]
+                return run.loss, compared(run, *others)[1]
 
             method.loss = loss  # type: ignore[method-assign]
         training_step = TrainingStep(supernet, supernet, accelerator, arguments, method)
@@ -291,12 +291,6 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
 
 def _named(name: str, shape: tuple[int, int, int], dropout: float, rounds: int) -> dict[str, object]:
     return {name: measure_shape(*shape, dropout, rounds)}
-
-
-def _constants(run: ChildRun) -> list[torch.Tensor]:
-    """A child's states without their history: what is compared to them costs no backward pass."""
-    assert run.hidden_states is not None
-    return [states.detach() for states in run.hidden_states]
 
 
 def main() -> None:
