@@ -235,7 +235,11 @@ def choose_children(study: Study) -> None:
     of_method = {field.name for field in dataclasses.fields(settings_by_method()[quickstart["method"]])}
     training = {name: v for name, v in quickstart.items() if name in SupernetTrainingArguments.__dataclass_fields__}
     training |= {"method_settings": {name: v for name, v in quickstart.items() if name in of_method}}
-    training |= {"output_dir": str(folder), "resume_from_checkpoint": "latest" if folder.is_dir() else None}
+    training |= {
+        "mixed_precision": "no",
+        "output_dir": str(folder),
+        "resume_from_checkpoint": "latest" if folder.is_dir() else None,
+    }
     supernet = SupernetTrainingArguments(**training | study.supernet)
     if not (folder / "config.json").is_file():
         pretrain_supernet(supernet_arguments(), DataArguments(**text), supernet)

@@ -10,8 +10,9 @@ Compares, for a sampled child that is a plain BERT (attention and ffn in turn), 
   two, running the same child; `candidates_30_over_2_tiny`: with steps of 4 times 32 tokens; `..._walking_all`: as it
   was when clipping, AdamW and clearing looked at every parameter;
 - `nasbert_over_walking_all`: a step of NAS-BERT's space (26 candidates, 24 blocks) against the same, walking all;
-- `magic_a_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment against plain sampling, for
-  random children and anchors of a space of four operators, aligning all rows or a quarter of them.
+- `magic_a_over_plain`, `magic_a_half_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment
+  against plain sampling, for random children and anchors of a space of four operators, aligning all rows, half or a
+  quarter of them; `magic_a_forward_over_plain`: the same without the backward pass of the alignment.
 
 Every ratio is a median over rounds of paired steps; the spread is the interquartile range.
 """
@@ -23,13 +24,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_nasbert.methods import METHODS
+from hf_nasbert.methods import METHODS, ChildRun
 from hf_nasbert.methods.magic import MagicA
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
@@ -239,7 +241,7 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
     anchor, child = [space.sample(rng)], [space.sample(rng)]
     aligning: list[MagicA] = []
 
-    def aligned(share: float | None) -> Callable[[], None]:
+    def aligned(share: float | None, *, is_compared: bool = True) -> Callable[[], None]:
         arguments = SupernetTrainingArguments(
             output_dir="unused",
             method="uniform" if share is None else "magic_a",
@@ -249,6 +251,13 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
         method = METHODS[arguments.method](space, arguments.method_settings, cost=len, seed=0, max_steps=1)
         if isinstance(method, MagicA):
             aligning.append(method)
+        if not is_compared:
+            compared = method.loss
+
+            def loss(run: ChildRun, *others: Any) -> Any:
+                return run.loss, compared(run, *others)[1]
+
+            method.loss = loss  # type: ignore[method-assign]
         training_step = TrainingStep(supernet, supernet, accelerator, arguments, method)
         optimizer = make_optimizer(supernet, arguments)
 
@@ -263,14 +272,20 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
         for method in aligning:
             method.anchor = anchor[0]
 
-    steps = {"plain": aligned(None), "all": aligned(1.0), "quarter": aligned(0.25)}
+    steps = {
+        "plain": aligned(None),
+        "all": aligned(1.0),
+        "half": aligned(0.5),
+        "quarter": aligned(0.25),
+        "forward": aligned(1.0, is_compared=False),
+    }
     seconds = time_in_turns(steps, rounds, draw_pair)
     return {
         f"magic_a_{name}over_plain": {
             "of_sums": round(sum(seconds[key]) / sum(seconds["plain"]), 4),
             **ratio(seconds, key, "plain"),
         }
-        for name, key in (("", "all"), ("quarter_", "quarter"))
+        for key, name in {"all": "", **{key: f"{key}_" for key in ("half", "quarter", "forward")}}.items()
     }
 
 

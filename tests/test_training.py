@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -170,6 +171,45 @@ class TestArguments:
 
 
 class TestMachine:
+    @pytest.mark.parametrize(("has_units", "precision"), [(True, "bf16"), (False, "no")])
+    def test_auto_computes_in_bf16_where_the_cpu_has_units_for_it(self, tmp_path, monkeypatch, has_units, precision):
+        monkeypatch.setattr(machine, "has_bf16_units", lambda: has_units)
+        trainer = make_trainer(tmp_path, method="uniform", max_steps=2)
+        assert trainer.accelerator.mixed_precision == precision
+        trainer.train()
+        (start,) = train_log(tmp_path, "start")
+        assert start["arguments"]["mixed_precision"] == precision
+        other = {True: "no", False: "bf16"}[has_units]
+        resumed = make_trainer(tmp_path, method="uniform", resume_from_checkpoint="latest", mixed_precision=other)
+        with pytest.raises(ValueError, match=f"mixed_precision was '?{precision}'?, and is '?{other}"):
+            resumed.train()
+
+    @pytest.mark.parametrize(
+        ("units", "has_onednn", "has_units"),
+        [
+            ({"avx512_bf16"}, True, True),
+            ({"amx_tile"}, True, True),
+            (set(), True, False),
+            ({"amx_tile"}, False, False),
+        ],
+    )
+    def test_units_are_those_that_onednn_uses(self, monkeypatch, units, has_onednn, has_units):
+        for name in ("avx512_bf16", "amx_tile"):
+            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in units)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+        assert machine.has_bf16_units() is has_units
+
+    def test_gpus_and_what_is_asked_for_stay_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(machine, "has_bf16_units", lambda: True)
+        monkeypatch.setattr(machine, "join", lambda use_cpu: SimpleNamespace(**state))
+        monkeypatch.setattr(
+            machine, "Accelerator", lambda **settings: SimpleNamespace(device=state["device"], **settings)
+        )
+        for device, asked, precision in [("cuda", "auto", "no"), ("cuda", "bf16", "bf16"), ("cpu", "no", "no")]:
+            state = {"device": torch.device(device), "num_processes": 1, "is_main_process": True}
+            accelerator = machine.make_accelerator(make_arguments(tmp_path, mixed_precision=asked))
+            assert accelerator.mixed_precision == precision
+
     def test_allocator_is_tuned_on_glibc_only(self, monkeypatch):
         monkeypatch.setattr(machine.platform, "libc_ver", lambda: ("", ""))
         assert machine.tune_allocator() is False
@@ -644,9 +684,22 @@ class TestDivergence:
 
 
 class TestResuming:
-    @pytest.mark.parametrize("method", METHODS)
-    def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method):
-        options = {"method": method, "max_steps": 12, "save_steps": 4, "logging_steps": 3, "eval_steps": 5}
+    @pytest.mark.parametrize(
+        ("method", "precision"),
+        [
+            *((method, "no") for method in METHODS),
+            pytest.param("magic_at", "bf16", marks=pytest.mark.slow),  # emulated on most CPUs
+        ],
+    )
+    def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method, precision):
+        options = {
+            "method": method,
+            "mixed_precision": precision,
+            "max_steps": 12,
+            "save_steps": 4,
+            "logging_steps": 3,
+            "eval_steps": 5,
+        }
         straight = make_trainer(tmp_path / "straight", supernet=make_supernet(dropout=0.1), **options)
         straight.train()
         folder = tmp_path / "killed"

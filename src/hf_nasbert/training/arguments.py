@@ -200,8 +200,13 @@ class SupernetTrainingArguments:
             "finite number; one more ends the run. The log names them."
         },
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(
-        default="no", metadata={"help": "On GPUs that have it. CPUs without bf16 units are ten times slower with it."}
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
+        default="auto",
+        metadata={
+            "help": "auto: bf16 on CPUs with units for it (AVX512_BF16 or AMX), no elsewhere, GPUs included. bf16 "
+            "gives other numbers than no, the same ones from run to run; CPUs without such units are ten times slower "
+            "with it."
+        },
     )
     activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass: less memory, more time."}

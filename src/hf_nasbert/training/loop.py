@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -137,9 +137,11 @@ class SupernetTrainer:
         accelerator: Accelerator | None = None,
         text: Mapping[str, Any] | None = None,
     ) -> None:
+        self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
+        if arguments.mixed_precision == "auto":  # log and checkpoints say what it came to
+            arguments = replace(arguments, mixed_precision=self.accelerator.mixed_precision)
         self.supernet, self.arguments, self.batches, self.tokenizer = supernet, arguments, batches, tokenizer
         self.text = text
-        self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
         self.method = self._make_method()

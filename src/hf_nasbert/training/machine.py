@@ -4,9 +4,10 @@ import ctypes
 import importlib.util
 import platform
 
+import torch
 from accelerate import Accelerator
 
-from hf_nasbert.processes import join
+from hf_nasbert.processes import join, on_main_process
 from hf_nasbert.training import sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 
@@ -20,9 +21,13 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
     """
     sharding.check_launch(arguments)
     state = join(use_cpu=arguments.use_cpu)
+    is_on_cpu = state.device.type == "cpu"
+    precision: str = arguments.mixed_precision
+    if precision == "auto":  # one answer for all, whatever machines they are on
+        precision = on_main_process(state, lambda: "bf16" if is_on_cpu and has_bf16_units() else "no")
     accelerator = Accelerator(
-        cpu=state.device.type == "cpu",
-        mixed_precision=arguments.mixed_precision,
+        cpu=is_on_cpu,
+        mixed_precision=precision,
         log_with=_tracker(arguments.report_to),
         project_dir=arguments.output_dir,
     )
@@ -31,6 +36,15 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
             raise ValueError("mixed_precision=fp16 needs a GPU; train on a CPU with mixed_precision=no")
         tune_allocator()
     return accelerator
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies matrices in bf16 faster than in fp32: by AVX512_BF16 or AMX, through oneDNN.
+
+    What oneDNN takes for support (`torch.ops.mkldnn._is_mkldnn_bf16_supported`) is AVX512 alone, which emulates it.
+    """
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return has_units and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def tune_allocator() -> bool:
