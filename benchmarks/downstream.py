@@ -352,6 +352,7 @@ def fine_tune(study: Study, model: str, name: str, seed: int) -> None:
             seeds=[seed],
             save_models=False,
             disable_tqdm=True,
+            group_by_length=False,  # as the record was made
             **{**study.finetuning, **task.arguments, **task.files(study.folder)},
         )
     )
