@@ -18,7 +18,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from hf_nasbert.data import DataArguments, load_text, read_rows
-from hf_nasbert.data.files import find_files, stream_rows
+from hf_nasbert.data.files import find_files
+from hf_nasbert.data.formats import stream_rows
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
 from hf_nasbert.finetuning.labelled import load_files, load_named, make_task, names_of_labels
 from hf_nasbert.finetuning.questions import load_questions

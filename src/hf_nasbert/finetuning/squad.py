@@ -15,7 +15,8 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from hf_nasbert.data import load_splits
-from hf_nasbert.data.files import a_type, check_file, find_files, stream_rows, text_in
+from hf_nasbert.data.files import a_type, check_file, find_files, text_in
+from hf_nasbert.data.formats import stream_rows
 from hf_nasbert.finetuning.labelled import name_of
 
 _KINDS = (".json", ".jsonl", ".parquet")  # those that hold lists
