@@ -206,7 +206,7 @@ class TestRefused:
 
     def test_another_text(self, arguments, data):
         other = DataArguments(**{**vars(data), "data_seed": 1})
-        with pytest.raises(ValueError, match=r"not the one that the table's children were judged on"):
+        with pytest.raises(ValueError, match=r"not the one that the table's children were scored on"):
             rank_children(arguments("supernet-0"), other)
 
     @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ class TestRefused:
             ("hidden_act", "relu", "hidden_act=relu, the children of the table gelu"),
             ("attention_head_size", 16, "attention_head_size=16, the children of the table 32"),
             ("num_conv_layers", 1, "num_conv_layers=1, the children of the table 2"),
-            ("max_position_embeddings", 8, "was built for 8 tokens, the children of the table were judged on 16"),
+            ("max_position_embeddings", 8, "was built for 8 tokens, the children of the table were scored on 16"),
         ],
     )
     def test_other_children_be_they_of_the_last_supernet(

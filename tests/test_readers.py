@@ -25,7 +25,8 @@ from tiny.files import (
 )
 
 from hf_nasbert.data import DataArguments, read_rows
-from hf_nasbert.data.files import find_files, stream_rows
+from hf_nasbert.data.files import find_files
+from hf_nasbert.data.formats import stream_rows
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
 from hf_nasbert.finetuning.token_classification_data import load_tagged_files
 from hf_nasbert.recipe_arguments import read_config

@@ -8,6 +8,8 @@ then on `AutoModel.from_pretrained` loads a child without `trust_remote_code`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.lazy import load_on_first_use
+
 if TYPE_CHECKING:
     from hf_nasbert.child_folders import save_child
     from hf_nasbert.costs import Budget
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 
-_HOME_OF = {
+_NAMES_OF = {
     "hf_nasbert.costs": ("Budget",),
     "hf_nasbert.child_folders": ("save_child",),
     "hf_nasbert.extraction": ("extract_child", "load_supernet"),
@@ -51,18 +53,15 @@ _HOME_OF = {
     "hf_nasbert.samplers": ("FairSampler", "GradualSampler", "UniformSampler"),
     "hf_nasbert.space": ("Architecture", "SearchSpace"),
 }
-_MODULE_OF = {name: module for module, names in _HOME_OF.items() for name in names}
 
-__all__ = [*_MODULE_OF]
+_find, _known, __all__ = load_on_first_use(__name__, _NAMES_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("hf_nasbert")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'hf_nasbert' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return (
+        importlib.import_module("importlib.metadata").version("hf_nasbert") if name == "__version__" else _find(name)
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF, "__version__"})
+    return sorted({*_known(), "__version__"})

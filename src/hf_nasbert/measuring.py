@@ -4,6 +4,9 @@ What is measured is what a fine-tuned child runs: `NasBertModel` at all position
 without gradients, on full sequences given with their `attention_mask`. On a CPU with one thread the clock may count
 this thread's own time: on a quiet machine that is the wall clock's, and on a busy one neighbours do not count. Runs
 on a GPU are timed by events in its stream; that path has run on an H200, in `tests/test_gpu.py`.
+
+One file, for all of it is one measurement: a `Device`, the clock that fits it, what runs under that clock, and what
+the times are held against. No part is used elsewhere.
 """
 
 import random

@@ -142,11 +142,12 @@ def render_table_card(
             ("standard deviation between children", _four_digits(truth.spread)),
             ("the same within buckets of similar size", _four_digits(truth.spread_within_buckets)),
             ("seed noise: standard deviation of one training around its child's mean", _four_digits(truth.seed_noise)),
-            ("noise of the truth, a mean over its seeds", _four_digits(truth.noise)),
+            ("noise of the ground truth, a mean over its seeds", _four_digits(truth.noise)),
         ],
         ceiling=Markdown(
-            f"Kendall's tau-b between one more training of the children and the truth: {ceiling} (90 % bootstrap "
-            "interval over children). A ranking by what children reach on average over seeds would do better."
+            f"Kendall's tau-b between one more training of the children and the ground truth: {ceiling} (90 % "
+            "bootstrap interval over children). "
+            "A ranking by what children reach on average over seeds would do better."
             if ceiling
             else ""
         ),

@@ -13,7 +13,8 @@ from datasets import Dataset, DatasetDict
 from datasets.packaged_modules.json.json import Json
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from hf_nasbert.data.files import check_file, kind_of, stream_rows
+from hf_nasbert.data.files import check_file, kind_of
+from hf_nasbert.data.formats import stream_rows
 from hf_nasbert.foreign import printable
 
 _LONGEST = 600

@@ -11,17 +11,8 @@ import pyarrow as pa
 from datasets import Dataset, Features
 
 from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
-from hf_nasbert.data.files import (
-    ROW_KINDS,
-    Row,
-    a_type,
-    check_file,
-    find_files,
-    kind_of,
-    no_surrogates,
-    parquet_table,
-    stream_rows,
-)
+from hf_nasbert.data.files import a_type, check_file, find_files, kind_of, no_surrogates
+from hf_nasbert.data.formats import ROW_KINDS, Row, parquet_table, stream_rows
 from hf_nasbert.foreign import printable
 
 _FORMAT = "3"  # part of the cache's key: to be raised whenever reading changes what comes out

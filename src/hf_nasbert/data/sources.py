@@ -10,16 +10,8 @@ from datasets import Dataset, Value
 
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
-from hf_nasbert.data.files import (
-    ROW_KINDS,
-    check_file,
-    find_files,
-    kind_of,
-    no_column,
-    open_text,
-    stream_rows,
-    text_in,
-)
+from hf_nasbert.data.files import check_file, find_files, kind_of, no_column, open_text, text_in
+from hf_nasbert.data.formats import ROW_KINDS, stream_rows
 from hf_nasbert.data.named import load_split
 from hf_nasbert.data.packaged import packaged_text
 

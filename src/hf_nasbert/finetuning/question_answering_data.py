@@ -9,7 +9,8 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from hf_nasbert.data import load_splits
-from hf_nasbert.data.files import a_type, check_file, find_files, stream_rows, text_in
+from hf_nasbert.data.files import a_type, check_file, find_files, text_in
+from hf_nasbert.data.formats import stream_rows
 from hf_nasbert.finetuning.splits import LIST_KINDS, digest_splits, name_of, split_files, take_splits
 
 FEATURES = Features(

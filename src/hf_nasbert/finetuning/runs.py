@@ -1,4 +1,4 @@
-"""What every Trainer run of this room shares: its model, its settings, its folder and its checkpoints."""
+"""What every Trainer run of this package shares: its model, its settings, its folder and its checkpoints."""
 
 import copy
 import hashlib

@@ -1,4 +1,4 @@
-"""Push and pull super-nets, children and tables: the only room that speaks HTTP to the Hub."""
+"""Push and pull super-nets, children and tables: the only package that speaks HTTP to the Hub."""
 
 from typing import TYPE_CHECKING
 

@@ -15,10 +15,8 @@ from hf_nasbert.interference.gradients import (
     shared_gradients,
     state_similarity,
 )
-from hf_nasbert.interference.tables import (
-    FIGURES,
+from hf_nasbert.interference.summaries import (
     Split,
-    as_markdown,
     associations,
     best_split,
     block_splits,
@@ -29,6 +27,7 @@ from hf_nasbert.interference.tables import (
     refuse_duplicates,
     similarity_bins,
 )
+from hf_nasbert.interference.tables import FIGURES, as_markdown
 
 __all__ = [
     "FIGURES",

@@ -203,7 +203,7 @@ def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -
     if supernet.config.max_position_embeddings < length:
         raise ValueError(
             f"{folder} was built for {supernet.config.max_position_embeddings} tokens, the children of the table were "
-            f"judged on {length}: they do not compare"
+            f"scored on {length}: they do not compare"
         )
 
 
@@ -241,7 +241,7 @@ def _of_table(data: DataArguments, truth: GroundTruth) -> DataArguments:
 
 
 def _dev_batches(truth: GroundTruth, data: DataArguments, folder: str, supernet: SupernetForMaskedLM) -> list[Any]:
-    """The dev batches that the table's children were judged on."""
+    """The dev batches that the table's children were scored on."""
     recipe = truth.recipe
     batches, _ = load_dev_batches(
         supernet.config,
@@ -254,6 +254,6 @@ def _dev_batches(truth: GroundTruth, data: DataArguments, folder: str, supernet:
     if digest != recipe["dev"]:
         raise ValueError(
             f"the dev set of {data.source} is not the one that the table's "
-            f"children were judged on (text {recipe['source']!r}): give the same text, split and data_seed"
+            f"children were scored on (text {recipe['source']!r}): give the same text, split and data_seed"
         )
     return batches

@@ -129,7 +129,7 @@ def check_against_training(folder: str | Path, data: DataArguments) -> None:
     length = said.get("sequence_length", data.max_seq_length)
     if data.max_seq_length > length:
         logger.warning(
-            "%s was trained on sequences of %d tokens: with max_seq_length=%d it is judged at positions it never saw",
+            "%s was trained on sequences of %d tokens: with max_seq_length=%d it is scored at positions it never saw",
             folder,
             length,
             data.max_seq_length,

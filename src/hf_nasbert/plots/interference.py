@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_nasbert.interference import mean_similarity, measurements, pair_rows, similarity_bins
-from hf_nasbert.interference.tables import Group, Rows
+from hf_nasbert.interference.summaries import Group, Rows
 from hf_nasbert.methods import METHODS
 from hf_nasbert.metrics import Interval
 from hf_nasbert.plots.style import figure_style, legend_below, new_figure

@@ -20,7 +20,7 @@ def plot_tau_by_method(report: RankingReport) -> "Figure":
     """Kendall's tau of every super-net as a dot, methods beside each other, over all children and within size buckets.
 
     A bar is the mean; baselines are hollow, with the 90 % interval of their mean or draws; the grey band is the
-    agreement of one more training with the truth (`GroundTruth.ceiling`).
+    agreement of one more training with the ground truth (`GroundTruth.ceiling`).
     """
     panels = {"kendall_tau": "all children", "bucketed_tau": "within size buckets"}
     rows = [*report.methods, *report.baselines]

@@ -34,7 +34,7 @@ class RankingReport:
     methods: list[Ranked]
     baselines: list[Ranked]
     one_training_by_another: Ranked | None
-    """What a proxy as noisy as one training would reach against another one; None where the truth has one seed."""
+    """What a proxy as noisy as one training of the ground truth would reach; None where that has one seed."""
     ceiling: dict[str, Interval]
     comparisons: list[tuple[Comparison, Comparison | None]]
     """Every other method against the baseline among them, where they have 2 seeds in common: over all children, and
@@ -42,7 +42,7 @@ class RankingReport:
     over_training: dict[str, dict[float, Ranked]]
     """Every method's Kendall's tau after each share of its training (`scores.by_share`)."""
     worth: list[Worth]
-    """What the truth and every method's super-nets say of each operator."""
+    """What the ground truth and every method's super-nets say of each operator."""
 
     def as_markdown(self) -> str:
         """The tables, in Markdown."""
@@ -62,7 +62,7 @@ class RankingReport:
         return any(list(shares) != [1.0] for shares in self.over_training.values())
 
     def describe_table(self) -> str:
-        """What the truth is, in a few sentences."""
+        """What the ground truth is, in a few sentences."""
         truth = self.truth
         holding = "" if truth.containing is None else f" that hold `{truth.containing}`"
         num_seeds, num_repeated = truth.best_repeats.shape
@@ -70,7 +70,7 @@ class RankingReport:
         if not math.isnan(truth.seed_noise):
             noise = (
                 f"Seed noise of one training {truth.seed_noise:.4f} ({num_repeated} children, {num_seeds} seeds), of "
-                f"the truth {truth.noise:.4f}."
+                f"the ground truth {truth.noise:.4f}."
             )
         return (
             f"{len(truth.loss)} children{holding}, trained alone (seeds {', '.join(map(str, truth.seeds))}; recipe "

@@ -49,7 +49,7 @@ def pretrain_supernet(
         corpus.tokenizer,
         num_batches=arguments.num_eval_batches,
         batch_size=arguments.per_device_train_batch_size,
-        seed=data_arguments.data_seed,  # runs of several seeds are judged alike
+        seed=data_arguments.data_seed,  # runs of several seeds are scored alike
         **masking,
     )
     output = train_supernet(

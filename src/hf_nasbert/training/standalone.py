@@ -1,4 +1,4 @@
-"""Train one child alone, from scratch, by one fixed recipe: the truth that a super-net's ranking is held against."""
+"""Train one child alone, from scratch, by one fixed recipe: the ground truth for a super-net's ranking."""
 
 import hashlib
 import json
