@@ -9,8 +9,11 @@ import transformers
 from modelling_helpers import padded_batch, randomise_
 from test_families import at_tokens, batch_for, stock
 from tiny_models import assert_close, chain_config, random_model, staged_config
+from torch.utils.flop_counter import FlopCounterMode
 
+from hf_nasbert.costs import Budget, LatencyTable, cost_function, flops
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
+from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import (
     NasBertModel,
     SupernetForMaskedLM,
@@ -353,3 +356,38 @@ class TestRefusals:
             ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"
         ):
             load_supernet(tmp_path)
+
+
+class TestCosts:
+    @pytest.mark.parametrize(
+        "name", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification", "DistilBertModel"]
+    )
+    def test_are_those_of_the_child_alone(self, name):
+        supernet = supernet_of(stock(name), kernels=(3,))
+        cost = cost_function(supernet.config, sequence_length=16, head_parameters=supernet.head_parameters)
+        inputs = {"input_ids": torch.zeros(1, 16, dtype=torch.long)}
+        for architecture in (FULL, ("attention2", "ffn10", "conv3", "norm"), ("skip", "ffn20", "norm", "skip")):
+            child = extract_child(supernet, architecture)
+            child.set_attn_implementation("eager")  # of the fused one torch counts nothing here
+            found = cost(architecture)
+            assert found["num_parameters"] == child.num_parameters()
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                child.base_model(**inputs)
+            of_the_encoder = flops(supernet.config, architecture, 1, 16, num_predictions=0)
+            has_pooler = getattr(child.base_model, "pooler", None) is not None
+            assert counter.get_total_flops() == of_the_encoder + 2 * 32 * 32 * has_pooler
+            if supernet.head_parameters is not None:
+                assert found["flops"] == of_the_encoder
+
+    def test_latency_is_measured_of_every_variant_with_weights_of_its_own(self):
+        supernet = supernet_of(stock("BertModel"), kernels=(3,))
+        device = Device(batch_size=1, sequence_length=8)
+        record, _ = measure_latencies(supernet.config, device, num_visits=2, num_children=2, num_rounds=1)
+        table = LatencyTable.from_record(record)
+        names = {name for block in supernet.space.blocks for name in block}
+        assert set(table.operators_ms) == {name if name == "skip" else f"{name}@32" for name in names}
+        base = cost_function(supernet.config, 1, 8, table, supernet.head_parameters)(supernet.largest_architecture)
+        budget = Budget.parse(max_latency_ms="0.5x", max_parameters="0.9x").of(base)
+        assert budget.caps == {"num_parameters": 0.9 * base["num_parameters"], "latency_ms": 0.5 * base["latency_ms"]}
+        assert not budget.admits(base)
+        assert supernet.config.weight_layout == "nested"
