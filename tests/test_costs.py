@@ -336,7 +336,7 @@ def test_the_cheapest_child_under_any_additive_cost(space):
 
 
 def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
-    operators = KINDS
+    operators = tuple(kind for kind in KINDS if kind != "norm")
     space = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=operators, widths=(128, 192, 256, 384, 512))
     calls = []
 
@@ -345,7 +345,7 @@ def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
         return num_parameters(supernet_config_like(space), child)
 
     found = cheapest(space, cost)
-    assert found == ("norm@128", *["skip"] * 5) * 4
+    assert found == ("conv3@128", *["skip"] * 5) * 4
     assert len(calls) < 10_000
 
 

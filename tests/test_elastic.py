@@ -23,7 +23,8 @@ from hf_nasbert.modeling import (
     SupernetModel,
 )
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
-from hf_nasbert.modeling.families import from_stock
+from hf_nasbert.modeling.families import from_stock, native_form
+from hf_nasbert.native import native_space
 from hf_nasbert.space import FreeStage, SearchSpace
 
 FULL = ("attention", "ffn40") * 2
@@ -391,3 +392,48 @@ class TestCosts:
         assert budget.caps == {"num_parameters": 0.9 * base["num_parameters"], "latency_ms": 0.5 * base["latency_ms"]}
         assert not budget.admits(base)
         assert supernet.config.weight_layout == "nested"
+
+
+class TestStockForm:
+    """A child of whole layers, with all heads and one inner width, needs no code of ours."""
+
+    @pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"])
+    @pytest.mark.parametrize(
+        "architecture", [FULL, ("attention", "ffn10") * 2, ("skip", "skip", "attention", "ffn20")], ids=str
+    )
+    def test_whole_layers_of_one_width_are_a_stock_bert(self, name, architecture):
+        supernet = supernet_of(stock(name))
+        child = extract_child(supernet, architecture)
+        bert, reason = native_form(child)
+        assert reason is None
+        assert type(bert).__name__ == name
+        assert bert.config.num_hidden_layers == 2 - ("skip" in architecture)
+        assert bert.config.intermediate_size == int(architecture[-1].removeprefix("ffn"))
+        batch = batch_for(bert)
+        with torch.no_grad():
+            assert_close(at_tokens(bert(**batch), batch), at_tokens(child(**batch), batch), 1e-6)
+
+    @pytest.mark.parametrize(
+        ("architecture", "message"),
+        [
+            (
+                ("attention2", "ffn40") * 2,
+                "block 0 (attention2): BERT's attention has as many heads as fill its width",
+            ),
+            (("attention", "ffn40", "attention", "ffn10"), "block 3 (ffn10): BERT's layers all have one inner width"),
+            (("attention", "ffn40", "skip", "ffn40"), "block 3 (ffn40): BERT alternates attention and ffn"),
+            (("attention", "ffn40", "attention", "norm"), "block 3 (norm): BERT has no norm"),
+            (("skip",) * 4, "all its blocks are skips"),
+        ],
+    )
+    def test_any_other_is_none_and_says_why(self, architecture, message):
+        child = extract_child(supernet_of(stock("BertModel")), architecture)
+        assert message in native_form(child)[1]
+
+    def test_all_of_them_are_listed(self):
+        supernet = supernet_of(stock("BertModel"), kernels=(3,))
+        space = native_space(supernet.space, hidden_size=32, embedding_size=32)
+        # Three widths, and which of the two layers stay; a layer of the first attention and the last ffn is one too.
+        assert len(space.children) == 3 * 4
+        for child in space.children:
+            assert native_form(extract_child(supernet, child))[1] is None
