@@ -5,48 +5,20 @@ import logging
 import pytest
 import torch
 import transformers
-from tiny.models import assert_close, chain_config, padded_batch, random_model, randomise_
+from tiny.families import CONFIGS, at_tokens, batch_for, stock
+from tiny.models import assert_close, chain_config, random_model, randomise_
 
-from hf_nasbert.modeling import NasBertForMaskedLM, NasBertForSequenceClassification, NasBertModel
+from hf_nasbert.modeling import (
+    NasBertForMaskedLM,
+    NasBertForMultipleChoice,
+    NasBertForSequenceClassification,
+    NasBertModel,
+)
 from hf_nasbert.modeling.families import FAMILIES, from_bert, from_stock, to_bert
 
-SIZES = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-SIZES |= {"intermediate_size": 40, "max_position_embeddings": 24}
-CONFIGS = {
-    "Bert": lambda: transformers.BertConfig(**SIZES),
-    "Roberta": lambda: transformers.RobertaConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5),
-    "Electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=16),
-    "DistilBert": lambda: transformers.DistilBertConfig(
-        vocab_size=30, dim=32, n_layers=2, n_heads=4, hidden_dim=40, max_position_embeddings=24
-    ),
-}
 HEADS = ["Model", "ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"]
 BOTH_WAYS = [f"{family}{head}" for family in CONFIGS for head in HEADS]
-BOTH_WAYS += [f"{family}For{head}" for family in ("Bert", "Roberta") for head in ("SequenceClassification",)]
-
-
-def stock(name):
-    family = next(family for family in CONFIGS if name.startswith(family))
-    return randomise_(getattr(transformers, name)(CONFIGS[family]())).eval()
-
-
-def batch_for(model):
-    """Padded on the right: RoBERTa counts real tokens, a child all of them."""
-    batch = padded_batch(29)
-    batch["attention_mask"][2] = 1
-    batch["attention_mask"][2, 8:] = 0
-    ids = batch["input_ids"] + 1
-    pad = model.config.pad_token_id
-    batch["input_ids"] = torch.where(batch["attention_mask"].bool(), torch.where(ids == pad, 7, ids), pad)
-    segments = getattr(model.config, "type_vocab_size", 1) > 1
-    return batch if segments else {name: batch[name] for name in ("input_ids", "attention_mask")}
-
-
-def at_tokens(output, batch):
-    """All that a model says, at real tokens."""
-    real = batch["attention_mask"].bool()
-    found = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
-    return {name: value[real] if value.shape[:2] == real.shape else value for name, value in found.items()}
+BOTH_WAYS += [f"{family}ForSequenceClassification" for family in CONFIGS]
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
@@ -76,8 +48,7 @@ def test_computes_the_same_both_ways(name, caplog):
     ("name", "made", "left"),
     [
         ("ElectraForPreTraining", NasBertModel, "discriminator_predictions.dense"),
-        ("ElectraForSequenceClassification", NasBertModel, "classifier.dense"),
-        ("DistilBertForSequenceClassification", NasBertModel, "classifier, pre_classifier"),
+        ("ElectraForMultipleChoice", NasBertModel, "classifier, sequence_summary.summary"),
         ("BertForPreTraining", NasBertForMaskedLM, "cls.seq_relationship, pooler.dense"),
     ],
 )
@@ -128,9 +99,26 @@ def test_a_child_of_no_family_is_refused(family, config, message):
         FAMILIES[family].to_stock(child)
 
 
+@pytest.mark.parametrize(("family", "own"), [("bert", "tanh"), ("distilbert", "relu"), ("electra", "gelu")])
+def test_a_classifier_with_another_pooler_is_refused(family, own):
+    """What a sequence is classified by has another activation in every family."""
+    fields = {"type_vocab_size": 1} if family == "distilbert" else {}
+    for pooler_act in ("tanh", "relu", "gelu"):
+        config = chain_config(("attention", "ffn"), pooler_act=pooler_act, **fields)
+        child = random_model(NasBertForSequenceClassification, config)
+        if pooler_act == own:
+            FAMILIES[family].to_stock(child)
+        else:
+            with pytest.raises(ValueError, match=f"its pooler_act is '{pooler_act}', and .* '{own}'"):
+                FAMILIES[family].to_stock(child)
+    # Without a pooler it says nothing.
+    masked = random_model(NasBertForMaskedLM, chain_config(("attention", "ffn"), pooler_act="silu", **fields))
+    FAMILIES[family].to_stock(masked)
+
+
 def test_a_head_that_the_family_lacks_is_refused():
-    child = random_model(NasBertForSequenceClassification, chain_config(("attention", "ffn")))
-    with pytest.raises(ValueError, match="ELECTRA has no head that computes what NasBertForSequenceClassification"):
+    child = random_model(NasBertForMultipleChoice, chain_config(("attention", "ffn")))
+    with pytest.raises(ValueError, match="ELECTRA has no head that computes what NasBertForMultipleChoice"):
         FAMILIES["electra"].to_stock(child)
 
 

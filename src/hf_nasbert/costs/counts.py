@@ -11,23 +11,31 @@ from typing import Any
 from hf_nasbert.modeling.geometry_nasbert import Block, geometry_of, inner_width, parse_operator
 
 
-def num_parameters(config: Any, architecture: Sequence[str]) -> int:
+def num_parameters(config: Any, architecture: Sequence[str], head_parameters: int | None = None) -> int:
     """The parameters of a child as a stand-alone `NasBertForMaskedLM`; tied weights count once.
+
+    Args:
+        config: Sizes of the model.
+        architecture: The child.
+        head_parameters: Those of what stands on the encoder instead of the masked-LM head: a pooler, a classifier; 0
+            of the encoder alone.
 
     Raises:
         ValueError: If the architecture does not fit the config's stages.
     """
-    return outside_parameters(config) + sum(
+    return outside_parameters(config, head_parameters) + sum(
         block_parameters(config, block) for block in geometry_of(config, architecture)
     )
 
 
-def outside_parameters(config: Any) -> int:
-    """The parameters of all but the blocks: embeddings and head."""
+def outside_parameters(config: Any, head_parameters: int | None = None) -> int:
+    """The parameters of all but the blocks: embeddings and head; see `num_parameters`."""
     hidden, embedding, vocabulary = int(config.hidden_size), embedding_size(config), int(config.vocab_size)
     tables = vocabulary + int(config.max_position_embeddings) + int(config.type_vocab_size)
     total = tables * embedding + 2 * embedding + _projection_parameters(embedding, hidden)
-    total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
+    if head_parameters is not None:
+        return total + head_parameters
+    total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # dense, LayerNorm, bias
     if not config.tie_word_embeddings:
         total += embedding * vocabulary
     return total

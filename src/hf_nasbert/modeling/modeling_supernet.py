@@ -220,6 +220,14 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         """The child with the most parameters, which runs where no architecture is given."""
         return self.base_model.encoder.largest_architecture
 
+    @property
+    def head_parameters(self) -> int | None:
+        """The number of weights on the encoder, as costs ask for it; `None` of a masked-LM head, which they know."""
+        if self.child_class is NasBertForMaskedLM:
+            return None
+        below = (*self.base_model.embeddings.parameters(), *self.base_model.encoder.parameters())
+        return self.num_parameters() - sum(parameter.numel() for parameter in below)
+
     def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
         encoder = self.base_model.encoder

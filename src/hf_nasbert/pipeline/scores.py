@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.costs import LatencyTable, cost_function
+from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
@@ -117,6 +117,10 @@ class ProxyScorer:
         Several processes (`accelerate launch`, `torchrun`) share the work: see `team.lead`.
         """
         return _score(self, children, num_batches, progress=progress).losses
+
+    def budget(self, arguments: SearchChildrenArguments) -> Budget:
+        """The caps in numbers."""
+        return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
     def scored(self, child: Architecture, loss: float) -> ScoredChild:
         """One child with its loss and its costs."""
@@ -277,7 +281,7 @@ def _confirmed(
         return scored
     return confirm_latency(
         scored,
-        cap=arguments.max_latency_ms,
+        cap=scorer.budget(arguments).caps["latency_ms"],
         objectives=arguments.objectives,
         measure=measure,
         history=arguments.output,
@@ -304,7 +308,7 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     elif arguments.search == "halving":
         total = arguments.num_dev_batches
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
-    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 

@@ -92,10 +92,13 @@ class SearchChildrenArguments(ScoringArguments):
     )
     worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
     max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
+        default=None,
+        metadata={
+            "help": "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
+        },
     )
     max_flops: int | str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
-    max_latency_ms: float | None = field(
+    max_latency_ms: float | str | None = field(
         default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
     )
     measure_winner: bool = field(
@@ -144,7 +147,7 @@ class SearchChildrenArguments(ScoringArguments):
         return Path(place[1:].partition("?")[0]) if scheme.startswith("sqlite") else None
 
     def budget(self) -> Budget:
-        """The caps."""
+        """The caps; shares among them are of the largest child's costs."""
         return Budget.parse(
             max_parameters=self.max_parameters,
             max_flops=self.max_flops,
