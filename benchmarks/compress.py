@@ -148,7 +148,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     table: list[Any] = []
 
     def score_replacements() -> dict[str, Any]:
-        table[:] = replace_one(supernet, *chosen_by, distance, bf16=True, kept=folder / "replace-one.json")
+        table[:] = replace_one(supernet, *chosen_by, distance, kept=folder / "replace-one.json")
         return {"table": as_record(table)}
 
     bench.stage("replace-one", score_replacements)
@@ -160,12 +160,12 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     # A layer has a little less than two halves of each of its parts, whose biases and norms stay whole.
     uniform_half = num_parameters(supernet.config, ("attention6", "ffn768") * (len(base) // 2)) - outside
     caps = {0.5: {"num_parameters": outside + uniform_half}, 0.25: {"num_parameters": outside + 0.26 * encoder}}
-    scorer = Scorer(supernet, *chosen_by, distance, bf16=True, kept_in=folder / "scores")
+    scorer = Scorer(supernet, *chosen_by, distance, kept_in=folder / "scores")
 
     def choose(share: float) -> dict[str, Any]:
         items, fixed = as_items(table, base, cost, caps[share])
         choices = best_choices(items, len(base), caps[share], fixed=fixed, num_choices=10)
-        scores = score_children(supernet, [one.architecture for one in choices], *chosen_by, distance, bf16=True)
+        scores = score_children(supernet, [one.architecture for one in choices], *chosen_by, distance)
         return {
             "cap": caps[share]["num_parameters"], "encoder": encoder, "outside": outside,
             "choices": [
@@ -192,7 +192,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
         for which, of in (("whole space", space), ("screened space", small)):
             drawn = [of.sample(rng) for _ in range(NUM_DRAWN)]
             sums = [sum_of(table, child) for child in drawn]
-            losses = [score.loss for score in score_children(supernet, drawn, *chosen_by, distance, bf16=True)]
+            losses = [score.loss for score in score_children(supernet, drawn, *chosen_by, distance)]
             result[which] = {
                 "children": of.num_children,
                 "tau": round(float(kendalltau(sums, losses).statistic), 3),
@@ -222,7 +222,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             start = time.process_time()
             errors = fit(others, calibration)
             seconds = time.process_time() - start
-            scores = score_children(others, children, *chosen_by, distance, bf16=True)
+            scores = score_children(others, children, *chosen_by, distance)
             result[how] = {
                 "losses": [round(score.loss, 4) for score in scores], "errors": errors, "seconds": round(seconds, 1)
             }  # fmt: skip
@@ -242,7 +242,7 @@ def recovered(
     """What a child is worth after some steps of recovery."""
     start = time.process_time()
     done = recover(
-        child, text.train, states["train"], distance, RecoverySettings(num_steps=steps, bf16=True),
+        child, text.train, states["train"], distance, RecoverySettings(num_steps=steps),
         held_out=(text.choosing, states["choosing"]),
     )  # fmt: skip
     seconds = time.process_time() - start
