@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 NUM_CALIBRATION = 24  # batches that importance and variants are measured on: some 20,000 tokens
 SCREEN = 0.3
-NUM_DRAWN = 40
+NUM_DRAWN, NUM_CHOICES = 40, 4
 
 
 class Bench:
@@ -164,7 +164,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
 
     def choose(share: float) -> dict[str, Any]:
         items, fixed = as_items(table, base, cost, caps[share])
-        choices = best_choices(items, len(base), caps[share], fixed=fixed, num_choices=10)
+        choices = best_choices(items, len(base), caps[share], fixed=fixed, num_choices=NUM_CHOICES)
         scores = score_children(supernet, [one.architecture for one in choices], *chosen_by, distance)
         return {
             "cap": caps[share]["num_parameters"], "encoder": encoder, "outside": outside,
@@ -174,16 +174,27 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             ],
         }  # fmt: skip
 
-    children = {
-        f"searched {share}": choice(bench.stage(f"knapsack {share}", lambda s=share: choose(s))) for share in caps
-    }
+    pairs = SentencePairs(tokenizer)
+
+    def distil(what: str, architecture: Architecture) -> None:
+        for count in steps:
+            bench.stage(
+                f"recovery {count} {what}",
+                lambda n=count: recovered(extract_child(supernet, architecture), text, states, distance, pairs, n),
+            )
+
+    searched = {share: choice(bench.stage(f"knapsack {share}", lambda s=share: choose(s))) for share in caps}
+    distil("searched 0.5", searched[0.5])
 
     def by_hand() -> dict[str, Any]:
         found = [best_layers(scorer, 3), every_other_layer(scorer, 3), best_uniform(scorer, cost, caps[0.5])]
         return {one.how.split()[0]: [one.how, str(one.architecture), one.loss, one.num_scored] for one in found}
 
     hand = bench.stage("handmade 0.5", by_hand)
-    children |= {hand[kind][0]: Architecture.parse(hand[kind][1]) for kind in ("layers", "uniform")}
+    for kind in ("layers", "uniform"):
+        distil(hand[kind][0], Architecture.parse(hand[kind][1]))
+    distil("searched 0.25", searched[0.25])
+    bench.stage("base model", lambda: {split: pairs(full, split) for split in ("validation", "test")})
 
     def additivity() -> dict[str, Any]:
         rng, space = random.Random(0), supernet.space
@@ -200,17 +211,6 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
                 "losses": [round(loss, 4) for loss in losses], "sums": [round(one, 4) for one in sums],
             }  # fmt: skip
         return result
-
-    pairs = SentencePairs(tokenizer)
-    bench.stage("base model", lambda: {split: pairs(full, split) for split in ("validation", "test")})
-    for count in steps:
-        for what, architecture in children.items():
-            bench.stage(
-                f"recovery {count} {what}",
-                lambda a=architecture, n=count: recovered(  # type: ignore[misc]
-                    extract_child(supernet, a), text, states, distance, pairs, n
-                ),
-            )
 
     bench.stage("additivity", additivity)
 
