@@ -94,7 +94,13 @@ class Mixed(OnlyAttention):
 
 class Supernet(Common, unittest.TestCase):
     config_class = SupernetConfig
-    all_model_classes = (modeling.SupernetModel, modeling.SupernetForMaskedLM)
+    all_model_classes = (
+        modeling.SupernetModel,
+        modeling.SupernetForMaskedLM,
+        modeling.SupernetForSequenceClassification,
+        modeling.SupernetForTokenClassification,
+        modeling.SupernetForQuestionAnswering,
+    )
 
     @staticmethod
     def make_config(**sizes):

@@ -15,6 +15,7 @@ from hf_nasbert import costs, records
 from hf_nasbert.costs import (
     Budget,
     LatencyTable,
+    Share,
     affordable,
     cheapest,
     flops,
@@ -335,7 +336,7 @@ def test_the_cheapest_child_under_any_additive_cost(space):
 
 
 def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
-    operators = KINDS
+    operators = tuple(kind for kind in KINDS if kind != "norm")
     space = SearchSpace.staged(num_stages=4, blocks_per_stage=6, operators=operators, widths=(128, 192, 256, 384, 512))
     calls = []
 
@@ -344,7 +345,7 @@ def test_the_cheapest_child_of_a_space_too_large_to_enumerate():
         return num_parameters(supernet_config_like(space), child)
 
     found = cheapest(space, cost)
-    assert found == ("norm@128", *["skip"] * 5) * 4
+    assert found == ("conv3@128", *["skip"] * 5) * 4
     assert len(calls) < 10_000
 
 
@@ -470,6 +471,32 @@ def test_budgets_as_people_write_them():
         Budget.parse(max_flops="0")
     with pytest.raises(TypeError, match="max_money"):
         Budget.parse(max_money="1G")
+
+
+def test_shares_are_of_a_base_models_own_costs():
+    budget = Budget.parse(max_latency_ms="0.5x", max_parameters=" .25 X", max_memory="64M", max_flops=Share(0.75))
+    assert (budget.max_latency_ms, budget.max_parameters, budget.max_memory) == (Share(0.5), Share(0.25), 64_000_000)
+    assert str(budget.max_latency_ms) == "0.5x"
+    found = budget.of({"latency_ms": 30.0, "num_parameters": 1000, "flops": 8.0})
+    assert found == Budget(max_latency_ms=15.0, max_parameters=250, max_memory=64_000_000, max_flops=6.0)
+    assert found.of({}) == found
+    with pytest.raises(ValueError, match=r"max_parameters is 0\.25x, but .* num_parameters was not measured"):
+        budget.of({"latency_ms": 1.0})
+    with pytest.raises(ValueError, match=r"max_parameters is 0\.25x, a share of a base model's cost, and there is no"):
+        budget.admits({"latency_ms": 1.0})
+
+
+@pytest.mark.parametrize("text", ["0x", "1x", "1.5x", "x", "-0.5x", "0.5xx", "50%x", "0.5 x x"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(ValueError, match=r"^max_latency_ms: ") as caught:
+        Budget.parse(max_latency_ms=text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [0, 1, 2.0, -1, math.nan, math.inf, "0.5", True, None])
+def test_a_share_lies_between_nothing_and_all(factor):
+    with pytest.raises(ValueError, match="is no share"):
+        Share(factor)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ import torch
 import transformers
 from modelling_helpers import padded_batch, randomise_
 from test_families import at_tokens, batch_for, stock
-from tiny_models import assert_close, chain_config, random_model
+from tiny_models import assert_close, chain_config, random_model, staged_config
+from torch.utils.flop_counter import FlopCounterMode
 
+from hf_nasbert.costs import Budget, LatencyTable, cost_function, flops
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
+from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import (
     NasBertModel,
     SupernetForMaskedLM,
@@ -20,7 +23,8 @@ from hf_nasbert.modeling import (
     SupernetModel,
 )
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
-from hf_nasbert.modeling.families import from_stock
+from hf_nasbert.modeling.families import from_stock, native_form
+from hf_nasbert.native import native_space
 from hf_nasbert.space import FreeStage, SearchSpace
 
 FULL = ("attention", "ffn40") * 2
@@ -32,9 +36,6 @@ HEADS = {
     "ForSequenceClassification": SupernetForSequenceClassification,
 }
 MODELS = [f"{family}{head}" for family in ("Bert", "Roberta", "Electra", "DistilBert") for head in HEADS]
-MODELS = [
-    name for name in MODELS if name not in ("ElectraForSequenceClassification", "DistilBertForSequenceClassification")
-]
 
 
 def cut(model, architecture, head_size=8):
@@ -283,3 +284,153 @@ def test_minilm_and_its_narrow_children():
             expected = cut(model, architecture, head_size=32)(**batch).last_hidden_state
             states = supernet(**batch, architecture=architecture).last_hidden_state
         assert_close(states[real], expected[real], 1e-6)
+
+
+class TestRefusals:
+    """Every mistake is one line that names the model."""
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            (transformers.GPT2Config(), "a 'gpt2', a decoder: its tokens see only those before them; supported are"),
+            (transformers.T5Config(), "a 't5', an encoder with a decoder; supported are the encoders bert, distil"),
+            (transformers.BertConfig(is_decoder=True), "is a 'bert', a decoder"),
+            (transformers.ModernBertConfig(), "a 'modernbert', whose layers are not known to be BERT's"),
+            (supernet_of(stock("BertModel")).config, "is a super-net: give the encoder"),
+        ],
+        ids=lambda value: value.model_type if isinstance(value, transformers.PreTrainedConfig) else "",
+    )
+    def test_architectures(self, config, message, tmp_path):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message) as caught:
+            SupernetForMaskedLM.from_base_model(tmp_path)
+        assert str(caught.value).startswith(f"base model {tmp_path} ")
+        assert "\n" not in str(caught.value)
+
+    def test_code_of_its_own(self, tmp_path):
+        fields = {"model_type": "own_bert", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+        with pytest.raises(
+            ValueError, match=r"'own_bert' that comes with code of its own.*trust_remote_code"
+        ) as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(SystemExit, match="ran"):
+            SupernetModel.from_base_model(tmp_path, trust_remote_code=True)
+
+    def test_architectures_that_nobody_knows(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+        with pytest.raises(ValueError, match=f"{tmp_path} does not load.*unheard_of") as caught:
+            SupernetModel.from_base_model(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_folders_without_a_model(self, tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            SupernetModel.from_base_model(tmp_path)
+
+    @pytest.mark.parametrize("name", ["ElectraForMultipleChoice", "ElectraForPreTraining"])
+    def test_heads_that_no_child_has(self, name):
+        with pytest.raises(ValueError, match=f"the head of a {name} is none that a child has"):
+            SupernetForSequenceClassification.from_base_model(stock(name))
+
+    def test_a_child_with_another_head(self):
+        child = from_stock(stock("BertForMaskedLM"))
+        with pytest.raises(ValueError, match="this base model is a NasBertForMaskedLM, expected a NasBertModel"):
+            SupernetModel.from_base_model(child)
+
+    def test_a_child_without_a_super_net(self):
+        child = from_stock(stock("BertForMultipleChoice"))
+        with pytest.raises(ValueError, match="no super-net with the head of a NasBertForMultipleChoice"):
+            elastic_supernet(child, elastic_space(child))
+
+    def test_stages_of_other_widths(self):
+        with pytest.raises(ValueError, match="'attention@64' of the base model has a width of its own"):
+            elastic_space(random_model(NasBertModel, staged_config()))
+
+    def test_the_super_net_of_another_head(self, tmp_path):
+        supernet_of(stock("BertModel")).save_pretrained(tmp_path)
+        with pytest.raises(
+            ValueError, match=f"super-net {tmp_path} is a SupernetModel, expected a SupernetForMaskedLM"
+        ):
+            load_supernet(tmp_path)
+
+
+class TestCosts:
+    @pytest.mark.parametrize(
+        "name", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification", "DistilBertModel"]
+    )
+    def test_are_those_of_the_child_alone(self, name):
+        supernet = supernet_of(stock(name), kernels=(3,))
+        cost = cost_function(supernet.config, sequence_length=16, head_parameters=supernet.head_parameters)
+        inputs = {"input_ids": torch.zeros(1, 16, dtype=torch.long)}
+        for architecture in (FULL, ("attention2", "ffn10", "conv3", "norm"), ("skip", "ffn20", "norm", "skip")):
+            child = extract_child(supernet, architecture)
+            child.set_attn_implementation("eager")  # of the fused one torch counts nothing here
+            found = cost(architecture)
+            assert found["num_parameters"] == child.num_parameters()
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                child.base_model(**inputs)
+            of_the_encoder = flops(supernet.config, architecture, 1, 16, num_predictions=0)
+            has_pooler = getattr(child.base_model, "pooler", None) is not None
+            assert counter.get_total_flops() == of_the_encoder + 2 * 32 * 32 * has_pooler
+            if supernet.head_parameters is not None:
+                assert found["flops"] == of_the_encoder
+
+    def test_latency_is_measured_of_every_variant_with_weights_of_its_own(self):
+        supernet = supernet_of(stock("BertModel"), kernels=(3,))
+        device = Device(batch_size=1, sequence_length=8)
+        record, _ = measure_latencies(supernet.config, device, num_visits=2, num_children=2, num_rounds=1)
+        table = LatencyTable.from_record(record)
+        names = {name for block in supernet.space.blocks for name in block}
+        assert set(table.operators_ms) == {name if name == "skip" else f"{name}@32" for name in names}
+        base = cost_function(supernet.config, 1, 8, table, supernet.head_parameters)(supernet.largest_architecture)
+        budget = Budget.parse(max_latency_ms="0.5x", max_parameters="0.9x").of(base)
+        assert budget.caps == {"num_parameters": 0.9 * base["num_parameters"], "latency_ms": 0.5 * base["latency_ms"]}
+        assert not budget.admits(base)
+        assert supernet.config.weight_layout == "nested"
+
+
+class TestStockForm:
+    """A child of whole layers, with all heads and one inner width, needs no code of ours."""
+
+    @pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"])
+    @pytest.mark.parametrize(
+        "architecture", [FULL, ("attention", "ffn10") * 2, ("skip", "skip", "attention", "ffn20")], ids=str
+    )
+    def test_whole_layers_of_one_width_are_a_stock_bert(self, name, architecture):
+        supernet = supernet_of(stock(name))
+        child = extract_child(supernet, architecture)
+        bert, reason = native_form(child)
+        assert reason is None
+        assert type(bert).__name__ == name
+        assert bert.config.num_hidden_layers == 2 - ("skip" in architecture)
+        assert bert.config.intermediate_size == int(architecture[-1].removeprefix("ffn"))
+        batch = batch_for(bert)
+        with torch.no_grad():
+            assert_close(at_tokens(bert(**batch), batch), at_tokens(child(**batch), batch), 1e-6)
+
+    @pytest.mark.parametrize(
+        ("architecture", "message"),
+        [
+            (
+                ("attention2", "ffn40") * 2,
+                "block 0 (attention2): BERT's attention has as many heads as fill",
+            ),
+            (("attention", "ffn40", "attention", "ffn10"), "block 3 (ffn10): BERT's layers all have one inner width"),
+            (("attention", "ffn40", "skip", "ffn40"), "block 3 (ffn40): BERT alternates attention and ffn"),
+            (("attention", "ffn40", "attention", "norm"), "block 3 (norm): BERT has no norm"),
+            (("skip",) * 4, "all its blocks are skips"),
+        ],
+    )
+    def test_any_other_is_none_and_says_why(self, architecture, message):
+        child = extract_child(supernet_of(stock("BertModel")), architecture)
+        assert message in native_form(child)[1]
+
+    def test_all_of_them_are_listed(self):
+        supernet = supernet_of(stock("BertModel"), kernels=(3,))
+        space = native_space(supernet.space, hidden_size=32, embedding_size=32)
+        # Three widths, and which of the two layers stay; a layer of the first attention and the last ffn is one too.
+        assert len(space.children) == 3 * 4
+        for child in space.children:
+            assert native_form(extract_child(supernet, child))[1] is None

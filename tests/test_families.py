@@ -8,7 +8,12 @@ import transformers
 from modelling_helpers import padded_batch, randomise_
 from tiny_models import assert_close, chain_config, random_model
 
-from hf_nasbert.modeling import NasBertForMaskedLM, NasBertForSequenceClassification, NasBertModel
+from hf_nasbert.modeling import (
+    NasBertForMaskedLM,
+    NasBertForMultipleChoice,
+    NasBertForSequenceClassification,
+    NasBertModel,
+)
 from hf_nasbert.modeling.families import FAMILIES, from_bert, from_stock, to_bert
 
 SIZES = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -23,7 +28,7 @@ CONFIGS = {
 }
 HEADS = ["Model", "ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"]
 BOTH_WAYS = [f"{family}{head}" for family in CONFIGS for head in HEADS]
-BOTH_WAYS += [f"{family}For{head}" for family in ("Bert", "Roberta") for head in ("SequenceClassification",)]
+BOTH_WAYS += [f"{family}ForSequenceClassification" for family in CONFIGS]
 
 
 def stock(name):
@@ -77,8 +82,7 @@ def test_computes_the_same_both_ways(name, caplog):
     ("name", "made", "left"),
     [
         ("ElectraForPreTraining", NasBertModel, "discriminator_predictions.dense"),
-        ("ElectraForSequenceClassification", NasBertModel, "classifier.dense"),
-        ("DistilBertForSequenceClassification", NasBertModel, "classifier, pre_classifier"),
+        ("ElectraForMultipleChoice", NasBertModel, "classifier, sequence_summary.summary"),
         ("BertForPreTraining", NasBertForMaskedLM, "cls.seq_relationship, pooler.dense"),
     ],
 )
@@ -129,9 +133,26 @@ def test_a_child_of_no_family_is_refused(family, config, message):
         FAMILIES[family].to_stock(child)
 
 
+@pytest.mark.parametrize(("family", "own"), [("bert", "tanh"), ("distilbert", "relu"), ("electra", "gelu")])
+def test_a_classifier_with_another_pooler_is_refused(family, own):
+    """What a sequence is classified by has another activation in every family."""
+    fields = {"type_vocab_size": 1} if family == "distilbert" else {}
+    for pooler_act in ("tanh", "relu", "gelu"):
+        config = chain_config(("attention", "ffn"), pooler_act=pooler_act, **fields)
+        child = random_model(NasBertForSequenceClassification, config)
+        if pooler_act == own:
+            FAMILIES[family].to_stock(child)
+        else:
+            with pytest.raises(ValueError, match=f"its pooler_act is '{pooler_act}', and .* '{own}'"):
+                FAMILIES[family].to_stock(child)
+    # Without a pooler it says nothing.
+    masked = random_model(NasBertForMaskedLM, chain_config(("attention", "ffn"), pooler_act="silu", **fields))
+    FAMILIES[family].to_stock(masked)
+
+
 def test_a_head_that_the_family_lacks_is_refused():
-    child = random_model(NasBertForSequenceClassification, chain_config(("attention", "ffn")))
-    with pytest.raises(ValueError, match="ELECTRA has no head that computes what NasBertForSequenceClassification"):
+    child = random_model(NasBertForMultipleChoice, chain_config(("attention", "ffn")))
+    with pytest.raises(ValueError, match="ELECTRA has no head that computes what NasBertForMultipleChoice"):
         FAMILIES["electra"].to_stock(child)
 
 

@@ -17,6 +17,9 @@ from hf_nasbert.modeling import (
     NasBertModel,
     SupernetConfig,
     SupernetForMaskedLM,
+    SupernetForQuestionAnswering,
+    SupernetForSequenceClassification,
+    SupernetForTokenClassification,
     SupernetModel,
 )
 from hf_nasbert.space import SearchSpace
@@ -71,6 +74,13 @@ def staged_supernet_config(**fields) -> SupernetConfig:
     return SupernetConfig(search_space=space, **{**SIZES, **STAGED_SIZES, **fields})
 
 
+def nested_supernet_config(**fields) -> SupernetConfig:
+    """A super-net of one width whose narrow operators are slices of the wide ones, with skip anywhere."""
+    operators = ("attention", "attention1", "ffn", "ffn40", "ffn7", "conv3", "norm", "skip")
+    space = SearchSpace.chain(3, operators, skip="anywhere")
+    return SupernetConfig(search_space=space, weight_layout="nested", **{**SIZES, "attention_head_size": 8, **fields})
+
+
 SUPERNET_CONFIGS = {"chain": chain_supernet_config, "staged": staged_supernet_config}
 
 MODELS = {
@@ -80,6 +90,10 @@ MODELS = {
     "SupernetModel-chain": (SupernetModel, chain_supernet_config),
     "SupernetForMaskedLM-chain": (SupernetForMaskedLM, chain_supernet_config),
     "SupernetForMaskedLM-staged": (SupernetForMaskedLM, staged_supernet_config),
+    "SupernetForMaskedLM-nested": (SupernetForMaskedLM, nested_supernet_config),
+    "SupernetForSequenceClassification-nested": (SupernetForSequenceClassification, nested_supernet_config),
+    "SupernetForTokenClassification-nested": (SupernetForTokenClassification, nested_supernet_config),
+    "SupernetForQuestionAnswering-nested": (SupernetForQuestionAnswering, nested_supernet_config),
 }
 """Every model class, and every shape of config: name -> (class, function that makes the config)."""
 
@@ -131,13 +145,13 @@ def with_labels(model_class: type, batch: dict[str, torch.Tensor]) -> dict[str, 
     classes = torch.tensor([0, 1, 1])
     labels = {
         NasBertForMaskedLM: {"labels": mlm_labels(batch)},
-        SupernetForMaskedLM: {"labels": mlm_labels(batch)},
         NasBertForSequenceClassification: {"labels": classes},
         NasBertForMultipleChoice: {"labels": classes},
         NasBertForTokenClassification: {"labels": torch.where(mlm_labels(batch) > 0, batch["input_ids"] % 2, -100)},
         NasBertForQuestionAnswering: {"start_positions": classes, "end_positions": classes + 2},
     }
-    return inputs_for(model_class, batch) | labels.get(model_class, {})
+    head = next((head for head in labels if issubclass(model_class, head)), None)
+    return inputs_for(model_class, batch) | labels.get(head, {})
 
 
 def trainable_scalar(output: ModelOutput) -> torch.Tensor:

@@ -12,12 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.writing import check_whole_folder, whole_folder
 
 # What belongs to a saved model and is replaced together with it; anything else in its folder is somebody's.
 _MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt|README\.md"
+    r"|modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json|[12]_(Pooling|Normalize)"
     r"|(model|pytorch_model).*\.(safetensors|bin|json)|(geometry|operators|configuration|modeling)_nasbert\.py"
 )
 
@@ -29,6 +31,7 @@ def save_child(
     card: str | None = None,
     *,
     attachments: Sequence[str | Path] = (),
+    sentence_modules: SentenceModules | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a child's folder: config, safetensors, tokenizer, its code files, the card and files of yours.
@@ -43,6 +46,7 @@ def save_child(
         folder: Where to write; its parents are made.
         card: Text of README.md (`cards.render_child_card`).
         attachments: Files to copy beside it: figures, records.
+        sentence_modules: What makes a SentenceTransformer of it, which loads by that library too.
         overwrite: Replace a model that is there. Files in that folder that are none of a model stay in it.
 
     Returns:
@@ -73,6 +77,8 @@ def save_child(
             (staging / "README.md").write_text(card, encoding="utf-8")
         for path in files:
             shutil.copyfile(path, staging / path.name)
+        if sentence_modules is not None:
+            sentence_modules.write(staging, child.config.hidden_size)
         if child.config.model_type == NasBertConfig.model_type:
             _pack_code(staging)
     return folder

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
@@ -112,7 +112,14 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
     """
     file = cached_file(model, "config.json", revision=revision)
     with loading_errors(model):
-        read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
+        fields = read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
+        model_type = fields.get("model_type")
+        is_known = model_type in CONFIG_MAPPING or model_type in OURS
+        if fields.get("auto_map") and not is_known and not trust_remote_code:
+            raise ForeignFileError(
+                f"{printable(model, 200)} is a {model_type!r} that comes with code of its own: pass trust_remote_code "
+                "(--trust_remote_code) to run it, if you trust it"
+            )
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             model, revision=revision, trust_remote_code=trust_remote_code
         )

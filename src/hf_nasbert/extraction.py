@@ -3,23 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import ForeignFileError, read_object
-from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM, SupernetModel
+from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM, SupernetModel
 from hf_nasbert.modeling.elastic import pooler_options, shared_fields
 from hf_nasbert.modeling.families import build_like
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SUPERNETS, SupernetPreTrainedModel
-
-_Supernet = TypeVar("_Supernet", bound=SupernetPreTrainedModel)
 
 TOLERANCE = 1e-6
 """Largest difference of logits that other kernels for the same mathematics may cause in float32."""
@@ -50,12 +48,6 @@ def load_supernet_config(folder: str | Path) -> SupernetConfig:
         return SupernetConfig.from_pretrained(folder, local_files_only=True)
 
 
-@overload
-def load_supernet(folder: str | Path) -> SupernetForMaskedLM: ...
-@overload
-def load_supernet(folder: str | Path, model_class: type[_Supernet]) -> _Supernet: ...
-@overload
-def load_supernet(folder: str | Path, model_class: None) -> SupernetPreTrainedModel: ...
 def load_supernet(
     folder: str | Path, model_class: type[SupernetPreTrainedModel] | None = SupernetForMaskedLM
 ) -> SupernetPreTrainedModel:
@@ -104,10 +96,6 @@ def _has_pooler(folder: Path) -> bool:
         return "pooler.dense.weight" in file.keys()
 
 
-@overload
-def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | str) -> NasBertForMaskedLM: ...
-@overload
-def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> NasBertPreTrainedModel: ...
 def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> NasBertPreTrainedModel:
     """Make a child of a super-net into a model of its own, with copies of the weights it had there.
 

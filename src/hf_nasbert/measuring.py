@@ -6,6 +6,7 @@ this thread's own time: on a quiet machine that is the wall clock's, and on a bu
 on a GPU are timed by events in its stream; that path has run on an H200, in `tests/test_gpu.py`.
 """
 
+import copy
 import random
 import statistics
 import time
@@ -442,7 +443,9 @@ class _Chain:
 
     def __init__(self, config: SupernetConfig, device: Device) -> None:
         self._config, self._inputs, self._stopwatch = config, device.inputs(config), _Stopwatch(device)
-        self._model = device.place(SupernetModel(config, add_pooling_layer=False))
+        separate = copy.deepcopy(config)
+        separate.weight_layout = "separate"  # a child's weights are its own: it need not put them together
+        self._model = device.place(SupernetModel(separate, add_pooling_layer=False))
         self._model.encoder.register_forward_hook(self._stopwatch.mark)
         for block in self._model.encoder.blocks:
             block.register_forward_pre_hook(self._stopwatch.mark)

@@ -1,6 +1,6 @@
 """What a child costs, without building it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
 
-from hf_nasbert.costs.budget import Budget, parse_quantity
+from hf_nasbert.costs.budget import Budget, Share, parse_cap, parse_quantity
 from hf_nasbert.costs.child import Cost, CostFunction, bert_beside, cost_function, order_of
 from hf_nasbert.costs.counts import (
     block_peaks,
@@ -19,6 +19,7 @@ __all__ = [
     "Cost",
     "CostFunction",
     "LatencyTable",
+    "Share",
     "affordable",
     "bert_beside",
     "block_peaks",
@@ -31,6 +32,7 @@ __all__ = [
     "operator_key",
     "operator_parameters",
     "order_of",
+    "parse_cap",
     "parse_quantity",
     "peak_activation_bytes",
 ]

@@ -15,7 +15,11 @@ Cost = dict[str, float]
 
 
 def cost_function(
-    config: Any, batch_size: int = 1, sequence_length: int = 128, latency: LatencyTable | None = None
+    config: Any,
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    latency: LatencyTable | None = None,
+    head_parameters: int | None = None,
 ) -> "CostFunction":
     """The costs of a child as one callable, which is what a search asks for.
 
@@ -24,13 +28,15 @@ def cost_function(
         batch_size: Sequences in the batch of which FLOPs and peak memory are counted.
         sequence_length: Tokens of each.
         latency: A table, whose own batch is the one that counts. Without it there is no `latency_ms`.
+        head_parameters: The parameters of what stands on the encoder, which costs no FLOPs worth counting: a pooler, a
+            classifier. By default it is the masked-LM head, at all positions.
 
     Raises:
         ValueError: If the table was measured for other sizes.
     """
     if latency is not None:
         latency.check_sizes(config)
-    return CostFunction(config, batch_size, sequence_length, latency)
+    return CostFunction(config, batch_size, sequence_length, latency, head_parameters)
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,14 @@ class CostFunction:
     batch_size: int
     sequence_length: int
     latency: LatencyTable | None
+    head_parameters: int | None = None
 
     def __call__(self, architecture: Sequence[str]) -> Cost:
         """The child's costs."""
         batch = self.batch_size, self.sequence_length
         costs: Cost = {
-            "num_parameters": num_parameters(self.config, architecture),
-            "flops": flops(self.config, architecture, *batch),
+            "num_parameters": num_parameters(self.config, architecture, self.head_parameters),
+            "flops": flops(self.config, architecture, *batch, None if self.head_parameters is None else 0),
             PEAK: peak_activation_bytes(self.config, architecture, *batch),
         }
         if self.latency is not None:

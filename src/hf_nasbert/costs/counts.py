@@ -11,8 +11,14 @@ from typing import Any
 from hf_nasbert.modeling.geometry_nasbert import Block, geometry_of, inner_width, parse_operator
 
 
-def num_parameters(config: Any, architecture: Sequence[str]) -> int:
+def num_parameters(config: Any, architecture: Sequence[str], head_parameters: int | None = None) -> int:
     """The parameters of a child as a stand-alone `NasBertForMaskedLM`; tied weights count once.
+
+    Args:
+        config: Sizes of the model.
+        architecture: The child.
+        head_parameters: Those of what stands on the encoder instead of the masked-LM head: a pooler, a classifier; 0
+            of the encoder alone.
 
     Raises:
         ValueError: If the architecture does not fit the config's stages.
@@ -20,9 +26,11 @@ def num_parameters(config: Any, architecture: Sequence[str]) -> int:
     hidden, embedding, vocabulary = int(config.hidden_size), embedding_size(config), int(config.vocab_size)
     tables = vocabulary + int(config.max_position_embeddings) + int(config.type_vocab_size)
     total = tables * embedding + 2 * embedding + _projection_parameters(embedding, hidden)
-    total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # the head: dense, LayerNorm, bias
-    if not config.tie_word_embeddings:
-        total += embedding * vocabulary
+    if head_parameters is None:
+        total += _linear_parameters(hidden, embedding) + 2 * embedding + vocabulary  # dense, LayerNorm, bias
+        total += 0 if config.tie_word_embeddings else embedding * vocabulary
+    else:
+        total += head_parameters
     for block in geometry_of(config, architecture):
         total += operator_parameters(config, block.name)
         total += _projection_parameters(block.input_width, block.width)

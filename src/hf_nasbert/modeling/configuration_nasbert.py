@@ -80,6 +80,7 @@ class NasBertShapeConfig(PreTrainedConfig):
         chunk_size_feed_forward: transformers' own field. Feed-forward operators run over so many tokens at a time, the
             last chunk may be shorter: the same result for less memory. 0 means all at once.
         hidden_act: Activation of feed-forward and convolution operators and of the masked-LM head.
+        pooler_act: Activation of the pooler, by which sequences are classified: BERT's tanh, DistilBERT's relu.
         hidden_dropout_prob: Dropout behind every operator and the embeddings.
         attention_probs_dropout_prob: Dropout of attention probabilities.
         classifier_dropout: Dropout before a classification head; `None` means `hidden_dropout_prob`.
@@ -106,6 +107,7 @@ class NasBertShapeConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     hidden_act: str = "gelu"
+    pooler_act: str = "tanh"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
     classifier_dropout: float | int | None = None
@@ -174,12 +176,14 @@ class NasBertShapeConfig(PreTrainedConfig):
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id is {self.pad_token_id}; expected None or an id below {self.vocab_size}")
-        if self.hidden_act not in ACT2FN:
-            near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1)
-            raise ValueError(
-                f"hidden_act is {self.hidden_act!r}; expected an activation of transformers, such as "
-                f"{near[0] if near else 'gelu'!r}"
-            )
+        for name in ("hidden_act", "pooler_act"):
+            activation = getattr(self, name)
+            if activation not in ACT2FN:
+                near = difflib.get_close_matches(activation, ACT2FN, n=1)
+                raise ValueError(
+                    f"{name} is {activation!r}; expected an activation of transformers, such as "
+                    f"{near[0] if near else 'gelu'!r}"
+                )
         for name in ("embedding_size", "attention_head_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1, or None for the default")

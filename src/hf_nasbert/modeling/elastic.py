@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
@@ -97,18 +99,29 @@ def _as_child(model: PreTrainedModel, child_class: type[NasBertPreTrainedModel])
             f"this base model is a {type(model).__name__}, expected a {child_class.__name__}: use the super-net "
             "class with the same head"
         )
+    near = FAMILIES[model.config.model_type].near.get(type(model))
+    if near is not None and near is not child_class and child_class is not NasBertModel:
+        raise ValueError(
+            f"the head of a {type(model).__name__} is none that a child has: use SupernetModel, the encoder alone"
+        )
     return from_stock(model, child_class)
 
 
 def _check_supported(config: PreTrainedConfig, what: str) -> None:
-    """Refuse what is no encoder of a known family."""
+    """Refuse what is no encoder of a known family, and say why."""
     model_type = config.model_type
     if model_type == SupernetConfig.model_type:
         raise ValueError(f"{what} is a super-net: give the encoder that is to be made smaller, or one of its children")
+    supported = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{what} is a {model_type!r}, an encoder with a decoder; {supported}")
+    is_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if is_causal or getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise ValueError(f"{what} is a {model_type!r}, a decoder: its tokens see only those before them; {supported}")
     if model_type not in (*FAMILIES, NasBertConfig.model_type):
         raise ValueError(
-            f"{what} is of the architecture {model_type!r}; supported are encoders of post-norm attention and "
-            f"feed-forward layers: {', '.join(sorted(FAMILIES))}"
+            f"{what} is a {model_type!r}, whose layers are not known to be BERT's, attention and feed-forward with "
+            f"normalisation behind each; {supported}"
         )
 
 

@@ -112,14 +112,15 @@ class NasBertEncoder(nn.Module):
 
 
 class NasBertPooler(nn.Module):
-    """BERT's pooler: a tanh layer over the first token's state."""
+    """BERT's pooler: a layer over the first token's state, as a rule with a tanh."""
 
     def __init__(self, config: NasBertShapeConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.pooler_act]
 
     def forward(self, hidden_states):
-        return torch.tanh(self.dense(hidden_states[:, 0]))
+        return self.activation(self.dense(hidden_states[:, 0]))
 
 
 class NasBertMaskedLMHead(nn.Module):

@@ -164,12 +164,7 @@ _KEYWORDS = {
 
 
 class SupernetPreTrainedModel(NasBertPreTrainedModel):
-    """What every super-net class has beside a child's: the space, the weights of its children; its first base.
-
-    The architecture is an argument, never state: `supernet(input_ids, labels=labels, architecture=architecture)`. It
-    may be an `Architecture` or any sequence of operator names; without one the largest child runs (the one with the
-    most parameters). Operators off the path cost no time and get no gradient (`grad is None`).
-    """
+    """What every super-net class has beside a child's: the space, the weights of its children. Its first base."""
 
     config: SupernetConfig
     child_class: ClassVar[type[NasBertPreTrainedModel]]
@@ -223,6 +218,14 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
     def largest_architecture(self) -> Architecture:
         """The child with the most parameters, which runs where no architecture is given."""
         return self.base_model.encoder.largest_architecture
+
+    @property
+    def head_parameters(self) -> int | None:
+        """The number of weights on the encoder, as costs ask for it; `None` of a masked-LM head, which they know."""
+        if self.child_class is NasBertForMaskedLM:
+            return None
+        below = (*self.base_model.embeddings.parameters(), *self.base_model.encoder.parameters())
+        return self.num_parameters() - sum(parameter.numel() for parameter in below)
 
     def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
@@ -297,6 +300,10 @@ class SupernetModel(SupernetPreTrainedModel, NasBertModel):
 
 class SupernetForMaskedLM(SupernetPreTrainedModel, NasBertForMaskedLM):
     """The super-net with a masked-LM head: every child of the space, by name.
+
+    The architecture is an argument, never state: `supernet(input_ids, labels=labels, architecture=architecture)`. It
+    may be an `Architecture` or any sequence of operator names; without one the largest child runs (the one with the
+    most parameters). Operators off the path cost no time and get no gradient (`grad is None`).
 
     Raises:
         ValueError: By `forward`, for an architecture that is not in the space: names block, operator and candidates.

@@ -129,10 +129,13 @@ class SearchChildrenArguments(ScoringArguments):
     )
     worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
     max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Cap on parameters, such as 15M; embeddings count."}
+        default=None,
+        metadata={
+            "help": "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
+        },
     )
     max_flops: int | str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
-    max_latency_ms: float | None = field(
+    max_latency_ms: float | str | None = field(
         default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
     )
     measure_winner: bool = field(
@@ -181,7 +184,7 @@ class SearchChildrenArguments(ScoringArguments):
         return Path(place[1:].partition("?")[0]) if scheme.startswith("sqlite") else None
 
     def budget(self) -> Budget:
-        """The caps."""
+        """The caps; shares among them are of the largest child's costs."""
         return Budget.parse(
             max_parameters=self.max_parameters,
             max_flops=self.max_flops,
@@ -260,6 +263,10 @@ class ProxyScorer:
         Several processes (`accelerate launch`, `torchrun`) share the work: see `team.lead`.
         """
         return _score(self, children, num_batches, progress=progress).losses
+
+    def budget(self, arguments: SearchChildrenArguments) -> Budget:
+        """The caps in numbers."""
+        return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
     def scored(self, child: Architecture, loss: float) -> ScoredChild:
         """One child with its loss and its costs."""
@@ -420,7 +427,7 @@ def _confirmed(
         return scored
     return confirm_latency(
         scored,
-        cap=arguments.max_latency_ms,
+        cap=scorer.budget(arguments).caps["latency_ms"],
         objectives=arguments.objectives,
         measure=measure,
         history=arguments.output,
@@ -447,7 +454,7 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     elif arguments.search == "halving":
         total = arguments.num_dev_batches
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
-    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=arguments.budget())
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 

@@ -146,7 +146,7 @@ class PipelineArguments:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
-        Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops)
+        _ = Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops).caps  # refuses shares
 
 
 def run_pipeline(

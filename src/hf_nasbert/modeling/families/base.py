@@ -50,6 +50,8 @@ class Family:
         (r"encoder\.layer\.(?P<layer>\d+)\.(?P<rest>.+)", "encoder.blocks.{ffn}.operator.{rest}"),
     )
     head_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    pooler_act: ClassVar[str] = "tanh"
+    """The activation of what sequences are classified by."""
     has_pooler: ClassVar[bool] = True
     """Whether the encoder without a head may have BERT's pooler."""
 
@@ -146,6 +148,8 @@ class Family:
             raise ValueError(f"expected a child of one of the classes NasBert..., got a {type(child).__name__}")
         if stock is None:
             raise self._refusal(f"{self.name} has no head that computes what {type(child).__name__} does")
+        if getattr(child.base_model, "pooler", None) is not None and config.pooler_act != self.pooler_act:
+            raise self._refusal(f"its pooler_act is {config.pooler_act!r}, and {self.name}'s {self.pooler_act!r}")
         blocks = self.blocks_of(config.operators, config.hidden_size)
         layers = (
             len(blocks) // 2,
@@ -201,6 +205,7 @@ class Family:
             **{"hidden_size": width, "attention_head_size": width // num_heads, **self.child_fields(config)},
             **{name: getattr(config, name) for name in labels},
             **({"ffn_ratio": ratio} if not rest else {}),
+            **({"pooler_act": self.pooler_act} if self.heads.get(made) is stock else {}),
             operators=("attention", f"ffn{inner}" if rest else "ffn") * num_layers,
         )
         prefix = f"{stock.base_model_prefix}."

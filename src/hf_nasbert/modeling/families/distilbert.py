@@ -1,6 +1,6 @@
 """DistilBERT: BERT without segments and pooler, under names of its own.
 
-The heads of its sequence classifier and multiple choice (a ReLU where a child has a tanh) are no child's.
+What it classifies sequences by is a child's pooler, with a ReLU.
 """
 
 from transformers import (
@@ -15,7 +15,9 @@ from transformers import (
 
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
+    NasBertForMultipleChoice,
     NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
     NasBertForTokenClassification,
     NasBertModel,
 )
@@ -42,10 +44,12 @@ class DistilBert(Bert):
     heads = {
         NasBertModel: DistilBertModel,
         NasBertForMaskedLM: DistilBertForMaskedLM,
+        NasBertForSequenceClassification: DistilBertForSequenceClassification,
         NasBertForTokenClassification: DistilBertForTokenClassification,
         NasBertForQuestionAnswering: DistilBertForQuestionAnswering,
+        NasBertForMultipleChoice: DistilBertForMultipleChoice,
     }
-    near = dict.fromkeys((DistilBertForSequenceClassification, DistilBertForMultipleChoice), NasBertModel)
+    near = {}
     fields = {
         "vocab_size": "vocab_size",
         "hidden_act": "activation",
@@ -66,7 +70,9 @@ class DistilBert(Bert):
         (r"vocab_transform\.(?P<rest>.+)", "lm_head.dense.{rest}"),
         (r"vocab_layer_norm\.(?P<rest>.+)", "lm_head.LayerNorm.{rest}"),
         (r"vocab_projector\.(?P<rest>.+)", "lm_head.decoder.{rest}"),
+        (r"pre_classifier\.(?P<rest>.+)", "nasbert.pooler.dense.{rest}"),
     )
+    pooler_act = "relu"
     has_pooler = False
 
     def child_fields(self, config):

@@ -1,6 +1,7 @@
 """ELECTRA: BERT with embeddings of a width of their own and without a pooler.
 
-The heads of its sequence classifier and multiple choice are no child's; its discriminator is converted without head.
+What it classifies sequences by is a child's pooler, with a GELU. The head of its multiple choice is no child's; its
+discriminator is converted without head.
 """
 
 from transformers import (
@@ -17,6 +18,7 @@ from transformers import (
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
+    NasBertForSequenceClassification,
     NasBertForTokenClassification,
     NasBertModel,
 )
@@ -33,12 +35,11 @@ class Electra(Family):
     heads = {
         NasBertModel: ElectraModel,
         NasBertForMaskedLM: ElectraForMaskedLM,
+        NasBertForSequenceClassification: ElectraForSequenceClassification,
         NasBertForTokenClassification: ElectraForTokenClassification,
         NasBertForQuestionAnswering: ElectraForQuestionAnswering,
     }
-    near = dict.fromkeys(
-        (ElectraForPreTraining, ElectraForSequenceClassification, ElectraForMultipleChoice), NasBertModel
-    )
+    near = dict.fromkeys((ElectraForPreTraining, ElectraForMultipleChoice), NasBertModel)
     fields = {name: name for name in SAME_FIELDS}
     fixed = {"hidden_act": "gelu"}  # of its masked-LM head, whatever the layers have
     encoder_names = (
@@ -48,7 +49,10 @@ class Electra(Family):
     head_names = (
         (r"generator_predictions\.(?P<rest>.+)", "lm_head.{rest}"),
         (r"generator_lm_head\.(?P<rest>.+)", "lm_head.decoder.{rest}"),
+        (r"classifier\.dense\.(?P<rest>.+)", "nasbert.pooler.dense.{rest}"),
+        (r"classifier\.out_proj\.(?P<rest>.+)", "classifier.{rest}"),
     )
+    pooler_act = "gelu"
     has_pooler = False
 
     def child_fields(self, config):
