@@ -65,7 +65,8 @@ def does_bf16_pay(device: torch.device | str = "cpu") -> bool:
 def running(model: nn.Module, *, bf16: bool = False, gradients: bool = False) -> Iterator[None]:
     """Evaluation mode for a while, so no dropout; with `bf16` products are taken in that precision.
 
-    Every module's own mode comes back, also after an error. Without `gradients` none are kept.
+    Every module's own mode comes back, also after an error. Without `gradients` none are kept. Weights must not change
+    within it where `bf16` is asked for: each is cast once.
     """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
