@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 NUM_CALIBRATION = 24  # batches that importance and variants are measured on: some 20,000 tokens
 SCREEN = 0.3
-NUM_DRAWN = 40
+NUM_DRAWN, NUM_CHOICES = 40, 4
 
 
 class Bench:
@@ -148,7 +148,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     table: list[Any] = []
 
     def score_replacements() -> dict[str, Any]:
-        table[:] = replace_one(supernet, *chosen_by, distance, bf16=True, kept=folder / "replace-one.json")
+        table[:] = replace_one(supernet, *chosen_by, distance, kept=folder / "replace-one.json")
         return {"table": as_record(table)}
 
     bench.stage("replace-one", score_replacements)
@@ -160,12 +160,12 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     # A layer has a little less than two halves of each of its parts, whose biases and norms stay whole.
     uniform_half = num_parameters(supernet.config, ("attention6", "ffn768") * (len(base) // 2)) - outside
     caps = {0.5: {"num_parameters": outside + uniform_half}, 0.25: {"num_parameters": outside + 0.26 * encoder}}
-    scorer = Scorer(supernet, *chosen_by, distance, bf16=True, kept_in=folder / "scores")
+    scorer = Scorer(supernet, *chosen_by, distance, kept_in=folder / "scores")
 
     def choose(share: float) -> dict[str, Any]:
         items, fixed = as_items(table, base, cost, caps[share])
-        choices = best_choices(items, len(base), caps[share], fixed=fixed, num_choices=10)
-        scores = score_children(supernet, [one.architecture for one in choices], *chosen_by, distance, bf16=True)
+        choices = best_choices(items, len(base), caps[share], fixed=fixed, num_choices=NUM_CHOICES)
+        scores = score_children(supernet, [one.architecture for one in choices], *chosen_by, distance)
         return {
             "cap": caps[share]["num_parameters"], "encoder": encoder, "outside": outside,
             "choices": [
@@ -174,16 +174,27 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             ],
         }  # fmt: skip
 
-    children = {
-        f"searched {share}": choice(bench.stage(f"knapsack {share}", lambda s=share: choose(s))) for share in caps
-    }
+    pairs = SentencePairs(tokenizer)
+
+    def distil(what: str, architecture: Architecture) -> None:
+        for count in steps:
+            bench.stage(
+                f"recovery {count} {what}",
+                lambda n=count: recovered(extract_child(supernet, architecture), text, states, distance, pairs, n),
+            )
+
+    searched = {share: choice(bench.stage(f"knapsack {share}", lambda s=share: choose(s))) for share in caps}
+    distil("searched 0.5", searched[0.5])
 
     def by_hand() -> dict[str, Any]:
         found = [best_layers(scorer, 3), every_other_layer(scorer, 3), best_uniform(scorer, cost, caps[0.5])]
         return {one.how.split()[0]: [one.how, str(one.architecture), one.loss, one.num_scored] for one in found}
 
     hand = bench.stage("handmade 0.5", by_hand)
-    children |= {hand[kind][0]: Architecture.parse(hand[kind][1]) for kind in ("layers", "uniform")}
+    for kind in ("layers", "uniform"):
+        distil(hand[kind][0], Architecture.parse(hand[kind][1]))
+    distil("searched 0.25", searched[0.25])
+    bench.stage("base model", lambda: {split: pairs(full, split) for split in ("validation", "test")})
 
     def additivity() -> dict[str, Any]:
         rng, space = random.Random(0), supernet.space
@@ -192,7 +203,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
         for which, of in (("whole space", space), ("screened space", small)):
             drawn = [of.sample(rng) for _ in range(NUM_DRAWN)]
             sums = [sum_of(table, child) for child in drawn]
-            losses = [score.loss for score in score_children(supernet, drawn, *chosen_by, distance, bf16=True)]
+            losses = [score.loss for score in score_children(supernet, drawn, *chosen_by, distance)]
             result[which] = {
                 "children": of.num_children,
                 "tau": round(float(kendalltau(sums, losses).statistic), 3),
@@ -200,17 +211,6 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
                 "losses": [round(loss, 4) for loss in losses], "sums": [round(one, 4) for one in sums],
             }  # fmt: skip
         return result
-
-    pairs = SentencePairs(tokenizer)
-    bench.stage("base model", lambda: {split: pairs(full, split) for split in ("validation", "test")})
-    for count in steps:
-        for what, architecture in children.items():
-            bench.stage(
-                f"recovery {count} {what}",
-                lambda a=architecture, n=count: recovered(  # type: ignore[misc]
-                    extract_child(supernet, a), text, states, distance, pairs, n
-                ),
-            )
 
     bench.stage("additivity", additivity)
 
@@ -222,7 +222,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
             start = time.process_time()
             errors = fit(others, calibration)
             seconds = time.process_time() - start
-            scores = score_children(others, children, *chosen_by, distance, bf16=True)
+            scores = score_children(others, children, *chosen_by, distance)
             result[how] = {
                 "losses": [round(score.loss, 4) for score in scores], "errors": errors, "seconds": round(seconds, 1)
             }  # fmt: skip
@@ -242,7 +242,7 @@ def recovered(
     """What a child is worth after some steps of recovery."""
     start = time.process_time()
     done = recover(
-        child, text.train, states["train"], distance, RecoverySettings(num_steps=steps, bf16=True),
+        child, text.train, states["train"], distance, RecoverySettings(num_steps=steps),
         held_out=(text.choosing, states["choosing"]),
     )  # fmt: skip
     seconds = time.process_time() - start

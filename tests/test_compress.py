@@ -12,6 +12,7 @@ from tiny.texts import tiny_tokenizer
 from torch import nn
 
 from hf_nasbert.compress.distance import Distance, Target, divergence_of
+from hf_nasbert.compress.encoders import does_bf16_pay
 from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
 from hf_nasbert.compress.importance import importance, sort_by_importance
 from hf_nasbert.compress.replace_one import as_items, places, replace_one, screened, sum_of
@@ -150,6 +151,24 @@ def test_a_classifier_teaches_logits(tmp_path):
     for batch, target in zip(own, found, strict=True):
         with torch.no_grad():
             assert torch.allclose(target.logits, teacher(**batch).logits, atol=1e-6)
+
+
+def test_bf16_pays_where_it_is_faster(monkeypatch):
+    """The clock says so: here it stands still for one of the two."""
+    for fast in (torch.float32, torch.bfloat16):
+        now = iter(range(1000))
+        seen = []
+
+        def linear(states, weight, fast=fast, now=now, seen=seen):
+            seen.append(states.dtype)
+            if states.dtype != fast:
+                next(now)
+            return states @ weight.T
+
+        monkeypatch.setattr(nn.functional, "linear", linear)
+        monkeypatch.setattr("hf_nasbert.compress.encoders.time.perf_counter", lambda now=now: next(now))
+        assert does_bf16_pay() == (fast == torch.bfloat16)
+        assert set(seen) == {torch.float32, torch.bfloat16}
 
 
 # Importance

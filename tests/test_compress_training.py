@@ -172,6 +172,17 @@ def test_recovery_brings_a_child_nearer_and_leaves_the_embeddings(chosen):
     assert not any(map(torch.equal, embeddings, child.embeddings.parameters()))
 
 
+def test_recovery_in_bfloat16_learns_as_in_single_precision(chosen):
+    supernet, architecture, own, wanted, distance = chosen
+    single, half = (
+        recover(extract_child(supernet, architecture), own, wanted, distance, dataclasses.replace(SETTINGS, bf16=bf16))
+        for bf16 in (False, True)
+    )
+    assert single.losses != half.losses
+    assert half.losses == pytest.approx(single.losses, rel=0.05)
+    assert half.losses[-1] < 0.8 * half.losses[0]
+
+
 def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatch):
     supernet, architecture, own, wanted, distance = chosen
     whole, killed = extract_child(supernet, architecture), extract_child(supernet, architecture)

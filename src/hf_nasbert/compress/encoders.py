@@ -1,5 +1,6 @@
 """A full child, a super-net or any other child as what they have in common: embeddings, blocks one by one, a head."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,11 +42,31 @@ def logits_of(model: PreTrainedModel, hidden_states: torch.Tensor, mask: torch.T
     return logits
 
 
+def does_bf16_pay(device: torch.device | str = "cpu") -> bool:
+    """Whether products in bfloat16 are faster than in single precision here, by the clock.
+
+    Some CPUs take several times as long for them. Ask once, and keep the answer with what is computed by it: results
+    of the two differ in their last digits.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        states = torch.ones(256, 256, dtype=dtype, device=device)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            total = nn.functional.linear(states, states)[0, 0].item()  # waits for an accelerator
+            times.append(time.perf_counter() - start)
+        assert total
+        seconds[dtype] = min(times[1:])
+    return seconds[torch.bfloat16] < seconds[torch.float32]
+
+
 @contextmanager
 def running(model: nn.Module, *, bf16: bool = False, gradients: bool = False) -> Iterator[None]:
     """Evaluation mode for a while, so no dropout; with `bf16` products are taken in that precision.
 
-    Every module's own mode comes back, also after an error. Without `gradients` none are kept.
+    Every module's own mode comes back, also after an error. Without `gradients` none are kept. Weights must not change
+    within it where `bf16` is asked for: each is cast once.
     """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device

@@ -154,14 +154,14 @@ def recover(
         parameter.requires_grad_(False)
     try:
         with (
-            running(child, bf16=settings.bf16, gradients=True),
+            running(child, gradients=True),
             tqdm(
                 total=settings.num_steps, initial=len(run.losses), unit=" steps", disable=not progress, leave=False
             ) as bar,
         ):
             for step in range(len(run.losses), settings.num_steps):
                 index = _order(len(batches), settings.seed, step)
-                loss = _distance_of(child, batches[index], targets[index], distance, settings.train_embeddings)
+                loss = _distance_of(child, batches[index], targets[index], distance, settings)
                 run.step(step, loss)
                 bar.update()
     finally:
@@ -189,16 +189,17 @@ def _order(num_batches: int, seed: int, step: int) -> int:
 
 
 def _distance_of(
-    child: PreTrainedModel, batch: Batch, target: Target, distance: Distance, train_embeddings: bool
+    child: PreTrainedModel, batch: Batch, target: Target, distance: Distance, settings: RecoverySettings
 ) -> torch.Tensor:
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
-    with torch.set_grad_enabled(train_embeddings):
-        hidden_states, masks = encoder.embed(**inputs_of(batch, device))
-    hidden_states = encoder.encoder(hidden_states, masks)
-    with torch.autocast(device.type, enabled=False):
-        logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-        return distance.total(distance.parts(hidden_states, mask, target, logits))
+    # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        with torch.set_grad_enabled(settings.train_embeddings):
+            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+        hidden_states = encoder.encoder(hidden_states, masks)
+    logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
+    return distance.total(distance.parts(hidden_states, mask, target, logits))
 
 
 class _Run:
