@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny.models import randomise_
 from tiny.trainings import TinyBatches, make_supernet
 from transformers import BertConfig, BertForMaskedLM
@@ -88,3 +89,57 @@ def test_an_average_moves_by_its_decay_and_only_where_a_child_was_trained(supern
         assert not mean.requires_grad
     with pytest.raises(ValueError, match="decay=1"):
         AverageTeacher(supernet, decay=1)
+
+
+def train(supernet, teacher, steps):
+    """Move a child's weights a little at every step, as an optimizer would, and the averages with them."""
+    for step in steps:
+        child = (CHILD, OTHER)[step % 2]
+        generator = torch.Generator().manual_seed(step)
+        with torch.no_grad():
+            for parameter in supernet.parameters_of(child):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        teacher.update(supernet, [child])
+
+
+def test_averages_go_on_to_the_same_bits(supernet, tmp_path):
+    straight, stopped = copy.deepcopy(supernet), copy.deepcopy(supernet)
+    expected, teacher = (AverageTeacher(one, decay=0.9) for one in (straight, stopped))
+    assert not teacher.state_dict(), "nothing is averaged yet"
+    train(straight, expected, range(6))
+    train(stopped, teacher, range(3))
+    save_file(teacher.state_dict(), tmp_path / "averages.safetensors")
+    resumed = copy.deepcopy(stopped)  # as its checkpoint gives it back
+    again = AverageTeacher(resumed, decay=0.9)
+    again.load_state_dict(load_file(tmp_path / "averages.safetensors"))
+    train(resumed, again, range(3, 6))
+    assert again.state_dict().keys() == expected.state_dict().keys()
+    found = dict(again.average.named_parameters())
+    for name, mean in expected.average.named_parameters():
+        assert torch.equal(found[name], mean), name
+
+
+def test_only_what_was_averaged_is_saved(supernet):
+    teacher = AverageTeacher(supernet, decay=0.9)
+    teacher.update(supernet, [CHILD])
+    trained = {id(parameter) for parameter in supernet.parameters_of(CHILD)}
+    assert teacher.state_dict().keys() == {n for n, p in supernet.named_parameters() if id(p) in trained}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state, name: state | {"nobody": state[name]}, "has 'nobody', which this super-net has not"),
+        (lambda state, name: state | {name: state[name][:-1]}, "of shape .*, expected torch.float32 of shape"),
+        (lambda state, name: state | {name: state[name].half()}, "torch.float16"),
+    ],
+)
+def test_averages_of_another_super_net_are_refused_and_change_nothing(supernet, change, words):
+    teacher, other = (AverageTeacher(supernet, decay=0.9) for _ in range(2))
+    train(supernet, teacher, range(2))
+    state = teacher.state_dict()
+    before = {name: mean.clone() for name, mean in other.average.named_parameters()}
+    with pytest.raises(ValueError, match=words):
+        other.load_state_dict(change(state, list(state)[-1]))
+    assert all(torch.equal(mean, before[name]) for name, mean in other.average.named_parameters())
+    assert not other.state_dict()

@@ -22,7 +22,11 @@ class Taught(NamedTuple):
 
 
 class Teacher(Protocol):
-    """What any student learns from: a child of a super-net, a moving average of one, an encoder from elsewhere."""
+    """What any student learns from: a child of a super-net, a moving average of one, an encoder from elsewhere.
+
+    A teacher runs a pass of its own. Where a step has run the teacher already, a method takes what is there: the
+    logits of a child that came before (`Wants.peers`), or the states of a common prefix (`aligned_states`).
+    """
 
     def teach(
         self, batch: Mapping[str, torch.Tensor], *, hidden_states: bool = False, vectors: bool = False

@@ -64,18 +64,48 @@ class AverageTeacher:
             raise ValueError(f"decay={decay}: expected at least 0 and below 1")
         self.decay = decay
         self.average = copy.deepcopy(supernet).eval().requires_grad_(False)
+        self._averaged: set[str] = set()
 
     @torch.no_grad()
     def update(self, supernet: SupernetForMaskedLM, children: Sequence[Architecture]) -> None:
         """Move the averages of what the children of a step trained towards its weights."""
         trained = {id(parameter) for child in children for parameter in supernet.parameters_of(child)}
-        for mean, parameter in zip(self.average.parameters(), supernet.parameters(), strict=True):
+        for (name, mean), parameter in zip(self.average.named_parameters(), supernet.parameters(), strict=True):
             if id(parameter) in trained:
                 mean.lerp_(parameter, 1 - self.decay)
+                self._averaged.add(name)
 
     def child(self, architecture: Architecture) -> ChildTeacher:
         """A child with the averages as its weights: the teacher."""
         return ChildTeacher(self.average, architecture)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The averages that a step has moved, by parameter: all others are the super-net's own weights.
+
+        The tensors are those of this teacher, as with `nn.Module.state_dict`, and fit a safetensors file.
+        """
+        return {name: mean for name, mean in self.average.named_parameters() if name in self._averaged}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from where `state_dict` was taken; this teacher was made of the super-net as it was then.
+
+        Raises:
+            ValueError: If the state is of another super-net. Nothing is changed then.
+        """
+        averages = dict(self.average.named_parameters())
+        for name, tensor in state.items():
+            if name not in averages:
+                raise ValueError(f"the state of averages has {name[:80]!r}, which this super-net has not")
+            expected = tuple(averages[name].shape), averages[name].dtype
+            if (tuple(tensor.shape), tensor.dtype) != expected:
+                raise ValueError(
+                    f"the state of averages has {name} as {tensor.dtype} of shape {tuple(tensor.shape)}, expected "
+                    f"{expected[1]} of shape {expected[0]}"
+                )
+        for name, tensor in state.items():
+            averages[name].copy_(tensor)
+        self._averaged = set(state)
 
 
 class AlignedStates(NamedTuple):
