@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from compress_helpers import base_model, batches, full_child, plain_supernet, targets
 from datasets import Dataset
+from tiny.compress import base_model, batches, full_child, plain_supernet, targets
 from tiny.texts import tiny_tokenizer
 from torch import nn
 

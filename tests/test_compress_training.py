@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 import torch
-from compress_helpers import batches, elastic, full_child, targets
+from tiny.compress import batches, elastic, full_child, targets
 
 from hf_nasbert.compress.distance import Distance
 from hf_nasbert.compress.importance import importance, sort_by_importance

@@ -261,7 +261,9 @@ class TestPackagedSources:
         if importlib.util.find_spec(PACKAGED_SOURCES[name].files[0].split("/")[0]) is None:
             pytest.skip(f"{PACKAGED_SOURCES[name].distribution} is not installed: {packaged.INSTALL_COMMAND}")
 
-    @pytest.mark.parametrize(("name", "num_documents"), [("imdb", 24_902), ("boolq-wikipedia", 12_271)])
+    @pytest.mark.parametrize(
+        ("name", "num_documents"), [pytest.param("imdb", 24_902, marks=pytest.mark.slow), ("boolq-wikipedia", 12_271)]
+    )
     def test_texts(self, name, num_documents):
         self.needs(name)
         texts = load_text(DataArguments(packaged=name))["text"]

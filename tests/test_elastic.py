@@ -23,7 +23,7 @@ from hf_nasbert.modeling import (
 )
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock, native_form
-from hf_nasbert.native import native_space
+from hf_nasbert.native import native_children
 from hf_nasbert.space import FreeStage, SearchSpace
 
 FULL = ("attention", "ffn40") * 2
@@ -428,7 +428,7 @@ class TestStockForm:
 
     def test_all_of_them_are_listed(self):
         supernet = supernet_of(stock("BertModel"), kernels=(3,))
-        space = native_space(supernet.space, hidden_size=32, embedding_size=32)
+        space = native_children(supernet.space, hidden_size=32, embedding_size=32)
         # Three widths, and which of the two layers stay; a layer of the first attention and the last ffn is one too.
         assert len(space.children) == 3 * 4
         for child in space.children:

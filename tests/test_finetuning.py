@@ -508,7 +508,9 @@ class TestFinetune:
         for name in ("metrics", "scores", "losses", "num_steps", "best_step"):
             assert resumed[name] == straight[name], name
 
-    @pytest.mark.parametrize("interval", [{"eval_steps": 3}, {}], ids=["steps", "epochs"])
+    @pytest.mark.parametrize(
+        "interval", [{"eval_steps": 3}, pytest.param({}, marks=pytest.mark.slow)], ids=["steps", "epochs"]
+    )
     @pytest.mark.parametrize("step", [12, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
     def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, interval, step, arguments, tmp_path, capsys):
         """Epochs of 8 steps, the last one cut short."""

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from test_families import stock
+from tiny.families import stock
 from tiny.models import assert_close
 from tiny.texts import tiny_tokenizer
 

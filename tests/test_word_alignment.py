@@ -288,6 +288,7 @@ class TestRuns:
         assert losses[-1] < 0.8 * losses[0]
         teachers.assert_unmoved()
 
+    @pytest.mark.slow
     def test_killed_continue_as_if_they_had_not_been_killed(self, make):
         class Kill(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):

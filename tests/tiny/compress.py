@@ -1,7 +1,6 @@
-"""What tests of compressing share: a tiny base model as the child it is, a space of its variants, batches."""
+"""What is compressed: a tiny base model as the child it is, a space of its variants, batches."""
 
 import torch
-from tiny.models import randomise_
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_nasbert.compress.importance import importance, sort_by_importance
@@ -10,6 +9,8 @@ from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.space import SearchSpace
+
+from .models import randomise_
 
 VOCAB_SIZE = 60
 BLOCKS = ["attention,attention1,skip", "ffn,ffn24,skip"] * 3
