@@ -51,8 +51,7 @@ def work(num_threads: int) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    for _ in range(3):
-        step()
+    step()
     print("ready", flush=True)
     for line in sys.stdin:
         start, num_steps = time.perf_counter(), 0
@@ -98,17 +97,20 @@ def tokens_per_second(processes: list[subprocess.Popen[str]], seconds: float) ->
 
 def measure(rounds: int, seconds: float, num_busy: int) -> dict[str, object]:
     """Tokens per second of every way in every round, alone and beside busy processes."""
-    measured: dict[str, dict[str, list[float]]] = {when: {name: [] for name in WAYS} for when in ("alone", "busy")}
+    measured: dict[str, dict[str, list[float]]] = {
+        when: {name: [] for name in WAYS} for when in ("alone", "busy")[: 1 + bool(num_busy)]
+    }
     loads = []
     with workers() as found:
         for round_ in range(rounds):
-            for when, number in (("alone", 0), ("busy", num_busy)):
+            for when, number in zip(measured, (0, num_busy), strict=False):
                 busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(number)]
                 try:
                     names = list(WAYS)
                     for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
                         measured[when][name].append(tokens_per_second(found[name], seconds))
                         loads.append(os.getloadavg()[0])
+                        print(f"{when}, {name}: {measured[when][name][-1]:.0f} tokens/s", file=sys.stderr, flush=True)
                 finally:
                     for process in busy:
                         process.kill()
@@ -135,7 +137,7 @@ def main() -> None:
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--busy", type=int, default=1, help="busy processes beside")
+    parser.add_argument("--busy", type=int, default=1, help="busy processes beside; 0: alone only")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     arguments = parser.parse_args()
     if arguments.work is not None:
