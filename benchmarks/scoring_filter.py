@@ -6,8 +6,8 @@ The filter takes the words that eight reference children find likely exactly (a 
 others' part of the normaliser from mean and covariance of their embeddings, as if logits were normal. Of 240 draws of
 each super-net's children, on two batches of film reviews: Kendall's tau with exact losses; the share of the exact best
 twentieth and tenth that lies in the filter's best tenth; the place of the exact best child in its order (0 is the
-first); CPU milliseconds of one child and batch (`walk` and `head` of exact scoring, and the filter's head). The reviews
-are text that was trained on. Super-nets: the one that is given, and two that are trained here, uniformly, for minutes.
+first); CPU milliseconds of one child and batch (`walk` and `head` of exact scoring, and the filter's). The reviews are
+text that was trained on. Super-nets: the one that is given, and two that are trained here, uniformly, for minutes.
 """
 
 import argparse
