@@ -27,6 +27,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    DataCollatorWithPadding,
     DistilBertConfig,
     EvalPrediction,
     RobertaConfig,
@@ -455,6 +456,29 @@ class TestFinetune:
         log = Log()
         assert finetune(arguments(max_steps=2), callbacks=[log]).records == [again]
         assert log.num_trainings == 0
+
+    def test_batches_of_like_length_are_the_default(self, home, arguments, tmp_path, monkeypatch):
+        """Sentences of one to twelve words: in mixed batches of 8, half of what the model is given is padding."""
+        rng = random.Random(0)
+        rows = [(" ".join(rng.choices(NEUTRAL + GOOD, k=rng.randint(1, 12))), rng.choice("ab")) for _ in range(64)]
+        file = write_csv(tmp_path / "texts.csv", rows)
+        num_tokens = []
+        collate = DataCollatorWithPadding.__call__
+
+        def counted(collator, features):
+            batch = collate(collator, features)
+            num_tokens.append(batch["input_ids"].numel())
+            return batch
+
+        monkeypatch.setattr(DataCollatorWithPadding, "__call__", counted)
+        totals = {}
+        for name, changes in {"default": {}, "mixed": {"group_by_length": False}}.items():
+            num_tokens.clear()
+            settings = {"train_file": file, "validation_file": file, "max_seq_length": 64, "max_steps": 4}
+            settings |= {"eval_batch_size": 8, **changes}
+            finetune(arguments(output_dir=str(tmp_path / name), **settings))
+            totals[name] = sum(num_tokens)
+        assert totals["default"] < 0.8 * totals["mixed"]
 
     def test_a_seed_repeats_itself(self, arguments, tmp_path):
         runs_of = [finetune(arguments(max_steps=6, output_dir=str(tmp_path / name))).records[0] for name in "ab"]
