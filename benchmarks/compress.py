@@ -159,7 +159,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     encoder = num_parameters(supernet.config, base) - outside
     # A layer has a little less than two halves of each of its parts, whose biases and norms stay whole.
     uniform_half = num_parameters(supernet.config, ("attention6", "ffn768") * (len(base) // 2)) - outside
-    # By biases alone the pilot's half (one ffn384 for one whole attention) is some hundred parameters larger than that.
+    # By biases the pilot's half (an ffn384 for a whole attention) is some hundred parameters larger than that.
     sizes = {0.5: uniform_half, 0.502: 0.502 * encoder, 0.25: 0.26 * encoder}
     caps = {share: {"num_parameters": outside + size} for share, size in sizes.items()}
     scorer = Scorer(supernet, *chosen_by, distance, kept_in=folder / "scores")
