@@ -117,30 +117,32 @@ _INNER = {"attention": ("self.query", "self.key", "self.value"), "ffn": ("interm
 """The linear maps into an operator of heads or neurons: what their number cuts."""
 
 
+class LinearChunk(nn.Linear):
+    """Some rows of a linear map, which `forward` gives: whoever moves weights when a module runs, moves these too."""
+
+    def forward(self):
+        return self.weight, self.bias
+
+
 class NestedLinear(nn.Module):
     """The first rows of a linear map that several operators share: some of its chunks, one behind the other.
 
-    The chunks belong to the layout. A linear map of a part of them is computed as one product.
+    The chunks belong to the layout. All of them are one product, as in an operator of that size alone.
     """
 
-    def __init__(self, chunks: Sequence[nn.Linear]):
+    def __init__(self, chunks: Sequence[LinearChunk]):
         super().__init__()
         self.chunks = tuple(chunks)  # no submodules: each has one place, and one name in a file
         self.in_features = chunks[0].in_features
         self.out_features = sum(chunk.out_features for chunk in chunks)
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The rows of all chunks, (out_features, in_features)."""
-        return self.chunks[0].weight if len(self.chunks) == 1 else torch.cat([chunk.weight for chunk in self.chunks])
-
-    @property
-    def bias(self) -> torch.Tensor:
-        """The biases of all chunks, (out_features,)."""
-        return self.chunks[0].bias if len(self.chunks) == 1 else torch.cat([chunk.bias for chunk in self.chunks])
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its weight (out_features, in_features) and its bias (out_features,)."""
+        weights, biases = zip(*(chunk() for chunk in self.chunks), strict=True)
+        return (weights[0], biases[0]) if len(weights) == 1 else (torch.cat(weights), torch.cat(biases))
 
     def forward(self, hidden_states):
-        return nn.functional.linear(hidden_states, self.weight, self.bias)
+        return nn.functional.linear(hidden_states, *self.rows())
 
 
 class NestedWeights(WeightLayout):
@@ -169,7 +171,7 @@ class NestedWeights(WeightLayout):
                 ends = [inner_width(config, name) for name in names]
                 num_inputs = self.operators[names[0]].get_submodule(path).in_features
                 sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-                chunks = [nn.Linear(num_inputs, size) for size in sizes]
+                chunks = [LinearChunk(num_inputs, size) for size in sizes]
                 shared[part] = nn.ModuleList(chunks)
                 for count, name in enumerate(names, 1):
                     setattr(self.operators[name].get_submodule(parent), part, NestedLinear(chunks[:count]))
@@ -186,20 +188,20 @@ class NestedWeights(WeightLayout):
     def state_of(self, name):
         state = self.operators[name].state_dict()
         for path, module in self._shared_of(name):
-            state |= {f"{path}.weight": module.weight.detach(), f"{path}.bias": module.bias.detach()}
+            weight, bias = module.rows()
+            state |= {f"{path}.weight": weight.detach(), f"{path}.bias": bias.detach()}
         return state
 
     def load_state_of(self, name, state):
         own = dict(state)
         for path, module in self._shared_of(name):
             sizes = [chunk.out_features for chunk in module.chunks]
-            for part in ("weight", "bias"):
+            shapes = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+            for part, shape in shapes.items():
                 given = own.pop(f"{path}.{part}", None)
-                if given is None or given.shape != getattr(module, part).shape:
-                    shape = "none" if given is None else tuple(given.shape)
-                    raise RuntimeError(
-                        f"operator {name}: {path}.{part} is {shape}, expected {tuple(getattr(module, part).shape)}"
-                    )
+                if given is None or given.shape != shape:
+                    found = "missing" if given is None else tuple(given.shape)
+                    raise RuntimeError(f"operator {name}: {path}.{part} is {found}, expected {shape}")
                 with torch.no_grad():
                     for chunk, rows in zip(module.chunks, given.split(sizes), strict=True):
                         getattr(chunk, part).copy_(rows)
