@@ -98,8 +98,8 @@ class Search(ABC):
 
     def best(self) -> Scored | None:
         """The best child told so far, or None if none has a finite score."""
-        best = min(self.history, key=lambda scored: scored.score, default=None)
-        return best if best is not None and best.score < math.inf else None
+        best = min(self._scores, key=self._scores.__getitem__, default=None)
+        return None if best is None or self._scores[best] == math.inf else Scored(best, self._scores[best])
 
     def ask(self) -> list[Architecture]:
         """The children to score next: up to `batch_size`, fewer or none when the space is exhausted."""
