@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from .configuration_supernet import SupernetConfig
 from .families import FAMILIES, build_like, from_stock
 from .geometry_nasbert import SIZED_KINDS, inner_width, parse_operator
 from .modeling_nasbert import (
+    NasBertEncoder,
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
     NasBertForSequenceClassification,
@@ -104,7 +105,7 @@ def _as_child(model: PreTrainedModel, child_class: type[NasBertPreTrainedModel])
         raise ValueError(
             f"the head of a {type(model).__name__} is none that a child has: use SupernetModel, the encoder alone"
         )
-    return from_stock(model, child_class)
+    return cast(NasBertPreTrainedModel, from_stock(model, child_class))
 
 
 def _check_supported(config: PreTrainedConfig, what: str) -> None:
@@ -224,11 +225,11 @@ def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> 
     inside = supernet._blocks.removesuffix("blocks.")
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
     supernet.load_state_dict(rest, strict=False)
-    for block, (full_name, full) in zip(supernet.base_model.encoder.blocks, fulls, strict=True):
+    for block, (full_name, full) in zip(supernet._encoder.blocks, fulls, strict=True):
         full_kind = parse_operator(full_name).kind
         for name in block.operators.candidates:
             state, kind = block.operators.state_of(name), parse_operator(name).kind
-            block.operators.load_state_of(name, _cut(state, kind, full.operator, full_kind))
+            block.operators.load_state_of(name, _cut(state, kind, full.get_submodule("operator"), full_kind))
     return supernet
 
 
@@ -247,7 +248,8 @@ def pooler_options(model: NasBertPreTrainedModel) -> dict[str, bool]:
 
 def _real_blocks(full_child: NasBertPreTrainedModel) -> list[tuple[str, nn.Module]]:
     """The names and modules of its blocks that are no skips: those of all children cut from it."""
-    blocks = zip(full_child.config.operators, full_child.base_model.encoder.blocks, strict=True)
+    encoder = cast(NasBertEncoder, full_child.base_model.encoder)
+    blocks = zip(full_child.config.operators, encoder.blocks, strict=True)
     return [(name, block) for name, block in blocks if name != SKIP]
 
 
