@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -72,7 +72,9 @@ def running(model: nn.Module, *, bf16: bool = False, gradients: bool = False) ->
     device = next(model.parameters()).device
     model.eval()
     try:
-        with torch.set_grad_enabled(gradients), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        # No autocast around one that is switched off: the inner ones would then keep what they cast.
+        cast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+        with torch.set_grad_enabled(gradients), cast:
             yield
     finally:
         for module, mode in modes:
