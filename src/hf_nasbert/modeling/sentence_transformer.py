@@ -9,7 +9,7 @@ import torch
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
-from hf_nasbert.writing import write_text
+from hf_nasbert.writing import whole_folder, write_text
 
 POOLINGS = {
     "cls": "pooling_mode_cls_token",
@@ -90,13 +90,12 @@ class SentenceModules:
             "similarity_fn_name": self.similarity,
         }
         folder = Path(folder)
-        for module in modules[1:]:
-            (folder / module["path"]).mkdir(exist_ok=True)
+        with whole_folder(folder / str(modules[1]["path"])) as place:
+            write_text(place / "config.json", json.dumps(pooling, indent=2) + "\n")
         for name, content in (
             ("modules.json", modules),
             ("sentence_bert_config.json", texts),
             ("config_sentence_transformers.json", {"__version__": {}, **whole}),
-            ("1_Pooling/config.json", pooling),
         ):
             write_text(folder / name, json.dumps(content, indent=2) + "\n")
 
