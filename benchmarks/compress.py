@@ -105,7 +105,7 @@ class SentencePairs:
         return round(float(spearmanr(cosines, pairs["label"]).statistic), 4)
 
 
-def run(folder: Path, output: Path, steps: list[int]) -> None:
+def run(folder: Path, output: Path, steps: list[int], only: str) -> None:
     """All stages, in order."""
     torch.set_num_threads(1)
     bench = Bench(folder, output)
@@ -179,7 +179,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     pairs = SentencePairs(tokenizer)
 
     def distil(what: str, architecture: Architecture) -> None:
-        for count in steps:
+        for count in steps if only in what else ():
             bench.stage(
                 f"recovery {count} {what}",
                 lambda n=count: recovered(extract_child(supernet, architecture), text, states, distance, pairs, n),
@@ -265,10 +265,11 @@ def main() -> None:
     running_.add_argument("--folder", type=Path, default=ROOT / "runs" / "compress", help="Of what stages keep.")
     running_.add_argument("--records", type=Path, default=RECORDS)
     running_.add_argument("--steps", type=int, nargs="*", default=[40], help="Lengths of recovery.")
+    running_.add_argument("--only", default="", help="Of recovery: only children whose name holds this.")
     commands.add_parser("show")
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(arguments.folder, arguments.records, arguments.steps)
+        run(arguments.folder, arguments.records, arguments.steps, arguments.only)
         return
     for record in records.read(RECORDS):
         print(record)
