@@ -88,6 +88,13 @@ class TestRegistry:
             parse_recipe_arguments([SupernetTrainingArguments], ["--help"])
         assert "late: at 50 % of it" in " ".join(capsys.readouterr().out.split())
 
+    @pytest.mark.parametrize(("method", "setting"), [("magic_t", "--num_changes"), ("magic_at", "--anchor_interval")])
+    def test_help_lists_the_settings_of_the_chosen_method_alone(self, method, setting, capsys):
+        for chosen, is_listed in ((method, True), ("fair", False)):
+            with pytest.raises(SystemExit):
+                parse_recipe_arguments([SupernetTrainingArguments], ["--method", chosen, "--help"])
+            assert (setting in capsys.readouterr().out) == is_listed
+
     @pytest.mark.parametrize("flag", ["--num_changes=2", "--num-changes=2"])
     def test_a_flag_of_another_method_is_refused_by_name(self, flag, capsys):
         with pytest.raises(SystemExit):

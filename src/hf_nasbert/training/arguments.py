@@ -18,7 +18,7 @@ def _help_of_methods() -> str:
     known = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()).replace("%", "%%")
     return (
         f"How the super-net is trained. {known}. No method ranked children better than uniform in our study "
-        "(docs/ranking.md). To add your own, see docs/extending.md."
+        "(docs/ranking.md). --help beside a method lists its settings too. To add your own, see docs/extending.md."
     )
 
 
