@@ -16,10 +16,20 @@ from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer, tra
 
 from hf_nasbert import methods
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS, MethodSettings, TrainingMethod, Wants, methods_with, register
+from hf_nasbert.methods import (
+    METHODS,
+    ChildRun,
+    Counts,
+    MethodSettings,
+    StepContext,
+    TrainingMethod,
+    Wants,
+    methods_with,
+    register,
+)
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.modeling import last_mixing_block
-from hf_nasbert.objectives import alignment_loss
+from hf_nasbert.objectives import alignment_loss, distillation_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
@@ -305,6 +315,19 @@ class TestSandwich:
         assert any(
             not torch.allclose(found["alone", "labels"][name], found["alone", "others"][name]) for name in shared
         )
+
+    def test_every_other_child_learns_from_the_largest_one(self):
+        """Not from the one that came before it."""
+        method = make_method("sandwich")
+        logits = torch.randn(3, 5, 20, generator=torch.Generator().manual_seed(0))
+        runs = [
+            ChildRun(child, torch.zeros(()), one) for child, one in zip(method.children()[:3], logits, strict=True)
+        ]
+        labels = torch.ones(1, 5, dtype=torch.long)
+        context = StepContext(make_supernet(), 0, labels, None, labels, None, Counts(10, 10, 10, 10), False)
+        for number in (1, 2):
+            loss, (term,) = method.loss(runs[number], runs[:number], context)
+            assert float(loss) == float(term) == pytest.approx(float(distillation_loss(logits[number], logits[0])) / 2)
 
     def test_the_largest_child_is_a_constant_to_the_others(self, tmp_path):
         """Its gradient is that of its own loss: with a second child beside it, its own operators get no other one."""
