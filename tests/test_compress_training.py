@@ -9,8 +9,8 @@ from tiny.compress import batches, elastic, full_child, targets
 
 from hf_nasbert.compress.distance import Distance
 from hf_nasbert.compress.importance import importance, sort_by_importance
-from hf_nasbert.compress.local import distil_blocks
-from hf_nasbert.compress.recover import RecoverySettings, recover
+from hf_nasbert.compress.local import _Places, distil_blocks
+from hf_nasbert.compress.recover import RecoverySettings, _order, recover
 from hf_nasbert.compress.refit import Moments, refit
 from hf_nasbert.compress.replace_one import as_items, replace_one
 from hf_nasbert.compress.scores import score_children
@@ -43,6 +43,17 @@ def test_moments_give_the_regression_that_least_squares_gives():
         left = (ones @ expected - outputs).square().sum() / (outputs - outputs.mean(0)).square().sum()
         assert error == pytest.approx(float(left), rel=1e-3)
         assert moments.fit(size, 0.5)[0].norm() < weight.norm()
+
+
+def test_inputs_that_never_change_teach_nothing_but_the_mean():
+    for inputs in (torch.zeros(5, 3), torch.ones(1, 3)):
+        outputs = torch.arange(2.0 * len(inputs)).view(-1, 2)
+        moments = Moments(3, 2)
+        moments.add(inputs, outputs)
+        weight, bias, error = moments.fit(3, 1e-3)
+        assert torch.allclose(weight, torch.zeros(2, 3, dtype=weight.dtype), atol=1e-9)
+        assert torch.allclose(bias, outputs.double().mean(0))
+        assert error == pytest.approx(float(len(inputs) > 1))
 
 
 def test_refitted_variants_come_nearer_to_the_base_model_and_it_stays():
@@ -141,6 +152,14 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 
 
+def test_what_decides_is_not_taught():
+    places = _Places(None, 0, [torch.zeros(1)] * 18, [], [], [])
+    assert places.checked == [0, 8, 16]
+    order = list(places.order(2, 0))
+    assert sorted(order) == sorted(2 * [number for number in range(18) if number % 8])
+    assert order[:15] != order[15:]
+
+
 # Recovery
 
 
@@ -169,6 +188,33 @@ def test_recovery_brings_a_child_nearer_and_leaves_the_embeddings(chosen):
     assert all(parameter.requires_grad for parameter in child.parameters())
     recover(child, own, wanted, distance, dataclasses.replace(SETTINGS, train_embeddings=True, num_steps=2))
     assert not any(map(torch.equal, embeddings, child.embeddings.parameters()))
+
+
+def test_the_rate_rises_and_falls_in_straight_lines():
+    settings = dataclasses.replace(SETTINGS, num_steps=100, learning_rate=1.0, warmup=0.1)
+    rates = [settings.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10:98] == pytest.approx([1 - 0.01 * step for step in range(10, 98)])
+    assert rates[98:] == pytest.approx([0.02, 0.02])
+
+
+def test_every_round_goes_through_all_batches_in_an_order_of_its_own():
+    rounds = [tuple(_order(8, 3, step) for step in range(start, start + 8)) for start in (0, 8, 16)]
+    assert all(sorted(one) == list(range(8)) for one in rounds)
+    assert len({*rounds, tuple(_order(8, 4, step) for step in range(8))}) == 4
+
+
+def test_gradients_are_clipped_and_none_is_left(chosen):
+    supernet, architecture, own, wanted, distance = chosen
+    moved = []
+    for norm in (1.0, 1e-11):  # far below what AdamW divides by
+        child = extract_child(supernet, architecture)
+        weight = child.encoder.blocks[0].operator.output.dense.weight.detach()  # as it moves
+        before = weight.clone()
+        recover(child, own, wanted, distance, dataclasses.replace(SETTINGS, num_steps=2, max_grad_norm=norm))
+        moved.append(float((weight - before).abs().max()))
+        assert all(parameter.grad is None for parameter in child.parameters())
+    assert moved[1] < 0.01 * moved[0]
 
 
 def test_recovery_in_bfloat16_learns_as_in_single_precision(chosen):
@@ -202,6 +248,10 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
     assert len(calls) == 11 + 8
     assert all(map(torch.equal, whole.state_dict().values(), killed.state_dict().values()))
     again = extract_child(supernet, architecture)
+    with pytest.raises(ValueError, match=r"is of another recovery \(mean was"):
+        recover(
+            again, own, wanted, dataclasses.replace(distance, mean=distance.mean + 1), SETTINGS, output_dir=tmp_path
+        )
     with pytest.raises(ValueError, match=r"is of another recovery \(settings.seed was 0, and is 1 here\)"):
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
 

@@ -21,7 +21,7 @@ from hf_nasbert.modeling import (
     SupernetForTokenClassification,
     SupernetModel,
 )
-from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.modeling.families import from_stock, native_form
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 from hf_nasbert.native import native_children
@@ -165,6 +165,15 @@ class TestSpace:
             )
             assert torch.equal(found, expected)
 
+    def test_a_convolution_larger_than_the_attention_does_not_take_the_base_models_place(self):
+        child = random_model(NasBertModel, chain_config(("attention1", "ffn20") * 2, attention_head_size=8))
+        space = elastic_space(child, kernels=(3,))
+        assert space.blocks[0] == ("attention1", "norm", "skip")
+        assert elastic_supernet(child, space).largest_architecture == ("attention1", "ffn20") * 2
+        space = SearchSpace((FreeStage((("attention1", "conv3"), ("ffn20",)) * 2),))
+        with pytest.raises(ValueError, match="'conv3' has more weights than the base model's 'attention1'"):
+            elastic_supernet(child, space)
+
     @pytest.mark.parametrize(
         ("blocks", "message"),
         [
@@ -207,6 +216,21 @@ def test_nothing_of_the_base_model_or_the_random_state_is_touched():
     assert torch.equal(torch.get_rng_state(), state)
     randomise_(supernet, 3)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("is_child", [False, True])
+def test_a_full_child_of_a_model_at_hand_is_a_copy_in_single_precision(is_child):
+    model = stock("BertModel").bfloat16().train()
+    model = from_stock(model).train() if is_child else model
+    child = load_full_child(model, NasBertModel)
+    assert child is not model
+    assert not child.training
+    assert child.dtype == torch.float32
+    assert model.training
+    assert model.dtype == torch.bfloat16
+    with torch.no_grad():
+        child.encoder.blocks[0].operator.output.dense.weight.zero_()
+    assert all(parameter.any() for name, parameter in model.named_parameters() if name.endswith("dense.weight"))
 
 
 def test_only_what_runs_has_gradients_and_moves():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_nasbert.compress.sentences import Batch
+from hf_nasbert.compress.sentences import INPUTS, Batch
 
 
 def encoder_of(model: PreTrainedModel) -> Any:
@@ -19,7 +19,7 @@ def encoder_of(model: PreTrainedModel) -> Any:
 
 def inputs_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """What an encoder embeds of a batch, on its device."""
-    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    return {name: batch[name].to(device) for name in INPUTS if name in batch}
 
 
 def mask_of(batch: Batch, device: torch.device) -> torch.Tensor:

@@ -141,6 +141,7 @@ def recover(
         "child": weights_digest(child),
         "batches": digest_of(batches),
         "distance": distance.describe(),
+        "mean": distance.mean_digest(),
         "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name != "save_steps"},
     }
     run = _Run(child, optimizer, settings, asked, None if output_dir is None else Path(output_dir))
@@ -166,6 +167,7 @@ def recover(
                 bar.update()
     finally:
         for parameter, flag in flags:
+            parameter.grad = None
             parameter.requires_grad_(flag)
     used = [batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)]
     after = None
