@@ -24,7 +24,7 @@ FLOORS = [  # lowest first
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
-    {"pipeline", "compress"},
+    {"pipeline", "compression"},
     {"testing"},  # contracts of all that others may write, hence above all of it
     {"cli"},
     {"__main__"},

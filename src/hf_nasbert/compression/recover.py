@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compress.distance import Distance, Target
-from hf_nasbert.compress.encoders import encoder_of, inputs_of, logits_of, mask_of, running
-from hf_nasbert.compress.kept import weights_digest
-from hf_nasbert.compress.scores import Score, score_model
-from hf_nasbert.compress.sentences import Batch, digest_of, num_tokens
+from hf_nasbert.compression.distance import Distance, Target
+from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.compression.kept import weights_digest
+from hf_nasbert.compression.scores import Score, score_model
+from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
