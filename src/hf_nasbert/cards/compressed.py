@@ -7,9 +7,9 @@ from typing import Any
 
 from hf_nasbert.cards.child import operators_in_words
 from hf_nasbert.cards.fields import CardRecord
-from hf_nasbert.cards.markdown import Markdown, escape, python_string, render, table
+from hf_nasbert.cards.markdown import Markdown, python_string, render, table, text_cell
 from hf_nasbert.cards.metadata import TAGS, model_metadata
-from hf_nasbert.cards.references import references
+from hf_nasbert.cards.references import PUZZLE, references
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 from hf_nasbert.space import Architecture
 
@@ -29,6 +29,7 @@ class CompressedRecord(CardRecord):
 
     architecture: str
     how: str
+    is_searched: bool
     budget: str
     hub_task: str
     auto_class: str
@@ -66,6 +67,6 @@ def render_compressed_card(record: CompressedRecord) -> str:
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
         operators=operators_in_words(Architecture.parse(record.architecture)),
-        proof=table([escape(cell) for cell in head], [[escape(cell) for cell in line] for line in lines]),
-        references=[Markdown(reference) for reference in references(None)],
+        proof=table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines]),
+        references=[Markdown(reference) for reference in (*references(None), PUZZLE)],
     )

@@ -71,8 +71,8 @@ class CompressArguments:
     scorer: Literal["additive", "inherited", "supernet"] = field(
         default="inherited",
         metadata={
-            "help": "What chooses among the best sums of lone replacements: the sums (additive), the loss with inherited "
-            "weights, or that in a super-net distilled first (supernet)."
+            "help": "What chooses among the best sums of lone replacements: the sums (additive), the loss with "
+            "inherited weights, or that in a super-net distilled first (supernet)."
         },
     )
     num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.arguments import CompressArguments
@@ -100,8 +101,8 @@ def load_base_model(
             tokenizer = open_tokenizer(name, **options)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"the base model {printable(name, 200)} has no tokenizer to cut text with ({error}): put its own beside "
-                "it, or name one by tokenizer_name"
+                f"the base model {printable(name, 200)} has no tokenizer to cut text with ({error}): put its own "
+                "beside it, or name one by tokenizer_name"
             ) from error
     else:
         tokenizer = open_tokenizer(
@@ -136,8 +137,8 @@ def difference_from(base: BaseModel, batches: Sequence[Batch], arguments: Compre
         )
     child, largest, scale = base.full_child, 0.0, 1.0
     device = next(child.parameters()).device
-    stock = stock.eval().to(device)
-    with running(child), torch.no_grad():
+    nn.Module.to(stock, device)
+    with running(child), running(stock):
         for batch in batches:
             inputs, mask = inputs_of(batch, device), mask_of(batch, device)
             theirs = stock(**inputs, output_hidden_states=True)

@@ -66,7 +66,7 @@ def within_measured(
     full: Architecture,
     measure: Measure,
 ) -> tuple[list[Scored], Scored, list[float]]:
-    """The best child that is as fast as asked by the clock, which latencies of operators foretell within some per cent.
+    """The best child that is as fast as asked by the clock, which a sum of operators' latencies only foretells.
 
     The best ones are run side by side with the base model. Where all are too slow, the search is repeated under a cap
     that is lower by as much.

@@ -67,9 +67,9 @@ def caps_of(
             smallest = cost(cheapest(supernet.space, order_of(cost, one)))[one]
             if smallest > cap:
                 raise ValueError(
-                    f"no child of this base model is within the budget {name}: its {one} may be at most {cap:,.6g}, and "
-                    f"the smallest there is has {smallest:,.6g} (the base model {base[one]:,.6g}): allow more, or name "
-                    "smaller variants by heads and ffn"
+                    f"no child of this base model is within the budget {name}: its {one} may be at most {cap:,.6g}, "
+                    f"and the smallest there is has {smallest:,.6g} (the base model {base[one]:,.6g}): allow more, or "
+                    "name smaller variants by heads and ffn"
                 )
         found[name] = numbers.caps
     return found

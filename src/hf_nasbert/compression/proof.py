@@ -129,8 +129,8 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                vectors = (self._modules.pool(one, mask.long()) for one in (states, wanted))
-                cosines += nn.functional.cosine_similarity(*vectors).tolist()
+                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                cosines += nn.functional.cosine_similarity(own, theirs).tolist()
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
         return Judged(
@@ -195,7 +195,8 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
         if not is_right:
             expected = "numbers" if name == "score" else "sentences"
             raise ValueError(
-                f"the column {name!r} of the pairs {path} holds {kind}, some of it missing or wrong: expected {expected} in every row"
+                f"the column {name!r} of the pairs {path} holds {kind}, some of it missing or wrong: expected "
+                f"{expected} in every row"
             )
     if len(set(rows["score"])) < 2:
         raise ValueError(f"the pairs {path} all have one score: there is no order to compare with")
@@ -263,7 +264,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             )
         if others and not ahead:
             told.append(
-                f"{given.budget}: it is nearer to the base model than all others in the table, which had the same tokens."
+                f"{given.budget}: it is nearer to the base model than all others of the table, which had the same "
+                "tokens."
             )
     return told
 

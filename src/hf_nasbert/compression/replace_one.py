@@ -138,7 +138,7 @@ def as_items(
     Returns:
         Items for `best_choices`, and what it takes as `fixed`: the base model's own costs.
     """
-    whole = cost(full)
+    whole = cost(Architecture(full))
     peak = "peak_activation_bytes"
     items = []
     for one in replacements:

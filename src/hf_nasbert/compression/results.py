@@ -5,17 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_nasbert.cards.markdown import escape, table
+from hf_nasbert.cards.markdown import escape, table, text_cell
 from hf_nasbert.compression.proof import Row, as_text, table_cells, verdicts
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Compressed:
 
         made: Any = getattr(modeling, self.class_name, None) or getattr(transformers, self.class_name)
         loaded: PreTrainedModel = made.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
-        return loaded.eval()
+        return loaded  # in evaluation mode, as everything that is loaded
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ class CompressResult:
     def __str__(self) -> str:
         return as_text(self.rows, self.shape)
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """The table as a data frame, one line per model, means over seeds."""
-        import pandas
+    def to_pandas(self) -> Any:
+        """The table as a `pandas.DataFrame`, one line per model, means over seeds."""
+        import pandas  # type: ignore[import-untyped]
 
         names = ("loss", "cosine", "agreement", "spearman")
         plain = [{key: value for key, value in asdict(row).items() if key != "judged"} for row in self.rows]
@@ -139,7 +136,7 @@ class CompressResult:
 def markdown_table(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table of the proof as Markdown."""
     head, *lines = table_cells(rows, shape)
-    return str(table([escape(cell) for cell in head], [[escape(cell) for cell in line] for line in lines]))
+    return str(table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines]))
 
 
 def _stages_table(stages: Sequence[Record]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders, records
@@ -25,7 +26,7 @@ from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, difference_from, hub_name, load_base_model
 from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
-from hf_nasbert.compression.distance import Distance
+from hf_nasbert.compression.distance import Distance, Pooling
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.handmade import (
@@ -280,8 +281,8 @@ class Compression:
         difference = first_difference(read_object(file), json.loads(json.dumps(asked)))
         if difference is not None:
             raise ValueError(
-                f"{self.folder} was made with other settings ({difference}): choose another output_dir, or delete that "
-                "folder to begin anew"
+                f"{self.folder} was made with other settings ({difference}): choose another output_dir, or delete "
+                "that folder to begin anew"
             )
 
     def _stage(self, name: str, kind: type[Content], make: Callable[[], Content]) -> Content:
@@ -313,7 +314,7 @@ class Compression:
     def base(self) -> BaseModel:
         """The base model."""
         found = load_base_model(self.arguments, self.source.tokenizer_name, self.source.tokenizer_revision)
-        found.full_child.to("cuda" if torch.cuda.is_available() else "cpu")
+        nn.Module.to(found.full_child, "cuda" if torch.cuda.is_available() else "cpu")
         return found
 
     @cached_property
@@ -369,7 +370,7 @@ class Compression:
     @cached_property
     def distance(self) -> Distance:
         """How far a child is from the base model."""
-        pooling = "cls" if self.modules.pooling == ("cls",) else "mean"
+        pooling: Pooling = "cls" if self.modules.pooling == ("cls",) else "mean"
         return Distance.of(self.base.full_child, self.states["train"].mean, pooling=pooling)
 
     @cached_property
@@ -520,14 +521,15 @@ class Compression:
         return self.scorer(children, kept_as=f"search-{asked}")
 
     def _make_by_hand(self, caps: Mapping[str, Mapping[str, float]]) -> ByHand:
-        scorer, full = self._scorer(self.supernet), self.supernet.largest_architecture
+        scorer = self._scorer(self.supernet)
         children: list[dict[str, Any]] = []
         missing: list[str] = []
         for budget, own in caps.items():
+            slack = {name: _SLACK * cap for name, cap in own.items()}
             ways: list[Callable[[], Handmade]] = [
-                lambda own=own: best_layers(scorer, most_layers(full, self.cost, own)),
-                lambda own=own: every_other_layer(scorer, most_layers(full, self.cost, own)),
-                lambda own=own: best_uniform(scorer, self.cost, {name: _SLACK * cap for name, cap in own.items()}),
+                partial(self._layers_by_hand, best_layers, scorer, own),
+                partial(self._layers_by_hand, every_other_layer, scorer, own),
+                partial(best_uniform, scorer, self.cost, slack),
             ]
             for way in ways:
                 try:
@@ -539,6 +541,11 @@ class Compression:
                     dataclasses.asdict(found) | {"budget": budget, "architecture": str(found.architecture)}
                 )
         return ByHand(children, list(dict.fromkeys(missing)))
+
+    def _layers_by_hand(
+        self, way: Callable[[Scorer, int], Handmade], scorer: Scorer, caps: Mapping[str, float]
+    ) -> Handmade:
+        return way(scorer, most_layers(self.supernet.largest_architecture, self.cost, caps))
 
     def _recover(self, child: Architecture, seed: int) -> tuple[PreTrainedModel, Recovery]:
         """A child, distilled; one that was distilled before is read again."""
@@ -557,7 +564,8 @@ class Compression:
 
     def _make_recovered(self, child: Architecture, seed: int) -> Recovered:
         model, done = self._recover(child, seed)
-        assert done.before is not None and done.after is not None
+        assert done.before is not None
+        assert done.after is not None
         return Recovered(done.num_tokens, done.before.loss, done.after.loss, dataclasses.asdict(self.judge(model)))
 
     def _make_proof(
@@ -611,19 +619,18 @@ class Compression:
             child = Architecture.parse(row.architecture)
             seed = min(self.arguments.seeds, key=lambda seed: recovered[child, seed].after)
             model, done = self._recover(child, seed)
-            model.to("cpu")
+            nn.Module.to(model, "cpu")
             stock, reason = native_form(model)
             where = "." if len(given) == 1 else str(row.budget)
             card = render_compressed_card(self._describe(row, rows, done, seed, is_native=reason is None))
+            write = partial(
+                fill_child_folder, child=stock, tokenizer=self.base.tokenizer, card=card,
+                sentence_modules=self.base.modules,
+            )  # fmt: skip
             checkpoint_folders.replace_files(
-                self.folder / where,
-                lambda partial, stock=stock, card=card: fill_child_folder(
-                    partial, stock, self.base.tokenizer, card, sentence_modules=self.base.modules
-                ),
-                what="the smaller model",
-                checkpoints=self.work,
+                self.folder / where, write, what="the smaller model", checkpoints=self.work,
                 advice="run the same command again",
-            )
+            )  # fmt: skip
             size = sum(file.stat().st_size for file in (self.folder / where).glob("*.safetensors"))
             models.append(
                 {"budget": row.budget, "folder": where, "class": type(stock).__name__, "bytes": size, "seed": seed}
@@ -640,6 +647,7 @@ class Compression:
             base_model=hub_name(arguments),
             architecture=row.architecture,
             how=row.how,
+            is_searched=row.how == SEARCHED,
             budget=str(row.budget),
             hub_task=self.base.hub_task,
             auto_class=self.base.auto_class.__name__,

@@ -83,7 +83,7 @@ class ByHand:
 
 @dataclass(frozen=True)
 class Recovered:
-    """Of the stage `recovery`: the child's distance on the text that chooses before and after, and what it is worth."""
+    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth."""
 
     num_tokens: int
     before: float
