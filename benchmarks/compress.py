@@ -27,17 +27,17 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 from hf_nasbert import records
-from hf_nasbert.compress.distance import Distance
-from hf_nasbert.compress.encoders import running
-from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer
-from hf_nasbert.compress.importance import importance, sort_by_importance
-from hf_nasbert.compress.local import distil_blocks
-from hf_nasbert.compress.recover import RecoverySettings, recover
-from hf_nasbert.compress.refit import refit
-from hf_nasbert.compress.replace_one import as_items, as_record, replace_one, screened, sum_of
-from hf_nasbert.compress.scores import Scorer, score_children, score_model
-from hf_nasbert.compress.sentences import load_sentences, num_tokens
-from hf_nasbert.compress.states import teacher_states
+from hf_nasbert.compression.distance import Distance
+from hf_nasbert.compression.encoders import running
+from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer
+from hf_nasbert.compression.importance import importance, sort_by_importance
+from hf_nasbert.compression.local import distil_blocks
+from hf_nasbert.compression.recover import RecoverySettings, recover
+from hf_nasbert.compression.refit import refit
+from hf_nasbert.compression.replace_one import as_items, as_record, replace_one, screened, sum_of
+from hf_nasbert.compression.scores import Scorer, score_children, score_model
+from hf_nasbert.compression.sentences import load_sentences, num_tokens
+from hf_nasbert.compression.states import teacher_states
 from hf_nasbert.costs import cost_function, num_parameters
 from hf_nasbert.data import load_labelled
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer

@@ -11,14 +11,14 @@ from tiny.compress import BLOCKS, base_model, batches, full_child, plain_superne
 from tiny.texts import tiny_tokenizer
 from torch import nn
 
-from hf_nasbert.compress.distance import Distance, Target, divergence_of
-from hf_nasbert.compress.encoders import does_bf16_pay
-from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
-from hf_nasbert.compress.importance import importance, sort_by_importance
-from hf_nasbert.compress.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
-from hf_nasbert.compress.scores import Scorer, score_children
-from hf_nasbert.compress.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
-from hf_nasbert.compress.states import target_of, teacher_states
+from hf_nasbert.compression.distance import Distance, Target, divergence_of
+from hf_nasbert.compression.encoders import does_bf16_pay
+from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
+from hf_nasbert.compression.importance import importance, sort_by_importance
+from hf_nasbert.compression.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
+from hf_nasbert.compression.scores import Scorer, score_children
+from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
+from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import SearchSpace
@@ -115,7 +115,7 @@ def test_states_are_those_of_the_base_model_and_survive_a_kill(tmp_path, monkeyp
             raise KeyboardInterrupt
         return target_of(*arguments)
 
-    monkeypatch.setattr("hf_nasbert.compress.states.target_of", counted)
+    monkeypatch.setattr("hf_nasbert.compression.states.target_of", counted)
     with pytest.raises(KeyboardInterrupt):
         teacher_states(teacher, own, tmp_path)
     found = teacher_states(teacher, own, tmp_path)
@@ -191,9 +191,9 @@ def in_turn(number, count=2):
 
 def test_processes_share_out_the_shards(tmp_path, monkeypatch):
     teacher, own, calls = full_child(), batches() * 20, []
-    monkeypatch.setattr("hf_nasbert.compress.states.target_of", lambda *given: calls.append(1) or target_of(*given))
+    monkeypatch.setattr("hf_nasbert.compression.states.target_of", lambda *given: calls.append(1) or target_of(*given))
     with monkeypatch.context() as patch:
-        patch.setattr("hf_nasbert.compress.states.TeacherStates", lambda *given: None)
+        patch.setattr("hf_nasbert.compression.states.TeacherStates", lambda *given: None)
         for number, expected in ((0, 32), (1, 40)):
             teacher_states(teacher, own, tmp_path / "many", processes=in_turn(number))
             assert len(calls) == expected
@@ -224,7 +224,7 @@ def test_bf16_pays_where_it_is_faster(monkeypatch):
             return states @ weight.T
 
         monkeypatch.setattr(nn.functional, "linear", linear)
-        monkeypatch.setattr("hf_nasbert.compress.encoders.time.perf_counter", lambda now=now: next(now))
+        monkeypatch.setattr("hf_nasbert.compression.encoders.time.perf_counter", lambda now=now: next(now))
         assert does_bf16_pay() == (fast == torch.bfloat16)
         assert set(seen) == {torch.float32, torch.bfloat16}
 
@@ -382,10 +382,10 @@ def test_processes_share_out_the_batches_and_change_no_bit(scored, monkeypatch):
     children = [supernet.largest_architecture, ("attention1", "ffn24", "skip", "skip", "attention", "ffn")]
     expected = score_children(supernet, children, own, wanted, distance)
     sums = []
-    monkeypatch.setattr("hf_nasbert.compress.scores.reduce", lambda found, _: sums.append(found) or found)
+    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: sums.append(found) or found)
     for number in range(2):
         score_children(supernet, children, own, wanted, distance, processes=in_turn(number))
-    monkeypatch.setattr("hf_nasbert.compress.scores.reduce", lambda found, _: sums[0] + sums[1])
+    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: sums[0] + sums[1])
     assert score_children(supernet, children, own, wanted, distance, processes=in_turn(0)) == expected
 
 
@@ -520,7 +520,7 @@ def test_the_best_layers_are_the_best_of_all_subsets(scored):
 
 def test_many_layers_are_left_out_one_by_one(scored, monkeypatch):
     supernet, own, wanted, distance = scored
-    monkeypatch.setattr("hf_nasbert.compress.handmade._MOST_SUBSETS", 1)
+    monkeypatch.setattr("hf_nasbert.compression.handmade._MOST_SUBSETS", 1)
     scorer = Scorer(supernet, own, wanted, distance)
     beam = best_layers(scorer, 1)
     assert beam.num_scored == 3 + 3

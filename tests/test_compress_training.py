@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny.compress import batches, elastic, full_child, targets
 
-from hf_nasbert.compress.distance import Distance
-from hf_nasbert.compress.importance import importance, sort_by_importance
-from hf_nasbert.compress.local import _Places, distil_blocks
-from hf_nasbert.compress.recover import RecoverySettings, _order, recover
-from hf_nasbert.compress.refit import Moments, refit
-from hf_nasbert.compress.replace_one import as_items, replace_one
-from hf_nasbert.compress.scores import score_children
-from hf_nasbert.compress.sentences import load_sentences
-from hf_nasbert.compress.states import target_of, teacher_states
+from hf_nasbert.compression.distance import Distance
+from hf_nasbert.compression.importance import importance, sort_by_importance
+from hf_nasbert.compression.local import _Places, distil_blocks
+from hf_nasbert.compression.recover import RecoverySettings, _order, recover
+from hf_nasbert.compression.refit import Moments, refit
+from hf_nasbert.compression.replace_one import as_items, replace_one
+from hf_nasbert.compression.scores import score_children
+from hf_nasbert.compression.sentences import load_sentences
+from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import packaged_model, packaged_text
@@ -121,7 +121,7 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     own, file = batches(), tmp_path / "variants.safetensors"
     once, again = elastic(), elastic()
     errors = refit(once, own, kept=file)
-    monkeypatch.setattr("hf_nasbert.compress.refit._moments", None)
+    monkeypatch.setattr("hf_nasbert.compression.refit._moments", None)
     assert refit(again, own, kept=file) == errors
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="variants of another model or text"):
@@ -147,7 +147,7 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     assert sum(errors[name] < untaught[name] for name in errors) > len(errors) / 2
     assert all(map(torch.equal, full, supernet.state_of(supernet.largest_architecture).values()))
     assert torch.equal(inner, supernet.encoder.blocks[0].operators.state_of("attention1")["self.query.weight"])
-    monkeypatch.setattr("hf_nasbert.compress.local._distil", None)
+    monkeypatch.setattr("hf_nasbert.compression.local._distil", None)
     assert distil_blocks(start, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path) == errors
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 

@@ -24,7 +24,7 @@ FLOORS = [  # lowest first
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
-    {"pipeline", "compress"},
+    {"pipeline", "compression"},
     {"testing"},  # contracts of all that others may write, hence above all of it
     {"cli"},
     {"__main__"},
@@ -37,7 +37,7 @@ LIGHT = [
     "recipe_arguments", "methods",
     # packages whose names load on first use, and what the command line knows of them
     "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",
-    "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings",
+    "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings", "compression.arguments",
 ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_light_rooms_need_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-ON_FIRST_USE = ["data", "training", "finetuning", "pipeline", "hub", "export"]
+ON_FIRST_USE = ["data", "training", "finetuning", "pipeline", "hub", "export", "compression"]
 
 
 @pytest.mark.parametrize("name", ON_FIRST_USE)

@@ -12,6 +12,7 @@ from hf_nasbert.lazy import load_on_first_use
 
 if TYPE_CHECKING:
     from hf_nasbert.child_folders import save_child
+    from hf_nasbert.compression import compress
     from hf_nasbert.costs import Budget
     from hf_nasbert.extraction import extract_child, load_supernet
     from hf_nasbert.modeling import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _NAMES_OF = {
     "hf_nasbert.costs": ("Budget",),
     "hf_nasbert.child_folders": ("save_child",),
+    "hf_nasbert.compression": ("compress",),
     "hf_nasbert.extraction": ("extract_child", "load_supernet"),
     "hf_nasbert.modeling.families": ("from_bert", "to_bert"),
     "hf_nasbert.modeling": (

@@ -58,11 +58,7 @@ def save_child(
         WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if (size := vocabulary_size(tokenizer)) > child.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {size} tokens, the child {child.config.vocab_size} embeddings: "
-            "save it with the tokenizer it was trained with"
-        )
+    _check_vocabulary(child, tokenizer)
     files = [Path(path) for path in attachments]
     for path in files:
         if not path.is_file():
@@ -71,17 +67,42 @@ def save_child(
             raise ValueError(f"cannot put {path} beside the child: another file there has that name")
     check_place(folder, overwrite)
     with whole_folder(folder, move_into_place) as staging:
-        child.save_pretrained(staging)
-        save_tokenizer(tokenizer, staging, child.config.max_position_embeddings)
-        if card is not None:
-            (staging / "README.md").write_text(card, encoding="utf-8")
+        fill_child_folder(staging, child, tokenizer, card, sentence_modules=sentence_modules)
         for path in files:
             shutil.copyfile(path, staging / path.name)
-        if sentence_modules is not None:
-            sentence_modules.write(staging, child.config.hidden_size)
-        if child.config.model_type == NasBertConfig.model_type:
-            _pack_code(staging)
     return folder
+
+
+def fill_child_folder(
+    staging: Path,
+    child: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: str | None = None,
+    *,
+    sentence_modules: SentenceModules | None = None,
+) -> None:
+    """Write a child's files into a folder that the caller then puts into its place; arguments are `save_child`'s.
+
+    Raises:
+        ValueError: If the tokenizer has tokens that the child has no embedding for.
+    """
+    _check_vocabulary(child, tokenizer)
+    child.save_pretrained(staging)
+    save_tokenizer(tokenizer, staging, child.config.max_position_embeddings)
+    if card is not None:
+        (staging / "README.md").write_text(card, encoding="utf-8")
+    if sentence_modules is not None:
+        sentence_modules.write(staging, child.config.hidden_size)
+    if child.config.model_type == NasBertConfig.model_type:
+        _pack_code(staging)
+
+
+def _check_vocabulary(child: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    if (size := vocabulary_size(tokenizer)) > child.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {size} tokens, the child {child.config.vocab_size} embeddings: "
+            "save it with the tokenizer it was trained with"
+        )
 
 
 def check_place(folder: Path, overwrite: bool, sign: str = "config.json") -> None:

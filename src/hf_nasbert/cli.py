@@ -39,6 +39,13 @@ COMMANDS = {
         lambda results, *_: find("hf_nasbert.pipeline.stages.as_table")(results),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
     ),
+    "compress": Command(
+        "make an encoder that you have smaller and faster: search, distil, and prove what it lost",
+        "hf_nasbert.compression.run_compression",
+        (_DATA, "hf_nasbert.compression.CompressArguments"),
+        lambda result, *_: str(result),
+        "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
+    ),
     "pretrain": Command(
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",

@@ -5,6 +5,7 @@ All text that comes from a record is escaped for YAML, Markdown and HTML, and th
 """
 
 from hf_nasbert.cards.child import ChildRecord, render_child_card
+from hf_nasbert.cards.compressed import CompressedRecord, render_compressed_card
 from hf_nasbert.cards.evaluations import Evaluation
 from hf_nasbert.cards.fields import FIGURES
 from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
@@ -17,6 +18,7 @@ __all__ = [
     "FIGURES",
     "FOR_PUBLISHING",
     "ChildRecord",
+    "CompressedRecord",
     "Evaluation",
     "FinetunedRecord",
     "SupernetRecord",
@@ -28,6 +30,7 @@ __all__ = [
     "read_card",
     "read_table_facts",
     "render_child_card",
+    "render_compressed_card",
     "render_finetuned_card",
     "render_supernet_card",
     "render_table_card",

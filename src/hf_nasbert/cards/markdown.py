@@ -86,6 +86,11 @@ def cell(value: Any) -> str:
     return code(str(value))
 
 
+def text_cell(text: str) -> str:
+    """A table cell of text that was made for people already; what is a number stays as it is."""
+    return text if re.fullmatch(r"[\d.,± ]*", text) else escape(text)
+
+
 def number(value: int | float) -> Markdown:
     """Whole numbers in full, others to four significant digits.
 

@@ -9,6 +9,11 @@ _NAS_BERT = (
     "KDD 2021, <https://arxiv.org/abs/2105.14444> (the operators)"
 )
 
+PUZZLE = (
+    "Bercovich et al. (2025), Puzzle: Distillation-Based NAS for Inference-Optimized LLMs, "
+    "<https://arxiv.org/abs/2411.19146> (lone replacements, chosen by an integer program)"
+)
+
 
 def references(method: Any) -> list[str]:
     """The papers of the operators and of the method that trained the super-net, as Markdown."""

@@ -39,7 +39,7 @@ from .modeling_nasbert import (
 from .modeling_supernet import SUPERNETS, SupernetPreTrainedModel
 from .operators_nasbert import build_operator
 
-_AUTO_CLASSES = {
+AUTO_CLASSES = {
     NasBertModel: AutoModel,
     NasBertForMaskedLM: AutoModelForMaskedLM,
     NasBertForSequenceClassification: AutoModelForSequenceClassification,
@@ -78,7 +78,7 @@ def load_full_child(
     config = load_config(name, **options)
     _check_supported(config, f"base model {name}")
     with loading_errors(name):
-        model, report = _AUTO_CLASSES[child_class].from_pretrained(
+        model, report = AUTO_CLASSES[child_class].from_pretrained(
             name,
             config=config,
             dtype=torch.float32,

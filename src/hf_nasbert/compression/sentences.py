@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data import split_dev
 from hf_nasbert.data.foreign_tokenizers import naming_panics
+from hf_nasbert.data.vocabulary import tell_unknown
 
 Batch = Mapping[str, torch.Tensor]
 """`input_ids` and `attention_mask`, of pairs `token_type_ids` too, int64, (B, T); padding is on the right."""
@@ -128,18 +129,32 @@ def as_batches(
         )
     rows = [row for row in rows if row]  # a tokenizer without special tokens makes nothing of some sentences
     rows.sort(key=len)  # stable: equal rows keep their order
-    padding = tokenizer.pad_token_id or 0
-    batches: list[Batch] = []
-    for start in range(0, len(rows), batch_size):
-        own = rows[start : start + batch_size]
-        input_ids = torch.full((len(own), len(own[-1])), padding, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for number, row in enumerate(own):
-            input_ids[number, : len(row)] = torch.tensor(row)
-            attention_mask[number, : len(row)] = 1
-        batches.append({"input_ids": input_ids, "attention_mask": attention_mask})
+    batches = [_padded(rows[start : start + batch_size], tokenizer) for start in range(0, len(rows), batch_size)]
     random.Random(seed).shuffle(batches)
     return batches
+
+
+def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Batch:
+    """One batch of sentences, in the order given.
+
+    Args:
+        sentences: The sentences.
+        tokenizer: The base model's.
+        max_length: Tokens of a sentence at most, special ones included; what is longer is cut.
+    """
+    with naming_panics(tokenizer):
+        rows = tokenizer(list(sentences), truncation=True, max_length=max_length)["input_ids"]
+    return _padded(rows, tokenizer)
+
+
+def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    padding = tokenizer.pad_token_id or 0
+    input_ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for number, row in enumerate(rows):
+        input_ids[number, : len(row)] = torch.tensor(row)
+        attention_mask[number, : len(row)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def load_sentences(
@@ -190,6 +205,20 @@ def load_sentences(
         for part, count in zip((train, choosing, judging), counts, strict=True)
     ]
     return Sentences(*made)
+
+
+def unknown_share(batches: Sequence[Batch], tokenizer: PreTrainedTokenizerBase, name: str) -> float:
+    """The share of unknown tokens in batches; it is printed, and refused where it is half of them or more.
+
+    Raises:
+        ValueError: If the tokenizer does not know the text's language.
+    """
+    rows = [
+        row[real.bool()].tolist()
+        for batch in batches
+        for row, real in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    return tell_unknown([Dataset.from_dict({"input_ids": rows})], tokenizer, name)
 
 
 def num_tokens(batches: Sequence[Batch]) -> int:

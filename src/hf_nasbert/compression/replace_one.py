@@ -1,7 +1,7 @@
 """What every variant costs alone: the base model with one block, or one whole layer, replaced; and sums of that."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
-from hf_nasbert.compress.distance import Distance, Target
-from hf_nasbert.compress.encoders import encoder_of
-from hf_nasbert.compress.scores import score_children
-from hf_nasbert.compress.sentences import Batch
-from hf_nasbert.costs import CostFunction
+from hf_nasbert.compression.distance import Distance, Target
+from hf_nasbert.compression.encoders import encoder_of
+from hf_nasbert.compression.scores import score_children
+from hf_nasbert.compression.sentences import Batch
+from hf_nasbert.costs import Cost
 from hf_nasbert.search.knapsack import Item
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
@@ -120,7 +120,10 @@ def sum_of(replacements: Sequence[Replacement], architecture: Sequence[str]) -> 
 
 
 def as_items(
-    replacements: Sequence[Replacement], full: Sequence[str], cost: CostFunction, caps: Mapping[str, float]
+    replacements: Sequence[Replacement],
+    full: Sequence[str],
+    cost: Callable[[Architecture], Cost],
+    caps: Mapping[str, float],
 ) -> tuple[list[Item], dict[str, float]]:
     """Replacements as a knapsack's items, with what each saves of the base model's costs.
 
@@ -135,7 +138,7 @@ def as_items(
     Returns:
         Items for `best_choices`, and what it takes as `fixed`: the base model's own costs.
     """
-    whole = cost(full)
+    whole = cost(Architecture(full))
     peak = "peak_activation_bytes"
     items = []
     for one in replacements:

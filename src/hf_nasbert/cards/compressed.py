@@ -1,0 +1,72 @@
+"""The card of an encoder that was made smaller: its base model, how to load it, and the table of the proof."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_nasbert.cards.child import operators_in_words
+from hf_nasbert.cards.fields import CardRecord
+from hf_nasbert.cards.markdown import Markdown, python_string, render, table, text_cell
+from hf_nasbert.cards.metadata import TAGS, model_metadata
+from hf_nasbert.cards.references import PUZZLE, references
+from hf_nasbert.native import CODE_FILES, CODE_NEEDS
+from hf_nasbert.space import Architecture
+
+_AUTO_CLASS = re.compile(r"AutoModel(For[A-Za-z]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedRecord(CardRecord):
+    """What there is to say about a smaller version of an encoder.
+
+    `base_model` is its name on the Hub, if it has one. `proof` is the table's head and its lines, as texts; `verdicts`
+    are sentences that say what stands there. `training` maps a name to a value.
+
+    Raises:
+        ValueError: If the Auto class is none, or the table's lines are not as long as its head.
+    """
+
+    architecture: str
+    how: str
+    is_searched: bool
+    budget: str
+    hub_task: str
+    auto_class: str
+    proof: tuple[tuple[str, ...], ...]
+    verdicts: tuple[str, ...] = ()
+    native: bool = False
+    is_sentence_transformer: bool = False
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Architecture.parse(self.architecture)
+        if not _AUTO_CLASS.fullmatch(self.auto_class):
+            raise ValueError(f"{self.auto_class[:80]!r} is no Auto class")
+        if len({len(line) for line in self.proof}) != 1:
+            raise ValueError("the proof's lines are not all as long as its head")
+
+
+def render_compressed_card(record: CompressedRecord) -> str:
+    """The README.md of a smaller version of an encoder.
+
+    Raises:
+        ValueError: If a name is not one (of a repository, a license).
+    """
+    head, *lines = record.proof
+    library = "sentence-transformers" if record.is_sentence_transformer else "transformers"
+    kind = ["sentence-transformers"] if record.is_sentence_transformer else []
+    kind += ["bert"] if record.native else [TAGS[0]]
+    return render(
+        "compressed.md",
+        record=record,
+        metadata=model_metadata(record, library, [*kind, *TAGS[1:]], (), task=record.hub_task),
+        location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
+        trust=Markdown("" if record.native else ", trust_remote_code=True"),
+        code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
+        code_needs=Markdown(CODE_NEEDS),
+        operators=operators_in_words(Architecture.parse(record.architecture)),
+        proof=table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines]),
+        references=[Markdown(reference) for reference in (*references(None), PUZZLE)],
+    )

@@ -1,0 +1,158 @@
+"""What a user may say about an encoder that is to be made smaller: one dataclass, without torch."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hf_nasbert.costs import Budget
+from hf_nasbert.paths import expand_paths
+
+_SHAPE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+_CAPS = {
+    "max_latency": "max_latency_ms",
+    "max_parameters": "max_parameters",
+    "max_flops": "max_flops",
+    "max_memory": "max_memory",
+}
+_CAP_OF = {"latency_ms": "max_latency_ms", "num_parameters": "max_parameters", "flops": "max_flops"}
+
+
+@dataclass(kw_only=True)
+class CompressArguments:
+    """Which encoder to make smaller, how much, from which variants, and how long to train what is chosen.
+
+    The budget is one or more caps, or a list of budgets of one cost. Parameters are those of the encoder's blocks:
+    embeddings and head stay as they are. A cap such as `0.5x` is a share of the base model's own cost, measured in
+    the same sitting.
+
+    Raises:
+        ValueError: If there is no budget or two kinds of it, or a number lies outside its range.
+    """
+
+    base_model: str = field(
+        metadata={
+            "help": "The encoder: a folder or a name on the Hub, a SentenceTransformer too; nothing is written there."
+        }
+    )
+    output_dir: str = field(
+        metadata={"help": "Folder of the smaller model; of several budgets, one folder in it each."}
+    )
+    max_latency: float | str | None = field(
+        default=None, metadata={"help": "Budget: milliseconds of a batch of latency_shape, or a share such as 0.5x."}
+    )
+    max_parameters: int | str | None = field(
+        default=None, metadata={"help": "Budget of the blocks' parameters, embeddings not counted: 5M, or 0.5x."}
+    )
+    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence, or 0.5x."})
+    max_memory: int | str | None = field(
+        default=None, metadata={"help": "Budget of bytes that activations take at most, or 0.5x."}
+    )
+    budgets: list[str] | None = field(
+        default=None, metadata={"help": "Several budgets of one cost, such as 0.75x 0.5x 0.25x: a family in one run."}
+    )
+    cost: Literal["num_parameters", "latency_ms", "flops"] = field(
+        default="num_parameters", metadata={"help": "The cost that budgets are of."}
+    )
+    heads: list[int] | None = field(
+        default=None,
+        metadata={"help": "Numbers of heads that an attention may keep; by default a half and a quarter."},
+    )
+    ffn: list[int] | None = field(
+        default=None, metadata={"help": "Neurons that a feed-forward may keep; by default a half and a quarter."}
+    )
+    kernels: list[int] = field(
+        default_factory=list, metadata={"help": "Sizes of convolutions that may stand for an attention: 3, 5, 7."}
+    )
+    skip: bool = field(default=True, metadata={"help": "Whether blocks, and whole layers, may be left out."})
+    max_replace_one_loss: float = field(
+        default=0.3,
+        metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
+    )
+    scorer: Literal["additive", "inherited", "supernet"] = field(
+        default="inherited",
+        metadata={
+            "help": "What chooses among the best sums of lone replacements: the sums (additive), the loss with "
+            "inherited weights, or that in a super-net distilled first (supernet)."
+        },
+    )
+    num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})
+    supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
+    recovery_steps: int = field(default=200, metadata={"help": "Steps that each chosen child is distilled for."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "The highest one of recovery."})
+    batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
+    max_seq_length: int = field(default=48, metadata={"help": "Tokens of a sentence; what is longer is cut."})
+    num_sentences: int = field(default=8192, metadata={"help": "Most sentences to train on."})
+    pairs_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs to prove by: columns sentence1, sentence2 and score; Spearman's correlation is told."
+        },
+    )
+    latency_shape: str = field(
+        default="32x128",
+        metadata={"help": "Batch that latency is measured on: sequences x tokens; and of one sequence."},
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "Seeds of recovery: each child is distilled once under each."}
+    )
+    handmade: bool = field(
+        default=True,
+        metadata={"help": "Whether to recover what people choose by hand beside it: the proof, and most of the time."},
+    )
+    bf16: Literal["auto", "yes", "no"] = field(
+        default="auto", metadata={"help": "Products in bfloat16; auto: where they are faster here, by the clock."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the base model."})
+    base_model_id: str | None = field(
+        default=None,
+        metadata={"help": "The base model's name on the Hub, for the card, where base_model is a folder."},
+    )
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
+        for name in ("num_rescored", "supernet_steps", "recovery_steps", "batch_size", "num_sentences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.max_seq_length < 4:
+            raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if not self.max_replace_one_loss >= 0:
+            raise ValueError(f"max_replace_one_loss={self.max_replace_one_loss} must not be negative")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds={self.seeds} must be one or more different numbers, none below 0")
+        if _SHAPE.fullmatch(self.latency_shape) is None:
+            raise ValueError(f"latency_shape={self.latency_shape!r}: expected sequences x tokens, such as 32x128")
+        _ = self.wanted
+
+    @property
+    def wanted(self) -> dict[str, Budget]:
+        """The budgets by their names, in the order given: `0.5x`, or `max_latency=0.5x` of caps.
+
+        Raises:
+            ValueError: If there is none, a cap is no quantity, or one is given twice.
+        """
+        given = {name: getattr(self, name) for name in _CAPS if getattr(self, name) is not None}
+        if bool(given) == bool(self.budgets):
+            raise ValueError(
+                f"one kind of budget is needed, got {', '.join([*given, 'budgets']) if given else 'none'}: give caps "
+                f"({', '.join(_CAPS)}), or budgets of one cost"
+            )
+        if given:
+            caps = {_CAPS[name]: str(cap) for name, cap in given.items()}
+            return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget.parse(**caps)}
+        budgets = [budget.strip() for budget in self.budgets or ()]
+        twice = [budget for budget in budgets if budgets.count(budget) > 1]
+        if twice:
+            raise ValueError(f"budgets has {twice[0]} twice: name each once")
+        return {budget: Budget.parse(**{_CAP_OF[self.cost]: budget}) for budget in budgets}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sequences and tokens of the batch that latency is measured on."""
+        found = _SHAPE.fullmatch(self.latency_shape)
+        assert found is not None
+        return int(found[1]), int(found[2])

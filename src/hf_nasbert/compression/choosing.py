@@ -1,0 +1,101 @@
+"""The child of a budget: the best sums of lone replacements, scored again, and measured where a latency is capped."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hf_nasbert.compression.encoder_costs import EncoderCost
+from hf_nasbert.compression.replace_one import Replacement, as_items
+from hf_nasbert.costs import Budget, Share
+from hf_nasbert.search.knapsack import Choice, best_choices
+from hf_nasbert.space import Architecture
+
+LATENCY = "latency_ms"
+_MEASURED_AT_ONCE = 4
+_MOST_SITTINGS = 6
+
+Score = Callable[[Sequence[Architecture]], list[float]]
+Measure = Callable[[Sequence[Architecture]], list[float]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A child within a budget: the sum of its lone replacements, its score, and its costs."""
+
+    architecture: Architecture
+    sum: float
+    loss: float
+    costs: dict[str, float]
+
+
+def ranked_choices(
+    replacements: Sequence[Replacement],
+    full: Architecture,
+    cost: EncoderCost,
+    caps: Mapping[str, float],
+    score: Score | None,
+    num_choices: int,
+) -> list[Scored]:
+    """The best sums of lone replacements within the caps, best score first.
+
+    Args:
+        replacements: As `replace_one` gives them.
+        full: The base model.
+        cost: Costs of children.
+        caps: The caps.
+        score: Scores the children again; None takes the sums.
+        num_choices: How many of the best sums are scored again.
+
+    Raises:
+        ValueError: If nothing is within the caps.
+    """
+    items, fixed = as_items(replacements, full, cost, caps)
+    number = 1 if score is None and LATENCY not in caps else num_choices
+    choices: list[Choice] = best_choices(items, len(full), caps, fixed=fixed, num_choices=number)
+    losses = [one.loss for one in choices] if score is None else score([one.architecture for one in choices])
+    found = [
+        Scored(one.architecture, one.loss, loss, cost(one.architecture))
+        for one, loss in zip(choices, losses, strict=True)
+    ]
+    return sorted(found, key=lambda one: one.loss)
+
+
+def within_measured(
+    rank: Callable[[Mapping[str, float]], list[Scored]],
+    budget: Budget,
+    caps: Mapping[str, float],
+    full: Architecture,
+    measure: Measure,
+) -> tuple[list[Scored], Scored, list[float]]:
+    """The best child that is as fast as asked by the clock, which a sum of operators' latencies only foretells.
+
+    The best ones are run side by side with the base model. Where all are too slow, the search is repeated under a cap
+    that is lower by as much.
+
+    Args:
+        rank: Given caps, children within them, best first.
+        budget: The budget, whose latency may be a share of the base model's.
+        caps: Its caps in numbers, by the table.
+        full: The base model.
+        measure: Milliseconds of children, measured by turns.
+
+    Returns:
+        The ranked children, the one that is taken, and its and the base model's milliseconds.
+
+    Raises:
+        ValueError: If none is fast enough.
+    """
+    caps = dict(caps)
+    for _ in range(_MOST_SITTINGS):
+        ranked = rank(caps)
+        tried = ranked[:_MEASURED_AT_ONCE]
+        base_ms, *found = measure([full, *(one.architecture for one in tried)])
+        limit = budget.max_latency_ms
+        allowed = limit.factor * base_ms if isinstance(limit, Share) else float(limit or 0)
+        for one, milliseconds in zip(tried, found, strict=True):
+            if milliseconds <= allowed:
+                return ranked, one, [milliseconds, base_ms]
+        caps[LATENCY] *= min(0.99, allowed / min(found))
+    raise ValueError(
+        f"no child is measured at {allowed:.4g} ms or less here, though latencies of operators foretell it (the best: "
+        f"{min(found):.4g} ms): run it again on a quiet machine, or allow more"
+    )

@@ -1,0 +1,75 @@
+"""What children of a base model cost, and their budgets: shares of its own costs, and what cannot be met, refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, order_of
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.space import SKIP, Architecture
+
+
+@dataclass(frozen=True)
+class EncoderCost:
+    """The costs of children, of whose parameters only those of the blocks count: all others stay as they are.
+
+    Args:
+        whole: The costs of whole children.
+        num_blocks: Their blocks.
+    """
+
+    whole: CostFunction
+    num_blocks: int
+
+    @classmethod
+    def of(
+        cls, supernet: SupernetPreTrainedModel, sequence_length: int, latency: LatencyTable | None
+    ) -> "EncoderCost":
+        """The costs of a super-net's children: FLOPs and memory of one sequence, latency where a table is given."""
+        whole = cost_function(supernet.config, 1, sequence_length, latency, supernet.head_parameters or 0)
+        return cls(whole, supernet.space.num_choice_blocks)
+
+    def __call__(self, architecture: Architecture) -> Cost:
+        """The child's costs by name."""
+        costs = self.whole(architecture)
+        return costs | {"num_parameters": costs["num_parameters"] - self._outside}
+
+    def peaks(self, architecture: Architecture) -> tuple[int, ...]:
+        """What orders children by their peak of memory."""
+        return self.whole.peaks(architecture)
+
+    @cached_property
+    def _outside(self) -> float:
+        return self.whole(Architecture((SKIP,) * self.num_blocks))["num_parameters"]
+
+
+def caps_of(
+    budgets: Mapping[str, Budget], cost: EncoderCost, supernet: SupernetPreTrainedModel
+) -> dict[str, dict[str, float]]:
+    """The caps of budgets in numbers.
+
+    Args:
+        budgets: By their names; shares are of the base model's own costs.
+        cost: Costs of children.
+        supernet: Whose largest child is the base model.
+
+    Raises:
+        ValueError: If the base model is within a budget as it is, or no child of the space is: names its cost.
+    """
+    base = cost(supernet.largest_architecture)
+    found = {}
+    for name, budget in budgets.items():
+        numbers = budget.of(base)
+        if numbers.admits(base):
+            told = ", ".join(f"{one} {base[one]:,.6g} of at most {cap:,.6g}" for one, cap in numbers.caps.items())
+            raise ValueError(f"the base model is within the budget {name} as it is ({told}): nothing to make smaller")
+        for one, cap in numbers.caps.items():
+            smallest = cost(cheapest(supernet.space, order_of(cost, one)))[one]
+            if smallest > cap:
+                raise ValueError(
+                    f"no child of this base model is within the budget {name}: its {one} may be at most {cap:,.6g}, "
+                    f"and the smallest there is has {smallest:,.6g} (the base model {base[one]:,.6g}): allow more, or "
+                    "name smaller variants by heads and ffn"
+                )
+        found[name] = numbers.caps
+    return found

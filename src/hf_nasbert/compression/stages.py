@@ -1,0 +1,124 @@
+"""What each stage of a compression says of what it made: the content of its record, one class for each."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hf_nasbert.records import Record
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of the stage `costs`: the base model's own, the caps of every budget, and the latencies of operators here."""
+
+    base_model: dict[str, float]
+    caps: dict[str, dict[str, float]]
+    latency_table: Record | None
+
+
+@dataclass(frozen=True)
+class Text:
+    """Of the stage `text`: batches and real tokens of every part."""
+
+    num_batches: dict[str, int]
+    num_tokens: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Of the stage `base model`: how far its child is from it, tokens that it read, and whether bfloat16 pays here."""
+
+    difference: float
+    num_tokens: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Of the stage `variants`: importances by which heads and neurons are sorted, and what each variant misses."""
+
+    importance: list[list[float]]
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """Of the stage `lone replacements`: what every variant costs alone."""
+
+    table: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """Of the stage `super-net`: children of the screened space, and their mean distance before and after."""
+
+    num_children: int
+    num_tokens: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Of the stage `search`: what chose, the best sums with their scores, and the winner.
+
+    `choices` are the architecture, the sum of lone replacements, the score and the costs of each; where a latency is
+    capped, `measured_ms` are the winner's and the base model's, measured side by side.
+    """
+
+    scorer: str
+    choices: list[dict[str, Any]]
+    winner: str
+    measured_ms: list[float] | None
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """Of the stage `by hand`: for every budget what people would choose, its loss without training, and its cost."""
+
+    children: list[dict[str, Any]]
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth."""
+
+    num_tokens: int
+    before: float
+    after: float
+    judged: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Of the stage `proof`: the rows of the table."""
+
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Of the stage `folder`: for every budget the folder's name within the output, class, and size in bytes."""
+
+    models: list[dict[str, Any]]
+
+
+Content = TypeVar(
+    "Content", Costs, Text, Taught, Variants, Replacements, TrainedSupernet, Chosen, ByHand, Recovered, Proof, Written
+)
+
+
+def read_content(kind: type[Content], record: Record, file: Path) -> Content:
+    """What an earlier call recorded of a stage.
+
+    Raises:
+        ValueError: If it lacks an entry.
+    """
+    content: Any = record.get("content")
+    names = [field.name for field in dataclasses.fields(kind)]
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
+    return kind(**{name: content[name] for name in names})

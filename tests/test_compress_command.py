@@ -1,0 +1,402 @@
+"""`hf-nasbert compress`: the whole way on tiny base models, kills, refusals, families, what leaves home."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from tiny.bases import MODULES, classifier_base, documents, save_base
+from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
+
+import hf_nasbert
+from hf_nasbert import cli
+from hf_nasbert.cards import check_card
+from hf_nasbert.compression import CompressArguments, Compressed, run
+from hf_nasbert.compression.proof import Judged, Row, choose_given, verdicts
+from hf_nasbert.compression.run import Compression, TextSource
+from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
+
+SETTINGS = {
+    "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
+    "latency_shape": "2x16", "num_rescored": 6,
+}  # fmt: skip
+HALF = {"max_parameters": "0.5x"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def quiet_clock(monkeypatch):
+    """Latencies by counting, and no two that differ from run to run."""
+
+    def measured(config, children, batch_size, sequence_length):
+        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
+
+    monkeypatch.setattr(run, "measure_side_by_side", measured)
+    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+
+
+def compress(base, folder, texts=None, **settings):
+    return hf_nasbert.compress(base, texts or documents(), output_dir=folder, **SETTINGS | settings)
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    texts = documents(40, seed=9)
+    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
+    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(base, pairs, tmp_path_factory):
+    """One whole run, and the base model's folder before it."""
+    patch = pytest.MonkeyPatch()
+    before = content(base)
+    patch.setattr(run, "does_bf16_pay", lambda device: False)
+    patch.setattr(
+        run, "measure_side_by_side",
+        lambda config, children, batch_size, sequence_length: [
+            batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children
+        ],
+    )  # fmt: skip
+    result = compress(base, tmp_path_factory.mktemp("small") / "small", pairs_file=str(pairs), **HALF)
+    patch.undo()
+    return result, before
+
+
+def test_the_smaller_model_is_within_its_budget_and_stands_beside_what_people_choose_by_hand(whole):
+    result, _ = whole
+    base, *others = result.rows
+    assert (base.how, base.budget) == ("base model", None)
+    assert [row.how.split()[0] for row in others] == ["searched", "layers", "every", "uniform"]
+    assert all(row.num_encoder_parameters <= 0.5 * base.num_encoder_parameters for row in others if row.is_within)
+    given = [row for row in others if row.is_given]
+    assert given == [min((row for row in others if row.is_within), key=lambda row: row.chosen_by)]
+    model = result.best.model()
+    assert model.num_parameters() == given[0].num_parameters < base.num_parameters
+    blocks = sum(parameter.numel() for parameter in model.encoder.parameters())
+    assert blocks == given[0].num_encoder_parameters
+    assert base.judged[0].loss < 1e-4 and base.judged[0].cosine == pytest.approx(1, abs=1e-4)  # noqa: PT018
+    assert all(-1 <= one.spearman <= 1 for row in result.rows for one in row.judged)
+
+
+def test_nothing_is_written_into_the_base_models_folder_and_no_work_is_left(base, whole):
+    result, before = whole
+    assert content(base) == before
+    assert not (result.folder / "work").exists()
+    assert not (result.folder / ".lock").exists()
+
+
+def test_a_sentence_transformer_stays_one(whole):
+    result, _ = whole
+    assert read_sentence_modules(result.folder) == MODULES
+    theirs = SentenceTransformer(str(result.folder), trust_remote_code=True, device="cpu")
+    texts = documents(3, seed=5)
+    batch = theirs.tokenizer(texts, padding=True, truncation=True, max_length=20, return_tensors="pt")
+    with torch.no_grad():
+        states = result.best.model()(**batch).last_hidden_state
+    expected = MODULES.pool(states, batch["attention_mask"])
+    assert torch.allclose(theirs.encode(texts, convert_to_tensor=True), expected, atol=1e-5)
+
+
+def test_the_report_and_the_card_say_the_table(whole, tmp_path):
+    result, _ = whole
+    card = (result.folder / "README.md").read_text()
+    data = check_card(card)
+    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "sentence-similarity")
+    assert str(result.folder.parent) not in card + (result.folder / "summary.json").read_text()
+    report = (result.folder / "report.md").read_text()
+    page = result.report(tmp_path / "small.html").read_text()
+    for text in (card, report, page, str(result)):
+        for row in result.rows:
+            assert row.how in text
+            assert f"{row.num_encoder_parameters:,}" in text
+    summary = json.loads((result.folder / "summary.json").read_text())
+    assert [row["how"] for row in summary["rows"]] == [row.how for row in result.rows]
+    assert all(stage["cpu_seconds"] >= 0 and stage["peak_memory_mib"] > 0 for stage in summary["stages"])
+    frame = result.to_pandas()
+    assert list(frame["how"]) == [row.how for row in result.rows]
+    assert frame["loss"][1] == pytest.approx(result.rows[1].judged[0].loss)
+    with pytest.raises(ValueError, match=r"ends in '\.pdf'"):
+        result.report(tmp_path / "small.pdf")
+
+
+def test_a_finished_run_is_read_again_and_another_one_refused(base, whole, monkeypatch):
+    result, _ = whole
+    monkeypatch.setattr(run, "load_base_model", None)
+    settings = {"pairs_file": json.loads((result.folder / "settings.json").read_text())["settings"]["pairs_file"]}
+    again = compress(base, result.folder, **settings, **HALF)
+    assert again.rows == result.rows
+    with pytest.raises(ValueError, match=r"other settings \(settings.max_parameters was 0\.5x, and is 0\.4x here\)"):
+        compress(base, result.folder, **settings, max_parameters="0.4x")
+
+
+STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
+
+
+def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits(base, whole, pairs, tmp_path):
+    """Killed in front of every stage, behind what it made, and within recovery: each call goes on where that was."""
+
+    class Killed(BaseException):
+        pass
+
+    result, _ = whole
+    folder, reached = tmp_path / "small", []
+    for name in STAGES:
+        with pytest.MonkeyPatch.context() as patch:
+            made = Compression._stage
+
+            def stage(self, stage, kind, make, name=name, made=made):
+                if stage.startswith(name):
+                    reached.append(stage)
+                    make()
+                    raise Killed
+                return made(self, stage, kind, make)
+
+            patch.setattr(Compression, "_stage", stage)
+            with pytest.raises(Killed):
+                compress(base, folder, pairs_file=str(pairs), **HALF)
+    assert len(reached) == len(STAGES)
+    again = compress(base, folder, pairs_file=str(pairs), **HALF)
+    assert again.rows == result.rows
+    assert weights(folder) == weights(result.folder)
+
+
+def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path):
+    base = classifier_base(tmp_path / "base")
+    result = compress(
+        base,
+        tmp_path / "family",
+        budgets=["0.75x", "0.3x"],
+        seeds=[0, 1],
+        recovery_steps=6,
+        learning_rate=1e-3,
+        scorer="additive",
+        heads=[2],
+        ffn=[64],
+    )
+    assert [one.row.budget for one in result.front] == ["0.75x", "0.3x"]
+    assert [one.folder.name for one in result.front] == ["0.75x", "0.3x"]
+    sizes = [one.row.num_encoder_parameters / result.rows[0].num_encoder_parameters for one in result.front]
+    assert sizes[0] <= 0.75
+    assert sizes[1] <= 0.3
+    assert all(len(row.judged) == 2 for row in result.rows[1:])
+    assert all(0 <= one.agreement <= 1 for row in result.rows for one in row.judged)
+    for one in result.front:
+        loaded = AutoModelForSequenceClassification.from_pretrained(one.folder, trust_remote_code=True)
+        assert loaded.config.id2label == {0: "bad", 1: "good", 2: "long"}
+        assert check_card((one.folder / "README.md").read_text()).pipeline_tag == "text-classification"
+    whole = AutoModelForSequenceClassification.from_pretrained(base)
+    assert not torch.equal(whole.classifier.weight, torch.zeros_like(whole.classifier.weight))
+
+
+def test_whole_layers_become_a_stock_bert(tmp_path):
+    """With nothing narrow to choose from, layers are all that there is: a BERT of two of them."""
+    base = save_base(tmp_path / "base", modules=None)
+    result = compress(base, tmp_path / "small", heads=[2], ffn=[64], max_parameters="0.7x", handmade=False)
+    assert [row.how for row in result.rows] == ["base model", "searched"]
+    if result.best.class_name == "BertModel":
+        assert type(AutoModel.from_pretrained(tmp_path / "small")) is BertModel
+
+
+def test_the_screened_super_net_chooses_where_it_is_asked_to(base, tmp_path):
+    result = compress(
+        base, tmp_path / "small", scorer="supernet", supernet_steps=6, max_replace_one_loss=1e3, handmade=False, **HALF
+    )
+    stage = next(stage for stage in result.stages if stage["stage"] == "super-net")["content"]
+    assert stage["after"] < stage["before"]
+    assert (
+        next(stage for stage in result.stages if stage["stage"].startswith("search"))["content"]["scorer"]
+        == "supernet"
+    )
+
+
+def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
+    seen = []
+
+    def measured(config, children, batch_size, sequence_length):
+        seen.append(list(children))
+        return [1.0 + sum(name != "skip" for name in child) ** 1.5 for child in children]
+
+    monkeypatch.setattr(run, "measure_side_by_side", measured)
+    result = compress(base, tmp_path / "small", max_latency="0.6x", handmade=False)
+    chosen = next(stage for stage in result.stages if stage["stage"].startswith("search"))["content"]
+    assert chosen["measured_ms"][0] <= 0.6 * chosen["measured_ms"][1]
+    assert seen[0][0] == seen[-1][0]  # the base model, every time
+    table = next(stage for stage in result.stages if stage["stage"] == "costs")["content"]["latency_table"]
+    assert table["setting"]["batch_size"] == 2
+
+
+def row(how, chosen_by, loss, budget="0.5x", is_within=True):
+    return Row(budget, how, "ffn", 10, 20, 1.0, 2.0, (Judged(loss, 0.9, None, None),), is_within, chosen_by)
+
+
+def test_what_people_choose_by_hand_is_given_where_it_is_better():
+    base = row("base model", None, 0.0, budget=None)
+    rows = choose_given(
+        [base, row("searched", 0.5, 0.6), row("layers 0 1", 0.4, 0.3), row("uniform", 0.1, 0.1, "0.5x", False)]
+    )
+    assert [one.how for one in rows if one.is_given] == ["layers 0 1"]
+    said = "\n".join(verdicts(rows))
+    assert "the child chosen by hand (layers 0 1) is given" in said
+    assert "what somebody chooses by hand is better here" in said
+    assert "uniform, which is above the budget, is nearer to the base model (0.1000 against 0.3000)" in said
+    rows = choose_given([base, row("searched", 0.3, 0.4), row("layers 0 1", 0.4, 0.5)])
+    assert [one.how for one in rows if one.is_given] == ["searched"]
+    assert "nearer to the base model than all others" in "\n".join(verdicts(rows))
+
+
+# Refusals, each in one line
+
+
+def refused(match, call):
+    with pytest.raises((ValueError, OSError), match=match) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "one kind of budget is needed, got none"),
+        ({"max_parameters": "1x"}, "1.0x is no share"),
+        ({"max_parameters": "0.5x", "budgets": ["0.5x"]}, "one kind of budget is needed, got max_parameters, budgets"),
+        ({"budgets": ["0.5x", "0.5x"]}, "0.5x twice"),
+        ({"budgets": ["half"]}, "'half' is not a quantity"),
+        ({**HALF, "seeds": [1, 1]}, "seeds"),
+        ({**HALF, "batch_size": 0}, "batch_size=0"),
+        ({**HALF, "latency_shape": "32"}, "latency_shape='32'"),
+        ({**HALF, "learning_rate": 0.0}, "learning_rate=0.0"),
+        ({**HALF, "max_seq_length": 3}, "max_seq_length=3"),
+        ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CompressArguments(base_model="x", output_dir="y", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_parameters": "100"}, None),  # skips make a child of no parameters at all
+        ({"max_parameters": "100", "skip": False}, "no child of this base model .* at most 100, and the smallest"),
+        ({"max_parameters": "5M"}, r"the base model is within the budget max_parameters=5M as it is"),
+        ({**HALF, "heads": [5]}, "heads has 5: expected numbers from 1 to 2"),
+        ({**HALF, "max_seq_length": 48}, "max_seq_length asks for 48 tokens, and the base model has 24 positions"),
+        ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
+        ({**HALF, "pairs_file": "no.csv"}, r"no\.csv"),
+    ],
+)  # fmt: skip
+def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, settings, message, tmp_path):
+    source = TextSource(lambda: pytest.fail("read"), {"source": "x"})
+    arguments = CompressArguments(base_model=str(base), output_dir=str(tmp_path / "small"), **SETTINGS | settings)
+    one = Compression(arguments, source)
+    if message is None:
+        one._make_costs()
+    else:
+        refused(message, one.run)
+
+
+def test_a_decoder_is_refused(tmp_path):
+    GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "base")
+    refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))
+
+
+def test_a_base_model_without_a_tokenizer_is_refused(tmp_path):
+    base = save_base(tmp_path / "base", tokenizer=False)
+    refused("has no tokenizer to cut text with", lambda: compress(base, tmp_path / "small", **HALF))
+
+
+def test_a_base_model_with_code_of_its_own_is_refused(base, tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for path in base.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused("trust_remote_code", lambda: compress(folder, tmp_path / "small", **HALF))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "there is no text"),
+        (["the film was good."], "three different ones are needed"),
+        (["фильм был хорошим и длинным, и очень плохим."] * 3 + documents(20), None),
+        ([f"фильм был хорошим {'и' * number} длинным" for number in range(40)], "knows no word of the text"),
+        ([f"фильм был {'и' * number}, the" for number in range(40)], "of the tokens are unknown"),
+    ],
+)
+def test_text_that_says_nothing_is_refused(base, texts, message, tmp_path):
+    if message is not None:
+        refused(message, lambda: hf_nasbert.compress(base, texts, output_dir=tmp_path / "small", **SETTINGS | HALF))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sentence1,sentence2\na,b\nc,d\n", "no column 'score'"),
+        ("sentence1,sentence2,score\na,b,high\nc,d,low\n", "column 'score' .* expected numbers"),
+        ("sentence1,sentence2,score\na,b,1\nc,,2\n", "column 'sentence2' .* expected sentences"),
+        ("sentence1,sentence2,score\na,b,1\nc,d,1\n", "all have one score"),
+    ],
+)
+def test_pairs_that_prove_nothing_are_refused(base, text, message, tmp_path):
+    (tmp_path / "pairs.csv").write_text(text)
+    refused(message, lambda: compress(base, tmp_path / "small", pairs_file=str(tmp_path / "pairs.csv"), **HALF))
+
+
+def test_places_where_something_would_be_lost_are_refused(base, tmp_path):
+    refused("lies in the base model's folder", lambda: compress(base, base / "small", **HALF))
+    (tmp_path / "thesis.tex").write_text("mine")
+    refused("is not empty, and holds nothing of this command", lambda: compress(base, tmp_path, **HALF))
+
+
+def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_nasbert.compression.base_models.TOLERANCE", -1.0)
+    refused("gives other outputs than itself", lambda: compress(base, tmp_path / "small", **HALF))
+
+
+def test_a_gate_stops_what_recovery_made_worse(base, tmp_path):
+    refused("recovery made the child worse", lambda: compress(base, tmp_path / "small", learning_rate=10.0, **HALF))
+
+
+def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monkeypatch):
+    (tmp_path / "text.txt").write_text("\n".join(documents()))
+    flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+    monkeypatch.chdir(tmp_path)
+    status = cli.main(
+        ["compress", "--base_model", str(base), "--train_files", "text.txt", "--output_dir", "small",
+         "--max_parameters", "0.5x", "--no_handmade", *flags]
+    )  # fmt: skip
+    assert status == 0
+    assert "the searched child is given" in capsys.readouterr().out
+    assert Path("small/model.safetensors").is_file()
+
+
+def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
+    result = compress(base, None, handmade=False, **HALF)
+    folder = result.folder
+    assert isinstance(result.best, Compressed)
+    assert (folder / "model.safetensors").is_file()
+    assert dataclasses.replace(result, _scratch=None)._scratch is None
+    result._scratch.cleanup()
+    assert not folder.exists()
