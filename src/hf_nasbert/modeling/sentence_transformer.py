@@ -135,7 +135,7 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
             "Pooling and perhaps Normalize, the first in the model's own folder"
         )
     pooling = _read(model, f"{paths[1]}/config.json", revision) or {}
-    texts = next(filter(None, (_read(model, name, revision) for name in _TEXT_FILES)), {})
+    texts: Any = next(filter(None, (_read(model, name, revision) for name in _TEXT_FILES)), {})
     whole = _read(model, "config_sentence_transformers.json", revision) or {}
     for found, name in ((pooling, "its pooling's config"), (texts, "sentence_bert_config.json")):
         if not isinstance(found, dict):
