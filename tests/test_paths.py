@@ -26,14 +26,14 @@ NO_PATHS = {
     "anchor", "architecture", "architectures", "base_model_id", "baseline", "blocks", "budgets", "containing",
     "dataset_config", "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column",
     "language", "latency_shape",
-    "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_memory", "max_parameters", "message", "method", "name",
-    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
+    "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_memory", "max_parameters",
+    "message", "method", "name", "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
     "torch_compile_backend", "weight_layout",
 }  # fmt: skip
 REQUIRED = {
     "train_files": ["a.txt"], "architectures": ["ffn"], "train_file": "a.csv", "validation_file": "b.csv",
-    "preset": "quickstart", "table": "t.jsonl", "repo_id": "me/x",
+    "preset": "quickstart", "table": "t.jsonl", "repo_id": "me/x", "max_parameters": "2M",
 }  # fmt: skip
 
 
