@@ -34,7 +34,7 @@ NO_PATHS = {
 }  # fmt: skip
 REQUIRED = {
     "train_files": ["a.txt"], "architectures": ["ffn"], "train_file": "a.csv", "validation_file": "b.csv",
-    "preset": "quickstart", "table": "t.jsonl", "repo_id": "me/x",
+    "preset": "quickstart", "table": "t.jsonl", "repo_id": "me/x", "max_parameters": "2M",
 }  # fmt: skip
 
 
