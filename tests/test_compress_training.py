@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import functools
 
 import pytest
 import torch
 from tiny.compress import batches, elastic, full_child, targets
+from torch import nn
 
 from hf_nasbert.compress.distance import Distance
 from hf_nasbert.compress.importance import importance, sort_by_importance
@@ -150,6 +152,14 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     monkeypatch.setattr("hf_nasbert.compress.local._distil", None)
     assert distil_blocks(start, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path) == errors
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
+
+
+def test_padding_changes_nothing():
+    own = batches(lengths=[(9, 7, 7, 3), (12, 12, 5)] * 2)
+    more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
+    for fit in (refit, functools.partial(distil_blocks, num_rounds=1, learning_rate=1e-30)):
+        found, expected = (fit(elastic(kernels=(3,)), given) for given in (more, own))
+        assert found == pytest.approx(expected, rel=2e-3)  # sums of another order
 
 
 def test_what_decides_is_not_taught():
