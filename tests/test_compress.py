@@ -14,7 +14,14 @@ from transformers import BertForTokenClassification
 
 from hf_nasbert.compress.distance import Distance, Target, divergence_of
 from hf_nasbert.compress.encoders import does_bf16_pay
-from hf_nasbert.compress.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
+from hf_nasbert.compress.handmade import (
+    best_layers,
+    best_uniform,
+    every_other_layer,
+    most_layers,
+    uniform_widths,
+    with_layers,
+)
 from hf_nasbert.compress.importance import importance, sort_by_importance
 from hf_nasbert.compress.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
 from hf_nasbert.compress.scores import Scorer, score_children
@@ -562,6 +569,7 @@ def test_uniform_widths_are_the_largest_that_fit(scored):
     assert tuple(found.architecture[:2]) in fits
     assert found.architecture == found.architecture[:2] * 3
     assert ("attention1", "ffn24") in fits
+    assert ("attention1", "ffn24") * 3 not in uniform_widths(supernet.space, supernet.largest_architecture, cost, caps)
     assert found.architecture[:2] != ("attention1", "ffn24")  # it is smaller in both
     with pytest.raises(ValueError, match="no uniform width"):
         best_uniform(scorer, cost, {"num_parameters": 10})

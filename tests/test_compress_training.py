@@ -162,6 +162,15 @@ def test_padding_changes_nothing():
         assert found == pytest.approx(expected, rel=2e-3)  # sums of another order
 
 
+def test_a_variant_that_learns_harm_stays_as_it_was():
+    supernet, own = elastic(), batches(lengths=[(20, 19, 18, 20)] * 4)
+    refit(supernet, own)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    errors = distil_blocks(supernet, own, num_rounds=1, learning_rate=100.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+    assert errors == distil_blocks(supernet, own, num_rounds=1, learning_rate=1e-30)
+
+
 def test_what_decides_is_not_taught():
     places = _Places(None, 0, [torch.zeros(1)] * 18, [], [], [])
     assert places.checked == [0, 8, 16]
@@ -258,6 +267,8 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
     assert len(calls) == 11 + 8
     assert all(map(torch.equal, whole.state_dict().values(), killed.state_dict().values()))
     again = extract_child(supernet, architecture)
+    with pytest.raises(ValueError, match=r"is of another recovery \(batches was"):
+        recover(again, own[::-1], wanted[::-1], distance, SETTINGS, output_dir=tmp_path)
     with pytest.raises(ValueError, match=r"is of another recovery \(mean was"):
         recover(
             again, own, wanted, dataclasses.replace(distance, mean=distance.mean + 1), SETTINGS, output_dir=tmp_path
