@@ -10,16 +10,25 @@ from datasets import Dataset
 from tiny.compress import BLOCKS, base_model, batches, full_child, plain_supernet, targets
 from tiny.texts import tiny_tokenizer
 from torch import nn
+from transformers import BertForTokenClassification
 
 from hf_nasbert.compression.distance import Distance, Target, divergence_of
 from hf_nasbert.compression.encoders import does_bf16_pay
-from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
+from hf_nasbert.compression.handmade import (
+    best_layers,
+    best_uniform,
+    every_other_layer,
+    most_layers,
+    uniform_widths,
+    with_layers,
+)
 from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
 from hf_nasbert.compression.scores import Scorer, score_children
 from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
+from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import SearchSpace
 
@@ -72,8 +81,9 @@ def test_sentences_of_no_token_are_left_out():
 
 def test_parts_share_no_document(tmp_path):
     found = load_sentences(
-        documents(), tiny_tokenizer(), num_choosing=50, num_judging=50, held_out=0.2, batch_size=4, cache_dir=tmp_path
+        documents(), tiny_tokenizer(), num_choosing=40, num_judging=50, held_out=0.2, batch_size=4, cache_dir=tmp_path
     )
+    assert [sum(len(batch["input_ids"]) for batch in part) for part in (found.choosing, found.judging)] == [40, 50]
     rows = [
         {tuple(row[row != 0].tolist()) for batch in part for row in batch["input_ids"]}
         for part in (found.train, found.choosing, found.judging)
@@ -209,6 +219,13 @@ def test_a_classifier_teaches_logits(tmp_path):
     for batch, target in zip(own, found, strict=True):
         with torch.no_grad():
             assert torch.allclose(target.logits, teacher(**batch).logits, atol=1e-6)
+
+
+def test_a_classifier_of_tokens_teaches_those_that_are_real():
+    stock, (batch, _) = base_model(BertForTokenClassification), batches()
+    with torch.no_grad():
+        expected = stock(**batch).logits[batch["attention_mask"].bool()]
+    assert torch.allclose(target_of(from_stock(stock), batch).logits, expected, atol=1e-6)
 
 
 def test_bf16_pays_where_it_is_faster(monkeypatch):
@@ -440,6 +457,14 @@ def test_a_killed_scoring_goes_on_to_the_same_numbers(scored, tmp_path, monkeypa
         replace_one(supernet, batches(seed=5), wanted, distance, kept=tmp_path / "one.json")
 
 
+def test_what_the_base_model_itself_is_off_by_is_no_replacements_fault(scored):
+    supernet, own, wanted, distance = scored
+    rounded = [target._replace(states=target.states + 0.1) for target in wanted]
+    found = replace_one(supernet, own, rounded, distance)
+    full = supernet.largest_architecture
+    assert [one.loss for one in found if one.operators == (full[one.first_block],)] == [0.0] * 6
+
+
 def test_whole_layers_are_one_replacement_and_sums_prefer_them(scored):
     supernet, own, wanted, distance = scored
     full = supernet.largest_architecture
@@ -524,6 +549,10 @@ def test_many_layers_are_left_out_one_by_one(scored, monkeypatch):
     scorer = Scorer(supernet, own, wanted, distance)
     beam = best_layers(scorer, 1)
     assert beam.num_scored == 3 + 3
+    monkeypatch.setattr("hf_nasbert.compression.handmade._BEAM", 1)
+    greedy, pair = best_layers(scorer, 1), best_layers(scorer, 2)
+    assert greedy.num_scored == 3 + 2
+    assert set(greedy.how.split()) < set(pair.how.split())
     monkeypatch.undo()
     assert beam.architecture == best_layers(scorer, 1).architecture  # a beam of 8 sees all of three layers
 
@@ -540,6 +569,7 @@ def test_uniform_widths_are_the_largest_that_fit(scored):
     assert tuple(found.architecture[:2]) in fits
     assert found.architecture == found.architecture[:2] * 3
     assert ("attention1", "ffn24") in fits
+    assert ("attention1", "ffn24") * 3 not in uniform_widths(supernet.space, supernet.largest_architecture, cost, caps)
     assert found.architecture[:2] != ("attention1", "ffn24")  # it is smaller in both
     with pytest.raises(ValueError, match="no uniform width"):
         best_uniform(scorer, cost, {"num_parameters": 10})

@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import functools
 
 import pytest
 import torch
 from tiny.compress import batches, elastic, full_child, targets
+from torch import nn
 
 from hf_nasbert.compression.distance import Distance
 from hf_nasbert.compression.importance import importance, sort_by_importance
@@ -152,6 +154,23 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 
 
+def test_padding_changes_nothing():
+    own = batches(lengths=[(9, 7, 7, 3), (12, 12, 5)] * 2)
+    more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
+    for fit in (refit, functools.partial(distil_blocks, num_rounds=1, learning_rate=1e-30)):
+        found, expected = (fit(elastic(kernels=(3,)), given) for given in (more, own))
+        assert found == pytest.approx(expected, rel=2e-3)  # sums of another order
+
+
+def test_a_variant_that_learns_harm_stays_as_it_was():
+    supernet, own = elastic(), batches(lengths=[(20, 19, 18, 20)] * 4)
+    refit(supernet, own)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    errors = distil_blocks(supernet, own, num_rounds=1, learning_rate=100.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+    assert errors == distil_blocks(supernet, own, num_rounds=1, learning_rate=1e-30)
+
+
 def test_what_decides_is_not_taught():
     places = _Places(None, 0, [torch.zeros(1)] * 18, [], [], [])
     assert places.checked == [0, 8, 16]
@@ -248,6 +267,8 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
     assert len(calls) == 11 + 8
     assert all(map(torch.equal, whole.state_dict().values(), killed.state_dict().values()))
     again = extract_child(supernet, architecture)
+    with pytest.raises(ValueError, match=r"is of another recovery \(batches was"):
+        recover(again, own[::-1], wanted[::-1], distance, SETTINGS, output_dir=tmp_path)
     with pytest.raises(ValueError, match=r"is of another recovery \(mean was"):
         recover(
             again, own, wanted, dataclasses.replace(distance, mean=distance.mean + 1), SETTINGS, output_dir=tmp_path
