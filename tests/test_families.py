@@ -44,6 +44,25 @@ def test_computes_the_same_both_ways(name, caplog):
         assert (child(**batch)[0] - model(**batch)[0]).abs().max() > 1e-2
 
 
+def test_the_one_segment_of_a_child_goes_into_distilberts_positions():
+    child = randomise_(from_stock(stock("DistilBertModel")), seed=1)
+    assert child.embeddings.token_type_embeddings.weight.abs().max() > 0
+    back = FAMILIES["distilbert"].to_stock(child)
+    batch = batch_for(back)
+    with torch.no_grad():
+        assert_close(at_tokens(back(**batch), batch), at_tokens(child(**batch), batch), 1e-5)
+
+
+def test_robertas_positions_begin_behind_its_padding_token_whichever_that_is():
+    config = CONFIGS["Roberta"]()
+    config.pad_token_id, config.max_position_embeddings = 3, 40
+    model = randomise_(transformers.RobertaModel(config, add_pooling_layer=False)).eval()
+    child, batch = from_stock(model), batch_for(model)
+    assert child.config.max_position_embeddings == 36
+    with torch.no_grad():
+        assert_close(at_tokens(child(**batch), batch), at_tokens(model(**batch), batch), 1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "made", "left"),
     [

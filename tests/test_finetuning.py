@@ -695,7 +695,7 @@ class TestFinetune:
         for name in ("config.json", "configuration_nasbert.py"):  # a model type that nobody registered
             text = (foreign / name).read_text().replace('"model_type": "nasbert"', '"model_type": "foreign"')
             (foreign / name).write_text(text.replace('model_type = "nasbert"', 'model_type = "foreign"'))
-        with pytest.raises(ValueError, match="trust_remote_code=True"):
+        with pytest.raises(ValueError, match="pass trust_remote_code"):
             finetune(arguments(model=str(foreign)))
         asked = arguments(model=str(foreign), trust_remote_code=True, max_steps=1)
         record = finetune(asked).records[0]

@@ -6,6 +6,7 @@ What all of them promise is in `hf_nasbert.testing`, and tested by test_testing.
 import itertools
 import json
 import random
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,9 +16,21 @@ from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer, tra
 
 from hf_nasbert import methods
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS, MethodSettings, TrainingMethod, methods_with, register
+from hf_nasbert.methods import (
+    METHODS,
+    ChildRun,
+    Counts,
+    MethodSettings,
+    StepContext,
+    TrainingMethod,
+    Wants,
+    methods_with,
+    register,
+)
+from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.modeling import last_mixing_block
-from hf_nasbert.objectives import alignment_loss
+from hf_nasbert.objectives import alignment_loss, distillation_loss
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
 from hf_nasbert.teachers import aligned_states
@@ -78,6 +91,26 @@ class TestRegistry:
             ValueError, match="the settings of method magic_a are a MagicASettings, got MethodSettings"
         ):
             METHODS["magic_a"](SPACES["chain"], MethodSettings(), cost=len, seed=0, max_steps=1)
+
+    def test_help_knows_one_that_was_registered_late(self, monkeypatch, capsys):
+        monkeypatch.setitem(METHODS, "late", type("Late", (Uniform,), {"name": "late", "summary": "at 50 % of it"}))
+        with pytest.raises(SystemExit):
+            parse_recipe_arguments([SupernetTrainingArguments], ["--help"])
+        assert "late: at 50 % of it" in " ".join(capsys.readouterr().out.split())
+
+    @pytest.mark.parametrize(("method", "setting"), [("magic_t", "--num_changes"), ("magic_at", "--anchor_interval")])
+    def test_help_lists_the_settings_of_the_chosen_method_alone(self, method, setting, capsys):
+        for chosen, is_listed in ((method, True), ("fair", False)):
+            with pytest.raises(SystemExit):
+                parse_recipe_arguments([SupernetTrainingArguments], ["--method", chosen, "--help"])
+            assert (setting in capsys.readouterr().out) == is_listed
+
+    @pytest.mark.parametrize("flag", ["--num_changes=2", "--num-changes=2"])
+    def test_a_flag_of_another_method_is_refused_by_name(self, flag, capsys):
+        with pytest.raises(SystemExit):
+            parse_recipe_arguments([SupernetTrainingArguments], ["--output_dir", "x", flag])
+        words = "num.changes belongs to method magic_t or magic_at, and method is 'uniform'"
+        assert re.search(words, capsys.readouterr().err)
 
 
 class TestSamplersSettings:
@@ -283,6 +316,19 @@ class TestSandwich:
             not torch.allclose(found["alone", "labels"][name], found["alone", "others"][name]) for name in shared
         )
 
+    def test_every_other_child_learns_from_the_largest_one(self):
+        """Not from the one that came before it."""
+        method = make_method("sandwich")
+        logits = torch.randn(3, 5, 20, generator=torch.Generator().manual_seed(0))
+        runs = [
+            ChildRun(child, torch.zeros(()), one) for child, one in zip(method.children()[:3], logits, strict=True)
+        ]
+        labels = torch.ones(1, 5, dtype=torch.long)
+        context = StepContext(make_supernet(), 0, labels, None, labels, None, Counts(10, 10, 10, 10), False)
+        for number in (1, 2):
+            loss, (term,) = method.loss(runs[number], runs[:number], context)
+            assert float(loss) == float(term) == pytest.approx(float(distillation_loss(logits[number], logits[0])) / 2)
+
     def test_the_largest_child_is_a_constant_to_the_others(self, tmp_path):
         """Its gradient is that of its own loss: with a second child beside it, its own operators get no other one."""
         method = make_method("sandwich")
@@ -391,6 +437,45 @@ def test_children_have_weights_and_their_losses_are_observed(tmp_path, monkeypat
     assert [number for number, _ in observed] == [2] * 3
     log = train_log(tmp_path / "observing")
     assert [sum(losses) / 2 for _, losses in observed] == pytest.approx([record["loss"] for record in log])
+
+
+class Listening(Weighted):
+    """The second child may read what the first one made of the same micro-batch."""
+
+    name = "listening"
+    terms = ("first", "second")
+
+    def wants(self, step):
+        return Wants(hidden_states=True, peers=True)
+
+    def loss(self, run, peers, context):
+        self.heard = [*getattr(self, "heard", []), (run, tuple(peers))]
+        return run.loss, (run.loss,) * self.num_terms
+
+    num_terms = 2
+
+
+def test_a_child_can_learn_from_the_logits_and_states_of_another_one(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "listening", Listening)
+    pair = [Architecture.parse(text) for text in ("attention-attention-ffn-ffn", "conv3-conv3-conv3-conv3")]
+    trainer = make_trainer(tmp_path, method="listening")
+    trainer.step.backward(0, pair, trainer.batches.batch(0), is_stopping=False)
+    (first, nobody), (second, (peer,)) = trainer.method.heard
+    assert (nobody, second.architecture, peer.architecture) == ((), pair[1], pair[0])
+    assert len(peer.hidden_states) == len(pair[0]) + 1
+    for seen, own in zip((peer.logits, *peer.hidden_states), (first.logits, *first.hidden_states), strict=True):
+        torch.testing.assert_close(seen, own.detach(), rtol=0, atol=0)
+        assert not seen.requires_grad
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_loss_comes_with_as_many_terms_as_have_names(tmp_path, monkeypatch, number):
+    monkeypatch.setitem(METHODS, "listening", Listening)
+    trainer = make_trainer(tmp_path, method="listening")
+    trainer.method.num_terms = number
+    children = trainer.method.children()
+    with pytest.raises(ValueError, match=f"the loss of method listening came with {number} terms: expected 2"):
+        trainer.step.backward(0, children, trainer.batches.batch(0), is_stopping=False)
 
 
 class TestAlignedStates:

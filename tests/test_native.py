@@ -121,6 +121,7 @@ class TestListedChildren:
     def test_every_child_has_a_place(self, space):
         places = range(space.num_children)
         assert [space.child_at(place) for place in places] == list(space.enumerate()) == list(space.children)
+        assert [space.index_of(child) for child in space.children] == list(places)
         for place in (-1, space.num_children):
             with pytest.raises(ValueError, match="counted from 0"):
                 space.child_at(place)

@@ -27,9 +27,8 @@ NO_PATHS = {
     "dataset_config", "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label", "label_column",
     "language", "latency_shape",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_latency_ms", "max_memory",
-    "max_parameters",
-    "message", "method", "name", "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision",
-    "size", "tags_column", "task",
+    "max_parameters", "message", "method", "name",
+    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
     "torch_compile_backend", "weight_layout",
 }  # fmt: skip

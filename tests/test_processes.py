@@ -222,7 +222,8 @@ def test_processes_train_as_one_does(alone, world, request):
         assert (one["num_judged"] > 0) == TRAININGS[name]["method"].startswith("magic_a")
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]
-        assert_same_training(folder / name, many_folder / name, 1e-12 if name == "double" else 1e-5)
+        is_double = TRAININGS[name].get("dtype") == torch.float64
+        assert_same_training(folder / name, many_folder / name, 1e-12 if is_double else 1e-5)
 
 
 def assert_same_training(folder, other_folder, tolerance):
@@ -230,18 +231,20 @@ def assert_same_training(folder, other_folder, tolerance):
 
     float32 carries 1.2e-7 of a number; a gradient is a sum over rows that is cut into other parts, and eight steps of
     AdamW divide it by its own size. In float64, where the same code rounds at 1e-16, runs agree to 1e-12: there is
-    nothing but rounding between them. What is small because large numbers cancel, as a divergence of log-probabilities
-    does, has the rounding of these.
+    nothing but rounding between them.
+
+    `distillation` alone is a small difference of large numbers, log-probabilities of about -3, whose own rounding is
+    1e-7 in float32, however small their difference.
     """
+    rounding = {"distillation": 0.01 * tolerance}
     for event in ("train", "anchor", "eval"):
         logs = [train_log(path, event) for path in (folder, other_folder)]
         assert len(logs[0]) == len(logs[1])
         for single, several in zip(*logs, strict=True):
             for key, value in single.items():
                 if key != "children":
-                    expected = (
-                        pytest.approx(value, rel=tolerance, abs=tolerance / 100) if isinstance(value, float) else value
-                    )
+                    bounds = {"rel": tolerance, "abs": rounding.get(key)}
+                    expected = pytest.approx(value, **bounds) if isinstance(value, float) else value
                     assert several[key] == expected, (folder.name, event, key)
     one, other = (load_file(path / "model.safetensors") for path in (folder, other_folder))
     for name, parameter in one.items():

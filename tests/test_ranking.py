@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from hf_nasbert import metrics, records
 from hf_nasbert.cards import TableFacts, read_table_facts, render_table_card
+from hf_nasbert.methods import METHODS
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.ranking import (
     GroundTruth,
@@ -408,6 +409,11 @@ class TestScores:
         found = last_steps(make_scores(truth))
         assert list(found) == ["uniform", "magic_t"]
         assert [(record["seed"], record["step"]) for record in found["magic_t"]] == [(n, 100) for n in range(4)]
+
+    def test_methods_come_in_the_order_of_their_list(self, truth):
+        names = [*METHODS, "another one"]
+        scored = [score_record(truth, truth.loss, method=name) for name in sorted(names)]
+        assert list(last_steps(scored)) == names
 
     def test_runs_that_say_neither_seed_nor_step_are_runs_of_their_own(self, truth):
         unknown = {"method": "found", "seed": None, "step": None, "max_steps": None}

@@ -66,10 +66,11 @@ def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes
     assert drawn == sorted(drawn, key=space.index_of)
 
 
-def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path):
+@pytest.mark.parametrize("cap", [7.5, "7.5", "0.6x"])  # the largest child, ffn-ffn-ffn, takes 12.5
+def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path, cap):
     settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2, "num_evaluations": 27, "search": "random"}
     arguments = SearchChildrenArguments(
-        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency_ms=7.5, **settings
+        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency_ms=cap, **settings
     )
     scored = search_children(arguments, DATA)
     latency = {"attention": 3.0, "ffn": 4.0, "conv3": 1.0}

@@ -48,6 +48,7 @@ class StandIn:
         self.stop = StopRequest()
 
     __call__ = ProxyScorer.__call__
+    budget = ProxyScorer.budget
     scored = ProxyScorer.scored
 
 

@@ -94,7 +94,9 @@ def test_no_check_is_forgotten():
         value for name, value in vars(searches).items()
         if callable(value) and getattr(value, "__annotations__", {}).get("make") is not None
     ]  # fmt: skip
-    assert written == list(CHECKS)
+    assert written == [*CHECKS, searches.check_search]
+    with pytest.raises((AssertionError, ValueError), match="over the budget"):
+        searches.check_search(Careless)
 
 
 def test_hardly_two_children_of_the_contract_have_the_same_loss():

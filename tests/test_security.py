@@ -89,7 +89,7 @@ def test_an_offence_is_seen(line):
 def test_yaml_is_read_by_a_safe_loader():
     import yaml
 
-    from hf_nasbert.recipe_arguments import _Yaml12Loader
+    from hf_nasbert.yaml_files import _Yaml12Loader
 
     assert issubclass(_Yaml12Loader, yaml.SafeLoader)
     assert not [tag for tag in _Yaml12Loader.yaml_constructors if tag is not None and "python" in tag]

@@ -1,5 +1,6 @@
 """SentenceTransformers: what stands around the encoder is read, computed and written as its own library does."""
 
+import dataclasses
 import json
 
 import pytest
@@ -58,6 +59,26 @@ def test_prompts_and_similarity_are_kept(child, tmp_path):
     overwritten = save_child(child, tiny_tokenizer(), folder, overwrite=True)
     assert read_sentence_modules(overwritten) is None
     assert not (overwritten / "1_Pooling").exists()
+
+
+def test_prompts_that_are_not_pooled_are_kept_out(child, tmp_path):
+    modules = dataclasses.replace(FULL, include_prompt=False)
+    folder = save(child, tmp_path / "child", modules)
+    assert read_sentence_modules(folder) == modules
+    assert not SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")[1].include_prompt
+
+
+def test_the_longest_text_of_old_folders(child, tmp_path):
+    FULL.write(tmp_path, 32)
+    (tmp_path / "sentence_bert_config.json").rename(tmp_path / "sentence_roberta_config.json")
+    assert read_sentence_modules(tmp_path) == FULL
+
+
+def test_vectors_of_texts_with_padding_on_the_left():
+    states, mask = torch.randn(2, 4, 3), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    first, mean = SentenceModules(("cls", "mean")).pool(states, mask).chunk(2, -1)
+    assert torch.equal(first, torch.stack([states[0, 2], states[1, 0]]))
+    assert_close(mean[0], states[0, 2:].mean(0), 1e-6)
 
 
 def test_a_folder_that_is_none(tmp_path):

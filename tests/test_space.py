@@ -765,6 +765,13 @@ class TestSkipAnywhere:
             with pytest.raises(ValueError, match="cannot change"):
                 space.mutate(child, rng, space.max_changes(child) + 1)
 
+    def test_so_many_of_some_blocks_can_change(self, space):
+        stage = space.stages[0]
+        for count in range(stage.num_blocks + 1):
+            for free in itertools.combinations(range(stage.num_blocks), count):
+                with_choice = [block for block in free if len(stage.blocks[block]) > 1]
+                assert stage.max_changes(stage.num_blocks, set(free)) == len(with_choice)
+
     def test_offspring_have_every_block_of_a_parent(self, space, children):
         rng = random.Random(0)
         for first, second in zip(children, reversed(children), strict=True):

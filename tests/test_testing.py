@@ -151,6 +151,16 @@ class HandsItsStateOut(Drawing):
         self.seen = list(state["seen"])
 
 
+class SavesNothing(Drawing):
+    def state_dict(self):
+        return {}
+
+
+class HasNoState(Drawing):
+    def state_dict(self):
+        return None
+
+
 class TakesAnyState(Drawing):
     def _check(self, state):
         pass
@@ -184,6 +194,8 @@ CHAIN = SPACES["chain"]
         (Forgets, "resumed after 0 draws others"),
         (SavesAnObject, "not of plain JSON types"),
         (HandsItsStateOut, "changes a state that was handed out"),
+        (SavesNothing, "the state of the sampler cannot be loaded again (ValueError: expected the state_dict"),
+        (HasNoState, "the state of the sampler is None, expected a mapping"),
         (TakesAnyState, "a state of another space is accepted"),
         (Favours, "the rarest operator is trained 0."),
     ],
@@ -250,6 +262,30 @@ class KeepsItsSampler(Own):
         pass
 
 
+class SavesNoSampler(Own):
+    def state_dict(self):
+        return {}
+
+
+class GivesAList(Own):
+    def children(self):
+        return list(super().children())
+
+
+class WeighsNothing(Own):
+    def weight(self, number, children):
+        return float("nan")
+
+
+class WantsNobodyKnowsWhat(Own):
+    def wants(self, step):
+        return True
+
+
+class HasTermsInOneWord(Own):
+    terms = "alignment"
+
+
 class TellsNothing(Own):
     def after_step(self, step, children, losses, score):
         return None
@@ -278,6 +314,11 @@ class LogsObjects(Own):
         (ForgetsItsSteps, "makes other steps than one that never stopped"),
         (ShowsWhatIsGone, "a method that loaded a state shows another one"),
         (KeepsItsSampler, "makes other steps than one that never stopped"),
+        (SavesNoSampler, "the state of the method cannot be loaded again (KeyError: 'sampler')"),
+        (GivesAList, "step 1 is not a tuple of one or more children"),
+        (WeighsNothing, "the children of step 1 weigh [nan]: expected finite numbers"),
+        (WantsNobodyKnowsWhat, "step 1 wants True: expected a Wants"),
+        (HasTermsInOneWord, "its terms are 'alignment', not a tuple of names"),
         (TellsNothing, "does not give children and losses to the sampler"),
         (LogsWithoutAName, "has no key 'event'"),
         (LogsObjects, "not of plain JSON types"),

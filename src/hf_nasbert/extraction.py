@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import safe_open
@@ -13,12 +13,14 @@ from transformers.utils.generic import ModelOutput
 
 from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import ForeignFileError, read_object
-from hf_nasbert.modeling import NasBertConfig, SupernetConfig, SupernetForMaskedLM, SupernetModel
+from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM, SupernetModel
 from hf_nasbert.modeling.elastic import pooler_options, shared_fields
 from hf_nasbert.modeling.families import build_like
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SUPERNETS, SupernetPreTrainedModel
 from hf_nasbert.tolerances import EXTRACTION
+
+_Supernet = TypeVar("_Supernet", bound=SupernetPreTrainedModel)
 
 
 def load_supernet_config(folder: str | Path) -> SupernetConfig:
@@ -44,6 +46,18 @@ def load_supernet_config(folder: str | Path) -> SupernetConfig:
         )
     with loading_errors(folder):
         return SupernetConfig.from_pretrained(folder, local_files_only=True)
+
+
+@overload
+def load_supernet(folder: str | Path) -> SupernetForMaskedLM: ...
+
+
+@overload
+def load_supernet(folder: str | Path, model_class: type[_Supernet]) -> _Supernet: ...
+
+
+@overload
+def load_supernet(folder: str | Path, model_class: None) -> SupernetPreTrainedModel: ...
 
 
 def load_supernet(
@@ -94,6 +108,14 @@ def _has_pooler(folder: Path) -> bool:
         return "pooler.dense.weight" in read_object(index, str(index)).get("weight_map", {})
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         return "pooler.dense.weight" in file.keys()
+
+
+@overload
+def extract_child(supernet: SupernetForMaskedLM, architecture: Sequence[str] | str) -> NasBertForMaskedLM: ...
+
+
+@overload
+def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> NasBertPreTrainedModel: ...
 
 
 def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str] | str) -> NasBertPreTrainedModel:

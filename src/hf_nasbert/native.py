@@ -166,9 +166,13 @@ class ListedChildren:
             raise ValueError(f"there is no child {index}: {self.num_children} are listed, counted from 0")
         return self.children[index]
 
+    def index_of(self, architecture: Iterable[str]) -> int:
+        """The index of a listed child in `enumerate()`: the inverse of `child_at`."""
+        return self._place_of[self.validate(architecture)]
+
     @cached_property
-    def _listed(self) -> frozenset[Architecture]:
-        return frozenset(self.children)
+    def _place_of(self) -> dict[Architecture, int]:
+        return {child: place for place, child in enumerate(self.children)}
 
     def why_not(self, architecture: Iterable[str] | str) -> str | None:
         """Why this is no listed child, or None if it is one."""
@@ -185,7 +189,7 @@ class ListedChildren:
             ValueError: If it is not; the message says why.
         """
         found = self.space.validate(architecture)
-        if found not in self._listed:
+        if found not in self._place_of:
             raise ValueError(f"{found} is none of the {self.num_children:,} children that the search is restricted to")
         return found
 

@@ -141,8 +141,10 @@ def distillation_loss(
         raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0")
-    student = (student_logits.float() / temperature).log_softmax(-1)
-    teacher = (teacher_logits.detach().float() / temperature).log_softmax(-1)
+    # Not below double where logits are: a divergence is a small difference of large log-probabilities.
+    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    student = (student_logits.to(dtype) / temperature).log_softmax(-1)
+    teacher = (teacher_logits.detach().to(dtype) / temperature).log_softmax(-1)
     total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
     return total * temperature**2 / max(len(student), 1)
 

@@ -247,7 +247,8 @@ def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     `--a_b` and `--a-b` are one. A list takes one value or more. A boolean stands alone or takes a word; one that is on
     by default has a `--no_a_b` beside it.
     """
-    options: dict[str, Any] = {"help": field.metadata.get("help")}
+    text = field.metadata.get("help")
+    options: dict[str, Any] = {"help": text() if callable(text) else text}  # a list that may have grown since
     if field.default_factory is not dataclasses.MISSING:
         options["default"] = field.default_factory()
     elif field.default is not dataclasses.MISSING:
@@ -377,7 +378,7 @@ def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser, refus
     known = [option for option in parser._option_string_actions if option.startswith("--")]
     return "; ".join(
         f"{flag} {refused[name]}"
-        if (name := flag.removeprefix("--")) in refused
+        if (name := flag.removeprefix("--").replace("-", "_")) in refused
         else f"unknown flag {flag}{_closest(flag, known)}"
         for flag in flags
     )

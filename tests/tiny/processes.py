@@ -35,6 +35,7 @@ TRAININGS = {
     "sandwich": {"method": "sandwich"},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
+    "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
 }
 """One by every method, and some that are harder on several processes."""
 

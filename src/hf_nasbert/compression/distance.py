@@ -1,5 +1,6 @@
 """How far a child is from its base model: relative error of the last states, of pooled vectors, of logits."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -75,6 +76,10 @@ class Distance:
         """All that it depends on but for the mean, as plain JSON."""
         names = ("pooling", "state_weight", "vector_weight", "logit_weight", "is_multi_label")
         return {name: getattr(self, name) for name in names}
+
+    def mean_digest(self) -> str:
+        """A fingerprint of the mean, and so of the base model and its text."""
+        return hashlib.sha256(self.mean.cpu().numpy().tobytes()).hexdigest()[:16]
 
     def parts(
         self, hidden_states: torch.Tensor, mask: torch.Tensor, target: Target, logits: torch.Tensor | None = None

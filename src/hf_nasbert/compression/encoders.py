@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_nasbert.compression.sentences import Batch
+from hf_nasbert.compression.sentences import INPUTS, Batch
 
 
 def encoder_of(model: PreTrainedModel) -> Any:
@@ -19,7 +19,7 @@ def encoder_of(model: PreTrainedModel) -> Any:
 
 def inputs_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """What an encoder embeds of a batch, on its device."""
-    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    return {name: batch[name].to(device) for name in INPUTS if name in batch}
 
 
 def mask_of(batch: Batch, device: torch.device) -> torch.Tensor:
@@ -72,7 +72,9 @@ def running(model: nn.Module, *, bf16: bool = False, gradients: bool = False) ->
     device = next(model.parameters()).device
     model.eval()
     try:
-        with torch.set_grad_enabled(gradients), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        # No autocast around one that is switched off: the inner ones would then keep what they cast.
+        cast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+        with torch.set_grad_enabled(gradients), cast:
             yield
     finally:
         for module, mode in modes:

@@ -141,6 +141,7 @@ def best_uniform(scorer: Scorer, cost: CostOf, caps: Mapping[str, float]) -> Han
     children = uniform_widths(encoder.space, encoder.largest_architecture, cost, caps)
     if not children:
         raise ValueError(f"no uniform width of the space is within the caps {dict(caps)}")
-    losses = scorer(children, kept_as=f"uniform-{'-'.join(f'{name}-{cap:.0f}' for name, cap in sorted(caps.items()))}")
+    named = "-".join(f"{name}-{float(cap)!r}" for name, cap in sorted(caps.items()))  # no two budgets share a file
+    losses = scorer(children, kept_as=f"uniform-{named}")
     loss, child = min(zip(losses, children, strict=True))
     return Handmade(f"uniform {' '.join(child[:_LAYER])}", child, loss, len(children))

@@ -43,7 +43,7 @@ def importance(full_child: PreTrainedModel, batches: Sequence[Batch]) -> list[li
             for batch in batches:
                 mask = mask_of(batch, device)
                 for moment in moments:
-                    moment.mask = mask
+                    moment.mask, moment.first = mask, 0
                 hidden_states, masks = encoder.embed(**inputs_of(batch, device))
                 encoder.encoder(hidden_states, masks)
     finally:
@@ -86,6 +86,7 @@ class _Spread:
 
     def __init__(self, operator: Any) -> None:
         self.mask: torch.Tensor | None = None
+        self.first = 0  # token of the batch: an ffn may run in chunks of tokens
         self._weight = operator.output.dense.weight
         self._num_parts = _num_parts(operator)
         self._count = 0
@@ -94,7 +95,8 @@ class _Spread:
 
     def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         assert self.mask is not None
-        states = inputs[0][self.mask]
+        end = self.first + inputs[0].shape[1]
+        states, self.first = inputs[0][self.mask[:, self.first : end]], end
         rows = states.view(len(states), self._num_parts, -1)  # (N, P, F)
         self._count += len(rows)
         self._sum = self._sum + rows.double().sum(0)

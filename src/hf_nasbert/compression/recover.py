@@ -245,6 +245,7 @@ def _fit(
                 bar.update()
     finally:
         for parameter, flag in flags:
+            parameter.grad = None
             parameter.requires_grad_(flag)
 
 
@@ -255,6 +256,7 @@ def _asked(
         "child": weights_digest(model),
         "batches": digest_of(batches),
         "distance": distance.describe(),
+        "mean": distance.mean_digest(),
         "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name != "save_steps"},
     }
 

@@ -80,7 +80,9 @@ class Moments:
         gram = self.gram[:size, :size] / self.num_tokens - torch.outer(mean, mean)
         cross = self.cross[:size] / self.num_tokens - torch.outer(mean, mean_output)
         variance = self.squares / self.num_tokens - float(mean_output.square().sum())
-        damped = gram + ridge * gram.diagonal().mean() * torch.eye(size, dtype=gram.dtype)
+        spread = gram.diagonal().mean()
+        # Of inputs that never change nothing can be learned, and their matrix has no inverse.
+        damped = gram + (ridge * spread if spread > 0 else 1.0) * torch.eye(size, dtype=gram.dtype)
         weight = torch.linalg.solve(damped, cross).T  # (D, size)
         left = variance - 2 * float((weight.T * cross).sum()) + float(((weight @ gram) * weight).sum())
         return weight, mean_output - weight @ mean, max(left, 0.0) / variance if variance > 0 else 0.0

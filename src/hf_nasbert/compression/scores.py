@@ -1,10 +1,11 @@
 """How far children with inherited weights are from the base model, computing every shared prefix of operators once."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -73,17 +74,17 @@ def score_children(
         set(asked), key=lambda child: [(name != full, name) for name, full in zip(child, first, strict=True)]
     )
     num_processes = 1 if processes is None else processes.num_processes
-    done = Kept(
-        kept if num_processes == 1 else None,
-        {
+    asked_for: dict[str, Any] = {}
+    if kept is not None and num_processes == 1:  # reading all weights would cost a search more than its scores
+        asked_for = {
             "weights": weights_digest(supernet),
             "batches": digest_of(batches),
             "children": hashlib.sha256("\n".join(map(str, distinct)).encode()).hexdigest()[:16],
             "distance": distance.describe(),
-            "mean": hashlib.sha256(distance.mean.cpu().numpy().tobytes()).hexdigest()[:16],
+            "mean": distance.mean_digest(),
             "bf16": bf16,
-        },
-    )
+        }
+    done = Kept(kept if num_processes == 1 else None, asked_for)
     mine = range(len(batches)) if processes is None else range(processes.process_index, len(batches), num_processes)
     found = torch.zeros(len(batches), len(distinct), 3, dtype=torch.float64)
     is_shown = progress and (processes is None or processes.is_main_process)
@@ -97,7 +98,12 @@ def score_children(
             def score(walk: _Walk = walk, target: Target = targets[number]) -> list[list[float]]:
                 scored = []
                 for child in distinct:
-                    scored.append([float(part) for part in walk.parts(child, target, distance)])
+                    parts = [float(part) for part in walk.parts(child, target, distance)]
+                    if not all(map(math.isfinite, parts)):
+                        raise ValueError(
+                            f"the distance of the child {child} is {parts}: weights or states are no numbers"
+                        )
+                    scored.append(parts)
                     bar.update()
                 return scored
 

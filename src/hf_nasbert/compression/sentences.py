@@ -16,7 +16,10 @@ from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.vocabulary import tell_unknown
 
 Batch = Mapping[str, torch.Tensor]
-"""`input_ids` and `attention_mask`, int64, (B, T); padding is on the right."""
+"""`input_ids` and `attention_mask`, of pairs `token_type_ids` too, int64, (B, T); padding is on the right."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What a batch may hold."""
 
 PARTS = ("train", "choosing", "judging")
 
@@ -75,10 +78,15 @@ def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[
     rng.shuffle(order)
     most = max(_FEWEST_OF_A_DOCUMENT, 4 * num_sentences // max(len(order), 1))
     of_documents: list[list[str]] = []
-    for index in order[:num_sentences]:
+    firsts: set[str] = set()
+    for index in order:
+        if len(firsts) == num_sentences:
+            break
         found = list(cut_sentences(documents[index]["text"]))
         rng.shuffle(found)
-        of_documents.append(found[:most])
+        if found:  # documents may be empty, or copies of each other
+            of_documents.append(found[:most])
+            firsts.add(found[0])
     chosen: dict[str, None] = {}
     for number in range(max(map(len, of_documents), default=0)):
         for found in of_documents:
@@ -119,6 +127,7 @@ def as_batches(
             f"the tokenizer {tokenizer.name_or_path!r} knows no word of the text: give text in the "
             "base model's language"
         )
+    rows = [row for row in rows if row]  # a tokenizer without special tokens makes nothing of some sentences
     rows.sort(key=len)  # stable: equal rows keep their order
     batches = [_padded(rows[start : start + batch_size], tokenizer) for start in range(0, len(rows), batch_size)]
     random.Random(seed).shuffle(batches)
@@ -221,7 +230,7 @@ def digest_of(batches: Sequence[Batch]) -> str:
     """A fingerprint of batches: what was made from others does not compare."""
     content = hashlib.sha256()
     for batch in batches:
-        for name in ("input_ids", "attention_mask"):
+        for name in (name for name in INPUTS if name in batch):
             content.update(str(tuple(batch[name].shape)).encode())
             content.update(batch[name].cpu().numpy().tobytes())
     return content.hexdigest()[:16]

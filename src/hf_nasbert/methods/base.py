@@ -70,7 +70,8 @@ class Wants(NamedTuple):
 
     Attributes:
         hidden_states: The output of every choice block.
-        peers: The logits of the children that ran before on the same micro-batch, as constants.
+        peers: What the children that ran before on the same micro-batch gave, as constants: logits, and the hidden
+            states if those are wanted too.
     """
 
     hidden_states: bool = False

@@ -1,9 +1,10 @@
 """Elastic super-nets: choice blocks whose operators are all cut from one encoder's own weights."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from .configuration_supernet import SupernetConfig
 from .families import FAMILIES, build_like, from_stock
 from .geometry_nasbert import SIZED_KINDS, inner_width, parse_operator
 from .modeling_nasbert import (
+    NasBertEncoder,
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
     NasBertForSequenceClassification,
@@ -35,6 +37,7 @@ from .modeling_nasbert import (
     NasBertPreTrainedModel,
 )
 from .modeling_supernet import SUPERNETS, SupernetPreTrainedModel
+from .operators_nasbert import build_operator
 
 AUTO_CLASSES = {
     NasBertModel: AutoModel,
@@ -67,7 +70,9 @@ def load_full_child(
     """
     if isinstance(base_model, PreTrainedModel):
         _check_supported(base_model.config, f"this {type(base_model).__name__}")
-        return _as_child(base_model, child_class)
+        child = _as_child(base_model, child_class)
+        child = copy.deepcopy(child) if child is base_model else child  # sorting heads and neurons would move its own
+        return child.float().eval()
     name = str(base_model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(name, **options)
@@ -104,7 +109,7 @@ def _as_child(model: PreTrainedModel, child_class: type[NasBertPreTrainedModel])
         raise ValueError(
             f"the head of a {type(model).__name__} is none that a child has: use SupernetModel, the encoder alone"
         )
-    return from_stock(model, child_class)
+    return cast(NasBertPreTrainedModel, from_stock(model, child_class))
 
 
 def _check_supported(config: PreTrainedConfig, what: str) -> None:
@@ -139,7 +144,7 @@ def elastic_space(
         full_child: The child that all others are cut from. Its skips are no blocks of the space.
         heads: Numbers of heads that an attention may keep; by default a half and a quarter of the most there are.
         ffn: Inner widths that an ffn may keep; by default a half and a quarter of the largest there is.
-        kernels: Sizes of the convolutions that may stand for an attention.
+        kernels: Sizes of the convolutions that may stand for an attention, where that is the larger one.
         skip: Whether a block may be left out: as `skip`, and as `norm`, by its mean output.
 
     Raises:
@@ -160,14 +165,15 @@ def elastic_space(
     }
     for kernel in kernels:
         config.check_operator(f"conv{kernel}")
+    config = _with_convolutions(config)
     blocks = []
     for name, _ in _real_blocks(full_child):
         kind = parse_operator(name).kind
-        names = [name]
+        names, own = [name], _weights(config, name)
         if kind in asked:
             names += [f"{kind}{size}" for size in asked[kind] if size < _size(config, name)]
         if kind == "attention":
-            names += [f"conv{kernel}" for kernel in kernels]
+            names += [other for other in (f"conv{kernel}" for kernel in kernels) if _weights(config, other) < own]
         if skip:
             names += [other for other in ("norm", SKIP) if other not in names]
         blocks.append(tuple(names))
@@ -188,6 +194,21 @@ def _size(config: NasBertShapeConfig, name: str) -> int:
     """Heads of an attention, neurons of an ffn."""
     inner = inner_width(config, name)
     return inner // config.head_size(config.hidden_size) if parse_operator(name).kind == "attention" else inner
+
+
+def _with_convolutions(config: NasBertConfig) -> NasBertConfig:
+    """The child's config, whose convolutions, where it has none, are one sub-layer: it stands for one."""
+    if any(parse_operator(name).kind.startswith("conv") for name in config.operators):
+        return config
+    config = copy.copy(config)
+    config.num_conv_layers = 1
+    return config
+
+
+def _weights(config: NasBertConfig, name: str) -> int:
+    """The number of weights of an operator."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_operator(config, name).parameters())
 
 
 def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> SupernetPreTrainedModel:
@@ -215,20 +236,25 @@ def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> 
     _check_space(config, [name for name, _ in fulls], space)
     fields = shared_fields(full_child)
     del fields["sparse_prediction"]
-    if not any(parse_operator(name).kind.startswith("conv") for name in config.operators):
-        fields["num_conv_layers"] = 1  # one sub-layer stands for one
+    fields["num_conv_layers"] = _with_convolutions(config).num_conv_layers
     supernet_config = SupernetConfig(search_space=space, weight_layout="nested", **fields)
     options = pooler_options(full_child)
     supernet = build_like(lambda config: supernet_class(config, **options), supernet_config, like=full_child)
+    whole = tuple(name for name, _ in fulls)
+    if whole in space and supernet.largest_architecture != whole:
+        odd = next(pair for pair in zip(supernet.largest_architecture, whole, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            f"{odd[0]!r} has more weights than the base model's {odd[1]!r}, and takes its place: leave it out"
+        )
     state = full_child.state_dict()
     inside = supernet._blocks.removesuffix("blocks.")
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
     supernet.load_state_dict(rest, strict=False)
-    for block, (full_name, full) in zip(supernet.base_model.encoder.blocks, fulls, strict=True):
+    for block, (full_name, full) in zip(supernet._encoder.blocks, fulls, strict=True):
         full_kind = parse_operator(full_name).kind
         for name in block.operators.candidates:
             state, kind = block.operators.state_of(name), parse_operator(name).kind
-            block.operators.load_state_of(name, _cut(state, kind, full.operator, full_kind))
+            block.operators.load_state_of(name, _cut(state, kind, full.get_submodule("operator"), full_kind))
     return supernet
 
 
@@ -247,7 +273,8 @@ def pooler_options(model: NasBertPreTrainedModel) -> dict[str, bool]:
 
 def _real_blocks(full_child: NasBertPreTrainedModel) -> list[tuple[str, nn.Module]]:
     """The names and modules of its blocks that are no skips: those of all children cut from it."""
-    blocks = zip(full_child.config.operators, full_child.base_model.encoder.blocks, strict=True)
+    encoder = cast(NasBertEncoder, full_child.base_model.encoder)
+    blocks = zip(full_child.config.operators, encoder.blocks, strict=True)
     return [(name, block) for name, block in blocks if name != SKIP]
 
 

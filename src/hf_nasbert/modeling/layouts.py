@@ -8,6 +8,7 @@ name.
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -110,7 +111,7 @@ def _end_of(operator: nn.Module) -> nn.Module | None:
         return None
     if isinstance(operator, NasBertNorm):
         return operator
-    return operator.layers[-1] if isinstance(operator, NasBertConvolution) else operator.output
+    return operator.layers[-1] if isinstance(operator, NasBertConvolution) else operator.get_submodule("output")
 
 
 _INNER = {"attention": ("self.query", "self.key", "self.value"), "ffn": ("intermediate.dense",)}
@@ -120,7 +121,7 @@ _INNER = {"attention": ("self.query", "self.key", "self.value"), "ffn": ("interm
 class LinearChunk(nn.Linear):
     """Some rows of a linear map, which `forward` gives: whoever moves weights when a module runs, moves these too."""
 
-    def forward(self):
+    def forward(self):  # type: ignore[override]  # it has no input: its weights are what is asked for
         return self.weight, self.bias
 
 
@@ -169,7 +170,7 @@ class NestedWeights(WeightLayout):
             for path in _INNER[kind]:
                 parent, _, part = path.rpartition(".")
                 ends = [inner_width(config, name) for name in names]
-                num_inputs = self.operators[names[0]].get_submodule(path).in_features
+                num_inputs = cast(nn.Linear, self.operators[names[0]].get_submodule(path)).in_features
                 sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
                 chunks = [LinearChunk(num_inputs, size) for size in sizes]
                 shared[part] = nn.ModuleList(chunks)

@@ -164,7 +164,7 @@ class NasBertPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if hasattr(module, "initial_std"):
             init.normal_(module.weight, std=module.initial_std)
-        elif isinstance(module, NasBertNorm) or (isinstance(module, NasBertMaskedLMHead) and module.bias is not None):
+        elif isinstance(module, NasBertNorm | NasBertMaskedLMHead) and module.bias is not None:
             init.zeros_(module.bias)
         elif isinstance(module, NasBertEmbeddings):
             init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1])[None])

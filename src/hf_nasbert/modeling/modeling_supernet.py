@@ -213,32 +213,32 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
     @property
     def space(self) -> SearchSpace:
         """The search space."""
-        return self.base_model.encoder.space
+        return self._encoder.space
 
     @property
     def largest_architecture(self) -> Architecture:
         """The child with the most parameters, which runs where no architecture is given."""
-        return self.base_model.encoder.largest_architecture
+        return self._encoder.largest_architecture
 
     @property
     def head_parameters(self) -> int | None:
         """The number of weights on the encoder, as costs ask for it; `None` of a masked-LM head, which they know."""
         if self.child_class is NasBertForMaskedLM:
             return None
-        below = (*self.base_model.embeddings.parameters(), *self.base_model.encoder.parameters())
+        below = (*self._embeddings.parameters(), *self._encoder.parameters())
         return self.num_parameters() - sum(parameter.numel() for parameter in below)
 
     def parameters_of(self, architecture: Sequence[str]) -> list[nn.Parameter]:
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
-        encoder = self.base_model.encoder
+        encoder = self._encoder
         used = [p for module, block in encoder.parts_of(architecture) for p in module.parameters_of(block)]
         head = (p for name, p in self.named_parameters() if not name.startswith(self._blocks))
-        return list(dict.fromkeys([*self.base_model.embeddings.parameters(), *used, *head]))
+        return list(dict.fromkeys([*self._embeddings.parameters(), *used, *head]))
 
     def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
         """The weights of a child under the names that they have in the child, a `child_class`."""
         shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._blocks)}
-        state = self.base_model.encoder.state_of(architecture)
+        state = self._encoder.state_of(architecture)
         before = self._blocks.removesuffix("blocks.")
         return shared | {f"{before}{name}": tensor for name, tensor in state.items()}
 
@@ -246,8 +246,16 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
     ) -> torch.Tensor:
         """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
-        block = self.base_model.encoder.blocks[index]
+        block = self._encoder.blocks[index]
         return block(hidden_states, masks.attention, masks.padding, positions, operator=operator)
+
+    @property
+    def _embeddings(self) -> nn.Module:
+        return cast(nn.Module, self.base_model.embeddings)
+
+    @property
+    def _encoder(self) -> SupernetEncoder:
+        return cast(SupernetEncoder, self.base_model.encoder)
 
     @property
     def _blocks(self) -> str:

@@ -19,6 +19,12 @@ POOLINGS = {
 }
 """How token states become one vector, and the fields that say so in the files of sentence-transformers before 6."""
 
+_TEXT_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where the longest text stands: old versions of sentence-transformers named the file after the encoder."""
+
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
@@ -34,6 +40,7 @@ class SentenceModules:
         prompts: Texts that are put before the user's, by name.
         default_prompt_name: The one that is used where none is named.
         similarity: How two vectors are compared; `None` says nothing.
+        include_prompt: Whether the tokens of a prompt are pooled too, by that library; `pool` is told by its mask.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -43,6 +50,7 @@ class SentenceModules:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str | None = None
+    include_prompt: bool = True
 
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The sentence vectors, (B, W) times the number of poolings, of states (B, T, W) and their mask (B, T)."""
@@ -81,6 +89,8 @@ class SentenceModules:
         pooling = {"word_embedding_dimension": hidden_size} | {
             key: name in self.pooling for name, key in POOLINGS.items()
         }
+        if not self.include_prompt:  # a field that the first of these versions do not know
+            pooling["include_prompt"] = False
         texts: dict[str, Any] = {"do_lower_case": self.do_lower_case}
         if self.max_seq_length is not None:
             texts["max_seq_length"] = self.max_seq_length
@@ -125,7 +135,7 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
             "Pooling and perhaps Normalize, the first in the model's own folder"
         )
     pooling = _read(model, f"{paths[1]}/config.json", revision) or {}
-    texts = _read(model, "sentence_bert_config.json", revision) or {}
+    texts: Any = next(filter(None, (_read(model, name, revision) for name in _TEXT_FILES)), {})
     whole = _read(model, "config_sentence_transformers.json", revision) or {}
     for found, name in ((pooling, "its pooling's config"), (texts, "sentence_bert_config.json")):
         if not isinstance(found, dict):
@@ -146,6 +156,7 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
         prompts=dict(prompts or {}),
         default_prompt_name=default if isinstance(default, str) and default in (prompts or {}) else None,
         similarity=similarity if similarity in _SIMILARITIES else None,
+        include_prompt=pooling.get("include_prompt") is not False,
     )
 
 

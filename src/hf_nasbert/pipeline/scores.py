@@ -362,7 +362,7 @@ def as_table(scored: Sequence[ScoredChild], limit: int = 10) -> str:
 def choose_children(arguments: ScoreChildrenArguments, space: Candidates) -> list[Architecture]:
     """The children to score, in an order in which neighbours share long prefixes."""
     if arguments.architectures is not None:
-        return sorted({Architecture.parse(text) for text in arguments.architectures}, key=space.index_of)
+        return sorted({space.validate(text) for text in arguments.architectures})
     if arguments.all_children or (arguments.num_random or 0) >= space.num_children:
         if space.num_children > _MAX_ENUMERATED:
             raise ValueError(f"the space has {space.num_children:,} children: score some of them with num_random")

@@ -74,7 +74,9 @@ class SearchChildrenArguments(ScoringArguments):
     choices: ClassVar[dict[str, Choice]] = {"search_settings": Choice("search", lambda: SETTINGS)}
     """Settings of their own that come with a choice."""
 
-    search: SearchName = field(default="evolution", metadata={"help": "How children are chosen."})
+    search: SearchName = field(
+        default="evolution", metadata={"help": "How children are chosen; --help beside it lists its settings too."}
+    )
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
     objectives: list[str] = field(
         default_factory=lambda: ["num_parameters"],

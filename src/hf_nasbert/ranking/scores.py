@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from hf_nasbert import records
+from hf_nasbert.methods import METHODS
 from hf_nasbert.ranking.table import Array, GroundTruth
 from hf_nasbert.records import Record, is_finite_number
 
 _FIELDS = ("method", "seed", "step", "max_steps", "recipe_hash", "proxy_losses")
-_METHOD_ORDER = ("uniform", "fair", "magic_t", "magic_a", "magic_at")
 
 
 def read_scores(path: str | Path, truth: GroundTruth) -> list[Record]:
@@ -86,7 +86,7 @@ def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for (method, _), record in runs:
         groups.setdefault((method, percent_of(record)), []).append(record)
-    rank_of = {name: place for place, name in enumerate(_METHOD_ORDER)}
+    rank_of = {name: place for place, name in enumerate(METHODS)}
     order = sorted(groups, key=lambda group: (rank_of.get(group[0], len(rank_of)), group[0], -group[1]))
     return {
         method if percent == 100 else f"{method}, at {percent} %": groups[method, percent] for method, percent in order

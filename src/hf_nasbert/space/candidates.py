@@ -31,6 +31,9 @@ class Candidates(Protocol):
     def child_at(self, index: int) -> Architecture:
         """The child at a place of `enumerate`."""
 
+    def index_of(self, architecture: Iterable[str]) -> int:
+        """The place of a child in `enumerate`."""
+
     def validate(self, architecture: Iterable[str] | str) -> Architecture:
         """The architecture, if it is one of them; else a ValueError that says why not."""
 

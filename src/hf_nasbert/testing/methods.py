@@ -1,15 +1,16 @@
 """What any training method promises the loop that runs it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS, TrainingMethod
+from hf_nasbert.methods import METHODS, TrainingMethod, Wants
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.testing.promises import require, through_json
+from hf_nasbert.testing.promises import require, resume, through_json
 
 SPACES: Mapping[str, SearchSpace] = {
     "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
@@ -52,6 +53,8 @@ def make_method(kind: type[TrainingMethod], space: SearchSpace, settings: Mappin
 
 def _says_what_it_is(kind: type[TrainingMethod]) -> None:
     require(bool(getattr(kind, "summary", "")), "the method has no summary for --help, tables and docs")
+    named = isinstance(kind.terms, tuple) and all(isinstance(term, str) for term in kind.terms)
+    require(named, f"its terms are {kind.terms!r}, not a tuple of names")
     for setting in fields(kind.Settings):
         require(bool(setting.metadata.get("help")), f"the setting {setting.name} has no help")
 
@@ -61,8 +64,8 @@ def _follows_from_seed_and_state(kind: type[TrainingMethod], space: SearchSpace,
     whole = _run(straight, range(1, _NUM_STEPS + 1))
     begun = _run(one, range(1, _NUM_STEPS - 9))
     require(begun == whole[: len(begun)], "two methods of one seed differ: a process would not do as the others do")
-    state = one.state_dict()
-    other.load_state_dict(through_json(state, "the method"))
+    state = through_json(one.state_dict(), "the method")
+    resume(other, state, "the method")
     require(other.shown() == one.shown(), "a method that loaded a state shows another one")
     numbers = range(_NUM_STEPS - 9, _NUM_STEPS + 1)
     require(
@@ -80,6 +83,8 @@ def _run(method: TrainingMethod, numbers: Sequence[int]) -> list[Any]:
     found = []
     for number in numbers:
         children = method.children()
+        is_tuple = isinstance(children, tuple) and bool(children)
+        require(is_tuple, f"step {number} is not a tuple of one or more children")
         require(
             all(type(child) is Architecture and child in method.space for child in children),
             f"step {number} trains a child that is not in the space",
@@ -90,7 +95,10 @@ def _run(method: TrainingMethod, numbers: Sequence[int]) -> list[Any]:
             "and a backward pass of each are 3",
         )
         weights = [method.weight(place, children) for place in range(len(children))]
+        finite = all(isinstance(weight, int | float) and math.isfinite(weight) for weight in weights)
+        require(finite, f"the children of step {number} weigh {weights}: expected finite numbers")
         wants = method.wants(number - 1)
+        require(isinstance(wants, Wants), f"step {number} wants {wants!r}: expected a Wants")
         event = method.after_step(number, children, [1.0] * len(children), partial(_fall, 1000 - number))
         require(
             event is None or "event" in event, f"the record of step {number} has no key 'event' and could not be told"

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_nasbert.samplers import Sampler, UpdateCounter
 from hf_nasbert.space import Architecture, SearchSpace, Stage
-from hf_nasbert.testing.promises import require, through_json
+from hf_nasbert.testing.promises import require, resume, through_json
 
 Make = Callable[..., Sampler]
 """Makes a sampler as its class does: `make(space, seed=0)`."""
@@ -83,7 +83,7 @@ def _is_alone(make: Make, space: SearchSpace) -> None:
             np.random.seed(seed)
             before = random.getstate(), str(np.random.get_state())
             sampler = make(space, seed=0)
-            sampler.load_state_dict(sampler.state_dict())
+            resume(sampler, sampler.state_dict(), "the sampler")
             drawn.append(take(sampler, 40))
             require(
                 (random.getstate(), str(np.random.get_state())) == before, "drawing moves a global random generator"
@@ -109,7 +109,7 @@ def _resumes(make: Make, space: SearchSpace) -> None:
             first, second = make(space, seed=0), make(space, seed=99)
             draw(second, 3)
             head = draw(first, stop)
-            second.load_state_dict(through_json(first.state_dict(), "the sampler"))
+            resume(second, through_json(first.state_dict(), "the sampler"), "the sampler")
             require(second.seed == 0, "a sampler that loaded a state keeps its own seed")
             require(
                 head + draw(second, 30 - stop) == whole,

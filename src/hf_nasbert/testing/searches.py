@@ -171,6 +171,19 @@ CHECKS: tuple[Callable[[MakeSearch], None], ...] = (
 """Every promise of a search."""
 
 
+def check_search(make: MakeSearch) -> None:
+    """Hold a search against every promise in `CHECKS`; a second altogether.
+
+    Args:
+        make: What makes the search of a `SearchTask`: its class, or a function where it has arguments of its own.
+
+    Raises:
+        AssertionError: If a promise is broken; says which.
+    """
+    for check in CHECKS:
+        check(make)
+
+
 def _middle(space: Candidates) -> float:
     """What half of the children do not exceed."""
     sizes = sorted(cost(child)["num_parameters"] for child in space.enumerate())

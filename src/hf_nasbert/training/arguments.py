@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from hf_nasbert.modeling import SupernetConfig
 
 
-def _described_methods() -> str:
-    return "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+def _help_of_methods() -> str:
+    known = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()).replace("%", "%%")
+    return (
+        f"How the super-net is trained. {known}. No method ranked children better than uniform in our study "
+        "(docs/ranking.md). --help beside a method lists its settings too. To add your own, see docs/extending.md."
+    )
 
 
 @dataclass
@@ -158,19 +162,13 @@ class SupernetTrainingArguments:
     """Settings of their own that come with a choice."""
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
-    method: str = field(
-        default="uniform",
-        metadata={
-            "help": f"How the super-net is trained. {_described_methods()}. No method ranked children better than "
-            "uniform in our study (docs/ranking.md). To add your own, see docs/extending.md."
-        },
-    )
+    method: str = field(default="uniform", metadata={"help": _help_of_methods})
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
     per_device_train_batch_size: int = field(
         default=32, metadata={"help": "Sequences that one process computes at once."}
     )
     gradient_accumulation_steps: int = field(
-        default=1, metadata={"help": "Micro-batches per optimizer step; all train the same child."}
+        default=1, metadata={"help": "Micro-batches per optimizer step; all train the same children."}
     )
     global_batch_size: int = field(
         default=0,

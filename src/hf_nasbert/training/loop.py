@@ -1,4 +1,7 @@
-"""The super-net's training loop: draws children, steps, logs, evaluates, saves, resumes."""
+"""The super-net's training loop: draws children, steps, logs, evaluates, saves, resumes.
+
+One file, for it is one object: a step, a checkpoint and a resumption write and read the same state.
+"""
 
 import json
 import logging

@@ -146,11 +146,17 @@ class TrainingStep:
         run = ChildRun(children[number], outputs.loss, outputs.logits, outputs.hidden_states)
         with self.accelerator.autocast():
             loss, terms = self.method.loss(run, peers, context)
+        if len(terms) != len(self.method.terms):  # one number would be written over all columns
+            raise ValueError(
+                f"the loss of method {self.method.name} came with {len(terms)} terms: expected "
+                f"{len(self.method.terms)}, one for each name in its terms"
+            )
         weight = self.method.weight(number, children)
         # fully_shard averages over processes what has to be added up.
         self.accelerator.backward(loss * (weight * (self.accelerator.num_processes if self.is_sharded else 1)))
         if wants.peers:
-            peers.append(run._replace(loss=run.loss.detach(), logits=run.logits.detach(), hidden_states=None))
+            states = None if run.hidden_states is None else tuple(states.detach() for states in run.hidden_states)
+            peers.append(ChildRun(run.architecture, run.loss.detach(), run.logits.detach(), states))
         return torch.stack([term.detach() for term in (run.loss, *terms)]).double().cpu()
 
     def _split(self, batch: Batch) -> Iterator[MicroBatch]:

@@ -201,13 +201,14 @@ class Family:
         num_layers, num_heads, inner, width = (getattr(config, name) for name in self.layers)
         ratio, rest = divmod(inner, width)
         labels = () if stock.__name__.endswith("QuestionAnswering") else _LABELS
-        child_config = NasBertConfig(
-            **{"hidden_size": width, "attention_head_size": width // num_heads, **self.child_fields(config)},
-            **{name: getattr(config, name) for name in labels},
-            **({"ffn_ratio": ratio} if not rest else {}),
-            **({"pooler_act": self.pooler_act} if self.heads.get(made) is stock else {}),
-            operators=("attention", f"ffn{inner}" if rest else "ffn") * num_layers,
-        )
+        fields = {"hidden_size": width, "attention_head_size": width // num_heads, **self.child_fields(config)}
+        fields |= {name: getattr(config, name) for name in labels}
+        if not rest:
+            fields["ffn_ratio"] = ratio
+        if self.heads.get(made) is stock:
+            fields["pooler_act"] = self.pooler_act
+        operators = ("attention", f"ffn{inner}" if rest else "ffn") * num_layers
+        child_config = NasBertConfig(**fields, operators=operators)
         prefix = f"{stock.base_model_prefix}."
         if not any(name.startswith(prefix) for name in model.state_dict()):  # the encoder alone
             prefix = ""

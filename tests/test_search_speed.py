@@ -1,0 +1,80 @@
+"""What a suggestion takes does not grow with what was told before: counted, not timed."""
+
+import random
+
+import pytest
+from tiny.searches import CHAIN, OPERATORS, cost_of, drain, new
+
+from hf_nasbert.costs import counts
+from hf_nasbert.search import GradientBoostedSearch, ParetoSearch
+from hf_nasbert.space import SearchSpace
+
+SPACE = SearchSpace.chain(num_choice_blocks=7, operators=OPERATORS)  # 3,279 children
+
+
+class Counter:
+    """Counts the calls of what it stands for."""
+
+    def __init__(self, function):
+        self.function, self.number = function, 0
+
+    def __call__(self, *arguments):
+        self.number += 1
+        return self.function(*arguments)
+
+
+def numbers_of_batches(search, counter, num_batches=12):
+    """How often something was called in each batch."""
+    found = []
+    for _ in range(num_batches):
+        counter.number = 0
+        drain(search, 1)
+        found.append(counter.number)
+    return found
+
+
+def test_a_trial_that_has_ended_is_not_read_again(monkeypatch):
+    counter = Counter(lambda trial: child_of(trial))
+    from hf_nasbert.search.pareto import _child_of as child_of
+
+    monkeypatch.setattr("hf_nasbert.search.pareto._child_of", counter)
+    search = new(ParetoSearch, SPACE, seed=0, cost=cost_of(SPACE), batch_size=10, population_size=10)
+    numbers = numbers_of_batches(search, counter)
+    assert max(numbers[-3:]) <= 2 * min(numbers[1:4])  # read anew, they would be 5 times as many and more
+
+
+def test_the_features_of_told_children_are_made_once(monkeypatch):
+    search = new(
+        GradientBoostedSearch, SPACE, seed=0, cost=cost_of(SPACE), batch_size=10, num_initial=20, num_candidates=20
+    )
+    made = []
+    features_of = search._features_of
+    monkeypatch.setattr(search, "_features_of", lambda children: made.append(list(children)) or features_of(children))
+    drain(search, 8)
+    told = [child for children in made[::2] for child in children]
+    assert len(told) == len(set(told)) == 70  # all but the last batch
+
+
+def test_an_operator_is_counted_once_for_all_children(monkeypatch):
+    cost = cost_of.__wrapped__(CHAIN).__wrapped__  # without what `cost_of` remembers
+    counter = Counter(counts.operator_parameters)
+    monkeypatch.setattr(counts, "operator_parameters", counter)
+    costs = {child: cost(child)["num_parameters"] for child in CHAIN.enumerate()}
+    # Each operator as the first block of all, one inside and the last.
+    assert counter.number <= 3 * len(OPERATORS)
+    rng = random.Random(0)
+    config = cost.config
+    for child in rng.sample(sorted(costs), 20):
+        assert costs[child] == counts.num_parameters(config, child)
+
+
+@pytest.mark.parametrize("num_changes", [1, 2])
+def test_a_parent_that_is_changed_again_is_not_looked_at_again(num_changes, monkeypatch):
+    space = SearchSpace.chain(num_choice_blocks=7, operators=OPERATORS)
+    parent, rng = space.child_at(1234), random.Random(0)
+    space.mutate(parent, rng, num_changes)
+    counter = Counter(space.validate)
+    monkeypatch.setattr(type(space), "validate", lambda self, child: counter(child))
+    children = {space.mutate(parent, rng, num_changes) for _ in range(50)}
+    assert counter.number == 0
+    assert len(children) > 5
