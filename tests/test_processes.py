@@ -156,6 +156,7 @@ RECIPES = {
     "export_onnx": "--model m --output_dir o",
     "push_child": "--source s --repo_id user/child",
     "rank_children": f"--table imdb --scores o.jsonl --supernets s {DATA}",
+    "compress_encoder": f"--base_model m --max_parameters 0.5x --output_dir o {DATA}",
 }
 
 
