@@ -1,7 +1,6 @@
 """The command line: help is instant, unknown commands and settings are refused, commands reach their call."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -18,15 +17,6 @@ def test_help_lists_the_commands_and_loads_no_torch():
     for name in cli.COMMANDS:
         assert name in done.stdout
     assert done.stdout.rstrip().endswith("False")
-
-
-def test_threads_that_wait_give_their_core_away_unless_told_otherwise(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert cli.main(["--version"]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == "active"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert cli.main(["--version"]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_an_unknown_command_is_refused(capsys):

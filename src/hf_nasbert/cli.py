@@ -1,7 +1,6 @@
 """The `hf-nasbert` command: every subcommand turns its arguments into one library call."""
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -186,9 +185,6 @@ def find(name: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    # Threads that wait give their core away. Spinning, two of them lose most of their speed as soon as others compute
-    # on the same cores (docs/processes.md). OpenMP reads this when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     argv = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS.get(argv[0]) if argv else None
     if command is None:
