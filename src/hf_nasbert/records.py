@@ -1,5 +1,6 @@
 """Append-only JSON lines: what a run was asked, what it ran on and what came out, one record a line."""
 
+import dataclasses
 import errno
 import gzip
 import json
@@ -14,14 +15,18 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_nasbert.foreign import unique_keys
 from hf_nasbert.writing import WriteError, check_writable, flush, write_errors
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+_Content = TypeVar("_Content", bound="DataclassInstance")
 
 _PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say
@@ -299,3 +304,22 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def read_content(kind: type[_Content], record: Record, file: Path) -> _Content:
+    """What a stage's record says of what was made; entries that no stage reads any more are passed over.
+
+    Args:
+        kind: The dataclass of the stage's content.
+        record: The record, with a `stage` and a `content`.
+        file: Where it stands, for the message.
+
+    Raises:
+        ValueError: If it lacks an entry.
+    """
+    content: Any = record.get("content")
+    names = [field.name for field in dataclasses.fields(kind)]
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
+    return kind(**{name: content[name] for name in names})

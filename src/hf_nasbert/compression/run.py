@@ -67,7 +67,6 @@ from hf_nasbert.compression.stages import (
     TrainedSupernet,
     Variants,
     Written,
-    read_content,
 )
 from hf_nasbert.compression.states import TeacherStates, teacher_states
 from hf_nasbert.costs import LatencyTable
@@ -290,7 +289,7 @@ class Compression:
         earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
         if name in earlier and (kind is not Written or self._are_there(earlier[name])):
             self._records.append(earlier[name])
-            return read_content(kind, earlier[name], file)
+            return records.read_content(kind, earlier[name], file)
         say(f"== {name}")
         start, cpu = time.perf_counter(), time.process_time()
         content = make()
@@ -305,7 +304,7 @@ class Compression:
         records.append(file, record)
         self._records.append(record)
         self._is_changed = True
-        return read_content(kind, record, file)
+        return records.read_content(kind, record, file)
 
     def _are_there(self, record: records.Record) -> bool:
         return all((self.folder / one["folder"] / "config.json").is_file() for one in record["content"]["models"])

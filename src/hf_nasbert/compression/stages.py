@@ -1,8 +1,6 @@
 """What each stage of a compression says of what it made: the content of its record, one class for each."""
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_nasbert.records import Record
@@ -108,17 +106,3 @@ class Written:
 Content = TypeVar(
     "Content", Costs, Text, Taught, Variants, Replacements, TrainedSupernet, Chosen, ByHand, Recovered, Proof, Written
 )
-
-
-def read_content(kind: type[Content], record: Record, file: Path) -> Content:
-    """What an earlier call recorded of a stage.
-
-    Raises:
-        ValueError: If it lacks an entry.
-    """
-    content: Any = record.get("content")
-    names = [field.name for field in dataclasses.fields(kind)]
-    missing = [name for name in names if not isinstance(content, dict) or name not in content]
-    if missing:
-        raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
-    return kind(**{name: content[name] for name in names})

@@ -1,9 +1,7 @@
 """What each stage of the whole way says of what it made: the content of its record, one class for each."""
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hf_nasbert import records
 
@@ -91,20 +89,6 @@ class StageResult:
     seconds: float
     is_reused: bool
     content: PackedText | TrainedSupernet | Scores | Extraction | Pretraining | Finetuning | Card | Answers
-
-
-def read_content(kind: type[Content], record: records.Record, file: Path) -> Content:
-    """What an earlier call recorded of a stage; entries that no stage reads any more are passed over.
-
-    Raises:
-        ValueError: If it lacks an entry.
-    """
-    content: Any = record.get("content")
-    names = [field.name for field in dataclasses.fields(kind)]
-    missing = [name for name in names if not isinstance(content, dict) or name not in content]
-    if missing:
-        raise ValueError(f"{file}: the stage {record.get('stage')!r} does not say its {missing[0]}: delete the folder")
-    return kind(**{name: content[name] for name in names})
 
 
 def as_table(results: list[StageResult]) -> str:

@@ -46,7 +46,6 @@ from hf_nasbert.pipeline.stages import (
     Scores,
     StageResult,
     TrainedSupernet,
-    read_content,
 )
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
@@ -176,7 +175,7 @@ class Pipeline:
         is_reused = name in earlier and (self.folder / where).exists() and all(r.is_reused for r in self.results)
         if is_reused:
             record = earlier[name]
-            content = read_content(kind, record, file)
+            content = records.read_content(kind, record, file)
         else:
             say(f"\n== {name}: {made}")
             check_folder(self.folder)
