@@ -1,4 +1,7 @@
-"""The whole way from an encoder and text to a smaller encoder and its proof, as stages that are made once."""
+"""The whole way from an encoder and text to a smaller encoder and its proof, as stages that are made once.
+
+Longer than other files: all stages share what they stand on, each made when it is first needed.
+"""
 
 import copy
 import dataclasses
