@@ -173,7 +173,7 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
     if modules is None:
         return None
     shown = printable(model, 200)
-    entries = _entries(modules, f"modules.json of {shown}")
+    entries = module_entries(modules, f"modules.json of {shown}")
     kinds = [kind.rpartition(".")[2] if _is_own(kind) else kind for kind, _ in entries]
     paths = [path for _, path in entries]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
@@ -227,7 +227,7 @@ def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:
     if "modules.json" not in files:
         return []
     where = f"{name}/modules.json"
-    entries = _entries(read_json(files["modules.json"], where), where)
+    entries = module_entries(read_json(files["modules.json"], where), where)
     found = [f"the module {printable(kind, 100)} of modules.json" for kind, _ in entries if not _is_own(kind)]
     for file in (*_TEXT_FILES, *(f"{path}/config.json" for _, path in entries if path)):
         settings = read_object(files[file], f"{name}/{file}") if file in files else {}
@@ -238,8 +238,16 @@ def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:
     return found
 
 
-def _entries(modules: Any, where: str) -> list[tuple[str, str]]:
-    """The type and the path of every module that a modules.json names."""
+def module_entries(modules: Any, where: str) -> list[tuple[str, str]]:
+    """The type and the path of every module that a modules.json names.
+
+    Args:
+        modules: What stands there.
+        where: What messages call it.
+
+    Raises:
+        ForeignFileError: If it is no list of modules, or a path leads out of the folder.
+    """
     found = []
     for entry in modules if isinstance(modules, list) and modules else [None]:
         fields = entry if isinstance(entry, dict) else {}
