@@ -40,8 +40,8 @@ MODEL_FILE = re.compile(
     rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors)",
     re.ASCII,
 )
-"""What makes a model, and a SentenceTransformer of it; a push replaces all of it, so that no weight or code of an earlier
-one stays behind."""
+"""What makes a model, and a SentenceTransformer of it; a push replaces all of it, so that no weight or code of an
+earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
@@ -90,9 +90,10 @@ def gather(
 
     A SentenceTransformer goes whole, with the folders of its modules. A child's config is completed, in memory, with
     the classes of all heads, and its code files, where they are missing, with this package's: transformers forgets
-    both when it saves a child that was loaded from the Hub (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
-    a super-net or a masked-LM child without a card gets one. A table's card says, beside what its records say, what a
-    JSON file beside it does: fields of `cards.TableFacts`, such as its license.
+    both when it saves a child that was loaded from the Hub (huggingface/transformers#29714). A card that loads from
+    "path/to/this/folder" loads from the repository instead; a super-net or a masked-LM child without a card gets one.
+    A table's card says, beside what its records say, what a JSON file beside it does: fields of `cards.TableFacts`,
+    such as its license.
 
     Code files are compared, byte by byte, with all versions of this package's own: what is published under one's name,
     and is run to prove it, is somebody else's code only where that was said.
