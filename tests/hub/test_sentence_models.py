@@ -181,7 +181,7 @@ def test_half_a_sentence_transformer_is_refused(hub, send, tmp_path, spoil, said
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # processes that load sentence_transformers
+@pytest.mark.timeout(1800)  # processes that load sentence_transformers
 def test_the_proof_compares_the_vectors(tmp_path):
     for name, operators in (("code", TRAVELLING), ("stock", STOCK)):
         make(tmp_path / name, operators=operators, modules=MODULES)

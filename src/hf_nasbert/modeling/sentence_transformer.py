@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
@@ -86,8 +87,24 @@ class SentenceModules:
 
     @property
     def default_prompt(self) -> str:
-        """What is put before every text where nobody names a prompt."""
-        return self.prompts.get(self.default_prompt_name or "", "")
+        """What is put before every text where nobody names a prompt, as the tokenizer gets it."""
+        prompt = self.prompts.get(self.default_prompt_name or "", "")
+        return prompt.lower() if self.do_lower_case else prompt
+
+    def num_prompt_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Tokens at the beginning of a text that are the default prompt's, where those are not pooled; else 0."""
+        if self.include_prompt or not self.default_prompt:
+            return 0
+        tokens = tokenizer(self.default_prompt)["input_ids"]
+        return len(tokens) - (tokens[-1] in tokenizer.all_special_ids)
+
+    def similarities(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """How alike vectors (B, D) and (B, D) are, (B,), in the way that is theirs; by cosine where none is said."""
+        if self.similarity == "dot":
+            return (first * second).sum(-1)
+        if self.similarity in ("euclidean", "manhattan"):
+            return -torch.linalg.vector_norm(first - second, ord=2 if self.similarity == "euclidean" else 1, dim=-1)
+        return torch.nn.functional.cosine_similarity(first, second, dim=-1)
 
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The sentence vectors, (B, W) times the number of poolings, of states (B, T, W) and their mask (B, T)."""
