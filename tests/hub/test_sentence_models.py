@@ -13,7 +13,11 @@ from tiny.families import stock
 from tiny.models import assert_close, padded_batch
 from tiny.texts import tiny_tokenizer
 
+import hf_nasbert
+from hf_nasbert.cards import check_card
 from hf_nasbert.child_folders import save_child
+from hf_nasbert.data import packaged_model
+from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.hub import PullArguments, check_leaves_home, gather, pull
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
@@ -195,3 +199,33 @@ def test_the_proof_compares_the_vectors(tmp_path):
     )
     with pytest.raises(ValueError, match="does not load where hf_nasbert is not installed"):
         check_leaves_home(gather(tmp_path / "code", "user/small").files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # a real compression, and a process that loads sentence_transformers
+def test_a_smaller_minilm_goes_and_comes_back_with_the_same_vectors(hub, back, tmp_path, monkeypatch):
+    """Two budgets in one run, one of which is pushed, proved where nobody has this package, and pulled."""
+    monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", check_leaves_home)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 64)
+    monkeypatch.setattr("hf_nasbert.compression.materials._CALIBRATION_TOKENS", 6000)
+    result = hf_nasbert.compress(
+        packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
+        output_dir=tmp_path / "family", budgets=["0.75x", "0.5x"], num_sentences=384, recovery_steps=8,
+        learning_rate=1e-4, scorer="additive", handmade=False, latency_shape="2x32", bf16="no",
+        base_model_id="sentence-transformers/all-MiniLM-L6-v2",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"name one of the models in it: 0\.5x, 0\.75x"):
+        gather(result.folder, "user/small")
+    half = tmp_path / "family" / "0.5x"
+    folder, pushed, pulled = back(half)
+    assert "left out" not in pushed
+    assert f'to load it: SentenceTransformer("{folder}", trust_remote_code=True)' in pulled
+    assert_close(vectors(folder), vectors(half), 1e-6)
+    theirs = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+    assert (theirs.max_seq_length, theirs[2].__class__.__name__) == (256, "Normalize")
+    sizes = [row.file_bytes for row in (result.rows[0], *(one.row for one in result.front))]
+    assert sizes == [90_868_376, *((one.folder / "model.safetensors").stat().st_size for one in result.front)]
+    data = check_card((folder / "README.md").read_text())
+    assert (data.base_model, data.base_model_relation) == ("sentence-transformers/all-MiniLM-L6-v2", "finetune")
+    assert data.eval_results[0].metric_value > 0.5
