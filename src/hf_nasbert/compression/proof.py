@@ -304,7 +304,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
-        ("file (MB)", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
