@@ -89,9 +89,7 @@ def byte_fallback_unigram(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """SentencePiece's with pieces for single bytes, which stand for a letter without one."""
     trained = _trained(
         models.Unigram(),
-        trainers.UnigramTrainer(
-            vocab_size=_NUM_PIECES, special_tokens=_BERT, unk_token="[UNK]", show_progress=False
-        ),
+        trainers.UnigramTrainer(vocab_size=_NUM_PIECES, special_tokens=_BERT, unk_token="[UNK]", show_progress=False),
         texts,
         pre_tokenizers.Metaspace(),
         decoder=decoders.Metaspace(),

@@ -11,6 +11,7 @@ import copy
 import json
 import string
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,33 @@ from datasets import Dataset
 from tokenizers import pre_tokenizers
 from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.sentences import cut_sentences
 from hf_nasbert.data.foreign_tokenizers import naming_panics, open_tokenizer
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.foreign import printable
-from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.writing import scratch_folder, write_text
 
 _DOCUMENTS = 256  # that are cut at a time
 _SHOWN = 100  # characters of a sentence
 _ASCII = string.ascii_letters + string.digits + string.punctuation
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]  # pieces that stand for a letter without a piece
+
+
+@dataclass(frozen=True)
+class TrimmedVocabulary:
+    """What is left of a vocabulary.
+
+    Args:
+        tokenizer: The tokenizer of the kept pieces.
+        kept: Their ids in the base model's tokenizer, in the order of the new ones.
+        cut_otherwise: Share of the held-out sentences that are cut into other pieces than before.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    kept: Sequence[int]
+    cut_otherwise: float
 
 
 def check_trimmable(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -279,14 +294,19 @@ def cut_otherwise(
     return num_others / len(sentences)
 
 
-def ids_of_config(config: PreTrainedConfig) -> dict[str, Any]:
-    """The ids of tokens that a model's config names, by their fields: a number each, or a list."""
+def ids_of_config(config: PreTrainedConfig) -> list[int]:
+    """The ids of tokens that a model's config names."""
+    values = [value if isinstance(value, list) else [value] for value in _named_ids(config).values()]
+    return [number for numbers in values for number in numbers]
+
+
+def _named_ids(config: PreTrainedConfig) -> dict[str, Any]:
     return {
         name: value for name, value in config.to_dict().items() if name.endswith("_token_id") and value is not None
     }
 
 
-def trim_model(model: NasBertPreTrainedModel, kept: Sequence[int]) -> NasBertPreTrainedModel:
+def trim_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A copy of a child with the embeddings of the kept pieces alone, and their rows of a masked-LM head.
 
     Args:
@@ -300,16 +320,19 @@ def trim_model(model: NasBertPreTrainedModel, kept: Sequence[int]) -> NasBertPre
     trimmed = copy.deepcopy(model)
     config = trimmed.config
     config.vocab_size = len(kept)
-    for name, value in ids_of_config(config).items():
+    for name, value in _named_ids(config).items():
         setattr(config, name, [new_ids.get(n) for n in value] if isinstance(value, list) else new_ids.get(value))
     rows = torch.tensor(kept, device=model.device)
-    embeddings, decoder = trimmed.get_input_embeddings(), trimmed.get_output_embeddings()
+    embeddings: Any = trimmed.get_input_embeddings()
     embeddings.weight = nn.Parameter(embeddings.weight.detach()[rows])
     embeddings.num_embeddings, embeddings.padding_idx = len(kept), config.pad_token_id
-    if decoder is not None:
+    head: Any = getattr(trimmed, "lm_head", None)
+    if head is not None:
+        decoder = head.decoder
         decoder.weight = nn.Parameter(decoder.weight.detach()[rows])
         decoder.bias = nn.Parameter(decoder.bias.detach()[rows])
         decoder.out_features = len(kept)
-        trimmed.set_output_embeddings(decoder)
+        if head.bias is not None:
+            head.bias = decoder.bias
     trimmed.tie_weights()
     return trimmed
