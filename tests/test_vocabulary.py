@@ -1,24 +1,33 @@
 """Vocabularies trimmed to a text: every kind of tokenizer, models with every head, what is refused."""
 
+import dataclasses
 import json
 import random
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from tiny import bases
+from tiny.families import CONFIGS, at_tokens, batch_for, stock
 from tiny.texts import TEXT
 from tiny.tokenizers import KINDS
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
+import hf_nasbert
+from hf_nasbert.compression import run
+from hf_nasbert.compression.proof import choose_given
 from hf_nasbert.compression.sentences import cut_sentences
 from hf_nasbert.compression.vocabulary import (
-    check_trimmable,
     choose_pieces,
     count_pieces,
     cut_otherwise,
+    ids_of_config,
     trim_model,
     trim_tokenizer,
 )
+from hf_nasbert.modeling.families import FAMILIES, from_stock
 
 PARAGRAPHS = TEXT.read_text().split("\n\n")
 KEPT, OTHER = PARAGRAPHS[::2], PARAGRAPHS[1::2]
@@ -116,3 +125,203 @@ class TestTokenizers:
         before = tokenizer.backend_tokenizer.to_str()
         trim_tokenizer(tokenizer, kept)
         assert tokenizer.backend_tokenizer.to_str() == before
+
+
+HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
+class TestModels:
+    KEPT = sorted({0, 1, 2, 5, 7, *range(9, 30, 2)})
+
+    def child(self, name, tied=True):
+        base = stock(name)
+        if not tied:
+            base.config.tie_word_embeddings = False
+            with torch.no_grad():  # weights of its own, as after a training
+                decoder = base.get_output_embeddings()
+                decoder.weight = torch.nn.Parameter(torch.randn_like(decoder.weight))
+        return from_stock(base).eval()
+
+    def both(self, child, trimmed, model=None):
+        """What two models say of one batch, each by its own ids, at real tokens."""
+        batch = batch_for(child)
+        pad = child.config.pad_token_id
+        ids = torch.tensor(self.KEPT)[batch["input_ids"] % len(self.KEPT)]
+        ids = torch.where(batch["attention_mask"].bool(), torch.where(ids == pad, 7, ids), pad)
+        new = {old: number for number, old in enumerate(self.KEPT)}
+        own = batch | {"input_ids": torch.tensor([[new[n] for n in row] for row in ids.tolist()])}
+        with torch.no_grad():
+            return at_tokens(child(**batch | {"input_ids": ids}), batch), at_tokens((model or trimmed)(**own), batch)
+
+    @pytest.mark.parametrize("head", HEADS)
+    @pytest.mark.parametrize("family", CONFIGS)
+    def test_say_the_same_of_kept_pieces(self, family, head, tmp_path):
+        child = self.child(f"{family}{head}")
+        before = {name: value.clone() for name, value in child.state_dict().items()}
+        trimmed = trim_model(child, self.KEPT)
+        trimmed.save_pretrained(tmp_path)
+        loaded = type(child).from_pretrained(tmp_path).eval()
+        assert loaded.config.vocab_size == len(self.KEPT)
+        assert self.KEPT[loaded.config.pad_token_id] == child.config.pad_token_id
+        assert loaded.get_input_embeddings().padding_idx == trimmed.get_input_embeddings().padding_idx
+        assert trimmed.get_input_embeddings().padding_idx == trimmed.config.pad_token_id
+        for model in (trimmed, loaded):
+            expected, found = self.both(child, model)
+            if head == "ForMaskedLM":
+                expected["logits"] = expected["logits"][..., self.KEPT]
+            for name, value in expected.items():
+                assert torch.equal(value, found[name]), name
+        assert all(torch.equal(value, before[name]) for name, value in child.state_dict().items())
+        lost = 30 - len(self.KEPT)
+        per_piece = child.config.word_embedding_size + (head == "ForMaskedLM")
+        assert child.num_parameters() - trimmed.num_parameters() == lost * per_piece
+
+    def test_an_untied_head_keeps_rows_of_its_own(self):
+        child = self.child("BertForMaskedLM", tied=False)
+        trimmed = trim_model(child, self.KEPT)
+        expected, found = self.both(child, trimmed)
+        assert torch.equal(expected["logits"][..., self.KEPT], found["logits"])
+        assert not torch.equal(trimmed.lm_head.decoder.weight, trimmed.get_input_embeddings().weight)
+
+    @pytest.mark.parametrize("family", CONFIGS)
+    def test_are_still_what_they_were_in_their_family(self, family):
+        """RoBERTa counts positions from its padding, which has another id than before."""
+        child = self.child(f"{family}ForMaskedLM")
+        kept, child.config.pad_token_id = self.KEPT, 5
+        child.get_input_embeddings().padding_idx = 5
+        trimmed = trim_model(child, kept)
+        assert trimmed.config.pad_token_id == 3
+        model = FAMILIES[family.lower()].to_stock(trimmed).eval()
+        expected, found = self.both(child, trimmed, model)
+        assert torch.allclose(expected["logits"][..., kept], found["logits"], atol=1e-5)
+
+    def test_the_ids_of_a_config_stay_with_their_tokens(self):
+        child = self.child("BertModel")
+        child.config.bos_token_id, child.config.eos_token_id, child.config.cls_token_id = 7, [9, 11], 3
+        assert set(ids_of_config(child.config)) == {0, 7, 9, 11, 3}
+        config = trim_model(child, self.KEPT).config
+        assert (config.bos_token_id, config.eos_token_id, config.cls_token_id) == (4, [5, 6], None)
+
+
+RARE = [f"{first}{second}" for first in ("har", "light", "ov", "gu", "sto") for second in ("bour", "en", "ll", "ve")]
+SETTINGS = {
+    "recovery_steps": 6, "learning_rate": 2e-5, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
+    "latency_shape": "2x16", "num_rescored": 4, "max_parameters": "0.5x", "scorer": "additive",
+}  # fmt: skip
+
+
+def texts():
+    """Sentences of which some have a word that no other has, and some of these are held out."""
+    made = bases.documents()
+    return [f"{text[:-1]} {RARE[number // 30]}." if number % 30 == 0 else text for number, text in enumerate(made)]
+
+
+def compress(base, folder, **settings):
+    return hf_nasbert.compress(base, texts(), output_dir=folder, **SETTINGS | settings)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return bases.save_base(tmp_path_factory.mktemp("base"), more=[*RARE, "##ouse", "never", "##ever", "ж"])
+
+
+@pytest.fixture(autouse=True)
+def quiet_clock(monkeypatch):
+    def measured(config, children, batch_size, sequence_length):
+        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
+
+    monkeypatch.setattr(run, "measure_side_by_side", measured)
+    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+
+
+class TestCompress:
+    def test_the_written_model_has_the_pieces_of_the_text(self, base, tmp_path, capsys):
+        pairs = tmp_path / "pairs.csv"
+        pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")
+        settings = {"pairs_file": str(pairs), "handmade": False}
+        whole = compress(base, tmp_path / "whole", **settings)
+        result = compress(base, tmp_path / "small", trim_vocabulary=True, **settings)
+        model, tokenizer = result.best.model(), AutoTokenizer.from_pretrained(tmp_path / "small")
+        before = AutoTokenizer.from_pretrained(tmp_path / "whole")
+        assert model.config.vocab_size == len(tokenizer) < len(before) == whole.best.model().config.vocab_size
+        assert not {"never", "##ever", "ж"} & tokenizer.get_vocab().keys()
+        assert tokenizer.get_vocab().keys() < before.get_vocab().keys()
+
+        sentences = ["the film was good.", "a very long plot, and not bad.", "zzz film"]
+        vectors = [
+            SentenceTransformer(str(one.folder), trust_remote_code=True, device="cpu").encode(sentences)
+            for one in (whole, result)
+        ]
+        assert np.abs(vectors[0] - vectors[1]).max() < 1e-6
+
+        first, untrimmed, row = result.rows
+        assert (first, untrimmed) == (whole.rows[0], dataclasses.replace(whole.rows[1], is_given=False))
+        assert result.best.row is row
+        assert row.trimmed.num_pieces == len(tokenizer)
+        assert row.trimmed.num_before == len(before)
+        assert model.num_parameters() == row.num_parameters
+        assert untrimmed.num_parameters - row.num_parameters == 32 * (len(before) - len(tokenizer))
+        assert row.judged[0].loss is None
+        assert row.judged[0].cosine == pytest.approx(untrimmed.judged[0].cosine, abs=0.01)
+        assert row.judged[0].spearman is not None
+        assert (tmp_path / "small/model.safetensors").stat().st_size < (
+            tmp_path / "whole/model.safetensors"
+        ).stat().st_size
+        said = f"trimmed to {len(tokenizer)} of {len(before)} pieces; {row.trimmed.cut_otherwise:.1%} of held-out"
+        card = (tmp_path / "small/README.md").read_text()
+        for text in (str(result), (tmp_path / "small/report.md").read_text(), card):
+            assert said in text
+            assert "searched, trimmed vocabulary (given)" in text
+        assert f"{len(tokenizer)} of {len(before)} pieces are kept" in capsys.readouterr().out
+        stage = next(stage["content"] for stage in result.stages if stage["stage"] == "vocabulary")
+        assert stage == dataclasses.asdict(row.trimmed)
+        assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage
+        assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
+
+    def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
+        settings = {"trim_vocabulary": True, "min_piece_count": 3}
+        result = compress(base, tmp_path / "whole", **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "write_folders", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                compress(base, tmp_path / "small", **settings)
+        monkeypatch.setattr("hf_nasbert.compression.materials.count_pieces", None)
+        again = compress(base, tmp_path / "small", **settings)
+        assert again.rows == result.rows
+        names = ("model.safetensors", "tokenizer.json", "config.json")
+        for name in names:
+            assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    def test_a_stock_bert_is_trimmed_too(self, base, tmp_path, monkeypatch):
+        def layers_are_better(rows):
+            return choose_given(
+                [dataclasses.replace(row, chosen_by=0.0) if row.how.startswith("layers") else row for row in rows]
+            )
+
+        monkeypatch.setattr(run, "choose_given", layers_are_better)
+        result = compress(base, tmp_path / "small", trim_vocabulary=True)
+        loaded = AutoModel.from_pretrained(tmp_path / "small")
+        assert type(loaded) is BertModel
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "small")
+        assert loaded.config.vocab_size == len(tokenizer) == result.best.row.trimmed.num_pieces
+        assert loaded.config.pad_token_id == tokenizer.pad_token_id
+        said = "\n".join(result.verdicts)
+        assert f"the child chosen by hand ({result.best.row.how}) is given" in said
+        assert "what somebody chooses by hand is better here" in said
+        assert f"{result.best.row.how} is nearer" not in said  # than itself
+
+    def test_a_classifier_of_several_budgets_and_seeds(self, tmp_path):
+        base = bases.classifier_base(tmp_path / "base", more=RARE)
+        result = compress(
+            base, tmp_path / "small", max_parameters=None, budgets=["0.5x", "0.3x"], seeds=[0, 1],
+            trim_vocabulary=True, min_piece_count=50, handmade=False, heads=[2], ffn=[64],
+        )  # fmt: skip
+        assert [(row.budget, row.trimmed is not None, row.is_given) for row in result.rows[1:]] == [
+            ("0.5x", False, False), ("0.5x", True, True), ("0.3x", False, False), ("0.3x", True, True),
+        ]  # fmt: skip
+        for one in result.front:
+            assert all(judged.agreement > 0 for judged in one.row.judged)
+            assert len(one.row.judged) == 2
+            loaded = AutoModelForSequenceClassification.from_pretrained(one.folder, trust_remote_code=True)
+            assert loaded.config.id2label == {0: "bad", 1: "good", 2: "long"}
+            assert loaded.config.vocab_size == one.row.trimmed.num_pieces

@@ -321,7 +321,8 @@ def trim_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     config = trimmed.config
     config.vocab_size = len(kept)
     for name, value in _named_ids(config).items():
-        setattr(config, name, [new_ids.get(n) for n in value] if isinstance(value, list) else new_ids.get(value))
+        is_list = isinstance(value, list)
+        setattr(config, name, [new_ids[n] for n in value if n in new_ids] if is_list else new_ids.get(value))
     rows = torch.tensor(kept, device=model.device)
     embeddings: Any = trimmed.get_input_embeddings()
     embeddings.weight = nn.Parameter(embeddings.weight.detach()[rows])
