@@ -1,5 +1,6 @@
 """Vocabularies trimmed to a text: every kind of tokenizer, models with every head, what is refused."""
 
+import copy
 import dataclasses
 import json
 import random
@@ -11,14 +12,17 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny import bases
 from tiny.families import CONFIGS, at_tokens, batch_for, stock
-from tiny.texts import TEXT
+from tiny.texts import TEXT, WORDS
 from tiny.tokenizers import KINDS
+from tokenizers import processors
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel
+from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 import hf_nasbert
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.compression import run
 from hf_nasbert.compression.proof import choose_given
-from hf_nasbert.compression.sentences import cut_sentences
+from hf_nasbert.compression.sentences import choose_sentences, cut_sentences, split_parts, tokenised
 from hf_nasbert.compression.vocabulary import (
     choose_pieces,
     count_pieces,
@@ -27,7 +31,10 @@ from hf_nasbert.compression.vocabulary import (
     trim_model,
     trim_tokenizer,
 )
+from hf_nasbert.data import packaged_model
+from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.modeling.families import FAMILIES, from_stock
+from hf_nasbert.modeling.sentence_transformer import SentenceModules
 
 PARAGRAPHS = TEXT.read_text().split("\n\n")
 KEPT, OTHER = PARAGRAPHS[::2], PARAGRAPHS[1::2]
@@ -126,6 +133,51 @@ class TestTokenizers:
         trim_tokenizer(tokenizer, kept)
         assert tokenizer.backend_tokenizer.to_str() == before
 
+    def test_of_no_text_letters_and_special_tokens_are_left(self, trimmed):
+        tokenizer, _, _ = trimmed
+        kept = choose_pieces(tokenizer, np.zeros(len(tokenizer), dtype=np.int64))
+        smaller = trim_tokenizer(tokenizer, kept)
+        assert len(kept) < 400
+        assert set(tokenizer.all_special_tokens) <= smaller.get_vocab().keys()
+        before, after = ids(tokenizer, ["the harbour woke"]), ids(smaller, ["the harbour woke"])
+        assert len(after[0]) > len(before[0])
+        assert smaller.unk_token_id not in after[0]
+
+
+class TestRefusals:
+    """Each in one line that names the tokenizer."""
+
+    @pytest.fixture(scope="class")
+    def bpe(self):
+        return KINDS["byte-level BPE"](PARAGRAPHS)
+
+    def refused(self, match, call, *arguments):
+        with pytest.raises(ValueError, match=match) as caught:
+            call(*arguments)
+        assert "\n" not in str(caught.value)
+
+    def test_a_sentence_of_kept_pieces_that_is_cut_otherwise(self, bpe):
+        """The gate: without the pieces that longer ones are made from they are not made."""
+        kept = choose_pieces(bpe, count_pieces(documents(KEPT), bpe))
+        row = ids(bpe, KEPT[:1])[0]
+        letters = {number for token, number in bpe.get_vocab().items() if len(token) == 1}
+        wrong = [number for number in kept if number in {*row, *letters, *bpe.all_special_ids}]
+        smaller = trim_tokenizer(bpe, wrong)
+        self.refused("cuts The harbour .* into other pieces", cut_otherwise, KEPT[:1], bpe, smaller, wrong)
+
+    def test_an_id_around_texts_that_is_no_token(self):
+        tokenizer = KINDS["BPE with ends"](PARAGRAPHS)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            "[CLS] $A", None, special_tokens=[("[CLS]", 9999)]
+        )
+        kept = choose_pieces(tokenizer, np.ones(len(tokenizer), dtype=np.int64))
+        self.refused("has the id 9999 in its files, which is no token's", trim_tokenizer, tokenizer, kept)
+
+    def test_a_tokenizer_that_its_files_do_not_make(self, bpe, monkeypatch):
+        monkeypatch.setattr("hf_nasbert.compression.vocabulary.open_tokenizer", lambda *_, **__: copy.deepcopy(bpe))
+        kept = choose_pieces(bpe, np.zeros(len(bpe), dtype=np.int64))
+        self.refused("is another one when its trimmed files are read", trim_tokenizer, bpe, kept)
+
 
 HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
@@ -205,8 +257,9 @@ class TestModels:
 
 RARE = [f"{first}{second}" for first in ("har", "light", "ov", "gu", "sto") for second in ("bour", "en", "ll", "ve")]
 SETTINGS = {
-    "recovery_steps": 6, "learning_rate": 2e-5, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
+    "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
     "latency_shape": "2x16", "num_rescored": 4, "max_parameters": "0.5x", "scorer": "additive",
+    "heads": [2], "ffn": [64],
 }  # fmt: skip
 
 
@@ -271,7 +324,7 @@ class TestCompress:
         card = (tmp_path / "small/README.md").read_text()
         for text in (str(result), (tmp_path / "small/report.md").read_text(), card):
             assert said in text
-            assert "searched, trimmed vocabulary (given)" in text
+            assert "searched, trimmed vocabulary" in text
         assert f"{len(tokenizer)} of {len(before)} pieces are kept" in capsys.readouterr().out
         stage = next(stage["content"] for stage in result.stages if stage["stage"] == "vocabulary")
         assert stage == dataclasses.asdict(row.trimmed)
@@ -288,9 +341,11 @@ class TestCompress:
         monkeypatch.setattr("hf_nasbert.compression.materials.count_pieces", None)
         again = compress(base, tmp_path / "small", **settings)
         assert again.rows == result.rows
-        names = ("model.safetensors", "tokenizer.json", "config.json")
-        for name in names:
+        for name in ("model.safetensors", "config.json"):
             assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        folders = (tmp_path / "small", tmp_path / "whole")
+        vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in folders]
+        assert vocabularies[0] == vocabularies[1]
 
     def test_a_stock_bert_is_trimmed_too(self, base, tmp_path, monkeypatch):
         def layers_are_better(rows):
@@ -314,7 +369,7 @@ class TestCompress:
         base = bases.classifier_base(tmp_path / "base", more=RARE)
         result = compress(
             base, tmp_path / "small", max_parameters=None, budgets=["0.5x", "0.3x"], seeds=[0, 1],
-            trim_vocabulary=True, min_piece_count=50, handmade=False, heads=[2], ffn=[64],
+            trim_vocabulary=True, min_piece_count=50, handmade=False,
         )  # fmt: skip
         assert [(row.budget, row.trimmed is not None, row.is_given) for row in result.rows[1:]] == [
             ("0.5x", False, False), ("0.5x", True, True), ("0.3x", False, False), ("0.3x", True, True),
@@ -325,3 +380,47 @@ class TestCompress:
             loaded = AutoModelForSequenceClassification.from_pretrained(one.folder, trust_remote_code=True)
             assert loaded.config.id2label == {0: "bad", 1: "good", 2: "long"}
             assert loaded.config.vocab_size == one.row.trimmed.num_pieces
+
+    def test_a_tokenizer_written_in_python_is_refused_before_any_work(self, base, tmp_path, monkeypatch):
+        (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+        slow = BertTokenizerLegacy(str(tmp_path / "vocab.txt"))
+        monkeypatch.setattr("hf_nasbert.compression.base_models.open_tokenizer", lambda *_, **__: slow)
+        monkeypatch.setattr("hf_nasbert.compression.text_source.TextSource.load", None, raising=False)
+        with pytest.raises(ValueError, match="needs a tokenizer of the tokenizers library .* BertTokenizerLegacy"):
+            compress(base, tmp_path / "small", trim_vocabulary=True)
+        assert not (tmp_path / "small" / "stages.jsonl").exists()
+
+    def test_a_count_that_means_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="min_piece_count=0 must be at least 1"):
+            CompressArguments(base_model="x", output_dir="y", max_parameters="0.5x", min_piece_count=0)
+
+
+@pytest.mark.slow
+def test_minilm_keeps_half_of_its_pieces_on_a_million_words(tmp_path):
+    """Equal vectors, and a file smaller by the embeddings of what is left out."""
+    base = SentenceTransformer(str(packaged_model("all-MiniLM-L6-v2")), device="cpu")
+    tokenizer, child = base.tokenizer, from_stock(base[0].auto_model)
+    text = packaged_text("boolq-wikipedia")
+    train, _, judging = split_parts(text, cache_dir=tmp_path / "text")
+    kept = choose_pieces(tokenizer, count_pieces(train, tokenizer), also=ids_of_config(child.config))
+    smaller, trimmed = trim_tokenizer(tokenizer, kept), trim_model(child, kept)
+    sentences = choose_sentences(judging, 512, 0)
+    assert 15_000 < len(kept) < 29_000
+    assert cut_otherwise(sentences, tokenizer, smaller, kept) < 0.1
+    same = [
+        sentence
+        for sentence, before, after in zip(sentences, ids(tokenizer, sentences), ids(smaller, sentences), strict=True)
+        if [kept[number] for number in after] == before
+    ][:16]
+    modules = SentenceModules(normalize=True)
+    expected, found = (
+        modules.pool(model(**batch).last_hidden_state, batch["attention_mask"]).detach()
+        for model, batch in (
+            (child, tokenised(same, tokenizer, 128)), (trimmed, tokenised(same, smaller, 128)),
+        )
+    )  # fmt: skip
+    assert (expected - found).abs().max() < 1e-6
+    save_child(trimmed, smaller, tmp_path / "small")
+    save_child(child, tokenizer, tmp_path / "whole")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[0] - sizes[1] == pytest.approx(4 * 384 * (len(tokenizer) - len(kept)), rel=1e-3)
