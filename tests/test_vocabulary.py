@@ -20,7 +20,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child
-from hf_nasbert.compression import run
+from hf_nasbert.compression import CompressArguments, run
 from hf_nasbert.compression.proof import choose_given
 from hf_nasbert.compression.sentences import choose_sentences, cut_sentences, split_parts, tokenised
 from hf_nasbert.compression.vocabulary import (
@@ -147,7 +147,7 @@ class TestTokenizers:
 class TestRefusals:
     """Each in one line that names the tokenizer."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def bpe(self):
         return KINDS["byte-level BPE"](PARAGRAPHS)
 
@@ -386,7 +386,7 @@ class TestCompress:
         slow = BertTokenizerLegacy(str(tmp_path / "vocab.txt"))
         monkeypatch.setattr("hf_nasbert.compression.base_models.open_tokenizer", lambda *_, **__: slow)
         monkeypatch.setattr("hf_nasbert.compression.text_source.TextSource.load", None, raising=False)
-        with pytest.raises(ValueError, match="needs a tokenizer of the tokenizers library .* BertTokenizerLegacy"):
+        with pytest.raises(ValueError, match=r"needs a tokenizer of the tokenizers library .* BertTokenizerLegacy"):
             compress(base, tmp_path / "small", trim_vocabulary=True)
         assert not (tmp_path / "small" / "stages.jsonl").exists()
 

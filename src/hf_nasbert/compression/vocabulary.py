@@ -31,7 +31,7 @@ from hf_nasbert.writing import scratch_folder, write_text
 
 _DOCUMENTS = 256  # that are cut at a time
 _SHOWN = 100  # characters of a sentence
-_ASCII = string.ascii_letters + string.digits + string.punctuation
+_LETTERS = {*string.ascii_letters, *string.digits, *string.punctuation, "▁"}  # the last is SentencePiece's space
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]  # pieces that stand for a letter without a piece
 
 
@@ -128,7 +128,7 @@ def choose_pieces(
     tokens = {number: token for token, number in ids.items()}
     occurring = [tokens[number] for number in np.flatnonzero(counts).tolist() if number in tokens]
     kept = {token for token in occurring if counts[ids[token]] >= min_count}
-    letters = {letter for token in occurring for letter in token} | set(_ASCII)
+    letters = {letter for token in occurring for letter in token} | _LETTERS
     if model["type"] == "BPE":
         letters |= set(pre_tokenizers.ByteLevel.alphabet())
         kept |= _made_from(kept, model)
