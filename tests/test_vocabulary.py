@@ -332,7 +332,7 @@ class TestCompress:
         assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
 
     def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
-        settings = {"trim_vocabulary": True, "min_piece_count": 3}
+        settings = {"trim_vocabulary": True, "min_piece_count": 3, "handmade": False}
         result = compress(base, tmp_path / "whole", **settings)
         with monkeypatch.context() as patch:
             patch.setattr(run, "write_folders", lambda *_: 1 / 0)
