@@ -103,7 +103,7 @@ def test_what_that_library_saved_anew_goes_too(hub, api, back, tmp_path):
     there = files_of(hub, "models/user/small")
     there["2_Dense/pytorch_model.bin"] = there.pop("2_Dense/model.safetensors")
     hub.repos["models/user/small"].commit("main", there)
-    with pytest.raises(ValueError, match="user/small/modules.json names a module in 2_Dense, where"):
+    with pytest.raises(ValueError, match=r"user/small/modules\.json names a module in 2_Dense, where"):
         pull(PullArguments("user/small", str(tmp_path / "half")), api=api)
     assert not (tmp_path / "half").exists()
 
