@@ -13,10 +13,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertMode
 import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.compression import CompressArguments, Compressed, run
-from hf_nasbert.compression.proof import Judged, Row, choose_given, verdicts
-from hf_nasbert.compression.run import Compression, TextSource
-from hf_nasbert.data import packaged_model
+from hf_nasbert.compression import CompressArguments, Compressed, materials, run
+from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
+from hf_nasbert.compression.run import Compression
+from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 
@@ -140,7 +142,7 @@ def test_the_report_and_the_card_say_the_table(whole, tmp_path):
 
 def test_a_finished_run_is_read_again_and_another_one_refused(base, whole, monkeypatch):
     result, _ = whole
-    monkeypatch.setattr(run, "load_base_model", None)
+    monkeypatch.setattr(materials, "load_base_model", None)
     settings = {"pairs_file": json.loads((result.folder / "settings.json").read_text())["settings"]["pairs_file"]}
     again = compress(base, result.folder, **settings, **HALF)
     assert again.rows == result.rows
@@ -323,6 +325,19 @@ def test_a_decoder_is_refused(tmp_path):
     refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))
 
 
+def test_packaged_models_and_pairs_stand_where_folders_and_files_may(tmp_path):
+    arguments = CompressArguments(
+        base_model="packaged:all-MiniLM-L6-v2", pairs_file="packaged:stsb", output_dir=str(tmp_path / "small"), **HALF
+    )
+    assert hub_name(arguments) == "sentence-transformers/all-MiniLM-L6-v2"
+    assert model_folder(arguments.base_model) == str(packaged_model("all-MiniLM-L6-v2"))
+    pairs = read_pairs(arguments.pairs_file)
+    assert pairs.column_names == ["sentence1", "sentence2", "score"]
+    assert pairs["score"] == load_labelled("stsb")["test"]["label"]
+    refused("no packaged model 'minilm'", lambda: compress("packaged:minilm", tmp_path / "small", **HALF))
+    refused("packaged:rotten_tomatoes have no column 'sentence1'", lambda: read_pairs("packaged:rotten_tomatoes"))
+
+
 def test_a_base_model_without_a_tokenizer_is_refused(tmp_path):
     base = save_base(tmp_path / "base", tokenizer=False)
     refused("has no tokenizer to cut text with", lambda: compress(base, tmp_path / "small", **HALF))
@@ -408,9 +423,9 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
 @pytest.mark.slow
 def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path, monkeypatch):
     """After few steps already; by the distance on text that chose nothing."""
-    monkeypatch.setattr("hf_nasbert.compression.run._NUM_CHOOSING", 32)
-    monkeypatch.setattr("hf_nasbert.compression.run._NUM_JUDGING", 64)
-    monkeypatch.setattr("hf_nasbert.compression.run._CALIBRATION_TOKENS", 6000)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 64)
+    monkeypatch.setattr("hf_nasbert.compression.materials._CALIBRATION_TOKENS", 6000)
     result = hf_nasbert.compress(
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,

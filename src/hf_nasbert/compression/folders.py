@@ -1,0 +1,89 @@
+"""The folders of the smaller models: weights, tokenizer, what makes a SentenceTransformer of them, and the card."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hf_nasbert import checkpoint_folders, records
+from hf_nasbert.cards import CompressedRecord, render_compressed_card
+from hf_nasbert.child_folders import fill_child_folder
+from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
+from hf_nasbert.compression.recover import Recovery
+from hf_nasbert.compression.stages import Recovered, Written
+from hf_nasbert.modeling.families import native_form
+from hf_nasbert.space import Architecture
+
+
+def write_folders(
+    materials: Materials, folder: Path, rows: Sequence[Row], recovered: Mapping[tuple[Architecture, int], Recovered]
+) -> Written:
+    """Write every given child with its tokenizer, its modules and its card, whole or not at all.
+
+    Args:
+        materials: Of the compression.
+        folder: The output folder; of several budgets each gets a folder in it.
+        rows: The table.
+        recovered: What recovery made of every child and seed.
+
+    Raises:
+        WriteError: If a file cannot be written.
+    """
+    models = []
+    given = [row for row in rows if row.is_given]
+    for row in given:
+        child = Architecture.parse(row.architecture)
+        seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
+        model, done = materials.recover(child, seed)
+        nn.Module.to(model, "cpu")
+        stock, reason = native_form(model)
+        where = "." if len(given) == 1 else str(row.budget)
+        card = render_compressed_card(_describe(materials, row, rows, done, seed, is_native=reason is None))
+        write = partial(
+            fill_child_folder, child=stock, tokenizer=materials.base.tokenizer, card=card,
+            sentence_modules=materials.base.modules,
+        )  # fmt: skip
+        checkpoint_folders.replace_files(
+            folder / where, write, what="the smaller model", checkpoints=materials.work,
+            advice="run the same command again",
+        )  # fmt: skip
+        size = sum(file.stat().st_size for file in (folder / where).glob("*.safetensors"))
+        models.append(
+            {"budget": row.budget, "folder": where, "class": type(stock).__name__, "bytes": size, "seed": seed}
+        )
+    return Written(models)
+
+
+def _describe(
+    materials: Materials, row: Row, rows: Sequence[Row], done: Recovery, seed: int, *, is_native: bool
+) -> CompressedRecord:
+    own = [one for one in rows if one.budget in (None, row.budget)]
+    arguments = materials.arguments
+    return CompressedRecord(
+        name=f"A smaller {(hub_name(arguments) or 'encoder').rpartition('/')[2]}",
+        base_model=hub_name(arguments),
+        architecture=row.architecture,
+        how=row.how,
+        is_searched=row.how == SEARCHED,
+        budget=str(row.budget),
+        hub_task=materials.base.hub_task,
+        auto_class=materials.base.auto_class.__name__,
+        proof=tuple(tuple(line) for line in table_cells(own, arguments.shape)),
+        verdicts=tuple(verdicts(own)),
+        native=is_native,
+        is_sentence_transformer=materials.base.modules is not None,
+        training={
+            "text": materials.source.told["source"],
+            "num_steps": arguments.recovery_steps,
+            "num_tokens": done.num_tokens,
+            "learning rate": arguments.learning_rate,
+            "seed": seed,
+            "chosen by": arguments.scorer,
+            "latency measured on": f"{records.versions()['cpu']}, {torch.get_num_threads()} thread(s)",
+        },
+        versions=records.versions(),
+    )
