@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,20 +148,15 @@ class Judge:
 
     def _spearman(self, model: PreTrainedModel) -> float:
         assert self._pairs is not None
-        columns = [self._pairs[name] for name in _PAIRS]
-        firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:
-            firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
-        sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
-        vectors: dict[str, torch.Tensor] = {}
+
+        def vectors_of(batch: Batch) -> torch.Tensor:
+            states, mask = _run(model, batch)
+            return self._modules.pool(states, mask.long())
+
         with running(model):
-            for start in range(0, len(sentences), _PAIR_BATCH):
-                own = sentences[start : start + _PAIR_BATCH]
-                states, mask = _run(model, tokenised(own, self._tokenizer, self._max_length))
-                vectors |= dict(zip(own, self._modules.pool(states, mask.long()), strict=True))
-        cosine = nn.functional.cosine_similarity
-        found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
-        return metrics.spearman(found, scores)
+            return spearman_on_pairs(
+                vectors_of, self._pairs, self._tokenizer, self._max_length, do_lower_case=self._modules.do_lower_case
+            )
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,6 +201,37 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     if len(set(rows["score"])) < 2:
         raise ValueError(f"the pairs {path} all have one score: there is no order to compare with")
     return rows.select_columns(list(_PAIRS))
+
+
+def spearman_on_pairs(
+    vectors_of: Callable[[Batch], torch.Tensor],
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    do_lower_case: bool,
+) -> float:
+    """Rank correlation of the cosines of sentence vectors with the scores of pairs.
+
+    Args:
+        vectors_of: Makes the sentence vectors of a batch.
+        pairs: Rows of `read_pairs`.
+        tokenizer: Of the model that makes them.
+        max_length: Tokens of a sentence.
+        do_lower_case: Whether sentences are lower-cased in front of the tokenizer.
+    """
+    columns = [pairs[name] for name in _PAIRS]
+    firsts, seconds, scores = (list(column) for column in columns)
+    if do_lower_case:
+        firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+    sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
+    vectors: dict[str, torch.Tensor] = {}
+    for start in range(0, len(sentences), _PAIR_BATCH):
+        own = sentences[start : start + _PAIR_BATCH]
+        vectors |= dict(zip(own, vectors_of(tokenised(own, tokenizer, max_length)), strict=True))
+    cosine = nn.functional.cosine_similarity
+    found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
+    return metrics.spearman(found, scores)
 
 
 def measure_side_by_side(
@@ -317,7 +343,11 @@ def _told(row: Row, name: str, digits: int) -> str:
 
 def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table for a terminal, and what it says."""
-    lines = list(table_cells(rows, shape))
+    return f"{lines_as_text(list(table_cells(rows, shape)))}\n\n" + "\n".join(verdicts(rows))
+
+
+def lines_as_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first line is its head, the first column stands on the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
         "  ".join(
@@ -326,4 +356,4 @@ def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:], "", *verdicts(rows)])
+    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:]])
