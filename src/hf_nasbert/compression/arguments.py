@@ -104,6 +104,14 @@ class CompressArguments:
     bf16: Literal["auto", "yes", "no"] = field(
         default="auto", metadata={"help": "Products in bfloat16; auto: where they are faster here, by the clock."}
     )
+    onnx: bool = field(
+        default=False,
+        metadata={"help": "Write onnx/model.onnx beside the model as well, where its outputs are the model's."},
+    )
+    int8: bool = field(
+        default=False,
+        metadata={"help": "Write that and its int8 version, where it keeps the model's vectors or predictions."},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
     )
@@ -128,6 +136,7 @@ class CompressArguments:
             raise ValueError(f"seeds={self.seeds} must be one or more different numbers, none below 0")
         if _SHAPE.fullmatch(self.latency_shape) is None:
             raise ValueError(f"latency_shape={self.latency_shape!r}: expected sequences x tokens, such as 32x128")
+        self.onnx = self.onnx or self.int8
         _ = self.wanted
 
     @property

@@ -8,16 +8,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from hf_nasbert import metrics
-from hf_nasbert.compression.encoders import running
+from hf_nasbert import checkpoint_folders, metrics
+from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.proof import read_pairs, spearman_on_pairs
 from hf_nasbert.compression.sentences import Batch
+from hf_nasbert.compression.stages import OnnxFile
 from hf_nasbert.export.int8 import quantise
 from hf_nasbert.export.onnx import FILE, INPUTS, tensors_of, write_graph
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -56,25 +58,6 @@ class Kept:
     neighbours: float | None = None
     agreement: float | None = None
     correlation: float | None = None
-
-    def check(self, what: str) -> None:
-        """Refuse what keeps too little.
-
-        Raises:
-            ValueError: Naming what was measured.
-        """
-        measured = {
-            "mean cosine of its sentence vectors with those": (self.cosine, LEAST_COSINE),
-            "share of its predictions equal to those": (self.agreement, LEAST_AGREEMENT),
-            "rank correlation of its predictions with those": (self.correlation, LEAST_AGREEMENT),
-        }
-        for name, (value, least) in measured.items():
-            if value is not None and not value >= least:  # not "less": NaN must fail
-                raise ValueError(
-                    f"{what} is too far from the model: the {name} in single precision is {value:.4f} on text that "
-                    f"chose nothing, and {least} is the least; no such file is written, and all else stays as it is "
-                    "(the same command without int8 ends)"
-                )
 
 
 @dataclass(frozen=True)
@@ -159,11 +142,31 @@ def _nearest(vectors: torch.Tensor) -> torch.Tensor:
     return cosines.fill_diagonal_(float("-inf")).argmax(1)
 
 
+def check_int8(kept: Kept) -> None:
+    """Refuse an int8 version that keeps too little of the model's answers.
+
+    Raises:
+        ValueError: Naming what was measured.
+    """
+    measured = (
+        ("mean cosine of its sentence vectors with those", kept.cosine, LEAST_COSINE),
+        ("share of its predictions that are those", kept.agreement, LEAST_AGREEMENT),
+        ("rank correlation of its predictions with those", kept.correlation, LEAST_AGREEMENT),
+    )
+    for name, value, least in measured:
+        if value is not None and not value >= least:  # not "less": NaN must fail
+            raise ValueError(
+                f"int8 is too far from the model: the {name} in single precision is {value:.4f} on text that chose "
+                f"nothing, and {least} is the least; no int8 file is written, and the same command without int8 ends "
+                "well"
+            )
+
+
 def torch_run(model: PreTrainedModel) -> Run:
-    """Runs a model by torch."""
+    """Runs a model by torch, in the mode in which it is."""
 
     def run(batch: Batch) -> Mapping[str, torch.Tensor]:
-        with running(model):
+        with torch.no_grad():
             return dict(model(**dict(zip(INPUTS, tensors_of(batch), strict=True)), return_dict=True))
 
     return run
@@ -185,75 +188,103 @@ def onnx_run(file: Path) -> Run:
     return run
 
 
-def write_onnx(model: PreTrainedModel, batches: Sequence[Batch], staging: Path) -> None:
-    """Write a model's graph into a folder that the caller then puts into its place.
+class OnnxFiles:
+    """The ONNX files of a smaller model, each in its place whole or not at all.
 
     Args:
-        model: The smaller model.
-        batches: Real text: its outputs on some of it must be the model's, as those on random tokens.
-        staging: The folder.
-
-    Raises:
-        ValueError: If the outputs differ.
+        materials: Of the compression.
+        folder: The model's.
+        load: Loads the model, on the CPU and in evaluation mode.
     """
-    (staging / ONNX_FILE).parent.mkdir()
-    write_graph(model, staging / ONNX_FILE, batches=batches[:_NUM_PROVEN])
 
+    def __init__(self, materials: Materials, folder: Path, load: Callable[[], PreTrainedModel]) -> None:
+        self._materials, self._folder, self._load = materials, folder, load
 
-def write_int8(file: Path, answers: Answers, expected: torch.Tensor, staging: Path) -> None:
-    """Write the int8 version of a graph into a folder that the caller then puts into its place.
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        return self._load()
 
-    Args:
-        file: The graph in single precision.
-        answers: Asks on text that chose nothing.
-        expected: What the model in single precision answers.
-        staging: The folder.
+    @cached_property
+    def _answers(self) -> Answers:
+        return Answers(self._materials.text.judging, self._materials.modules, self._model.config)
 
-    Raises:
-        ValueError: If it keeps too little of the answers.
-    """
-    (staging / INT8_FILE).parent.mkdir()
-    quantise(file, staging / INT8_FILE)
-    kept_of(expected, answers(onnx_run(staging / INT8_FILE))).check("int8")
+    @cached_property
+    def _expected(self) -> torch.Tensor:
+        return self._answers(torch_run(self._model))
 
+    def write(self) -> OnnxFile:
+        """Export the model; its outputs on random tokens and on held-out sentences must be the model's.
 
-def measure_runtimes(
-    model: PreTrainedModel,
-    folder: Path,
-    files: Mapping[str, str],
-    answers: Answers,
-    *,
-    budget: str,
-    shape: tuple[int, int],
-    spearman_of: Callable[[Callable[[Batch], torch.Tensor]], float] | None,
-) -> list[Runtime]:
-    """Torch and the files beside it: what each keeps of the model's answers, and its time, all by turns.
+        Raises:
+            ValueError: If they are not.
+            OSError: If the file cannot be written.
+        """
 
-    Args:
-        model: The smaller model, on the CPU.
-        folder: Its folder.
-        files: The files to run, in the folder, by the name of what runs them; the first is torch's.
-        answers: Asks on text that chose nothing.
-        budget: The budget that the model is for.
-        shape: Sequences and tokens of the batch that is timed, beside one sequence.
-        spearman_of: Correlates cosines of the vectors that something makes with the scores of pairs; None without.
-    """
-    runs = {how: torch_run(model) if how == TORCH else onnx_run(folder / file) for how, file in files.items()}
-    expected = answers(runs[TORCH])
-    is_encoder = expected.dim() == 2
-    kept = {how: kept_of(expected, answers(run)) for how, run in runs.items()}
-    spearman = {
-        how: spearman_of(partial(answers.vectors, run)) if spearman_of is not None and is_encoder else None
-        for how, run in runs.items()
-    }
-    one, many = (
-        by_turns([partial(run, batch) for run in runs.values()])
-        for batch in (_full_batch(model.config.vocab_size, size, shape[1]) for size in (1, shape[0]))
-    )
-    return [
-        Runtime(budget, how, file, (folder / file).stat().st_size, kept[how], spearman[how], one[number], many[number])
-        for number, (how, file) in enumerate(files.items())
-    ]
+        def write(staging: Path) -> None:
+            (staging / ONNX_FILE).parent.mkdir()
+            write_graph(self._model, staging / ONNX_FILE, batches=self._materials.text.judging[:_NUM_PROVEN])
+
+        return self._put(ONNX_FILE, write)
+
+    def write_int8(self) -> OnnxFile:
+        """Quantise the exported graph; it must keep enough of the model's answers on text that chose nothing.
+
+        Raises:
+            ValueError: If it does not.
+            OSError: If the file cannot be written.
+        """
+
+        def write(staging: Path) -> None:
+            (staging / INT8_FILE).parent.mkdir()
+            quantise(self._folder / ONNX_FILE, staging / INT8_FILE)
+            check_int8(kept_of(self._expected, self._answers(onnx_run(staging / INT8_FILE))))
+
+        return self._put(INT8_FILE, write)
+
+    def _put(self, file: str, write: Callable[[Path], None]) -> OnnxFile:
+        checkpoint_folders.replace_files(
+            self._folder, write, what=file, checkpoints=self._materials.work, advice="run the same command again"
+        )
+        return OnnxFile(file, (self._folder / file).stat().st_size)
+
+    @property
+    def there(self) -> dict[str, str]:
+        """What can run the model, and the file in its folder that each runs."""
+        files = {TORCH: "model.safetensors", ONNX: ONNX_FILE, INT8: INT8_FILE}
+        return {how: file for how, file in files.items() if (self._folder / file).is_file()}
+
+    def measure(self, budget: str) -> list[Runtime]:
+        """All that can run the model: what each keeps of its answers, and its time, by turns.
+
+        Args:
+            budget: The budget that the model is for.
+        """
+        files = self.there
+        runs = {how: torch_run(self._model) if how == TORCH else onnx_run(self._folder / files[how]) for how in files}
+        answers = {how: self._expected if how == TORCH else self._answers(run) for how, run in runs.items()}
+        shape = self._materials.arguments.shape
+        one, many = (
+            by_turns([partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()])
+            for size in (1, shape[0])
+        )
+        return [
+            Runtime(
+                budget, how, file, (self._folder / file).stat().st_size, kept_of(self._expected, answers[how]),
+                self._spearman(runs[how]), one[number], many[number],
+            )
+            for number, (how, file) in enumerate(files.items())
+        ]  # fmt: skip
+
+    def _spearman(self, run: Run) -> float | None:
+        """The rank correlation on the pairs, where there are some, and vectors to compare."""
+        shared, pairs = self._materials, self._materials.arguments.pairs_file
+        if pairs is None or self._expected.dim() == 1:
+            return None
+        longest = self._model.config.max_position_embeddings
+        return spearman_on_pairs(
+            partial(self._answers.vectors, run), read_pairs(pairs, shared.work / "pairs"), shared.base.tokenizer,
+            min(longest, shared.modules.max_seq_length or longest), do_lower_case=shared.modules.do_lower_case,
+        )  # fmt: skip
 
 
 def _full_batch(vocabulary: int, size: int, length: int) -> Batch:
