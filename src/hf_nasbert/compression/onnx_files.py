@@ -1,4 +1,4 @@
-"""A smaller model as ONNX files, in single precision and in int8: what they keep of its answers, and how fast they are.
+"""A smaller model as ONNX files, in single precision and in int8: what each keeps of its answers, and how fast it is.
 
 The files lie where sentence-transformers and optimum look for them: `onnx/model.onnx` in the model's folder, and the
 int8 version beside it under the name that sentence-transformers gives to one for CPUs with AVX2.
@@ -264,7 +264,9 @@ class OnnxFiles:
         answers = {how: self._expected if how == TORCH else self._answers(run) for how, run in runs.items()}
         shape = self._materials.arguments.shape
         one, many = (
-            by_turns([partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()])
+            by_turns(
+                [partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()]
+            )
             for size in (1, shape[0])
         )
         return [

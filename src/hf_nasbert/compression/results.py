@@ -139,6 +139,7 @@ class CompressResult:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def _as_html(self) -> str:
+        proof = _html_table(list(table_cells(self.rows, self.shape)))
         onnx = f"<h2>ONNX</h2>\n{_html_table(self._runtimes)}\n" if self.runtimes else ""
         said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdicts)
         return (
@@ -146,8 +147,7 @@ class CompressResult:
             "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse}"
             "th,td{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
             "th:first-child,td:first-child{text-align:left}</style></head>\n"
-            f"<body><h1>A smaller encoder</h1>\n{_html_table(list(table_cells(self.rows, self.shape)))}\n<ul>{said}</ul>\n"
-            f"{onnx}</body></html>\n"
+            f"<body><h1>A smaller encoder</h1>\n{proof}\n<ul>{said}</ul>\n{onnx}</body></html>\n"
         )
 
 

@@ -193,7 +193,9 @@ class Compression:
                 )
         proof = stage("proof", Proof, partial(self._make_proof, costs, chosen, recovered))
         rows = [Row.from_dict(row) for row in proof.rows]
-        written = stage("folder", Written, partial(write_folders, shared, self.folder, rows, recovered), self._are_there)
+        written = stage(
+            "folder", Written, partial(write_folders, shared, self.folder, rows, recovered), self._are_there
+        )
         result = self._result(rows, written)
         self._report(result)  # also where an ONNX file is refused
         if self.arguments.onnx:
