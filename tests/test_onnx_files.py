@@ -1,4 +1,4 @@
-"""`hf-nasbert compress --onnx --int8`: files that others find, gates by real answers, a table that says what is kept."""
+"""`hf-nasbert compress --onnx --int8`: files that others find, a gate by real answers, a table of what is kept."""
 
 import dataclasses
 import json
@@ -309,15 +309,17 @@ class TestWhole:
 
         again = {"output_dir": tmp_path / "small", "int8": True, **HALF}
         for stage in ("write_graph", "quantise", "check_int8", "by_turns"):
-            with monkeypatch.context() as patch, pytest.raises(Killed):
+            made = getattr(onnx_files, stage)
 
-                def kill(*arguments, made=getattr(onnx_files, stage), stage=stage, **options):
-                    if stage in ("write_graph", "quantise"):  # what was written is not in its place yet
-                        made(*arguments, **options)
-                    raise Killed
+            def kill(*arguments, made=made, stage=stage, **options):
+                if stage in ("write_graph", "quantise"):  # what was written is not in its place yet
+                    made(*arguments, **options)
+                raise Killed
 
+            with monkeypatch.context() as patch:
                 patch.setattr(onnx_files, stage, kill)
-                hf_nasbert.compress(base, documents(), **again)
+                with pytest.raises(Killed):
+                    hf_nasbert.compress(base, documents(), **again)
             there = {"write_graph": [], "by_turns": [ONNX_FILE, INT8_FILE]}.get(stage, [ONNX_FILE])
             assert onnx_of(tmp_path / "small") == there
         result = hf_nasbert.compress(base, documents(), **again)
