@@ -178,6 +178,7 @@ def onnx_run(file: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the CPU to who is next
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
