@@ -111,7 +111,7 @@ def test_padding_is_no_prediction_and_heads_are_compared_by_what_they_predict():
     wild = torch.tensor([[0.0, 1.0, 9.0], [3.0, 1.0, 2.0]])
 
     def asked(config=None, **outputs):
-        found = Answers([batch], SentenceModules(), SimpleNamespace(**config or {}))(lambda batch: outputs)
+        found = Answers([batch], SentenceModules(), 0, SimpleNamespace(**config or {}))(lambda batch: outputs)
         return found.tolist()
 
     assert asked(start_logits=wild, end_logits=-wild) == [1, 0, 0, 1]

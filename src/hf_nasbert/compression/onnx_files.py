@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders, metrics
 from hf_nasbert.compression.materials import Materials
-from hf_nasbert.compression.proof import read_pairs, spearman_on_pairs
+from hf_nasbert.compression.proof import pooled, read_pairs, spearman_on_pairs
 from hf_nasbert.compression.sentences import Batch
 from hf_nasbert.compression.stages import OnnxFile
 from hf_nasbert.export.int8 import quantise
@@ -96,25 +96,28 @@ class Answers:
     Args:
         batches: The text.
         modules: What makes vectors of sentences.
+        num_prompt_tokens: Tokens before every sentence that are not pooled.
         config: Of the model: whether its labels are independent.
     """
 
-    def __init__(self, batches: Sequence[Batch], modules: SentenceModules, config: Any) -> None:
-        self._batches, self._modules = batches, modules
+    def __init__(
+        self, batches: Sequence[Batch], modules: SentenceModules, num_prompt_tokens: int, config: Any
+    ) -> None:
+        self._batches, self._modules, self._num_prompt_tokens = batches, modules, num_prompt_tokens
         self._is_multi_label = getattr(config, "problem_type", None) == "multi_label_classification"
 
     def __call__(self, run: Run) -> torch.Tensor:
         """Vectors (N, W), or one number for each prediction (N,): of class int64, but where numbers are predicted."""
-        return torch.cat([self._of(run(batch), batch["attention_mask"]) for batch in self._batches])
+        return torch.cat([self._of(run(batch), batch["attention_mask"].bool()) for batch in self._batches])
 
     def vectors(self, run: Run, batch: Batch) -> torch.Tensor:
         """Sentence vectors of a batch."""
-        return self._modules.pool(run(batch)["last_hidden_state"], batch["attention_mask"])
+        states = run(batch)["last_hidden_state"]
+        return pooled(self._modules, self._num_prompt_tokens, states, batch["attention_mask"].bool())
 
-    def _of(self, outputs: Mapping[str, torch.Tensor], attention_mask: torch.Tensor) -> torch.Tensor:
+    def _of(self, outputs: Mapping[str, torch.Tensor], real: torch.Tensor) -> torch.Tensor:
         if "last_hidden_state" in outputs:
-            return self._modules.pool(outputs["last_hidden_state"], attention_mask)
-        real = attention_mask.bool()
+            return pooled(self._modules, self._num_prompt_tokens, outputs["last_hidden_state"], real)
         if "start_logits" in outputs:  # where the answer begins and ends
             ends = [outputs[name].masked_fill(~real, float("-inf")) for name in ("start_logits", "end_logits")]
             return torch.cat([one.argmax(-1) for one in ends])
@@ -207,7 +210,9 @@ class OnnxFiles:
 
     @cached_property
     def _answers(self) -> Answers:
-        return Answers(self._materials.text.judging, self._materials.modules, self._model.config)
+        shared = self._materials
+        num_prompt_tokens = shared.modules.num_prompt_tokens(shared.base.tokenizer)
+        return Answers(shared.text.judging, shared.modules, num_prompt_tokens, self._model.config)
 
     @cached_property
     def _expected(self) -> torch.Tensor:
@@ -286,7 +291,7 @@ class OnnxFiles:
         longest = self._model.config.max_position_embeddings
         return spearman_on_pairs(
             partial(self._answers.vectors, run), read_pairs(pairs, shared.work / "pairs"), shared.base.tokenizer,
-            min(longest, shared.modules.max_seq_length or longest), do_lower_case=shared.modules.do_lower_case,
+            min(longest, shared.modules.max_seq_length or longest), shared.modules,
         )  # fmt: skip
 
 

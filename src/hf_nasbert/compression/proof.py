@@ -63,6 +63,7 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
     """
 
     budget: str | None
@@ -76,6 +77,7 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    file_bytes: int | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
@@ -118,6 +120,7 @@ class Judge:
     ) -> None:
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
+        self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
@@ -130,7 +133,7 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
@@ -141,6 +144,10 @@ class Judge:
             None if self._pairs is None else self._spearman(model),
         )
 
+    def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The vectors (B, D) of sentences that begin with the default prompt."""
+        return pooled(self._modules, self._num_prompt_tokens, states, mask)
+
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
@@ -148,15 +155,11 @@ class Judge:
 
     def _spearman(self, model: PreTrainedModel) -> float:
         assert self._pairs is not None
-
-        def vectors_of(batch: Batch) -> torch.Tensor:
-            states, mask = _run(model, batch)
-            return self._modules.pool(states, mask.long())
-
         with running(model):
             return spearman_on_pairs(
-                vectors_of, self._pairs, self._tokenizer, self._max_length, do_lower_case=self._modules.do_lower_case
-            )
+                lambda batch: self._vectors(*_run(model, batch)), self._pairs, self._tokenizer, self._max_length,
+                self._modules,
+            )  # fmt: skip
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,35 +206,41 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     return rows.select_columns(list(_PAIRS))
 
 
+def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The vectors (B, D) of sentences, from states (B, T, D) whose first tokens may be a prompt's, and their mask."""
+    counted = mask.long()
+    counted[:, :num_prompt_tokens] = 0
+    return modules.pool(states, counted)
+
+
 def spearman_on_pairs(
     vectors_of: Callable[[Batch], torch.Tensor],
     pairs: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-    *,
-    do_lower_case: bool,
+    modules: SentenceModules,
 ) -> float:
-    """Rank correlation of the cosines of sentence vectors with the scores of pairs.
+    """Rank correlation of the likeness of sentence vectors with the scores of pairs.
 
     Args:
         vectors_of: Makes the sentence vectors of a batch.
         pairs: Rows of `read_pairs`.
         tokenizer: Of the model that makes them.
         max_length: Tokens of a sentence.
-        do_lower_case: Whether sentences are lower-cased in front of the tokenizer.
+        modules: What stands before a sentence, and how two vectors are compared.
     """
     columns = [pairs[name] for name in _PAIRS]
     firsts, seconds, scores = (list(column) for column in columns)
-    if do_lower_case:
+    if modules.do_lower_case:  # its default prompt is so already
         firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
     sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
     vectors: dict[str, torch.Tensor] = {}
     for start in range(0, len(sentences), _PAIR_BATCH):
         own = sentences[start : start + _PAIR_BATCH]
-        vectors |= dict(zip(own, vectors_of(tokenised(own, tokenizer, max_length)), strict=True))
-    cosine = nn.functional.cosine_similarity
-    found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
-    return metrics.spearman(found, scores)
+        batch = tokenised([modules.default_prompt + text for text in own], tokenizer, max_length)
+        vectors |= dict(zip(own, vectors_of(batch), strict=True))
+    compared = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+    return metrics.spearman(modules.similarities(*compared).tolist(), scores)
 
 
 def measure_side_by_side(
@@ -320,6 +329,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
