@@ -42,6 +42,8 @@ EXCEPTIONS = {
     "child_folders.py:move_into_place:replace": "puts the finished folder into its place",
     "child_folders.py:move_into_place:rename": "puts the finished folder into its place, and other files back",
     "export/onnx.py:_Graph.write:save": INTO_STAGING,
+    "compression/onnx_files.py:OnnxFiles.write.write:mkdir": INTO_STAGING,
+    "compression/onnx_files.py:OnnxFiles.write_int8.write:mkdir": INTO_STAGING,
     "export/onnx.py:export_onnx:save_pretrained": INTO_STAGING,
     "hub/pulling.py:pull:mkdir": INTO_STAGING,
     "hub/pulling.py:pull:copyfile": INTO_STAGING,

@@ -34,6 +34,7 @@ from hf_nasbert.compression.onnx_files import (
     runtime_cells,
 )
 from hf_nasbert.compression.sentences import as_batches
+from hf_nasbert.hub.contents import MODEL_FILE, gather
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
@@ -141,6 +142,19 @@ def test_a_missing_package_is_told_at_the_start_in_one_line(tmp_path, monkeypatc
     with pytest.raises(SystemExit, match=r"hf-nasbert compress: .*onnxruntime.* pip install 'hf_nasbert\[onnx\]'"):
         cli.main(argv)
     assert not (tmp_path / "small").exists()
+
+
+def test_a_push_takes_the_files_along_and_a_new_model_in_the_folder_takes_them_away(tmp_path):
+    model, tokenizer = random_model(NasBertForMaskedLM, chain_config(("ffn",))), tiny_tokenizer()
+    folder = save_child(model, tokenizer, tmp_path / "model")
+    (folder / "onnx").mkdir()
+    for file in (ONNX_FILE, INT8_FILE, "onnx/model.onnx.data", "onnx/other.onnx"):
+        (folder / file).write_bytes(b"a graph")
+    found = gather(folder, "me/mine").files
+    assert [name for name in found if name.startswith("onnx/")] == [ONNX_FILE, INT8_FILE]
+    assert all(MODEL_FILE.fullmatch(file) for file in (ONNX_FILE, INT8_FILE))  # a push replaces those that are there
+    save_child(model, tokenizer, folder, overwrite=True)
+    assert not (folder / "onnx").exists()
 
 
 # Real files
