@@ -295,7 +295,8 @@ def test_terminal_report_card_and_summary_say_the_same(result, folder):
     assert (folder / "README.md").read_text().count('backend="onnx"') == 1
 
 
-def test_a_finished_run_is_read_again_and_a_deleted_file_made_again(self, result, base, folder, pairs, monkeypatch):
+@pytest.mark.slow
+def test_a_finished_run_is_read_again_and_a_deleted_file_made_again(result, base, folder, pairs, monkeypatch):
     again = {"output_dir": folder, "pairs_file": str(pairs), **HALF}
     before = {file: (folder / file).read_bytes() for file in (ONNX_FILE, INT8_FILE)}
     with monkeypatch.context() as patch:

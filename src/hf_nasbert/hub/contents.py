@@ -41,8 +41,8 @@ MODEL_FILE = re.compile(
     r"|onnx/model(_\w+)?\.onnx",
     re.ASCII,
 )
-"""What makes a model, a SentenceTransformer of it, and its ONNX files; a push replaces all of it, so that no weight or code of an
-earlier one stays behind."""
+"""What makes a model, a SentenceTransformer of it, and its ONNX files; a push replaces all of it, so that no weight or
+code of an earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
