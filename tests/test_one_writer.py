@@ -64,6 +64,7 @@ EXCEPTIONS = {
     "data/cache.py:cache_folder:mkdir": "a folder of the cache, whose files are then written whole",
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
     "compression/run.py:compress:TemporaryDirectory": SCRATCH,
+    "compression/vocabulary.py:trim_tokenizer:save_pretrained": SCRATCH,
     "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
     "compression/sizes.py:bytes_of_child:save": "of safetensors, makes bytes in memory",
     "compression/states.py:_shard:save": "of safetensors, makes bytes in memory",
