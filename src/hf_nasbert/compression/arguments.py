@@ -112,6 +112,16 @@ class CompressArguments:
         default=False,
         metadata={"help": "Write that and its int8 version, where it keeps the model's vectors or predictions."},
     )
+    trim_vocabulary: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
+            "embeddings shrink together."
+        },
+    )
+    min_piece_count: int = field(
+        default=1, metadata={"help": "With trim_vocabulary: how often a piece must occur in the text to stay."}
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
     )
@@ -123,7 +133,14 @@ class CompressArguments:
 
     def __post_init__(self) -> None:
         expand_paths(self)
-        for name in ("num_rescored", "supernet_steps", "recovery_steps", "batch_size", "num_sentences"):
+        for name in (
+            "num_rescored",
+            "supernet_steps",
+            "recovery_steps",
+            "batch_size",
+            "num_sentences",
+            "min_piece_count",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.max_seq_length < 4:
