@@ -7,8 +7,8 @@ of text), `importance` (which heads and neurons matter), `refit` (variants that 
 `encoder_costs` and `choosing` (budgets, and the child that is chosen within one), `handmade` (what people choose by
 hand), `recover` (the chosen child, distilled), `proof` (the table that all are held against each other in), `folders`
 (what is written), `onnx_files` (that as ONNX and in int8, and how fast it is), `results` (what comes out). The exact
-choice itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the command line knows of them needs
-no torch.
+choice itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the command line knows of them
+needs no torch.
 """
 
 from typing import TYPE_CHECKING
