@@ -65,6 +65,8 @@ EXCEPTIONS = {
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
     "compression/run.py:compress:TemporaryDirectory": SCRATCH,
     "compression/vocabulary.py:trim_tokenizer:save_pretrained": SCRATCH,
+    "compression/onnx_files.py:OnnxFiles.write.write:mkdir": INTO_STAGING,
+    "compression/onnx_files.py:OnnxFiles.write_int8.write:mkdir": INTO_STAGING,
     "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
     "compression/sizes.py:bytes_of_child:save": "of safetensors, makes bytes in memory",
     "compression/states.py:_shard:save": "of safetensors, makes bytes in memory",

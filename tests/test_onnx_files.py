@@ -33,7 +33,6 @@ from hf_nasbert.compression.onnx_files import (
     kept_of,
     runtime_cells,
 )
-from hf_nasbert.compression.sentences import as_batches
 from hf_nasbert.hub.contents import MODEL_FILE, gather
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
@@ -58,14 +57,12 @@ def short_sittings(monkeypatch):
     )
 
 
-def files_of(model, folder, *, pooling=("mean",)):
+def files_of(model, folder):
     """The ONNX files of a model that lies in a folder, of a compression that is at this stage."""
-    tokenizer = tiny_tokenizer()
-    save_child(model, tokenizer, folder)
-    judging = as_batches(documents(64), tokenizer, batch_size=16, max_length=16)
+    save_child(model, tiny_tokenizer(), folder)
     materials = SimpleNamespace(
-        text=SimpleNamespace(judging=judging), modules=SentenceModules(pooling), work=folder / "work",
-        base=SimpleNamespace(tokenizer=tokenizer), arguments=SimpleNamespace(shape=(2, 16), pairs_file=None),
+        judging=documents(64), max_length=16, modules=SentenceModules(), work=folder / "work",
+        arguments=SimpleNamespace(shape=(2, 16), pairs_file=None, batch_size=16, trust_remote_code=False),
     )  # fmt: skip
     return OnnxFiles(materials, folder, lambda: model)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, load_base_model
@@ -28,7 +28,6 @@ from hf_nasbert.compression.sentences import (
     PARTS,
     Batch,
     Sentences,
-    as_batches,
     choose_sentences,
     load_sentences,
     num_tokens,
@@ -140,21 +139,6 @@ class Materials:
         kept = Kept(self.work / "vocabulary.json", needed).get("pieces", choose)
         trimmed = trim_tokenizer(base.tokenizer, kept, trust_remote_code=asked.trust_remote_code)
         return TrimmedVocabulary(trimmed, kept, cut_otherwise(self.judging, base.tokenizer, trimmed, kept))
-
-    @property
-    def given_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the smaller models are given."""
-        return self.vocabulary.tokenizer if self.arguments.trim_vocabulary else self.base.tokenizer
-
-    @cached_property
-    def given_judging(self) -> list[Batch]:
-        """The text to judge by, as that tokenizer cuts it."""
-        if not self.arguments.trim_vocabulary:
-            return self.text.judging
-        return as_batches(
-            [self.modules.default_prompt + sentence for sentence in self.judging], self.given_tokenizer,
-            batch_size=self.arguments.batch_size, max_length=self.max_length, seed=self.source.seed,
-        )  # fmt: skip
 
     @cached_property
     def judging(self) -> list[str]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import checkpoint_folders, metrics
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import pooled, read_pairs, spearman_on_pairs
-from hf_nasbert.compression.sentences import Batch
+from hf_nasbert.compression.sentences import Batch, as_batches
 from hf_nasbert.compression.stages import OnnxFile
+from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.export.int8 import quantise
 from hf_nasbert.export.onnx import FILE, INPUTS, tensors_of, write_graph
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -209,10 +210,23 @@ class OnnxFiles:
         return self._load()
 
     @cached_property
-    def _answers(self) -> Answers:
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own: its vocabulary may be trimmed."""
+        return open_tokenizer(self._folder, trust_remote_code=self._materials.arguments.trust_remote_code)
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        """Text that chose nothing."""
         shared = self._materials
-        num_prompt_tokens = shared.modules.num_prompt_tokens(shared.given_tokenizer)
-        return Answers(shared.given_judging, shared.modules, num_prompt_tokens, self._model.config)
+        return as_batches(
+            [shared.modules.default_prompt + text for text in shared.judging], self._tokenizer,
+            batch_size=shared.arguments.batch_size, max_length=shared.max_length,
+        )  # fmt: skip
+
+    @cached_property
+    def _answers(self) -> Answers:
+        modules = self._materials.modules
+        return Answers(self._batches, modules, modules.num_prompt_tokens(self._tokenizer), self._model.config)
 
     @cached_property
     def _expected(self) -> torch.Tensor:
@@ -228,7 +242,7 @@ class OnnxFiles:
 
         def write(staging: Path) -> None:
             (staging / ONNX_FILE).parent.mkdir()
-            write_graph(self._model, staging / ONNX_FILE, batches=self._materials.given_judging[:_NUM_PROVEN])
+            write_graph(self._model, staging / ONNX_FILE, batches=self._batches[:_NUM_PROVEN])
 
         return self._put(ONNX_FILE, write)
 
@@ -290,7 +304,7 @@ class OnnxFiles:
             return None
         longest = self._model.config.max_position_embeddings
         return spearman_on_pairs(
-            partial(self._answers.vectors, run), read_pairs(pairs, shared.work / "pairs"), shared.given_tokenizer,
+            partial(self._answers.vectors, run), read_pairs(pairs, shared.work / "pairs"), self._tokenizer,
             min(longest, shared.modules.max_seq_length or longest), shared.modules,
         )  # fmt: skip
 
