@@ -1,7 +1,7 @@
 """What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
@@ -255,9 +255,6 @@ class SupernetTrainingArguments:
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
-        taken = {one.name for one in fields(self)} & {one.name for one in fields(self.method_settings)}
-        if taken:
-            raise ValueError(f"method={self.method} has a setting {min(taken)}, which all training has: rename it")
         for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
             "num_eval_batches", "step_timeout",
