@@ -26,7 +26,8 @@ FLOORS = [  # lowest first
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
     {"configs"},
-    {"modeling", "samplers", "objectives", "costs", "native", "scored"},
+    {"modeling", "samplers", "objectives", "native", "scored"},
+    {"costs"},  # what has no formula is built
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},

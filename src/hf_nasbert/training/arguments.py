@@ -269,9 +269,7 @@ class SupernetTrainingArguments:
             check_range(name, getattr(self, name), at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
             check_range(name, getattr(self, name), at_most=1)
-        check_range(
-            "num_eval_children", self.num_eval_children, at_most=10_000
-        )  # all are drawn, and scored, at once
+        check_range("num_eval_children", self.num_eval_children, at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
