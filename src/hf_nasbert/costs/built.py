@@ -47,26 +47,29 @@ def built_peak(config: Any, name: str) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Watch(TorchDispatchMode):
+    weak: Any = StorageWeakRef  # untyped, as its method is
+    is_gone: Any = StorageWeakRef.expired
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Knows of every memory that was made and is still held."""
 
-        held: dict[int, tuple[StorageWeakRef, int]] = {}
+        held: dict[int, tuple[Any, int]] = {}
         most = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             given = {id_of(one) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
             out = func(*args, **(kwargs or {}))
-            self.held = {key: held for key, held in self.held.items() if not held[0].expired()}
+            self.held = {key: one for key, one in self.held.items() if not is_gone(one[0])}
             for one in tree_leaves(out):
                 if isinstance(one, torch.Tensor) and id_of(one) not in given:
-                    self.held[id_of(one)] = StorageWeakRef(one.untyped_storage()), one.untyped_storage().nbytes()
+                    self.held[id_of(one)] = weak(one.untyped_storage()), one.untyped_storage().nbytes()
             self.most = max(self.most, sum(nbytes for _, nbytes in self.held.values()))
             return out
 
     def id_of(tensor: torch.Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
 
-    watch = Watch()
+    watch = Watch()  # type: ignore[no-untyped-call]
     _run(config, name, 1, _NUM_TOKENS, watch)
     return watch.most // (4 * _NUM_TOKENS)
 
