@@ -341,6 +341,16 @@ class TestCompress:
         assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage
         assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
 
+    def test_onnx_files_of_a_trimmed_model_read_by_its_own_tokenizer(self, base, tmp_path):
+        pairs = tmp_path / "pairs.csv"
+        pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")
+        result = compress(
+            base, tmp_path / "small", trim_vocabulary=True, onnx=True, pairs_file=str(pairs), handmade=False
+        )
+        torch_row, onnx_row = result.runtimes
+        assert torch_row.spearman == result.best.row.judged[0].spearman
+        assert onnx_row.kept.cosine > 1 - 1e-5
+
     def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
         settings = {"trim_vocabulary": True, "min_piece_count": 3, "handmade": False}
         result = compress(base, tmp_path / "whole", **settings)

@@ -5,9 +5,10 @@ given), `sentences` (text to batches), `vocabulary` (the pieces that a text need
 of text), `importance` (which heads and neurons matter), `refit` (variants that work before any training), `distance`
 (how far a child is from the base model), `scores` and `replace_one` (children and lone replacements, scored),
 `encoder_costs` and `choosing` (budgets, and the child that is chosen within one), `handmade` (what people choose by
-hand), `recover` (the chosen child, distilled), `proof` (the table that all are held against each other in), `results`
-(what comes out). The exact choice itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the
-command line knows of them needs no torch.
+hand), `recover` (the chosen child, distilled), `proof` (the table that all are held against each other in), `folders`
+(what is written), `onnx_files` (that as ONNX and in int8, and how fast it is), `results` (what comes out). The exact
+choice itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the command line knows of them
+needs no torch.
 """
 
 from typing import TYPE_CHECKING

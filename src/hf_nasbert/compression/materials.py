@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, load_base_model
@@ -28,6 +28,7 @@ from hf_nasbert.compression.sentences import (
     PARTS,
     Batch,
     Sentences,
+    as_batches,
     choose_sentences,
     load_sentences,
     num_tokens,
@@ -120,7 +121,8 @@ class Materials:
         return load_sentences(
             self.documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
             num_judging=_NUM_JUDGING, held_out=self.source.held_out, batch_size=self.arguments.batch_size,
-            max_length=self.max_length, seed=self.source.seed, cache_dir=self.work / "text",
+            max_length=self.max_length, seed=self.source.seed, prompt=self.modules.default_prompt,
+            cache_dir=self.work / "text",
         )  # fmt: skip
 
     @cached_property
@@ -131,12 +133,28 @@ class Materials:
 
         def choose() -> list[int]:
             counts = count_pieces(self._parts[0], base.tokenizer, progress=True)
-            also = ids_of_config(base.full_child.config)
+            prompts = [piece for text in self.modules.prompts.values() for piece in base.tokenizer(text)["input_ids"]]
+            also = [*ids_of_config(base.full_child.config), *prompts]
             return choose_pieces(base.tokenizer, counts, min_count=asked.min_piece_count, also=also)
 
         kept = Kept(self.work / "vocabulary.json", needed).get("pieces", choose)
         trimmed = trim_tokenizer(base.tokenizer, kept, trust_remote_code=asked.trust_remote_code)
         return TrimmedVocabulary(trimmed, kept, cut_otherwise(self.judging, base.tokenizer, trimmed, kept))
+
+    @property
+    def given_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the smaller models are given."""
+        return self.vocabulary.tokenizer if self.arguments.trim_vocabulary else self.base.tokenizer
+
+    @cached_property
+    def given_judging(self) -> list[Batch]:
+        """The text to judge by, as that tokenizer cuts it."""
+        if not self.arguments.trim_vocabulary:
+            return self.text.judging
+        return as_batches(
+            [self.modules.default_prompt + sentence for sentence in self.judging], self.given_tokenizer,
+            batch_size=self.arguments.batch_size, max_length=self.max_length, seed=self.source.seed,
+        )  # fmt: skip
 
     @cached_property
     def judging(self) -> list[str]:

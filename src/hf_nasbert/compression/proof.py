@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
     """
 
@@ -92,6 +93,7 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    file_bytes: int | None = None
     trimmed: Trimmed | None = None
 
     @classmethod
@@ -136,6 +138,7 @@ class Judge:
     ) -> None:
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
+        self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
@@ -148,7 +151,7 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
@@ -158,6 +161,10 @@ class Judge:
             statistics.fmean(agreements) if agreements else None,
             None if self._pairs is None else self._spearman(model, self._tokenizer),
         )
+
+    def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The vectors (B, D) of sentences that begin with the default prompt."""
+        return pooled(self._modules, self._num_prompt_tokens, states, mask)
 
     def with_tokenizer(
         self,
@@ -180,7 +187,7 @@ class Judge:
         ordered = sorted(sentences, key=len)
         with running(model), running(base_model):
             for start in range(0, len(ordered), _PAIR_BATCH):
-                texts = ordered[start : start + _PAIR_BATCH]
+                texts = [self._modules.default_prompt + text for text in ordered[start : start + _PAIR_BATCH]]
                 (own_vectors, own), (their_vectors, theirs) = (
                     self._said(one, tokenised(texts, cuts, max_length))
                     for one, cuts in ((model, tokenizer), (base_model, self._tokenizer))
@@ -199,7 +206,7 @@ class Judge:
         """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
         states, mask = _run(model, batch)
         logits = None if encoder_of(model).pooler is None else logits_of(model, states, mask)
-        return self._modules.pool(states, mask.long()), logits
+        return self._vectors(states, mask), logits
 
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
@@ -208,20 +215,11 @@ class Judge:
 
     def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
-        columns = [self._pairs[name] for name in _PAIRS]
-        firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:
-            firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
-        sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
-        vectors: dict[str, torch.Tensor] = {}
         with running(model):
-            for start in range(0, len(sentences), _PAIR_BATCH):
-                own = sentences[start : start + _PAIR_BATCH]
-                states, mask = _run(model, tokenised(own, tokenizer, self._max_length))
-                vectors |= dict(zip(own, self._modules.pool(states, mask.long()), strict=True))
-        cosine = nn.functional.cosine_similarity
-        found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
-        return metrics.spearman(found, scores)
+            return spearman_on_pairs(
+                lambda batch: self._vectors(*_run(model, batch)), self._pairs, tokenizer, self._max_length,
+                self._modules,
+            )  # fmt: skip
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -268,6 +266,43 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     return rows.select_columns(list(_PAIRS))
 
 
+def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The vectors (B, D) of sentences, from states (B, T, D) whose first tokens may be a prompt's, and their mask."""
+    counted = mask.long()
+    counted[:, :num_prompt_tokens] = 0
+    return modules.pool(states, counted)
+
+
+def spearman_on_pairs(
+    vectors_of: Callable[[Batch], torch.Tensor],
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    modules: SentenceModules,
+) -> float:
+    """Rank correlation of the likeness of sentence vectors with the scores of pairs.
+
+    Args:
+        vectors_of: Makes the sentence vectors of a batch.
+        pairs: Rows of `read_pairs`.
+        tokenizer: Of the model that makes them.
+        max_length: Tokens of a sentence.
+        modules: What stands before a sentence, and how two vectors are compared.
+    """
+    columns = [pairs[name] for name in _PAIRS]
+    firsts, seconds, scores = (list(column) for column in columns)
+    if modules.do_lower_case:  # its default prompt is so already
+        firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+    sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
+    vectors: dict[str, torch.Tensor] = {}
+    for start in range(0, len(sentences), _PAIR_BATCH):
+        own = sentences[start : start + _PAIR_BATCH]
+        batch = tokenised([modules.default_prompt + text for text in own], tokenizer, max_length)
+        vectors |= dict(zip(own, vectors_of(batch), strict=True))
+    compared = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+    return metrics.spearman(modules.similarities(*compared).tolist(), scores)
+
+
 def measure_side_by_side(
     config: SupernetConfig, children: Sequence[Sequence[str]], batch_size: int, sequence_length: int
 ) -> list[float]:
@@ -308,6 +343,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
         kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        if given.file_bytes and base.file_bytes:
+            kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
         kept.append(f"vectors with a cosine of {given.mean('cosine'):.4f}")
         spearman, whole = given.mean("spearman"), base.mean("spearman")
@@ -369,6 +406,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
@@ -392,7 +430,11 @@ def _told(row: Row, name: str, digits: int) -> str:
 
 def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table for a terminal, and what it says."""
-    lines = list(table_cells(rows, shape))
+    return f"{lines_as_text(list(table_cells(rows, shape)))}\n\n" + "\n".join(verdicts(rows))
+
+
+def lines_as_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first line is its head, the first column stands on the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
         "  ".join(
@@ -401,4 +443,4 @@ def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:], "", *verdicts(rows)])
+    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:]])

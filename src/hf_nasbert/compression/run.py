@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hf_nasbert import records
+from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.encoders import does_bf16_pay
-from hf_nasbert.compression.folders import write_folders
+from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
     Handmade,
     best_layers,
@@ -32,6 +32,7 @@ from hf_nasbert.compression.handmade import (
 )
 from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
@@ -45,14 +46,17 @@ from hf_nasbert.compression.replace_one import Replacement, as_record, replace_o
 from hf_nasbert.compression.results import Compressed, CompressResult
 from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
+from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
     ByHand,
     Chosen,
     Content,
     Costs,
+    OnnxFile,
     Proof,
     Recovered,
     Replacements,
+    Runtimes,
     Taught,
     Text,
     TrainedSupernet,
@@ -64,6 +68,8 @@ from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
+from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -72,13 +78,13 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
 from hf_nasbert.training.checkpoints import first_difference, write_json
-from hf_nasbert.writing import check_folder
+from hf_nasbert.writing import check_folder, write_text
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
-_INCIDENTAL = ("output_dir", "trust_remote_code")
+_INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
 _SAVE_STEPS = 100
 _SUPERNET_SEED = 0
@@ -150,9 +156,12 @@ class Compression:
         """Run what is not finished yet.
 
         Raises:
+            ImportError: If ONNX files are asked for, and a package that makes them is missing.
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         be_alone("making an encoder smaller")
+        if self.arguments.onnx:
+            check_extra()
         self._claim()
         with locked(self.folder):
             return self._run()
@@ -191,11 +200,19 @@ class Compression:
                 )
         proof = stage("proof", Proof, partial(self._make_proof, costs, chosen, recovered))
         rows = [Row.from_dict(row) for row in proof.rows]
-        written = stage("folder", Written, partial(write_folders, shared, self.folder, rows, recovered))
+        written = stage(
+            "folder", Written, partial(write_folders, shared, self.folder, rows, recovered), self._are_there
+        )
         result = self._result(rows, written)
-        if self._is_changed:
-            result.report(self.folder / "report.md")
-            result.report(self.folder / "summary.json")
+        self._report(result)  # also where an ONNX file is refused
+        if self.arguments.onnx:
+            runtimes = [
+                row
+                for model, one in zip(result.front, written.models, strict=True)
+                for row in self._run_onnx(model, one["seed"], rows, recovered)
+            ]
+            result = dataclasses.replace(result, runtimes=tuple(runtimes), stages=tuple(self._records))
+            self._report(result)
         shutil.rmtree(shared.work, ignore_errors=True)
         return result
 
@@ -228,12 +245,21 @@ class Compression:
                 "that folder to begin anew"
             )
 
-    def _stage(self, name: str, kind: type[Content], make: Callable[[], Content]) -> Content:
+    def _stage(
+        self,
+        name: str,
+        kind: type[Content],
+        make: Callable[[], Content],
+        is_there: Callable[[Content], bool] = lambda content: True,
+    ) -> Content:
+        """What a stage made, now or, where it `is_there` still, in an earlier call."""
         file = self.folder / "stages.jsonl"
         earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
-        if name in earlier and (kind is not Written or self._are_there(earlier[name])):
-            self._records.append(earlier[name])
-            return records.read_content(kind, earlier[name], file)
+        if name in earlier:
+            known = records.read_content(kind, earlier[name], file)
+            if is_there(known):
+                self._records.append(earlier[name])
+                return known
         say(f"== {name}")
         start, cpu = time.perf_counter(), time.process_time()
         content = make()
@@ -250,8 +276,13 @@ class Compression:
         self._is_changed = True
         return records.read_content(kind, record, file)
 
-    def _are_there(self, record: records.Record) -> bool:
-        return all((self.folder / one["folder"] / "config.json").is_file() for one in record["content"]["models"])
+    def _are_there(self, written: Written) -> bool:
+        return all((self.folder / one["folder"] / "config.json").is_file() for one in written.models)
+
+    def _report(self, result: CompressResult) -> None:
+        if self._is_changed:
+            result.report(self.folder / "report.md")
+            result.report(self.folder / "summary.json")
 
     # Stages
 
@@ -399,6 +430,10 @@ class Compression:
             dict(zip(distinct, measure_side_by_side(shared.supernet.config, distinct, size, length), strict=True))
             for size in (1, batch_size)
         )
+        sizes: dict[Architecture, int | None] = {
+            child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
+        }
+        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 
@@ -411,7 +446,7 @@ class Compression:
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by,
+                is_within, chosen_by, file_bytes=sizes[child],
             )  # fmt: skip
 
         rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)], None)]
@@ -436,6 +471,7 @@ class Compression:
         return dataclasses.replace(
             row,
             num_parameters=model.num_parameters(),
+            file_bytes=bytes_of_child(model),
             judged=tuple(judged),
             trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
@@ -447,6 +483,36 @@ class Compression:
             found |= {LATENCY: measured}
         asked = self.arguments.wanted[budget].of(costs.base_model | {LATENCY: base})
         return asked.admits(found)
+
+    def _run_onnx(
+        self,
+        model: Compressed,
+        seed: int,
+        rows: Sequence[Row],
+        recovered: Mapping[tuple[Architecture, int], Recovered],
+    ) -> list[Runtime]:
+        """The ONNX files of a smaller model, and what they are worth."""
+        files, row = OnnxFiles(self.materials, model.folder, model.model), model.row
+
+        def is_there(written: OnnxFile) -> bool:
+            return (model.folder / written.file).is_file()
+
+        def is_measured(measured: Runtimes) -> bool:  # as the files are that are there now
+            return not self._is_changed and [one["how"] for one in measured.rows] == list(files.there)
+
+        def measure() -> Runtimes:
+            found = files.measure(str(row.budget))
+            tokens = recovered[Architecture.parse(row.architecture), seed].num_tokens
+            is_native = not hasattr(modeling, model.class_name)
+            card = card_of(self.materials, row, rows, tokens, seed, is_native=is_native, runtimes=found)
+            write_text(model.folder / "README.md", card)
+            return Runtimes([dataclasses.asdict(one) for one in found])
+
+        self._stage(f"onnx {row.budget}", OnnxFile, files.write, is_there)
+        if self.arguments.int8:
+            self._stage(f"int8 {row.budget}", OnnxFile, files.write_int8, is_there)
+        measured = self._stage(f"runtimes {row.budget}", Runtimes, measure, is_measured)
+        return [Runtime.from_dict(one) for one in measured.rows]
 
     def _result(self, rows: Sequence[Row], written: Written) -> CompressResult:
         given = {row.budget: row for row in rows if row.is_given}

@@ -183,6 +183,7 @@ def load_sentences(
     batch_size: int = 32,
     max_length: int = 48,
     seed: int = 0,
+    prompt: str = "",
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
@@ -199,6 +200,7 @@ def load_sentences(
         batch_size: Sentences of a batch.
         max_length: Tokens of a sentence at most.
         seed: Of the parts, of the sentences and of the batches' order.
+        prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
 
     Raises:
@@ -206,12 +208,10 @@ def load_sentences(
     """
     parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
-    made = [
-        as_batches(
-            choose_sentences(part, count, seed), tokenizer, batch_size=batch_size, max_length=max_length, seed=seed
-        )
-        for part, count in zip(parts, counts, strict=True)
-    ]
+    made = []
+    for part, count in zip(parts, counts, strict=True):
+        sentences = [prompt + sentence for sentence in choose_sentences(part, count, seed)]
+        made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
 
 
