@@ -1,4 +1,4 @@
-"""Labelled examples in parts: to train on, to choose by and to judge by; their labels as the base model numbers them."""
+"""Labelled examples: to train on, to choose by and to judge by; their labels as the base model numbers them."""
 
 import hashlib
 import re
@@ -124,7 +124,9 @@ def places_of_labels(task: LabelledTask, config: PreTrainedConfig) -> tuple[int,
     names = [str(config.id2label[place]) for place in range(config.num_labels)]
     if (len(names) == 1) != (not task.label_names):
         theirs, ours = (
-            ("a number", "classes") if len(names) == 1 else (f"the classes {_some_of(names)}", "numbers that are scores")
+            ("a number", "classes")
+            if len(names) == 1
+            else (f"the classes {_some_of(names)}", "numbers that are scores")
         )
         raise ValueError(f"{task.name}: the base model predicts {theirs}, and the labels are {ours}: they do not fit")
     if config.problem_type == "multi_label_classification":

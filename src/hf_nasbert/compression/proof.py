@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch, tokenised
+from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import read_rows
+from hf_nasbert.finetuning.glue import glue_score
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -27,6 +31,7 @@ _PAIR_BATCH = 64
 _SECONDS_OF_A_SITTING = 30.0
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
+_SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,22 @@ class Judged:
         cosine: Of its sentence vectors with the base model's, mean over sentences.
         agreement: Share of the base model's predictions that it gives too; None without a classifier.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
+        metrics: Those of the task on labelled examples, by name; None without labels.
+        predictions: What it says of each of these examples; None without labels, and in a table.
     """
 
     loss: float
     cosine: float
     agreement: float | None
     spearman: float | None
+    metrics: Mapping[str, float] | None = None
+    predictions: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, judged: Mapping[str, Any]) -> "Judged":
+        """What a record holds."""
+        predictions = judged.get("predictions")
+        return cls(**{**judged, "predictions": None if predictions is None else tuple(predictions)})
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,9 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        chosen_metric: The task's metric on the examples that choose, mean over seeds; None where it chooses nothing.
+        against_base: How much better it is than the base model by the task's metric; None without labels.
+        against_given: Likewise than what is given out for its budget.
     """
 
     budget: str | None
@@ -75,15 +93,30 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    chosen_metric: float | None = None
+    against_base: Difference | None = None
+    against_given: Difference | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """The row that a record holds."""
-        return cls(**{**row, "judged": tuple(Judged(**one) for one in row["judged"])})
+        names = ("against_base", "against_given")
+        differences = {name: None if row.get(name) is None else Difference(*row[name]) for name in names}
+        return cls(**{**row, **differences, "judged": tuple(Judged.from_dict(one) for one in row["judged"])})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics, means over seeds; none without labels."""
+        return means_of([one.metrics for one in self.judged if one.metrics is not None])
+
+    @property
+    def score(self) -> float | None:
+        """The mean of these metrics; None without labels."""
+        return glue_score(self.metrics) if self.metrics else None
 
     def values(self, name: str) -> list[float]:
-        """One of the numbers of `Judged`, of every seed; none where it was not measured."""
-        found = [getattr(one, name) for one in self.judged]
+        """One of the numbers of `Judged` or of its metrics, of every seed; none where it was not measured."""
+        found = [getattr(one, name) if hasattr(one, name) else (one.metrics or {}).get(name) for one in self.judged]
         return [value for value in found if value is not None]
 
     def mean(self, name: str) -> float | None:
@@ -103,6 +136,7 @@ class Judge:
         tokenizer: For the pairs.
         pairs: Rows of `read_pairs`; None measures no correlation.
         max_length: Tokens of a sentence of a pair.
+        metric: The task's, where the batches have labels.
     """
 
     def __init__(
@@ -114,13 +148,16 @@ class Judge:
         tokenizer: PreTrainedTokenizerBase,
         pairs: Dataset | None,
         max_length: int,
+        metric: TaskMetric | None = None,
     ) -> None:
+        self._metric = metric
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
         losses, cosines, agreements = [], [], []
+        predictions: list[float] = []
         with running(model):
             for batch, target in zip(self._batches, self._targets, strict=True):
                 states, mask = _run(model, batch)
@@ -131,6 +168,8 @@ class Judge:
                 wanted[mask] = target.states.to(states)
                 own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
+                if logits is not None and self._metric is not None:
+                    predictions += self._metric.predictions(logits)
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
         return Judged(
@@ -138,6 +177,8 @@ class Judge:
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
             None if self._pairs is None else self._spearman(model),
+            None if self._metric is None else self._metric(predictions, labels_of(self._batches)),
+            None if self._metric is None else tuple(predictions),
         )
 
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
@@ -221,15 +262,47 @@ def measure_side_by_side(
 
 
 def choose_given(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with the one of every budget marked that is given out: within it, and nearest to the base model.
+    """The rows, with the one of every budget marked that is given out: within it, and the best there.
 
-    Text that chooses decides, not that which judges.
+    Text that chooses decides, not that which judges: by the task's metric where that ranks, else and at a tie by the
+    distance from the base model.
     """
     given = {}
     for budget in dict.fromkeys(row.budget for row in rows if row.budget is not None):
         own = [row for row in rows if row.budget == budget and row.is_within]
-        given[budget] = min(own, key=lambda row: row.chosen_by if row.chosen_by is not None else 0.0)
+        given[budget] = min(own, key=lambda row: Worth(row.chosen_by or 0.0, row.chosen_metric).rank)
     return [dataclasses.replace(row, is_given=row.budget is not None and row is given[row.budget]) for row in rows]
+
+
+def compare(rows: Sequence[Row], metric: TaskMetric, labels: Sequence[float]) -> list[Row]:
+    """The rows with their differences from the base model and from what is given out, by the task's metric.
+
+    Predictions are left out of them: what stands in a table is read by people.
+
+    Args:
+        rows: As `choose_given` gives them, with predictions.
+        metric: The task's.
+        labels: What is right of each example that judges.
+    """
+
+    def said(row: Row) -> list[tuple[float, ...]]:
+        return [one.predictions for one in row.judged if one.predictions is not None]
+
+    base = next(row for row in rows if row.budget is None)
+    given = {row.budget: row for row in rows if row.is_given}
+    made = []
+    for row in rows:
+        others = {
+            "against_base": None if row is base else base,
+            "against_given": None if row is base or row.is_given else given[row.budget],
+        }
+        differences = {
+            name: None if other is None else metric.difference(said(row), said(other), labels)
+            for name, other in others.items()
+        }
+        judged = tuple(dataclasses.replace(one, predictions=None) for one in row.judged)
+        made.append(dataclasses.replace(row, judged=judged, **differences))
+    return made
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -249,11 +322,12 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        told += _of_task(given, others, base)
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
                 f"{given.budget}: what somebody chooses by hand is better here than what the search found "
-                f"(distance {given.chosen_by:.4f} against {searched.chosen_by:.4f} on the text that chooses)."
+                f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
             )
         ahead = [row for row in others if _judged(row) < _judged(given)]
         for row in ahead:
@@ -268,6 +342,35 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 "tokens."
             )
     return told
+
+
+def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
+    """What the labels of the examples that judge say of a budget: nothing where there are none."""
+    if given.score is None or not base.score or given.against_base is None:
+        return []
+    name = " and ".join(base.metrics)
+    mean = f"the mean of {name}" if len(base.metrics) > 1 else name
+    told = [
+        f"{given.budget}: by {mean} it keeps {given.score / base.score:.1%} of the base model's {base.score:.4f}: the "
+        f"difference is {_with_error(given.against_base)}."
+    ]
+    for row in others:
+        if row.against_given is not None:
+            difference = Difference(-row.against_given.mean, row.against_given.standard_error)
+            is_sure = abs(difference.mean) > _SURE * difference.standard_error
+            word = "ahead of" if difference.mean > 0 else "behind" if difference.mean < 0 else "level with"
+            doubt = "" if is_sure or not difference.mean else ", which these examples are too few to be sure of"
+            told.append(f"{given.budget}: it is {word} {row.how} by {_with_error(difference)}{doubt}.")
+    return told
+
+
+def _with_error(difference: Difference) -> str:
+    return f"{difference.mean:+.4f} (standard error {difference.standard_error:.4f})"
+
+
+def _what_chose(row: Row) -> str:
+    by_metric = "" if row.chosen_metric is None else f"metric {row.chosen_metric:.4f}, "
+    return f"{by_metric}distance {row.chosen_by:.4f}"
 
 
 def _judged(row: Row) -> float:
@@ -292,6 +395,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
+        *((name, partial(_told, name=name, digits=4)) for name in metric_names(rows)),
         ("Spearman on pairs", lambda row: _told(row, "spearman", 4)),
         (f"ms 1x{shape[1]}", lambda row: f"{row.latency_one_ms:.2f}"),
         (f"ms {shape[0]}x{shape[1]}", lambda row: f"{row.latency_batch_ms:.1f}"),
@@ -300,6 +404,11 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
     yield [head for head, _ in filled]
     for row in rows:
         yield [cell(row) for _, cell in filled]
+
+
+def metric_names(rows: Sequence[Row]) -> list[str]:
+    """Names of the task's metrics; none without labels."""
+    return list(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
 def _told(row: Row, name: str, digits: int) -> str:

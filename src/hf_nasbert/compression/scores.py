@@ -218,6 +218,18 @@ def score_model(
     return Score(float(distance.total(Parts(*parts))), *parts.tolist())
 
 
+def predictions_of(model: PreTrainedModel, batches: Sequence[Batch], predict: Predict) -> list[float]:
+    """What a classifier of its own predicts for all batches' sequences, in their order."""
+    encoder, device = encoder_of(model), next(model.parameters()).device
+    found: list[float] = []
+    with running(model):
+        for batch in batches:
+            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+            logits = logits_of(model, encoder.encoder(hidden_states, masks), mask_of(batch, device))
+            found += [] if logits is None else predict(logits)
+    return found
+
+
 def _parts(
     model: PreTrainedModel, hidden_states: torch.Tensor, mask: torch.Tensor, target: Target, distance: Distance
 ) -> tuple[Parts, torch.Tensor | None]:
@@ -238,9 +250,7 @@ class _Walk:
         self._states: list[torch.Tensor] = [embedded]
         self._path: list[str] = []
 
-    def parts(
-        self, child: Architecture, target: Target, distance: Distance
-    ) -> tuple[Parts, torch.Tensor | None]:
+    def parts(self, child: Architecture, target: Target, distance: Distance) -> tuple[Parts, torch.Tensor | None]:
         """The parts of a child's distance, and its logits."""
         depth = num_shared_operators(self._path, child)
         del self._path[depth:], self._states[depth + 1 :]

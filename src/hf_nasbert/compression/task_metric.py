@@ -67,7 +67,9 @@ class TaskMetric:
         """One number, the larger the better: the mean of the metrics."""
         return glue_score(self(predictions, labels))
 
-    def difference(self, ours: Sequence[Predictions], theirs: Sequence[Predictions], labels: Predictions) -> Difference:
+    def difference(
+        self, ours: Sequence[Predictions], theirs: Sequence[Predictions], labels: Predictions
+    ) -> Difference:
         """How much better one model is than another, by `score`, means over the seeds of each.
 
         The standard error is a bootstrap's: the examples are redrawn with replacement, for both models alike.
