@@ -61,9 +61,9 @@ class TrainedSupernet:
 class Chosen:
     """Of the stage `search`: what chose, the best sums with their scores, and the winner.
 
-    `choices` are the architecture, the sum of lone replacements, the distance, the task's metric (where that ranks)
-    and the costs of each; where a latency is capped, `measured_ms` are the winner's and the base model's, measured side
-    by side.
+    `choices` are the architecture, the sum of lone replacements, the distance, the task's metric where that ranks, and
+    the costs of each; where a latency is capped, `measured_ms` are the winner's and the base model's, measured side by
+    side.
     """
 
     scorer: str
