@@ -356,12 +356,18 @@ def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
     ]
     for row in others:
         if row.against_given is not None:
-            difference = Difference(-row.against_given.mean, row.against_given.standard_error)
-            is_sure = abs(difference.mean) > _SURE * difference.standard_error
-            word = "ahead of" if difference.mean > 0 else "behind" if difference.mean < 0 else "level with"
-            doubt = "" if is_sure or not difference.mean else ", which these examples are too few to be sure of"
-            told.append(f"{given.budget}: it is {word} {row.how} by {_with_error(difference)}{doubt}.")
+            told.append(
+                f"{given.budget}: it is {_beside(row, -row.against_given.mean, row.against_given.standard_error)}."
+            )
     return told
+
+
+def _beside(other: Row, ahead: float, standard_error: float) -> str:
+    if not ahead:
+        return f"level with {other.how}"
+    doubt = "" if abs(ahead) > _SURE * standard_error else ", which these examples are too few to be sure of"
+    word = "ahead of" if ahead > 0 else "behind"
+    return f"{word} {other.how} by {abs(ahead):.4f} (standard error {standard_error:.4f}){doubt}"
 
 
 def _with_error(difference: Difference) -> str:
