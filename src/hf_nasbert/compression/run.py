@@ -281,8 +281,8 @@ class Compression:
                 raise ValueError(f"no sentence is left for {part}: give more text")
         if shared.examples is not None and shared.examples.are_seen:
             say(
-                "what judges is held out of the examples to train on, which the base model may have learned from: give "
-                "validation_file and test_file, or its own metric may flatter it"
+                "what judges is held out of the examples to train on, which the base model may have learned from: "
+                "give validation_file and test_file, or its own metric may flatter it"
             )
         unknown_share(shared.text.train, shared.base.tokenizer, self.source.tokenizer_name or shared.base.name)
         return Text(
