@@ -136,15 +136,17 @@ def recover(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, what
-            is minimised is more on `held_out` than it was, or the checkpoints are of another run.
+        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
+            child ends further from the base model than it began (on `held_out`), and with labels also further from
+            them, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
     before = None
     if held_out is not None:
-        before, minimised_before = _held_out_losses(child, *held_out, distance, settings)
+        before = score_model(child, *held_out, distance, bf16=settings.bf16)
+        label_loss = _label_loss_on(child, held_out[0], settings)
 
     def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
         return _loss_of(child, batch, target, distance, settings, settings.label_weight, {})
@@ -152,8 +154,9 @@ def recover(
     _fit(run, batches, targets, loss_of, progress=progress)
     after = None
     if held_out is not None and before is not None:
-        after, minimised_after = _held_out_losses(child, *held_out, distance, settings)
-        _check_gain("recovery made the child worse", minimised_before, minimised_after, settings)
+        after = score_model(child, *held_out, distance, bf16=settings.bf16)
+        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
+            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
     return Recovery(run.losses, _tokens_used(batches, settings), before, after)
 
 
@@ -280,30 +283,20 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
 
 
-def _held_out_losses(
-    child: PreTrainedModel,
-    batches: Sequence[Batch],
-    targets: Sequence[Target],
-    distance: Distance,
-    settings: RecoverySettings,
-) -> tuple[Score, float]:
-    """A child's distance on held-out batches, and what training minimises: with the labels' loss, if it counts."""
-    score = score_model(child, batches, targets, distance, bf16=settings.bf16)
+def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
+    """The mean loss of held-out labels, before weighing; infinite where they have no weight, and nothing is learned."""
     if not settings.label_weight:
-        return score, score.loss
+        return math.inf
     with running(child):
-        losses = [
-            float(_loss_of(child, batch, target, distance, settings, settings.label_weight, {}))
-            for batch, target in zip(batches, targets, strict=True)
-        ]
-    return score, sum(losses) / len(losses)
+        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
+            batches
+        )
 
 
 def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
     if not after < before:
-        measured = "its distance from the base model" + (" and the labels' loss" if settings.label_weight else "")
         raise ValueError(
-            f"{what}: {measured} on held-out text was "
+            f"{what}: its distance from the base model on held-out text was "
             f"{before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give "
             "more steps"
         )
@@ -331,6 +324,16 @@ def _loss_of(
     options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
+    hidden_states, mask, logits = _run_child(child, batch, settings, options)
+    own = None if target.logits is None else logits
+    loss = distance.total(distance.parts(hidden_states, mask, target, own))
+    return loss + label_weight * _label_loss(logits, batch) if label_weight else loss
+
+
+def _run_child(
+    child: PreTrainedModel, batch: Batch, settings: RecoverySettings, options: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A child's last states (B, T, D), the mask of real tokens, and its logits, if it has a classifier."""
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
@@ -338,17 +341,18 @@ def _loss_of(
         with torch.set_grad_enabled(settings.train_embeddings and torch.is_grad_enabled()):
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
-    logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    loss = distance.total(distance.parts(hidden_states, mask, target, logits))
-    if not label_weight:
-        return loss
+    return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of classes, from logits (B, C); of numbers, from (B, 1), the squared error.
+
+    Raises:
+        ValueError: If there are no logits, or no labels.
+    """
     if logits is None or LABELS not in batch:
-        raise ValueError(f"label_weight={label_weight} needs a classifier, and batches with labels")
-    return loss + label_weight * _label_loss(logits, batch[LABELS].to(device))
-
-
-def _label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of classes, from logits (B, C); of numbers, from (B, 1), the squared error."""
+        raise ValueError("a weight of labels needs a classifier, and batches with labels")
+    labels = batch[LABELS].to(logits.device)
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits.flatten(), labels)
     return nn.functional.cross_entropy(logits, labels)
