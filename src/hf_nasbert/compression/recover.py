@@ -284,7 +284,7 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
 
 
 def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
-    """The mean loss of held-out labels, before weighing; infinite where they have no weight, and nothing is learned."""
+    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
     if not settings.label_weight:
         return math.inf
     with running(child):
