@@ -1,8 +1,8 @@
 """Compress a fine-tuned classifier on its labelled examples: MiniLM-L6 on rotten_tomatoes, half and a quarter of it.
 
-    python benchmarks/compress_task.py run --seeds 0 --budgets 0.5x     fine-tunes, compresses; goes on where it stopped
-    python benchmarks/compress_task.py collect                          records the stages that are finished so far
-    python benchmarks/compress_task.py show                             prints means over the seeds that are recorded
+    python benchmarks/compress_task.py run --seeds 0 --budgets 0.5x    fine-tunes, compresses; goes on where it stopped
+    python benchmarks/compress_task.py collect                         records the stages that are finished so far
+    python benchmarks/compress_task.py show                            prints means over the seeds that are recorded
 
 Base model and sentences come out of pinned packages (recipes/data-requirements.txt). A seed is that of fine-tuning
 and of recovery: every seed has a base model of its own. The validation split chooses and the test split judges. One

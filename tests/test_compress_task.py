@@ -490,10 +490,21 @@ def test_labels_with_a_weight_are_learned_in_recovery(taught):
     assert after[5.0] < 0.8 * after[0.0]
 
 
+def test_labels_may_lead_away_from_the_base_model_but_not_from_both(taught):
+    text, theirs, distance = taught
+    settings = RecoverySettings(num_steps=8, learning_rate=5e-4, label_weight=50.0)
+    done = recover(full_child(classifier=True), text, theirs, distance, settings, held_out=(text, theirs))
+    assert done.after.loss > done.before.loss
+    right = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
+    settings = RecoverySettings(num_steps=8, learning_rate=10.0, label_weight=0.5)
+    with pytest.raises(ValueError, match="recovery made the child worse"):
+        recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))
+
+
 def test_labels_with_a_weight_must_be_there(taught):
     text, theirs, distance = taught
     bare = [{name: tensor for name, tensor in batch.items() if name != LABELS} for batch in text]
-    with pytest.raises(ValueError, match="needs a classifier, and batches with labels"):
+    with pytest.raises(ValueError, match="a weight of labels needs a classifier, and batches with labels"):
         recover(full_child(classifier=True), bare, theirs, distance, RecoverySettings(num_steps=1, label_weight=1.0))
 
 
