@@ -107,9 +107,9 @@ def make_examples(task: LabelledTask, config: PreTrainedConfig, *, held_out: flo
             raise ValueError(
                 f"{task.name}: no example is left for {part} that is in no other part: give more examples, or others"
             )
-    metric = TaskMetric(task.metric, task.label_names, places, config.num_labels)
-    parts = [_numbered(rows, places) for rows in (train, held, test)]
-    return Examples(task.name, task.text_columns, metric, *parts, are_seen=are_seen)
+    metric = TaskMetric(task.metric, task.label_names, places, len(config.id2label or {}))
+    train, held, test = (_numbered(rows, places) for rows in (train, held, test))
+    return Examples(task.name, task.text_columns, metric, train, held, test, are_seen)
 
 
 def places_of_labels(task: LabelledTask, config: PreTrainedConfig) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def places_of_labels(task: LabelledTask, config: PreTrainedConfig) -> tuple[int,
     Raises:
         ValueError: If a label is none of the model's, or one of the two predicts classes and the other numbers.
     """
-    names = [str(config.id2label[place]) for place in range(config.num_labels)]
+    names = [str(name) for _, name in sorted((config.id2label or {}).items())]
     if (len(names) == 1) != (not task.label_names):
         theirs, ours = (
             ("a number", "classes")

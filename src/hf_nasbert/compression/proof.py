@@ -18,9 +18,14 @@ from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch, tokenised
+<<<<<<< HEAD
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import read_rows
 from hf_nasbert.finetuning.glue import glue_score
+=======
+from hf_nasbert.data import load_labelled, read_rows
+from hf_nasbert.data.packaged import PREFIX
+>>>>>>> main
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -212,13 +217,17 @@ def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tens
 
 
 def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset:
-    """Pairs of sentences and their scores, from a csv, tsv, json, jsonl or parquet file.
+    """Pairs of sentences and their scores, from a csv, tsv, json, jsonl or parquet file, or a packaged test split.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing or holds something else, or all scores are one.
     """
-    rows = read_rows(path, cache_dir, needed=[], what="pairs")
+    if str(path).startswith(PREFIX):
+        rows = load_labelled(str(path).removeprefix(PREFIX))["test"]
+        rows = rows.rename_column("label", "score") if "label" in rows.column_names else rows
+    else:
+        rows = read_rows(path, cache_dir, needed=[], what="pairs")
     missing = [name for name in _PAIRS if name not in rows.column_names]
     if missing:
         raise ValueError(
@@ -285,23 +294,23 @@ def compare(rows: Sequence[Row], metric: TaskMetric, labels: Sequence[float]) ->
         labels: What is right of each example that judges.
     """
 
-    def said(row: Row) -> list[tuple[float, ...]]:
-        return [one.predictions for one in row.judged if one.predictions is not None]
+    def over(row: Row, other: Row) -> Difference:
+        ours, theirs = ([one.predictions for one in own.judged if one.predictions] for own in (row, other))
+        return metric.difference(ours, theirs, labels)
 
     base = next(row for row in rows if row.budget is None)
     given = {row.budget: row for row in rows if row.is_given}
     made = []
     for row in rows:
-        others = {
-            "against_base": None if row is base else base,
-            "against_given": None if row is base or row.is_given else given[row.budget],
-        }
-        differences = {
-            name: None if other is None else metric.difference(said(row), said(other), labels)
-            for name, other in others.items()
-        }
         judged = tuple(dataclasses.replace(one, predictions=None) for one in row.judged)
-        made.append(dataclasses.replace(row, judged=judged, **differences))
+        made.append(
+            dataclasses.replace(
+                row,
+                judged=judged,
+                against_base=None if row is base else over(row, base),
+                against_given=None if row is base or row.is_given else over(row, given[row.budget]),
+            )
+        )
     return made
 
 

@@ -80,7 +80,9 @@ class CompressResult:
 
         names = ("loss", "cosine", "agreement", "spearman")
         plain = [{key: value for key, value in asdict(row).items() if key not in _NESTED} for row in self.rows]
-        means = [{name: row.mean(name) for name in names} | row.metrics for row in self.rows]
+        means: list[dict[str, Any]] = [
+            {**{name: row.mean(name) for name in names}, **row.metrics} for row in self.rows
+        ]
         for row, line in zip(self.rows, means, strict=True):
             for name in ("against_base", "against_given"):
                 difference = getattr(row, name)
