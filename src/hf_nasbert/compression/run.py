@@ -62,12 +62,8 @@ from hf_nasbert.compression.stages import (
 from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
-<<<<<<< HEAD
-from hf_nasbert.data import DataArguments
-from hf_nasbert.finetuning import LabelledTask
-=======
 from hf_nasbert.data import DataArguments, model_folder
->>>>>>> main
+from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
