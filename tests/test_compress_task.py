@@ -5,6 +5,7 @@ import json
 import random
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from hf_nasbert.compression.examples import make_examples, places_of_labels
 from hf_nasbert.compression.proof import Judged, Row, choose_given, compare, verdicts
 from hf_nasbert.compression.recover import RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.run import Compression
-from hf_nasbert.compression.scores import Scorer, predictions_of
+from hf_nasbert.compression.scores import Scorer, judge_children, predictions_of
 from hf_nasbert.compression.sentences import LABELS, as_batches
 from hf_nasbert.compression.task_metric import TaskMetric
 from hf_nasbert.compression.text_source import TextSource
@@ -412,6 +413,26 @@ def test_children_predict_among_others_what_they_predict_alone(tmp_path):
         assert predictions == pytest.approx(alone, abs=1)
     assert len({tuple(predictions) for _, predictions in found}) > 1
     assert scorer.with_predictions(children, pytest.fail, kept_as="all") == found  # taken up
+
+
+def test_predictions_do_not_depend_on_who_makes_them(monkeypatch):
+    """Processes share out the batches; what one of them did not predict is 0 there."""
+    teacher = full_child(classifier=True)
+    text = labelled(batches())
+    theirs = targets(teacher, text)
+    distance = Distance.of(teacher, torch.cat([one.states for one in theirs]).mean(0))
+    supernet = elastic(classifier=True, heads=[1], ffn=[24])
+    given = supernet, [supernet.largest_architecture, ("attention1", "ffn24") * 3], text, theirs, distance
+    _, whole = judge_children(*given, predict=lambda logits: logits[:, 0].tolist())
+    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: found)
+    parts = []
+    for number in range(2):
+        process = SimpleNamespace(num_processes=2, process_index=number, is_main_process=number == 0, device="cpu")
+        parts.append(
+            torch.tensor(judge_children(*given, predict=lambda logits: logits[:, 0].tolist(), processes=process)[1])
+        )
+    assert torch.equal(parts[0] + parts[1], torch.tensor(whole))
+    assert parts[0].count_nonzero() < parts[0].numel()
 
 
 def row(how, chosen_metric, chosen_by, predictions, budget="0.5x"):

@@ -146,7 +146,9 @@ def judge_children(
             if predict is not None:
                 predicted[:, starts[number] : starts[number + 1]] = rows[:, _NUM_PARTS:]
     if processes is not None and num_processes > 1:  # each number has one process that knows it
-        found, predicted = (reduce(one.to(processes.device), "sum").cpu() for one in (found, predicted))
+        found = reduce(found.to(processes.device), "sum").cpu()
+        if predict is not None:
+            predicted = reduce(predicted.to(processes.device), "sum").cpu()
     parts = torch.stack(list(found)).sum(0) / len(batches)
     score_of = {
         child: Score(float(distance.total(Parts(*row))), *row.tolist())
