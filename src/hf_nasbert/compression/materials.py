@@ -37,7 +37,7 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
-_NUM_EXAMPLES = (1024, 4096)  # to choose by, which a search reads for every child, and to judge by
+_NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
 _SENTENCE, _EXAMPLE = 48, 128  # tokens
 _CALIBRATION_TOKENS = 20_000
 _SAVE_STEPS = 100
