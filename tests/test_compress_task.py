@@ -579,6 +579,11 @@ def test_an_encoder_without_a_head_for_labels_is_refused_with_what_to_do(files, 
     refused(rf"predicts no label of a text .*hf-nasbert finetune --model {base}", base, data, tmp_path / "small")
 
 
+def test_a_trimmed_vocabulary_is_refused_with_labels(base, files, tmp_path):
+    data = CompressDataArguments(**files)
+    refused("trim_vocabulary goes with text without labels", base, data, tmp_path / "small", trim_vocabulary=True)
+
+
 def test_labels_and_columns_that_do_not_fit_are_refused_before_any_work(base, files, tmp_path):
     file = write_csv(tmp_path / "odd.csv", ("text", "stars"), [("good", 1), ("bad", 2)])
     refused("no label column 'label'", base, CompressDataArguments(train_file=file), tmp_path / "a")

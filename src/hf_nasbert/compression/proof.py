@@ -40,7 +40,7 @@ class Judged:
     """What one model is worth on text that chose nothing.
 
     Args:
-        loss: Its distance from the base model.
+        loss: Its distance from the base model; None where it cuts text into other tokens.
         cosine: Of its sentence vectors with the base model's, mean over sentences.
         agreement: Share of the base model's predictions that it gives too; None without a classifier.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
@@ -48,7 +48,7 @@ class Judged:
         predictions: What it says of each of these examples; None without labels, and in a table.
     """
 
-    loss: float
+    loss: float | None
     cosine: float
     agreement: float | None
     spearman: float | None
@@ -60,6 +60,21 @@ class Judged:
         """What a record holds."""
         predictions = judged.get("predictions")
         return cls(**{**judged, "predictions": None if predictions is None else tuple(predictions)})
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What is left of a model's vocabulary.
+
+    Args:
+        num_pieces: Kept pieces.
+        num_before: Pieces that the base model's tokenizer has.
+        cut_otherwise: Share of held-out sentences that are cut into other pieces than before.
+    """
+
+    num_pieces: int
+    num_before: int
+    cut_otherwise: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,8 @@ class Row:
         chosen_metric: The task's metric on the examples that choose, mean over seeds; None where it chooses nothing.
         against_base: How much better it is than the base model by the task's metric; None without labels.
         against_given: Likewise than what is given out for its budget.
+        file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
+        trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
     """
 
     budget: str | None
@@ -97,13 +114,17 @@ class Row:
     chosen_metric: float | None = None
     against_base: Difference | None = None
     against_given: Difference | None = None
+    file_bytes: int | None = None
+    trimmed: Trimmed | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """The row that a record holds."""
         names = ("against_base", "against_given")
-        differences = {name: None if row.get(name) is None else Difference(*row[name]) for name in names}
-        return cls(**{**row, **differences, "judged": tuple(Judged.from_dict(one) for one in row["judged"])})
+        differences = {name: None if row[name] is None else Difference(*row[name]) for name in names}
+        trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
+        judged = tuple(Judged.from_dict(one) for one in row["judged"])
+        return cls(**{**row, **differences, "judged": judged, "trimmed": trimmed})
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -154,6 +175,7 @@ class Judge:
         self._metric = metric
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
+        self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
@@ -167,7 +189,7 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
                 if logits is not None and self._metric is not None:
                     predictions += self._metric.predictions(logits)
@@ -177,31 +199,80 @@ class Judge:
             statistics.fmean(losses),
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
-            None if self._pairs is None else self._spearman(model),
+            None if self._pairs is None else self._spearman(model, self._tokenizer),
             None if self._metric is None else self._metric(predictions, labels_of(self._batches)),
             None if self._metric is None else tuple(predictions),
         )
+
+    def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The vectors (B, D) of sentences that begin with the default prompt."""
+        pooled = mask.long()
+        pooled[:, : self._num_prompt_tokens] = 0
+        return self._modules.pool(states, pooled)
+
+    def with_tokenizer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        base_model: PreTrainedModel,
+        sentences: Sequence[str],
+        max_length: int,
+    ) -> Judged:
+        """What a model is worth with a tokenizer of its own: by sentence vectors and by classes of whole sentences.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer.
+            base_model: The model that it is held against, which reads by the base model's tokenizer.
+            sentences: Text that chose nothing.
+            max_length: Tokens of a sentence at most.
+        """
+        cosines, agreements = [], []
+        ordered = sorted(sentences, key=len)
+        with running(model), running(base_model):
+            for start in range(0, len(ordered), _PAIR_BATCH):
+                texts = [self._modules.default_prompt + text for text in ordered[start : start + _PAIR_BATCH]]
+                (own_vectors, own), (their_vectors, theirs) = (
+                    self._said(one, tokenised(texts, cuts, max_length))
+                    for one, cuts in ((model, tokenizer), (base_model, self._tokenizer))
+                )
+                cosines += nn.functional.cosine_similarity(own_vectors, their_vectors).tolist()
+                if own is not None and theirs is not None and own.shape[-1] > 1:
+                    agreements += self._agreement(own, theirs)
+        return Judged(
+            None,
+            statistics.fmean(cosines),
+            statistics.fmean(agreements) if agreements else None,
+            None if self._pairs is None else self._spearman(model, tokenizer),
+        )
+
+    def _said(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
+        states, mask = _run(model, batch)
+        logits = None if encoder_of(model).pooler is None else logits_of(model, states, mask)
+        return self._vectors(states, mask), logits
 
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
         return (logits.argmax(-1) == wanted.argmax(-1)).float().tolist()
 
-    def _spearman(self, model: PreTrainedModel) -> float:
+    def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
         columns = [self._pairs[name] for name in _PAIRS]
         firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:
+        if self._modules.do_lower_case:  # its default prompt is so already
             firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+        prompt = self._modules.default_prompt
         sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
         vectors: dict[str, torch.Tensor] = {}
         with running(model):
             for start in range(0, len(sentences), _PAIR_BATCH):
                 own = sentences[start : start + _PAIR_BATCH]
-                states, mask = _run(model, tokenised(own, self._tokenizer, self._max_length))
-                vectors |= dict(zip(own, self._modules.pool(states, mask.long()), strict=True))
-        cosine = nn.functional.cosine_similarity
-        found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
+                batch = tokenised([prompt + text for text in own], tokenizer, self._max_length)
+                vectors |= dict(zip(own, self._vectors(*_run(model, batch)), strict=True))
+        pairs = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+        found = self._modules.similarities(*pairs).tolist()
         return metrics.spearman(found, scores)
 
 
@@ -315,7 +386,10 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     base = next(row for row in rows if row.budget is None)
     told = []
     for given in (row for row in rows if row.is_given):
-        others = [row for row in rows if row.budget == given.budget and row is not given]
+        whole_vocabulary = next((row for row in rows if given.trimmed and _is_twin(row, given)), given)
+        others = [
+            row for row in rows if row.budget == given.budget and row is not given and row is not whole_vocabulary
+        ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
         kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
@@ -328,18 +402,24 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
         told += _of_task(given, others, base)
+        if given.trimmed is not None:
+            told.append(
+                f"{given.budget}: its vocabulary is trimmed to {given.trimmed.num_pieces:,} of "
+                f"{given.trimmed.num_before:,} pieces; {given.trimmed.cut_otherwise:.1%} of held-out sentences are "
+                "cut into other pieces than before."
+            )
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
                 f"{given.budget}: what somebody chooses by hand is better here than what the search found "
                 f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
             )
-        ahead = [row for row in others if _judged(row) < _judged(given)]
+        ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
             within = "" if row.is_within else ", which is above the budget,"
             told.append(
                 f"{given.budget}: on the text that judges, {row.how}{within} is nearer to the base model "
-                f"({_judged(row):.4f} against {_judged(given):.4f})."
+                f"({_judged(row):.4f} against {_judged(whole_vocabulary):.4f})."
             )
         if others and not ahead:
             told.append(
@@ -347,6 +427,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 "tokens."
             )
     return told
+
+
+def _is_twin(row: Row, given: Row) -> bool:
+    """Whether a row is the same child with the whole vocabulary."""
+    return (row.budget, row.how, row.trimmed) == (given.budget, given.how, None)
 
 
 def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
@@ -398,11 +483,13 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         (
             "model",
             lambda row: (
-                f"{row.how}{' (given)' if row.is_given else ''}{'' if row.is_within else ' (above the budget)'}"
+                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (given)' if row.is_given else ''}"
+                f"{'' if row.is_within else ' (above the budget)'}"
             ),
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),

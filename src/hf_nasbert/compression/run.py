@@ -36,6 +36,7 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
+    Trimmed,
     choose_given,
     compare,
     measure_side_by_side,
@@ -45,6 +46,7 @@ from hf_nasbert.compression.replace_one import Replacement, as_record, replace_o
 from hf_nasbert.compression.results import Compressed, CompressResult
 from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
+from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
     ByHand,
     Chosen,
@@ -57,12 +59,15 @@ from hf_nasbert.compression.stages import (
     Text,
     TrainedSupernet,
     Variants,
+    Vocabulary,
     Written,
 )
 from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
@@ -163,6 +168,8 @@ class Compression:
         stage = self._stage
         costs = stage("costs", Costs, self._make_costs)
         stage("text", Text, self._make_text)
+        if self.arguments.trim_vocabulary:
+            stage("vocabulary", Vocabulary, self._make_vocabulary)
         taught = stage("base model", Taught, self._make_taught)
         shared.bf16 = taught.bf16
         shared.variants = stage("variants", Variants, self._make_variants)
@@ -259,6 +266,13 @@ class Compression:
         arguments = self.arguments
         if arguments.pairs_file is not None:  # refused now, not in an hour
             read_pairs(arguments.pairs_file, shared.work / "pairs")
+        if arguments.trim_vocabulary:
+            if self.source.load_task is not None:
+                raise ValueError(
+                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
+                    "on labelled examples is not measured"
+                )
+            check_trimmable(shared.base.tokenizer)
         _ = shared.examples
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
@@ -289,6 +303,15 @@ class Compression:
             {part: len(batches) for part, batches in parts.items()},
             {part: num_tokens(batches) for part, batches in parts.items()},
         )
+
+    def _make_vocabulary(self) -> Vocabulary:
+        found = self.materials.vocabulary
+        num_before = len(self.materials.base.tokenizer)
+        say(
+            f"{len(found.kept):,} of {num_before:,} pieces are kept; {found.cut_otherwise:.1%} of held-out sentences "
+            "are cut into other pieces than before"
+        )
+        return Vocabulary(len(found.kept), num_before, found.cut_otherwise)
 
     def _make_taught(self) -> Taught:
         shared = self.materials
@@ -394,6 +417,10 @@ class Compression:
             dict(zip(distinct, measure_side_by_side(shared.supernet.config, distinct, size, length), strict=True))
             for size in (1, batch_size)
         )
+        sizes: dict[Architecture, int | None] = {
+            child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
+        }
+        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 
@@ -407,7 +434,7 @@ class Compression:
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by, chosen_metric=chosen_metric,
+                is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
             )  # fmt: skip
 
         rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)])]
@@ -422,7 +449,25 @@ class Compression:
         rows = choose_given(rows)
         if shared.examples is not None:
             rows = compare(rows, shared.examples.metric, labels_of(shared.text.judging))
+        if self.arguments.trim_vocabulary:
+            rows = [one for row in rows for one in ([row, self._trimmed(row)] if row.is_given else [row])]
+            rows = [dataclasses.replace(row, is_given=row.is_given and row.trimmed is not None) for row in rows]
         return Proof([dataclasses.asdict(row) for row in rows])
+
+    def _trimmed(self, row: Row) -> Row:
+        """The row of the same child with a trimmed vocabulary."""
+        shared, found = self.materials, self.materials.vocabulary
+        judged, base = [], shared.base.full_child
+        for seed in self.arguments.seeds:
+            model = trim_model(shared.recover(Architecture.parse(row.architecture), seed)[0], found.kept)
+            judged.append(shared.judge.with_tokenizer(model, found.tokenizer, base, shared.judging, shared.max_length))
+        return dataclasses.replace(
+            row,
+            num_parameters=model.num_parameters(),
+            file_bytes=bytes_of_child(model),
+            judged=tuple(judged),
+            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+        )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:
         """Whether a child made by hand is within a budget, its latency as it is measured."""

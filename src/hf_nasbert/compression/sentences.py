@@ -178,6 +178,21 @@ def _padded(
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
+def split_parts(
+    documents: Dataset, held_out: float = 0.05, seed: int = 0, *, cache_dir: str | Path | None = None
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Documents to train on, to choose by and to judge by; arguments and errors are `load_sentences`'s."""
+    try:
+        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
+        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
+    except ValueError as error:
+        raise ValueError(
+            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
+            "by and to judge by: give more text, or cut it finer (sample_by)"
+        ) from error
+    return train, choosing, judging
+
+
 def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -189,6 +204,7 @@ def load_sentences(
     batch_size: int = 32,
     max_length: int = 48,
     seed: int = 0,
+    prompt: str = "",
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
@@ -205,26 +221,18 @@ def load_sentences(
         batch_size: Sentences of a batch.
         max_length: Tokens of a sentence at most.
         seed: Of the parts, of the sentences and of the batches' order.
+        prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
 
     Raises:
         ValueError: If there are not three different documents, or the tokenizer knows no word of them.
     """
-    try:
-        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
-        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
-    except ValueError as error:
-        raise ValueError(
-            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
-            "by and to judge by: give more text, or cut it finer (sample_by)"
-        ) from error
+    parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
-    made = [
-        as_batches(
-            choose_sentences(part, count, seed), tokenizer, batch_size=batch_size, max_length=max_length, seed=seed
-        )
-        for part, count in zip((train, choosing, judging), counts, strict=True)
-    ]
+    made = []
+    for part, count in zip(parts, counts, strict=True):
+        sentences = [prompt + sentence for sentence in choose_sentences(part, count, seed)]
+        made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
 
 
