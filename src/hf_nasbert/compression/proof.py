@@ -392,6 +392,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
         kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        if given.file_bytes and base.file_bytes:
+            kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
         kept.append(f"vectors with a cosine of {given.mean('cosine'):.4f}")
         spearman, whole = given.mean("spearman"), base.mean("spearman")
