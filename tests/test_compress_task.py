@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 import hf_nasbert
 from hf_nasbert import cli
+from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, CompressDataArguments, run
 from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.distance import Distance
@@ -125,6 +126,9 @@ def test_the_table_tells_the_accuracy_that_the_models_have_on_the_test_file(base
         assert "accuracy" in text
         assert f"{theirs:.4f}" in text
         assert "standard error" in text
+    results = {one.metric_type: one.metric_value for one in check_card(card).eval_results}
+    assert results["accuracy"] == pytest.approx(ours, abs=1e-4)
+    assert "ranked by" in card
     frame = result.to_pandas()
     assert list(frame["accuracy"]) == [pytest.approx(row.metrics["accuracy"]) for row in result.rows]
     assert frame["against_base"][1] == pytest.approx(result.rows[1].metrics["accuracy"] - theirs)
