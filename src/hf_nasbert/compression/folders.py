@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import CompressedRecord, Evaluation, render_compressed_card
 from hf_nasbert.child_folders import fill_child_folder
+from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
@@ -107,6 +109,7 @@ def card_of(
             "learning rate": arguments.learning_rate,
             "seed": seed,
             "chosen by": arguments.scorer,
+            **({} if materials.examples is None else _of_labels(arguments)),
             "latency measured on": f"{records.versions()['cpu']}, {torch.get_num_threads()} thread(s)",
         },
         versions=records.versions(),
@@ -114,11 +117,16 @@ def card_of(
     return render_compressed_card(record)
 
 
+def _of_labels(arguments: CompressArguments) -> dict[str, Any]:
+    return {"ranked by": arguments.rank_by, "weight of labels": arguments.label_weight}
+
+
 def _evaluations(materials: Materials, row: Row) -> Iterator[Evaluation]:
     """What the Hub lists of the proof: the given child's numbers."""
     text, pairs = str(materials.source.told["source"]), materials.arguments.pairs_file
     similarity = materials.modules.similarity or "cosine"
     measured = [("agreement", "agreement_with_base_model", text)]
+    measured += [(name, name, text) for name in row.metrics]
     if materials.base.modules is not None:
         measured.append(("cosine", "cosine_with_base_model", text))
     if pairs is not None:

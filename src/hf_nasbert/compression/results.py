@@ -15,6 +15,8 @@ from hf_nasbert.compression.proof import Row, as_text, lines_as_text, table_cell
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
 
+_NESTED = ("judged", "against_base", "against_given")  # of a row: no values of a data frame's cells
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -81,12 +83,19 @@ class CompressResult:
         return runtime_cells(self.runtimes, self.shape)
 
     def to_pandas(self) -> Any:
-        """The table as a `pandas.DataFrame`, one line per model, means over seeds."""
+        """The table as a `pandas.DataFrame`, one line per model, means over seeds, metrics by their names."""
         import pandas  # type: ignore[import-untyped]
 
         names = ("loss", "cosine", "agreement", "spearman")
-        plain = [{key: value for key, value in asdict(row).items() if key != "judged"} for row in self.rows]
-        means = [{name: row.mean(name) for name in names} for row in self.rows]
+        plain = [{key: value for key, value in asdict(row).items() if key not in _NESTED} for row in self.rows]
+        means: list[dict[str, Any]] = [
+            {**{name: row.mean(name) for name in names}, **row.metrics} for row in self.rows
+        ]
+        for row, line in zip(self.rows, means, strict=True):
+            for name in ("against_base", "against_given"):
+                difference = getattr(row, name)
+                if difference is not None:
+                    line |= {name: difference.mean, f"{name}_standard_error": difference.standard_error}
         return pandas.DataFrame([one | other for one, other in zip(plain, means, strict=True)])
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from datasets import Dataset
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
-from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
+from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -39,6 +39,7 @@ from hf_nasbert.compression.proof import (
     Row,
     Trimmed,
     choose_given,
+    compare,
     measure_side_by_side,
     read_pairs,
 )
@@ -64,12 +65,14 @@ from hf_nasbert.compression.stages import (
     Vocabulary,
     Written,
 )
+from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.export.onnx import check_extra
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -97,7 +100,7 @@ def run_compression(data: DataArguments, arguments: CompressArguments) -> Compre
 
 def compress(
     base_model: str | Path,
-    texts: Dataset | Iterable[str] | DataArguments | str | Path,
+    texts: Dataset | Iterable[str] | DataArguments | LabelledTask | str | Path,
     *,
     output_dir: str | Path | None = None,
     **settings: Any,
@@ -108,7 +111,8 @@ def compress(
         base_model: Folder, or name on the Hub: BERT, RoBERTa, ELECTRA, DistilBERT, alone, with a head or as a
             SentenceTransformer. Nothing is written there.
         texts: Text like that which the smaller model will read: a data set with a column "text", texts, a file or
-            folder of text, or what `DataArguments` say.
+            folder of text, or what `DataArguments` say. Or labelled examples of the task that the base model is
+            fine-tuned on: `CompressDataArguments(train_file="reviews.csv")`, or a `LabelledTask` of `finetuning`.
         output_dir: Folder of the smaller model; a call that was killed goes on there. By default a folder of temporary
             files that lives as long as the result.
         **settings: Fields of `CompressArguments`: a budget such as `max_latency="0.5x"`, and how to search.
@@ -292,7 +296,13 @@ class Compression:
         if arguments.pairs_file is not None:  # refused now, not in an hour
             read_pairs(arguments.pairs_file, shared.work / "pairs")
         if arguments.trim_vocabulary:
+            if self.source.load_task is not None:
+                raise ValueError(
+                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
+                    "on labelled examples is not measured"
+                )
             check_trimmable(shared.base.tokenizer)
+        _ = shared.examples
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
@@ -312,6 +322,11 @@ class Compression:
         for part, batches in parts.items():
             if not batches:
                 raise ValueError(f"no sentence is left for {part}: give more text")
+        if shared.examples is not None and shared.examples.are_seen:
+            say(
+                "what judges is held out of the examples to train on, which the base model may have learned from: "
+                "give validation_file and test_file, or its own metric may flatter it"
+            )
         unknown_share(shared.text.train, shared.base.tokenizer, self.source.tokenizer_name or shared.base.name)
         return Text(
             {part: len(batches) for part, batches in parts.items()},
@@ -371,14 +386,14 @@ class Compression:
             ranked, measured = rank(caps), None
             winner = ranked[0]
         choices = [
-            {"architecture": str(one.architecture), "sum": one.sum, "loss": one.loss, "costs": one.costs}
+            {"architecture": str(one.architecture), "sum": one.sum, **one.worth._asdict(), "costs": one.costs}
             for one in ranked
         ]
         return Chosen(arguments.scorer, choices, str(winner.architecture), measured)
 
-    def _score(self, children: Sequence[Architecture]) -> list[float]:
+    def _score(self, children: Sequence[Architecture]) -> list[Worth]:
         asked = hashlib.sha256("\n".join(map(str, children)).encode()).hexdigest()[:16]
-        return self.materials.scorer(children, kept_as=f"search-{asked}")
+        return self.materials.worths(children, f"search-{asked}")
 
     def _make_by_hand(self, caps: Mapping[str, Mapping[str, float]]) -> ByHand:
         shared = self.materials
@@ -414,7 +429,8 @@ class Compression:
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
-        return Recovered(done.num_tokens, done.before.loss, done.after.loss, dataclasses.asdict(shared.judge(model)))
+        judged = dataclasses.asdict(shared.judge(model))
+        return Recovered(done.num_tokens, done.before.loss, done.after.loss, shared.chosen_metric(model), judged)
 
     def _make_proof(
         self,
@@ -438,24 +454,30 @@ class Compression:
         base = shared.cost(full)["num_parameters"]
 
         def row(
-            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None
-        ) -> Row:
+            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None = None,
+            chosen_metric: float | None = None,
+        ) -> Row:  # fmt: skip
             own = int(shared.cost(child)["num_parameters"])
             is_within = (
                 budget is None or how == SEARCHED or self._is_within(budget, costs, child, many[child], many[full])
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by, file_bytes=sizes[child],
+                is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
             )  # fmt: skip
 
-        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)], None)]
+        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)])]
         for budget, children in chosen.items():
             for how, child in children:
                 own = [recovered[child, seed] for seed in self.arguments.seeds]
                 chosen_by = sum(one.after for one in own) / len(own)
-                rows.append(row(budget, how, child, [Judged(**one.judged) for one in own], chosen_by))
+                metrics = [one.metric for one in own if one.metric is not None]
+                chosen_metric = sum(metrics) / len(metrics) if metrics else None
+                judged = [Judged.from_dict(one.judged) for one in own]
+                rows.append(row(budget, how, child, judged, chosen_by, chosen_metric))
         rows = choose_given(rows)
+        if shared.examples is not None:
+            rows = compare(rows, shared.examples.metric, labels_of(shared.text.judging))
         if self.arguments.trim_vocabulary:
             rows = [one for row in rows for one in ([row, self._trimmed(row)] if row.is_given else [row])]
             rows = [dataclasses.replace(row, is_given=row.is_given and row.trimmed is not None) for row in rows]

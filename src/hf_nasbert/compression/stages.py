@@ -73,8 +73,9 @@ class TrainedSupernet:
 class Chosen:
     """Of the stage `search`: what chose, the best sums with their scores, and the winner.
 
-    `choices` are the architecture, the sum of lone replacements, the score and the costs of each; where a latency is
-    capped, `measured_ms` are the winner's and the base model's, measured side by side.
+    `choices` are the architecture, the sum of lone replacements, the distance, the task's metric where that ranks, and
+    the costs of each; where a latency is capped, `measured_ms` are the winner's and the base model's, measured side by
+    side.
     """
 
     scorer: str
@@ -93,11 +94,15 @@ class ByHand:
 
 @dataclass(frozen=True)
 class Recovered:
-    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth."""
+    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
+
+    `metric` is the task's on the examples that choose, where that ranks.
+    """
 
     num_tokens: int
     before: float
     after: float
+    metric: float | None
     judged: dict[str, Any]
 
 
