@@ -67,6 +67,8 @@ EXCEPTIONS = {
     "compression/vocabulary.py:trim_tokenizer:save_pretrained": SCRATCH,
     "compression/onnx_files.py:OnnxFiles.write.write:mkdir": INTO_STAGING,
     "compression/onnx_files.py:OnnxFiles.write_int8.write:mkdir": INTO_STAGING,
+    "testing/methods.py:_saved:save": "of safetensors, makes bytes in memory",
+    "training/checkpoints.py:save_tensors:save_file": CHECKPOINT,
     "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
     "compression/sizes.py:bytes_of_child:save": "of safetensors, makes bytes in memory",
     "compression/states.py:_shard:save": "of safetensors, makes bytes in memory",
