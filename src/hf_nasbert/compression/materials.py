@@ -31,6 +31,7 @@ from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.processes import join
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
@@ -45,9 +46,12 @@ class Materials:
     Args:
         arguments: What is asked.
         source: The text.
-        work: Folder of what is kept between calls.
+        work: Folder of what is kept between calls; all processes see it.
+
+    All processes have to ask for the same in the same order, but for `recover` and `judge` behind `prepare`.
 
     Attributes:
+        processes: Those that share the work.
         variants: What the stage `variants` made; needed by the super-net.
         table: The lone replacements; needed by searches.
         bf16: Whether products are taken in bfloat16.
@@ -61,12 +65,18 @@ class Materials:
 
     def __init__(self, arguments: CompressArguments, source: TextSource, work: Path) -> None:
         self.arguments, self.source, self.work = arguments, source, work
+        self.processes = join(use_cpu=not torch.cuda.is_available())
+
+    def prepare(self) -> None:
+        """Make what recovery stands on: then every process may do its own part."""
+        for name in ("supernet", "text", "states", "distance", "judge", "cost"):
+            getattr(self, name)
 
     @cached_property
     def base(self) -> BaseModel:
         """The base model."""
         found = load_base_model(self.arguments, self.source.tokenizer_name, self.source.tokenizer_revision)
-        nn.Module.to(found.full_child, "cuda" if torch.cuda.is_available() else "cpu")
+        nn.Module.to(found.full_child, self.processes.device)
         return found
 
     @cached_property
@@ -90,6 +100,10 @@ class Materials:
     @cached_property
     def text(self) -> Sentences:
         """Sentences in batches."""
+        with self.processes.main_process_first():
+            return self._text()
+
+    def _text(self) -> Sentences:
         documents = self.source.load()
         if self.modules.do_lower_case:
             documents = documents.map(_lower_case, batched=True, input_columns="text", desc="lower case")
@@ -114,7 +128,11 @@ class Materials:
         """What the base model makes of every part."""
         return {
             part: teacher_states(
-                self.base.full_child, getattr(self.text, part), self.work / "states" / part, progress=True
+                self.base.full_child,
+                getattr(self.text, part),
+                self.work / "states" / part,
+                progress=True,
+                processes=self.processes,
             )
             for part in PARTS
         }
@@ -160,7 +178,7 @@ class Materials:
         """Scores children by a super-net's weights, on the text that chooses."""
         return Scorer(
             supernet, self.text.choosing, self.states["choosing"], self.distance, bf16=self.bf16,
-            kept_in=self.work / "scores", progress=True,
+            kept_in=self.work / "scores", progress=True, processes=self.processes,
         )  # fmt: skip
 
     def sorted(self, scores: Sequence[Sequence[float]]) -> SupernetPreTrainedModel:
@@ -171,7 +189,7 @@ class Materials:
 
     def refit(self, supernet: SupernetPreTrainedModel) -> dict[str, float]:
         """Make the super-net's variants by least squares, or read those that were made; what each misses."""
-        return refit(supernet, self.calibration, kept=self.work / "variants.safetensors")
+        return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
     @property
     def to_choose_from(self) -> list[Replacement]:
@@ -192,7 +210,8 @@ class Materials:
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
-            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet", progress=True,
+            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet",
+            progress=self.processes.is_main_process, processes=self.processes,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
 
@@ -207,7 +226,7 @@ class Materials:
         done = recover(
             model, self.text.train, self.states["train"], self.distance, settings,
             held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "recovery" / name,
-            progress=True,
+            progress=self.processes.is_main_process,
         )  # fmt: skip
         return model, done
 

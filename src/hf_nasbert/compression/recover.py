@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compression.distance import Distance, Target
+from hf_nasbert.compression.distance import Distance, Parts, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 _STATE = "recovery.json"
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
 _NUM_SCORED = 16  # children that say whether a super-net gained
+_STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a step
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def distil_supernet(
     held_out: tuple[Sequence[Batch], Sequence[Target]],
     output_dir: str | Path | None = None,
     progress: bool = False,
+    processes: PartialState | None = None,
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
 
@@ -189,19 +193,23 @@ def distil_supernet(
         held_out: Batches and targets that some random children are scored on before and behind.
         output_dir: Folder of the checkpoints.
         progress: Whether to show a bar.
+        processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
+            call with the same arguments and gets the same bits. Of another number of processes they differ by the
+            rounding of sums that are cut elsewhere.
 
     Raises:
+        ConnectionError: If another process died.
         ValueError: As `recover`; of the mean of these children.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
-    run = _Run(supernet, settings, asked, output_dir)
+    run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
     scored = [space.sample(rng) for _ in range(_NUM_SCORED)]
 
     def mean_loss() -> float:
-        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16)
+        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
         return sum(score.loss for score in scores) / len(scores)
 
     before = mean_loss()
@@ -240,7 +248,10 @@ def _fit(
         ):
             for step in range(len(run.losses), settings.num_steps):
                 index = _order(len(batches), settings.seed, step)
-                loss = _distance_of(model, batches[index], targets[index], distance, settings, options(step))
+                part = (batches[index], targets[index], Parts(*torch.ones(3)))
+                if run.processes is not None and run.group is not None:
+                    part = _own_part(batches[index], targets[index], distance, run.processes)
+                loss = _distance_of(model, *part, distance, settings, options(step))
                 run.step(step, loss)
                 bar.update()
     finally:
@@ -287,10 +298,34 @@ def _order(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
+def _own_part(
+    batch: Batch, target: Target, distance: Distance, processes: PartialState
+) -> tuple[Batch, Target, Parts]:
+    """This process' sequences of a batch, and the share that each part of their distance has in the whole batch's."""
+    mask = batch["attention_mask"].bool()
+    index, count, number = processes.process_index, processes.num_processes, len(mask)
+    first, end = number * index // count, number * (index + 1) // count
+    if first == end:  # fewer sequences than processes: what is computed all the same has no weight
+        return batch, target, Parts(*torch.zeros(3))
+    ends = [0, *mask.sum(1).cumsum(0).tolist()]
+    start, stop = ends[first], ends[end]  # tokens
+    states = target.states[start:stop]
+    variances = [(one.float() - distance.mean.to(one.device)).square().sum() for one in (states, target.states)]
+    sequences = torch.tensor((end - first) / number)
+    logits, share = target.logits, sequences
+    if logits is not None and len(logits) == number:  # one row a sequence
+        logits = logits[first:end]
+    elif logits is not None:
+        logits, share = logits[start:stop], torch.tensor((stop - start) / ends[-1])
+    rows = {name: tensor[first:end] for name, tensor in batch.items()}
+    return rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share)
+
+
 def _distance_of(
     child: PreTrainedModel,
     batch: Batch,
     target: Target,
+    weights: Parts,
     distance: Distance,
     settings: RecoverySettings,
     options: Mapping[str, Any],
@@ -303,16 +338,25 @@ def _distance_of(
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
     logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    return distance.total(distance.parts(hidden_states, mask, target, logits))
+    parts = distance.parts(hidden_states, mask, target, logits)
+    return distance.total(Parts(*(weight.to(device) * part for weight, part in zip(weights, parts, strict=True))))
 
 
 class _Run:
     """A child or super-net, its optimizer, and how far it has come."""
 
     def __init__(
-        self, model: PreTrainedModel, settings: RecoverySettings, asked: dict[str, Any], folder: str | Path | None
+        self,
+        model: PreTrainedModel,
+        settings: RecoverySettings,
+        asked: dict[str, Any],
+        folder: str | Path | None,
+        processes: PartialState | None = None,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.processes = model, settings, processes
+        self.group = None
+        if processes is not None and processes.num_processes > 1:
+            self.group = StepGroup(processes, _STEP_TIMEOUT)
         self.frozen = [] if settings.train_embeddings else list(encoder_of(model).embeddings.parameters())
         trained = [parameter for parameter in model.parameters() if not any(parameter is one for one in self.frozen)]
         self._optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -321,8 +365,8 @@ class _Run:
         self.losses: list[float] = []
 
     def step(self, step: int, loss: torch.Tensor) -> None:
-        """One step down a loss."""
-        value = loss.item()
+        """One step down a loss, which is this process' share of it."""
+        value = loss.item() if self.group is None else self.group.sums(loss.detach().double()).item()
         if not math.isfinite(value):
             raise ValueError(f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}")
         for group in self._optimizer.param_groups:
@@ -330,11 +374,14 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self.group is not None:  # all processes ran the same child: they have gradients of the same parameters
+            self.group.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
         is_last = step + 1 == self.settings.num_steps
-        if self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
+        is_main = self.processes is None or self.processes.is_main_process
+        if is_main and self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
             checkpoint_folders.write_checkpoint(
                 self._folder, step + 1, self._write, limit=2, advice="call it again: it goes on from there"
             )
@@ -348,8 +395,7 @@ class _Run:
         """Go on from the newest whole checkpoint, if there is one."""
         if self._folder is None:
             return
-        checkpoint_folders.delete_leftovers(self._folder)
-        folder = checkpoint_folders.find_latest(self._folder, _check)
+        folder = self._latest() if self.processes is None else on_main_process(self.processes, self._latest)
         if folder is None:
             return
         state = read_json(folder / _STATE)
@@ -360,6 +406,11 @@ class _Run:
         load_optimizer(self._optimizer, self.model, folder)
         self.losses = [float(loss) for loss in state["losses"]]
         logger.info("recovery goes on from step %d", len(self.losses))
+
+    def _latest(self) -> Path | None:
+        assert self._folder is not None
+        checkpoint_folders.delete_leftovers(self._folder)
+        return checkpoint_folders.find_latest(self._folder, _check)
 
 
 def _check(folder: Path) -> None:
