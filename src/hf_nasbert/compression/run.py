@@ -343,7 +343,10 @@ class Compression:
     def _make_variants(self) -> Variants:
         shared = self.materials
         scores = importance(shared.base.full_child, shared.calibration, processes=shared.processes)
-        return Variants(scores, shared.refit(shared.sorted(scores)))
+        supernet = shared.sorted(scores)
+        variants = Variants(scores, shared.refit(supernet))
+        shared.supernet = supernet
+        return variants
 
     def _make_replacements(self) -> Replacements:
         shared = self.materials
