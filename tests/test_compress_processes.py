@@ -22,7 +22,7 @@ from hf_nasbert.compression.recover import RecoverySettings, _distance_of, _own_
 from hf_nasbert.processes import share_out
 
 SETTINGS = {
-    "recovery_steps": 4, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 160, "max_seq_length": 16,
+    "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
     "latency_shape": "2x16", "num_rescored": 3, "max_parameters": "0.5x",
 }  # fmt: skip
 

@@ -307,6 +307,7 @@ class Compression:
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
+            _ = shared.text  # measuring takes a while: what is wrong with the text is told before
             batch_size, length = arguments.shape
             device = Device(batch_size=batch_size, sequence_length=length, num_threads=torch.get_num_threads())
             table = self._once(
