@@ -12,7 +12,7 @@ from torch import nn
 from hf_nasbert.compression.distance import Distance
 from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.local import _Places, distil_blocks
-from hf_nasbert.compression.recover import RecoverySettings, _order, recover
+from hf_nasbert.compression.recover import RecoverySettings, batch_of_step, recover
 from hf_nasbert.compression.refit import Moments, refit
 from hf_nasbert.compression.replace_one import as_items, replace_one
 from hf_nasbert.compression.scores import score_children
@@ -218,9 +218,9 @@ def test_the_rate_rises_and_falls_in_straight_lines():
 
 
 def test_every_round_goes_through_all_batches_in_an_order_of_its_own():
-    rounds = [tuple(_order(8, 3, step) for step in range(start, start + 8)) for start in (0, 8, 16)]
+    rounds = [tuple(batch_of_step(8, 3, step) for step in range(start, start + 8)) for start in (0, 8, 16)]
     assert all(sorted(one) == list(range(8)) for one in rounds)
-    assert len({*rounds, tuple(_order(8, 4, step) for step in range(8))}) == 4
+    assert len({*rounds, tuple(batch_of_step(8, 4, step) for step in range(8))}) == 4
 
 
 def test_gradients_are_clipped_and_none_is_left(chosen):

@@ -36,7 +36,8 @@ from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
-_SAVE_STEPS = 100
+SAVE_STEPS = 100
+"""Steps of a training between two checkpoints."""
 _SUPERNET_SEED = 0
 
 
@@ -206,7 +207,7 @@ class Materials:
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=_SUPERNET_SEED, save_steps=_SAVE_STEPS,
+            seed=_SUPERNET_SEED, save_steps=SAVE_STEPS,
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
@@ -220,7 +221,7 @@ class Materials:
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=seed, save_steps=_SAVE_STEPS,
+            seed=seed, save_steps=SAVE_STEPS,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

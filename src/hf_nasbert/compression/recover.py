@@ -5,8 +5,10 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ logger = logging.getLogger(__name__)
 
 _STATE = "recovery.json"
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
-_NUM_SCORED = 16  # children that say whether a super-net gained
+NUM_SCORED = 16
+"""Children that say whether a super-net gained."""
 _STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a step
 
 
@@ -206,7 +209,7 @@ def distil_supernet(
     asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
     run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
-    scored = [space.sample(rng) for _ in range(_NUM_SCORED)]
+    scored = [space.sample(rng) for _ in range(NUM_SCORED)]
 
     def mean_loss() -> float:
         scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
@@ -247,7 +250,7 @@ def _fit(
             ) as bar,
         ):
             for step in range(len(run.losses), settings.num_steps):
-                index = _order(len(batches), settings.seed, step)
+                index = batch_of_step(len(batches), settings.seed, step)
                 part = (batches[index], targets[index], Parts(*torch.ones(3)))
                 if run.processes is not None and run.group is not None:
                     part = _own_part(batches[index], targets[index], distance, run.processes)
@@ -258,6 +261,30 @@ def _fit(
         for parameter, flag in flags:
             parameter.grad = None
             parameter.requires_grad_(flag)
+
+
+def time_steps(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    settings: RecoverySettings,
+    options: Callable[[int], dict[str, Any]],
+    output_dir: str | Path,
+) -> list[float]:
+    """CPU-seconds of each step of a training that nobody keeps, behind the last one with its checkpoint.
+
+    Args are those of `recover`; `options` of a step are given to the encoder: a super-net's `architecture`.
+    """
+    times: list[float] = []
+
+    def begin(step: int) -> dict[str, Any]:
+        times.append(time.process_time())
+        return options(step)
+
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, begin, progress=False)
+    times.append(time.process_time())
+    return [end - start for start, end in pairwise(times)]
 
 
 def _asked(
@@ -287,10 +314,12 @@ def _check_gain(what: str, before: float, after: float, settings: RecoverySettin
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
+    return num_tokens(
+        [batches[batch_of_step(len(batches), settings.seed, step)] for step in range(settings.num_steps)]
+    )
 
 
-def _order(num_batches: int, seed: int, step: int) -> int:
+def batch_of_step(num_batches: int, seed: int, step: int) -> int:
     """The batch of a step."""
     epoch, place = divmod(step, num_batches)
     order = list(range(num_batches))

@@ -132,8 +132,8 @@ def refit(
         processes.wait_for_everyone()  # all have seen the same files
         to_do = to_do[processes.process_index :: processes.num_processes]
     wanted = {block: variants[block] for block in to_do}
-    for block, moments in _moments(supernet, batches, wanted) if wanted else ():
-        fitted, file = _fit(supernet, moments, variants[block], ridge), files[block]
+    for block, moments in moments_of_blocks(supernet, batches, wanted) if wanted else ():
+        fitted, file = fit_block(supernet, moments, variants[block], ridge), files[block]
         if file is None:
             found[block] = fitted
         else:  # read again below: until then no weights lie in memory twice
@@ -185,7 +185,7 @@ def variants_of(supernet: SupernetPreTrainedModel) -> Iterator[Variant]:
 
 
 @torch.no_grad()
-def _moments(
+def moments_of_blocks(
     supernet: SupernetPreTrainedModel, batches: Sequence[Batch], wanted: Mapping[int, Sequence[Variant]]
 ) -> Iterator[tuple[int, dict[str, Moments]]]:
     """Block by block the sums that its variants need, of as many inputs as the widest reads, and of convolutions.
@@ -247,7 +247,7 @@ def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -
     return nn.functional.conv2d(tokens, windows, padding=padding, groups=len(windows)).squeeze(2).transpose(1, 2)
 
 
-def _fit(
+def fit_block(
     supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], variants: Sequence[Variant], ridge: float
 ) -> Fitted:
     fitted: dict[str, torch.Tensor] = {}
