@@ -123,7 +123,7 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     own, file = batches(), tmp_path / "variants.safetensors"
     once, again = elastic(), elastic()
     errors = refit(once, own, kept=file)
-    monkeypatch.setattr("hf_nasbert.compression.refit._moments", None)
+    monkeypatch.setattr("hf_nasbert.compression.refit.moments_of_blocks", None)
     assert refit(again, own, kept=file) == errors
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="variants of another model or text"):

@@ -1,7 +1,7 @@
 """What a compression will take, stage by stage: CPU time and memory, foretold from short measurements of its parts.
 
-Nothing is searched or trained: operators, one layer's refit and a few steps of recovery are timed, and counted as often
-as the stages will run them. Where what is chosen matters, a stand-in of the same size is taken.
+Nothing is searched or trained: operators, one layer's refit and a few steps of recovery are timed, and counted as
+often as the stages will run them. Where what is chosen matters, a stand-in of the same size is taken.
 """
 
 import copy

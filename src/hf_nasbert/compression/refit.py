@@ -250,6 +250,7 @@ def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -
 def fit_block(
     supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], variants: Sequence[Variant], ridge: float
 ) -> Fitted:
+    """The weights of a block's variants, from the sums that `moments_of_blocks` gives, and what each misses."""
     fitted: dict[str, torch.Tensor] = {}
     errors: Errors = {}
     for variant in variants:
