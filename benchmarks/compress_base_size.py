@@ -5,7 +5,7 @@
     python benchmarks/compress_base_size.py show     prints what is recorded
 
 The encoder has 12 layers of 768, 12 heads, and 30,522 pieces: random weights serve, with MiniLM's tokenizer. Text is
-Wikipedia's, out of a pinned package. One thread; figures are CPU-seconds of the process and the most memory that it took
+Wikipedia's, out of a pinned package. One thread; figures are CPU-seconds of the process and the most memory taken
 in a stage. What grows with steps and sentences is scaled down, which the record says: peaks do not depend on it.
 """
 
