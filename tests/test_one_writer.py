@@ -65,6 +65,8 @@ EXCEPTIONS = {
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
     "compression/run.py:compress:TemporaryDirectory": SCRATCH,
     "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
+    "compression/plan.py:_plan:TemporaryDirectory": SCRATCH,
+    "compression/plan.py:_Planner._folder.write:mkdir": INTO_STAGING,
     "compression/memory.py:forget_peak:open": "a switch of the kernel, which keeps no file",
     "compression/states.py:_shard:save": "of safetensors, makes bytes in memory",
     "data/corpus.py:split_dev:memmap": "over a scratch file without a name",

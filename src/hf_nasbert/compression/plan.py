@@ -46,6 +46,7 @@ from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import be_alone
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
@@ -127,6 +128,7 @@ def run_plan(data: DataArguments, arguments: CompressArguments) -> Plan:
 
 
 def _plan(arguments: CompressArguments, source: TextSource) -> Plan:
+    be_alone("foretelling what a compression takes")
     start = time.process_time()
     with tempfile.TemporaryDirectory(prefix="plan-") as scratch:
         stages = _Planner(arguments, source, Path(scratch)).stages()
