@@ -25,8 +25,8 @@ from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, mask_of, running
-from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers
+from hf_nasbert.compression.encoders import does_bf16_pay, encoder_of, inputs_of, mask_of, running
+from hf_nasbert.compression.handmade import SLACK, best_layers, best_uniform, every_other_layer, most_layers
 from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
@@ -39,7 +39,7 @@ from hf_nasbert.compression.scores import score_children, walking_order
 from hf_nasbert.compression.sentences import PARTS, Batch, tokenised, unknown_share
 from hf_nasbert.compression.states import target_of
 from hf_nasbert.compression.text_source import TextSource
-from hf_nasbert.costs import Share
+from hf_nasbert.costs import Share, cheapest, order_of
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
@@ -162,11 +162,13 @@ def _rate(run: Callable[[], object], batch: Batch) -> float:
 class _Rates:
     """CPU-seconds per token of every operator, and of what compares a child's states with the base model's."""
 
-    def __init__(self, supernet: SupernetPreTrainedModel, batch: Batch, target: Target, distance: Distance) -> None:
+    def __init__(
+        self, supernet: SupernetPreTrainedModel, batch: Batch, target: Target, distance: Distance, *, bf16: bool
+    ) -> None:
         encoder, device = encoder_of(supernet), next(supernet.parameters()).device
         self.full = supernet.largest_architecture
         self._operators: dict[str, float] = {SKIP: 0.0}
-        with running(supernet):
+        with running(supernet, bf16=bf16):
             states, masks = encoder.embed(**inputs_of(batch, device))
             for block, names in enumerate(supernet.space.blocks):
                 for name in names:
@@ -237,13 +239,14 @@ class _Planner:
         self.cost = EncoderCost.of(supernet, self.arguments.shape[1], None)
         counted = {name: budget for name, budget in wanted.items() if budget.max_latency_ms is None}
         base, caps = self.cost(supernet.largest_architecture), caps_of(counted, self.cost, supernet)
+        smallest = self.cost(cheapest(supernet.space, order_of(self.cost, "num_parameters")))["num_parameters"]
         # A latency is taken for as large a share of the parameters: what children cost decides, not which they are.
         self.caps = {}
         for name, budget in wanted.items():
             limit = budget.max_latency_ms
             share = min((cap / base[one] for one, cap in caps.get(name, {}).items()), default=_UNKNOWN_SHARE)
             share = limit.factor if isinstance(limit, Share) else share
-            self.caps[name] = {"num_parameters": share * base["num_parameters"]}
+            self.caps[name] = {"num_parameters": max(share * base["num_parameters"], smallest)}
         return Forecast("costs", loaded.seconds + made.seconds, max(loaded.peak, made.peak))
 
     def _text(self) -> Forecast:
@@ -268,10 +271,12 @@ class _Planner:
         read = _timed(lambda: [target_of(full, batch) for batch in (*self.sample, self.longest)])
         self.targets = [Target(target.states.half(), target.logits) for target in read.made]
         states = torch.cat([target.states for target in read.made])
-        self.distance = Distance.of(full, states.mean(0))
+        self.distance = Distance.of(full, states.float().mean(0))
         rate = read.seconds / _size((*self.sample, self.longest))
         num_tokens = 2 * _size(text.judging[1:4]) + sum(self.sizes.values())
         digest = _timed(lambda: weights_digest(full)).seconds
+        asked = self.arguments.bf16
+        self.bf16 = does_bf16_pay(full.device) if asked == "auto" else asked == "yes"
         return Forecast(
             "base model", compared.seconds + rate * num_tokens + len(PARTS) * digest, max(compared.peak, read.peak)
         )
@@ -285,24 +290,21 @@ class _Planner:
         layer = {block: [one for one in variants_of(self.supernet) if one.block == block] for block in range(_LAYER)}
         wanted = {block: own for block, own in layer.items() if own}
 
-        def fit() -> float:
-            """CPU-seconds of the solving; the sums take the rest."""
-            seconds = 0.0
-            for block, moments in moments_of_blocks(self.supernet, one, wanted):
-                seconds += _timed(partial(fit_block, self.supernet, moments, wanted[block], 1e-3)).seconds
-            return seconds
-
-        start = time.process_time()
-        solving = fit()
-        adding = time.process_time() - start - solving
+        forget_peak()
+        start, solving = time.process_time(), 0.0
+        for block, moments in moments_of_blocks(self.supernet, one, wanted):
+            solving -= time.process_time()
+            fit_block(self.supernet, moments, wanted[block], 1e-3)
+            solving += time.process_time()
+        adding, peak = time.process_time() - start - solving, peak_memory()
         layers, share = len(self.full) // _LAYER, _size(shared.calibration) / _size(one)
         seconds = weighed.seconds * share + made.seconds + layers * (adding * share + solving)
         held = _size(shared.calibration) * 4 * self.supernet.config.hidden_size >> 20  # states of all its batches
-        return Forecast("variants", seconds, max(weighed.peak, made.peak, peak_memory()) + held)
+        return Forecast("variants", seconds, max(weighed.peak, made.peak, peak) + held)
 
     def _replacements(self) -> Forecast:
         one, target = self.sample[1], self.targets[1]
-        self.rates = _Rates(self.supernet, one, target, self.distance)
+        self.rates = _Rates(self.supernet, one, target, self.distance, bf16=self.bf16)
         scored = _timed(
             lambda: score_children(self.supernet, [self.full], [self.longest], [self.targets[3]], self.distance)
         )
@@ -337,6 +339,7 @@ class _Planner:
             for cut in [1 - self.cost(one.put_into(self.full))["num_parameters"] / base]
         ]
         items, fixed = as_items(table, self.full, self.cost, caps)
+        best_choices(items, len(self.full), caps, fixed=fixed)  # loads the solver
         solved = _timed(lambda: best_choices(items, len(self.full), caps, fixed=fixed, num_choices=_NUM_CHOICES))
         best = solved.made[0].architecture
         chosen.append(best)
@@ -361,7 +364,8 @@ class _Planner:
                     number = most_layers(self.full, self.cost, caps)
                     chosen.append(way(scorer, number).architecture)
             with suppress(ValueError):
-                chosen.append(best_uniform(scorer, self.cost, caps).architecture)
+                slack = {name: SLACK * cap for name, cap in caps.items()}
+                chosen.append(best_uniform(scorer, self.cost, slack).architecture)
         return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:
@@ -393,15 +397,16 @@ class _Planner:
                 inputs = {"input_ids": torch.ones(min(number, 4), length, dtype=torch.long)}
                 run = partial(built.made, **inputs)
                 run()
-                start = time.perf_counter()
+                forget_peak()
+                before, start = peak_memory(), time.perf_counter()
                 forward = _timed(run)
                 wall = time.perf_counter() - start
                 scale = number / len(inputs["input_ids"])
                 rounds = rounds_of_a_sitting(wall * scale * rate)
                 seconds += forward.seconds * scale * rate * _RUNS_OF_A_VISIT * (2 + 1 + rounds)
-                peak = max(peak, forward.peak)
+                peak = max(peak, before + int(scale * (forward.peak - before)))
         seconds += 4 * rate * built.seconds
-        models = 4 * rate * self.cost(self.full)["num_parameters"] + 4 * (len(all_timed) - 1) * self._outside
+        models = 4 * (rate - 1) * self.cost(self.full)["num_parameters"] + 4 * len(children) * self._outside
         return Forecast("proof", seconds, peak + (int(models) >> 20))
 
     def _folder(self, child: Architecture) -> Forecast:
@@ -429,9 +434,7 @@ class _Planner:
         self, model: PreTrainedModel, name: str, options: Callable[[int], dict[str, Any]]
     ) -> tuple["_Steps", int]:
         """Some steps of a training, and their peak."""
-        settings = RecoverySettings(
-            num_steps=_NUM_STEPS, learning_rate=1e-6, bf16=self.arguments.bf16 == "yes", save_steps=_NUM_STEPS
-        )
+        settings = RecoverySettings(num_steps=_NUM_STEPS, learning_rate=1e-6, bf16=self.bf16, save_steps=_NUM_STEPS)
         batches, targets = [*self.sample, self.longest], self.targets
         timed = _timed(
             lambda: time_steps(model, batches, targets, self.distance, settings, options, self.scratch / name)

@@ -23,6 +23,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.folders import write_folders
 from hf_nasbert.compression.handmade import (
+    SLACK,
     Handmade,
     best_layers,
     best_uniform,
@@ -74,7 +75,6 @@ from hf_nasbert.writing import check_folder
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
-_SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
 _INCIDENTAL = ("output_dir", "trust_remote_code")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
 _SAVE_STEPS = 100
@@ -395,7 +395,7 @@ class Compression:
         children: list[dict[str, Any]] = []
         missing: list[str] = []
         for budget, own in caps.items():
-            slack = {name: _SLACK * cap for name, cap in own.items()}
+            slack = {name: SLACK * cap for name, cap in own.items()}
             ways: list[Callable[[], Handmade]] = [
                 partial(self._layers_by_hand, best_layers, scorer, own),
                 partial(self._layers_by_hand, every_other_layer, scorer, own),
