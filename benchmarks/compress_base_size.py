@@ -10,6 +10,7 @@ in a stage. What grows with steps and sentences is scaled down, which the record
 """
 
 import argparse
+import importlib
 import json
 import os
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers import BertConfig, BertModel
 
 import hf_nasbert
 from hf_nasbert import records
-from hf_nasbert.compression import materials
+from hf_nasbert.compression import plan_compression
 from hf_nasbert.data import packaged_model
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import packaged_text
@@ -36,7 +37,11 @@ SETTINGS = {
     "supernet_steps": 4, "recovery_steps": 4, "learning_rate": 1e-5, "batch_size": 8, "num_sentences": 64,
     "max_seq_length": 32, "latency_shape": "1x32", "bf16": "no",
 }  # fmt: skip
-SCALED = {"_NUM_CHOOSING": 8, "_NUM_JUDGING": 8, "_CALIBRATION_TOKENS": 1000}
+SCALED = {
+    "materials": {"_NUM_CHOOSING": 8, "_NUM_JUDGING": 8, "_CALIBRATION_TOKENS": 1000},
+    "handmade": {"_BEAM": 1},
+    "proof": {"_SECONDS_OF_A_SITTING": 3.0},
+}
 
 
 def save_base_model(folder: Path) -> Path:
@@ -62,8 +67,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "compress-base-size")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name, value in SCALED.items():
-        setattr(materials, name, value)
+    for module, values in SCALED.items():
+        for name, value in values.items():
+            setattr(importlib.import_module(f"hf_nasbert.compression.{module}"), name, value)
     if arguments.command != "show":
         base = save_base_model(arguments.folder / "base")
         text = packaged_text("boolq-wikipedia").select(range(400))
@@ -72,8 +78,6 @@ def main() -> None:
             names = ("stage", "seconds", "cpu_seconds", "peak_memory_mib")
             write("stages", [{name: stage[name] for name in names} for stage in result.stages])
         else:
-            from hf_nasbert.compression.plan import plan_compression
-
             write("plan", plan_compression(base, text, **SETTINGS).to_dict())
     print(RECORD.read_text())
 

@@ -411,7 +411,7 @@ class _Planner:
 
     def _folder(self, child: Architecture) -> Forecast:
         shared, model = self.shared, self.extracted.made
-        folder = self.scratch / "child"
+        folder = self.scratch / "written"
 
         def write() -> None:
             stock, _ = native_form(model)
