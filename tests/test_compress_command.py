@@ -306,6 +306,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"max_parameters": "100", "skip": False}, "no child of this base model .* at most 100, and the smallest"),
+        ({"max_parameters": "1"}, r"at most 1, and the smallest there is has 32 \(the base model"),  # one norm's bias
         ({"max_flops": "10", "skip": False}, "its flops may be at most 10, and the smallest there is"),
         ({"max_memory": "10", "skip": False}, "its peak_activation_bytes may be at most 10, and the sma"),
         ({"max_flops": "1T"}, r"the base model is within the budget max_flops=1T as it is \(flops"),

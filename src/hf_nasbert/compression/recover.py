@@ -142,6 +142,8 @@ def recover(
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    if not any(True for _ in encoder_of(child).encoder.parameters()):
+        raise ValueError("a child of which every block is left out has nothing to train: allow a larger budget")
     run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
     before = None
     if held_out is not None:
