@@ -277,6 +277,12 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
 
 
+def test_a_child_of_no_block_is_refused(chosen):
+    supernet, _, own, wanted, distance = chosen
+    with pytest.raises(ValueError, match="nothing to train: allow a larger budget"):
+        recover(extract_child(supernet, ("skip",) * 6), own, wanted, distance, SETTINGS)
+
+
 def test_a_recovery_that_does_harm_is_refused(chosen):
     supernet, _, own, wanted, distance = chosen
     settings = dataclasses.replace(SETTINGS, learning_rate=1.0)
