@@ -16,9 +16,9 @@ from tiny.processes import launch
 import hf_nasbert
 from hf_nasbert import processes, records
 from hf_nasbert.compression import materials, run
-from hf_nasbert.compression.distance import Distance, Parts, Target
+from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.importance import importance
-from hf_nasbert.compression.recover import RecoverySettings, _distance_of, _own_part, distil_supernet
+from hf_nasbert.compression.recover import RecoverySettings, _loss_of, _own_share, _Share, distil_supernet
 from hf_nasbert.processes import share_out
 
 SETTINGS = {
@@ -51,10 +51,10 @@ def test_the_shares_of_a_batch_add_up_to_its_distance(count, num_rows, monkeypat
             return (states[:, 0] if num_rows == "sequences" else states[mask])[:, :3]
 
         monkeypatch.setattr("hf_nasbert.compression.recover.logits_of", logits_of)
-    options = RecoverySettings(), {"architecture": ("attention1", "ffn32", "attention", "ffn", "skip", "ffn16")}
-    whole = _distance_of(child, batch, target, Parts(*torch.ones(3)), distance, *options)
+    options = RecoverySettings(), 0.0, {"architecture": ("attention1", "ffn32", "attention", "ffn", "skip", "ffn16")}
+    whole = _loss_of(child, _Share(batch, target), distance, *options)
     parts = [
-        _distance_of(child, *_own_part(batch, target, distance, one_of(count, index)), distance, *options)
+        _loss_of(child, _own_share(batch, target, distance, one_of(count, index)), distance, *options)
         for index in range(count)
     ]
     assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()), rel=1e-5)

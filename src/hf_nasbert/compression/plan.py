@@ -434,7 +434,13 @@ class _Planner:
         self, model: PreTrainedModel, name: str, options: Callable[[int], dict[str, Any]]
     ) -> tuple["_Steps", int]:
         """Some steps of a training, and their peak."""
-        settings = RecoverySettings(num_steps=_NUM_STEPS, learning_rate=1e-6, bf16=self.bf16, save_steps=_NUM_STEPS)
+        settings = RecoverySettings(
+            num_steps=_NUM_STEPS,
+            learning_rate=1e-6,
+            bf16=self.bf16,
+            save_steps=_NUM_STEPS,
+            label_weight=self.shared.label_weight,
+        )
         batches, targets = [*self.sample, self.longest], self.targets
         timed = _timed(
             lambda: time_steps(model, batches, targets, self.distance, settings, options, self.scratch / name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -24,7 +24,7 @@ from hf_nasbert.compression.distance import Distance, Parts, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
-from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
+from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SearchSpace
@@ -62,6 +62,8 @@ class RecoverySettings:
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
+        label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
+            no labels.
 
     Raises:
         ValueError: If a number lies outside of its range.
@@ -75,6 +77,7 @@ class RecoverySettings:
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
+    label_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_steps", 1), ("save_steps", 1), ("seed", 0)):
@@ -83,6 +86,8 @@ class RecoverySettings:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+        if not 0 <= self.label_weight < math.inf:
+            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup={self.warmup} must lie in [0, 1]")
 
@@ -110,6 +115,14 @@ class Recovery:
     after: Score | None
 
 
+class _Share(NamedTuple):
+    """What one process computes of a step: sequences, and the share of each part of their distance in the batch's."""
+
+    batch: Batch
+    target: Target
+    weights: Parts = Parts(*torch.ones(3))
+
+
 def recover(
     child: PreTrainedModel,
     batches: Sequence[Batch],
@@ -121,7 +134,7 @@ def recover(
     output_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Recovery:
-    """Distil a child in place: AdamW on its distance from the base model.
+    """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone.
@@ -137,8 +150,9 @@ def recover(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no batch, the loss is not finite, the child ends further from the base model than it
-            began (on `held_out`), or the checkpoints are of another run.
+        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
+            child ends further from the base model than it began (on `held_out`), and with labels also further from
+            them, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
@@ -148,11 +162,17 @@ def recover(
     before = None
     if held_out is not None:
         before = score_model(child, *held_out, distance, bf16=settings.bf16)
-    _fit(run, batches, targets, distance, lambda step: {}, progress=progress)
+        label_loss = _label_loss_on(child, held_out[0], settings)
+
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        return _loss_of(child, share, distance, settings, settings.label_weight, {})
+
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = None
     if held_out is not None and before is not None:
         after = score_model(child, *held_out, distance, bf16=settings.bf16)
-        _check_gain("recovery made the child worse", before.loss, after.loss, settings)
+        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
+            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
     return Recovery(run.losses, _tokens_used(batches, settings), before, after)
 
 
@@ -188,6 +208,9 @@ def distil_supernet(
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
 
+    Where labels have a weight, the full child learns from them in every step as well: the super-net is trained on the
+    task while it is elastic (InstaTune), and all others learn from what the base model makes of it.
+
     Args:
         supernet: Of the space, or of a larger one.
         space: Whose children are trained: screened first, so that none is broken.
@@ -217,12 +240,16 @@ def distil_supernet(
         scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
         return sum(score.loss for score in scores) / len(scores)
 
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        child = space.sample(random.Random(f"{settings.seed} child {step}"))
+        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": child})
+        if settings.label_weight:
+            full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
+            loss = loss + _loss_of(supernet, share, distance, settings, settings.label_weight, full)
+        return loss
+
     before = mean_loss()
-    _fit(
-        run, batches, targets, distance,
-        lambda step: {"architecture": space.sample(random.Random(f"{settings.seed} child {step}"))},
-        progress=progress,
-    )  # fmt: skip
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = mean_loss()
     _check_gain("training made the super-net's children worse", before, after, settings)
     return SupernetRecovery(run.losses, _tokens_used(batches, settings), before, after)
@@ -233,11 +260,11 @@ def _fit(
     batches: Sequence[Batch],
     targets: Sequence[Target],
     distance: Distance,
-    options: Callable[[int], dict[str, Any]],
+    loss_of: Callable[[int, _Share], torch.Tensor],
     *,
     progress: bool,
 ) -> None:
-    """All steps that are still to be done; `options` of a step are given to the encoder."""
+    """All steps that are still to be done; `loss_of` a step's number and share is minimised."""
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -253,11 +280,10 @@ def _fit(
         ):
             for step in range(len(run.losses), settings.num_steps):
                 index = batch_of_step(len(batches), settings.seed, step)
-                part = (batches[index], targets[index], Parts(*torch.ones(3)))
+                share = _Share(batches[index], targets[index])
                 if run.processes is not None and run.group is not None:
-                    part = _own_part(batches[index], targets[index], distance, run.processes)
-                loss = _distance_of(model, *part, distance, settings, options(step))
-                run.step(step, loss)
+                    share = _own_share(*share[:2], distance, run.processes)
+                run.step(step, loss_of(step, share))
                 bar.update()
     finally:
         for parameter, flag in flags:
@@ -280,11 +306,11 @@ def time_steps(
     """
     times: list[float] = []
 
-    def begin(step: int) -> dict[str, Any]:
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
         times.append(time.process_time())
-        return options(step)
+        return _loss_of(model, share, distance, settings, settings.label_weight, options(step))
 
-    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, begin, progress=False)
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False)
     times.append(time.process_time())
     return [end - start for start, end in pairwise(times)]
 
@@ -304,6 +330,16 @@ def _asked(
 def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
     if not batches or len(batches) != len(targets):
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
+
+
+def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
+    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
+    if not settings.label_weight:
+        return math.inf
+    with running(child):
+        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
+            batches
+        )
 
 
 def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
@@ -329,15 +365,13 @@ def batch_of_step(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
-def _own_part(
-    batch: Batch, target: Target, distance: Distance, processes: PartialState
-) -> tuple[Batch, Target, Parts]:
-    """This process' sequences of a batch, and the share that each part of their distance has in the whole batch's."""
+def _own_share(batch: Batch, target: Target, distance: Distance, processes: PartialState) -> _Share:
+    """This process' sequences of a batch."""
     mask = batch["attention_mask"].bool()
     index, count, number = processes.process_index, processes.num_processes, len(mask)
     first, end = number * index // count, number * (index + 1) // count
     if first == end:  # fewer sequences than processes: what is computed all the same has no weight
-        return batch, target, Parts(*torch.zeros(3))
+        return _Share(batch, target, Parts(*torch.zeros(3)))
     ends = [0, *mask.sum(1).cumsum(0).tolist()]
     start, stop = ends[first], ends[end]  # tokens
     states = target.states[start:stop]
@@ -349,28 +383,53 @@ def _own_part(
     elif logits is not None:
         logits, share = logits[start:stop], torch.tensor((stop - start) / ends[-1])
     rows = {name: tensor[first:end] for name, tensor in batch.items()}
-    return rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share)
+    return _Share(rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share))
 
 
-def _distance_of(
+def _loss_of(
     child: PreTrainedModel,
-    batch: Batch,
-    target: Target,
-    weights: Parts,
+    share: _Share,
     distance: Distance,
     settings: RecoverySettings,
+    label_weight: float,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
+    """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
+    hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
+    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
+    weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
+    loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
+    if label_weight:  # a mean over sequences, as that of their vectors
+        loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
+    return loss
+
+
+def _run_child(
+    child: PreTrainedModel, batch: Batch, settings: RecoverySettings, options: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A child's last states (B, T, D), the mask of real tokens, and its logits, if it has a classifier."""
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        with torch.set_grad_enabled(settings.train_embeddings):
+        with torch.set_grad_enabled(settings.train_embeddings and torch.is_grad_enabled()):
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
-    logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    parts = distance.parts(hidden_states, mask, target, logits)
-    return distance.total(Parts(*(weight.to(device) * part for weight, part in zip(weights, parts, strict=True))))
+    return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of classes, from logits (B, C); of numbers, from (B, 1), the squared error.
+
+    Raises:
+        ValueError: If there are no logits, or no labels.
+    """
+    if logits is None or LABELS not in batch:
+        raise ValueError("a weight of labels needs a classifier, and batches with labels")
+    labels = batch[LABELS].to(logits.device)
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(logits.flatten(), labels)
+    return nn.functional.cross_entropy(logits, labels)
 
 
 class _Run:
