@@ -5,12 +5,14 @@ import json
 import logging
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -38,7 +40,8 @@ from hf_nasbert.training.checkpoints import (
 
 logger = logging.getLogger(__name__)
 
-_STATE = "recovery.json"
+_STATE, _BEST = "recovery.json", "best.safetensors"
+_MOST_RISE = 1.1  # of the training loss from the first quarter of the steps to the last
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
 _NUM_SCORED = 16  # children that say whether a super-net gained
 
@@ -56,6 +59,9 @@ class RecoverySettings:
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
+        patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
+            end alone and never stops before it.
+        check_steps: Steps between two of these looks.
 
     Raises:
         ValueError: If a number lies outside of its range.
@@ -69,9 +75,11 @@ class RecoverySettings:
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
+    patience: int = 0
+    check_steps: int = 25
 
     def __post_init__(self) -> None:
-        for name, least in (("num_steps", 1), ("save_steps", 1), ("seed", 0)):
+        for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         for name in ("learning_rate", "max_grad_norm"):
@@ -92,16 +100,32 @@ class Recovery:
     """What recovery did.
 
     Args:
-        losses: The training loss of every step.
+        losses: The training loss of every step that was made.
         num_tokens: Real tokens trained on.
         before: The child's distance on the held-out batches before, where some were given.
-        after: Likewise behind the last step.
+        after: Likewise with the weights that it is left with.
+        kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
+            was looked at came nearer to the base model than its start.
+        looks: The distance at every look, by step.
     """
 
     losses: list[float]
     num_tokens: int
     before: Score | None
     after: Score | None
+    kept_step: int
+    looks: dict[int, float]
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether training went as it should: no loss was infinite, and the last ones are not above the first ones.
+
+        By the means of the first and of the last quarter of the steps, which differ between batches by some percent.
+        """
+        if not self.losses or not all(map(math.isfinite, self.losses)):
+            return False
+        quarter = max(1, len(self.losses) // 4)
+        return sum(self.losses[-quarter:]) <= _MOST_RISE * sum(self.losses[:quarter])
 
 
 def recover(
@@ -118,7 +142,8 @@ def recover(
     """Distil a child in place: AdamW on its distance from the base model.
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
-    a step depends on its number alone.
+    a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
+    were looked at on them; its start is among these, so that recovery never makes it worse.
 
     Args:
         child: Alone or with the base model's head.
@@ -126,26 +151,34 @@ def recover(
         targets: What the base model makes of each (`TeacherStates`).
         distance: What is minimised.
         settings: How.
-        held_out: Batches and targets to choose by, on which the child is scored before and behind.
+        held_out: Batches and targets to choose by.
         output_dir: Folder of the checkpoints, from the newest of which a killed run goes on.
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no batch, the loss is not finite, the child ends further from the base model than it
-            began (on `held_out`), or the checkpoints are of another run.
+        ValueError: If there is no batch, a loss is not finite and there is nothing to choose by, patience has nothing
+            to look at, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    if settings.patience and held_out is None:
+        raise ValueError(f"patience={settings.patience} needs held-out batches to look at")
     run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
+
+    def look() -> Score:
+        assert held_out is not None
+        return score_model(child, *held_out, distance, bf16=settings.bf16)
+
     before = None
     if held_out is not None:
-        before = score_model(child, *held_out, distance, bf16=settings.bf16)
-    _fit(run, batches, targets, distance, lambda step: {}, progress=progress)
-    after = None
-    if held_out is not None and before is not None:
-        after = score_model(child, *held_out, distance, bf16=settings.bf16)
-        _check_gain("recovery made the child worse", before.loss, after.loss, settings)
-    return Recovery(run.losses, _tokens_used(batches, settings), before, after)
+        before = look()
+        run.keep_best(0, before.loss)
+    _fit(run, batches, targets, distance, lambda step: {}, progress=progress, look=look if held_out else None)
+    after = None if before is None else before if run.best_step == 0 else look()
+    return Recovery(
+        run.losses, _tokens_used(batches, settings, len(run.losses)), before, after,
+        len(run.losses) if held_out is None else run.best_step, run.looks,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -191,7 +224,8 @@ def distil_supernet(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: As `recover`; of the mean of these children.
+        ValueError: If there is no batch, a loss is not finite, these children end further from the base model than
+            they began, in the mean, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
@@ -211,8 +245,12 @@ def distil_supernet(
         progress=progress,
     )  # fmt: skip
     after = mean_loss()
-    _check_gain("training made the super-net's children worse", before, after, settings)
-    return SupernetRecovery(run.losses, _tokens_used(batches, settings), before, after)
+    if not after < before:
+        raise ValueError(
+            "training made the super-net's children worse: their mean distance from the base model on held-out text "
+            f"was {before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give more steps"
+        )
+    return SupernetRecovery(run.losses, _tokens_used(batches, settings, settings.num_steps), before, after)
 
 
 def _fit(
@@ -223,8 +261,12 @@ def _fit(
     options: Callable[[int], dict[str, Any]],
     *,
     progress: bool,
+    look: Callable[[], Score] | None = None,
 ) -> None:
-    """All steps that are still to be done; `options` of a step are given to the encoder."""
+    """All steps that are still to be done; `options` of a step are given to the encoder.
+
+    With `look` the model is left with the best weights that were looked at.
+    """
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -238,11 +280,17 @@ def _fit(
                 total=settings.num_steps, initial=len(run.losses), unit=" steps", disable=not progress, leave=False
             ) as bar,
         ):
-            for step in range(len(run.losses), settings.num_steps):
+            while not run.is_over:
+                step = len(run.losses)
                 index = _order(len(batches), settings.seed, step)
                 loss = _distance_of(model, batches[index], targets[index], distance, settings, options(step))
-                run.step(step, loss)
+                run.step(loss, can_stop=look is not None)
+                if look is not None and run.is_looked_at:
+                    run.keep_best(step + 1, look().loss)
+                run.save_where_due()
                 bar.update()
+        if look is not None:
+            run.restore_best()
     finally:
         for parameter, flag in flags:
             parameter.grad = None
@@ -266,17 +314,8 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
 
 
-def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
-    if not after < before:
-        raise ValueError(
-            f"{what}: its distance from the base model on held-out text was "
-            f"{before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give "
-            "more steps"
-        )
-
-
-def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
+def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
+    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(num_steps)])
 
 
 def _order(num_batches: int, seed: int, step: int) -> int:
@@ -319,12 +358,51 @@ class _Run:
         self._folder = None if folder is None else Path(folder)
         self._asked = json.loads(json.dumps(asked))
         self.losses: list[float] = []
+        self.looks: dict[int, float] = {}
+        self._best: dict[str, torch.Tensor] = {}
 
-    def step(self, step: int, loss: torch.Tensor) -> None:
-        """One step down a loss."""
-        value = loss.item()
+    @property
+    def best_step(self) -> int:
+        """The step behind which the weights were best, of those that were looked at."""
+        return min(self.looks, key=lambda step: (self.looks[step], step))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are made, one brought no number, or patience is at its end."""
+        if len(self.losses) == self.settings.num_steps or not all(map(math.isfinite, self.losses[-1:])):
+            return True
+        later = [step for step in self.looks if step > self.best_step] if self.looks else []
+        return 0 < self.settings.patience <= len(later)
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether the weights behind the step that was made last are to be looked at."""
+        step, settings = len(self.losses), self.settings
+        is_last = step == settings.num_steps
+        return math.isfinite(self.losses[-1]) and (is_last or (settings.patience > 0 and step % settings.check_steps == 0))
+
+    def keep_best(self, step: int, loss: float) -> None:
+        """Note a look, and the weights where they are the best so far; a look that sees no number is the worst."""
+        self.looks[step] = loss if math.isfinite(loss) else sys.float_info.max
+        if self.best_step == step:
+            self._best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Give the model the best weights."""
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(self._best[name])
+
+    def step(self, loss: torch.Tensor, *, can_stop: bool) -> None:
+        """One step down a loss; one that is no number ends it all, or is an error where nothing better was kept."""
+        step, value = len(self.losses), loss.item()
         if not math.isfinite(value):
-            raise ValueError(f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}")
+            if not can_stop:
+                raise ValueError(
+                    f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}"
+                )
+            self.losses.append(math.inf)
+            return
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.rate(step)
         self._optimizer.zero_grad(set_to_none=True)
@@ -333,16 +411,29 @@ class _Run:
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
-        is_last = step + 1 == self.settings.num_steps
-        if self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint behind the last step, and every so many before it."""
+        step = len(self.losses)
+        if self._folder is None or not math.isfinite(self.losses[-1]):
+            return
+        if self.is_over or step % self.settings.save_steps == 0:
             checkpoint_folders.write_checkpoint(
-                self._folder, step + 1, self._write, limit=2, advice="call it again: it goes on from there"
+                self._folder, step, self._write, limit=2, advice="call it again: it goes on from there"
             )
 
     def _write(self, folder: Path) -> None:
         save_model(self.model, folder)
         save_optimizer(self._optimizer, self.model, folder)
-        write_json(folder / _STATE, {"asked": self._asked, "losses": self.losses})
+        if self._has_best_of_its_own:
+            save_file({name: tensor.contiguous() for name, tensor in self._best.items()}, folder / _BEST)
+        looks = {str(step): loss for step, loss in self.looks.items()}
+        write_json(folder / _STATE, {"asked": self._asked, "losses": self.losses, "looks": looks})
+
+    @property
+    def _has_best_of_its_own(self) -> bool:
+        """Whether the best weights are neither the start, which is given anew, nor those behind the last step."""
+        return bool(self.looks) and self.best_step not in (0, len(self.losses))
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -359,6 +450,10 @@ class _Run:
         load_model(self.model, folder)
         load_optimizer(self._optimizer, self.model, folder)
         self.losses = [float(loss) for loss in state["losses"]]
+        self.looks |= {int(step): float(loss) for step, loss in state["looks"].items() if self.looks}
+        if self.looks and self.best_step > 0:
+            own = self.model.state_dict() if not self._has_best_of_its_own else load_file(folder / _BEST)
+            self._best = {name: tensor.clone() for name, tensor in own.items()}
         logger.info("recovery goes on from step %d", len(self.losses))
 
 
