@@ -201,7 +201,7 @@ class Materials:
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=seed, save_steps=_SAVE_STEPS,
+            seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

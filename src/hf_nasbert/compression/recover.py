@@ -41,7 +41,7 @@ from hf_nasbert.training.checkpoints import (
 logger = logging.getLogger(__name__)
 
 _STATE, _BEST = "recovery.json", "best.safetensors"
-_MOST_RISE = 1.1  # of the training loss from the first quarter of the steps to the last
+_MOST_RISE = 1.5  # of the training loss from the first quarter of the steps to the last
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
 _NUM_SCORED = 16  # children that say whether a super-net gained
 
@@ -118,9 +118,10 @@ class Recovery:
 
     @property
     def has_fallen(self) -> bool:
-        """Whether training went as it should: no loss was infinite, and the last ones are not above the first ones.
+        """Whether training went as it should: no loss was infinite, and the last ones are not far above the first ones.
 
-        By the means of the first and of the last quarter of the steps, which differ between batches by some percent.
+        By the means of the first and of the last quarter of the steps: a rise by half is no longer that of a child that
+        had little to learn, by other batches.
         """
         if not self.losses or not all(map(math.isfinite, self.losses)):
             return False
@@ -379,7 +380,9 @@ class _Run:
         """Whether the weights behind the step that was made last are to be looked at."""
         step, settings = len(self.losses), self.settings
         is_last = step == settings.num_steps
-        return math.isfinite(self.losses[-1]) and (is_last or (settings.patience > 0 and step % settings.check_steps == 0))
+        return math.isfinite(self.losses[-1]) and (
+            is_last or (settings.patience > 0 and step % settings.check_steps == 0)
+        )
 
     def keep_best(self, step: int, loss: float) -> None:
         """Note a look, and the weights where they are the best so far; a look that sees no number is the worst."""

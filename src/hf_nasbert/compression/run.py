@@ -73,6 +73,7 @@ from hf_nasbert.writing import check_folder
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
+_REPLACING_TOKENS = 1500  # of the text that chooses: a variant's lone loss is known to some percent by them
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
 _INCIDENTAL = ("output_dir", "trust_remote_code")
@@ -178,12 +179,14 @@ class Compression:
                 say(line)
             for one in by_hand.children:
                 chosen[one["budget"]].append((one["how"], Architecture.parse(one["architecture"])))
+        searched = {child for children in chosen.values() for how, child in children if how == SEARCHED}
         recovered: dict[tuple[Architecture, int], Recovered] = {}
         for child in dict.fromkeys(child for children in chosen.values() for _, child in children):
             for seed in self.arguments.seeds:
                 recovered[child, seed] = stage(
-                    f"recovery {child} seed {seed}", Recovered, partial(self._make_recovered, child, seed)
-                )
+                    f"recovery {child} seed {seed}", Recovered,
+                    partial(self._make_recovered, child, seed, is_searched=child in searched),
+                )  # fmt: skip
         proof = stage("proof", Proof, partial(self._make_proof, costs, chosen, recovered))
         rows = [Row.from_dict(row) for row in proof.rows]
         written = stage("folder", Written, partial(write_folders, shared, self.folder, rows, recovered))
@@ -297,8 +300,17 @@ class Compression:
 
     def _make_replacements(self) -> Replacements:
         shared = self.materials
+        count = next(
+            (
+                count
+                for count in range(1, len(shared.text.choosing))
+                if num_tokens(shared.text.choosing[:count]) >= _REPLACING_TOKENS
+            ),
+            len(shared.text.choosing),
+        )
+        targets = [shared.states["choosing"][index] for index in range(count)]
         table = replace_one(
-            shared.supernet, shared.text.choosing, shared.states["choosing"], shared.distance, bf16=shared.bf16,
+            shared.supernet, shared.text.choosing[:count], targets, shared.distance, bf16=shared.bf16,
             kept=shared.work / "lone-replacements.json", progress=True,
         )  # fmt: skip
         return Replacements(as_record(table))
@@ -362,12 +374,25 @@ class Compression:
         shared = self.materials
         return way(scorer, most_layers(shared.supernet.largest_architecture, shared.cost, caps))
 
-    def _make_recovered(self, child: Architecture, seed: int) -> Recovered:
+    def _make_recovered(self, child: Architecture, seed: int, *, is_searched: bool) -> Recovered:
         shared = self.materials
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
-        return Recovered(done.num_tokens, done.before.loss, done.after.loss, dataclasses.asdict(shared.judge(model)))
+        if not done.has_fallen and is_searched:  # what somebody chooses by hand may be as bad as it is
+            quarter = max(1, len(done.losses) // 4)
+            first, last = (sum(own) / len(own) for own in (done.losses[:quarter], done.losses[-quarter:]))
+            raise ValueError(
+                f"recovery of {child}: the training loss did not fall ({first:.4f} in the first quarter of the steps, "
+                f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
+            )
+        if done.kept_step == 0:
+            say(
+                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
+                "text that chooses): it is left as it began"
+            )
+        judged = dataclasses.asdict(shared.judge(model))
+        return Recovered(done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss, judged)
 
     def _make_proof(
         self,

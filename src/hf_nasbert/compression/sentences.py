@@ -26,6 +26,7 @@ PARTS = ("train", "choosing", "judging")
 # Behind the sign that ends a sentence: a space in most scripts, nothing in those that write none.
 _ENDS = re.compile(r"(?<=[.!?\u2026\u061f\u06d4\u0964])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")
 _SHORTEST = 20  # characters; what is shorter, such as the end of an abbreviation, is joined with what follows
+_CHARACTERS_OF_A_TOKEN = 4  # about, in most scripts; where a token has fewer, long sentences are cut
 _FEWEST_OF_A_DOCUMENT = 64  # sentences of a document that are looked at, however many documents there are
 
 
@@ -62,13 +63,17 @@ def cut_sentences(document: str) -> Iterator[str]:
         yield begun
 
 
-def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[str]:
+def choose_sentences(
+    documents: Dataset, num_sentences: int, seed: int, *, most_characters: int | None = None
+) -> list[str]:
     """Different sentences of as many documents as there are, drawn by a seed: one of each, then a second one, ...
 
     Args:
         documents: In a column "text".
         num_sentences: Most sentences to give.
         seed: Of which documents, and which of their sentences.
+        most_characters: Of a document that has shorter sentences than that, only they are taken: what is longer would
+            be cut.
 
     Returns:
         Up to `num_sentences` sentences, fewer where the documents hold no more.
@@ -83,6 +88,8 @@ def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[
         if len(firsts) == num_sentences:
             break
         found = list(cut_sentences(documents[index]["text"]))
+        if most_characters is not None:
+            found = [sentence for sentence in found if len(sentence) <= most_characters] or found
         rng.shuffle(found)
         if found:  # documents may be empty, or copies of each other
             of_documents.append(found[:most])
@@ -161,18 +168,20 @@ def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_train: int = 8192,
+    num_train: int = 9600,
     num_choosing: int = 192,
     num_judging: int = 512,
     held_out: float = 0.05,
     batch_size: int = 32,
-    max_length: int = 48,
+    max_length: int = 32,
     seed: int = 0,
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
 
-    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part.
+    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part. Whole
+    sentences come first: of a document with some that fit into `max_length` tokens, by their characters, longer ones
+    are left out.
 
     Args:
         documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
@@ -198,12 +207,14 @@ def load_sentences(
             "by and to judge by: give more text, or cut it finer (sample_by)"
         ) from error
     counts = (num_train, num_choosing, num_judging)
+    most = _CHARACTERS_OF_A_TOKEN * max_length
     made = [
         as_batches(
-            choose_sentences(part, count, seed), tokenizer, batch_size=batch_size, max_length=max_length, seed=seed
+            choose_sentences(part, count, seed, most_characters=most), tokenizer, batch_size=batch_size,
+            max_length=max_length, seed=seed,
         )
         for part, count in zip((train, choosing, judging), counts, strict=True)
-    ]
+    ]  # fmt: skip
     return Sentences(*made)
 
 

@@ -81,9 +81,14 @@ class ByHand:
 
 @dataclass(frozen=True)
 class Recovered:
-    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth."""
+    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
+
+    `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best.
+    """
 
     num_tokens: int
+    num_steps: int
+    kept_step: int
     before: float
     after: float
     judged: dict[str, Any]
