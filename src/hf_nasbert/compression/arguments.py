@@ -31,7 +31,8 @@ class CompressArguments:
 
     base_model: str = field(
         metadata={
-            "help": "The encoder: a folder or a name on the Hub, a SentenceTransformer too; nothing is written there."
+            "help": "The encoder, only read: a folder or a name on the Hub, a SentenceTransformer too; or "
+            "packaged:all-MiniLM-L6-v2."
         }
     )
     output_dir: str = field(
@@ -80,10 +81,10 @@ class CompressArguments:
             "inherited weights, or that in a super-net distilled first (supernet)."
         },
     )
-    num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})
+    num_rescored: int = field(default=24, metadata={"help": "How many of the best sums are scored again."})
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int = field(default=200, metadata={"help": "Steps that each chosen child is distilled for."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "The highest one of recovery."})
+    recovery_steps: int = field(default=350, metadata={"help": "Steps that each chosen child is distilled for."})
+    learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
     patience: int = field(
         default=0,
         metadata={
@@ -92,12 +93,19 @@ class CompressArguments:
         },
     )
     batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
-    max_seq_length: int = field(default=48, metadata={"help": "Tokens of a sentence; what is longer is cut."})
-    num_sentences: int = field(default=8192, metadata={"help": "Most sentences to train on."})
+    max_seq_length: int = field(
+        default=20,
+        metadata={
+            "help": "Tokens of a sentence. Whole ones are taken where a document has some, else longer ones are cut; "
+            "short ones teach more in the same time."
+        },
+    )
+    num_sentences: int = field(default=11_200, metadata={"help": "Most sentences to train on."})
     pairs_file: str | None = field(
         default=None,
         metadata={
-            "help": "Pairs to prove by: columns sentence1, sentence2 and score; Spearman's correlation is told."
+            "help": "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "
+            "test split); Spearman's correlation is told."
         },
     )
     latency_shape: str = field(

@@ -118,10 +118,10 @@ class Recovery:
 
     @property
     def has_fallen(self) -> bool:
-        """Whether training went as it should: no loss was infinite, and the last ones are not far above the first ones.
+        """Whether training went as it should: no loss was infinite, and the last ones are not far above the first.
 
-        By the means of the first and of the last quarter of the steps: a rise by half is no longer that of a child that
-        had little to learn, by other batches.
+        By the means of the first and of the last quarter of the steps. A child with little to learn may rise a bit,
+        since batches differ, but not by half.
         """
         if not self.losses or not all(map(math.isfinite, self.losses)):
             return False

@@ -60,7 +60,7 @@ from hf_nasbert.compression.stages import (
 )
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
-from hf_nasbert.data import DataArguments
+from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -201,7 +201,7 @@ class Compression:
 
     def _claim(self) -> None:
         """Write down what the folder is made with, or hold it to what it was made with before."""
-        base = Path(self.arguments.base_model)
+        base = Path(model_folder(self.arguments.base_model))
         if base.is_dir() and self.folder.resolve().is_relative_to(base.resolve()):
             raise ValueError(f"output_dir {self.folder} lies in the base model's folder, where nothing is written")
         file = self.folder / "settings.json"
