@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tiny.compress import BLOCKS, base_model, batches, full_child, plain_supernet, targets
 from tiny.texts import tiny_tokenizer
 from torch import nn
@@ -65,6 +65,18 @@ def test_copies_and_empty_documents_take_no_ones_place():
         {"text": ["", "the film was good ."] * 5 + [f"the film was good {n} ." for n in range(5)]}
     )
     assert len(choose_sentences(texts, 6, seed=0)) == 6
+
+
+def test_sentences_that_fit_come_before_those_that_would_be_cut():
+    words = "and then another word " * 20
+    texts = Dataset.from_dict({"text": [f"The film {n} was good. The long film {n} {words}." for n in range(6)]})
+    texts = concatenate_datasets(
+        [texts, Dataset.from_dict({"text": [f"A longer film {n} {words}." for n in range(6)]})]
+    )
+    assert all(len(one) <= 40 for one in choose_sentences(texts, 6, seed=0, most_characters=40))
+    more = choose_sentences(texts, 9, seed=0, most_characters=40)
+    assert [len(one) <= 40 for one in more] == [True] * 6 + [False] * 3
+    assert len(choose_sentences(texts, 100, seed=0, most_characters=40)) == 18
 
 
 def test_sentences_of_no_token_are_left_out():

@@ -78,7 +78,7 @@ def _describe(
         is_sentence_transformer=materials.base.modules is not None,
         training={
             "text": materials.source.told["source"],
-            "num_steps": arguments.recovery_steps,
+            "num_steps": len(done.losses),
             "num_tokens": done.num_tokens,
             "learning rate": arguments.learning_rate,
             "seed": seed,

@@ -1,6 +1,7 @@
 """The user's text as sentences: held out by document, tokenised, in batches of like length."""
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ PARTS = ("train", "choosing", "judging")
 _ENDS = re.compile(r"(?<=[.!?\u2026\u061f\u06d4\u0964])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")
 _SHORTEST = 20  # characters; what is shorter, such as the end of an abbreviation, is joined with what follows
 _CHARACTERS_OF_A_TOKEN = 4  # about, in most scripts; where a token has fewer, long sentences are cut
+_MOST_DOCUMENTS = 16  # that are looked at, for each sentence that is wanted
 _FEWEST_OF_A_DOCUMENT = 64  # sentences of a document that are looked at, however many documents there are
 
 
@@ -72,8 +74,8 @@ def choose_sentences(
         documents: In a column "text".
         num_sentences: Most sentences to give.
         seed: Of which documents, and which of their sentences.
-        most_characters: Of a document that has shorter sentences than that, only they are taken: what is longer would
-            be cut.
+        most_characters: Longer sentences, which would be cut, are taken only where all documents do not have enough
+            others.
 
     Returns:
         Up to `num_sentences` sentences, fewer where the documents hold no more.
@@ -82,26 +84,32 @@ def choose_sentences(
     order = list(range(len(documents)))
     rng.shuffle(order)
     most = max(_FEWEST_OF_A_DOCUMENT, 4 * num_sentences // max(len(order), 1))
-    of_documents: list[list[str]] = []
+    short: list[list[str]] = []
+    long: list[list[str]] = []
     firsts: set[str] = set()
-    for index in order:
+    for index in order[: _MOST_DOCUMENTS * num_sentences]:
         if len(firsts) == num_sentences:
             break
         found = list(cut_sentences(documents[index]["text"]))
-        if most_characters is not None:
-            found = [sentence for sentence in found if len(sentence) <= most_characters] or found
         rng.shuffle(found)
-        if found:  # documents may be empty, or copies of each other
-            of_documents.append(found[:most])
-            firsts.add(found[0])
-    chosen: dict[str, None] = {}
-    for number in range(max(map(len, of_documents), default=0)):
-        for found in of_documents:
-            if number < len(found):
-                chosen.setdefault(found[number])
-                if len(chosen) == num_sentences:
-                    return list(chosen)
+        fitting = [one for one in found if most_characters is None or len(one) <= most_characters]
+        if fitting:  # documents may be empty, or copies of each other
+            short.append(fitting[:most])
+            firsts.add(fitting[0])
+        if len(long) < num_sentences and len(fitting) < len(found):
+            long.append([one for one in found if one not in set(fitting)][:most])
+    chosen = dict.fromkeys(itertools.islice(dict.fromkeys(_by_turns(short)), num_sentences))
+    for one in _by_turns(long):
+        if len(chosen) == num_sentences:
+            break
+        chosen.setdefault(one)
     return list(chosen)
+
+
+def _by_turns(of_documents: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The first sentence of every document, then every second one, ..."""
+    for number in range(max(map(len, of_documents), default=0)):
+        yield from (found[number] for found in of_documents if number < len(found))
 
 
 def as_batches(
@@ -168,20 +176,19 @@ def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_train: int = 9600,
+    num_train: int = 11_200,
     num_choosing: int = 192,
     num_judging: int = 512,
     held_out: float = 0.05,
     batch_size: int = 32,
-    max_length: int = 32,
+    max_length: int = 20,
     seed: int = 0,
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
 
-    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part. Whole
-    sentences come first: of a document with some that fit into `max_length` tokens, by their characters, longer ones
-    are left out.
+    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part. Sentences
+    that fit into `max_length` tokens, by their characters, come first: longer ones are cut.
 
     Args:
         documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
