@@ -75,7 +75,7 @@ def test_refitted_variants_come_nearer_to_the_base_model_and_it_stays():
         (one.first_block, *one.operators): (one.loss, other.loss) for one, other in zip(before, after, strict=True)
     }
     narrow = [key for key in loss_of if key[1][-1].isdigit()]
-    assert len(narrow) == 3 * (1 + 2)
+    assert len(narrow) == 3 * (1 + 6)
     assert sum(loss_of[key][1] for key in narrow) < 0.8 * sum(loss_of[key][0] for key in narrow)
     for block in (1, 3, 5):
         assert loss_of[block, "ffn32"][1] < loss_of[block, "ffn16"][1]
@@ -418,3 +418,30 @@ def test_half_of_minilm_without_training(tmp_path):
     assert chosen.architecture[-2] == "attention"
     searched, by_hand = score_children(supernet, [chosen.architecture, uniform], text.choosing, wanted, distance)
     assert searched.loss < 0.9 * by_hand.loss
+
+
+def test_recovery_holds_a_child_to_the_base_models_inner_states(chosen, tmp_path):
+    supernet, _, own, _, distance = chosen
+    wanted = teacher_states(full_child(), own, tmp_path, inner_blocks=(1, 3))
+    mask = own[2]["attention_mask"].bool()
+    states = full_child().encoder.blocks[0](*_embedded(own[2]))
+    states = full_child().encoder.blocks[1](states, *_embedded(own[2])[1:])
+    assert torch.allclose(wanted[2].inner[0].float(), states[mask], atol=2e-3)
+    assert torch.allclose(
+        wanted.inner_means[0], torch.cat([one.inner[0] for one in wanted]).float().mean(0), atol=2e-3
+    )
+    architecture = ("attention1", "ffn32", "skip", "skip", "attention", "ffn16")
+    misses = []
+    for weight in (0.0, 20.0):
+        child = extract_child(supernet, architecture)
+        recover(child, own, wanted, distance, dataclasses.replace(SETTINGS, inner_weight=weight))
+        states = child.encoder.blocks[1](child.encoder.blocks[0](*_embedded(own[2])), *_embedded(own[2])[1:])
+        misses.append(sum(float((states[mask].detach() - one.float()).square().sum()) for one in wanted[2].inner))
+    assert misses[1] < 0.9 * misses[0]
+    with pytest.raises(ValueError, match=r"inner_weight=20\.0 needs states of inner blocks"):
+        recover(child, own, list(wanted), distance, dataclasses.replace(SETTINGS, inner_weight=20.0))
+
+
+def _embedded(batch):
+    states, masks = full_child().embed(batch["input_ids"], batch["attention_mask"])
+    return states, masks.attention, masks.padding

@@ -100,7 +100,7 @@ class CompressArguments:
             "short ones teach more in the same time."
         },
     )
-    num_sentences: int = field(default=11_200, metadata={"help": "Most sentences to train on."})
+    num_sentences: int = field(default=8000, metadata={"help": "Most sentences to train on."})
     pairs_file: str | None = field(
         default=None,
         metadata={

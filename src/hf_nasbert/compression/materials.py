@@ -36,6 +36,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _SAVE_STEPS = 100
+_INNER_LAYERS, _INNER_WEIGHT = 5, 5.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
 
 
@@ -112,12 +113,17 @@ class Materials:
     @cached_property
     def states(self) -> dict[str, TeacherStates]:
         """What the base model makes of every part."""
+        num_layers = self.space.num_choice_blocks // 2
+        inner = sorted(
+            {2 * (num_layers * number // (_INNER_LAYERS + 1)) - 1 for number in range(1, _INNER_LAYERS + 1)}
+        )
         return {
             part: teacher_states(
-                self.base.full_child, getattr(self.text, part), self.work / "states" / part, progress=True
+                self.base.full_child, getattr(self.text, part), self.work / "states" / part,
+                inner_blocks=[block for block in inner if block > 0] if part == "train" else (), progress=True,
             )
             for part in PARTS
-        }
+        }  # fmt: skip
 
     @cached_property
     def distance(self) -> Distance:
@@ -202,6 +208,7 @@ class Materials:
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
             seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience,
+            inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

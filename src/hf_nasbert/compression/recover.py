@@ -20,12 +20,13 @@ from transformers import PreTrainedModel
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
 from hf_nasbert.compression.distance import Distance, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
+from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import SKIP, SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -56,6 +57,7 @@ class RecoverySettings:
         warmup: Share of the steps in which it rises; behind them it falls in a straight line.
         max_grad_norm: Gradients are clipped to this norm.
         bf16: Whether to take products in bfloat16.
+        inner_weight: Weight of the relative error behind inner blocks, mean over those that the targets hold.
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
@@ -72,6 +74,7 @@ class RecoverySettings:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     bf16: bool = False
+    inner_weight: float = 0.0
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
@@ -162,9 +165,13 @@ def recover(
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    inner_blocks = targets.inner_blocks if isinstance(targets, TeacherStates) else ()
+    if settings.inner_weight and not inner_blocks:
+        raise ValueError(f"inner_weight={settings.inner_weight} needs states of inner blocks as targets")
     if settings.patience and held_out is None:
         raise ValueError(f"patience={settings.patience} needs held-out batches to look at")
-    run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
+    asked = _asked(child, batches, distance, settings) | {"inner_blocks": list(inner_blocks)}
+    run = _Run(child, settings, asked, output_dir)
 
     def look() -> Score:
         assert held_out is not None
@@ -284,7 +291,7 @@ def _fit(
             while not run.is_over:
                 step = len(run.losses)
                 index = _order(len(batches), settings.seed, step)
-                loss = _distance_of(model, batches[index], targets[index], distance, settings, options(step))
+                loss = _distance_of(model, batches[index], targets, index, distance, settings, options(step))
                 run.step(loss, can_stop=look is not None)
                 if look is not None and run.is_looked_at:
                     run.keep_best(step + 1, look().loss)
@@ -330,20 +337,46 @@ def _order(num_batches: int, seed: int, step: int) -> int:
 def _distance_of(
     child: PreTrainedModel,
     batch: Batch,
-    target: Target,
+    targets: Sequence[Target],
+    index: int,
     distance: Distance,
     settings: RecoverySettings,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
+    target = targets[index]
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
+    places = _inner_places(child, targets) if settings.inner_weight else []
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16),
+        watched([block for block, _, _ in places]) as outputs,
+    ):
         with torch.set_grad_enabled(settings.train_embeddings):
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
     logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    return distance.total(distance.parts(hidden_states, mask, target, logits))
+    loss = distance.total(distance.parts(hidden_states, mask, target, logits))
+    for block, number, mean in places:
+        wanted = target.inner[number].to(device).float()
+        error = (outputs[block].float()[mask] - wanted).square().sum() / (wanted - mean.to(device)).square().sum()
+        loss = loss + settings.inner_weight / len(target.inner) * error
+    return loss
+
+
+def _inner_places(child: PreTrainedModel, targets: Sequence[Target]) -> list[tuple[nn.Module, int, torch.Tensor]]:
+    """A child's blocks that stand where inner states are kept: the block, the number of these states, their mean.
+
+    Where a block is skipped, the one before it stands for it; in front of the first one there is nothing to learn.
+    """
+    assert isinstance(targets, TeacherStates)
+    real = [place for place, name in enumerate(child.config.operators) if name != SKIP]
+    found = []
+    for number, (place, mean) in enumerate(zip(targets.inner_blocks, targets.inner_means, strict=True)):
+        before = sum(one <= place for one in real)
+        if before:
+            found.append((encoder_of(child).encoder.blocks[before - 1], number, mean))
+    return found
 
 
 class _Run:

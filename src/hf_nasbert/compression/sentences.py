@@ -176,7 +176,7 @@ def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_train: int = 11_200,
+    num_train: int = 8000,
     num_choosing: int = 192,
     num_judging: int = 512,
     held_out: float = 0.05,
@@ -187,8 +187,8 @@ def load_sentences(
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
 
-    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part. Sentences
-    that fit into `max_length` tokens, by their characters, come first: longer ones are cut.
+    A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part.
+    Sentences that fit into `max_length` tokens, by their characters, come first: longer ones are cut.
 
     Args:
         documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
