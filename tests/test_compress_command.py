@@ -419,8 +419,14 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
         return model, done if len(losses) == 1 else dataclasses.replace(done, losses=[1.0, math.inf])
 
     monkeypatch.setattr(Materials, "recover", risen)
-    compress(base, tmp_path / "small", learning_rate=1e-30, patience=1, **HALF)
-    assert capsys.readouterr().out.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
+    compress(base, tmp_path / "small", learning_rate=1e-30, patience=1, additivity=3, **HALF)
+    told = capsys.readouterr().out
+    assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
+    report = (tmp_path / "small" / "report.md").read_text()
+    for space in ("whole", "screened"):
+        line = f"the real distances of 3 random children, {space} space"
+        assert line in told
+        assert line in report
     stages = [json.loads(line) for line in (tmp_path / "small" / "stages.jsonl").read_text().splitlines()]
     made = [stage["content"] for stage in stages if stage["stage"].startswith("recovery")]
     assert [(one["kept_step"], one["after"]) for one in made] == [(0, one["before"]) for one in made]

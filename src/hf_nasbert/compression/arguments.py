@@ -74,6 +74,13 @@ class CompressArguments:
         default=0.3,
         metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
     )
+    additivity: int = field(
+        default=0,
+        metadata={
+            "help": "Random children of the whole space, and of the screened one, whose real distances are compared with "
+            "the sums of their lone replacements; 0: none."
+        },
+    )
     scorer: Literal["additive", "inherited", "supernet"] = field(
         default="inherited",
         metadata={
@@ -136,8 +143,9 @@ class CompressArguments:
         for name in ("num_rescored", "supernet_steps", "recovery_steps", "batch_size", "num_sentences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.patience < 0:
-            raise ValueError(f"patience={self.patience} must not be negative")
+        for name in ("patience", "additivity"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.max_seq_length < 4:
             raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
         if not self.learning_rate > 0:

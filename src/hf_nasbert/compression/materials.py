@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, load_base_model
-from hf_nasbert.compression.distance import Distance, Pooling
+from hf_nasbert.compression.distance import Distance, Pooling, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.importance import sort_by_importance
 from hf_nasbert.compression.proof import Judge, read_pairs
@@ -35,6 +35,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
+_REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _SAVE_STEPS = 100
 _INNER_LAYERS, _INNER_WEIGHT = 5, 5.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
@@ -179,6 +180,22 @@ class Materials:
         """Make the super-net's variants by least squares, or read those that were made; what each misses."""
         return refit(supernet, self.calibration, kept=self.work / "variants.safetensors")
 
+    @cached_property
+    def replacing(self) -> tuple[list[Batch], list[Target]]:
+        """The part of the text that chooses on which lone replacements are scored."""
+        batches: list[Batch] = []
+        for batch in self.text.choosing:
+            if num_tokens(batches) >= _REPLACING_TOKENS:
+                break
+            batches.append(batch)
+        return batches, [self.states["choosing"][index] for index in range(len(batches))]
+
+    @property
+    def screened_space(self) -> SearchSpace:
+        """The space without the variants whose lone replacement costs too much."""
+        full = self.supernet.largest_architecture
+        return screened(self.space, self.table, full, self.arguments.max_replace_one_loss)
+
     @property
     def to_choose_from(self) -> list[Replacement]:
         """The lone replacements to choose from: of a trained super-net those that it was trained with."""
@@ -189,8 +206,7 @@ class Materials:
     @cached_property
     def trained(self) -> tuple[SupernetPreTrainedModel, TrainedSupernet]:
         """The super-net of the screened space, distilled."""
-        full = self.supernet.largest_architecture
-        space = screened(self.space, self.table, full, self.arguments.max_replace_one_loss)
+        space = self.screened_space
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,

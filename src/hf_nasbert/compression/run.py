@@ -40,11 +40,12 @@ from hf_nasbert.compression.proof import (
     measure_side_by_side,
     read_pairs,
 )
-from hf_nasbert.compression.replace_one import Replacement, as_record, replace_one
-from hf_nasbert.compression.results import Compressed, CompressResult
+from hf_nasbert.compression.replace_one import Replacement, additivity, as_record, replace_one
+from hf_nasbert.compression.results import Compressed, CompressResult, additivity_lines
 from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
 from hf_nasbert.compression.stages import (
+    Additive,
     ByHand,
     Chosen,
     Content,
@@ -73,7 +74,6 @@ from hf_nasbert.writing import check_folder
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
-_REPLACING_TOKENS = 1500  # of the text that chooses: a variant's lone loss is known to some percent by them
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
 _INCIDENTAL = ("output_dir", "trust_remote_code")
@@ -165,6 +165,9 @@ class Compression:
         shared.variants = stage("variants", Variants, self._make_variants)
         found = stage("lone replacements", Replacements, self._make_replacements)
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
+        if self.arguments.additivity:
+            for line in additivity_lines(stage("additivity", Additive, self._make_additive)):
+                say(line)
         if costs.latency_table is not None:
             shared.latency_table = LatencyTable.from_record(costs.latency_table)
         if self.arguments.scorer == "supernet":
@@ -300,20 +303,23 @@ class Compression:
 
     def _make_replacements(self) -> Replacements:
         shared = self.materials
-        count = next(
-            (
-                count
-                for count in range(1, len(shared.text.choosing))
-                if num_tokens(shared.text.choosing[:count]) >= _REPLACING_TOKENS
-            ),
-            len(shared.text.choosing),
-        )
-        targets = [shared.states["choosing"][index] for index in range(count)]
         table = replace_one(
-            shared.supernet, shared.text.choosing[:count], targets, shared.distance, bf16=shared.bf16,
+            shared.supernet, *shared.replacing, shared.distance, bf16=shared.bf16,
             kept=shared.work / "lone-replacements.json", progress=True,
         )  # fmt: skip
         return Replacements(as_record(table))
+
+    def _make_additive(self) -> Additive:
+        shared = self.materials
+        batches, targets = shared.replacing
+        scorer = dataclasses.replace(shared.scorer_of(shared.supernet), batches=batches, targets=targets)
+        spaces = {"whole space": shared.space, "screened space": shared.screened_space}
+        found = {}
+        for name, space in spaces.items():
+            score = partial(scorer, kept_as=f"additivity-{name.split()[0]}")
+            one = additivity(space, shared.table, score, self.arguments.additivity)
+            found[name] = dataclasses.asdict(one)
+        return Additive(found)
 
     def _make_trained(self) -> TrainedSupernet:
         return self.materials.trained[1]

@@ -48,6 +48,13 @@ class Replacements:
 
 
 @dataclass(frozen=True)
+class Additive:
+    """Of the stage `additivity`: how far sums of lone replacements are from real distances, by space."""
+
+    spaces: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class TrainedSupernet:
     """Of the stage `super-net`: children of the screened space, and their mean distance before and after."""
 
@@ -109,5 +116,17 @@ class Written:
 
 
 Content = TypeVar(
-    "Content", Costs, Text, Taught, Variants, Replacements, TrainedSupernet, Chosen, ByHand, Recovered, Proof, Written
+    "Content",
+    Costs,
+    Text,
+    Taught,
+    Variants,
+    Replacements,
+    Additive,
+    TrainedSupernet,
+    Chosen,
+    ByHand,
+    Recovered,
+    Proof,
+    Written,
 )
