@@ -77,8 +77,8 @@ class CompressArguments:
     additivity: int = field(
         default=0,
         metadata={
-            "help": "Random children of the whole space, and of the screened one, whose real distances are compared with "
-            "the sums of their lone replacements; 0: none."
+            "help": "Random children, of the whole space and of the screened one, that say how well sums of lone "
+            "replacements foretell real distances; 0: none."
         },
     )
     scorer: Literal["additive", "inherited", "supernet"] = field(
