@@ -20,7 +20,8 @@ _AUTO_CLASS = re.compile(r"AutoModel(For[A-Za-z]+)?")
 class CompressedRecord(CardRecord):
     """What there is to say about a smaller version of an encoder.
 
-    `base_model` is its name on the Hub, if it has one. `proof` is the table's head and its lines, as texts; `verdicts`
+    `base_model` is its name on the Hub, if it has one. `evaluations` go to the Hub's `model-index` only: the table of
+    the proof says them. `proof` is the table's head and its lines, as texts; `verdicts`
     are sentences that say what stands there. `training` maps a name to a value.
 
     Raises:
@@ -56,12 +57,16 @@ def render_compressed_card(record: CompressedRecord) -> str:
     """
     head, *lines = record.proof
     library = "sentence-transformers" if record.is_sentence_transformer else "transformers"
-    kind = ["sentence-transformers"] if record.is_sentence_transformer else []
+    # As that library tags its own. The Hub has no relation for a part of a model that was trained on.
+    own = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
+    kind = own if record.is_sentence_transformer else []
     kind += ["bert"] if record.native else [TAGS[0]]
     return render(
         "compressed.md",
         record=record,
-        metadata=model_metadata(record, library, [*kind, *TAGS[1:]], (), task=record.hub_task),
+        metadata=model_metadata(
+            record, library, [*kind, *TAGS[1:]], record.evaluations, task=record.hub_task, relation="finetune"
+        ),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),

@@ -1,5 +1,6 @@
 """The encoder that is given: loaded as the child it is, with its tokenizer and what makes sentence vectors of it."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,9 @@ def load_base_model(
     for setting, length in (("max_seq_length", arguments.max_seq_length), ("latency_shape", arguments.shape[1])):
         if length > positions:
             raise ValueError(f"{setting} asks for {length} tokens, and the base model has {positions} positions")
+    if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
+        longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
+        modules = dataclasses.replace(modules, max_seq_length=longest)
     return BaseModel(name, full_child, tokenizer, modules)
 
 

@@ -1,6 +1,6 @@
 """The folders of the smaller models: weights, tokenizer, what makes a SentenceTransformer of them, and the card."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hf_nasbert import checkpoint_folders, records
-from hf_nasbert.cards import CompressedRecord, render_compressed_card
+from hf_nasbert.cards import CompressedRecord, Evaluation, render_compressed_card
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
@@ -76,6 +76,7 @@ def _describe(
         verdicts=tuple(verdicts(own)),
         native=is_native,
         is_sentence_transformer=materials.base.modules is not None,
+        evaluations=tuple(_evaluations(materials, row)),
         training={
             "text": materials.source.told["source"],
             "num_steps": len(done.losses),
@@ -87,3 +88,21 @@ def _describe(
         },
         versions=records.versions(),
     )
+
+
+def _evaluations(materials: Materials, row: Row) -> Iterator[Evaluation]:
+    """What the Hub lists of the proof: the given child's numbers."""
+    text, pairs = str(materials.source.told["source"]), materials.arguments.pairs_file
+    similarity = materials.modules.similarity or "cosine"
+    measured = [("agreement", "agreement_with_base_model", text)]
+    if materials.base.modules is not None:
+        measured.append(("cosine", "cosine_with_base_model", text))
+    if pairs is not None:
+        measured.append(("spearman", f"spearman_{similarity}", Path(pairs).name))
+    for name, metric, dataset in measured:
+        values = tuple(row.values(name))
+        if values:
+            yield Evaluation(
+                task=materials.base.hub_task, dataset=dataset, metric=metric, values=values,
+                seeds=tuple(materials.arguments.seeds),
+            )  # fmt: skip

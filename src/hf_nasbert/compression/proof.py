@@ -63,6 +63,7 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
     """
 
     budget: str | None
@@ -76,6 +77,7 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    file_bytes: int | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
@@ -118,6 +120,7 @@ class Judge:
     ) -> None:
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
+        self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
@@ -130,7 +133,7 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
@@ -141,6 +144,12 @@ class Judge:
             None if self._pairs is None else self._spearman(model),
         )
 
+    def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The vectors (B, D) of sentences that begin with the default prompt."""
+        pooled = mask.long()
+        pooled[:, : self._num_prompt_tokens] = 0
+        return self._modules.pool(states, pooled)
+
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
@@ -150,17 +159,18 @@ class Judge:
         assert self._pairs is not None
         columns = [self._pairs[name] for name in _PAIRS]
         firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:
+        if self._modules.do_lower_case:  # its default prompt is so already
             firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+        prompt = self._modules.default_prompt
         sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
         vectors: dict[str, torch.Tensor] = {}
         with running(model):
             for start in range(0, len(sentences), _PAIR_BATCH):
                 own = sentences[start : start + _PAIR_BATCH]
-                states, mask = _run(model, tokenised(own, self._tokenizer, self._max_length))
-                vectors |= dict(zip(own, self._modules.pool(states, mask.long()), strict=True))
-        cosine = nn.functional.cosine_similarity
-        found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
+                batch = tokenised([prompt + text for text in own], self._tokenizer, self._max_length)
+                vectors |= dict(zip(own, self._vectors(*_run(model, batch)), strict=True))
+        pairs = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+        found = self._modules.similarities(*pairs).tolist()
         return metrics.spearman(found, scores)
 
 
@@ -294,6 +304,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),

@@ -44,6 +44,7 @@ from hf_nasbert.compression.replace_one import Replacement, additivity, as_recor
 from hf_nasbert.compression.results import Compressed, CompressResult, additivity_lines
 from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
+from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
     Additive,
     ByHand,
@@ -62,6 +63,7 @@ from hf_nasbert.compression.stages import (
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -414,6 +416,10 @@ class Compression:
             dict(zip(distinct, measure_side_by_side(shared.supernet.config, distinct, size, length), strict=True))
             for size in (1, batch_size)
         )
+        sizes: dict[Architecture, int | None] = {
+            child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
+        }
+        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 
@@ -426,7 +432,7 @@ class Compression:
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by,
+                is_within, chosen_by, file_bytes=sizes[child],
             )  # fmt: skip
 
         rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)], None)]

@@ -183,6 +183,7 @@ def load_sentences(
     batch_size: int = 32,
     max_length: int = 20,
     seed: int = 0,
+    prompt: str = "",
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
@@ -200,6 +201,7 @@ def load_sentences(
         batch_size: Sentences of a batch.
         max_length: Tokens of a sentence at most.
         seed: Of the parts, of the sentences and of the batches' order.
+        prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
 
     Raises:
@@ -215,13 +217,11 @@ def load_sentences(
         ) from error
     counts = (num_train, num_choosing, num_judging)
     most = _CHARACTERS_OF_A_TOKEN * max_length
-    made = [
-        as_batches(
-            choose_sentences(part, count, seed, most_characters=most), tokenizer, batch_size=batch_size,
-            max_length=max_length, seed=seed,
-        )
-        for part, count in zip((train, choosing, judging), counts, strict=True)
-    ]  # fmt: skip
+    made = []
+    for part, count in zip((train, choosing, judging), counts, strict=True):
+        chosen = choose_sentences(part, count, seed, most_characters=most)
+        sentences = [prompt + sentence for sentence in chosen]
+        made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
 
 

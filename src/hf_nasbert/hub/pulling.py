@@ -42,10 +42,13 @@ class Pulled:
     is_from_cache: bool
     foreign_code: tuple[str, ...] = ()
     """What in it is code, or leads to code, that is not this package's."""
+    is_sentence_transformer: bool = False
 
     def __str__(self) -> str:
         origin = " from the cache, since the Hub could not be reached" if self.is_from_cache else ""
-        how = how_to_load(self.kind, self.identity, str(self.folder))
+        how = how_to_load(
+            self.kind, self.identity, str(self.folder), is_sentence_transformer=self.is_sentence_transformer
+        )
         said = f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\n"
         if self.foreign_code:
             said += f"it brings code that is not hf_nasbert's, to be read first: {', '.join(self.foreign_code)}\n"
@@ -83,6 +86,7 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
                 shutil.copyfile(path, staging / name)
         kind: Kind
         foreign: list[str] = []
+        vectors = False
         if is_table:
             file = next(staging.glob("table-*.jsonl.gz"), None)
             if file is None:
@@ -96,8 +100,10 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
             words = staging / "tokenizer.json"
             tokenizer = read_tokenizer(words, f"{arguments.repo_id}/tokenizer.json") if words.exists() else None
             identity = identity_of_model(config, tokenizer)
-            foreign = foreign_code({path.name: path for path in staging.glob("*")}, arguments.repo_id)
-        pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign))
+            files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+            foreign = foreign_code(files, arguments.repo_id)
+            vectors = "modules.json" in files
+        pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign), vectors)
     return pulled
 
 
@@ -124,7 +130,7 @@ def _fetch(api: HfApi, arguments: PullArguments) -> tuple[Path, bool]:
         raise FileNotFoundError(f"{repo_id} has no branch, tag or commit {revision!r}")
     identity_there(api, repo_id, repo_type, state)  # refused before anything large is fetched
     wanted = [name for name in state.files if is_ours(name)]
-    if repo_type == "model" and not any(name.endswith(".safetensors") for name in wanted):
+    if repo_type == "model" and not any(name.endswith(".safetensors") and "/" not in name for name in wanted):
         raise ValueError(f"{repo_id} holds no safetensors weights, and pickled ones are not fetched")
     # By the name of its branch, so that the cache knows it by that name where there is no network.
     snapshot = api.snapshot_download(repo_id, repo_type=repo_type, revision=revision, allow_patterns=wanted)
