@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import math
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -78,8 +77,10 @@ class Materials:
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of a sentence, no more than the base model's SentenceTransformer takes."""
-        return min(self.arguments.max_seq_length, self.modules.max_seq_length or sys.maxsize)
+        """Tokens of a sentence with its prompt, no more than the base model's SentenceTransformer takes."""
+        prompt = self.base.tokenizer(self.modules.default_prompt, add_special_tokens=False)["input_ids"]
+        most = self.modules.max_seq_length or self.base.full_child.config.max_position_embeddings
+        return min(self.arguments.max_seq_length + len(prompt), most)
 
     @cached_property
     def space(self) -> SearchSpace:

@@ -199,7 +199,7 @@ def load_sentences(
         num_judging: Most sentences to judge by.
         held_out: Share of the documents to choose by, and of the rest to judge by.
         batch_size: Sentences of a batch.
-        max_length: Tokens of a sentence at most.
+        max_length: Tokens of a sentence and the prompt at most.
         seed: Of the parts, of the sentences and of the batches' order.
         prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
@@ -216,7 +216,7 @@ def load_sentences(
             "by and to judge by: give more text, or cut it finer (sample_by)"
         ) from error
     counts = (num_train, num_choosing, num_judging)
-    most = _CHARACTERS_OF_A_TOKEN * max_length
+    most = _CHARACTERS_OF_A_TOKEN * max_length - len(prompt)
     made = []
     for part, count in zip((train, choosing, judging), counts, strict=True):
         chosen = choose_sentences(part, count, seed, most_characters=most)
