@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import datasets
 import torch
 
-import hf_nasbert
 from hf_nasbert import records
+from hf_nasbert.compression import compress
 from hf_nasbert.data.packaged import packaged_text
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def texts() -> datasets.Dataset:
 def run(name: str, folder: Path, output: Path) -> None:
     """One run, or the rest of it."""
     torch.set_num_threads(1)
-    result = hf_nasbert.compress(
+    result = compress(
         "packaged:all-MiniLM-L6-v2", texts(), output_dir=folder / name, pairs_file="packaged:stsb", seeds=[0, 1, 2],
         **RUNS[name],
     )  # fmt: skip
