@@ -84,26 +84,25 @@ def choose_sentences(
     order = list(range(len(documents)))
     rng.shuffle(order)
     most = max(_FEWEST_OF_A_DOCUMENT, 4 * num_sentences // max(len(order), 1))
-    short: list[list[str]] = []
-    long: list[list[str]] = []
+    of_documents: list[list[str]] = []
     firsts: set[str] = set()
     for index in order[: _MOST_DOCUMENTS * num_sentences]:
         if len(firsts) == num_sentences:
             break
         found = list(cut_sentences(documents[index]["text"]))
         rng.shuffle(found)
-        fitting = [one for one in found if most_characters is None or len(one) <= most_characters]
-        if fitting:  # documents may be empty, or copies of each other
-            short.append(fitting[:most])
-            firsts.add(fitting[0])
-        if len(long) < num_sentences and len(fitting) < len(found):
-            long.append([one for one in found if one not in set(fitting)][:most])
-    chosen = dict.fromkeys(itertools.islice(dict.fromkeys(_by_turns(short)), num_sentences))
-    for one in _by_turns(long):
+        if found:  # documents may be empty, or copies of each other
+            of_documents.append(found[:most])
+            if most_characters is None or len(found[0]) <= most_characters:
+                firsts.add(found[0])
+    chosen: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for one in _by_turns(of_documents):
+        fits = most_characters is None or len(one) <= most_characters
+        (chosen if fits else others).setdefault(one)
         if len(chosen) == num_sentences:
             break
-        chosen.setdefault(one)
-    return list(chosen)
+    return list(itertools.islice({**chosen, **others}, num_sentences))
 
 
 def _by_turns(of_documents: Sequence[Sequence[str]]) -> Iterator[str]:
