@@ -51,6 +51,8 @@ def test_the_table_says_how_large_the_files_are(base, tmp_path):
     assert result.best.row.file_bytes == file.stat().st_size
     assert result.rows[0].file_bytes == (base / "model.safetensors").stat().st_size
     assert all(row.file_bytes > 4 * row.num_parameters for row in result.rows)
+    share = result.best.row.file_bytes / result.rows[0].file_bytes
+    assert f"{share:.1%} of the file's bytes" in str(result)
     texts = [str(result), (result.folder / "report.md").read_text(), (result.folder / "README.md").read_text()]
     for text in texts:
         assert "MB on disk" in text

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SimilarityFunction
 from tiny.families import stock
 from tiny.models import assert_close
 from tiny.texts import tiny_tokenizer
@@ -92,6 +92,13 @@ def test_vectors_that_are_cut_are_cut_by_their_library_too(child, tmp_path):
         expected = modules.pool(child(**batch).last_hidden_state, batch["attention_mask"])
     assert expected.shape == (3, 5)
     assert_close(theirs.encode(TEXTS, convert_to_tensor=True), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan", None])
+def test_vectors_are_compared_as_their_library_does(name):
+    first, second = torch.randn(2, 5, 7)
+    expected = SimilarityFunction.to_similarity_pairwise_fn(name or "cosine")(first, second)
+    assert_close(SentenceModules(similarity=name).similarities(first, second), expected, 1e-5)
 
 
 def test_vectors_of_texts_with_padding_on_the_left():

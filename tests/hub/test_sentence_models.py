@@ -90,7 +90,7 @@ def test_encoders_and_classifiers_go_and_come_back(back, tmp_path, head, operato
     assert not labels or loaded.config.id2label == labels["id2label"]
 
 
-def test_what_that_library_saved_anew_goes_too(back, tmp_path):
+def test_what_that_library_saved_anew_goes_too(hub, api, back, tmp_path):
     """As after a training with it: its own names and files, and a module of its own on top."""
     make(tmp_path / "small", modules=SentenceModules(max_seq_length=9))
     theirs = SentenceTransformer(str(tmp_path / "small"), trust_remote_code=True, device="cpu")
@@ -100,6 +100,12 @@ def test_what_that_library_saved_anew_goes_too(back, tmp_path):
     assert "2_Dense/model.safetensors" in pushed
     assert vectors(folder).shape == (3, 7)
     assert_close(vectors(folder), theirs.encode(TEXTS, convert_to_tensor=True), 1e-6)
+    there = files_of(hub, "models/user/small")
+    there["2_Dense/pytorch_model.bin"] = there.pop("2_Dense/model.safetensors")
+    hub.repos["models/user/small"].commit("main", there)
+    with pytest.raises(ValueError, match=r"user/small/modules\.json names a module in 2_Dense, where"):
+        pull(PullArguments("user/small", str(tmp_path / "half")), api=api)
+    assert not (tmp_path / "half").exists()
 
 
 def test_files_of_a_sentence_transformer_that_it_is_no_longer_are_removed(hub, send, tmp_path):

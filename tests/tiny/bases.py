@@ -15,9 +15,9 @@ _WORDS = [word for word in WORDS if word.isalpha()]
 MODULES = SentenceModules(("mean",), normalize=True, max_seq_length=20, prompts={"query": "a film"})
 
 
-def save_base(folder, head=BertModel, modules=MODULES, tokenizer=True, **fields):
-    """A random BERT of three layers, of two heads of 16 and 64 neurons each; knows all Latin letters."""
-    known = tiny_tokenizer([*WORDS, *_LETTERS, *(f"##{letter}" for letter in string.ascii_lowercase)])
+def save_base(folder, head=BertModel, modules=MODULES, tokenizer=True, more=(), **fields):
+    """A random BERT of three layers, of two heads of 16 and 64 neurons each; knows all Latin letters, and `more`."""
+    known = tiny_tokenizer([*WORDS, *more, *_LETTERS, *(f"##{letter}" for letter in string.ascii_lowercase)])
     config = BertConfig(
         vocab_size=len(known), hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=24, **fields,
@@ -30,9 +30,9 @@ def save_base(folder, head=BertModel, modules=MODULES, tokenizer=True, **fields)
     return folder
 
 
-def classifier_base(folder):
+def classifier_base(folder, **options):
     """The same with a classifier of three labels."""
-    return save_base(folder, BertForSequenceClassification, id2label={0: "bad", 1: "good", 2: "long"})
+    return save_base(folder, BertForSequenceClassification, id2label={0: "bad", 1: "good", 2: "long"}, **options)
 
 
 def documents(number=600, seed=0):

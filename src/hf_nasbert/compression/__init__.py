@@ -1,12 +1,13 @@
 """A smaller version of an encoder that people already have: variants without training, their choice, recovery.
 
 Files in the order of the work: `arguments` (what is asked), `run` (the stages, each made once), `base_models` (what is
-given), `sentences` (text to batches), `states` (what the base model makes of them), `importance` (which heads and
-neurons matter), `refit` (variants that work before any training), `distance` (how far a child is from the base model),
-`scores` and `replace_one` (children and lone replacements, scored), `encoder_costs` and `choosing` (budgets, and the
-child that is chosen within one), `handmade` (what people choose by hand), `recover` (the chosen child, distilled),
-`proof` (the table that all are held against each other in), `results` (what comes out). The exact choice itself is
-`hf_nasbert.search.knapsack`. Names load on first use, so that what the command line knows of them needs no torch.
+given), `sentences` (text to batches), `vocabulary` (the pieces that a text needs), `states` (what the base model makes
+of text), `importance` (which heads and neurons matter), `refit` (variants that work before any training), `distance`
+(how far a child is from the base model), `scores` and `replace_one` (children and lone replacements, scored),
+`encoder_costs` and `choosing` (budgets, and the child that is chosen within one), `handmade` (what people choose by
+hand), `recover` (the chosen child, distilled), `proof` (the table that all are held against each other in), `results`
+(what comes out). The exact choice itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the
+command line knows of them needs no torch.
 """
 
 from typing import TYPE_CHECKING

@@ -129,6 +129,16 @@ class CompressArguments:
     bf16: Literal["auto", "yes", "no"] = field(
         default="auto", metadata={"help": "Products in bfloat16; auto: where they are faster here, by the clock."}
     )
+    trim_vocabulary: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
+            "embeddings shrink together."
+        },
+    )
+    min_piece_count: int = field(
+        default=1, metadata={"help": "With trim_vocabulary: how often a piece must occur in the text to stay."}
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
     )
@@ -140,7 +150,14 @@ class CompressArguments:
 
     def __post_init__(self) -> None:
         expand_paths(self)
-        for name in ("num_rescored", "supernet_steps", "recovery_steps", "batch_size", "num_sentences"):
+        for name in (
+            "num_rescored",
+            "supernet_steps",
+            "recovery_steps",
+            "batch_size",
+            "num_sentences",
+            "min_piece_count",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("patience", "additivity"):

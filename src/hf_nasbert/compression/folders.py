@@ -15,6 +15,7 @@ from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
 from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.stages import Recovered, Written
+from hf_nasbert.compression.vocabulary import trim_model
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.space import Architecture
 
@@ -39,12 +40,15 @@ def write_folders(
         child = Architecture.parse(row.architecture)
         seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
         model, done = materials.recover(child, seed)
+        tokenizer = materials.base.tokenizer
+        if row.trimmed is not None:
+            model, tokenizer = trim_model(model, materials.vocabulary.kept), materials.vocabulary.tokenizer
         nn.Module.to(model, "cpu")
         stock, reason = native_form(model)
         where = "." if len(given) == 1 else str(row.budget)
         card = render_compressed_card(_describe(materials, row, rows, done, seed, is_native=reason is None))
         write = partial(
-            fill_child_folder, child=stock, tokenizer=materials.base.tokenizer, card=card,
+            fill_child_folder, child=stock, tokenizer=tokenizer, card=card,
             sentence_modules=materials.base.modules,
         )  # fmt: skip
         checkpoint_folders.replace_files(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,16 +17,34 @@ from hf_nasbert.compression.base_models import BaseModel, load_base_model
 from hf_nasbert.compression.distance import Distance, Pooling, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.importance import sort_by_importance
+from hf_nasbert.compression.kept import Kept
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.refit import refit
 from hf_nasbert.compression.replace_one import Replacement, screened
 from hf_nasbert.compression.scores import Scorer
-from hf_nasbert.compression.sentences import PARTS, Batch, Sentences, load_sentences, num_tokens
+from hf_nasbert.compression.sentences import (
+    PARTS,
+    Batch,
+    Sentences,
+    choose_sentences,
+    load_sentences,
+    num_tokens,
+    split_parts,
+)
 from hf_nasbert.compression.stages import TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.compression.vocabulary import (
+    TrimmedVocabulary,
+    choose_pieces,
+    count_pieces,
+    cut_otherwise,
+    ids_of_config,
+    trim_tokenizer,
+)
 from hf_nasbert.costs import LatencyTable
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
@@ -91,17 +110,47 @@ class Materials:
         )
 
     @cached_property
-    def text(self) -> Sentences:
-        """Sentences in batches."""
+    def documents(self) -> Dataset:
+        """The text."""
         documents = self.source.load()
         if self.modules.do_lower_case:
             documents = documents.map(_lower_case, batched=True, input_columns="text", desc="lower case")
+        return documents
+
+    @cached_property
+    def text(self) -> Sentences:
+        """Sentences in batches."""
         return load_sentences(
-            documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
+            self.documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
             num_judging=_NUM_JUDGING, held_out=self.source.held_out, batch_size=self.arguments.batch_size,
             max_length=self.max_length, seed=self.source.seed, prompt=self.modules.default_prompt,
             cache_dir=self.work / "text",
         )  # fmt: skip
+
+    @cached_property
+    def vocabulary(self) -> TrimmedVocabulary:
+        """The pieces that the text to train on needs, and the tokenizer of these."""
+        base, asked = self.base, self.arguments
+        needed = {"min_piece_count": asked.min_piece_count, "num_before": vocabulary_size(base.tokenizer)}
+
+        def choose() -> list[int]:
+            counts = count_pieces(self._parts[0], base.tokenizer, progress=True)
+            prompts = [piece for text in self.modules.prompts.values() for piece in base.tokenizer(text)["input_ids"]]
+            also = [*ids_of_config(base.full_child.config), *prompts]
+            return choose_pieces(base.tokenizer, counts, min_count=asked.min_piece_count, also=also)
+
+        kept = Kept(self.work / "vocabulary.json", needed).get("pieces", choose)
+        trimmed = trim_tokenizer(base.tokenizer, kept, trust_remote_code=asked.trust_remote_code)
+        return TrimmedVocabulary(trimmed, kept, cut_otherwise(self.judging, base.tokenizer, trimmed, kept))
+
+    @cached_property
+    def judging(self) -> list[str]:
+        """The sentences that the text to judge by was made of."""
+        return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
+
+    @cached_property
+    def _parts(self) -> tuple[Dataset, Dataset, Dataset]:
+        return split_parts(self.documents, self.source.held_out, self.source.seed, cache_dir=self.work / "text")
 
     @cached_property
     def calibration(self) -> list[Batch]:

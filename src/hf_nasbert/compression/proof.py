@@ -35,16 +35,31 @@ class Judged:
     """What one model is worth on text that chose nothing.
 
     Args:
-        loss: Its distance from the base model.
+        loss: Its distance from the base model; None where it cuts text into other tokens.
         cosine: Of its sentence vectors with the base model's, mean over sentences.
         agreement: Share of the base model's predictions that it gives too; None without a classifier.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
     """
 
-    loss: float
+    loss: float | None
     cosine: float
     agreement: float | None
     spearman: float | None
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What is left of a model's vocabulary.
+
+    Args:
+        num_pieces: Kept pieces.
+        num_before: Pieces that the base model's tokenizer has.
+        cut_otherwise: Share of held-out sentences that are cut into other pieces than before.
+    """
+
+    num_pieces: int
+    num_before: int
+    cut_otherwise: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class Row:
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
+        trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
     """
 
     budget: str | None
@@ -78,11 +94,13 @@ class Row:
     chosen_by: float | None
     is_given: bool = False
     file_bytes: int | None = None
+    trimmed: Trimmed | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """The row that a record holds."""
-        return cls(**{**row, "judged": tuple(Judged(**one) for one in row["judged"])})
+        trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
+        return cls(**{**row, "judged": tuple(Judged(**one) for one in row["judged"]), "trimmed": trimmed})
 
     def values(self, name: str) -> list[float]:
         """One of the numbers of `Judged`, of every seed; none where it was not measured."""
@@ -141,7 +159,7 @@ class Judge:
             statistics.fmean(losses),
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
-            None if self._pairs is None else self._spearman(model),
+            None if self._pairs is None else self._spearman(model, self._tokenizer),
         )
 
     def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -150,12 +168,54 @@ class Judge:
         pooled[:, : self._num_prompt_tokens] = 0
         return self._modules.pool(states, pooled)
 
+    def with_tokenizer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        base_model: PreTrainedModel,
+        sentences: Sequence[str],
+        max_length: int,
+    ) -> Judged:
+        """What a model is worth with a tokenizer of its own: by sentence vectors and by classes of whole sentences.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer.
+            base_model: The model that it is held against, which reads by the base model's tokenizer.
+            sentences: Text that chose nothing.
+            max_length: Tokens of a sentence at most.
+        """
+        cosines, agreements = [], []
+        ordered = sorted(sentences, key=len)
+        with running(model), running(base_model):
+            for start in range(0, len(ordered), _PAIR_BATCH):
+                texts = [self._modules.default_prompt + text for text in ordered[start : start + _PAIR_BATCH]]
+                (own_vectors, own), (their_vectors, theirs) = (
+                    self._said(one, tokenised(texts, cuts, max_length))
+                    for one, cuts in ((model, tokenizer), (base_model, self._tokenizer))
+                )
+                cosines += nn.functional.cosine_similarity(own_vectors, their_vectors).tolist()
+                if own is not None and theirs is not None and own.shape[-1] > 1:
+                    agreements += self._agreement(own, theirs)
+        return Judged(
+            None,
+            statistics.fmean(cosines),
+            statistics.fmean(agreements) if agreements else None,
+            None if self._pairs is None else self._spearman(model, tokenizer),
+        )
+
+    def _said(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
+        states, mask = _run(model, batch)
+        logits = None if encoder_of(model).pooler is None else logits_of(model, states, mask)
+        return self._vectors(states, mask), logits
+
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
         return (logits.argmax(-1) == wanted.argmax(-1)).float().tolist()
 
-    def _spearman(self, model: PreTrainedModel) -> float:
+    def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
         columns = [self._pairs[name] for name in _PAIRS]
         firsts, seconds, scores = (list(column) for column in columns)
@@ -167,7 +227,7 @@ class Judge:
         with running(model):
             for start in range(0, len(sentences), _PAIR_BATCH):
                 own = sentences[start : start + _PAIR_BATCH]
-                batch = tokenised([prompt + text for text in own], self._tokenizer, self._max_length)
+                batch = tokenised([prompt + text for text in own], tokenizer, self._max_length)
                 vectors |= dict(zip(own, self._vectors(*_run(model, batch)), strict=True))
         pairs = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
         found = self._modules.similarities(*pairs).tolist()
@@ -252,9 +312,14 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     base = next(row for row in rows if row.budget is None)
     told = []
     for given in (row for row in rows if row.is_given):
-        others = [row for row in rows if row.budget == given.budget and row is not given]
+        whole_vocabulary = next((row for row in rows if given.trimmed and _is_twin(row, given)), given)
+        others = [
+            row for row in rows if row.budget == given.budget and row is not given and row is not whole_vocabulary
+        ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
         kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        if given.file_bytes and base.file_bytes:
+            kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
         kept.append(f"vectors with a cosine of {given.mean('cosine'):.4f}")
         spearman, whole = given.mean("spearman"), base.mean("spearman")
@@ -264,18 +329,24 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        if given.trimmed is not None:
+            told.append(
+                f"{given.budget}: its vocabulary is trimmed to {given.trimmed.num_pieces:,} of "
+                f"{given.trimmed.num_before:,} pieces; {given.trimmed.cut_otherwise:.1%} of held-out sentences are "
+                "cut into other pieces than before."
+            )
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
                 f"{given.budget}: what somebody chooses by hand is better here than what the search found "
                 f"(distance {given.chosen_by:.4f} against {searched.chosen_by:.4f} on the text that chooses)."
             )
-        ahead = [row for row in others if _judged(row) < _judged(given)]
+        ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
             within = "" if row.is_within else ", which is above the budget,"
             told.append(
                 f"{given.budget}: on the text that judges, {row.how}{within} is nearer to the base model "
-                f"({_judged(row):.4f} against {_judged(given):.4f})."
+                f"({_judged(row):.4f} against {_judged(whole_vocabulary):.4f})."
             )
         if others and not ahead:
             told.append(
@@ -283,6 +354,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 "tokens."
             )
     return told
+
+
+def _is_twin(row: Row, given: Row) -> bool:
+    """Whether a row is the same child with the whole vocabulary."""
+    return (row.budget, row.how, row.trimmed) == (given.budget, given.how, None)
 
 
 def _judged(row: Row) -> float:
@@ -299,7 +375,8 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         (
             "model",
             lambda row: (
-                f"{row.how}{' (given)' if row.is_given else ''}{'' if row.is_within else ' (above the budget)'}"
+                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (given)' if row.is_given else ''}"
+                f"{'' if row.is_within else ' (above the budget)'}"
             ),
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),

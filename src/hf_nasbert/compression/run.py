@@ -36,6 +36,7 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
+    Trimmed,
     choose_given,
     measure_side_by_side,
     read_pairs,
@@ -58,9 +59,11 @@ from hf_nasbert.compression.stages import (
     Text,
     TrainedSupernet,
     Variants,
+    Vocabulary,
     Written,
 )
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.extraction import extract_child
@@ -162,6 +165,8 @@ class Compression:
         stage = self._stage
         costs = stage("costs", Costs, self._make_costs)
         stage("text", Text, self._make_text)
+        if self.arguments.trim_vocabulary:
+            stage("vocabulary", Vocabulary, self._make_vocabulary)
         taught = stage("base model", Taught, self._make_taught)
         shared.bf16 = taught.bf16
         shared.variants = stage("variants", Variants, self._make_variants)
@@ -263,6 +268,8 @@ class Compression:
         arguments = self.arguments
         if arguments.pairs_file is not None:  # refused now, not in an hour
             read_pairs(arguments.pairs_file, shared.work / "pairs")
+        if arguments.trim_vocabulary:
+            check_trimmable(shared.base.tokenizer)
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
@@ -287,6 +294,15 @@ class Compression:
             {part: len(batches) for part, batches in parts.items()},
             {part: num_tokens(batches) for part, batches in parts.items()},
         )
+
+    def _make_vocabulary(self) -> Vocabulary:
+        found = self.materials.vocabulary
+        num_before = len(self.materials.base.tokenizer)
+        say(
+            f"{len(found.kept):,} of {num_before:,} pieces are kept; {found.cut_otherwise:.1%} of held-out sentences "
+            "are cut into other pieces than before"
+        )
+        return Vocabulary(len(found.kept), num_before, found.cut_otherwise)
 
     def _make_taught(self) -> Taught:
         shared = self.materials
@@ -441,7 +457,26 @@ class Compression:
                 own = [recovered[child, seed] for seed in self.arguments.seeds]
                 chosen_by = sum(one.after for one in own) / len(own)
                 rows.append(row(budget, how, child, [Judged(**one.judged) for one in own], chosen_by))
-        return Proof([dataclasses.asdict(row) for row in choose_given(rows)])
+        rows = choose_given(rows)
+        if self.arguments.trim_vocabulary:
+            rows = [one for row in rows for one in ([row, self._trimmed(row)] if row.is_given else [row])]
+            rows = [dataclasses.replace(row, is_given=row.is_given and row.trimmed is not None) for row in rows]
+        return Proof([dataclasses.asdict(row) for row in rows])
+
+    def _trimmed(self, row: Row) -> Row:
+        """The row of the same child with a trimmed vocabulary."""
+        shared, found = self.materials, self.materials.vocabulary
+        judged, base = [], shared.base.full_child
+        for seed in self.arguments.seeds:
+            model = trim_model(shared.recover(Architecture.parse(row.architecture), seed)[0], found.kept)
+            judged.append(shared.judge.with_tokenizer(model, found.tokenizer, base, shared.judging, shared.max_length))
+        return dataclasses.replace(
+            row,
+            num_parameters=model.num_parameters(),
+            file_bytes=bytes_of_child(model),
+            judged=tuple(judged),
+            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+        )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:
         """Whether a child made by hand is within a budget, its latency as it is measured."""

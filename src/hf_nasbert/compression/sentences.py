@@ -171,6 +171,21 @@ def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
+def split_parts(
+    documents: Dataset, held_out: float = 0.05, seed: int = 0, *, cache_dir: str | Path | None = None
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Documents to train on, to choose by and to judge by; arguments and errors are `load_sentences`'s."""
+    try:
+        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
+        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
+    except ValueError as error:
+        raise ValueError(
+            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
+            "by and to judge by: give more text, or cut it finer (sample_by)"
+        ) from error
+    return train, choosing, judging
+
+
 def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -206,18 +221,11 @@ def load_sentences(
     Raises:
         ValueError: If there are not three different documents, or the tokenizer knows no word of them.
     """
-    try:
-        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
-        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
-    except ValueError as error:
-        raise ValueError(
-            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
-            "by and to judge by: give more text, or cut it finer (sample_by)"
-        ) from error
+    parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
     most = _CHARACTERS_OF_A_TOKEN * max_length - len(prompt)
     made = []
-    for part, count in zip((train, choosing, judging), counts, strict=True):
+    for part, count in zip(parts, counts, strict=True):
         chosen = choose_sentences(part, count, seed, most_characters=most)
         sentences = [prompt + sentence for sentence in chosen]
         made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))

@@ -24,6 +24,18 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """Of the stage `vocabulary`: pieces kept, pieces that the tokenizer has, what became of held-out sentences.
+
+    `cut_otherwise` is the share of them that is cut into other pieces than before.
+    """
+
+    num_pieces: int
+    num_before: int
+    cut_otherwise: float
+
+
+@dataclass(frozen=True)
 class Taught:
     """Of the stage `base model`: how far its child is from it, tokens that it read, and whether bfloat16 pays here."""
 
@@ -119,6 +131,7 @@ Content = TypeVar(
     "Content",
     Costs,
     Text,
+    Vocabulary,
     Taught,
     Variants,
     Replacements,

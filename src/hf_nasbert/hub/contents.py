@@ -46,6 +46,7 @@ BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
 """What may stand beside it: the card and its record, figures, records of searches and evaluations."""
+_NEEDED = {"Pooling": ("config.json",)} | dict.fromkeys(("Dense", "LayerNorm"), ("config.json", "model.safetensors"))
 _FOLDER = re.compile(rf"figures|{MODULE_FOLDER}", re.ASCII)
 TABLE_FILE = re.compile(r"table-[\w.-]+\.jsonl\.gz", re.ASCII)
 
@@ -214,6 +215,28 @@ def foreign_code(files: Mapping[str, Content], name: str) -> list[str]:
     return found + foreign_modules(files, name)
 
 
+def check_modules(files: Mapping[str, Content], name: str) -> None:
+    """Refuse half a SentenceTransformer: one that names a module whose files are not among those that go along.
+
+    Args:
+        files: As for `foreign_code`.
+        name: What messages call the folder.
+
+    Raises:
+        ValueError: If files of a module are missing, or its folder has no name that they go by.
+    """
+    where = f"{name}/modules.json"
+    entries = module_entries(read_json(files["modules.json"], where), where) if "modules.json" in files else []
+    for kind, path in entries:
+        needed = _NEEDED.get(kind.rpartition(".")[2], ())
+        is_whole = re.fullmatch(MODULE_FOLDER, path, re.ASCII) and all(f"{path}/{file}" in files for file in needed)
+        if path and not is_whole:
+            raise ValueError(
+                f"{where} names a module in {printable(path, 100)}, where there is none that could go along: expected "
+                "a folder such as 1_Pooling with a config.json and, where it has weights, a model.safetensors"
+            )
+
+
 def read_tokenizer(content: Content, name: str) -> dict[str, Any]:
     """What a tokenizer.json holds, of which no more is believed than that its model is an object.
 
@@ -279,7 +302,7 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
             f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), and a push would run and publish "
             "it: read it, and if it is what you want, say --trust_remote_code true"
         )
-    _check_modules(files, str(folder))
+    check_modules(files, str(folder))
     if config["model_type"] == "nasbert":
         package = Path(modeling_nasbert.__file__).parent
         files |= {name: package / name for name in CODE_FILES if name not in files}
@@ -297,19 +320,6 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
     tokenizer = None if words is None else read_tokenizer(words, f"{folder}/tokenizer.json")
     identity = identity_of_model(config, tokenizer)
     return Contents(kind, name_of_model(config), files, identity, tuple(left_out), not has_card)
-
-
-def _check_modules(files: Mapping[str, Content], name: str) -> None:
-    """Refuse half a SentenceTransformer: every module has its folder there, but for those that may do without."""
-    where = f"{name}/modules.json"
-    entries = module_entries(read_json(files["modules.json"], where), where) if "modules.json" in files else []
-    for kind, path in entries:
-        is_whole = f"{path}/config.json" in files or kind.endswith((".Normalize", ".Dropout"))
-        if path and not (re.fullmatch(MODULE_FOLDER, path, re.ASCII) and is_whole):
-            raise ValueError(
-                f"{where} names a module in {printable(path, 100)}, where there is none that could go along: expected "
-                "a folder such as 1_Pooling with a config.json, as sentence_transformers saves it"
-            )
 
 
 def _bare_card(kind: Kind, config: Mapping[str, Any], files: Mapping[str, Content], repo_id: str) -> str | None:

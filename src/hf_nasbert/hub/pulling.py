@@ -14,6 +14,7 @@ from hf_nasbert.child_folders import check_place, move_into_place
 from hf_nasbert.hub.arguments import PullArguments
 from hf_nasbert.hub.contents import (
     Kind,
+    check_modules,
     describe,
     foreign_code,
     identity_of_model,
@@ -67,8 +68,8 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
 
     Raises:
         FileExistsError: If the folder holds something, and `overwrite` is not given or it is none of ours.
-        ValueError: If the repository holds neither child, super-net nor table, only pickled weights, or a config.json
-            or tokenizer.json that is damaged; then nothing is written.
+        ValueError: If the repository holds neither child, super-net nor table, only pickled weights, a config.json
+            or tokenizer.json that is damaged, or half a SentenceTransformer; then nothing is written.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
         WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
@@ -101,6 +102,7 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
             tokenizer = read_tokenizer(words, f"{arguments.repo_id}/tokenizer.json") if words.exists() else None
             identity = identity_of_model(config, tokenizer)
             files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+            check_modules(files, arguments.repo_id)
             foreign = foreign_code(files, arguments.repo_id)
             vectors = "modules.json" in files
         pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign), vectors)
