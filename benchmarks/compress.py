@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 RUNS: dict[str, dict[str, Any]] = {
     "half": {"max_parameters": "0.5x"},
-    "quarter": {"max_parameters": "0.25x", "recovery_steps": 900},
+    "quarter": {"max_parameters": "0.25x", "recovery_steps": 1200},
     "half-latency": {"max_latency": "0.5x"},
 }
 MAKING = ("costs", "text", "base model", "variants", "lone replacements", "search")

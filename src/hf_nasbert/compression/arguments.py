@@ -90,7 +90,7 @@ class CompressArguments:
     )
     num_rescored: int = field(default=24, metadata={"help": "How many of the best sums are scored again."})
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int = field(default=350, metadata={"help": "Steps that each chosen child is distilled for."})
+    recovery_steps: int = field(default=600, metadata={"help": "Steps that each chosen child is distilled for."})
     learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
     patience: int = field(
         default=0,

@@ -55,7 +55,7 @@ _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _SAVE_STEPS = 100
-_INNER_LAYERS, _INNER_WEIGHT = 5, 5.0  # of the base model that recovery holds a child to, spread evenly
+_INNER_LAYERS, _INNER_WEIGHT = 5, 10.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
 
 
