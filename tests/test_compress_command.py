@@ -298,6 +298,8 @@ def refused(match, call):
         ({**HALF, "latency_shape": "32"}, "latency_shape='32'"),
         ({**HALF, "learning_rate": 0.0}, "learning_rate=0.0"),
         ({**HALF, "max_seq_length": 3}, "max_seq_length=3"),
+        ({**HALF, "patience": -1}, "patience=-1 must not be negative"),
+        ({**HALF, "additivity": -1}, "additivity=-1 must not be negative"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
     ],
 )
