@@ -169,12 +169,12 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
         with pytest.MonkeyPatch.context() as patch:
             made = Compression._stage
 
-            def stage(self, stage, kind, make, name=name, made=made):
+            def stage(self, stage, kind, make, *is_there, name=name, made=made):
                 if stage.startswith(name):
                     reached.append(stage)
                     make()
                     raise Killed
-                return made(self, stage, kind, make)
+                return made(self, stage, kind, make, *is_there)
 
             patch.setattr(Compression, "_stage", stage)
             with pytest.raises(Killed):

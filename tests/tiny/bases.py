@@ -3,7 +3,14 @@
 import random
 import string
 
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+)
 
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
 
@@ -33,6 +40,23 @@ def save_base(folder, head=BertModel, modules=MODULES, tokenizer=True, more=(), 
 def classifier_base(folder, **options):
     """The same with a classifier of three labels."""
     return save_base(folder, BertForSequenceClassification, id2label={0: "bad", 1: "good", 2: "long"}, **options)
+
+
+def label_by(base, texts, every=6):
+    """Rows of texts and of what a classifier calls them, but every so many have the next label."""
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    with torch.no_grad():
+        found = model(**tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")).logits
+    names, places = model.config.id2label, found.argmax(-1).tolist()
+    places = [(place + (number % every == 0)) % len(names) for number, place in enumerate(places)]
+    return [(text, names[place]) for text, place in zip(texts, places, strict=True)]
+
+
+def write_csv(path, head, rows):
+    """Write rows of texts without quotes or commas."""
+    path.write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]) + "\n")
+    return str(path)
 
 
 def documents(number=600, seed=0):

@@ -117,12 +117,28 @@ def load_base_model(
             "another model's; name the right one by tokenizer_name"
         )
     for setting, length in (("max_seq_length", arguments.max_seq_length), ("latency_shape", arguments.shape[1])):
-        if length > positions:
+        if length is not None and length > positions:
             raise ValueError(f"{setting} asks for {length} tokens, and the base model has {positions} positions")
     if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
         longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
         modules = dataclasses.replace(modules, max_seq_length=longest)
     return BaseModel(name, full_child, tokenizer, modules)
+
+
+def check_classifier(base: BaseModel) -> NasBertForSequenceClassification:
+    """The base model, if it predicts one class or number for a text: what labelled examples are examples of.
+
+    Raises:
+        ValueError: If it has no such head, saying how it gets one.
+    """
+    if not isinstance(base.full_child, NasBertForSequenceClassification):
+        name = printable(base.name, 200)
+        raise ValueError(
+            f"the base model {name} predicts no label of a text ({base.hub_task}), and the examples have one: "
+            f"fine-tune it first (hf-nasbert finetune --model {name} with these files), and compress the folder that "
+            "this writes, or give text without labels (train_files)"
+        )
+    return base.full_child
 
 
 def difference_from(base: BaseModel, batches: Sequence[Batch], arguments: CompressArguments) -> float:

@@ -13,16 +13,23 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
+<<<<<<< HEAD
 from hf_nasbert.compression.base_models import BaseModel, load_base_model
 from hf_nasbert.compression.distance import Distance, Pooling, Target
+=======
+from hf_nasbert.compression.base_models import BaseModel, check_classifier, load_base_model
+from hf_nasbert.compression.choosing import Worth
+from hf_nasbert.compression.distance import Distance, Pooling
+>>>>>>> main
 from hf_nasbert.compression.encoder_costs import EncoderCost
+from hf_nasbert.compression.examples import Examples, make_examples
 from hf_nasbert.compression.importance import sort_by_importance
 from hf_nasbert.compression.kept import Kept
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.refit import refit
 from hf_nasbert.compression.replace_one import Replacement, screened
-from hf_nasbert.compression.scores import Scorer
+from hf_nasbert.compression.scores import Scorer, predictions_of
 from hf_nasbert.compression.sentences import (
     PARTS,
     Batch,
@@ -34,6 +41,7 @@ from hf_nasbert.compression.sentences import (
 )
 from hf_nasbert.compression.stages import TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
+from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.compression.vocabulary import (
     TrimmedVocabulary,
@@ -52,6 +60,8 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
+_NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
+_SENTENCE, _EXAMPLE = 48, 128  # tokens
 _CALIBRATION_TOKENS = 20_000
 _REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _SAVE_STEPS = 100
@@ -96,10 +106,17 @@ class Materials:
 
     @cached_property
     def max_length(self) -> int:
+<<<<<<< HEAD
         """Tokens of a sentence with its prompt, no more than the base model's SentenceTransformer takes."""
         prompt = self.base.tokenizer(self.modules.default_prompt, add_special_tokens=False)["input_ids"]
         most = self.modules.max_seq_length or self.base.full_child.config.max_position_embeddings
         return min(self.arguments.max_seq_length + len(prompt), most)
+=======
+        """Tokens of a sentence, no more than the base model's SentenceTransformer takes."""
+        longest = self.base.full_child.config.max_position_embeddings
+        asked = self.arguments.max_seq_length or min(longest, _EXAMPLE if self.source.load_task else _SENTENCE)
+        return min(asked, self.modules.max_seq_length or sys.maxsize)
+>>>>>>> main
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -108,6 +125,19 @@ class Materials:
         return elastic_space(
             self.base.full_child, heads=asked.heads, ffn=asked.ffn, kernels=asked.kernels, skip=asked.skip
         )
+
+    @cached_property
+    def examples(self) -> Examples | None:
+        """Labelled examples; None of text without labels.
+
+        Raises:
+            ValueError: If the base model predicts nothing that labels could be of, or others.
+        """
+        if self.source.load_task is None:
+            return None
+        model = check_classifier(self.base)
+        task = self.source.load_task("regression" if model.config.num_labels == 1 else "classification")
+        return make_examples(task, model.config, held_out=self.source.held_out, seed=self.source.seed)
 
     @cached_property
     def documents(self) -> Dataset:
@@ -119,7 +149,12 @@ class Materials:
 
     @cached_property
     def text(self) -> Sentences:
-        """Sentences in batches."""
+        """Sentences, or labelled examples, in batches."""
+        if self.examples is not None:
+            return self.examples.batches(
+                self.base.tokenizer, sizes=(self.arguments.num_sentences, *_NUM_EXAMPLES),
+                batch_size=self.arguments.batch_size, max_length=self.max_length, seed=self.source.seed,
+            )  # fmt: skip
         return load_sentences(
             self.documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
             num_judging=_NUM_JUDGING, held_out=self.source.held_out, batch_size=self.arguments.batch_size,
@@ -199,7 +234,29 @@ class Materials:
             self.text.judging, self.states["judging"], self.distance, self.modules, self.base.tokenizer,
             None if pairs is None else read_pairs(pairs, self.work / "pairs"),
             min(longest, self.modules.max_seq_length or longest),
+            None if self.examples is None else self.examples.metric,
         )  # fmt: skip
+
+    @property
+    def label_weight(self) -> float:
+        """Weight of the labels' loss; 0 without labels."""
+        return 0.0 if self.examples is None else self.arguments.label_weight
+
+    def chosen_metric(self, model: PreTrainedModel) -> float | None:
+        """The task's metric of a model on the examples that choose; None where it ranks nothing."""
+        if self.examples is None or self.arguments.rank_by == "distance":
+            return None
+        return self.examples.metric.score(
+            predictions_of(model, self.text.choosing, self.examples.metric.predictions), labels_of(self.text.choosing)
+        )
+
+    def worths(self, children: Sequence[Architecture], kept_as: str) -> list[Worth]:
+        """What children are worth with inherited weights, on the text that chooses."""
+        if self.examples is None or self.arguments.rank_by == "distance":
+            return [Worth(loss) for loss in self.scorer(children, kept_as=kept_as)]
+        metric, labels = self.examples.metric, labels_of(self.text.choosing)
+        found = self.scorer.with_predictions(children, metric.predictions, kept_as=kept_as)
+        return [Worth(loss, metric.score(predictions, labels)) for loss, predictions in found]
 
     @cached_property
     def cost(self) -> EncoderCost:
@@ -261,7 +318,7 @@ class Materials:
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=_SUPERNET_SEED, save_steps=_SAVE_STEPS,
+            seed=_SUPERNET_SEED, save_steps=_SAVE_STEPS, label_weight=self.label_weight,
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
@@ -274,8 +331,12 @@ class Materials:
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
+<<<<<<< HEAD
             seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience,
             inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
+=======
+            seed=seed, save_steps=_SAVE_STEPS, label_weight=self.label_weight,
+>>>>>>> main
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

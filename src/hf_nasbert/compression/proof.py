@@ -2,8 +2,9 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch, tokenised
+from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.data.packaged import PREFIX
+from hf_nasbert.finetuning.glue import glue_score
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -28,6 +32,7 @@ _PAIR_BATCH = 64
 _SECONDS_OF_A_SITTING = 30.0
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
+_SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,22 @@ class Judged:
         cosine: Of its sentence vectors with the base model's, mean over sentences.
         agreement: Share of the base model's predictions that it gives too; None without a classifier.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
+        metrics: Those of the task on labelled examples, by name; None without labels.
+        predictions: What it says of each of these examples; None without labels, and in a table.
     """
 
     loss: float | None
     cosine: float
     agreement: float | None
     spearman: float | None
+    metrics: Mapping[str, float] | None = None
+    predictions: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, judged: Mapping[str, Any]) -> "Judged":
+        """What a record holds."""
+        predictions = judged.get("predictions")
+        return cls(**{**judged, "predictions": None if predictions is None else tuple(predictions)})
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,9 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        chosen_metric: The task's metric on the examples that choose, mean over seeds; None where it chooses nothing.
+        against_base: How much better it is than the base model by the task's metric; None without labels.
+        against_given: Likewise than what is given out for its budget.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
     """
@@ -93,18 +111,34 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    chosen_metric: float | None = None
+    against_base: Difference | None = None
+    against_given: Difference | None = None
     file_bytes: int | None = None
     trimmed: Trimmed | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """The row that a record holds."""
+        names = ("against_base", "against_given")
+        differences = {name: None if row[name] is None else Difference(*row[name]) for name in names}
         trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
-        return cls(**{**row, "judged": tuple(Judged(**one) for one in row["judged"]), "trimmed": trimmed})
+        judged = tuple(Judged.from_dict(one) for one in row["judged"])
+        return cls(**{**row, **differences, "judged": judged, "trimmed": trimmed})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics, means over seeds; none without labels."""
+        return means_of([one.metrics for one in self.judged if one.metrics is not None])
+
+    @property
+    def score(self) -> float | None:
+        """The mean of these metrics; None without labels."""
+        return glue_score(self.metrics) if self.metrics else None
 
     def values(self, name: str) -> list[float]:
-        """One of the numbers of `Judged`, of every seed; none where it was not measured."""
-        found = [getattr(one, name) for one in self.judged]
+        """One of the numbers of `Judged` or of its metrics, of every seed; none where it was not measured."""
+        found = [getattr(one, name) if hasattr(one, name) else (one.metrics or {}).get(name) for one in self.judged]
         return [value for value in found if value is not None]
 
     def mean(self, name: str) -> float | None:
@@ -124,6 +158,7 @@ class Judge:
         tokenizer: For the pairs.
         pairs: Rows of `read_pairs`; None measures no correlation.
         max_length: Tokens of a sentence of a pair.
+        metric: The task's, where the batches have labels.
     """
 
     def __init__(
@@ -135,7 +170,9 @@ class Judge:
         tokenizer: PreTrainedTokenizerBase,
         pairs: Dataset | None,
         max_length: int,
+        metric: TaskMetric | None = None,
     ) -> None:
+        self._metric = metric
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
         self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
@@ -143,6 +180,7 @@ class Judge:
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
         losses, cosines, agreements = [], [], []
+        predictions: list[float] = []
         with running(model):
             for batch, target in zip(self._batches, self._targets, strict=True):
                 states, mask = _run(model, batch)
@@ -153,6 +191,8 @@ class Judge:
                 wanted[mask] = target.states.to(states)
                 own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
+                if logits is not None and self._metric is not None:
+                    predictions += self._metric.predictions(logits)
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
         return Judged(
@@ -160,13 +200,13 @@ class Judge:
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
             None if self._pairs is None else self._spearman(model, self._tokenizer),
+            None if self._metric is None else self._metric(predictions, labels_of(self._batches)),
+            None if self._metric is None else tuple(predictions),
         )
 
     def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The vectors (B, D) of sentences that begin with the default prompt."""
-        pooled = mask.long()
-        pooled[:, : self._num_prompt_tokens] = 0
-        return self._modules.pool(states, pooled)
+        return pooled(self._modules, self._num_prompt_tokens, states, mask)
 
     def with_tokenizer(
         self,
@@ -217,21 +257,11 @@ class Judge:
 
     def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
-        columns = [self._pairs[name] for name in _PAIRS]
-        firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:  # its default prompt is so already
-            firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
-        prompt = self._modules.default_prompt
-        sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
-        vectors: dict[str, torch.Tensor] = {}
         with running(model):
-            for start in range(0, len(sentences), _PAIR_BATCH):
-                own = sentences[start : start + _PAIR_BATCH]
-                batch = tokenised([prompt + text for text in own], tokenizer, self._max_length)
-                vectors |= dict(zip(own, self._vectors(*_run(model, batch)), strict=True))
-        pairs = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
-        found = self._modules.similarities(*pairs).tolist()
-        return metrics.spearman(found, scores)
+            return spearman_on_pairs(
+                lambda batch: self._vectors(*_run(model, batch)), self._pairs, tokenizer, self._max_length,
+                self._modules,
+            )  # fmt: skip
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,6 +308,43 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     return rows.select_columns(list(_PAIRS))
 
 
+def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The vectors (B, D) of sentences, from states (B, T, D) whose first tokens may be a prompt's, and their mask."""
+    counted = mask.long()
+    counted[:, :num_prompt_tokens] = 0
+    return modules.pool(states, counted)
+
+
+def spearman_on_pairs(
+    vectors_of: Callable[[Batch], torch.Tensor],
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    modules: SentenceModules,
+) -> float:
+    """Rank correlation of the likeness of sentence vectors with the scores of pairs.
+
+    Args:
+        vectors_of: Makes the sentence vectors of a batch.
+        pairs: Rows of `read_pairs`.
+        tokenizer: Of the model that makes them.
+        max_length: Tokens of a sentence.
+        modules: What stands before a sentence, and how two vectors are compared.
+    """
+    columns = [pairs[name] for name in _PAIRS]
+    firsts, seconds, scores = (list(column) for column in columns)
+    if modules.do_lower_case:  # its default prompt is so already
+        firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+    sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
+    vectors: dict[str, torch.Tensor] = {}
+    for start in range(0, len(sentences), _PAIR_BATCH):
+        own = sentences[start : start + _PAIR_BATCH]
+        batch = tokenised([modules.default_prompt + text for text in own], tokenizer, max_length)
+        vectors |= dict(zip(own, vectors_of(batch), strict=True))
+    compared = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+    return metrics.spearman(modules.similarities(*compared).tolist(), scores)
+
+
 def measure_side_by_side(
     config: SupernetConfig, children: Sequence[Sequence[str]], batch_size: int, sequence_length: int
 ) -> list[float]:
@@ -296,15 +363,47 @@ def measure_side_by_side(
 
 
 def choose_given(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with the one of every budget marked that is given out: within it, and nearest to the base model.
+    """The rows, with the one of every budget marked that is given out: within it, and the best there.
 
-    Text that chooses decides, not that which judges.
+    Text that chooses decides, not that which judges: by the task's metric where that ranks, else and at a tie by the
+    distance from the base model.
     """
     given = {}
     for budget in dict.fromkeys(row.budget for row in rows if row.budget is not None):
         own = [row for row in rows if row.budget == budget and row.is_within]
-        given[budget] = min(own, key=lambda row: row.chosen_by if row.chosen_by is not None else 0.0)
+        given[budget] = min(own, key=lambda row: Worth(row.chosen_by or 0.0, row.chosen_metric).rank)
     return [dataclasses.replace(row, is_given=row.budget is not None and row is given[row.budget]) for row in rows]
+
+
+def compare(rows: Sequence[Row], metric: TaskMetric, labels: Sequence[float]) -> list[Row]:
+    """The rows with their differences from the base model and from what is given out, by the task's metric.
+
+    Predictions are left out of them: what stands in a table is read by people.
+
+    Args:
+        rows: As `choose_given` gives them, with predictions.
+        metric: The task's.
+        labels: What is right of each example that judges.
+    """
+
+    def over(row: Row, other: Row) -> Difference:
+        ours, theirs = ([one.predictions for one in own.judged if one.predictions] for own in (row, other))
+        return metric.difference(ours, theirs, labels)
+
+    base = next(row for row in rows if row.budget is None)
+    given = {row.budget: row for row in rows if row.is_given}
+    made = []
+    for row in rows:
+        judged = tuple(dataclasses.replace(one, predictions=None) for one in row.judged)
+        made.append(
+            dataclasses.replace(
+                row,
+                judged=judged,
+                against_base=None if row is base else over(row, base),
+                against_given=None if row is base or row.is_given else over(row, given[row.budget]),
+            )
+        )
+    return made
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -329,6 +428,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        told += _of_task(given, others, base)
         if given.trimmed is not None:
             told.append(
                 f"{given.budget}: its vocabulary is trimmed to {given.trimmed.num_pieces:,} of "
@@ -339,7 +439,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if searched is not None and given.how != SEARCHED:
             told.append(
                 f"{given.budget}: what somebody chooses by hand is better here than what the search found "
-                f"(distance {given.chosen_by:.4f} against {searched.chosen_by:.4f} on the text that chooses)."
+                f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
             )
         ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
@@ -359,6 +459,41 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 def _is_twin(row: Row, given: Row) -> bool:
     """Whether a row is the same child with the whole vocabulary."""
     return (row.budget, row.how, row.trimmed) == (given.budget, given.how, None)
+
+
+def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
+    """What the labels of the examples that judge say of a budget: nothing where there are none."""
+    if given.score is None or not base.score or given.against_base is None:
+        return []
+    name = " and ".join(base.metrics)
+    mean = f"the mean of {name}" if len(base.metrics) > 1 else name
+    told = [
+        f"{given.budget}: by {mean} it keeps {given.score / base.score:.1%} of the base model's {base.score:.4f}: the "
+        f"difference is {_with_error(given.against_base)}."
+    ]
+    for row in others:
+        if row.against_given is not None:
+            told.append(
+                f"{given.budget}: it is {_beside(row, -row.against_given.mean, row.against_given.standard_error)}."
+            )
+    return told
+
+
+def _beside(other: Row, ahead: float, standard_error: float) -> str:
+    if not ahead:
+        return f"level with {other.how}"
+    doubt = "" if abs(ahead) > _SURE * standard_error else ", which these examples are too few to be sure of"
+    word = "ahead of" if ahead > 0 else "behind"
+    return f"{word} {other.how} by {abs(ahead):.4f} (standard error {standard_error:.4f}){doubt}"
+
+
+def _with_error(difference: Difference) -> str:
+    return f"{difference.mean:+.4f} (standard error {difference.standard_error:.4f})"
+
+
+def _what_chose(row: Row) -> str:
+    by_metric = "" if row.chosen_metric is None else f"metric {row.chosen_metric:.4f}, "
+    return f"{by_metric}distance {row.chosen_by:.4f}"
 
 
 def _judged(row: Row) -> float:
@@ -385,6 +520,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
+        *((name, partial(_told, name=name, digits=4)) for name in metric_names(rows)),
         ("Spearman on pairs", lambda row: _told(row, "spearman", 4)),
         (f"ms 1x{shape[1]}", lambda row: f"{row.latency_one_ms:.2f}"),
         (f"ms {shape[0]}x{shape[1]}", lambda row: f"{row.latency_batch_ms:.1f}"),
@@ -393,6 +529,11 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
     yield [head for head, _ in filled]
     for row in rows:
         yield [cell(row) for _, cell in filled]
+
+
+def metric_names(rows: Sequence[Row]) -> list[str]:
+    """Names of the task's metrics; none without labels."""
+    return list(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
 def _told(row: Row, name: str, digits: int) -> str:
@@ -405,7 +546,11 @@ def _told(row: Row, name: str, digits: int) -> str:
 
 def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table for a terminal, and what it says."""
-    lines = list(table_cells(rows, shape))
+    return f"{lines_as_text(list(table_cells(rows, shape)))}\n\n" + "\n".join(verdicts(rows))
+
+
+def lines_as_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first line is its head, the first column stands on the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
         "  ".join(
@@ -414,4 +559,4 @@ def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:], "", *verdicts(rows)])
+    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:]])

@@ -23,8 +23,12 @@ from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
+<<<<<<< HEAD
 from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
 from hf_nasbert.compression.states import TeacherStates
+=======
+from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
+>>>>>>> main
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.space import SKIP, SearchSpace
 from hf_nasbert.training.checkpoints import (
@@ -61,9 +65,14 @@ class RecoverySettings:
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
+<<<<<<< HEAD
         patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
             end alone and never stops before it.
         check_steps: Steps between two of these looks.
+=======
+        label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
+            no labels.
+>>>>>>> main
 
     Raises:
         ValueError: If a number lies outside of its range.
@@ -78,8 +87,12 @@ class RecoverySettings:
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
+<<<<<<< HEAD
     patience: int = 0
     check_steps: int = 25
+=======
+    label_weight: float = 0.0
+>>>>>>> main
 
     def __post_init__(self) -> None:
         for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
@@ -88,6 +101,8 @@ class RecoverySettings:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+        if not 0 <= self.label_weight < math.inf:
+            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup={self.warmup} must lie in [0, 1]")
 
@@ -143,7 +158,7 @@ def recover(
     output_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Recovery:
-    """Distil a child in place: AdamW on its distance from the base model.
+    """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
@@ -160,8 +175,14 @@ def recover(
         progress: Whether to show a bar.
 
     Raises:
+<<<<<<< HEAD
         ValueError: If there is no batch, a loss is not finite and there is nothing to choose by, patience has nothing
             to look at, or the checkpoints are of another run.
+=======
+        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
+            child ends further from the base model than it began (on `held_out`), and with labels also further from
+            them, or the checkpoints are of another run.
+>>>>>>> main
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
@@ -179,6 +200,7 @@ def recover(
 
     before = None
     if held_out is not None:
+<<<<<<< HEAD
         before = look()
         run.keep_best(0, before.loss)
     _fit(run, batches, targets, distance, lambda step: {}, progress=progress, look=look if held_out else None)
@@ -187,6 +209,21 @@ def recover(
         run.losses, _tokens_used(batches, settings, len(run.losses)), before, after,
         len(run.losses) if held_out is None else run.best_step, run.looks,
     )  # fmt: skip
+=======
+        before = score_model(child, *held_out, distance, bf16=settings.bf16)
+        label_loss = _label_loss_on(child, held_out[0], settings)
+
+    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
+        return _loss_of(child, batch, target, distance, settings, settings.label_weight, {})
+
+    _fit(run, batches, targets, loss_of, progress=progress)
+    after = None
+    if held_out is not None and before is not None:
+        after = score_model(child, *held_out, distance, bf16=settings.bf16)
+        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
+            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
+    return Recovery(run.losses, _tokens_used(batches, settings), before, after)
+>>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -220,6 +257,9 @@ def distil_supernet(
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
 
+    Where labels have a weight, the full child learns from them in every step as well: the super-net is trained on the
+    task while it is elastic (InstaTune), and all others learn from what the base model makes of it.
+
     Args:
         supernet: Of the space, or of a larger one.
         space: Whose children are trained: screened first, so that none is broken.
@@ -246,12 +286,16 @@ def distil_supernet(
         scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16)
         return sum(score.loss for score in scores) / len(scores)
 
+    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
+        child = space.sample(random.Random(f"{settings.seed} child {step}"))
+        loss = _loss_of(supernet, batch, target, distance, settings, 0.0, {"architecture": child})
+        if settings.label_weight:
+            full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
+            loss = loss + _loss_of(supernet, batch, target, distance, settings, settings.label_weight, full)
+        return loss
+
     before = mean_loss()
-    _fit(
-        run, batches, targets, distance,
-        lambda step: {"architecture": space.sample(random.Random(f"{settings.seed} child {step}"))},
-        progress=progress,
-    )  # fmt: skip
+    _fit(run, batches, targets, loss_of, progress=progress)
     after = mean_loss()
     if not after < before:
         raise ValueError(
@@ -265,16 +309,19 @@ def _fit(
     run: "_Run",
     batches: Sequence[Batch],
     targets: Sequence[Target],
-    distance: Distance,
-    options: Callable[[int], dict[str, Any]],
+    loss_of: Callable[[int, Batch, Target], torch.Tensor],
     *,
     progress: bool,
     look: Callable[[], Score] | None = None,
 ) -> None:
+<<<<<<< HEAD
     """All steps that are still to be done; `options` of a step are given to the encoder.
 
     With `look` the model is left with the best weights that were looked at.
     """
+=======
+    """All steps that are still to be done; `loss_of` a step's number, batch and target is minimised."""
+>>>>>>> main
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -291,11 +338,15 @@ def _fit(
             while not run.is_over:
                 step = len(run.losses)
                 index = _order(len(batches), settings.seed, step)
+<<<<<<< HEAD
                 loss = _distance_of(model, batches[index], targets, index, distance, settings, options(step))
                 run.step(loss, can_stop=look is not None)
                 if look is not None and run.is_looked_at:
                     run.keep_best(step + 1, look().loss)
                 run.save_where_due()
+=======
+                run.step(step, loss_of(step, batches[index], targets[index]))
+>>>>>>> main
                 bar.update()
         if look is not None:
             run.restore_best()
@@ -322,8 +373,32 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
 
 
+<<<<<<< HEAD
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
     return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(num_steps)])
+=======
+def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
+    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
+    if not settings.label_weight:
+        return math.inf
+    with running(child):
+        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
+            batches
+        )
+
+
+def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
+    if not after < before:
+        raise ValueError(
+            f"{what}: its distance from the base model on held-out text was "
+            f"{before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give "
+            "more steps"
+        )
+
+
+def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
+    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
+>>>>>>> main
 
 
 def _order(num_batches: int, seed: int, step: int) -> int:
@@ -334,20 +409,36 @@ def _order(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
-def _distance_of(
+def _loss_of(
     child: PreTrainedModel,
     batch: Batch,
     targets: Sequence[Target],
     index: int,
     distance: Distance,
     settings: RecoverySettings,
+    label_weight: float,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
+<<<<<<< HEAD
     target = targets[index]
+=======
+    """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
+    hidden_states, mask, logits = _run_child(child, batch, settings, options)
+    own = None if target.logits is None else logits
+    loss = distance.total(distance.parts(hidden_states, mask, target, own))
+    return loss + label_weight * _label_loss(logits, batch) if label_weight else loss
+
+
+def _run_child(
+    child: PreTrainedModel, batch: Batch, settings: RecoverySettings, options: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A child's last states (B, T, D), the mask of real tokens, and its logits, if it has a classifier."""
+>>>>>>> main
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
     places = _inner_places(child, targets) if settings.inner_weight else []
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
+<<<<<<< HEAD
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16),
         watched([block for block, _, _ in places]) as outputs,
@@ -377,6 +468,27 @@ def _inner_places(child: PreTrainedModel, targets: Sequence[Target]) -> list[tup
         if before:
             found.append((encoder_of(child).encoder.blocks[before - 1], number, mean))
     return found
+=======
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        with torch.set_grad_enabled(settings.train_embeddings and torch.is_grad_enabled()):
+            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+        hidden_states = encoder.encoder(hidden_states, masks, **options)
+    return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of classes, from logits (B, C); of numbers, from (B, 1), the squared error.
+
+    Raises:
+        ValueError: If there are no logits, or no labels.
+    """
+    if logits is None or LABELS not in batch:
+        raise ValueError("a weight of labels needs a classifier, and batches with labels")
+    labels = batch[LABELS].to(logits.device)
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(logits.flatten(), labels)
+    return nn.functional.cross_entropy(logits, labels)
+>>>>>>> main
 
 
 class _Run:

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hf_nasbert import records
+from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
-from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
+from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.encoders import does_bf16_pay
-from hf_nasbert.compression.folders import write_folders
+from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
     Handmade,
     best_layers,
@@ -32,12 +32,14 @@ from hf_nasbert.compression.handmade import (
 )
 from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
     Trimmed,
     choose_given,
+    compare,
     measure_side_by_side,
     read_pairs,
 )
@@ -52,9 +54,11 @@ from hf_nasbert.compression.stages import (
     Chosen,
     Content,
     Costs,
+    OnnxFile,
     Proof,
     Recovered,
     Replacements,
+    Runtimes,
     Taught,
     Text,
     TrainedSupernet,
@@ -62,11 +66,14 @@ from hf_nasbert.compression.stages import (
     Vocabulary,
     Written,
 )
+from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
+from hf_nasbert.export.onnx import check_extra
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -75,13 +82,13 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
 from hf_nasbert.training.checkpoints import first_difference, write_json
-from hf_nasbert.writing import check_folder
+from hf_nasbert.writing import check_folder, write_text
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
-_INCIDENTAL = ("output_dir", "trust_remote_code")
+_INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
 _SAVE_STEPS = 100
 _SUPERNET_SEED = 0
@@ -94,7 +101,7 @@ def run_compression(data: DataArguments, arguments: CompressArguments) -> Compre
 
 def compress(
     base_model: str | Path,
-    texts: Dataset | Iterable[str] | DataArguments | str | Path,
+    texts: Dataset | Iterable[str] | DataArguments | LabelledTask | str | Path,
     *,
     output_dir: str | Path | None = None,
     **settings: Any,
@@ -105,7 +112,8 @@ def compress(
         base_model: Folder, or name on the Hub: BERT, RoBERTa, ELECTRA, DistilBERT, alone, with a head or as a
             SentenceTransformer. Nothing is written there.
         texts: Text like that which the smaller model will read: a data set with a column "text", texts, a file or
-            folder of text, or what `DataArguments` say.
+            folder of text, or what `DataArguments` say. Or labelled examples of the task that the base model is
+            fine-tuned on: `CompressDataArguments(train_file="reviews.csv")`, or a `LabelledTask` of `finetuning`.
         output_dir: Folder of the smaller model; a call that was killed goes on there. By default a folder of temporary
             files that lives as long as the result.
         **settings: Fields of `CompressArguments`: a budget such as `max_latency="0.5x"`, and how to search.
@@ -153,9 +161,12 @@ class Compression:
         """Run what is not finished yet.
 
         Raises:
+            ImportError: If ONNX files are asked for, and a package that makes them is missing.
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         be_alone("making an encoder smaller")
+        if self.arguments.onnx:
+            check_extra()
         self._claim()
         with locked(self.folder):
             return self._run()
@@ -199,11 +210,19 @@ class Compression:
                 )  # fmt: skip
         proof = stage("proof", Proof, partial(self._make_proof, costs, chosen, recovered))
         rows = [Row.from_dict(row) for row in proof.rows]
-        written = stage("folder", Written, partial(write_folders, shared, self.folder, rows, recovered))
+        written = stage(
+            "folder", Written, partial(write_folders, shared, self.folder, rows, recovered), self._are_there
+        )
         result = self._result(rows, written)
-        if self._is_changed:
-            result.report(self.folder / "report.md")
-            result.report(self.folder / "summary.json")
+        self._report(result)  # also where an ONNX file is refused
+        if self.arguments.onnx:
+            runtimes = [
+                row
+                for model, one in zip(result.front, written.models, strict=True)
+                for row in self._run_onnx(model, one["seed"], rows, recovered)
+            ]
+            result = dataclasses.replace(result, runtimes=tuple(runtimes), stages=tuple(self._records))
+            self._report(result)
         shutil.rmtree(shared.work, ignore_errors=True)
         return result
 
@@ -236,12 +255,21 @@ class Compression:
                 "that folder to begin anew"
             )
 
-    def _stage(self, name: str, kind: type[Content], make: Callable[[], Content]) -> Content:
+    def _stage(
+        self,
+        name: str,
+        kind: type[Content],
+        make: Callable[[], Content],
+        is_there: Callable[[Content], bool] = lambda content: True,
+    ) -> Content:
+        """What a stage made, now or, where it `is_there` still, in an earlier call."""
         file = self.folder / "stages.jsonl"
         earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
-        if name in earlier and (kind is not Written or self._are_there(earlier[name])):
-            self._records.append(earlier[name])
-            return records.read_content(kind, earlier[name], file)
+        if name in earlier:
+            known = records.read_content(kind, earlier[name], file)
+            if is_there(known):
+                self._records.append(earlier[name])
+                return known
         say(f"== {name}")
         start, cpu = time.perf_counter(), time.process_time()
         content = make()
@@ -258,8 +286,13 @@ class Compression:
         self._is_changed = True
         return records.read_content(kind, record, file)
 
-    def _are_there(self, record: records.Record) -> bool:
-        return all((self.folder / one["folder"] / "config.json").is_file() for one in record["content"]["models"])
+    def _are_there(self, written: Written) -> bool:
+        return all((self.folder / one["folder"] / "config.json").is_file() for one in written.models)
+
+    def _report(self, result: CompressResult) -> None:
+        if self._is_changed:
+            result.report(self.folder / "report.md")
+            result.report(self.folder / "summary.json")
 
     # Stages
 
@@ -269,7 +302,13 @@ class Compression:
         if arguments.pairs_file is not None:  # refused now, not in an hour
             read_pairs(arguments.pairs_file, shared.work / "pairs")
         if arguments.trim_vocabulary:
+            if self.source.load_task is not None:
+                raise ValueError(
+                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
+                    "on labelled examples is not measured"
+                )
             check_trimmable(shared.base.tokenizer)
+        _ = shared.examples
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
@@ -289,6 +328,11 @@ class Compression:
         for part, batches in parts.items():
             if not batches:
                 raise ValueError(f"no sentence is left for {part}: give more text")
+        if shared.examples is not None and shared.examples.are_seen:
+            say(
+                "what judges is held out of the examples to train on, which the base model may have learned from: "
+                "give validation_file and test_file, or its own metric may flatter it"
+            )
         unknown_share(shared.text.train, shared.base.tokenizer, self.source.tokenizer_name or shared.base.name)
         return Text(
             {part: len(batches) for part, batches in parts.items()},
@@ -360,14 +404,14 @@ class Compression:
             ranked, measured = rank(caps), None
             winner = ranked[0]
         choices = [
-            {"architecture": str(one.architecture), "sum": one.sum, "loss": one.loss, "costs": one.costs}
+            {"architecture": str(one.architecture), "sum": one.sum, **one.worth._asdict(), "costs": one.costs}
             for one in ranked
         ]
         return Chosen(arguments.scorer, choices, str(winner.architecture), measured)
 
-    def _score(self, children: Sequence[Architecture]) -> list[float]:
+    def _score(self, children: Sequence[Architecture]) -> list[Worth]:
         asked = hashlib.sha256("\n".join(map(str, children)).encode()).hexdigest()[:16]
-        return self.materials.scorer(children, kept_as=f"search-{asked}")
+        return self.materials.worths(children, f"search-{asked}")
 
     def _make_by_hand(self, caps: Mapping[str, Mapping[str, float]]) -> ByHand:
         shared = self.materials
@@ -403,6 +447,7 @@ class Compression:
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
+<<<<<<< HEAD
         if not done.has_fallen and is_searched:  # what somebody chooses by hand may be as bad as it is
             quarter = max(1, len(done.losses) // 4)
             first, last = (sum(own) / len(own) for own in (done.losses[:quarter], done.losses[-quarter:]))
@@ -417,6 +462,10 @@ class Compression:
             )
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss, judged)
+=======
+        judged = dataclasses.asdict(shared.judge(model))
+        return Recovered(done.num_tokens, done.before.loss, done.after.loss, shared.chosen_metric(model), judged)
+>>>>>>> main
 
     def _make_proof(
         self,
@@ -440,24 +489,30 @@ class Compression:
         base = shared.cost(full)["num_parameters"]
 
         def row(
-            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None
-        ) -> Row:
+            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None = None,
+            chosen_metric: float | None = None,
+        ) -> Row:  # fmt: skip
             own = int(shared.cost(child)["num_parameters"])
             is_within = (
                 budget is None or how == SEARCHED or self._is_within(budget, costs, child, many[child], many[full])
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by, file_bytes=sizes[child],
+                is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
             )  # fmt: skip
 
-        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)], None)]
+        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)])]
         for budget, children in chosen.items():
             for how, child in children:
                 own = [recovered[child, seed] for seed in self.arguments.seeds]
                 chosen_by = sum(one.after for one in own) / len(own)
-                rows.append(row(budget, how, child, [Judged(**one.judged) for one in own], chosen_by))
+                metrics = [one.metric for one in own if one.metric is not None]
+                chosen_metric = sum(metrics) / len(metrics) if metrics else None
+                judged = [Judged.from_dict(one.judged) for one in own]
+                rows.append(row(budget, how, child, judged, chosen_by, chosen_metric))
         rows = choose_given(rows)
+        if shared.examples is not None:
+            rows = compare(rows, shared.examples.metric, labels_of(shared.text.judging))
         if self.arguments.trim_vocabulary:
             rows = [one for row in rows for one in ([row, self._trimmed(row)] if row.is_given else [row])]
             rows = [dataclasses.replace(row, is_given=row.is_given and row.trimmed is not None) for row in rows]
@@ -485,6 +540,36 @@ class Compression:
             found |= {LATENCY: measured}
         asked = self.arguments.wanted[budget].of(costs.base_model | {LATENCY: base})
         return asked.admits(found)
+
+    def _run_onnx(
+        self,
+        model: Compressed,
+        seed: int,
+        rows: Sequence[Row],
+        recovered: Mapping[tuple[Architecture, int], Recovered],
+    ) -> list[Runtime]:
+        """The ONNX files of a smaller model, and what they are worth."""
+        files, row = OnnxFiles(self.materials, model.folder, model.model), model.row
+
+        def is_there(written: OnnxFile) -> bool:
+            return (model.folder / written.file).is_file()
+
+        def is_measured(measured: Runtimes) -> bool:  # as the files are that are there now
+            return not self._is_changed and [one["how"] for one in measured.rows] == list(files.there)
+
+        def measure() -> Runtimes:
+            found = files.measure(str(row.budget))
+            tokens = recovered[Architecture.parse(row.architecture), seed].num_tokens
+            is_native = not hasattr(modeling, model.class_name)
+            card = card_of(self.materials, row, rows, tokens, seed, is_native=is_native, runtimes=found)
+            write_text(model.folder / "README.md", card)
+            return Runtimes([dataclasses.asdict(one) for one in found])
+
+        self._stage(f"onnx {row.budget}", OnnxFile, files.write, is_there)
+        if self.arguments.int8:
+            self._stage(f"int8 {row.budget}", OnnxFile, files.write_int8, is_there)
+        measured = self._stage(f"runtimes {row.budget}", Runtimes, measure, is_measured)
+        return [Runtime.from_dict(one) for one in measured.rows]
 
     def _result(self, rows: Sequence[Row], written: Written) -> CompressResult:
         given = {row.budget: row for row in rows if row.is_given}

@@ -17,10 +17,16 @@ from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.vocabulary import tell_unknown
 
 Batch = Mapping[str, torch.Tensor]
-"""`input_ids` and `attention_mask`, of pairs `token_type_ids` too, int64, (B, T); padding is on the right."""
+"""`input_ids` and `attention_mask`, of pairs `token_type_ids` too, int64, (B, T); padding is on the right.
+
+Of labelled examples also `labels`, (B,): int64 of classes, float32 of numbers.
+"""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""What a batch may hold."""
+"""What an encoder reads of a batch."""
+
+LABELS = "labels"
+"""What a batch of labelled examples holds beside that."""
 
 PARTS = ("train", "choosing", "judging")
 
@@ -118,6 +124,8 @@ def as_batches(
     batch_size: int = 32,
     max_length: int = 48,
     seed: int = 0,
+    seconds: Sequence[str] | None = None,
+    labels: Sequence[float] | None = None,
 ) -> list[Batch]:
     """Tokenised sentences in batches of like length, which saves padding; the batches' order is drawn by a seed.
 
@@ -127,25 +135,36 @@ def as_batches(
         batch_size: Sentences of a batch; the last one may have fewer.
         max_length: Tokens of a sentence at most, special ones included; what is longer is cut.
         seed: Of the order.
+        seconds: The second text of every pair, whose first ones are the sentences.
+        labels: The label of every sentence or pair: whole numbers of classes, or floats.
 
     Raises:
         ValueError: If the tokenizer cuts every sentence into unknown tokens only.
     """
+    texts = [list(sentences)] if seconds is None else [list(sentences), list(seconds)]
     with naming_panics(tokenizer):
-        rows: list[list[int]] = (
-            tokenizer(list(sentences), truncation=True, max_length=max_length)["input_ids"] if sentences else []
-        )
+        made = tokenizer(*texts, truncation=True, max_length=max_length) if sentences else {"input_ids": []}
+    rows: list[list[int]] = made["input_ids"]
+    types: list[list[int]] | None = None if seconds is None else made.get("token_type_ids")
     special = set(tokenizer.all_special_ids)
     if rows and all(special.issuperset(row) for row in rows):
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} knows no word of the text: give text in the "
             "base model's language"
         )
-    rows = [row for row in rows if row]  # a tokenizer without special tokens makes nothing of some sentences
-    rows.sort(key=len)  # stable: equal rows keep their order
-    batches = [_padded(rows[start : start + batch_size], tokenizer) for start in range(0, len(rows), batch_size)]
+    # A tokenizer without special tokens makes nothing of some sentences; stable: equal rows keep their order.
+    order = sorted((number for number, row in enumerate(rows) if row), key=lambda number: len(rows[number]))
+    batches = []
+    for start in range(0, len(order), batch_size):
+        own = order[start : start + batch_size]
+        batch = _padded([rows[number] for number in own], tokenizer)
+        if types is not None:
+            batch["token_type_ids"] = _padded([types[number] for number in own], tokenizer, padding=0)["input_ids"]
+        if labels is not None:
+            batch[LABELS] = torch.tensor([labels[number] for number in own])
+        batches.append(batch)
     random.Random(seed).shuffle(batches)
-    return batches
+    return list(batches)
 
 
 def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Batch:
@@ -161,8 +180,10 @@ def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_
     return _padded(rows, tokenizer)
 
 
-def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    padding = tokenizer.pad_token_id or 0
+def _padded(
+    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, padding: int | None = None
+) -> dict[str, torch.Tensor]:
+    padding = tokenizer.pad_token_id or 0 if padding is None else padding
     input_ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     for number, row in enumerate(rows):
@@ -255,7 +276,7 @@ def digest_of(batches: Sequence[Batch]) -> str:
     """A fingerprint of batches: what was made from others does not compare."""
     content = hashlib.sha256()
     for batch in batches:
-        for name in (name for name in INPUTS if name in batch):
+        for name in (name for name in (*INPUTS, LABELS) if name in batch):
             content.update(str(tuple(batch[name].shape)).encode())
             content.update(batch[name].cpu().numpy().tobytes())
     return content.hexdigest()[:16]

@@ -80,8 +80,9 @@ class TrainedSupernet:
 class Chosen:
     """Of the stage `search`: what chose, the best sums with their scores, and the winner.
 
-    `choices` are the architecture, the sum of lone replacements, the score and the costs of each; where a latency is
-    capped, `measured_ms` are the winner's and the base model's, measured side by side.
+    `choices` are the architecture, the sum of lone replacements, the distance, the task's metric where that ranks, and
+    the costs of each; where a latency is capped, `measured_ms` are the winner's and the base model's, measured side by
+    side.
     """
 
     scorer: str
@@ -102,7 +103,11 @@ class ByHand:
 class Recovered:
     """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
 
-    `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best.
+    <<<<<<< HEAD
+        `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best.
+    =======
+        `metric` is the task's on the examples that choose, where that ranks.
+    >>>>>>> main
     """
 
     num_tokens: int
@@ -110,6 +115,7 @@ class Recovered:
     kept_step: int
     before: float
     after: float
+    metric: float | None
     judged: dict[str, Any]
 
 
@@ -127,6 +133,21 @@ class Written:
     models: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class OnnxFile:
+    """Of the stages `onnx` and `int8`: a file that was written and held against the model, within the output."""
+
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """Of the stage `runtimes`: the rows of the table of what computes a smaller model."""
+
+    rows: list[dict[str, Any]]
+
+
 Content = TypeVar(
     "Content",
     Costs,
@@ -142,4 +163,6 @@ Content = TypeVar(
     Recovered,
     Proof,
     Written,
+    OnnxFile,
+    Runtimes,
 )
