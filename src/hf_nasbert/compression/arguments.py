@@ -146,10 +146,7 @@ class CompressArguments:
             "inherited weights, or that in a super-net distilled first (supernet)."
         },
     )
-<<<<<<< HEAD
     num_rescored: int = field(default=24, metadata={"help": "How many of the best sums are scored again."})
-=======
-    num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})
     rank_by: Literal["metric", "distance"] = field(
         default="metric",
         metadata={
@@ -161,9 +158,11 @@ class CompressArguments:
         default=0.5,
         metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
     )
->>>>>>> main
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int = field(default=600, metadata={"help": "Steps that each chosen child is distilled for."})
+    recovery_steps: int | None = field(
+        default=None,
+        metadata={"help": "Steps that each chosen child is distilled for: by default 600, of labelled examples 200."},
+    )
     learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
     patience: int = field(
         default=0,
@@ -173,22 +172,14 @@ class CompressArguments:
         },
     )
     batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
-<<<<<<< HEAD
-    max_seq_length: int = field(
-        default=20,
-        metadata={
-            "help": "Tokens of a sentence. Whole ones are taken where a document has some, else longer ones are cut; "
-            "short ones teach more in the same time."
-        },
-    )
-    num_sentences: int = field(default=8000, metadata={"help": "Most sentences to train on."})
-=======
     max_seq_length: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a sentence, by default 48; of a labelled example 128. What is longer is cut."},
+        metadata={
+            "help": "Tokens of a sentence, by default 20, since short ones teach most in the same time; of an example "
+            "128. Longer ones come last, and are cut."
+        },
     )
-    num_sentences: int = field(default=8192, metadata={"help": "Most sentences, or examples, to train on."})
->>>>>>> main
+    num_sentences: int = field(default=8000, metadata={"help": "Most sentences, or examples, to train on."})
     pairs_file: str | None = field(
         default=None,
         metadata={
@@ -247,16 +238,12 @@ class CompressArguments:
             "num_sentences",
             "min_piece_count",
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-<<<<<<< HEAD
         for name in ("patience", "additivity"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.max_seq_length < 4:
-=======
         if self.max_seq_length is not None and self.max_seq_length < 4:
->>>>>>> main
             raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
-<<<<<<< HEAD
-from hf_nasbert.compression.base_models import BaseModel, load_base_model
-from hf_nasbert.compression.distance import Distance, Pooling, Target
-=======
 from hf_nasbert.compression.base_models import BaseModel, check_classifier, load_base_model
 from hf_nasbert.compression.choosing import Worth
-from hf_nasbert.compression.distance import Distance, Pooling
->>>>>>> main
+from hf_nasbert.compression.distance import Distance, Pooling, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.examples import Examples, make_examples
 from hf_nasbert.compression.importance import sort_by_importance
@@ -61,7 +57,8 @@ from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
-_SENTENCE, _EXAMPLE = 48, 128  # tokens
+_SENTENCE, _EXAMPLE = 20, 128  # tokens
+_STEPS, _STEPS_ON_EXAMPLES = 600, 200  # of recovery
 _CALIBRATION_TOKENS = 20_000
 _REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _SAVE_STEPS = 100
@@ -106,17 +103,11 @@ class Materials:
 
     @cached_property
     def max_length(self) -> int:
-<<<<<<< HEAD
         """Tokens of a sentence with its prompt, no more than the base model's SentenceTransformer takes."""
-        prompt = self.base.tokenizer(self.modules.default_prompt, add_special_tokens=False)["input_ids"]
-        most = self.modules.max_seq_length or self.base.full_child.config.max_position_embeddings
-        return min(self.arguments.max_seq_length + len(prompt), most)
-=======
-        """Tokens of a sentence, no more than the base model's SentenceTransformer takes."""
         longest = self.base.full_child.config.max_position_embeddings
-        asked = self.arguments.max_seq_length or min(longest, _EXAMPLE if self.source.load_task else _SENTENCE)
-        return min(asked, self.modules.max_seq_length or sys.maxsize)
->>>>>>> main
+        asked = self.arguments.max_seq_length or (_EXAMPLE if self.source.load_task else _SENTENCE)
+        prompt = self.base.tokenizer(self.modules.default_prompt, add_special_tokens=False)["input_ids"]
+        return min(asked + len(prompt), longest, self.modules.max_seq_length or sys.maxsize)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -199,15 +190,14 @@ class Materials:
 
     @cached_property
     def states(self) -> dict[str, TeacherStates]:
-        """What the base model makes of every part."""
+        """What the base model makes of every part; of an encoder without a classifier also behind inner layers."""
         num_layers = self.space.num_choice_blocks // 2
-        inner = sorted(
-            {2 * (num_layers * number // (_INNER_LAYERS + 1)) - 1 for number in range(1, _INNER_LAYERS + 1)}
-        )
+        behind = {num_layers * number // (_INNER_LAYERS + 1) for number in range(1, _INNER_LAYERS + 1)} - {0}
+        inner = [] if hasattr(self.base.full_child, "classifier") else [2 * layers - 1 for layers in sorted(behind)]
         return {
             part: teacher_states(
                 self.base.full_child, getattr(self.text, part), self.work / "states" / part,
-                inner_blocks=[block for block in inner if block > 0] if part == "train" else (), progress=True,
+                inner_blocks=inner if part == "train" else (), progress=True,
             )
             for part in PARTS
         }  # fmt: skip
@@ -330,13 +320,10 @@ class Materials:
         """A child, distilled; one that was distilled before is read again."""
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
-            num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-<<<<<<< HEAD
-            seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience,
+            num_steps=self.arguments.recovery_steps or (_STEPS_ON_EXAMPLES if self.source.load_task else _STEPS),
+            learning_rate=self.arguments.learning_rate, bf16=self.bf16,
+            seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,
             inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
-=======
-            seed=seed, save_steps=_SAVE_STEPS, label_weight=self.label_weight,
->>>>>>> main
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

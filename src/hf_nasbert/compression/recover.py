@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,12 +23,8 @@ from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
-<<<<<<< HEAD
-from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
-from hf_nasbert.compression.states import TeacherStates
-=======
 from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
->>>>>>> main
+from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.space import SKIP, SearchSpace
 from hf_nasbert.training.checkpoints import (
@@ -65,14 +61,11 @@ class RecoverySettings:
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
-<<<<<<< HEAD
         patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
             end alone and never stops before it.
         check_steps: Steps between two of these looks.
-=======
         label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
             no labels.
->>>>>>> main
 
     Raises:
         ValueError: If a number lies outside of its range.
@@ -87,12 +80,9 @@ class RecoverySettings:
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
-<<<<<<< HEAD
     patience: int = 0
     check_steps: int = 25
-=======
     label_weight: float = 0.0
->>>>>>> main
 
     def __post_init__(self) -> None:
         for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
@@ -175,55 +165,41 @@ def recover(
         progress: Whether to show a bar.
 
     Raises:
-<<<<<<< HEAD
-        ValueError: If there is no batch, a loss is not finite and there is nothing to choose by, patience has nothing
-            to look at, or the checkpoints are of another run.
-=======
-        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
-            child ends further from the base model than it began (on `held_out`), and with labels also further from
-            them, or the checkpoints are of another run.
->>>>>>> main
+        ValueError: If there is no batch, or one without labels where they have a weight; if a loss is not finite and
+            there is nothing to choose by, patience has nothing to look at, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
-    inner_blocks = targets.inner_blocks if isinstance(targets, TeacherStates) else ()
-    if settings.inner_weight and not inner_blocks:
-        raise ValueError(f"inner_weight={settings.inner_weight} needs states of inner blocks as targets")
     if settings.patience and held_out is None:
         raise ValueError(f"patience={settings.patience} needs held-out batches to look at")
-    asked = _asked(child, batches, distance, settings) | {"inner_blocks": list(inner_blocks)}
+    places = _places_of(child, targets, settings)
+    inner = targets.inner_blocks if isinstance(targets, TeacherStates) and places else ()
+    asked = _asked(child, batches, distance, settings) | {"inner_blocks": list(inner)}
     run = _Run(child, settings, asked, output_dir)
 
-    def look() -> Score:
+    def scored() -> Score:
         assert held_out is not None
         return score_model(child, *held_out, distance, bf16=settings.bf16)
 
+    def look() -> float:
+        assert held_out is not None
+        return scored().loss + _label_loss_on(child, held_out[0], settings)
+
+    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
+        return _loss_of(child, batch, target, distance, settings, settings.label_weight, {}, places)
+
     before = None
     if held_out is not None:
-<<<<<<< HEAD
-        before = look()
-        run.keep_best(0, before.loss)
-    _fit(run, batches, targets, distance, lambda step: {}, progress=progress, look=look if held_out else None)
-    after = None if before is None else before if run.best_step == 0 else look()
+        before = scored()
+        run.keep_best(0, before.loss + _label_loss_on(child, held_out[0], settings))
+    _fit(run, batches, targets, loss_of, progress=progress, look=look if held_out else None)
+    after = None
+    if held_out is not None:
+        after = before if run.best_step == 0 else scored()
     return Recovery(
         run.losses, _tokens_used(batches, settings, len(run.losses)), before, after,
         len(run.losses) if held_out is None else run.best_step, run.looks,
     )  # fmt: skip
-=======
-        before = score_model(child, *held_out, distance, bf16=settings.bf16)
-        label_loss = _label_loss_on(child, held_out[0], settings)
-
-    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
-        return _loss_of(child, batch, target, distance, settings, settings.label_weight, {})
-
-    _fit(run, batches, targets, loss_of, progress=progress)
-    after = None
-    if held_out is not None and before is not None:
-        after = score_model(child, *held_out, distance, bf16=settings.bf16)
-        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
-            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
-    return Recovery(run.losses, _tokens_used(batches, settings), before, after)
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -312,16 +288,12 @@ def _fit(
     loss_of: Callable[[int, Batch, Target], torch.Tensor],
     *,
     progress: bool,
-    look: Callable[[], Score] | None = None,
+    look: Callable[[], float] | None = None,
 ) -> None:
-<<<<<<< HEAD
-    """All steps that are still to be done; `options` of a step are given to the encoder.
+    """All steps that are still to be done; `loss_of` a step's number, batch and target is minimised.
 
     With `look` the model is left with the best weights that were looked at.
     """
-=======
-    """All steps that are still to be done; `loss_of` a step's number, batch and target is minimised."""
->>>>>>> main
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -338,15 +310,10 @@ def _fit(
             while not run.is_over:
                 step = len(run.losses)
                 index = _order(len(batches), settings.seed, step)
-<<<<<<< HEAD
-                loss = _distance_of(model, batches[index], targets, index, distance, settings, options(step))
-                run.step(loss, can_stop=look is not None)
+                run.step(loss_of(step, batches[index], targets[index]), can_stop=look is not None)
                 if look is not None and run.is_looked_at:
-                    run.keep_best(step + 1, look().loss)
+                    run.keep_best(step + 1, look())
                 run.save_where_due()
-=======
-                run.step(step, loss_of(step, batches[index], targets[index]))
->>>>>>> main
                 bar.update()
         if look is not None:
             run.restore_best()
@@ -373,32 +340,17 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
 
 
-<<<<<<< HEAD
+def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
+    """The weighted mean loss of held-out labels; 0 where they have no weight."""
+    if not settings.label_weight:
+        return 0.0
+    with running(child):
+        losses = [float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches]
+    return settings.label_weight * sum(losses) / len(losses)
+
+
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
     return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(num_steps)])
-=======
-def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
-    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
-    if not settings.label_weight:
-        return math.inf
-    with running(child):
-        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
-            batches
-        )
-
-
-def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
-    if not after < before:
-        raise ValueError(
-            f"{what}: its distance from the base model on held-out text was "
-            f"{before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give "
-            "more steps"
-        )
-
-
-def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
->>>>>>> main
 
 
 def _order(num_batches: int, seed: int, step: int) -> int:
@@ -412,68 +364,66 @@ def _order(num_batches: int, seed: int, step: int) -> int:
 def _loss_of(
     child: PreTrainedModel,
     batch: Batch,
-    targets: Sequence[Target],
-    index: int,
+    target: Target,
     distance: Distance,
     settings: RecoverySettings,
     label_weight: float,
     options: Mapping[str, Any],
+    places: Sequence["_Place"] = (),
 ) -> torch.Tensor:
-<<<<<<< HEAD
-    target = targets[index]
-=======
-    """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
-    hidden_states, mask, logits = _run_child(child, batch, settings, options)
+    """The distance of a child, with the weighted losses of labels and inner states; `options` go to the encoder."""
+    with watched([place.block for place in places]) as outputs:
+        hidden_states, mask, logits = _run_child(child, batch, settings, options)
     own = None if target.logits is None else logits
     loss = distance.total(distance.parts(hidden_states, mask, target, own))
-    return loss + label_weight * _label_loss(logits, batch) if label_weight else loss
+    if label_weight:
+        loss = loss + label_weight * _label_loss(logits, batch)
+    for place in places:
+        wanted = target.inner[place.number].to(hidden_states.device).float()
+        error = (outputs[place.block].float()[mask] - wanted).square().sum()
+        spread = (wanted - place.mean.to(wanted.device)).square().sum()
+        loss = loss + settings.inner_weight / len(target.inner) * error / spread
+    return loss
 
 
 def _run_child(
     child: PreTrainedModel, batch: Batch, settings: RecoverySettings, options: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """A child's last states (B, T, D), the mask of real tokens, and its logits, if it has a classifier."""
->>>>>>> main
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
-    places = _inner_places(child, targets) if settings.inner_weight else []
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
-<<<<<<< HEAD
-    with (
-        torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16),
-        watched([block for block, _, _ in places]) as outputs,
-    ):
-        with torch.set_grad_enabled(settings.train_embeddings):
-            hidden_states, masks = encoder.embed(**inputs_of(batch, device))
-        hidden_states = encoder.encoder(hidden_states, masks, **options)
-    logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    loss = distance.total(distance.parts(hidden_states, mask, target, logits))
-    for block, number, mean in places:
-        wanted = target.inner[number].to(device).float()
-        error = (outputs[block].float()[mask] - wanted).square().sum() / (wanted - mean.to(device)).square().sum()
-        loss = loss + settings.inner_weight / len(target.inner) * error
-    return loss
-
-
-def _inner_places(child: PreTrainedModel, targets: Sequence[Target]) -> list[tuple[nn.Module, int, torch.Tensor]]:
-    """A child's blocks that stand where inner states are kept: the block, the number of these states, their mean.
-
-    Where a block is skipped, the one before it stands for it; in front of the first one there is nothing to learn.
-    """
-    assert isinstance(targets, TeacherStates)
-    real = [place for place, name in enumerate(child.config.operators) if name != SKIP]
-    found = []
-    for number, (place, mean) in enumerate(zip(targets.inner_blocks, targets.inner_means, strict=True)):
-        before = sum(one <= place for one in real)
-        if before:
-            found.append((encoder_of(child).encoder.blocks[before - 1], number, mean))
-    return found
-=======
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         with torch.set_grad_enabled(settings.train_embeddings and torch.is_grad_enabled()):
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
     return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+class _Place(NamedTuple):
+    """A child's block that stands where inner states of the base model are kept, their number, and their mean."""
+
+    block: nn.Module
+    number: int
+    mean: torch.Tensor
+
+
+def _places_of(child: PreTrainedModel, targets: Sequence[Target], settings: RecoverySettings) -> list[_Place]:
+    """Where a child is held to inner states, if they have a weight.
+
+    Where a block is skipped, the one before it stands for it; in front of the first one there is nothing to learn.
+    """
+    if not settings.inner_weight:
+        return []
+    if not isinstance(targets, TeacherStates) or not targets.inner_blocks:
+        raise ValueError(f"inner_weight={settings.inner_weight} needs states of inner blocks as targets")
+    real = [place for place, name in enumerate(child.config.operators) if name != SKIP]
+    found = []
+    for number, (place, mean) in enumerate(zip(targets.inner_blocks, targets.inner_means, strict=True)):
+        before = sum(one <= place for one in real)
+        if before:
+            found.append(_Place(encoder_of(child).encoder.blocks[before - 1], number, mean))
+    return found
 
 
 def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
@@ -488,7 +438,6 @@ def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits.flatten(), labels)
     return nn.functional.cross_entropy(logits, labels)
->>>>>>> main
 
 
 class _Run:

@@ -10,13 +10,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_nasbert.cards.markdown import escape, table, text_cell
-<<<<<<< HEAD
-from hf_nasbert.compression.proof import Row, as_text, table_cells, verdicts
-from hf_nasbert.compression.stages import Additive
-=======
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import Row, as_text, lines_as_text, table_cells, verdicts
->>>>>>> main
+from hf_nasbert.compression.stages import Additive
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
 
@@ -139,14 +135,9 @@ class CompressResult:
         onnx = ["## ONNX", "", _as_markdown(self._runtimes), ""] if self.runtimes else []
         return f"# A smaller encoder\n\n{markdown_table(self.rows, self.shape)}\n\n" + "\n".join(
             [
-<<<<<<< HEAD
                 *(f"- {escape(line)}" for line in [*self.verdicts, *self._told_of_sums]),
                 "",
-=======
-                *(f"- {escape(line)}" for line in self.verdicts),
-                "",
                 *onnx,
->>>>>>> main
                 "## Stages",
                 "",
                 _stages_table(self.stages),
@@ -163,15 +154,9 @@ class CompressResult:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def _as_html(self) -> str:
-<<<<<<< HEAD
-        head, *lines = table_cells(self.rows, self.shape)
-        rows = [_html_row("th", head), *(_html_row("td", line) for line in lines)]
-        said = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.verdicts, *self._told_of_sums])
-=======
         proof = _html_table(list(table_cells(self.rows, self.shape)))
         onnx = f"<h2>ONNX</h2>\n{_html_table(self._runtimes)}\n" if self.runtimes else ""
-        said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdicts)
->>>>>>> main
+        said = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.verdicts, *self._told_of_sums])
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A smaller encoder</title>\n'
             "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse}"

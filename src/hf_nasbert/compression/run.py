@@ -447,7 +447,6 @@ class Compression:
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
-<<<<<<< HEAD
         if not done.has_fallen and is_searched:  # what somebody chooses by hand may be as bad as it is
             quarter = max(1, len(done.losses) // 4)
             first, last = (sum(own) / len(own) for own in (done.losses[:quarter], done.losses[-quarter:]))
@@ -461,11 +460,10 @@ class Compression:
                 "text that chooses): it is left as it began"
             )
         judged = dataclasses.asdict(shared.judge(model))
-        return Recovered(done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss, judged)
-=======
-        judged = dataclasses.asdict(shared.judge(model))
-        return Recovered(done.num_tokens, done.before.loss, done.after.loss, shared.chosen_metric(model), judged)
->>>>>>> main
+        return Recovered(
+            done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss,
+            shared.chosen_metric(model), judged,
+        )  # fmt: skip
 
     def _make_proof(
         self,
@@ -559,9 +557,9 @@ class Compression:
 
         def measure() -> Runtimes:
             found = files.measure(str(row.budget))
-            tokens = recovered[Architecture.parse(row.architecture), seed].num_tokens
+            own = recovered[Architecture.parse(row.architecture), seed]
             is_native = not hasattr(modeling, model.class_name)
-            card = card_of(self.materials, row, rows, tokens, seed, is_native=is_native, runtimes=found)
+            card = card_of(self.materials, row, rows, own, seed, is_native=is_native, runtimes=found)
             write_text(model.folder / "README.md", card)
             return Runtimes([dataclasses.asdict(one) for one in found])
 

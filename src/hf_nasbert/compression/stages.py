@@ -103,11 +103,8 @@ class ByHand:
 class Recovered:
     """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
 
-    <<<<<<< HEAD
-        `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best.
-    =======
-        `metric` is the task's on the examples that choose, where that ranks.
-    >>>>>>> main
+    `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best. `metric` is the
+    task's on the examples that choose, where that ranks.
     """
 
     num_tokens: int
