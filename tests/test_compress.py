@@ -1,12 +1,13 @@
 """Compressing an encoder: text to batches, the base model's states, what matters, distance, scores, hand-made ones."""
 
+import dataclasses
 import itertools
 import random
 from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tiny.compress import BLOCKS, base_model, batches, full_child, plain_supernet, targets
 from tiny.texts import tiny_tokenizer
 from torch import nn
@@ -23,9 +24,19 @@ from hf_nasbert.compression.handmade import (
     with_layers,
 )
 from hf_nasbert.compression.importance import importance, sort_by_importance
-from hf_nasbert.compression.replace_one import Replacement, as_items, places, replace_one, screened, sum_of
+from hf_nasbert.compression.replace_one import (
+    Replacement,
+    additivity,
+    as_items,
+    places,
+    replace_one,
+    screened,
+    sum_of,
+)
+from hf_nasbert.compression.results import additivity_lines
 from hf_nasbert.compression.scores import Scorer, score_children
 from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
+from hf_nasbert.compression.stages import Additive
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
 from hf_nasbert.modeling.families import from_stock
@@ -65,6 +76,18 @@ def test_copies_and_empty_documents_take_no_ones_place():
         {"text": ["", "the film was good ."] * 5 + [f"the film was good {n} ." for n in range(5)]}
     )
     assert len(choose_sentences(texts, 6, seed=0)) == 6
+
+
+def test_sentences_that_fit_come_before_those_that_would_be_cut():
+    words = "and then another word " * 20
+    texts = Dataset.from_dict({"text": [f"The film {n} was good. The long film {n} {words}." for n in range(6)]})
+    texts = concatenate_datasets(
+        [texts, Dataset.from_dict({"text": [f"A longer film {n} {words}." for n in range(6)]})]
+    )
+    assert all(len(one) <= 40 for one in choose_sentences(texts, 6, seed=0, most_characters=40))
+    more = choose_sentences(texts, 9, seed=0, most_characters=40)
+    assert [len(one) <= 40 for one in more] == [True] * 6 + [False] * 3
+    assert len(choose_sentences(texts, 100, seed=0, most_characters=40)) == 18
 
 
 def test_sentences_of_no_token_are_left_out():
@@ -493,6 +516,25 @@ def test_the_knapsack_of_savings_counts_as_the_costs_do(scored):
         alone_there = [*("skip",) * item.first_block, *item.operators]
         alone_there += ["skip"] * (len(full) - len(alone_there))
         assert cost(alone_there)["peak_activation_bytes"] <= peak["peak_activation_bytes"]
+
+
+def test_sums_are_held_against_the_real_distances_of_random_children(scored):
+    supernet, own, wanted, distance = scored
+    found = replace_one(supernet, own, wanted, distance)
+    exact = additivity(supernet.space, found, lambda children: [sum_of(found, child) for child in children], 12)
+    assert (exact.tau, exact.ratio, exact.error) == (pytest.approx(1.0), 1.0, 0.0)
+    assert (exact.num_children, len(exact.sums)) == (supernet.space.num_children, 12)
+    twice = additivity(supernet.space, found, lambda children: [2 * sum_of(found, child) for child in children], 12)
+    assert (twice.ratio, twice.error) == (2.0, 0.5)
+    real = additivity(supernet.space, found, Scorer(supernet, own, wanted, distance), 12)
+    assert real.error > 0.01
+    assert real.sums == exact.sums
+    lines = additivity_lines(Additive({"whole space": dataclasses.asdict(twice)}))
+    assert [line.partition("tau")[2] for line in lines] == [
+        " 1.000, median relative error 50.0%, real distances 2.00 times the sums (median)."
+    ]
+    one = SearchSpace.of_blocks(["attention", "ffn"] * 3, skip="anywhere")
+    assert additivity(one, found, lambda children: [0.0] * len(children), 3).tau is None
 
 
 def test_screening_leaves_what_costs_little_and_the_base_model(scored):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from hf_nasbert import cli
 from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, Compressed, materials, run
 from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
+from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.run import Compression
+from hf_nasbert.compression.scores import Score
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
@@ -294,6 +298,8 @@ def refused(match, call):
         ({**HALF, "latency_shape": "32"}, "latency_shape='32'"),
         ({**HALF, "learning_rate": 0.0}, "learning_rate=0.0"),
         ({**HALF, "max_seq_length": 3}, "max_seq_length=3"),
+        ({**HALF, "patience": -1}, "patience=-1 must not be negative"),
+        ({**HALF, "additivity": -1}, "additivity=-1 must not be negative"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
     ],
 )
@@ -433,8 +439,40 @@ def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):
     refused("gives other outputs than itself", lambda: compress(base, tmp_path / "small", **HALF))
 
 
-def test_a_gate_stops_what_recovery_made_worse(base, tmp_path):
-    refused("recovery made the child worse", lambda: compress(base, tmp_path / "small", learning_rate=10.0, **HALF))
+def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, monkeypatch):
+    def risen(materials, child, seed):
+        return None, Recovery([0.5] * 4 + [0.9] * 4, 0, Score(2.0, 0, 0, 0), Score(1.0, 0, 0, 0), 8, {})
+
+    monkeypatch.setattr(Materials, "recover", risen)
+    refused(
+        r"recovery of .*: the training loss did not fall \(0\.5000 in the first .* 0\.9000 .*lower learning_rate",
+        lambda: compress(base, tmp_path / "small", **HALF),
+    )
+
+
+def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops_nothing(
+    base, tmp_path, capsys, monkeypatch
+):
+    recover, losses = Materials.recover, []
+
+    def risen(materials, child, seed):
+        model, done = recover(materials, child, seed)
+        losses.append(done.losses)
+        return model, done if len(losses) == 1 else dataclasses.replace(done, losses=[1.0, math.inf])
+
+    monkeypatch.setattr(Materials, "recover", risen)
+    compress(base, tmp_path / "small", learning_rate=1e-30, patience=1, additivity=3, **HALF)
+    told = capsys.readouterr().out
+    assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
+    report = (tmp_path / "small" / "report.md").read_text()
+    for space in ("whole", "screened"):
+        line = f"the real distances of 3 random children, {space} space"
+        assert line in told
+        assert line in report
+    stages = [json.loads(line) for line in (tmp_path / "small" / "stages.jsonl").read_text().splitlines()]
+    made = [stage["content"] for stage in stages if stage["stage"].startswith("recovery")]
+    assert [(one["kept_step"], one["after"]) for one in made] == [(0, one["before"]) for one in made]
+    assert made[0]["num_steps"] == 12
 
 
 def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monkeypatch):

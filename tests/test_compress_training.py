@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import math
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from torch import nn
 from hf_nasbert.compression.distance import Distance
 from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.local import _Places, distil_blocks
-from hf_nasbert.compression.recover import RecoverySettings, batch_of_step, recover
+from hf_nasbert.compression.recover import Recovery, RecoverySettings, batch_of_step, recover
 from hf_nasbert.compression.refit import Moments, refit
 from hf_nasbert.compression.replace_one import as_items, replace_one
-from hf_nasbert.compression.scores import score_children
+from hf_nasbert.compression.scores import Score, score_children
 from hf_nasbert.compression.sentences import load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
@@ -74,7 +75,7 @@ def test_refitted_variants_come_nearer_to_the_base_model_and_it_stays():
         (one.first_block, *one.operators): (one.loss, other.loss) for one, other in zip(before, after, strict=True)
     }
     narrow = [key for key in loss_of if key[1][-1].isdigit()]
-    assert len(narrow) == 3 * (1 + 2)
+    assert len(narrow) == 3 * (1 + 6)
     assert sum(loss_of[key][1] for key in narrow) < 0.8 * sum(loss_of[key][0] for key in narrow)
     for block in (1, 3, 5):
         assert loss_of[block, "ffn32"][1] < loss_of[block, "ffn16"][1]
@@ -283,12 +284,94 @@ def test_a_child_of_no_block_is_refused(chosen):
         recover(extract_child(supernet, ("skip",) * 6), own, wanted, distance, SETTINGS)
 
 
-def test_a_recovery_that_does_harm_is_refused(chosen):
+def test_a_recovery_that_does_harm_leaves_the_start(chosen):
     supernet, _, own, wanted, distance = chosen
     settings = dataclasses.replace(SETTINGS, learning_rate=1.0)
     child = extract_child(supernet, supernet.largest_architecture)  # the base model: nothing is nearer to it
-    with pytest.raises(ValueError, match=r"made the child worse.*lower learning_rate"):
-        recover(child, own, wanted, distance, settings, held_out=(own, wanted))
+    start = {name: tensor.clone() for name, tensor in child.state_dict().items()}
+    done = recover(child, own, wanted, distance, settings, held_out=(own, wanted))
+    assert done.kept_step == 0
+    assert done.after == done.before
+    assert sorted(done.looks) == [0, 16]
+    assert done.looks[16] > done.looks[0]
+    assert all(map(torch.equal, start.values(), child.state_dict().values()))
+
+
+def test_losses_that_rise_or_are_no_numbers_have_not_fallen():
+    def made(losses):
+        return Recovery(losses, 0, None, None, len(losses), {})
+
+    assert not made([4.0, 4.0, 9.0, 3.0, 3.0, 3.0, 6.1, 6.1]).has_fallen  # quarters of two steps
+    assert made([4.0, 4.0, 9.0, 9.0, 9.0, 9.0, 4.3, 5.4]).has_fallen  # by other batches
+    assert not made([4.0, math.inf]).has_fallen
+    assert not made([]).has_fallen
+
+
+def test_a_loss_that_is_no_number_leaves_the_start_or_is_refused(chosen, tmp_path, monkeypatch):
+    supernet, architecture, own, wanted, distance = chosen
+    total, calls = Distance.total, []
+
+    def breaking(*arguments):
+        calls.append(1)
+        return total(*arguments) * (math.nan if len(calls) == 8 else 1.0)
+
+    monkeypatch.setattr(Distance, "total", breaking)
+    with pytest.raises(ValueError, match=r"the loss of step 7 is nan: lower learning_rate=0.002"):
+        recover(extract_child(supernet, architecture), own, wanted, distance, SETTINGS)
+    calls[:] = [1]  # the look at the start
+    child = extract_child(supernet, architecture)
+    start = {name: tensor.clone() for name, tensor in child.state_dict().items()}
+    done = recover(child, own, wanted, distance, SETTINGS, held_out=(own, wanted), output_dir=tmp_path)
+    assert len(done.losses) == 6
+    assert not done.has_fallen
+    assert done.kept_step == 0
+    assert all(map(torch.equal, start.values(), child.state_dict().values()))
+
+
+def test_patience_keeps_the_best_weights_also_through_a_kill(chosen, tmp_path, monkeypatch):
+    supernet, architecture, own, wanted, distance = chosen
+    settings = dataclasses.replace(SETTINGS, num_steps=40, patience=2, check_steps=2, save_steps=3)
+    seen = []
+    # Looks get better up to step 6, then worse: patience ends behind step 10.
+    worth = {0: 9.0, 2: 8.0, 4: 7.0, 6: 5.0, 8: 6.0, 10: 5.5}
+
+    def looked(model, *_, **__):
+        weight = model.encoder.blocks[0].operator.output.dense.weight.detach().clone()
+        if not any(torch.equal(weight, one) for one in seen):
+            seen.append(weight)
+        place = next(index for index, one in enumerate(seen) if torch.equal(weight, one))
+        return Score(worth[2 * place], 0.0, 0.0, 0.0)
+
+    monkeypatch.setattr("hf_nasbert.compression.recover.score_model", looked)
+    whole = extract_child(supernet, architecture)
+    expected = recover(whole, own, wanted, distance, settings, held_out=(own, wanted))
+    assert expected.looks == worth
+    assert (expected.kept_step, len(expected.losses), expected.after.loss) == (6, 10, 5.0)
+    assert expected.num_tokens == 10 * 77
+    assert torch.equal(whole.encoder.blocks[0].operator.output.dense.weight, seen[3])
+    parts, calls = Distance.parts, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return parts(*arguments)
+
+    monkeypatch.setattr(Distance, "parts", dying)
+    with pytest.raises(KeyboardInterrupt):
+        recover(
+            extract_child(supernet, architecture), own, wanted, distance, settings,
+            held_out=(own, wanted), output_dir=tmp_path,
+        )  # fmt: skip
+    for number_of_steps in (1, 0):  # the step from the checkpoint behind step 9; then all is read
+        calls.clear()
+        killed = extract_child(supernet, architecture)
+        done = recover(killed, own, wanted, distance, settings, held_out=(own, wanted), output_dir=tmp_path)
+        assert done == expected
+        assert len(calls) == number_of_steps
+        assert all(map(torch.equal, whole.state_dict().values(), killed.state_dict().values()))
+    with pytest.raises(ValueError, match="patience=2 needs held-out batches"):
+        recover(whole, own, wanted, distance, settings)
 
 
 def test_a_classifier_recovers_its_predictions():
@@ -341,3 +424,30 @@ def test_half_of_minilm_without_training(tmp_path):
     assert chosen.architecture[-2] == "attention"
     searched, by_hand = score_children(supernet, [chosen.architecture, uniform], text.choosing, wanted, distance)
     assert searched.loss < 0.9 * by_hand.loss
+
+
+def test_recovery_holds_a_child_to_the_base_models_inner_states(chosen, tmp_path):
+    supernet, _, own, _, distance = chosen
+    wanted = teacher_states(full_child(), own, tmp_path, inner_blocks=(1, 3))
+    mask = own[2]["attention_mask"].bool()
+    states = full_child().encoder.blocks[0](*_embedded(own[2]))
+    states = full_child().encoder.blocks[1](states, *_embedded(own[2])[1:])
+    assert torch.allclose(wanted[2].inner[0].float(), states[mask], atol=2e-3)
+    assert torch.allclose(
+        wanted.inner_means[0], torch.cat([one.inner[0] for one in wanted]).float().mean(0), atol=2e-3
+    )
+    architecture = ("attention1", "ffn32", "skip", "skip", "attention", "ffn16")
+    misses = []
+    for weight in (0.0, 20.0):
+        child = extract_child(supernet, architecture)
+        recover(child, own, wanted, distance, dataclasses.replace(SETTINGS, inner_weight=weight))
+        states = child.encoder.blocks[1](child.encoder.blocks[0](*_embedded(own[2])), *_embedded(own[2])[1:])
+        misses.append(sum(float((states[mask].detach() - one.float()).square().sum()) for one in wanted[2].inner))
+    assert misses[1] < 0.9 * misses[0]
+    with pytest.raises(ValueError, match=r"inner_weight=20\.0 needs states of inner blocks"):
+        recover(child, own, list(wanted), distance, dataclasses.replace(SETTINGS, inner_weight=20.0))
+
+
+def _embedded(batch):
+    states, masks = full_child().embed(batch["input_ids"], batch["attention_mask"])
+    return states, masks.attention, masks.padding

@@ -117,8 +117,9 @@ class TestSpace:
     def space(self, **sizes):
         return elastic_space(from_stock(stock("BertModel")), **sizes)
 
-    def test_by_default_halves_and_quarters(self):
-        attention, ffn = ("attention", "attention2", "attention1"), ("ffn40", "ffn20", "ffn10")
+    def test_by_default_three_numbers_of_heads_and_six_widths(self):
+        attention = ("attention", "attention3", "attention2", "attention1")
+        ffn = ("ffn40", "ffn30", "ffn23", "ffn20", "ffn16", "ffn10", "ffn5")
         assert self.space().blocks == ((*attention, "norm", "skip"), (*ffn, "norm", "skip")) * 2
         assert self.space(skip=False).blocks == (attention, ffn) * 2
         assert self.space().stages[0].__class__ is FreeStage
@@ -297,8 +298,9 @@ def test_minilm_and_its_narrow_children():
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     assert read_sentence_modules(folder) == SentenceModules(("mean",), normalize=True, max_seq_length=256)
     supernet = SupernetModel.from_base_model(folder, kernels=(5,))
-    assert supernet.space.blocks[0] == ("attention", "attention6", "attention3", "conv5", "norm", "skip")
-    assert supernet.space.blocks[1] == ("ffn", "ffn768", "ffn384", "norm", "skip")
+    assert supernet.space.blocks[0] == ("attention", "attention9", "attention6", "attention3", "conv5", "norm", "skip")
+    widths = ("ffn1152", "ffn896", "ffn768", "ffn640", "ffn384", "ffn192")
+    assert supernet.space.blocks[1] == ("ffn", *widths, "norm", "skip")
     batch = padded_batch(model.config.vocab_size)
     real = batch["attention_mask"].bool()
     for architecture in (("attention", "ffn") * 6, ("attention3", "ffn768", "attention6", "ffn384") * 3):
@@ -452,7 +454,7 @@ class TestStockForm:
     def test_all_of_them_are_listed(self):
         supernet = supernet_of(stock("BertModel"), kernels=(3,))
         space = native_children(supernet.space, hidden_size=32, embedding_size=32)
-        # Three widths, and which of the two layers stay; a layer of the first attention and the last ffn is one too.
-        assert len(space.children) == 3 * 4
+        # Seven widths, and which of the two layers stay; a layer of the first attention and the last ffn is one too.
+        assert len(space.children) == 7 * 4
         for child in space.children:
             assert native_form(extract_child(supernet, child))[1] is None

@@ -34,6 +34,7 @@ EXCEPTIONS = {
     "records.py:_locked:mkdir": "the folder of a new file, before it is opened",
     "training/farm.py:_Claim.__enter__:open": "a lock, into which nothing is written; never through a link",
     "training/farm.py:run_farm:mkdir": "the folder of the records, before workers lock beside them",
+    "compression/recover.py:_Run._write:save_file": CHECKPOINT,
     "child_folders.py:fill_child_folder:save_pretrained": INTO_STAGING,
     "child_folders.py:fill_child_folder:write_text": INTO_STAGING,
     "child_folders.py:save_child:copyfile": INTO_STAGING,

@@ -114,10 +114,15 @@ class CompressArguments:
     )
     heads: list[int] | None = field(
         default=None,
-        metadata={"help": "Numbers of heads that an attention may keep; by default a half and a quarter."},
+        metadata={
+            "help": "Numbers of heads that an attention may keep; by default three quarters, a half and a quarter."
+        },
     )
     ffn: list[int] | None = field(
-        default=None, metadata={"help": "Neurons that a feed-forward may keep; by default a half and a quarter."}
+        default=None,
+        metadata={
+            "help": "Neurons that a feed-forward may keep; by default six widths from three quarters to an eighth."
+        },
     )
     kernels: list[int] = field(
         default_factory=list, metadata={"help": "Sizes of convolutions that may stand for an attention: 3, 5, 7."}
@@ -127,6 +132,13 @@ class CompressArguments:
         default=0.3,
         metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
     )
+    additivity: int = field(
+        default=0,
+        metadata={
+            "help": "Random children, of the whole space and of the screened one, that say how well sums of lone "
+            "replacements foretell real distances; 0: none."
+        },
+    )
     scorer: Literal["additive", "inherited", "supernet"] = field(
         default="inherited",
         metadata={
@@ -134,7 +146,7 @@ class CompressArguments:
             "inherited weights, or that in a super-net distilled first (supernet)."
         },
     )
-    num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})
+    num_rescored: int = field(default=24, metadata={"help": "How many of the best sums are scored again."})
     rank_by: Literal["metric", "distance"] = field(
         default="metric",
         metadata={
@@ -147,14 +159,27 @@ class CompressArguments:
         metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
     )
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int = field(default=200, metadata={"help": "Steps that each chosen child is distilled for."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "The highest one of recovery."})
+    recovery_steps: int | None = field(
+        default=None,
+        metadata={"help": "Steps that each chosen child is distilled for: by default 600, of labelled examples 200."},
+    )
+    learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
+    patience: int = field(
+        default=0,
+        metadata={
+            "help": "Recovery looks at the text that chooses every 25 steps, and stops after so many looks in a row "
+            "that brought nothing; the best weights are kept. 0: all steps."
+        },
+    )
     batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
     max_seq_length: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a sentence, by default 48; of a labelled example 128. What is longer is cut."},
+        metadata={
+            "help": "Tokens of a sentence, by default 20, since short ones teach most in the same time; of an example "
+            "128. Longer ones come last, and are cut."
+        },
     )
-    num_sentences: int = field(default=8192, metadata={"help": "Most sentences, or examples, to train on."})
+    num_sentences: int = field(default=8000, metadata={"help": "Most sentences, or examples, to train on."})
     pairs_file: str | None = field(
         default=None,
         metadata={
@@ -213,8 +238,11 @@ class CompressArguments:
             "num_sentences",
             "min_piece_count",
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("patience", "additivity"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.max_seq_length is not None and self.max_seq_length < 4:
             raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
         if not self.learning_rate > 0:

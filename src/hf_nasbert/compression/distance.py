@@ -19,10 +19,12 @@ class Target(NamedTuple):
     Args:
         states: Its last states at the real tokens, (N, D).
         logits: Its logits, as `encoders.logits_of` gives them; None where it has no classifier.
+        inner: Its states behind some inner blocks, (N, D) each.
     """
 
     states: torch.Tensor
     logits: torch.Tensor | None = None
+    inner: tuple[torch.Tensor, ...] = ()
 
 
 class Parts(NamedTuple):

@@ -1,7 +1,7 @@
 """A full child, a super-net or any other child as what they have in common: embeddings, blocks one by one, a head."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -59,6 +59,21 @@ def does_bf16_pay(device: torch.device | str = "cpu") -> bool:
         assert total
         seconds[dtype] = min(times[1:])
     return seconds[torch.bfloat16] < seconds[torch.float32]
+
+
+@contextmanager
+def watched(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, torch.Tensor]]:
+    """Within it, what each of some modules gave last."""
+    outputs: dict[nn.Module, torch.Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda called, _, output: outputs.__setitem__(called, output))
+        for module in modules
+    ]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

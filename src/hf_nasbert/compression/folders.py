@@ -41,14 +41,14 @@ def write_folders(
     for row in given:
         child = Architecture.parse(row.architecture)
         seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
-        model, done = materials.recover(child, seed)
+        model, _ = materials.recover(child, seed)
         tokenizer = materials.base.tokenizer
         if row.trimmed is not None:
             model, tokenizer = trim_model(model, materials.vocabulary.kept), materials.vocabulary.tokenizer
         nn.Module.to(model, "cpu")
         stock, reason = native_form(model)
         where = "." if len(given) == 1 else str(row.budget)
-        card = card_of(materials, row, rows, done.num_tokens, seed, is_native=reason is None)
+        card = card_of(materials, row, rows, recovered[child, seed], seed, is_native=reason is None)
         write = partial(
             fill_child_folder, child=stock, tokenizer=tokenizer, card=card,
             sentence_modules=materials.base.modules,
@@ -68,7 +68,7 @@ def card_of(
     materials: Materials,
     row: Row,
     rows: Sequence[Row],
-    num_tokens: int,
+    recovered: Recovered,
     seed: int,
     *,
     is_native: bool,
@@ -80,7 +80,7 @@ def card_of(
         materials: Of the compression.
         row: The model's line of the table.
         rows: The table.
-        num_tokens: Tokens that it was distilled on.
+        recovered: What its recovery made.
         seed: Of its recovery.
         is_native: Whether it is a stock BERT.
         runtimes: What runs it beside torch, as measured.
@@ -104,8 +104,8 @@ def card_of(
         evaluations=tuple(_evaluations(materials, row)),
         training={
             "text": materials.source.told["source"],
-            "num_steps": arguments.recovery_steps,
-            "num_tokens": num_tokens,
+            "num_steps": recovered.num_steps,
+            "num_tokens": recovered.num_tokens,
             "learning rate": arguments.learning_rate,
             "seed": seed,
             "chosen by": arguments.scorer,

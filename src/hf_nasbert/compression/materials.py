@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, check_classifier, load_base_model
 from hf_nasbert.compression.choosing import Worth
-from hf_nasbert.compression.distance import Distance, Pooling
+from hf_nasbert.compression.distance import Distance, Pooling, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.examples import Examples, make_examples
 from hf_nasbert.compression.importance import sort_by_importance
@@ -58,10 +58,13 @@ from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
-_SENTENCE, _EXAMPLE = 48, 128  # tokens
+_SENTENCE, _EXAMPLE = 20, 128  # tokens
+_STEPS, _STEPS_ON_EXAMPLES = 600, 200  # of recovery
 _CALIBRATION_TOKENS = 20_000
 SAVE_STEPS = 100
 """Steps of a training between two checkpoints."""
+_REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
+_INNER_LAYERS, _INNER_WEIGHT = 5, 10.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
 
 
@@ -111,10 +114,11 @@ class Materials:
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of a sentence, no more than the base model's SentenceTransformer takes."""
+        """Tokens of a sentence with its prompt, no more than the base model's SentenceTransformer takes."""
         longest = self.base.full_child.config.max_position_embeddings
-        asked = self.arguments.max_seq_length or min(longest, _EXAMPLE if self.source.load_task else _SENTENCE)
-        return min(asked, self.modules.max_seq_length or sys.maxsize)
+        asked = self.arguments.max_seq_length or (_EXAMPLE if self.source.load_task else _SENTENCE)
+        prompt = self.base.tokenizer(self.modules.default_prompt, add_special_tokens=False)["input_ids"]
+        return min(asked + len(prompt), longest, self.modules.max_seq_length or sys.maxsize)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -201,17 +205,17 @@ class Materials:
 
     @cached_property
     def states(self) -> dict[str, TeacherStates]:
-        """What the base model makes of every part."""
+        """What the base model makes of every part; of an encoder without a classifier also behind inner layers."""
+        num_layers = self.space.num_choice_blocks // 2
+        behind = {num_layers * number // (_INNER_LAYERS + 1) for number in range(1, _INNER_LAYERS + 1)} - {0}
+        inner = [] if hasattr(self.base.full_child, "classifier") else [2 * layers - 1 for layers in sorted(behind)]
         return {
             part: teacher_states(
-                self.base.full_child,
-                getattr(self.text, part),
-                self.work / "states" / part,
-                progress=True,
-                processes=self.processes,
+                self.base.full_child, getattr(self.text, part), self.work / "states" / part,
+                inner_blocks=inner if part == "train" else (), progress=True, processes=self.processes,
             )
             for part in PARTS
-        }
+        }  # fmt: skip
 
     @cached_property
     def distance(self) -> Distance:
@@ -290,6 +294,32 @@ class Materials:
         return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
     @property
+    def recovery_steps(self) -> int:
+        """Steps of recovery, as asked or by default."""
+        return self.arguments.recovery_steps or (_STEPS_ON_EXAMPLES if self.source.load_task else _STEPS)
+
+    @cached_property
+    def replacing(self) -> list[Batch]:
+        """The part of the text that chooses on which lone replacements are scored."""
+        batches: list[Batch] = []
+        for batch in self.text.choosing:
+            if num_tokens(batches) >= _REPLACING_TOKENS:
+                break
+            batches.append(batch)
+        return batches
+
+    @property
+    def replacing_targets(self) -> list[Target]:
+        """What the base model makes of it."""
+        return [self.states["choosing"][index] for index in range(len(self.replacing))]
+
+    @property
+    def screened_space(self) -> SearchSpace:
+        """The space without the variants whose lone replacement costs too much."""
+        full = self.supernet.largest_architecture
+        return screened(self.space, self.table, full, self.arguments.max_replace_one_loss)
+
+    @property
     def to_choose_from(self) -> list[Replacement]:
         """The lone replacements to choose from: of a trained super-net those that it was trained with."""
         most = self.arguments.max_replace_one_loss if self.arguments.scorer == "supernet" else math.inf
@@ -299,8 +329,7 @@ class Materials:
     @cached_property
     def trained(self) -> tuple[SupernetPreTrainedModel, TrainedSupernet]:
         """The super-net of the screened space, distilled."""
-        full = self.supernet.largest_architecture
-        space = screened(self.space, self.table, full, self.arguments.max_replace_one_loss)
+        space = self.screened_space
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
@@ -317,8 +346,10 @@ class Materials:
         """A child, distilled; one that was distilled before is read again."""
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
-            num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=seed, save_steps=SAVE_STEPS, label_weight=self.label_weight,
+            num_steps=self.recovery_steps,
+            learning_rate=self.arguments.learning_rate, bf16=self.bf16,
+            seed=seed, save_steps=SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,
+            inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -21,13 +23,14 @@ from transformers import PreTrainedModel
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
 from hf_nasbert.compression.distance import Distance, Parts, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
+from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import SKIP, SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -42,7 +45,8 @@ from hf_nasbert.training.checkpoints import (
 
 logger = logging.getLogger(__name__)
 
-_STATE = "recovery.json"
+_STATE, _BEST = "recovery.json", "best.safetensors"
+_MOST_RISE = 1.5  # of the training loss from the first quarter of the steps to the last
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
 NUM_SCORED = 16
 """Children that say whether a super-net gained."""
@@ -59,9 +63,13 @@ class RecoverySettings:
         warmup: Share of the steps in which it rises; behind them it falls in a straight line.
         max_grad_norm: Gradients are clipped to this norm.
         bf16: Whether to take products in bfloat16.
+        inner_weight: Weight of the relative error behind inner blocks, mean over those that the targets hold.
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
+        patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
+            end alone and never stops before it.
+        check_steps: Steps between two of these looks.
         label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
             no labels.
 
@@ -74,13 +82,16 @@ class RecoverySettings:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     bf16: bool = False
+    inner_weight: float = 0.0
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
+    patience: int = 0
+    check_steps: int = 25
     label_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_steps", 1), ("save_steps", 1), ("seed", 0)):
+        for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         for name in ("learning_rate", "max_grad_norm"):
@@ -103,16 +114,33 @@ class Recovery:
     """What recovery did.
 
     Args:
-        losses: The training loss of every step.
+        losses: The training loss of every step that was made.
         num_tokens: Real tokens trained on.
         before: The child's distance on the held-out batches before, where some were given.
-        after: Likewise behind the last step.
+        after: Likewise with the weights that it is left with.
+        kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
+            was looked at came nearer to the base model than its start.
+        looks: The distance at every look, by step.
     """
 
     losses: list[float]
     num_tokens: int
     before: Score | None
     after: Score | None
+    kept_step: int
+    looks: dict[int, float]
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether training went as it should: no loss was infinite, and the last ones are not far above the first.
+
+        By the means of the first and of the last quarter of the steps. A child with little to learn may rise a bit,
+        since batches differ, but not by half.
+        """
+        if not self.losses or not all(map(math.isfinite, self.losses)):
+            return False
+        quarter = max(1, len(self.losses) // 4)
+        return sum(self.losses[-quarter:]) <= _MOST_RISE * sum(self.losses[:quarter])
 
 
 class _Share(NamedTuple):
@@ -137,7 +165,8 @@ def recover(
     """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
-    a step depends on its number alone.
+    a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
+    were looked at on them; its start is among these, so that recovery never makes it worse.
 
     Args:
         child: Alone or with the base model's head.
@@ -145,35 +174,48 @@ def recover(
         targets: What the base model makes of each (`TeacherStates`).
         distance: What is minimised.
         settings: How.
-        held_out: Batches and targets to choose by, on which the child is scored before and behind.
+        held_out: Batches and targets to choose by.
         output_dir: Folder of the checkpoints, from the newest of which a killed run goes on.
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
-            child ends further from the base model than it began (on `held_out`), and with labels also further from
-            them, or the checkpoints are of another run.
+        ValueError: If there is no batch, or one without labels where they have a weight; if a loss is not finite and
+            there is nothing to choose by, patience has nothing to look at, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     if not any(True for _ in encoder_of(child).encoder.parameters()):
         raise ValueError("a child of which every block is left out has nothing to train: allow a larger budget")
-    run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
-    before = None
-    if held_out is not None:
-        before = score_model(child, *held_out, distance, bf16=settings.bf16)
-        label_loss = _label_loss_on(child, held_out[0], settings)
+    if settings.patience and held_out is None:
+        raise ValueError(f"patience={settings.patience} needs held-out batches to look at")
+    places = _places_of(child, targets, settings)
+    inner = targets.inner_blocks if isinstance(targets, TeacherStates) and places else ()
+    asked = _asked(child, batches, distance, settings) | {"inner_blocks": list(inner)}
+    run = _Run(child, settings, asked, output_dir)
+
+    def scored() -> Score:
+        assert held_out is not None
+        return score_model(child, *held_out, distance, bf16=settings.bf16)
+
+    def look() -> float:
+        assert held_out is not None
+        return scored().loss + _label_loss_on(child, held_out[0], settings)
 
     def loss_of(step: int, share: _Share) -> torch.Tensor:
-        return _loss_of(child, share, distance, settings, settings.label_weight, {})
+        return _loss_of(child, share, distance, settings, settings.label_weight, {}, places)
 
-    _fit(run, batches, targets, distance, loss_of, progress=progress)
+    before = None
+    if held_out is not None:
+        before = scored()
+        run.keep_best(0, before.loss + _label_loss_on(child, held_out[0], settings))
+    _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
     after = None
-    if held_out is not None and before is not None:
-        after = score_model(child, *held_out, distance, bf16=settings.bf16)
-        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
-            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
-    return Recovery(run.losses, _tokens_used(batches, settings), before, after)
+    if held_out is not None:
+        after = before if run.best_step == 0 else scored()
+    return Recovery(
+        run.losses, _tokens_used(batches, settings, len(run.losses)), before, after,
+        len(run.losses) if held_out is None else run.best_step, run.looks,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,7 +269,8 @@ def distil_supernet(
 
     Raises:
         ConnectionError: If another process died.
-        ValueError: As `recover`; of the mean of these children.
+        ValueError: If there is no batch, a loss is not finite, these children end further from the base model than
+            they began, in the mean, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
@@ -251,8 +294,12 @@ def distil_supernet(
     before = mean_loss()
     _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = mean_loss()
-    _check_gain("training made the super-net's children worse", before, after, settings)
-    return SupernetRecovery(run.losses, _tokens_used(batches, settings), before, after)
+    if not after < before:
+        raise ValueError(
+            "training made the super-net's children worse: their mean distance from the base model on held-out text "
+            f"was {before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give more steps"
+        )
+    return SupernetRecovery(run.losses, _tokens_used(batches, settings, settings.num_steps), before, after)
 
 
 def _fit(
@@ -263,8 +310,12 @@ def _fit(
     loss_of: Callable[[int, _Share], torch.Tensor],
     *,
     progress: bool,
+    look: Callable[[], float] | None = None,
 ) -> None:
-    """All steps that are still to be done; `loss_of` a step's number and share is minimised."""
+    """All steps that are still to be done; `loss_of` a step's number and share is minimised.
+
+    With `look` the model is left with the best weights that were looked at.
+    """
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -278,13 +329,19 @@ def _fit(
                 total=settings.num_steps, initial=len(run.losses), unit=" steps", disable=not progress, leave=False
             ) as bar,
         ):
-            for step in range(len(run.losses), settings.num_steps):
+            while not run.is_over:
+                step = len(run.losses)
                 index = batch_of_step(len(batches), settings.seed, step)
                 share = _Share(batches[index], targets[index])
                 if run.processes is not None and run.group is not None:
                     share = _own_share(*share[:2], distance, run.processes)
-                run.step(step, loss_of(step, share))
+                run.step(loss_of(step, share), can_stop=look is not None)
+                if look is not None and run.is_looked_at:
+                    run.keep_best(step + 1, look())
+                run.save_where_due()
                 bar.update()
+        if look is not None:
+            run.restore_best()
     finally:
         for parameter, flag in flags:
             parameter.grad = None
@@ -333,28 +390,16 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
 
 
 def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
-    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
+    """The weighted mean loss of held-out labels; 0 where they have no weight."""
     if not settings.label_weight:
-        return math.inf
+        return 0.0
     with running(child):
-        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
-            batches
-        )
+        losses = [float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches]
+    return settings.label_weight * sum(losses) / len(losses)
 
 
-def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
-    if not after < before:
-        raise ValueError(
-            f"{what}: its distance from the base model on held-out text was "
-            f"{before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give "
-            "more steps"
-        )
-
-
-def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens(
-        [batches[batch_of_step(len(batches), settings.seed, step)] for step in range(settings.num_steps)]
-    )
+def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
+    return num_tokens([batches[batch_of_step(len(batches), settings.seed, step)] for step in range(num_steps)])
 
 
 def batch_of_step(num_batches: int, seed: int, step: int) -> int:
@@ -393,14 +438,22 @@ def _loss_of(
     settings: RecoverySettings,
     label_weight: float,
     options: Mapping[str, Any],
+    places: Sequence["_Place"] = (),
 ) -> torch.Tensor:
-    """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
-    hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
-    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
+    """The distance of a child, with the weighted losses of labels and inner states; `options` go to the encoder."""
+    target = share.target
+    with watched([place.block for place in places]) as outputs:
+        hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
+    parts = distance.parts(hidden_states, mask, target, None if target.logits is None else logits)
     weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
     loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
     if label_weight:  # a mean over sequences, as that of their vectors
         loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
+    for place in places:
+        wanted = target.inner[place.number].to(hidden_states.device).float()
+        error = (outputs[place.block].float()[mask] - wanted).square().sum()
+        spread = (wanted - place.mean.to(wanted.device)).square().sum()
+        loss = loss + settings.inner_weight / len(target.inner) * error / spread
     return loss
 
 
@@ -416,6 +469,32 @@ def _run_child(
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
     return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+class _Place(NamedTuple):
+    """A child's block that stands where inner states of the base model are kept, their number, and their mean."""
+
+    block: nn.Module
+    number: int
+    mean: torch.Tensor
+
+
+def _places_of(child: PreTrainedModel, targets: Sequence[Target], settings: RecoverySettings) -> list[_Place]:
+    """Where a child is held to inner states, if they have a weight.
+
+    Where a block is skipped, the one before it stands for it; in front of the first one there is nothing to learn.
+    """
+    if not settings.inner_weight:
+        return []
+    if not isinstance(targets, TeacherStates) or not targets.inner_blocks:
+        raise ValueError(f"inner_weight={settings.inner_weight} needs states of inner blocks as targets")
+    real = [place for place, name in enumerate(child.config.operators) if name != SKIP]
+    found = []
+    for number, (place, mean) in enumerate(zip(targets.inner_blocks, targets.inner_means, strict=True)):
+        before = sum(one <= place for one in real)
+        if before:
+            found.append(_Place(encoder_of(child).encoder.blocks[before - 1], number, mean))
+    return found
 
 
 def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
@@ -453,12 +532,57 @@ class _Run:
         self._folder = None if folder is None else Path(folder)
         self._asked = json.loads(json.dumps(asked))
         self.losses: list[float] = []
+        self.looks: dict[int, float] = {}
+        self._best: dict[str, torch.Tensor] = {}
 
-    def step(self, step: int, loss: torch.Tensor) -> None:
-        """One step down a loss, which is this process' share of it."""
+    @property
+    def best_step(self) -> int:
+        """The step behind which the weights were best, of those that were looked at."""
+        return min(self.looks, key=lambda step: (self.looks[step], step))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are made, one brought no number, or patience is at its end."""
+        if len(self.losses) == self.settings.num_steps or not all(map(math.isfinite, self.losses[-1:])):
+            return True
+        later = [step for step in self.looks if step > self.best_step] if self.looks else []
+        return 0 < self.settings.patience <= len(later)
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether the weights behind the step that was made last are to be looked at."""
+        step, settings = len(self.losses), self.settings
+        is_last = step == settings.num_steps
+        return math.isfinite(self.losses[-1]) and (
+            is_last or (settings.patience > 0 and step % settings.check_steps == 0)
+        )
+
+    def keep_best(self, step: int, loss: float) -> None:
+        """Note a look, and the weights where they are the best so far; a look that sees no number is the worst."""
+        self.looks[step] = loss if math.isfinite(loss) else sys.float_info.max
+        if self.best_step == step:
+            self._best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Give the model the best weights."""
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(self._best[name])
+
+    def step(self, loss: torch.Tensor, *, can_stop: bool) -> None:
+        """One step down a loss, of which this is this process' share.
+
+        One that is no number ends it all, or is an error where nothing better was kept.
+        """
+        step = len(self.losses)
         value = loss.item() if self.group is None else self.group.sums(loss.detach().double()).item()
         if not math.isfinite(value):
-            raise ValueError(f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}")
+            if not can_stop:
+                raise ValueError(
+                    f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}"
+                )
+            self.losses.append(math.inf)
+            return
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.rate(step)
         self._optimizer.zero_grad(set_to_none=True)
@@ -469,17 +593,30 @@ class _Run:
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
-        is_last = step + 1 == self.settings.num_steps
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint behind the last step, and every so many before it."""
+        step = len(self.losses)
         is_main = self.processes is None or self.processes.is_main_process
-        if is_main and self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
+        if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):
+            return
+        if self.is_over or step % self.settings.save_steps == 0:
             checkpoint_folders.write_checkpoint(
-                self._folder, step + 1, self._write, limit=2, advice="call it again: it goes on from there"
+                self._folder, step, self._write, limit=2, advice="call it again: it goes on from there"
             )
 
     def _write(self, folder: Path) -> None:
         save_model(self.model, folder)
         save_optimizer(self._optimizer, self.model, folder)
-        write_json(folder / _STATE, {"asked": self._asked, "losses": self.losses})
+        if self._has_best_of_its_own:
+            save_file({name: tensor.contiguous() for name, tensor in self._best.items()}, folder / _BEST)
+        looks = {str(step): loss for step, loss in self.looks.items()}
+        write_json(folder / _STATE, {"asked": self._asked, "losses": self.losses, "looks": looks})
+
+    @property
+    def _has_best_of_its_own(self) -> bool:
+        """Whether the best weights are neither the start, which is given anew, nor those behind the last step."""
+        return bool(self.looks) and self.best_step not in (0, len(self.losses))
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -495,6 +632,10 @@ class _Run:
         load_model(self.model, folder)
         load_optimizer(self._optimizer, self.model, folder)
         self.losses = [float(loss) for loss in state["losses"]]
+        self.looks |= {int(step): float(loss) for step, loss in state["looks"].items() if self.looks}
+        if self.looks and self.best_step > 0:
+            own = self.model.state_dict() if not self._has_best_of_its_own else load_file(folder / _BEST)
+            self._best = {name: tensor.clone() for name, tensor in own.items()}
         logger.info("recovery goes on from step %d", len(self.losses))
 
     def _latest(self) -> Path | None:

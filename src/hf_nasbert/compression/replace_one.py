@@ -1,6 +1,8 @@
 """What every variant costs alone: the base model with one block, or one whole layer, replaced; and sums of that."""
 
 import math
+import random
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
+from hf_nasbert import metrics
 from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoders import encoder_of
 from hf_nasbert.compression.scores import score_children
@@ -117,6 +120,54 @@ def sum_of(replacements: Sequence[Replacement], architecture: Sequence[str]) -> 
         if math.isinf(least[end]):
             raise ValueError(f"no replacement puts {architecture[end - 1]!r} into block {end - 1}")
     return least[-1]
+
+
+@dataclass(frozen=True)
+class Additivity:
+    """How well sums of lone replacements foretell what random children of a space are worth.
+
+    Args:
+        num_children: Of the space.
+        tau: Kendall's rank correlation of sums and real distances; None where all of one of them are equal.
+        ratio: The median of real distance over sum.
+        error: The median relative error of the sums.
+        sums: The sums of the children that were drawn.
+        losses: Their real distances.
+    """
+
+    num_children: int
+    tau: float | None
+    ratio: float
+    error: float
+    sums: list[float]
+    losses: list[float]
+
+
+def additivity(
+    space: SearchSpace, replacements: Sequence[Replacement], score: Callable[..., list[float]], num_drawn: int
+) -> Additivity:
+    """Hold the sums of lone replacements against the real distances of random children.
+
+    Args:
+        space: Whose children are drawn.
+        replacements: As `replace_one` gives them.
+        score: Distances of children (`Scorer`), on the text that the replacements were scored on.
+        num_drawn: How many children are drawn.
+
+    Raises:
+        ValueError: If the space has a variant that no replacement is of.
+    """
+    rng = random.Random(0)
+    drawn = [space.sample(rng) for _ in range(num_drawn)]
+    sums = [sum_of(replacements, child) for child in drawn]
+    losses = score(drawn)
+    compared = [(real, told) for real, told in zip(losses, sums, strict=True) if real > 0 and told > 0]
+    return Additivity(
+        space.num_children, metrics.kendall_tau(sums, losses) if min(len(set(sums)), len(set(losses))) > 1 else None,
+        statistics.median(real / told for real, told in compared) if compared else 1.0,
+        statistics.median(abs(told - real) / real for real, told in compared) if compared else 0.0,
+        sums, losses,
+    )  # fmt: skip
 
 
 def as_items(

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from hf_nasbert.cards.markdown import escape, table, text_cell
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import Row, as_text, lines_as_text, table_cells, verdicts
+from hf_nasbert.compression.stages import Additive
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
 
@@ -134,7 +135,7 @@ class CompressResult:
         onnx = ["## ONNX", "", _as_markdown(self._runtimes), ""] if self.runtimes else []
         return f"# A smaller encoder\n\n{markdown_table(self.rows, self.shape)}\n\n" + "\n".join(
             [
-                *(f"- {escape(line)}" for line in self.verdicts),
+                *(f"- {escape(line)}" for line in [*self.verdicts, *self._told_of_sums]),
                 "",
                 *onnx,
                 "## Stages",
@@ -144,13 +145,18 @@ class CompressResult:
             ]
         )
 
+    @property
+    def _told_of_sums(self) -> list[str]:
+        found = [Additive(**stage["content"]) for stage in self.stages if stage["stage"] == "additivity"]
+        return [line for one in found for line in additivity_lines(one)]
+
     def _as_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def _as_html(self) -> str:
         proof = _html_table(list(table_cells(self.rows, self.shape)))
         onnx = f"<h2>ONNX</h2>\n{_html_table(self._runtimes)}\n" if self.runtimes else ""
-        said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdicts)
+        said = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.verdicts, *self._told_of_sums])
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A smaller encoder</title>\n'
             "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse}"
@@ -158,6 +164,16 @@ class CompressResult:
             "th:first-child,td:first-child{text-align:left}</style></head>\n"
             f"<body><h1>A smaller encoder</h1>\n{proof}\n<ul>{said}</ul>\n{onnx}</body></html>\n"
         )
+
+
+def additivity_lines(found: Additive) -> list[str]:
+    """What is said of the sums of lone replacements, one line for each space."""
+    return [
+        f"Sums of lone replacements and the real distances of {len(one['sums'])} random children, {name} "
+        f"({one['num_children']:,} children): tau {'-' if one['tau'] is None else format(one['tau'], '.3f')}, median "
+        f"relative error {one['error']:.1%}, real distances {one['ratio']:.2f} times the sums (median)."
+        for name, one in found.spaces.items()
+    ]
 
 
 def markdown_table(rows: Sequence[Row], shape: tuple[int, int]) -> str:

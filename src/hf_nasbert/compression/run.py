@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,13 @@ from hf_nasbert.compression.proof import (
     measure_side_by_side,
     read_pairs,
 )
-from hf_nasbert.compression.replace_one import Replacement, as_record, replace_one
-from hf_nasbert.compression.results import Compressed, CompressResult
+from hf_nasbert.compression.replace_one import Replacement, additivity, as_record, replace_one
+from hf_nasbert.compression.results import Compressed, CompressResult, additivity_lines
 from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
 from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
+    Additive,
     ByHand,
     Chosen,
     Content,
@@ -206,6 +207,9 @@ class Compression:
         shared.variants = stage("variants", Variants, self._make_variants)
         found = stage("lone replacements", Replacements, self._make_replacements)
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
+        if self.arguments.additivity:
+            for line in additivity_lines(stage("additivity", Additive, self._make_additive)):
+                say(line)
         if costs.latency_table is not None:
             shared.latency_table = LatencyTable.from_record(costs.latency_table)
         if self.arguments.scorer == "supernet":
@@ -220,8 +224,9 @@ class Compression:
                 self._say(line)
             for one in by_hand.children:
                 chosen[one["budget"]].append((one["how"], Architecture.parse(one["architecture"])))
+        searched = {child for children in chosen.values() for how, child in children if how == SEARCHED}
         children = dict.fromkeys(child for children in chosen.values() for _, child in children)
-        recovered = self._recover_all([(child, seed) for child in children for seed in self.arguments.seeds])
+        recovered = self._recover_all([(child, seed) for child in children for seed in self.arguments.seeds], searched)
         prove = partial(self._make_proof, costs, chosen, recovered)
         proof = stage("proof", Proof, partial(self._prepared, prove))
         rows = [Row.from_dict(row) for row in proof.rows]
@@ -318,10 +323,16 @@ class Compression:
         records.append(self.folder / "stages.jsonl", record)
         return record
 
-    def _recover_all(self, jobs: Sequence[tuple[Architecture, int]]) -> dict[tuple[Architecture, int], Recovered]:
+    def _recover_all(
+        self, jobs: Sequence[tuple[Architecture, int]], searched: Set[Architecture]
+    ) -> dict[tuple[Architecture, int], Recovered]:
         """Every child under every seed: each is distilled by one process."""
         stages = {
-            (child, seed): (f"recovery {child} seed {seed}", Recovered, partial(self._make_recovered, child, seed))
+            (child, seed): (
+                f"recovery {child} seed {seed}",
+                Recovered,
+                partial(self._make_recovered, child, seed, is_searched=child in searched),
+            )
             for child, seed in jobs
         }
         to_do = self._once(lambda: [job for job in jobs if self._recorded(*stages[job][:2]) is None])
@@ -419,10 +430,23 @@ class Compression:
     def _make_replacements(self) -> Replacements:
         shared = self.materials
         table = replace_one(
-            shared.supernet, shared.text.choosing, shared.states["choosing"], shared.distance, bf16=shared.bf16,
+            shared.supernet, shared.replacing, shared.replacing_targets, shared.distance, bf16=shared.bf16,
             kept=shared.work / "lone-replacements.json", progress=True, processes=shared.processes,
         )  # fmt: skip
         return Replacements(as_record(table))
+
+    def _make_additive(self) -> Additive:
+        shared = self.materials
+        scorer = dataclasses.replace(
+            shared.scorer_of(shared.supernet), batches=shared.replacing, targets=shared.replacing_targets
+        )
+        spaces = {"whole space": shared.space, "screened space": shared.screened_space}
+        found = {}
+        for name, space in spaces.items():
+            score = partial(scorer, kept_as=f"additivity-{name.split()[0]}")
+            one = additivity(space, shared.table, score, self.arguments.additivity)
+            found[name] = dataclasses.asdict(one)
+        return Additive(found)
 
     def _make_trained(self) -> TrainedSupernet:
         return self.materials.trained[1]
@@ -485,13 +509,28 @@ class Compression:
         shared = self.materials
         return way(scorer, most_layers(shared.supernet.largest_architecture, shared.cost, caps))
 
-    def _make_recovered(self, child: Architecture, seed: int) -> Recovered:
+    def _make_recovered(self, child: Architecture, seed: int, *, is_searched: bool) -> Recovered:
         shared = self.materials
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
+        if not done.has_fallen and is_searched:  # what somebody chooses by hand may be as bad as it is
+            quarter = max(1, len(done.losses) // 4)
+            first, last = (sum(own) / len(own) for own in (done.losses[:quarter], done.losses[-quarter:]))
+            raise ValueError(
+                f"recovery of {child}: the training loss did not fall ({first:.4f} in the first quarter of the steps, "
+                f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
+            )
+        if done.kept_step == 0:
+            say(
+                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
+                "text that chooses): it is left as it began"
+            )
         judged = dataclasses.asdict(shared.judge(model))
-        return Recovered(done.num_tokens, done.before.loss, done.after.loss, shared.chosen_metric(model), judged)
+        return Recovered(
+            done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss,
+            shared.chosen_metric(model), judged,
+        )  # fmt: skip
 
     def _make_proof(
         self,
@@ -585,9 +624,9 @@ class Compression:
 
         def measure() -> Runtimes:
             found = files.measure(str(row.budget))
-            tokens = recovered[Architecture.parse(row.architecture), seed].num_tokens
+            own = recovered[Architecture.parse(row.architecture), seed]
             is_native = not hasattr(modeling, model.class_name)
-            card = card_of(self.materials, row, rows, tokens, seed, is_native=is_native, runtimes=found)
+            card = card_of(self.materials, row, rows, own, seed, is_native=is_native, runtimes=found)
             write_text(model.folder / "README.md", card)
             return Runtimes([dataclasses.asdict(one) for one in found])
 

@@ -1,6 +1,7 @@
 """The user's text as sentences: held out by document, tokenised, in batches of like length."""
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ PARTS = ("train", "choosing", "judging")
 # Behind the sign that ends a sentence: a space in most scripts, nothing in those that write none.
 _ENDS = re.compile(r"(?<=[.!?\u2026\u061f\u06d4\u0964])\s+|(?<=[\u3002\uff01\uff1f])\s*|\n+")
 _SHORTEST = 20  # characters; what is shorter, such as the end of an abbreviation, is joined with what follows
+_CHARACTERS_OF_A_TOKEN = 4  # about, in most scripts; where a token has fewer, long sentences are cut
+_MOST_DOCUMENTS = 16  # that are looked at, for each sentence that is wanted
 _FEWEST_OF_A_DOCUMENT = 64  # sentences of a document that are looked at, however many documents there are
 
 
@@ -68,13 +71,17 @@ def cut_sentences(document: str) -> Iterator[str]:
         yield begun
 
 
-def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[str]:
+def choose_sentences(
+    documents: Dataset, num_sentences: int, seed: int, *, most_characters: int | None = None
+) -> list[str]:
     """Different sentences of as many documents as there are, drawn by a seed: one of each, then a second one, ...
 
     Args:
         documents: In a column "text".
         num_sentences: Most sentences to give.
         seed: Of which documents, and which of their sentences.
+        most_characters: Longer sentences, which would be cut, are taken only where all documents do not have enough
+            others.
 
     Returns:
         Up to `num_sentences` sentences, fewer where the documents hold no more.
@@ -85,22 +92,29 @@ def choose_sentences(documents: Dataset, num_sentences: int, seed: int) -> list[
     most = max(_FEWEST_OF_A_DOCUMENT, 4 * num_sentences // max(len(order), 1))
     of_documents: list[list[str]] = []
     firsts: set[str] = set()
-    for index in order:
+    for index in order[: _MOST_DOCUMENTS * num_sentences]:
         if len(firsts) == num_sentences:
             break
         found = list(cut_sentences(documents[index]["text"]))
         rng.shuffle(found)
         if found:  # documents may be empty, or copies of each other
             of_documents.append(found[:most])
-            firsts.add(found[0])
+            if most_characters is None or len(found[0]) <= most_characters:
+                firsts.add(found[0])
     chosen: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for one in _by_turns(of_documents):
+        fits = most_characters is None or len(one) <= most_characters
+        (chosen if fits else others).setdefault(one)
+        if len(chosen) == num_sentences:
+            break
+    return list(itertools.islice({**chosen, **others}, num_sentences))
+
+
+def _by_turns(of_documents: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The first sentence of every document, then every second one, ..."""
     for number in range(max(map(len, of_documents), default=0)):
-        for found in of_documents:
-            if number < len(found):
-                chosen.setdefault(found[number])
-                if len(chosen) == num_sentences:
-                    return list(chosen)
-    return list(chosen)
+        yield from (found[number] for found in of_documents if number < len(found))
 
 
 def as_batches(
@@ -197,12 +211,12 @@ def load_sentences(
     documents: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_train: int = 8192,
+    num_train: int = 8000,
     num_choosing: int = 192,
     num_judging: int = 512,
     held_out: float = 0.05,
     batch_size: int = 32,
-    max_length: int = 48,
+    max_length: int = 20,
     seed: int = 0,
     prompt: str = "",
     cache_dir: str | Path | None = None,
@@ -210,6 +224,7 @@ def load_sentences(
     """Sentences to train on, to choose by and to judge by, of different documents.
 
     A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part.
+    Sentences that fit into `max_length` tokens, by their characters, come first: longer ones are cut.
 
     Args:
         documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
@@ -219,7 +234,7 @@ def load_sentences(
         num_judging: Most sentences to judge by.
         held_out: Share of the documents to choose by, and of the rest to judge by.
         batch_size: Sentences of a batch.
-        max_length: Tokens of a sentence at most.
+        max_length: Tokens of a sentence and the prompt at most.
         seed: Of the parts, of the sentences and of the batches' order.
         prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
@@ -229,9 +244,11 @@ def load_sentences(
     """
     parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
+    most = _CHARACTERS_OF_A_TOKEN * max_length - len(prompt)
     made = []
     for part, count in zip(parts, counts, strict=True):
-        sentences = [prompt + sentence for sentence in choose_sentences(part, count, seed)]
+        chosen = choose_sentences(part, count, seed, most_characters=most)
+        sentences = [prompt + sentence for sentence in chosen]
         made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
 

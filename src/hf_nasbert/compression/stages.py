@@ -60,6 +60,13 @@ class Replacements:
 
 
 @dataclass(frozen=True)
+class Additive:
+    """Of the stage `additivity`: how far sums of lone replacements are from real distances, by space."""
+
+    spaces: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class TrainedSupernet:
     """Of the stage `super-net`: children of the screened space, and their mean distance before and after."""
 
@@ -96,10 +103,13 @@ class ByHand:
 class Recovered:
     """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
 
-    `metric` is the task's on the examples that choose, where that ranks.
+    `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best. `metric` is the
+    task's on the examples that choose, where that ranks.
     """
 
     num_tokens: int
+    num_steps: int
+    kept_step: int
     before: float
     after: float
     metric: float | None
@@ -143,6 +153,7 @@ Content = TypeVar(
     Taught,
     Variants,
     Replacements,
+    Additive,
     TrainedSupernet,
     Chosen,
     ByHand,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.distance import Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.sentences import Batch, digest_of
 from hf_nasbert.foreign import read_object
@@ -36,15 +36,23 @@ class TeacherStates(Sequence[Target]):
 
     Attributes:
         mean: The mean of the last states over all real tokens, (D,), float32.
+        inner_blocks: The blocks whose states are kept as well.
+        inner_means: The means of these, (D,) each.
     """
 
-    def __init__(self, folder: Path, num_batches: int) -> None:
-        self._num_batches = num_batches
+    def __init__(self, folder: Path, num_batches: int, inner_blocks: Sequence[int] = ()) -> None:
+        self._num_batches, self.inner_blocks = num_batches, tuple(inner_blocks)
         files = [folder / _shard_name(number) for number in range(_num_shards(num_batches))]
         self._shards: list[Any] = [safe_open(str(file), framework="pt") for file in files]  # mapped, not read
         self.num_tokens = sum(int(shard.get_tensor("ends")[-1]) for shard in self._shards)
         total: torch.Tensor = torch.stack([shard.get_tensor("sum") for shard in self._shards]).sum(0)
         self.mean = (total / self.num_tokens).float()
+        self.inner_means = [
+            (
+                torch.stack([shard.get_tensor(f"sum {block}") for shard in self._shards]).sum(0) / self.num_tokens
+            ).float()
+            for block in self.inner_blocks
+        ]
 
     def __len__(self) -> int:
         return self._num_batches
@@ -54,13 +62,15 @@ class TeacherStates(Sequence[Target]):
             raise IndexError(index)
         number, place = divmod(index, _BATCHES_OF_A_SHARD)
         shard = self._shards[number]
-        found = []
-        for name, borders in (("states", "ends"), ("logits", "logit_ends")):
-            if name in shard.keys():  # a safetensors file is no dictionary
-                ends = shard.get_tensor(borders)
-                start = int(ends[place - 1]) if place else 0
-                found.append(shard.get_slice(name)[start : int(ends[place])])
-        return Target(*found)
+
+        def part(name: str, borders: str = "ends") -> torch.Tensor:
+            ends = shard.get_tensor(borders)
+            start = int(ends[place - 1]) if place else 0
+            rows: torch.Tensor = shard.get_slice(name)[start : int(ends[place])]
+            return rows
+
+        logits = part("logits", "logit_ends") if "logits" in shard.keys() else None  # no dictionary
+        return Target(part("states"), logits, tuple(part(f"states {block}") for block in self.inner_blocks))
 
 
 def teacher_states(
@@ -68,6 +78,7 @@ def teacher_states(
     batches: Sequence[Batch],
     folder: str | Path,
     *,
+    inner_blocks: Sequence[int] = (),
     progress: bool = False,
     processes: PartialState | None = None,
 ) -> TeacherStates:
@@ -77,6 +88,7 @@ def teacher_states(
         teacher: The full child, alone or with its head.
         batches: The batches.
         folder: Where the states lie; other states must not lie there.
+        inner_blocks: Blocks whose states are kept beside the last ones.
         progress: Whether to show a bar, on the main process.
         processes: Those that share out the shards, in a folder that all of them see; each has to call with the same
             arguments, and each gets all states.
@@ -90,6 +102,7 @@ def teacher_states(
         raise ValueError("there is no batch to run the base model on: give more text")
     folder = Path(folder)
     asked = {"weights": weights_digest(teacher), "batches": digest_of(batches), "num_batches": len(batches)}
+    asked |= {"inner_blocks": list(inner_blocks)}
     is_main = processes is None or processes.is_main_process
     if is_main and not (folder / _ASKED).exists():
         write_text(folder / _ASKED, json.dumps(asked, indent=1) + "\n")
@@ -106,10 +119,10 @@ def teacher_states(
         file = folder / _shard_name(number)
         if not _is_whole(file):
             own = batches[number * _BATCHES_OF_A_SHARD : (number + 1) * _BATCHES_OF_A_SHARD]
-            write_bytes(file, _shard(teacher, own))
+            write_bytes(file, _shard(teacher, own, inner_blocks))
     if processes is not None:
         processes.wait_for_everyone()
-    return TeacherStates(folder, len(batches))
+    return TeacherStates(folder, len(batches), inner_blocks)
 
 
 def _num_shards(num_batches: int) -> int:
@@ -132,11 +145,14 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def _shard(teacher: PreTrainedModel, batches: Sequence[Batch]) -> bytes:
+def _shard(teacher: PreTrainedModel, batches: Sequence[Batch], inner_blocks: Sequence[int]) -> bytes:
     states, logits = [], []
+    inner: list[list[torch.Tensor]] = [[] for _ in inner_blocks]
     for batch in batches:
-        target = target_of(teacher, batch)
+        target = target_of(teacher, batch, inner_blocks)
         states.append(target.states.cpu())
+        for kept, one in zip(inner, target.inner, strict=True):
+            kept.append(one.cpu())
         if target.logits is not None:
             logits.append(target.logits.cpu())
     tensors = {
@@ -144,24 +160,30 @@ def _shard(teacher: PreTrainedModel, batches: Sequence[Batch]) -> bytes:
         "ends": torch.tensor([len(one) for one in states]).cumsum(0),
         "sum": torch.stack([one.double().sum(0) for one in states]).sum(0),
     }
+    for block, kept in zip(inner_blocks, inner, strict=True):
+        tensors[f"states {block}"] = torch.cat(kept).half()
+        tensors[f"sum {block}"] = torch.stack([one.double().sum(0) for one in kept]).sum(0)
     if logits:
         tensors |= {"logits": torch.cat(logits), "logit_ends": torch.tensor([len(one) for one in logits]).cumsum(0)}
-    if not tensors["states"].isfinite().all():
+    if not all(tensor.isfinite().all() for name, tensor in tensors.items() if name.startswith("states")):
         raise ValueError("a state of the base model is not finite in half precision: its weights are damaged")
     return save(tensors)
 
 
-def target_of(teacher: PreTrainedModel, batch: Batch) -> Target:
+def target_of(teacher: PreTrainedModel, batch: Batch, inner_blocks: Sequence[int] = ()) -> Target:
     """What the base model makes of one batch, in single precision.
 
     Args:
         teacher: The full child, alone or with its head.
         batch: The batch.
+        inner_blocks: Blocks behind which its states are wanted as well.
     """
-    with running(teacher):
+    encoder = encoder_of(teacher)
+    blocks = [encoder.encoder.blocks[block] for block in inner_blocks]
+    with running(teacher), watched(blocks) as outputs:
         device = next(teacher.parameters()).device
-        encoder, mask = encoder_of(teacher), mask_of(batch, device)
+        mask = mask_of(batch, device)
         hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks)
         logits = logits_of(teacher, hidden_states, mask)
-    return Target(hidden_states[mask], logits)
+    return Target(hidden_states[mask], logits, tuple(outputs[block][mask] for block in blocks))

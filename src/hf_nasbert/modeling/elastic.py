@@ -47,6 +47,9 @@ AUTO_CLASSES = {
     NasBertForQuestionAnswering: AutoModelForQuestionAnswering,
 }
 SUPPORTED = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
+# What may be kept of heads and of neurons by default, in twenty-fourths. With halves and quarters alone the children
+# next to half of the parameters are a percent too large or too small for that.
+_HEADS, _WIDTHS = (18, 12, 6), (18, 14, 12, 10, 6, 3)
 _LABELS = ("id2label", "label2id", "problem_type")
 
 
@@ -142,8 +145,10 @@ def elastic_space(
 
     Args:
         full_child: The child that all others are cut from. Its skips are no blocks of the space.
-        heads: Numbers of heads that an attention may keep; by default a half and a quarter of the most there are.
-        ffn: Inner widths that an ffn may keep; by default a half and a quarter of the largest there is.
+        heads: Numbers of heads that an attention may keep; by default three quarters, a half and a quarter of the most
+            there are.
+        ffn: Inner widths that an ffn may keep; by default nine, seven, six, five, three twelfths and an eighth of the
+            largest there is.
         kernels: Sizes of the convolutions that may stand for an attention, where that is the larger one.
         skip: Whether a block may be left out: as `skip`, and as `norm`, by its mean output.
 
@@ -160,8 +165,8 @@ def elastic_space(
             have[parse_operator(name).kind].append(_size(config, name))
     most = {kind: max(sizes) for kind, sizes in have.items()}
     asked = {
-        "attention": _checked("heads", heads, most["attention"], "heads"),
-        "ffn": _checked("ffn", ffn, most["ffn"], "neurons"),
+        "attention": _checked("heads", heads, most["attention"], _HEADS, "heads"),
+        "ffn": _checked("ffn", ffn, most["ffn"], _WIDTHS, "neurons"),
     }
     for kernel in kernels:
         config.check_operator(f"conv{kernel}")
@@ -180,10 +185,10 @@ def elastic_space(
     return SearchSpace((FreeStage(tuple(blocks)),))
 
 
-def _checked(what: str, asked: Sequence[int] | None, most: int, unit: str) -> list[int]:
+def _checked(what: str, asked: Sequence[int] | None, most: int, shares: Sequence[int], unit: str) -> list[int]:
     """Sizes from large to small."""
     if asked is None:
-        return sorted({most // 2, most // 4} - {0}, reverse=True)
+        return sorted({most * share // 24 for share in shares} - {0}, reverse=True)
     for size in asked:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
             raise ValueError(f"{what} has {size!r}: expected numbers from 1 to {most}, the {unit} of the base model")
