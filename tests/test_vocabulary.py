@@ -15,7 +15,7 @@ from tiny.families import CONFIGS, at_tokens, batch_for, stock
 from tiny.texts import TEXT, WORDS
 from tiny.tokenizers import KINDS
 from tokenizers import processors
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel, XLMRobertaTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 import hf_nasbert
@@ -87,7 +87,7 @@ class TestTokenizers:
         tokenizer, kept, smaller = trimmed
         assert cut_otherwise(drawn(KEPT, 0)[: len(KEPT)], tokenizer, smaller, kept) == 0
         assert 0 < cut_otherwise(OTHER, tokenizer, smaller, kept) <= 1
-        texts = drawn(OTHER)
+        texts = [*drawn(OTHER), "a жук 漢"]
         before, after = ids(tokenizer, texts), ids(smaller, texts)
         assert sum(map(len, after)) > sum(map(len, before))
         assert sum(row.count(smaller.unk_token_id) for row in after) == sum(
@@ -142,6 +142,16 @@ class TestTokenizers:
         before, after = ids(tokenizer, ["the harbour woke"]), ids(smaller, ["the harbour woke"])
         assert len(after[0]) > len(before[0])
         assert smaller.unk_token_id not in after[0]
+
+
+def test_what_is_unknown_to_unigram_is_reckoned_as_before():
+    """Its likelihood follows from that of the rarest piece: an unknown letter would pass for two likely pieces."""
+    pieces = {"▁": -1.0, "a": -25.0, "ab": -0.1, "bж": -30.0, "ё": -100.0}
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    tokenizer = XLMRobertaTokenizer(vocab=[*special, *pieces.items(), ("<mask>", 0.0)])
+    kept = choose_pieces(tokenizer, count_pieces(documents(["abж ab"]), tokenizer))
+    smaller = trim_tokenizer(tokenizer, kept)
+    assert smaller.tokenize("abж ab") == tokenizer.tokenize("abж ab") == ["▁", "a", "bж", "▁", "ab"]
 
 
 class TestRefusals:
@@ -330,6 +340,16 @@ class TestCompress:
         assert stage == dataclasses.asdict(row.trimmed)
         assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage
         assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
+
+    def test_onnx_files_of_a_trimmed_model_read_by_its_own_tokenizer(self, base, tmp_path):
+        pairs = tmp_path / "pairs.csv"
+        pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")
+        result = compress(
+            base, tmp_path / "small", trim_vocabulary=True, onnx=True, pairs_file=str(pairs), handmade=False
+        )
+        torch_row, onnx_row = result.runtimes
+        assert torch_row.spearman == result.best.row.judged[0].spearman
+        assert onnx_row.kept.cosine > 1 - 1e-5
 
     def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
         settings = {"trim_vocabulary": True, "min_piece_count": 3, "handmade": False}

@@ -19,7 +19,7 @@ from hf_nasbert.writing import check_whole_folder, whole_folder
 # What belongs to a saved model and is replaced together with it; anything else in its folder is somebody's.
 _MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt|README\.md"
-    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}"
+    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}|onnx"
     r"|(model|pytorch_model).*\.(safetensors|bin|json)|(geometry|operators|configuration|modeling)_nasbert\.py"
 )
 

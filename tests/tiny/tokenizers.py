@@ -27,6 +27,7 @@ def _model_of(tokenizer: Tokenizer) -> dict:
 
 def _whole(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """With what stands around texts, padding, a longest input and a word that was added later."""
+    tokenizer.add_special_tokens(_BERT[3:])  # behind all pieces: they get other ids when some of these go
     numbers = [(role, tokenizer.token_to_id(role)) for role in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.Sequence(
         [
@@ -89,7 +90,9 @@ def byte_fallback_unigram(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """SentencePiece's with pieces for single bytes, which stand for a letter without one."""
     trained = _trained(
         models.Unigram(),
-        trainers.UnigramTrainer(vocab_size=_NUM_PIECES, special_tokens=_BERT, unk_token="[UNK]", show_progress=False),
+        trainers.UnigramTrainer(
+            vocab_size=_NUM_PIECES, special_tokens=_BERT[:3], unk_token="[UNK]", show_progress=False
+        ),
         texts,
         pre_tokenizers.Metaspace(),
         decoder=decoders.Metaspace(),
@@ -105,7 +108,7 @@ def bpe_with_ends(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     trained = _trained(
         models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"),
         trainers.BpeTrainer(
-            vocab_size=_NUM_PIECES, special_tokens=_BERT, end_of_word_suffix="</w>", show_progress=False
+            vocab_size=_NUM_PIECES, special_tokens=_BERT[:3], end_of_word_suffix="</w>", show_progress=False
         ),
         texts,
         pre_tokenizers.BertPreTokenizer(),
@@ -119,7 +122,7 @@ def bpe_with_prefix(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     trained = _trained(
         models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"),
         trainers.BpeTrainer(
-            vocab_size=_NUM_PIECES, special_tokens=_BERT, continuing_subword_prefix="##", show_progress=False
+            vocab_size=_NUM_PIECES, special_tokens=_BERT[:3], continuing_subword_prefix="##", show_progress=False
         ),
         texts,
         pre_tokenizers.BertPreTokenizer(),

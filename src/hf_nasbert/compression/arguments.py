@@ -186,6 +186,14 @@ class CompressArguments:
     min_piece_count: int = field(
         default=1, metadata={"help": "With trim_vocabulary: how often a piece must occur in the text to stay."}
     )
+    onnx: bool = field(
+        default=False,
+        metadata={"help": "Write onnx/model.onnx beside the model as well, where its outputs are the model's."},
+    )
+    int8: bool = field(
+        default=False,
+        metadata={"help": "Write that and its int8 version, where it keeps the model's vectors or predictions."},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
     )
@@ -219,6 +227,7 @@ class CompressArguments:
             raise ValueError(f"seeds={self.seeds} must be one or more different numbers, none below 0")
         if _SHAPE.fullmatch(self.latency_shape) is None:
             raise ValueError(f"latency_shape={self.latency_shape!r}: expected sequences x tokens, such as 32x128")
+        self.onnx = self.onnx or self.int8
         _ = self.wanted
 
     @property

@@ -14,8 +14,8 @@ from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
-from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.stages import Recovered, Written
 from hf_nasbert.compression.vocabulary import trim_model
 from hf_nasbert.modeling.families import native_form
@@ -48,7 +48,7 @@ def write_folders(
         nn.Module.to(model, "cpu")
         stock, reason = native_form(model)
         where = "." if len(given) == 1 else str(row.budget)
-        card = render_compressed_card(_describe(materials, row, rows, done, seed, is_native=reason is None))
+        card = card_of(materials, row, rows, done.num_tokens, seed, is_native=reason is None)
         write = partial(
             fill_child_folder, child=stock, tokenizer=tokenizer, card=card,
             sentence_modules=materials.base.modules,
@@ -64,12 +64,30 @@ def write_folders(
     return Written(models)
 
 
-def _describe(
-    materials: Materials, row: Row, rows: Sequence[Row], done: Recovery, seed: int, *, is_native: bool
-) -> CompressedRecord:
+def card_of(
+    materials: Materials,
+    row: Row,
+    rows: Sequence[Row],
+    num_tokens: int,
+    seed: int,
+    *,
+    is_native: bool,
+    runtimes: Sequence[Runtime] = (),
+) -> str:
+    """The card of a smaller model.
+
+    Args:
+        materials: Of the compression.
+        row: The model's line of the table.
+        rows: The table.
+        num_tokens: Tokens that it was distilled on.
+        seed: Of its recovery.
+        is_native: Whether it is a stock BERT.
+        runtimes: What runs it beside torch, as measured.
+    """
     own = [one for one in rows if one.budget in (None, row.budget)]
     arguments = materials.arguments
-    return CompressedRecord(
+    record = CompressedRecord(
         name=f"A smaller {(hub_name(arguments) or 'encoder').rpartition('/')[2]}",
         base_model=hub_name(arguments),
         architecture=row.architecture,
@@ -82,11 +100,12 @@ def _describe(
         verdicts=tuple(verdicts(own)),
         native=is_native,
         is_sentence_transformer=materials.base.modules is not None,
+        runtimes=tuple(map(tuple, runtime_cells(runtimes, arguments.shape))) if runtimes else (),
         evaluations=tuple(_evaluations(materials, row)),
         training={
             "text": materials.source.told["source"],
             "num_steps": arguments.recovery_steps,
-            "num_tokens": done.num_tokens,
+            "num_tokens": num_tokens,
             "learning rate": arguments.learning_rate,
             "seed": seed,
             "chosen by": arguments.scorer,
@@ -95,6 +114,7 @@ def _describe(
         },
         versions=records.versions(),
     )
+    return render_compressed_card(record)
 
 
 def _of_labels(arguments: CompressArguments) -> dict[str, Any]:

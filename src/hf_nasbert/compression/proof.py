@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -206,9 +206,7 @@ class Judge:
 
     def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The vectors (B, D) of sentences that begin with the default prompt."""
-        pooled = mask.long()
-        pooled[:, : self._num_prompt_tokens] = 0
-        return self._modules.pool(states, pooled)
+        return pooled(self._modules, self._num_prompt_tokens, states, mask)
 
     def with_tokenizer(
         self,
@@ -259,21 +257,11 @@ class Judge:
 
     def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
-        columns = [self._pairs[name] for name in _PAIRS]
-        firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:  # its default prompt is so already
-            firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
-        prompt = self._modules.default_prompt
-        sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
-        vectors: dict[str, torch.Tensor] = {}
         with running(model):
-            for start in range(0, len(sentences), _PAIR_BATCH):
-                own = sentences[start : start + _PAIR_BATCH]
-                batch = tokenised([prompt + text for text in own], tokenizer, self._max_length)
-                vectors |= dict(zip(own, self._vectors(*_run(model, batch)), strict=True))
-        pairs = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
-        found = self._modules.similarities(*pairs).tolist()
-        return metrics.spearman(found, scores)
+            return spearman_on_pairs(
+                lambda batch: self._vectors(*_run(model, batch)), self._pairs, tokenizer, self._max_length,
+                self._modules,
+            )  # fmt: skip
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,6 +308,43 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     return rows.select_columns(list(_PAIRS))
 
 
+def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The vectors (B, D) of sentences, from states (B, T, D) whose first tokens may be a prompt's, and their mask."""
+    counted = mask.long()
+    counted[:, :num_prompt_tokens] = 0
+    return modules.pool(states, counted)
+
+
+def spearman_on_pairs(
+    vectors_of: Callable[[Batch], torch.Tensor],
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    modules: SentenceModules,
+) -> float:
+    """Rank correlation of the likeness of sentence vectors with the scores of pairs.
+
+    Args:
+        vectors_of: Makes the sentence vectors of a batch.
+        pairs: Rows of `read_pairs`.
+        tokenizer: Of the model that makes them.
+        max_length: Tokens of a sentence.
+        modules: What stands before a sentence, and how two vectors are compared.
+    """
+    columns = [pairs[name] for name in _PAIRS]
+    firsts, seconds, scores = (list(column) for column in columns)
+    if modules.do_lower_case:  # its default prompt is so already
+        firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+    sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
+    vectors: dict[str, torch.Tensor] = {}
+    for start in range(0, len(sentences), _PAIR_BATCH):
+        own = sentences[start : start + _PAIR_BATCH]
+        batch = tokenised([modules.default_prompt + text for text in own], tokenizer, max_length)
+        vectors |= dict(zip(own, vectors_of(batch), strict=True))
+    compared = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+    return metrics.spearman(modules.similarities(*compared).tolist(), scores)
+
+
 def measure_side_by_side(
     config: SupernetConfig, children: Sequence[Sequence[str]], batch_size: int, sequence_length: int
 ) -> list[float]:
@@ -333,8 +358,13 @@ def measure_side_by_side(
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
-    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * once, 1e-9))
-    return measure_children(config, device, children, num_rounds=min(max(rounds, 1), _MOST_ROUNDS))
+    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once))
+
+
+def rounds_of_a_sitting(seconds: float) -> int:
+    """How often children are visited that take so long together, run once each."""
+    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * seconds, 1e-9))
+    return min(max(rounds, 1), _MOST_ROUNDS)
 
 
 def choose_given(rows: Sequence[Row]) -> list[Row]:
@@ -521,7 +551,11 @@ def _told(row: Row, name: str, digits: int) -> str:
 
 def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table for a terminal, and what it says."""
-    lines = list(table_cells(rows, shape))
+    return f"{lines_as_text(list(table_cells(rows, shape)))}\n\n" + "\n".join(verdicts(rows))
+
+
+def lines_as_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first line is its head, the first column stands on the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
         "  ".join(
@@ -530,4 +564,4 @@ def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:], "", *verdicts(rows)])
+    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:]])

@@ -5,24 +5,28 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compression.distance import Distance, Target
+from hf_nasbert.compression.distance import Distance, Parts, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
@@ -40,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 _STATE = "recovery.json"
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
-_NUM_SCORED = 16  # children that say whether a super-net gained
+NUM_SCORED = 16
+"""Children that say whether a super-net gained."""
+_STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a step
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,14 @@ class Recovery:
     after: Score | None
 
 
+class _Share(NamedTuple):
+    """What one process computes of a step: sequences, and the share of each part of their distance in the batch's."""
+
+    batch: Batch
+    target: Target
+    weights: Parts = Parts(*torch.ones(3))
+
+
 def recover(
     child: PreTrainedModel,
     batches: Sequence[Batch],
@@ -142,16 +156,18 @@ def recover(
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    if not any(True for _ in encoder_of(child).encoder.parameters()):
+        raise ValueError("a child of which every block is left out has nothing to train: allow a larger budget")
     run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
     before = None
     if held_out is not None:
         before = score_model(child, *held_out, distance, bf16=settings.bf16)
         label_loss = _label_loss_on(child, held_out[0], settings)
 
-    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
-        return _loss_of(child, batch, target, distance, settings, settings.label_weight, {})
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        return _loss_of(child, share, distance, settings, settings.label_weight, {})
 
-    _fit(run, batches, targets, loss_of, progress=progress)
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = None
     if held_out is not None and before is not None:
         after = score_model(child, *held_out, distance, bf16=settings.bf16)
@@ -188,6 +204,7 @@ def distil_supernet(
     held_out: tuple[Sequence[Batch], Sequence[Target]],
     output_dir: str | Path | None = None,
     progress: bool = False,
+    processes: PartialState | None = None,
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
 
@@ -204,31 +221,35 @@ def distil_supernet(
         held_out: Batches and targets that some random children are scored on before and behind.
         output_dir: Folder of the checkpoints.
         progress: Whether to show a bar.
+        processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
+            call with the same arguments and gets the same bits. Of another number of processes they differ by the
+            rounding of sums that are cut elsewhere.
 
     Raises:
+        ConnectionError: If another process died.
         ValueError: As `recover`; of the mean of these children.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
-    run = _Run(supernet, settings, asked, output_dir)
+    run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
-    scored = [space.sample(rng) for _ in range(_NUM_SCORED)]
+    scored = [space.sample(rng) for _ in range(NUM_SCORED)]
 
     def mean_loss() -> float:
-        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16)
+        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
         return sum(score.loss for score in scores) / len(scores)
 
-    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
         child = space.sample(random.Random(f"{settings.seed} child {step}"))
-        loss = _loss_of(supernet, batch, target, distance, settings, 0.0, {"architecture": child})
+        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": child})
         if settings.label_weight:
             full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
-            loss = loss + _loss_of(supernet, batch, target, distance, settings, settings.label_weight, full)
+            loss = loss + _loss_of(supernet, share, distance, settings, settings.label_weight, full)
         return loss
 
     before = mean_loss()
-    _fit(run, batches, targets, loss_of, progress=progress)
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = mean_loss()
     _check_gain("training made the super-net's children worse", before, after, settings)
     return SupernetRecovery(run.losses, _tokens_used(batches, settings), before, after)
@@ -238,11 +259,12 @@ def _fit(
     run: "_Run",
     batches: Sequence[Batch],
     targets: Sequence[Target],
-    loss_of: Callable[[int, Batch, Target], torch.Tensor],
+    distance: Distance,
+    loss_of: Callable[[int, _Share], torch.Tensor],
     *,
     progress: bool,
 ) -> None:
-    """All steps that are still to be done; `loss_of` a step's number, batch and target is minimised."""
+    """All steps that are still to be done; `loss_of` a step's number and share is minimised."""
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -257,13 +279,40 @@ def _fit(
             ) as bar,
         ):
             for step in range(len(run.losses), settings.num_steps):
-                index = _order(len(batches), settings.seed, step)
-                run.step(step, loss_of(step, batches[index], targets[index]))
+                index = batch_of_step(len(batches), settings.seed, step)
+                share = _Share(batches[index], targets[index])
+                if run.processes is not None and run.group is not None:
+                    share = _own_share(*share[:2], distance, run.processes)
+                run.step(step, loss_of(step, share))
                 bar.update()
     finally:
         for parameter, flag in flags:
             parameter.grad = None
             parameter.requires_grad_(flag)
+
+
+def time_steps(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    settings: RecoverySettings,
+    options: Callable[[int], dict[str, Any]],
+    output_dir: str | Path,
+) -> list[float]:
+    """CPU-seconds of each step of a training that nobody keeps, behind the last one with its checkpoint.
+
+    Args are those of `recover`; `options` of a step are given to the encoder: a super-net's `architecture`.
+    """
+    times: list[float] = []
+
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        times.append(time.process_time())
+        return _loss_of(model, share, distance, settings, settings.label_weight, options(step))
+
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False)
+    times.append(time.process_time())
+    return [end - start for start, end in pairwise(times)]
 
 
 def _asked(
@@ -303,10 +352,12 @@ def _check_gain(what: str, before: float, after: float, settings: RecoverySettin
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
+    return num_tokens(
+        [batches[batch_of_step(len(batches), settings.seed, step)] for step in range(settings.num_steps)]
+    )
 
 
-def _order(num_batches: int, seed: int, step: int) -> int:
+def batch_of_step(num_batches: int, seed: int, step: int) -> int:
     """The batch of a step."""
     epoch, place = divmod(step, num_batches)
     order = list(range(num_batches))
@@ -314,20 +365,43 @@ def _order(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
+def _own_share(batch: Batch, target: Target, distance: Distance, processes: PartialState) -> _Share:
+    """This process' sequences of a batch."""
+    mask = batch["attention_mask"].bool()
+    index, count, number = processes.process_index, processes.num_processes, len(mask)
+    first, end = number * index // count, number * (index + 1) // count
+    if first == end:  # fewer sequences than processes: what is computed all the same has no weight
+        return _Share(batch, target, Parts(*torch.zeros(3)))
+    ends = [0, *mask.sum(1).cumsum(0).tolist()]
+    start, stop = ends[first], ends[end]  # tokens
+    states = target.states[start:stop]
+    variances = [(one.float() - distance.mean.to(one.device)).square().sum() for one in (states, target.states)]
+    sequences = torch.tensor((end - first) / number)
+    logits, share = target.logits, sequences
+    if logits is not None and len(logits) == number:  # one row a sequence
+        logits = logits[first:end]
+    elif logits is not None:
+        logits, share = logits[start:stop], torch.tensor((stop - start) / ends[-1])
+    rows = {name: tensor[first:end] for name, tensor in batch.items()}
+    return _Share(rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share))
+
+
 def _loss_of(
     child: PreTrainedModel,
-    batch: Batch,
-    target: Target,
+    share: _Share,
     distance: Distance,
     settings: RecoverySettings,
     label_weight: float,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
-    hidden_states, mask, logits = _run_child(child, batch, settings, options)
-    own = None if target.logits is None else logits
-    loss = distance.total(distance.parts(hidden_states, mask, target, own))
-    return loss + label_weight * _label_loss(logits, batch) if label_weight else loss
+    hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
+    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
+    weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
+    loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
+    if label_weight:  # a mean over sequences, as that of their vectors
+        loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
+    return loss
 
 
 def _run_child(
@@ -362,9 +436,17 @@ class _Run:
     """A child or super-net, its optimizer, and how far it has come."""
 
     def __init__(
-        self, model: PreTrainedModel, settings: RecoverySettings, asked: dict[str, Any], folder: str | Path | None
+        self,
+        model: PreTrainedModel,
+        settings: RecoverySettings,
+        asked: dict[str, Any],
+        folder: str | Path | None,
+        processes: PartialState | None = None,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.processes = model, settings, processes
+        self.group = None
+        if processes is not None and processes.num_processes > 1:
+            self.group = StepGroup(processes, _STEP_TIMEOUT)
         self.frozen = [] if settings.train_embeddings else list(encoder_of(model).embeddings.parameters())
         trained = [parameter for parameter in model.parameters() if not any(parameter is one for one in self.frozen)]
         self._optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -373,8 +455,8 @@ class _Run:
         self.losses: list[float] = []
 
     def step(self, step: int, loss: torch.Tensor) -> None:
-        """One step down a loss."""
-        value = loss.item()
+        """One step down a loss, which is this process' share of it."""
+        value = loss.item() if self.group is None else self.group.sums(loss.detach().double()).item()
         if not math.isfinite(value):
             raise ValueError(f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}")
         for group in self._optimizer.param_groups:
@@ -382,11 +464,14 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self.group is not None:  # all processes ran the same child: they have gradients of the same parameters
+            self.group.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
         is_last = step + 1 == self.settings.num_steps
-        if self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
+        is_main = self.processes is None or self.processes.is_main_process
+        if is_main and self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
             checkpoint_folders.write_checkpoint(
                 self._folder, step + 1, self._write, limit=2, advice="call it again: it goes on from there"
             )
@@ -400,8 +485,7 @@ class _Run:
         """Go on from the newest whole checkpoint, if there is one."""
         if self._folder is None:
             return
-        checkpoint_folders.delete_leftovers(self._folder)
-        folder = checkpoint_folders.find_latest(self._folder, _check)
+        folder = self._latest() if self.processes is None else on_main_process(self.processes, self._latest)
         if folder is None:
             return
         state = read_json(folder / _STATE)
@@ -412,6 +496,11 @@ class _Run:
         load_optimizer(self._optimizer, self.model, folder)
         self.losses = [float(loss) for loss in state["losses"]]
         logger.info("recovery goes on from step %d", len(self.losses))
+
+    def _latest(self) -> Path | None:
+        assert self._folder is not None
+        checkpoint_folders.delete_leftovers(self._folder)
+        return checkpoint_folders.find_latest(self._folder, _check)
 
 
 def _check(folder: Path) -> None:

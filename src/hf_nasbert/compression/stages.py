@@ -120,6 +120,21 @@ class Written:
     models: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class OnnxFile:
+    """Of the stages `onnx` and `int8`: a file that was written and held against the model, within the output."""
+
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """Of the stage `runtimes`: the rows of the table of what computes a smaller model."""
+
+    rows: list[dict[str, Any]]
+
+
 Content = TypeVar(
     "Content",
     Costs,
@@ -134,4 +149,6 @@ Content = TypeVar(
     Recovered,
     Proof,
     Written,
+    OnnxFile,
+    Runtimes,
 )

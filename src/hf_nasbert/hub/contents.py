@@ -37,17 +37,18 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py"
-    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors)",
+    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors)"
+    r"|onnx/model(_\w+)?\.onnx",
     re.ASCII,
 )
-"""What makes a model, and a SentenceTransformer of it; a push replaces all of it, so that no weight or code of an
-earlier one stays behind."""
+"""What makes a model, a SentenceTransformer of it, and its ONNX files; a push replaces all of it, so that no weight or
+code of an earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
 """What may stand beside it: the card and its record, figures, records of searches and evaluations."""
 _NEEDED = {"Pooling": ("config.json",)} | dict.fromkeys(("Dense", "LayerNorm"), ("config.json", "model.safetensors"))
-_FOLDER = re.compile(rf"figures|{MODULE_FOLDER}", re.ASCII)
+_FOLDER = re.compile(rf"figures|onnx|{MODULE_FOLDER}", re.ASCII)
 TABLE_FILE = re.compile(r"table-[\w.-]+\.jsonl\.gz", re.ASCII)
 
 _PICKLE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|h5|msgpack)")

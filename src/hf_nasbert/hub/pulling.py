@@ -28,7 +28,7 @@ from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import default_api, how_to_load, identity_there, look
 from hf_nasbert.writing import whole_folder
 
-_PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
+_PATTERNS = [f"*.{ending}" for ending in "safetensors onnx json md txt py png svg jpg jsonl jsonl.gz".split()]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Pulled:
 def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
     """Write a child, super-net or table of the Hub to a folder, which appears whole or not at all.
 
-    Only what a push would send is fetched: safetensors, JSON, text, figures and the code files, never pickles.
+    Only what a push would send is fetched: safetensors, ONNX, JSON, text, figures and the code files, never pickles.
     Without network, what an earlier pull or `from_pretrained` left in the cache is used.
 
     Args:
