@@ -6,7 +6,8 @@
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
 packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
-its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run.
+its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
+is committed of it (compress.jsonl.gz) where that file is not there.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def main() -> None:
     elif arguments.command == "collect":
         collect(arguments.folder, arguments.records)
     else:
-        show(arguments.records)
+        show(arguments.records if arguments.records.exists() else arguments.records.with_suffix(".jsonl.gz"))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class CompressArguments:
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
     recovery_steps: int | None = field(
         default=None,
-        metadata={"help": "Steps that each chosen child is distilled for: by default 600, of labelled examples 200."},
+        metadata={"help": "Steps that each chosen child is distilled for: by default 400, of labelled examples 200."},
     )
     learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
     patience: int = field(

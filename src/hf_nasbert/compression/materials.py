@@ -58,7 +58,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
 _SENTENCE, _EXAMPLE = 20, 128  # tokens
-_STEPS, _STEPS_ON_EXAMPLES = 600, 200  # of recovery
+_STEPS, _STEPS_ON_EXAMPLES = 400, 200  # of recovery
 _CALIBRATION_TOKENS = 20_000
 _REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _SAVE_STEPS = 100
