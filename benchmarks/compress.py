@@ -87,7 +87,7 @@ def show(output: Path) -> None:
                 seconds = statistics.fmean(one["cpu_seconds"] for one in own)
                 print(
                     f"  {how}: STS-B test {statistics.fmean(judged['spearman']):.4f} ({spearman}), distance "
-                    f"{statistics.fmean(judged['loss']):.4f}, {seconds:.0f} CPU-seconds of recovery and judging, {child}"
+                    f"{statistics.fmean(judged['loss']):.4f}, {seconds:.0f} CPU-seconds to recover and judge, {child}"
                 )
         if "proof" in stages:
             print(json.dumps(stages["proof"]["content"]["rows"][0]))
