@@ -32,6 +32,7 @@ from hf_nasbert.compression.onnx_files import (
     check_int8,
     kept_of,
     runtime_cells,
+    torch_run,
 )
 from hf_nasbert.hub.contents import MODEL_FILE, gather
 from hf_nasbert.modeling import (
@@ -173,12 +174,28 @@ def spoil_int8_(model: BertModel) -> BertModel:
     return model
 
 
-def tiny_bert(head=BertModel, **fields):
+def tiny_bert(head=BertModel, seed=0, **fields):
     config = BertConfig(
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=24, **fields,
     )  # fmt: skip
-    return random_model(head, config)
+    return random_model(head, config, seed)
+
+
+def test_the_gate_stands_before_the_file_is_in_its_place(tmp_path, monkeypatch):
+    """Without the exporter: what the file answers is another model's, then the model's own."""
+    model, other = tiny_bert(), tiny_bert(seed=1)
+    files = files_of(model, tmp_path / "model")
+    (tmp_path / "model" / "onnx").mkdir()
+    (tmp_path / "model" / ONNX_FILE).write_bytes(b"a graph")
+    monkeypatch.setattr(onnx_files, "quantise", lambda file, to: to.write_bytes(b"a graph in int8"))
+    monkeypatch.setattr(onnx_files, "onnx_run", lambda file: torch_run(other))
+    with pytest.raises(ValueError, match="int8 is too far from the model"):
+        files.write_int8()
+    assert onnx_of(tmp_path / "model") == [ONNX_FILE]
+    monkeypatch.setattr(onnx_files, "onnx_run", lambda file: torch_run(model))
+    assert files.write_int8().file == INT8_FILE
+    assert onnx_of(tmp_path / "model") == [ONNX_FILE, INT8_FILE]
 
 
 @pytest.mark.slow

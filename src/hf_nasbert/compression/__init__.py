@@ -12,6 +12,9 @@ from hf_nasbert.lazy import load_on_first_use
 if TYPE_CHECKING:
     from hf_nasbert.compression.arguments import CompressArguments as CompressArguments
     from hf_nasbert.compression.arguments import CompressDataArguments as CompressDataArguments
+    from hf_nasbert.compression.plan import Plan as Plan
+    from hf_nasbert.compression.plan import plan_compression as plan_compression
+    from hf_nasbert.compression.plan import run_plan as run_plan
     from hf_nasbert.compression.results import Compressed as Compressed
     from hf_nasbert.compression.results import CompressResult as CompressResult
     from hf_nasbert.compression.run import compress as compress
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAMES_OF = {
     "hf_nasbert.compression.arguments": ("CompressArguments", "CompressDataArguments"),
+    "hf_nasbert.compression.plan": ("Plan", "plan_compression", "run_plan"),
     "hf_nasbert.compression.results": ("Compressed", "CompressResult"),
     "hf_nasbert.compression.run": ("compress", "run_compression"),
 }

@@ -1,6 +1,7 @@
 """The encoder that is given: loaded as the child it is, with its tokenizer and what makes sentence vectors of it."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.foreign import printable
+from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
@@ -25,7 +26,7 @@ from hf_nasbert.modeling import (
     NasBertForTokenClassification,
     NasBertModel,
 )
-from hf_nasbert.modeling.elastic import AUTO_CLASSES, load_full_child
+from hf_nasbert.modeling.elastic import AUTO_CLASSES, SUPPORTED, load_full_child
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
@@ -39,6 +40,7 @@ _HEADS = {
     "ForTokenClassification": NasBertForTokenClassification,
     "ForQuestionAnswering": NasBertForQuestionAnswering,
 }
+_NO_KIND = re.compile(r"model.type")  # how transformers says that it knows no such architecture
 _TASKS = {
     NasBertModel: "feature-extraction",
     NasBertForMaskedLM: "fill-mask",
@@ -93,7 +95,12 @@ def load_base_model(
     """
     name = model_folder(arguments.base_model)
     options: dict[str, Any] = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    config = load_config(name, **options)
+    try:
+        config = load_config(name, **options)
+    except ForeignFileError as error:
+        if not _NO_KIND.search(str(error)):
+            raise
+        raise ForeignFileError(f"{printable(str(error), 600)}; {SUPPORTED}") from error
     modules = read_sentence_modules(name, revision=arguments.revision)
     head = next(iter(getattr(config, "architectures", None) or ()), "")
     child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)

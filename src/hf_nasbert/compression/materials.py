@@ -53,15 +53,16 @@ from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.processes import join
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
 _SENTENCE, _EXAMPLE = 20, 128  # tokens
-_STEPS, _STEPS_ON_EXAMPLES = 400, 200  # of recovery
 _CALIBRATION_TOKENS = 20_000
 _REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
-_SAVE_STEPS = 100
+SAVE_STEPS = 100
+"""Steps of a training between two checkpoints."""
 _INNER_LAYERS, _INNER_WEIGHT = 5, 10.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
 
@@ -72,9 +73,12 @@ class Materials:
     Args:
         arguments: What is asked.
         source: The text.
-        work: Folder of what is kept between calls.
+        work: Folder of what is kept between calls; all processes see it.
+
+    All processes have to ask for the same in the same order, but for `recover` and `judge` behind `prepare`.
 
     Attributes:
+        processes: Those that share the work.
         variants: What the stage `variants` made; needed by the super-net.
         table: The lone replacements; needed by searches.
         bf16: Whether products are taken in bfloat16.
@@ -88,12 +92,18 @@ class Materials:
 
     def __init__(self, arguments: CompressArguments, source: TextSource, work: Path) -> None:
         self.arguments, self.source, self.work = arguments, source, work
+        self.processes = join(use_cpu=not torch.cuda.is_available())
+
+    def prepare(self) -> None:
+        """Make what recovery stands on: then every process may do its own part."""
+        for name in ("supernet", "text", "states", "distance", "judge", "cost"):
+            getattr(self, name)
 
     @cached_property
     def base(self) -> BaseModel:
         """The base model."""
         found = load_base_model(self.arguments, self.source.tokenizer_name, self.source.tokenizer_revision)
-        nn.Module.to(found.full_child, "cuda" if torch.cuda.is_available() else "cpu")
+        nn.Module.to(found.full_child, self.processes.device)
         return found
 
     @cached_property
@@ -141,6 +151,10 @@ class Materials:
     @cached_property
     def text(self) -> Sentences:
         """Sentences, or labelled examples, in batches."""
+        with self.processes.main_process_first():
+            return self._text()
+
+    def _text(self) -> Sentences:
         if self.examples is not None:
             return self.examples.batches(
                 self.base.tokenizer, sizes=(self.arguments.num_sentences, *_NUM_EXAMPLES),
@@ -197,7 +211,7 @@ class Materials:
         return {
             part: teacher_states(
                 self.base.full_child, getattr(self.text, part), self.work / "states" / part,
-                inner_blocks=inner if part == "train" else (), progress=True,
+                inner_blocks=inner if part == "train" else (), progress=True, processes=self.processes,
             )
             for part in PARTS
         }  # fmt: skip
@@ -265,7 +279,7 @@ class Materials:
         """Scores children by a super-net's weights, on the text that chooses."""
         return Scorer(
             supernet, self.text.choosing, self.states["choosing"], self.distance, bf16=self.bf16,
-            kept_in=self.work / "scores", progress=True,
+            kept_in=self.work / "scores", progress=True, processes=self.processes,
         )  # fmt: skip
 
     def sorted(self, scores: Sequence[Sequence[float]]) -> SupernetPreTrainedModel:
@@ -276,7 +290,7 @@ class Materials:
 
     def refit(self, supernet: SupernetPreTrainedModel) -> dict[str, float]:
         """Make the super-net's variants by least squares, or read those that were made; what each misses."""
-        return refit(supernet, self.calibration, kept=self.work / "variants.safetensors")
+        return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
     @cached_property
     def replacing(self) -> tuple[list[Batch], list[Target]]:
@@ -308,11 +322,12 @@ class Materials:
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=_SUPERNET_SEED, save_steps=_SAVE_STEPS, label_weight=self.label_weight,
+            seed=_SUPERNET_SEED, save_steps=SAVE_STEPS, label_weight=self.label_weight,
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
-            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet", progress=True,
+            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet",
+            progress=self.processes.is_main_process, processes=self.processes,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
 
@@ -320,16 +335,15 @@ class Materials:
         """A child, distilled; one that was distilled before is read again."""
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
-            num_steps=self.arguments.recovery_steps or (_STEPS_ON_EXAMPLES if self.source.load_task else _STEPS),
-            learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=seed, save_steps=_SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,
+            num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
+            seed=seed, save_steps=SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,
             inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(
             model, self.text.train, self.states["train"], self.distance, settings,
             held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "recovery" / name,
-            progress=True,
+            progress=self.processes.is_main_process,
         )  # fmt: skip
         return model, done
 

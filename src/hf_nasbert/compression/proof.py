@@ -358,8 +358,13 @@ def measure_side_by_side(
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
-    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * once, 1e-9))
-    return measure_children(config, device, children, num_rounds=min(max(rounds, 1), _MOST_ROUNDS))
+    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once))
+
+
+def rounds_of_a_sitting(seconds: float) -> int:
+    """How often children are visited that take so long together, run once each."""
+    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * seconds, 1e-9))
+    return min(max(rounds, 1), _MOST_ROUNDS)
 
 
 def choose_given(rows: Sequence[Row]) -> list[Row]:

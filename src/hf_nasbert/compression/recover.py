@@ -6,12 +6,15 @@ import logging
 import math
 import random
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -19,13 +22,14 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compression.distance import Distance, Target
+from hf_nasbert.compression.distance import Distance, Parts, Target
 from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
 from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SKIP, SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
@@ -44,7 +48,9 @@ logger = logging.getLogger(__name__)
 _STATE, _BEST = "recovery.json", "best.safetensors"
 _MOST_RISE = 1.5  # of the training loss from the first quarter of the steps to the last
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
-_NUM_SCORED = 16  # children that say whether a super-net gained
+NUM_SCORED = 16
+"""Children that say whether a super-net gained."""
+_STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a step
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,14 @@ class Recovery:
         return sum(self.losses[-quarter:]) <= _MOST_RISE * sum(self.losses[:quarter])
 
 
+class _Share(NamedTuple):
+    """What one process computes of a step: sequences, and the share of each part of their distance in the batch's."""
+
+    batch: Batch
+    target: Target
+    weights: Parts = Parts(*torch.ones(3))
+
+
 def recover(
     child: PreTrainedModel,
     batches: Sequence[Batch],
@@ -170,6 +184,8 @@ def recover(
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    if not any(True for _ in encoder_of(child).encoder.parameters()):
+        raise ValueError("a child of which every block is left out has nothing to train: allow a larger budget")
     if settings.patience and held_out is None:
         raise ValueError(f"patience={settings.patience} needs held-out batches to look at")
     places = _places_of(child, targets, settings)
@@ -185,14 +201,14 @@ def recover(
         assert held_out is not None
         return scored().loss + _label_loss_on(child, held_out[0], settings)
 
-    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
-        return _loss_of(child, batch, target, distance, settings, settings.label_weight, {}, places)
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        return _loss_of(child, share, distance, settings, settings.label_weight, {}, places)
 
     before = None
     if held_out is not None:
         before = scored()
         run.keep_best(0, before.loss + _label_loss_on(child, held_out[0], settings))
-    _fit(run, batches, targets, loss_of, progress=progress, look=look if held_out else None)
+    _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
     after = None
     if held_out is not None:
         after = before if run.best_step == 0 else scored()
@@ -230,6 +246,7 @@ def distil_supernet(
     held_out: tuple[Sequence[Batch], Sequence[Target]],
     output_dir: str | Path | None = None,
     progress: bool = False,
+    processes: PartialState | None = None,
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
 
@@ -246,32 +263,36 @@ def distil_supernet(
         held_out: Batches and targets that some random children are scored on before and behind.
         output_dir: Folder of the checkpoints.
         progress: Whether to show a bar.
+        processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
+            call with the same arguments and gets the same bits. Of another number of processes they differ by the
+            rounding of sums that are cut elsewhere.
 
     Raises:
+        ConnectionError: If another process died.
         ValueError: If there is no batch, a loss is not finite, these children end further from the base model than
             they began, in the mean, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
-    run = _Run(supernet, settings, asked, output_dir)
+    run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
-    scored = [space.sample(rng) for _ in range(_NUM_SCORED)]
+    scored = [space.sample(rng) for _ in range(NUM_SCORED)]
 
     def mean_loss() -> float:
-        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16)
+        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
         return sum(score.loss for score in scores) / len(scores)
 
-    def loss_of(step: int, batch: Batch, target: Target) -> torch.Tensor:
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
         child = space.sample(random.Random(f"{settings.seed} child {step}"))
-        loss = _loss_of(supernet, batch, target, distance, settings, 0.0, {"architecture": child})
+        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": child})
         if settings.label_weight:
             full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
-            loss = loss + _loss_of(supernet, batch, target, distance, settings, settings.label_weight, full)
+            loss = loss + _loss_of(supernet, share, distance, settings, settings.label_weight, full)
         return loss
 
     before = mean_loss()
-    _fit(run, batches, targets, loss_of, progress=progress)
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = mean_loss()
     if not after < before:
         raise ValueError(
@@ -285,12 +306,13 @@ def _fit(
     run: "_Run",
     batches: Sequence[Batch],
     targets: Sequence[Target],
-    loss_of: Callable[[int, Batch, Target], torch.Tensor],
+    distance: Distance,
+    loss_of: Callable[[int, _Share], torch.Tensor],
     *,
     progress: bool,
     look: Callable[[], float] | None = None,
 ) -> None:
-    """All steps that are still to be done; `loss_of` a step's number, batch and target is minimised.
+    """All steps that are still to be done; `loss_of` a step's number and share is minimised.
 
     With `look` the model is left with the best weights that were looked at.
     """
@@ -309,8 +331,11 @@ def _fit(
         ):
             while not run.is_over:
                 step = len(run.losses)
-                index = _order(len(batches), settings.seed, step)
-                run.step(loss_of(step, batches[index], targets[index]), can_stop=look is not None)
+                index = batch_of_step(len(batches), settings.seed, step)
+                share = _Share(batches[index], targets[index])
+                if run.processes is not None and run.group is not None:
+                    share = _own_share(*share[:2], distance, run.processes)
+                run.step(loss_of(step, share), can_stop=look is not None)
                 if look is not None and run.is_looked_at:
                     run.keep_best(step + 1, look())
                 run.save_where_due()
@@ -321,6 +346,30 @@ def _fit(
         for parameter, flag in flags:
             parameter.grad = None
             parameter.requires_grad_(flag)
+
+
+def time_steps(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    settings: RecoverySettings,
+    options: Callable[[int], dict[str, Any]],
+    output_dir: str | Path,
+) -> list[float]:
+    """CPU-seconds of each step of a training that nobody keeps, behind the last one with its checkpoint.
+
+    Args are those of `recover`; `options` of a step are given to the encoder: a super-net's `architecture`.
+    """
+    times: list[float] = []
+
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        times.append(time.process_time())
+        return _loss_of(model, share, distance, settings, settings.label_weight, options(step))
+
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False)
+    times.append(time.process_time())
+    return [end - start for start, end in pairwise(times)]
 
 
 def _asked(
@@ -350,10 +399,10 @@ def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: R
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(num_steps)])
+    return num_tokens([batches[batch_of_step(len(batches), settings.seed, step)] for step in range(num_steps)])
 
 
-def _order(num_batches: int, seed: int, step: int) -> int:
+def batch_of_step(num_batches: int, seed: int, step: int) -> int:
     """The batch of a step."""
     epoch, place = divmod(step, num_batches)
     order = list(range(num_batches))
@@ -361,10 +410,30 @@ def _order(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
+def _own_share(batch: Batch, target: Target, distance: Distance, processes: PartialState) -> _Share:
+    """This process' sequences of a batch."""
+    mask = batch["attention_mask"].bool()
+    index, count, number = processes.process_index, processes.num_processes, len(mask)
+    first, end = number * index // count, number * (index + 1) // count
+    if first == end:  # fewer sequences than processes: what is computed all the same has no weight
+        return _Share(batch, target, Parts(*torch.zeros(3)))
+    ends = [0, *mask.sum(1).cumsum(0).tolist()]
+    start, stop = ends[first], ends[end]  # tokens
+    states = target.states[start:stop]
+    variances = [(one.float() - distance.mean.to(one.device)).square().sum() for one in (states, target.states)]
+    sequences = torch.tensor((end - first) / number)
+    logits, share = target.logits, sequences
+    if logits is not None and len(logits) == number:  # one row a sequence
+        logits = logits[first:end]
+    elif logits is not None:
+        logits, share = logits[start:stop], torch.tensor((stop - start) / ends[-1])
+    rows = {name: tensor[first:end] for name, tensor in batch.items()}
+    return _Share(rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share))
+
+
 def _loss_of(
     child: PreTrainedModel,
-    batch: Batch,
-    target: Target,
+    share: _Share,
     distance: Distance,
     settings: RecoverySettings,
     label_weight: float,
@@ -373,16 +442,17 @@ def _loss_of(
 ) -> torch.Tensor:
     """The distance of a child, with the weighted losses of labels and inner states; `options` go to the encoder."""
     with watched([place.block for place in places]) as outputs:
-        hidden_states, mask, logits = _run_child(child, batch, settings, options)
-    own = None if target.logits is None else logits
-    loss = distance.total(distance.parts(hidden_states, mask, target, own))
-    if label_weight:
-        loss = loss + label_weight * _label_loss(logits, batch)
-    for place in places:
-        wanted = target.inner[place.number].to(hidden_states.device).float()
+        hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
+    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
+    weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
+    loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
+    if label_weight:  # a mean over sequences, as that of their vectors
+        loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
+    for place in places:  # of a whole batch: a recovery is of one process
+        wanted = share.target.inner[place.number].to(hidden_states.device).float()
         error = (outputs[place.block].float()[mask] - wanted).square().sum()
         spread = (wanted - place.mean.to(wanted.device)).square().sum()
-        loss = loss + settings.inner_weight / len(target.inner) * error / spread
+        loss = loss + settings.inner_weight / len(share.target.inner) * error / spread
     return loss
 
 
@@ -444,9 +514,17 @@ class _Run:
     """A child or super-net, its optimizer, and how far it has come."""
 
     def __init__(
-        self, model: PreTrainedModel, settings: RecoverySettings, asked: dict[str, Any], folder: str | Path | None
+        self,
+        model: PreTrainedModel,
+        settings: RecoverySettings,
+        asked: dict[str, Any],
+        folder: str | Path | None,
+        processes: PartialState | None = None,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.processes = model, settings, processes
+        self.group = None
+        if processes is not None and processes.num_processes > 1:
+            self.group = StepGroup(processes, _STEP_TIMEOUT)
         self.frozen = [] if settings.train_embeddings else list(encoder_of(model).embeddings.parameters())
         trained = [parameter for parameter in model.parameters() if not any(parameter is one for one in self.frozen)]
         self._optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -473,10 +551,8 @@ class _Run:
     def is_looked_at(self) -> bool:
         """Whether the weights behind the step that was made last are to be looked at."""
         step, settings = len(self.losses), self.settings
-        is_last = step == settings.num_steps
-        return math.isfinite(self.losses[-1]) and (
-            is_last or (settings.patience > 0 and step % settings.check_steps == 0)
-        )
+        is_due = settings.patience > 0 and step % settings.check_steps == 0
+        return math.isfinite(self.losses[-1]) and (is_due or step == settings.num_steps)
 
     def keep_best(self, step: int, loss: float) -> None:
         """Note a look, and the weights where they are the best so far; a look that sees no number is the worst."""
@@ -491,8 +567,12 @@ class _Run:
                 tensor.copy_(self._best[name])
 
     def step(self, loss: torch.Tensor, *, can_stop: bool) -> None:
-        """One step down a loss; one that is no number ends it all, or is an error where nothing better was kept."""
-        step, value = len(self.losses), loss.item()
+        """One step down a loss, which is this process' share of it.
+
+        One that is no number ends it all, or is an error where nothing better was kept.
+        """
+        step = len(self.losses)
+        value = loss.item() if self.group is None else self.group.sums(loss.detach().double()).item()
         if not math.isfinite(value):
             if not can_stop:
                 raise ValueError(
@@ -505,14 +585,17 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self.group is not None:  # all processes ran the same child: they have gradients of the same parameters
+            self.group.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
 
     def save_where_due(self) -> None:
-        """Write a checkpoint behind the last step, and every so many before it."""
+        """Write a checkpoint behind the last step, and every so many before it; one process does."""
         step = len(self.losses)
-        if self._folder is None or not math.isfinite(self.losses[-1]):
+        is_main = self.processes is None or self.processes.is_main_process
+        if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):
             return
         if self.is_over or step % self.settings.save_steps == 0:
             checkpoint_folders.write_checkpoint(
@@ -536,8 +619,7 @@ class _Run:
         """Go on from the newest whole checkpoint, if there is one."""
         if self._folder is None:
             return
-        checkpoint_folders.delete_leftovers(self._folder)
-        folder = checkpoint_folders.find_latest(self._folder, _check)
+        folder = self._latest() if self.processes is None else on_main_process(self.processes, self._latest)
         if folder is None:
             return
         state = read_json(folder / _STATE)
@@ -552,6 +634,11 @@ class _Run:
             own = self.model.state_dict() if not self._has_best_of_its_own else load_file(folder / _BEST)
             self._best = {name: tensor.clone() for name, tensor in own.items()}
         logger.info("recovery goes on from step %d", len(self.losses))
+
+    def _latest(self) -> Path | None:
+        assert self._folder is not None
+        checkpoint_folders.delete_leftovers(self._folder)
+        return checkpoint_folders.find_latest(self._folder, _check)
 
 
 def _check(folder: Path) -> None:

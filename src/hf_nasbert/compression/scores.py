@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,11 +99,7 @@ def judge_children(
     space = encoder_of(supernet).encoder.space
     asked = [space.validate(architecture) for architecture in architectures]
     first = encoder_of(supernet).encoder.largest_architecture
-    # Sorted, children with a common prefix are neighbours; the full child's operators come first, so that all its
-    # states are there for whatever replaces one of them.
-    distinct = sorted(
-        set(asked), key=lambda child: [(name != full, name) for name, full in zip(child, first, strict=True)]
-    )
+    distinct = walking_order(set(asked), first)
     num_processes = 1 if processes is None else processes.num_processes
     asked_for: dict[str, Any] = {}
     if kept is not None and num_processes == 1:  # reading all weights would cost a search more than its scores
@@ -156,6 +152,14 @@ def judge_children(
     }
     predictions_of = dict(zip(distinct, predicted.tolist(), strict=True))
     return [score_of[child] for child in asked], [predictions_of[child] for child in asked]
+
+
+def walking_order(children: Iterable[Architecture], full: Architecture) -> list[Architecture]:
+    """Children so that those with a common prefix are neighbours, the full child's operators first.
+
+    Then all its states are there for whatever replaces one of them.
+    """
+    return sorted(children, key=lambda child: [(name != own, name) for name, own in zip(child, full, strict=True)])
 
 
 @dataclass(frozen=True)
