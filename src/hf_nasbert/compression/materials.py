@@ -292,15 +292,21 @@ class Materials:
         """Make the super-net's variants by least squares, or read those that were made; what each misses."""
         return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
-    @cached_property
+    @property
     def replacing(self) -> tuple[list[Batch], list[Target]]:
-        """The part of the text that chooses on which lone replacements are scored."""
-        batches: list[Batch] = []
-        for batch in self.text.choosing:
-            if num_tokens(batches) >= _REPLACING_TOKENS:
-                break
-            batches.append(batch)
+        """The batches that lone replacements are scored on, and what the base model makes of them."""
+        batches = self.batches_of_replacements
         return batches, [self.states["choosing"][index] for index in range(len(batches))]
+
+    @cached_property
+    def batches_of_replacements(self) -> list[Batch]:
+        """The part of the text that chooses on which lone replacements are scored."""
+        found: list[Batch] = []
+        for batch in self.text.choosing:
+            if num_tokens(found) >= _REPLACING_TOKENS:
+                break
+            found.append(batch)
+        return found
 
     @property
     def screened_space(self) -> SearchSpace:
