@@ -6,7 +6,8 @@
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
 packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
-its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run.
+its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
+is committed of it (compress.jsonl.gz) where that file is not there.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def show(output: Path) -> None:
                 seconds = statistics.fmean(one["cpu_seconds"] for one in own)
                 print(
                     f"  {how}: STS-B test {statistics.fmean(judged['spearman']):.4f} ({spearman}), distance "
-                    f"{statistics.fmean(judged['loss']):.4f}, {seconds:.0f} CPU-s of recovery and judging, {child}"
+                    f"{statistics.fmean(judged['loss']):.4f}, {seconds:.0f} CPU-seconds to recover and judge, {child}"
                 )
         if "proof" in stages:
             print(json.dumps(stages["proof"]["content"]["rows"][0]))
@@ -108,7 +109,7 @@ def main() -> None:
     elif arguments.command == "collect":
         collect(arguments.folder, arguments.records)
     else:
-        show(arguments.records)
+        show(arguments.records if arguments.records.exists() else arguments.records.with_suffix(".jsonl.gz"))
 
 
 if __name__ == "__main__":

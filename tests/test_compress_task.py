@@ -522,9 +522,9 @@ def test_labels_may_lead_away_from_the_base_model_but_not_from_both(taught):
     assert done.after.loss > done.before.loss
     right = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
     settings = RecoverySettings(num_steps=8, learning_rate=10.0, label_weight=0.5)
-    lost = recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))
-    assert lost.kept_step == 0
-    assert lost.after == lost.before
+    done = recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))
+    assert done.kept_step == 0  # away from both: it is left as it began
+    assert done.after == done.before
 
 
 def test_labels_with_a_weight_must_be_there(taught):

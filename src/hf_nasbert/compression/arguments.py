@@ -159,10 +159,7 @@ class CompressArguments:
         metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
     )
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int | None = field(
-        default=None,
-        metadata={"help": "Steps that each chosen child is distilled for: by default 600, of labelled examples 200."},
-    )
+    recovery_steps: int = field(default=400, metadata={"help": "Steps that each chosen child is distilled for."})
     learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
     patience: int = field(
         default=0,
@@ -238,7 +235,7 @@ class CompressArguments:
             "num_sentences",
             "min_piece_count",
         ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
+            if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("patience", "additivity"):
             if getattr(self, name) < 0:

@@ -59,11 +59,10 @@ from hf_nasbert.space import Architecture, SearchSpace
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
 _SENTENCE, _EXAMPLE = 20, 128  # tokens
-_STEPS, _STEPS_ON_EXAMPLES = 600, 200  # of recovery
 _CALIBRATION_TOKENS = 20_000
+_REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 SAVE_STEPS = 100
 """Steps of a training between two checkpoints."""
-_REPLACING_TOKENS = 1500  # a variant's lone loss is known to some percent by them
 _INNER_LAYERS, _INNER_WEIGHT = 5, 10.0  # of the base model that recovery holds a child to, spread evenly
 _SUPERNET_SEED = 0
 
@@ -294,24 +293,20 @@ class Materials:
         return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
     @property
-    def recovery_steps(self) -> int:
-        """Steps of recovery, as asked or by default."""
-        return self.arguments.recovery_steps or (_STEPS_ON_EXAMPLES if self.source.load_task else _STEPS)
+    def replacing(self) -> tuple[list[Batch], list[Target]]:
+        """The batches that lone replacements are scored on, and what the base model makes of them."""
+        batches = self.batches_of_replacements
+        return batches, [self.states["choosing"][index] for index in range(len(batches))]
 
     @cached_property
-    def replacing(self) -> list[Batch]:
+    def batches_of_replacements(self) -> list[Batch]:
         """The part of the text that chooses on which lone replacements are scored."""
-        batches: list[Batch] = []
+        found: list[Batch] = []
         for batch in self.text.choosing:
-            if num_tokens(batches) >= _REPLACING_TOKENS:
+            if num_tokens(found) >= _REPLACING_TOKENS:
                 break
-            batches.append(batch)
-        return batches
-
-    @property
-    def replacing_targets(self) -> list[Target]:
-        """What the base model makes of it."""
-        return [self.states["choosing"][index] for index in range(len(self.replacing))]
+            found.append(batch)
+        return found
 
     @property
     def screened_space(self) -> SearchSpace:
@@ -346,8 +341,7 @@ class Materials:
         """A child, distilled; one that was distilled before is read again."""
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
-            num_steps=self.recovery_steps,
-            learning_rate=self.arguments.learning_rate, bf16=self.bf16,
+            num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
             seed=seed, save_steps=SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,
             inner_weight=_INNER_WEIGHT if self.states["train"].inner_blocks else 0.0,
         )  # fmt: skip

@@ -265,6 +265,7 @@ class _Planner:
         self.longest = by_size[-1]
         self.sample = [by_size[len(by_size) * place // 4] for place in (1, 2, 3)]
         self.sizes = {part: _size(getattr(shared.text, part)) for part in PARTS}
+        self.num_replacing = _size(shared.batches_of_replacements)
         return Forecast("text", made.seconds, made.peak)
 
     def _taught(self) -> Forecast:
@@ -314,7 +315,7 @@ class _Planner:
         self.table = [Replacement(first, names, 0.0) for first, names in places(self.supernet.space, self.full)]
         children = [self.full, *(one.put_into(self.full) for one in self.table)]
         self.digest = _timed(lambda: weights_digest(self.supernet)).seconds
-        seconds = self.rates.together(children) * _size(self.shared.replacing) + self.digest
+        seconds = self.rates.together(children) * self.num_replacing + self.digest
         return Forecast("lone replacements", seconds, scored.peak)
 
     def _trained(self) -> Forecast:

@@ -444,16 +444,16 @@ def _loss_of(
     target = share.target
     with watched([place.block for place in places]) as outputs:
         hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
-    parts = distance.parts(hidden_states, mask, target, None if target.logits is None else logits)
+    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
     weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
     loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
     if label_weight:  # a mean over sequences, as that of their vectors
         loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
-    for place in places:
-        wanted = target.inner[place.number].to(hidden_states.device).float()
+    for place in places:  # of a whole batch: a recovery is of one process
+        wanted = share.target.inner[place.number].to(hidden_states.device).float()
         error = (outputs[place.block].float()[mask] - wanted).square().sum()
         spread = (wanted - place.mean.to(wanted.device)).square().sum()
-        loss = loss + settings.inner_weight / len(target.inner) * error / spread
+        loss = loss + settings.inner_weight / len(share.target.inner) * error / spread
     return loss
 
 
@@ -552,10 +552,8 @@ class _Run:
     def is_looked_at(self) -> bool:
         """Whether the weights behind the step that was made last are to be looked at."""
         step, settings = len(self.losses), self.settings
-        is_last = step == settings.num_steps
-        return math.isfinite(self.losses[-1]) and (
-            is_last or (settings.patience > 0 and step % settings.check_steps == 0)
-        )
+        is_due = settings.patience > 0 and step % settings.check_steps == 0
+        return math.isfinite(self.losses[-1]) and (is_due or step == settings.num_steps)
 
     def keep_best(self, step: int, loss: float) -> None:
         """Note a look, and the weights where they are the best so far; a look that sees no number is the worst."""
@@ -570,7 +568,7 @@ class _Run:
                 tensor.copy_(self._best[name])
 
     def step(self, loss: torch.Tensor, *, can_stop: bool) -> None:
-        """One step down a loss, of which this is this process' share.
+        """One step down a loss, which is this process' share of it.
 
         One that is no number ends it all, or is an error where nothing better was kept.
         """
@@ -595,7 +593,7 @@ class _Run:
         self.losses.append(value)
 
     def save_where_due(self) -> None:
-        """Write a checkpoint behind the last step, and every so many before it."""
+        """Write a checkpoint behind the last step, and every so many before it; one process does."""
         step = len(self.losses)
         is_main = self.processes is None or self.processes.is_main_process
         if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):

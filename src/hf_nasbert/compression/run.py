@@ -90,7 +90,6 @@ _CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
-_SAVE_STEPS = 100
 _SUPERNET_SEED = 0
 
 _Made = TypeVar("_Made")
@@ -224,9 +223,10 @@ class Compression:
                 self._say(line)
             for one in by_hand.children:
                 chosen[one["budget"]].append((one["how"], Architecture.parse(one["architecture"])))
-        searched = {child for children in chosen.values() for how, child in children if how == SEARCHED}
         children = dict.fromkeys(child for children in chosen.values() for _, child in children)
-        recovered = self._recover_all([(child, seed) for child in children for seed in self.arguments.seeds], searched)
+        searched = {child for children in chosen.values() for how, child in children if how == SEARCHED}
+        jobs = [(child, seed) for child in children for seed in self.arguments.seeds]
+        recovered = self._recover_all(jobs, searched)
         prove = partial(self._make_proof, costs, chosen, recovered)
         proof = stage("proof", Proof, partial(self._prepared, prove))
         rows = [Row.from_dict(row) for row in proof.rows]
@@ -329,12 +329,11 @@ class Compression:
         """Every child under every seed: each is distilled by one process."""
         stages = {
             (child, seed): (
-                f"recovery {child} seed {seed}",
-                Recovered,
+                f"recovery {child} seed {seed}", Recovered,
                 partial(self._make_recovered, child, seed, is_searched=child in searched),
             )
             for child, seed in jobs
-        }
+        }  # fmt: skip
         to_do = self._once(lambda: [job for job in jobs if self._recorded(*stages[job][:2]) is None])
         if to_do:
             self.materials.prepare()
@@ -430,7 +429,7 @@ class Compression:
     def _make_replacements(self) -> Replacements:
         shared = self.materials
         table = replace_one(
-            shared.supernet, shared.replacing, shared.replacing_targets, shared.distance, bf16=shared.bf16,
+            shared.supernet, *shared.replacing, shared.distance, bf16=shared.bf16,
             kept=shared.work / "lone-replacements.json", progress=True, processes=shared.processes,
         )  # fmt: skip
         return Replacements(as_record(table))

@@ -46,10 +46,10 @@ AUTO_CLASSES = {
     NasBertForTokenClassification: AutoModelForTokenClassification,
     NasBertForQuestionAnswering: AutoModelForQuestionAnswering,
 }
-SUPPORTED = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
 # What may be kept of heads and of neurons by default, in twenty-fourths. With halves and quarters alone the children
 # next to half of the parameters are a percent too large or too small for that.
 _HEADS, _WIDTHS = (18, 12, 6), (18, 14, 12, 10, 6, 3)
+SUPPORTED = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
 _LABELS = ("id2label", "label2id", "problem_type")
 
 
