@@ -372,7 +372,7 @@ class _Planner:
         return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:
-        num_steps = self.shared.recovery_steps
+        num_steps = self.arguments.recovery_steps
         self.extracted = _timed(lambda: extract_child(self.supernet, children[0]))
         child = self.extracted.made
         steps, peak = self._steps(child, "child", lambda step: {})

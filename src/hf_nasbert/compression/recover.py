@@ -441,7 +441,6 @@ def _loss_of(
     places: Sequence["_Place"] = (),
 ) -> torch.Tensor:
     """The distance of a child, with the weighted losses of labels and inner states; `options` go to the encoder."""
-    target = share.target
     with watched([place.block for place in places]) as outputs:
         hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
     parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)

@@ -436,9 +436,8 @@ class Compression:
 
     def _make_additive(self) -> Additive:
         shared = self.materials
-        scorer = dataclasses.replace(
-            shared.scorer_of(shared.supernet), batches=shared.replacing, targets=shared.replacing_targets
-        )
+        batches, targets = shared.replacing
+        scorer = dataclasses.replace(shared.scorer_of(shared.supernet), batches=batches, targets=targets)
         spaces = {"whole space": shared.space, "screened space": shared.screened_space}
         found = {}
         for name, space in spaces.items():
