@@ -27,21 +27,21 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 from hf_nasbert import records
-from hf_nasbert.compression.distance import Distance
-from hf_nasbert.compression.encoders import running
 from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer
-from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.local import distil_blocks
 from hf_nasbert.compression.recover import RecoverySettings, recover
-from hf_nasbert.compression.refit import refit
 from hf_nasbert.compression.replace_one import as_items, as_record, replace_one, screened, sum_of
-from hf_nasbert.compression.scores import Scorer, score_children, score_model
 from hf_nasbert.compression.sentences import load_sentences, num_tokens
 from hf_nasbert.compression.states import teacher_states
 from hf_nasbert.costs import cost_function, num_parameters
 from hf_nasbert.data import load_labelled
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import packaged_model, packaged_text
+from hf_nasbert.elastic.distance import Distance
+from hf_nasbert.elastic.encoders import running
+from hf_nasbert.elastic.importance import importance, sort_by_importance
+from hf_nasbert.elastic.refit import refit
+from hf_nasbert.elastic.scores import Scorer, score_children, score_model
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child

@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
     {"writing", "foreign", "paths", "geometry", "lazy", "tolerances", "yaml_files"},  # what every room may need
     {"terminal"},
-    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
+    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
     {"configs"},
     {"modeling", "samplers", "objectives", "costs", "native", "scored"},
+    {"elastic"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},

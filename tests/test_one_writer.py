@@ -64,7 +64,7 @@ EXCEPTIONS = {
     "data/cache.py:cache_folder:mkdir": "a folder of the cache, whose files are then written whole",
     "data/cache.py:_set_aside:rename": "gives a damaged file another name, of random digits",
     "compression/run.py:compress:TemporaryDirectory": SCRATCH,
-    "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
+    "elastic/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
     "compression/states.py:_shard:save": "of safetensors, makes bytes in memory",
     "data/corpus.py:split_dev:memmap": "over a scratch file without a name",
     "data/corpus.py:_last_dev_place:memmap": "over a scratch file without a name",

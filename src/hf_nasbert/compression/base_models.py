@@ -10,11 +10,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import vocabulary_size
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,

@@ -14,19 +14,19 @@ from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import BaseModel, load_base_model
-from hf_nasbert.compression.distance import Distance, Pooling
 from hf_nasbert.compression.encoder_costs import EncoderCost
-from hf_nasbert.compression.importance import sort_by_importance
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
-from hf_nasbert.compression.refit import refit
 from hf_nasbert.compression.replace_one import Replacement, screened
-from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, Batch, Sentences, load_sentences, num_tokens
 from hf_nasbert.compression.stages import TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
+from hf_nasbert.elastic.distance import Distance, Pooling
+from hf_nasbert.elastic.importance import sort_by_importance
+from hf_nasbert.elastic.refit import refit
+from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel

@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
-from hf_nasbert.compression.distance import Distance, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch, tokenised
 from hf_nasbert.data import read_rows
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules

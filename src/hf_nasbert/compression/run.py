@@ -21,7 +21,6 @@ from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.folders import write_folders
 from hf_nasbert.compression.handmade import (
     Handmade,
@@ -30,7 +29,6 @@ from hf_nasbert.compression.handmade import (
     every_other_layer,
     most_layers,
 )
-from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import (
     SEARCHED,
@@ -42,7 +40,6 @@ from hf_nasbert.compression.proof import (
 )
 from hf_nasbert.compression.replace_one import Replacement, as_record, replace_one
 from hf_nasbert.compression.results import Compressed, CompressResult
-from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
 from hf_nasbert.compression.stages import (
     ByHand,
@@ -61,14 +58,17 @@ from hf_nasbert.compression.stages import (
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments
+from hf_nasbert.elastic.encoders import does_bf16_pay
+from hf_nasbert.elastic.importance import importance
+from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.foreign import read_object
+from hf_nasbert.kept import first_difference, write_json
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
-from hf_nasbert.training.checkpoints import first_difference, write_json
 from hf_nasbert.writing import check_folder
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
