@@ -1,6 +1,6 @@
 """Fine-tuning in batches of like length against mixed batches. `--json` writes one record.
 
-    python benchmarks/lengths.py --model runs/quickstart/pretrained --json benchmarks/records/lengths.json
+    python benchmarks/lengths.py --model runs/quickstart-scratch/pretrained --json benchmarks/records/lengths.json
 
 Fine-tuning on rotten_tomatoes as the quickstart does (batches of 32, at most 64 tokens), in one process of one thread,
 both by turns, seed by seed. Seconds are CPU seconds of training and evaluation together; padding is its share of all

@@ -1,6 +1,6 @@
 """A cheap ranking before exact scoring: does the exact best lie in a filter's best tenth? `--json` writes a record.
 
-    python benchmarks/scoring_filter.py --supernet runs/quickstart/supernet --json scoring-filter.json
+    python benchmarks/scoring_filter.py --supernet runs/quickstart-scratch/supernet --json scoring-filter.json
 
 The filter takes the words that eight reference children find likely exactly (a share of the vocabulary), and the
 others' part of the normaliser from mean and covariance of their embeddings, as if logits were normal. Of 240 draws of

@@ -1,6 +1,6 @@
 """What searches take: one command from a super-net to a drawn front, and one suggestion of each search.
 
-    python benchmarks/search_time.py --supernet runs/quickstart/supernet --json
+    python benchmarks/search_time.py --supernet runs/quickstart-scratch/supernet --json
     python benchmarks/search_time.py --suggestions --json
 
 It runs `hf-nasbert search --num_evaluations 1000 --report ...` as a process of its own, with the quickstart's text and

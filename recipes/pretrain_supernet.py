@@ -1,6 +1,6 @@
 """Train a BERT super-net on text, by uniform or fair sampling or by MAGIC.
 
-python recipes/pretrain_supernet.py --config recipes/configs/quickstart.yaml
+python recipes/pretrain_supernet.py --config recipes/configs/quickstart-scratch.yaml
 accelerate launch recipes/pretrain_supernet.py --config recipes/configs/supernet.yaml --method magic_at --max_steps 200
 ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/pretrain_supernet.py --config recipes/configs/supernet.yaml
 """

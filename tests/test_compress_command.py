@@ -14,10 +14,11 @@ import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, Compressed, materials, run
-from hf_nasbert.compression.proof import Judged, Row, choose_given, verdicts
+from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
-from hf_nasbert.data import packaged_model
+from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 
@@ -322,6 +323,19 @@ def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, set
 def test_a_decoder_is_refused(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "base")
     refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))
+
+
+def test_packaged_models_and_pairs_stand_where_folders_and_files_may(tmp_path):
+    arguments = CompressArguments(
+        base_model="packaged:all-MiniLM-L6-v2", pairs_file="packaged:stsb", output_dir=str(tmp_path / "small"), **HALF
+    )
+    assert hub_name(arguments) == "sentence-transformers/all-MiniLM-L6-v2"
+    assert model_folder(arguments.base_model) == str(packaged_model("all-MiniLM-L6-v2"))
+    pairs = read_pairs(arguments.pairs_file)
+    assert pairs.column_names == ["sentence1", "sentence2", "score"]
+    assert pairs["score"] == load_labelled("stsb")["test"]["label"]
+    refused("no packaged model 'minilm'", lambda: compress("packaged:minilm", tmp_path / "small", **HALF))
+    refused("packaged:rotten_tomatoes have no column 'sentence1'", lambda: read_pairs("packaged:rotten_tomatoes"))
 
 
 def test_a_base_model_without_a_tokenizer_is_refused(tmp_path):

@@ -102,7 +102,7 @@ def test_super_net_configs_parse(tmp_path):
         assert space.build_config(vocab_size=100).space.num_children == 4096
         assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
-    quickstart = ROOT / "recipes/configs/quickstart.yaml"
+    quickstart = ROOT / "recipes/configs/quickstart-scratch.yaml"
     assert parse_recipe_arguments(types, ["--config", str(quickstart)])[2].method == "magic_at"
     misspelt = {**yaml.safe_load(quickstart.read_text(encoding="utf-8")), "max_step": 3}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(misspelt))

@@ -964,7 +964,7 @@ def tiny_recipe(tmp_path):
 
 
 class TestRecipe:
-    @pytest.mark.parametrize(("name", "method"), [("quickstart", "magic_at"), ("supernet", "uniform")])
+    @pytest.mark.parametrize(("name", "method"), [("quickstart-scratch", "magic_at"), ("supernet", "uniform")])
     def test_configs_parse_and_say_their_method(self, name, method):
         config = RECIPES / "configs" / f"{name}.yaml"
         supernet, data, training = parse_recipe_arguments(

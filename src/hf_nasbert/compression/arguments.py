@@ -31,7 +31,8 @@ class CompressArguments:
 
     base_model: str = field(
         metadata={
-            "help": "The encoder: a folder or a name on the Hub, a SentenceTransformer too; nothing is written there."
+            "help": "The encoder, only read: a folder or a name on the Hub, a SentenceTransformer too; or "
+            "packaged:all-MiniLM-L6-v2."
         }
     )
     output_dir: str = field(
@@ -85,7 +86,8 @@ class CompressArguments:
     pairs_file: str | None = field(
         default=None,
         metadata={
-            "help": "Pairs to prove by: columns sentence1, sentence2 and score; Spearman's correlation is told."
+            "help": "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "
+            "test split); Spearman's correlation is told."
         },
     )
     latency_shape: str = field(

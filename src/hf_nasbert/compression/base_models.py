@@ -13,6 +13,7 @@ from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.sentences import Batch
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.foreign import printable
@@ -89,7 +90,7 @@ def load_base_model(
             tokens.
         OSError: If there is no such model.
     """
-    name = arguments.base_model
+    name = model_folder(arguments.base_model)
     options: dict[str, Any] = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     config = load_config(name, **options)
     modules = read_sentence_modules(name, revision=arguments.revision)
@@ -163,4 +164,7 @@ def hub_name(arguments: CompressArguments) -> str | None:
     """The name on the Hub that a card gives the base model; none of a folder, whose path is nobody's business."""
     if arguments.base_model_id is not None:
         return arguments.base_model_id
-    return None if Path(arguments.base_model).exists() else arguments.base_model
+    name = arguments.base_model
+    if name.startswith(PREFIX):
+        return PACKAGED_MODELS[name.removeprefix(PREFIX)].hub_id
+    return None if Path(name).exists() else name

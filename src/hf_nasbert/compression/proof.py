@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
 from hf_nasbert.compression.sentences import Batch, tokenised
-from hf_nasbert.data import read_rows
+from hf_nasbert.data import load_labelled, read_rows
+from hf_nasbert.data.packaged import PREFIX
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.measuring import Device, measure_children
@@ -171,13 +172,17 @@ def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tens
 
 
 def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset:
-    """Pairs of sentences and their scores, from a csv, tsv, json, jsonl or parquet file.
+    """Pairs of sentences and their scores, from a csv, tsv, json, jsonl or parquet file, or a packaged test split.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing or holds something else, or all scores are one.
     """
-    rows = read_rows(path, cache_dir, needed=[], what="pairs")
+    if str(path).startswith(PREFIX):
+        rows = load_labelled(str(path).removeprefix(PREFIX))["test"]
+        rows = rows.rename_column("label", "score") if "label" in rows.column_names else rows
+    else:
+        rows = read_rows(path, cache_dir, needed=[], what="pairs")
     missing = [name for name in _PAIRS if name not in rows.column_names]
     if missing:
         raise ValueError(

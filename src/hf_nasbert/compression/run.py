@@ -57,7 +57,7 @@ from hf_nasbert.compression.stages import (
 )
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
-from hf_nasbert.data import DataArguments
+from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
@@ -198,7 +198,7 @@ class Compression:
 
     def _claim(self) -> None:
         """Write down what the folder is made with, or hold it to what it was made with before."""
-        base = Path(self.arguments.base_model)
+        base = Path(model_folder(self.arguments.base_model))
         if base.is_dir() and self.folder.resolve().is_relative_to(base.resolve()):
             raise ValueError(f"output_dir {self.folder} lies in the base model's folder, where nothing is written")
         file = self.folder / "settings.json"

