@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import BaseModel, load_base_model
+from hf_nasbert.compression.base_models import load_base_model
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
@@ -23,6 +23,7 @@ from hf_nasbert.compression.stages import TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import LatencyTable
+from hf_nasbert.elastic.base_models import BaseModel
 from hf_nasbert.elastic.distance import Distance, Pooling
 from hf_nasbert.elastic.importance import sort_by_importance
 from hf_nasbert.elastic.refit import refit

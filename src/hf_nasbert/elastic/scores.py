@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,16 @@ from hf_nasbert.elastic.distance import Distance, Parts, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.kept import Kept, weights_digest
 from hf_nasbert.space import Architecture, num_shared_operators
+
+
+def in_walking_order(children: Iterable[Architecture], full: Architecture) -> list[Architecture]:
+    """Each child once: those with a common prefix are neighbours, and the full child's operators come first.
+
+    So all its states are there for whatever replaces one of them.
+    """
+    return sorted(
+        set(children), key=lambda child: [(name != own, name) for name, own in zip(child, full, strict=True)]
+    )
 
 
 class Score(NamedTuple):
@@ -68,11 +78,7 @@ def score_children(
     space = encoder_of(supernet).encoder.space
     asked = [space.validate(architecture) for architecture in architectures]
     first = encoder_of(supernet).encoder.largest_architecture
-    # Sorted, children with a common prefix are neighbours; the full child's operators come first, so that all its
-    # states are there for whatever replaces one of them.
-    distinct = sorted(
-        set(asked), key=lambda child: [(name != full, name) for name, full in zip(child, first, strict=True)]
-    )
+    distinct = in_walking_order(asked, first)
     num_processes = 1 if processes is None else processes.num_processes
     asked_for: dict[str, Any] = {}
     if kept is not None and num_processes == 1:  # reading all weights would cost a search more than its scores
