@@ -36,6 +36,7 @@ _OPERATORS = {
 }
 _SIZES = {"attention": "number of heads", "ffn": "inner width"}
 _FOREIGN = f"kind of operator that {code('operators_nasbert.py')} defines"
+_ENDS = {"fill-mask": "masked LM"}
 _LINE = 80  # columns of a drawing
 
 
@@ -98,9 +99,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         example=Markdown(python_string(f"The film was {record.mask_token}.")),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
-        drawing=Markdown(
-            drawing(names, record.stage_lengths, "masked LM" if record.task == "fill-mask" else "states")
-        ),
+        drawing=Markdown(drawing(names, record.stage_lengths, _ENDS.get(record.task, "states"))),
         operators=operators_in_words(names),
         cost_table=_cost_table(record),
         own_table=evaluation_table(own) if own else None,

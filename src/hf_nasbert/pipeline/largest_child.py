@@ -46,7 +46,7 @@ class LargestChild:
         progress: bool = False,
         processes: PartialState | None = None,
     ) -> ScoringReport:
-        """The distances of children, on the first `num_batches` or on all, and what they took; see `score_children`."""
+        """The distances of children on the first `num_batches`, or on all, and what they took."""
         start, batches = time.perf_counter(), self.batches[:num_batches]
         scores = score_children(
             self.supernet, children, batches, self.targets[:num_batches], self.distance, progress=progress,

@@ -177,8 +177,9 @@ class TrainingStep:
                 f"{len(self.method.terms)}, one for each name in its terms"
             )
         weight = self.method.weight(number, children)
-        # fully_shard averages over processes what has to be added up.
-        self.accelerator.backward(loss * (weight * (self.accelerator.num_processes if self.is_sharded else 1)))
+        if loss.requires_grad:  # a child of skips alone has nothing to train but embeddings, and these may stay
+            # fully_shard averages over processes what has to be added up.
+            self.accelerator.backward(loss * (weight * (self.accelerator.num_processes if self.is_sharded else 1)))
         if wants.peers:
             states = None if run.hidden_states is None else tuple(states.detach() for states in run.hidden_states)
             peers.append(ChildRun(run.architecture, run.loss.detach(), run.logits.detach(), states))
