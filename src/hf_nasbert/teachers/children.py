@@ -180,11 +180,11 @@ def aligned_states(
 
 @contextmanager
 def _dropout_off(modules: Sequence[nn.Module]) -> Iterator[None]:
-    were_training = [module.training for module in modules]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:
             module.eval()
         yield
     finally:
-        for module, was_training in zip(modules, were_training, strict=True):
-            module.train(was_training)
+        for part, mode in modes:  # one by one: parts of a module may differ
+            part.training = mode

@@ -107,7 +107,7 @@ class Distillation:
         flags = [parameter.requires_grad for parameter in frozen]
         try:
             for module in noisy:
-                module.eval()
+                module.training = False
             for parameter in frozen:
                 parameter.requires_grad_(False)
             yield
