@@ -2,21 +2,18 @@
 
 import json
 import os
-import re
 import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from tiny.pages import ROOT, blocks, python_of
 from tiny.processes import forked
 
 from hf_nasbert.training import SupernetArguments, read_log
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 TINY = [
     "--train_files", str(ROOT / "tests" / "data" / "tiny.txt"), "--sample_by", "paragraph", "--vocab_size", "300",
     "--max_seq_length", "16", "--validation_fraction", "0.3",
@@ -25,10 +22,6 @@ TRAINING = [
     "--hidden_size", "32", "--max_steps", "4", "--per_device_train_batch_size", "4", "--save_steps", "2",
     "--num_eval_batches", "1", "--use_cpu", "true", "--report_to", "none", "--disable_tqdm", "true",
 ]  # fmt: skip
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def run(*command, cwd, path=()):
@@ -65,9 +58,9 @@ def test_spaces():
 def script(tmp_path_factory):
     """The page's script, its sampler with a state, and the checks that it shows, for both samplers."""
     folder = tmp_path_factory.mktemp("method")
-    _, code, patient, checks = blocks("python")
-    (folder / "neighbour.py").write_text(code)
-    (folder / "patient.py").write_text(patient)
+    checks = blocks("python")[-1]
+    (folder / "neighbour.py").write_text(python_of("Neighbour"))
+    (folder / "patient.py").write_text(python_of("PatientSampler"))
     (folder / "checks.py").write_text(checks)
     stateful = checks.replace("from neighbour", "from patient").replace("NeighbourSampler", "PatientSampler")
     (folder / "checks_of_patient.py").write_text(stateful)

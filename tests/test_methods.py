@@ -149,6 +149,10 @@ class TestSamplersSettings:
             make_method("magic_t", num_changes=9)
 
 
+def unasked():
+    pytest.fail("the super-net was asked for")
+
+
 class TestMagicA:
     space = SPACES["chain"]
     first, second = (Architecture.parse(text) for text in ("ffn-ffn-ffn-ffn", "attention-ffn-ffn-ffn"))
@@ -168,7 +172,11 @@ class TestMagicA:
     def test_children_are_compared_every_interval(self, step):
         scored = []
         self.make(anchor=str(self.first)).after_step(
-            step, [self.second], [1.0], lambda children, number: scored.append((children, number)) or (2.0, 1.0)
+            step,
+            [self.second],
+            [1.0],
+            lambda children, number: scored.append((children, number)) or (2.0, 1.0),
+            unasked,
         )
         assert scored == ([([self.second, self.first], 2)] if step in (3, 6) else [])
 
@@ -178,7 +186,7 @@ class TestMagicA:
     )
     def test_the_better_one_stays(self, losses, is_replaced):
         method = self.make(anchor=str(self.first))
-        event = method.after_step(6, [self.first, self.second], [9.0, 9.0], lambda *_: losses)
+        event = method.after_step(6, [self.first, self.second], [9.0, 9.0], lambda *_: losses, unasked)
         assert method.anchor == (self.second if is_replaced else self.first)
         assert (event is not None) == is_replaced == bool(method.history)
         if is_replaced:
@@ -190,17 +198,21 @@ class TestMagicA:
     def test_the_last_child_of_a_step_is_compared(self):
         scored = []
         self.make(anchor=str(self.first)).after_step(
-            3, [self.first, self.second], [1.0, 1.0], lambda children, _: scored.extend(children) or (2.0, 1.0)
+            3,
+            [self.first, self.second],
+            [1.0, 1.0],
+            lambda children, _: scored.extend(children) or (2.0, 1.0),
+            unasked,
         )
         assert scored == [self.second, self.first]
 
     def test_an_anchor_is_not_compared_with_itself(self):
         method = self.make(anchor=str(self.first))
-        assert method.after_step(3, [self.first], [1.0], lambda *_: pytest.fail("scored")) is None
+        assert method.after_step(3, [self.first], [1.0], lambda *_: pytest.fail("scored"), unasked) is None
 
     def test_state_comes_back(self):
         method, other = self.make(anchor=str(self.first)), self.make()
-        method.after_step(3, [self.second], [1.0], lambda *_: (1.0, 2.0))
+        method.after_step(3, [self.second], [1.0], lambda *_: (1.0, 2.0), unasked)
         other.load_state_dict(json.loads(json.dumps(method.state_dict())))
         assert (other.anchor, other.history) == (method.anchor, method.history)
 
@@ -223,7 +235,7 @@ class TestMagicA:
         monkeypatch.setattr("hf_nasbert.methods.magic._HISTORY", 2)
         method = self.make(anchor=str(self.first))
         for step, child in ((3, self.second), (6, self.first), (9, self.second)):
-            method.after_step(step, [child], [1.0], lambda *_: (1.0, 2.0))
+            method.after_step(step, [child], [1.0], lambda *_: (1.0, 2.0), unasked)
         assert [event["step"] for event in method.history] == [6, 9]
         assert method.shown() == {"anchor": str(self.second)}
 
@@ -240,13 +252,13 @@ class TestMagicA:
     def test_comparisons_take_as_many_dev_batches_as_were_asked_for(self):
         scored = []
         method = self.make(anchor=str(self.first), anchor_dev_batches=7)
-        method.after_step(3, [self.second], [1.0], lambda _, number: scored.append(number) or (2.0, 1.0))
+        method.after_step(3, [self.second], [1.0], lambda _, number: scored.append(number) or (2.0, 1.0), unasked)
         assert scored == [7] == [method.num_dev_batches]
 
     def test_the_sampler_hears_the_losses(self, monkeypatch):
         method, heard = self.make(anchor=str(self.first)), []
         monkeypatch.setattr(method.sampler, "observe", lambda *what: heard.append(what))
-        method.after_step(1, [self.second], [1.5], lambda *_: pytest.fail("scored"))
+        method.after_step(1, [self.second], [1.5], lambda *_: pytest.fail("scored"), unasked)
         assert heard == [([self.second], [1.5])]
 
     @pytest.mark.parametrize(("share", "expected"), [(0.25, 4), (0.5, 8), (0.3, 5), (0.01, 1), (0.99, 16)])

@@ -244,9 +244,9 @@ class DoesAsItLikes(Own):
 class ForgetsItsSteps(Own):
     num_steps = 0
 
-    def after_step(self, step, children, losses, score):
+    def after_step(self, step, children, losses, score, supernet):
         self.num_steps += 1
-        return super().after_step(step, children, losses, score)
+        return super().after_step(step, children, losses, score, supernet)
 
     def weight(self, number, children):
         return float(self.num_steps)
@@ -287,20 +287,101 @@ class HasTermsInOneWord(Own):
 
 
 class TellsNothing(Own):
-    def after_step(self, step, children, losses, score):
+    def after_step(self, step, children, losses, score, supernet):
         return None
 
 
 class LogsWithoutAName(Own):
-    def after_step(self, step, children, losses, score):
-        super().after_step(step, children, losses, score)
+    def after_step(self, step, children, losses, score, supernet):
+        super().after_step(step, children, losses, score, supernet)
         return {"step": step}
 
 
 class LogsObjects(Own):
-    def after_step(self, step, children, losses, score):
-        super().after_step(step, children, losses, score)
+    def after_step(self, step, children, losses, score, supernet):
+        super().after_step(step, children, losses, score, supernet)
         return {"event": self}
+
+
+class LearnsNothing(Own):
+    def loss(self, run, peers, context):
+        return run.loss.detach(), ()
+
+
+class LearnsWithoutEnd(Own):
+    def loss(self, run, peers, context):
+        return run.loss * float("inf"), ()
+
+
+class ForgetsATerm(Own):
+    terms = ("divergence",)
+
+
+class LogsNoNumber(ForgetsATerm):
+    def loss(self, run, peers, context):
+        return run.loss, (run.loss.detach() * float("nan"),)
+
+
+class LearnsAMeanOfEachPart(Own):
+    def loss(self, run, peers, context):
+        return run.loss + run.logits.square().mean(), ()
+
+
+class TrainsItsTeacher(Own):
+    def loss(self, run, peers, context):
+        other = next(child for child in self.space.enumerate() if child != run.architecture)
+        return run.loss + context.supernet(**context.batch, architecture=other).loss, ()
+
+
+class ForgetsWhatItTeaches(Own):
+    num_steps = 0
+
+    def loss(self, run, peers, context):
+        return run.loss * (1 + self.num_steps), ()
+
+    def after_step(self, step, children, losses, score, supernet):
+        self.num_steps += 1
+        return super().after_step(step, children, losses, score, supernet)
+
+
+class SavesATensorAsItsState(Own):
+    def tensors(self):
+        return [torch.zeros(1)]
+
+
+class BeginsAnew(Own):
+    """It has tensors, and forgets them when it goes on."""
+
+    def begin(self, supernet, tensors):
+        self.total = torch.zeros(1, dtype=torch.float64)
+
+    def tensors(self):
+        return {"total": self.total}
+
+    def loss(self, run, peers, context):
+        return run.loss * (1 + self.total), ()
+
+    def after_step(self, step, children, losses, score, supernet):
+        self.total += 1
+        return super().after_step(step, children, losses, score, supernet)
+
+
+class ChoosesTooManyRows(Own):
+    def chosen_rows(self, num_rows):
+        return torch.ones(num_rows + 1, dtype=torch.bool)
+
+
+class ChoosesNoRow(Own):
+    def chosen_rows(self, num_rows):
+        return torch.zeros(num_rows, dtype=torch.bool)
+
+
+class ChoosesOtherRows(Own):
+    num_asked = 0
+
+    def chosen_rows(self, num_rows):
+        self.num_asked += 1
+        return torch.arange(num_rows) % 2 == self.num_asked % 2
 
 
 @pytest.mark.parametrize(
@@ -322,6 +403,18 @@ class LogsObjects(Own):
         (TellsNothing, "does not give children and losses to the sampler"),
         (LogsWithoutAName, "has no key 'event'"),
         (LogsObjects, "not of plain JSON types"),
+        (LearnsNothing, "the loss of step 37 cannot be learned from (RuntimeError"),
+        (LearnsWithoutEnd, "is not finite"),
+        (ForgetsATerm, "came with 0 terms: expected 1"),
+        (LogsNoNumber, "the term divergence of step 37 is not finite"),
+        (LearnsAMeanOfEachPart, "a batch in two micro-batches gives another gradient"),
+        (TrainsItsTeacher, "has a gradient, and no child of the step has it"),
+        (ForgetsWhatItTeaches, "teaches otherwise than one that never stopped"),
+        (BeginsAnew, "teaches otherwise than one that never stopped"),
+        (SavesATensorAsItsState, "expected a mapping from names to tensors"),
+        (ChoosesTooManyRows, "expected a mask of 4 booleans"),
+        (ChoosesNoRow, "chosen_rows chooses none"),
+        (ChoosesOtherRows, "chosen_rows chooses other rows when it is asked again"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -116,10 +116,10 @@ def digest(model):
 def count_judgings(trainer):
     """A list that grows whenever this process scores child and anchor."""
     judged = []
-    whole = trainer._whole
+    whole = trainer._whole_supernet
 
     def score(children, num_batches):
-        supernet, _ = whole()
+        supernet = whole()
         batches = trainer.dev_batches[:num_batches]
 
         def count():

@@ -10,6 +10,7 @@ from hf_nasbert.methods.base import (
     StepContext,
     TrainingMethod,
     Wants,
+    Whole,
 )
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
@@ -60,6 +61,7 @@ __all__ = [
     "StepContext",
     "TrainingMethod",
     "Wants",
+    "Whole",
     "methods_with",
     "register",
     "settings_by_method",

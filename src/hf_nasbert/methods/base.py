@@ -21,6 +21,12 @@ Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
 
+Whole = Callable[[], "SupernetForMaskedLM"]
+"""The super-net in one piece, on every process, with the weights of this moment: to be read, not to be changed.
+
+Where it is trained in parts they are gathered for it, so all processes must call it alike. It costs nothing else.
+"""
+
 
 _ABSENT = object()
 
@@ -139,6 +145,20 @@ class StepContext(NamedTuple):
     base_model: "Lesson | None" = None
     is_taught: bool = False
 
+    @property
+    def batch(self) -> "dict[str, torch.Tensor]":
+        """The micro-batch as a teacher reads it (`teachers.Teacher.teach`)."""
+        batch = {"input_ids": self.input_ids, "labels": self.labels}
+        return batch if self.attention_mask is None else batch | {"attention_mask": self.attention_mask}
+
+    def at_labels(self, logits: "torch.Tensor") -> "torch.Tensor":
+        """Logits at the N tokens to predict, (N, V), of those or of all tokens, (B, T, V)."""
+        return logits if logits.dim() == 2 else logits[self.labels != -100]
+
+    def share(self, mean: "torch.Tensor", number: int) -> "torch.Tensor":
+        """A mean over the micro-batch's `number` of tokens to predict, as a share of the step's."""
+        return mean * number / max(self.counts.labelled, 1)
+
 
 class TrainingMethod:
     """One way to train a super-net; the whole of it is one file of this package.
@@ -148,7 +168,8 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
-    `loss`, `after_step`, `state_dict` and `load_state_dict`.
+    `loss`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are,
+    `begin` and `tensors` too.
 
     Args:
         space: The space of the children.
@@ -246,8 +267,26 @@ class TrainingMethod:
         """
         return run.loss, ()
 
+    def begin(self, supernet: Whole, tensors: "Mapping[str, torch.Tensor]") -> None:
+        """Get ready for the first step that this process makes, behind `load_state_dict` where a run goes on.
+
+        Args:
+            supernet: The super-net.
+            tensors: What `tensors` gave when the checkpoint was saved, to be copied; empty where a run starts.
+
+        Raises:
+            ValueError: If the tensors are of another super-net.
+        """
+
+    def tensors(self) -> "Mapping[str, torch.Tensor]":
+        """The tensors without which a run could not go on as if never stopped: a checkpoint holds them all.
+
+        The main process alone is asked, so no other one may be waited for. They are written as they lie in memory.
+        """
+        return {}
+
     def after_step(
-        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score
+        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
     ) -> dict[str, Any] | None:
         """Learn from a step that was made.
 
@@ -256,6 +295,7 @@ class TrainingMethod:
             children: The children that it trained.
             losses: The masked-LM loss of each over the whole batch.
             score: Scores children on dev batches; all processes must call it alike.
+            supernet: The super-net, with the step made.
 
         Returns:
             A record for the log, plain JSON with a key "event", or `None`.

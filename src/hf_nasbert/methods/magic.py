@@ -17,6 +17,7 @@ from hf_nasbert.methods.base import (
     StepContext,
     TrainingMethod,
     Wants,
+    Whole,
 )
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.samplers import GradualSampler
@@ -258,10 +259,10 @@ class Aligned(TrainingMethod):
         return run.loss + self.settings.alignment_weight * alignment, (alignment,)
 
     def after_step(
-        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score
+        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
     ) -> dict[str, Any] | None:
         """Let the last child take the anchor's place if it is better, when a comparison is due."""
-        super().after_step(step, children, losses, score)
+        super().after_step(step, children, losses, score, supernet)
         child, anchor = children[-1], self.anchor
         if step % self.settings.anchor_interval or child == anchor or anchor is None:
             return None

@@ -85,12 +85,6 @@ class Sandwich(Uniform):
             return run.loss, (run.loss,)
         if not peers:
             return run.loss, (run.loss.new_zeros(()),)
-        own, taught = (_at_labels(logits, context.labels) for logits in (run.logits, peers[0].logits))
-        # A mean over this micro-batch, as a share of the step's.
-        divergence = distillation_loss(own, taught) * len(own) / max(context.counts.labelled, 1)
+        own, taught = (context.at_labels(logits) for logits in (run.logits, peers[0].logits))
+        divergence = context.share(distillation_loss(own, taught), len(own))
         return divergence, (divergence,)
-
-
-def _at_labels(logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-    """Logits at the tokens to predict, (N, V); they may be given at all tokens, (B, T, V)."""
-    return logits if logits.dim() == 2 else logits[labels != -100]

@@ -17,7 +17,7 @@ from hf_nasbert.teachers.encoders import read
 
 
 class ChildTeacher:
-    """A child of a super-net, with its weights of the moment.
+    """A child of a super-net, with its weights of the moment: for methods of one's own, and for `AverageTeacher`.
 
     Beside a student of the same super-net whose states are there, `aligned_states` costs less.
 
@@ -48,8 +48,9 @@ class ChildTeacher:
 class AverageTeacher:
     """Exponential moving averages of a super-net's weights, of which a child teaches (Tarvainen and Valpola, 2017).
 
-    (Mean teachers, https://arxiv.org/abs/1703.01780.) An operator that no child trained has not moved, and neither has
-    its average: only what a step trained is averaged, at that step.
+    (Mean teachers, https://arxiv.org/abs/1703.01780.) For methods of one's own: `MeanTeacher` in docs/extending.md
+    learns from it, and has it saved and resumed with the run. An operator that no child trained has not moved, and
+    neither has its average: only what a step trained is averaged, at that step.
 
     Args:
         supernet: The super-net, on one device; its weights of now are the first averages.

@@ -35,6 +35,7 @@ __all__ = [
     "MODEL",
     "OPTIMIZER",
     "STATE",
+    "TENSORS",
     "DamagedCheckpointError",
     "delete_checkpoint",
     "delete_leftovers",
@@ -43,11 +44,13 @@ __all__ = [
     "list_checkpoints",
     "load_model",
     "load_optimizer",
+    "load_tensors",
     "read_json",
     "read_state",
     "replace_files",
     "save_model",
     "save_optimizer",
+    "save_tensors",
     "set_aside",
     "set_later_aside",
     "verify_checkpoint",
@@ -58,6 +61,8 @@ __all__ = [
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 MODEL = "model.safetensors"
+TENSORS = "method.safetensors"
+"""The tensors of the method's own; only where it has any."""
 _STATE_ENTRIES = {
     "step": int, "num_skipped": int, "identity": dict, "arguments": dict, "method": dict, "update_counter": dict,
     "window": dict,
@@ -249,6 +254,24 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
             )
         for name in shapes:
             expected[name].copy_(file.get_tensor(name))
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write the tensors of a method's own, if it has any."""
+    if tensors:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+
+
+def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Read what `save_tensors` wrote, on the CPU.
+
+    Raises:
+        DamagedCheckpointError: If the file cannot be read.
+    """
+    if not (folder / TENSORS).exists():
+        return {}
+    with _tensors_in(folder / TENSORS) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
 
 
 @contextmanager

@@ -281,7 +281,7 @@ class SupernetTrainer:
 
     def save_model(self) -> None:
         """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
-        supernet, _ = self._whole()
+        supernet = self._whole_supernet()
 
         def write(folder: Path) -> None:
             checkpoints.save_model(supernet, folder)
@@ -302,6 +302,7 @@ class SupernetTrainer:
         def write(folder: Path) -> None:
             checkpoints.save_model(supernet, folder)
             checkpoints.save_optimizer(optimizer, supernet, folder)
+            checkpoints.save_tensors(self.method.tensors(), folder)
             checkpoints.write_json(folder / checkpoints.STATE, self._state())
 
         def save() -> None:
@@ -368,7 +369,9 @@ class SupernetTrainer:
             self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
         if is_made:
-            event = self.method.after_step(self.global_step, children, losses.of_children, self._score)
+            event = self.method.after_step(
+                self.global_step, children, losses.of_children, self._score, self._whole_supernet
+            )
             if event is not None:
                 self.journal.record(**event)
         shown = {name: shortened(text) for name, text in self.method.shown().items()}
@@ -380,7 +383,7 @@ class SupernetTrainer:
         batches = self.dev_batches[:num_batches]
         if self.distillation is not None and self.distillation.is_used:
             return on_main_process(self.accelerator, lambda: self._losses_of(children, batches))
-        supernet: Any = self._whole()[0]
+        supernet: Any = self._whole_supernet()
         return on_main_process(
             self.accelerator, lambda: [float(loss) for loss in score_architectures(supernet, children, batches)]
         )
@@ -391,7 +394,7 @@ class SupernetTrainer:
         """Losses of children on dev batches, with the weights of this moment: by the teacher where one teaches."""
         if self.distillation is not None and self.distillation.is_used:
             return self.distillation.score(children, batches, processes)
-        supernet: Any = self._whole()[0]
+        supernet: Any = self._whole_supernet()
         return score_architectures(supernet, children, batches, processes=processes)
 
     def _is_finite(self, what: str, value: float, children: Sequence[Architecture]) -> bool:
@@ -435,6 +438,10 @@ class SupernetTrainer:
     def _whole(self) -> tuple[SupernetPreTrainedModel, torch.optim.Optimizer]:
         """Super-net and optimizer to read; all processes have to ask together."""
         return sharding.whole(self.supernet, self.optimizer.optimizer, self.arguments)
+
+    def _whole_supernet(self) -> Any:
+        """The super-net to read; all processes have to ask together."""
+        return sharding.whole_supernet(self.supernet)
 
     def _eval_children(self) -> list[Architecture]:
         """The largest child and distinct random ones: the same in every evaluation and on every process."""
@@ -495,6 +502,7 @@ class SupernetTrainer:
             folder = on_main_process(self.accelerator, lambda: checkpoints.find_checkpoint(self.output_dir, asked))
         if folder is None:
             on_main_process(self.accelerator, lambda: folders.clear(self.arguments))
+            self.method.begin(self._whole_supernet, {})
             return False
         if folder.resolve().parent == self.output_dir.resolve():
             on_main_process(self.accelerator, lambda: folders.leave_behind(self.output_dir, folder))
@@ -566,6 +574,13 @@ class SupernetTrainer:
             raise checkpoints.DamagedCheckpointError(
                 f"checkpoint {folder} is damaged: {checkpoints.STATE} "
                 f"({type(error).__name__}: {printable(error, 500)})"
+            ) from error
+        tensors = checkpoints.load_tensors(folder)
+        try:
+            self.method.begin(self._whole_supernet, tensors)
+        except ValueError as error:
+            raise checkpoints.DamagedCheckpointError(
+                f"checkpoint {folder} is damaged: {checkpoints.TENSORS} ({printable(error, 500)})"
             ) from error
 
     def _restore_state(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetPreTrainedModel
+from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.step import make_optimizer
 
@@ -60,19 +60,28 @@ def whole(
     supernet: SupernetPreTrainedModel, optimizer: torch.optim.Optimizer, arguments: SupernetTrainingArguments
 ) -> tuple[SupernetPreTrainedModel, torch.optim.Optimizer]:
     """A super-net and its optimizer in one piece: themselves, or if they are in parts, new ones on every process."""
-    if not isinstance(supernet, FSDPModule):
+    one = whole_supernet(supernet)
+    if one is supernet:
         return supernet, optimizer
+    of_one = make_optimizer(one, arguments)
+    for parameter, part in zip(one.parameters(), supernet.parameters(), strict=True):
+        for name, value in optimizer.state.get(part, {}).items():
+            of_one.state[parameter][name] = _gathered(value).clone()
+    return one, of_one
+
+
+def whole_supernet(supernet: SupernetPreTrainedModel) -> SupernetPreTrainedModel:
+    """A super-net in one piece: itself, or if it is in parts, a new one on every process."""
+    if not isinstance(supernet, FSDPModule):
+        return supernet
     parts: SupernetPreTrainedModel = supernet
     with torch.random.fork_rng(devices=[]):
-        one: SupernetPreTrainedModel = SupernetPreTrainedModel(parts.config)
+        one: SupernetPreTrainedModel = SupernetForMaskedLM(parts.config)  # of a base model none is sharded
         torch.nn.Module.to(one, parts.device).train(parts.training)
-    of_one = make_optimizer(one, arguments)
     with torch.no_grad():
         for parameter, part in zip(one.parameters(), parts.parameters(), strict=True):
             parameter.copy_(_gathered(part))
-            for name, value in optimizer.state.get(part, {}).items():
-                of_one.state[parameter][name] = _gathered(value).clone()
-    return one, of_one
+    return one
 
 
 def cut_again(

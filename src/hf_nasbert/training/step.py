@@ -136,16 +136,12 @@ class TrainingStep:
 
     def _context(self, step: int, micro_batch: MicroBatch, counts: Counts) -> StepContext:
         supernet: Any = self.supernet
+        context = StepContext(supernet, step, *micro_batch, counts, self.is_sharded)
         if self.distillation is None:
-            return StepContext(supernet, step, *micro_batch, counts, self.is_sharded)
-        # Put back what was masked, where nobody predicts it.
-        input_ids = self.distillation.read(micro_batch.input_ids, micro_batch.labels)
-        micro_batch = micro_batch._replace(input_ids=input_ids)
-        batch = {"input_ids": input_ids, "labels": micro_batch.labels}
-        if micro_batch.attention_mask is not None:
-            batch["attention_mask"] = micro_batch.attention_mask
-        lesson, is_taught = self.distillation.lesson(batch), self.distillation.is_used
-        return StepContext(supernet, step, *micro_batch, counts, self.is_sharded, lesson, is_taught)
+            return context
+        context = context._replace(input_ids=self.distillation.read(context.input_ids, context.labels))
+        lesson, is_taught = self.distillation.lesson(context.batch), self.distillation.is_used
+        return context._replace(base_model=lesson, is_taught=is_taught)
 
     def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
         """Forward of one child on one micro-batch."""
