@@ -108,7 +108,8 @@ class ChildRun(NamedTuple):
         architecture: The child.
         loss: Its masked-LM loss as a share of the step's: a scalar whose sum over micro-batches and processes is the
             mean over all tokens to predict. Where a teacher teaches, its loss by that teacher.
-        logits: (N, V) at the N tokens to predict of the micro-batch, or (B, T, V).
+        logits: (N, V) at the N tokens to predict of the micro-batch, or (B, T, V). Where a teacher teaches, what the
+            head makes if that is learned, and else (0, 0).
         hidden_states: The first block's input and every block's output, (B, T, D) or (N, D), if they were wanted.
     """
 
