@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -57,8 +57,9 @@ class Distillation:
         self.num_sequences = num_sequences
         is_masked_lm = isinstance(supernet, SupernetForMaskedLM)
         self.weights = _weights_of(supernet, arguments)
-        for term in ("masked_lm",) if is_masked_lm else ("masked_lm", "logits"):
-            if term in self.weights and not (is_masked_lm or (term == "logits" and _classifies(supernet))):
+        has_head = {"masked_lm": is_masked_lm, "logits": is_masked_lm or _classifies(supernet)}
+        for term, has in has_head.items():
+            if term in self.weights and not has:
                 raise ValueError(
                     f"distillation={term}: the base model has no head for it ({type(base_model.model).__name__}); "
                     "distil states, vectors or relations"
@@ -103,7 +104,8 @@ class Distillation:
             return
         noisy = [one for one in self.supernet.modules() if isinstance(one, nn.Dropout | NasBertSelfAttention)]
         modes = [module.training for module in noisy]
-        frozen = [] if "masked_lm" in self.weights else list(self.supernet.base_model.embeddings.parameters())
+        embeddings = cast(nn.Module, self.supernet.base_model.embeddings)
+        frozen = [] if "masked_lm" in self.weights else list(embeddings.parameters())
         flags = [parameter.requires_grad for parameter in frozen]
         try:
             for module in noisy:
@@ -173,9 +175,12 @@ class Distillation:
     def score(
         self, children: Sequence[Architecture], batches: Sequence[Batch], processes: PartialState | None = None
     ) -> list[float]:
-        """How far children are from the base model on batches, each lower is better: by states and vectors.
+        """How far children are from the base model, by `Distance.of`, whatever is learned: so that all runs compare.
 
-        Of a classifier by its predictions first (`Distance.of`), whatever is learned: so that all runs compare.
+        Args:
+            children: Children of the super-net.
+            batches: The first ones of the dev batches, which are always the same.
+            processes: Those that share the work.
         """
         distance = Distance.of(self.supernet, self.distance.mean, pooling=self.distance.pooling)
         whole = [
