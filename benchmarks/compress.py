@@ -139,7 +139,7 @@ def run(folder: Path, output: Path, steps: list[int], only: str) -> None:
     found = bench.stage("importance", measure_importance)
     sort_by_importance(full, found["scores"])
     supernet = elastic_supernet(full, elastic_space(full, heads=(6, 3), ffn=(768, 384)))
-    variants = folder / "variants.safetensors"
+    variants = folder / "variants"
     bench.stage("refit", lambda: {"errors": refit(supernet, calibration, kept=variants)})
     refit(supernet, calibration, kept=variants)
     base = supernet.largest_architecture

@@ -165,12 +165,12 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
         with pytest.MonkeyPatch.context() as patch:
             made = Compression._stage
 
-            def stage(self, stage, kind, make, name=name, made=made):
+            def stage(self, stage, kind, make, *is_there, name=name, made=made, **options):
                 if stage.startswith(name):
                     reached.append(stage)
                     make()
                     raise Killed
-                return made(self, stage, kind, make)
+                return made(self, stage, kind, make, *is_there, **options)
 
             patch.setattr(Compression, "_stage", stage)
             with pytest.raises(Killed):
@@ -306,6 +306,10 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"max_parameters": "100", "skip": False}, "no child of this base model .* at most 100, and the smallest"),
+        ({"max_parameters": "1"}, r"at most 1, and the smallest there is has 96 \(the base model"),  # one norm
+        ({"max_flops": "10", "skip": False}, "its flops may be at most 10, and the smallest there is"),
+        ({"max_memory": "10", "skip": False}, "its peak_activation_bytes may be at most 10, and the sma"),
+        ({"max_flops": "1T"}, r"the base model is within the budget max_flops=1T as it is \(flops"),
         ({"max_parameters": "5M"}, r"the base model is within the budget max_parameters=5M as it is"),
         ({**HALF, "heads": [5]}, "heads has 5: expected numbers from 1 to 2"),
         ({**HALF, "max_seq_length": 48}, "max_seq_length asks for 48 tokens, and the base model has 24 positions"),
@@ -336,6 +340,42 @@ def test_packaged_models_and_pairs_stand_where_folders_and_files_may(tmp_path):
     assert pairs["score"] == load_labelled("stsb")["test"]["label"]
     refused("no packaged model 'minilm'", lambda: compress("packaged:minilm", tmp_path / "small", **HALF))
     refused("packaged:rotten_tomatoes have no column 'sentence1'", lambda: read_pairs("packaged:rotten_tomatoes"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "t5"}, "is a 't5', an encoder with a decoder; supported are the encoders bert"),
+        ({"model_type": "bert", "is_decoder": True}, "is a 'bert', a decoder: .*; supported are the encoders bert"),
+        (
+            {"model_type": "deberta-v2"},
+            "'deberta-v2', whose layers are not known to be BERT's.* supported are the enc",
+        ),
+        (
+            {"model_type": "mine"},
+            "model type `mine` but Transformers does not recognize .* supported are the encoders",
+        ),
+        ({"hidden_size": 32}, "Should have a `model_type` key.* supported are the encoders bert"),
+    ],
+)
+def test_what_is_no_encoder_of_a_known_kind_is_refused_with_a_word_on_what_is(base, config, message, tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    source = TextSource(lambda: pytest.fail("read"), {"source": "x"})
+    arguments = CompressArguments(base_model=str(folder), output_dir=str(tmp_path / "small"), **SETTINGS | HALF)
+    refused(message, Compression(arguments, source).run)
+
+
+def test_text_that_is_missing_is_told_before_anything_is_measured(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "measure_latencies", None)
+    for name, content in (("none.txt", None), ("empty.txt", ""), ("blank.txt", "\n \n")):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        refused(
+            f"no text file .*{name}|text file .*{name} is empty|{name} holds no text",
+            lambda name=name: compress(base, tmp_path / f"small-{name}", str(tmp_path / name), max_latency="0.5x"),
+        )
 
 
 def test_a_base_model_without_a_tokenizer_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from tiny.compress import batches, elastic, full_child, targets
 from torch import nn
 
 from hf_nasbert.compression.local import _Places, distil_blocks
-from hf_nasbert.compression.recover import RecoverySettings, _order, recover
+from hf_nasbert.compression.recover import RecoverySettings, batch_of_step, recover
 from hf_nasbert.compression.replace_one import as_items, replace_one
 from hf_nasbert.compression.sentences import load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
@@ -123,7 +123,7 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     own, file = batches(), tmp_path / "variants.safetensors"
     once, again = elastic(), elastic()
     errors = refit(once, own, kept=file)
-    monkeypatch.setattr("hf_nasbert.elastic.refit._moments", None)
+    monkeypatch.setattr("hf_nasbert.elastic.refit.moments_of_blocks", None)
     assert refit(again, own, kept=file) == errors
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="variants of another model or text"):
@@ -218,9 +218,9 @@ def test_the_rate_rises_and_falls_in_straight_lines():
 
 
 def test_every_round_goes_through_all_batches_in_an_order_of_its_own():
-    rounds = [tuple(_order(8, 3, step) for step in range(start, start + 8)) for start in (0, 8, 16)]
+    rounds = [tuple(batch_of_step(8, 3, step) for step in range(start, start + 8)) for start in (0, 8, 16)]
     assert all(sorted(one) == list(range(8)) for one in rounds)
-    assert len({*rounds, tuple(_order(8, 4, step) for step in range(8))}) == 4
+    assert len({*rounds, tuple(batch_of_step(8, 4, step) for step in range(8))}) == 4
 
 
 def test_gradients_are_clipped_and_none_is_left(chosen):
@@ -275,6 +275,12 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
         )
     with pytest.raises(ValueError, match=r"is of another recovery \(settings.seed was 0, and is 1 here\)"):
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
+
+
+def test_a_child_of_no_block_is_refused(chosen):
+    supernet, _, own, wanted, distance = chosen
+    with pytest.raises(ValueError, match="nothing to train: allow a larger budget"):
+        recover(extract_child(supernet, ("skip",) * 6), own, wanted, distance, SETTINGS)
 
 
 def test_a_recovery_that_does_harm_is_refused(chosen):

@@ -17,12 +17,15 @@ from hf_nasbert.costs import (
     LatencyTable,
     Share,
     affordable,
+    built,
     cheapest,
+    counts,
     flops,
     num_parameters,
     parse_quantity,
     peak_activation_bytes,
 )
+from hf_nasbert.modeling.geometry_nasbert import geometry
 from hf_nasbert.space import FreeStage, SearchSpace, Stage
 
 CHAIN = SearchSpace.chain(num_choice_blocks=3, operators=KINDS)
@@ -119,6 +122,36 @@ def test_costs_of_one_operator_equal_those_of_its_module(name):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module.eval()(torch.zeros(3, 7, width))
     assert costs.operator_flops(config, name, 3, 7) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", [*KINDS, "attention@128", "conv5@32", "ffn7@96"])
+def test_what_a_built_operator_costs_is_what_the_formulas_say(name):
+    """What has no formula is counted so: hold the counting against all that have one."""
+    config = supernet_config(CHAIN)
+    (block,) = geometry([name], 64)
+    assert built.built_parameters(config, name) == costs.operator_parameters(config, name)
+    assert built.built_flops(config, name, 3, 7) == costs.operator_flops(config, name, 3, 7)
+    if block.kind == "attention":  # its scores are a matrix of tokens by tokens here, fused elsewhere
+        return
+    statistics = built.built_peak(config, name) - counts._operator_peak(config, block)
+    assert statistics in (0, 2)  # mean and deviation, which LayerNorm returns beside its result
+
+
+def test_an_operator_of_ones_own_needs_no_formula(monkeypatch):
+    """`glu` is what `ffn` is, under a name that no formula knows."""
+    from hf_nasbert.modeling import configuration_nasbert, operators_nasbert
+
+    build = operators_nasbert.build_operator
+    monkeypatch.setattr(configuration_nasbert, "OPERATOR_KINDS", (*KINDS, "glu"))
+    monkeypatch.setattr(
+        operators_nasbert, "build_operator", lambda config, name: build(config, name.replace("glu", "ffn"))
+    )
+    config = supernet_config(CHAIN)
+    own, ours = ("glu", "conv3", "glu"), ("ffn", "conv3", "ffn")
+    assert num_parameters(config, own) == num_parameters(config, ours)
+    assert flops(config, own, 2, 9) == flops(config, ours, 2, 9)
+    statistics = peak_activation_bytes(config, own, 2, 9) - peak_activation_bytes(config, ours, 2, 9)
+    assert 0 <= statistics <= 2 * 4 * 2 * 9  # two numbers of LayerNorm for each token
 
 
 def test_flops_of_the_head_follow_the_number_of_predictions():

@@ -1,4 +1,7 @@
-"""docs/extending.md is run: its space, its training method, and its operator in a patched copy of the package."""
+"""docs/extending.md is run: its space, its training method, and its operator in a patched copy of the package.
+
+Its mean teacher is run by test_averages.py.
+"""
 
 import json
 import os
@@ -56,14 +59,11 @@ def test_spaces():
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    """The page's script, its sampler with a state, and the checks that it shows, for both samplers."""
+    """The page's script, and the checks that it shows."""
     folder = tmp_path_factory.mktemp("method")
     checks = blocks("python")[-1]
     (folder / "neighbour.py").write_text(python_of("Neighbour"))
-    (folder / "patient.py").write_text(python_of("PatientSampler"))
     (folder / "checks.py").write_text(checks)
-    stateful = checks.replace("from neighbour", "from patient").replace("NeighbourSampler", "PatientSampler")
-    (folder / "checks_of_patient.py").write_text(stateful)
     return folder / "neighbour.py"
 
 
@@ -80,9 +80,8 @@ class TestMethod:
         whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
         assert whole == again
 
-    @pytest.mark.parametrize("name", ["checks.py", "checks_of_patient.py"])
-    def test_its_samplers_keep_their_promises(self, script, name):
-        run(name, cwd=script.parent)
+    def test_it_keeps_its_promises(self, script):
+        run("checks.py", cwd=script.parent)
 
     def test_one_step_trains_neighbours(self, script):
         code = (
@@ -95,13 +94,13 @@ class TestMethod:
 
 @pytest.fixture(scope="module")
 def fork(tmp_path_factory):
-    """A copy of package and tests with the page's patch."""
+    """A copy of package and tests with the patch that the page names."""
     folder = tmp_path_factory.mktemp("fork")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("src/hf_nasbert", "tests", "recipes"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    (patch,) = blocks("diff")
+    patch = (ROOT / "docs" / "glu.patch").read_text()
     done = subprocess.run(
         ["git", "apply", "-"], input=patch, cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)},

@@ -13,11 +13,21 @@ from hf_nasbert.native import CODE_FILES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "hf_nasbert"
 FLOORS = [  # lowest first
-    {"writing", "foreign", "paths", "geometry", "lazy", "tolerances", "yaml_files"},  # what every room may need
+    {
+        "writing",
+        "foreign",
+        "paths",
+        "geometry",
+        "lazy",
+        "ranges",
+        "tolerances",
+        "yaml_files",
+    },  # what every room may need
     {"terminal"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
     {"configs"},
-    {"modeling", "samplers", "objectives", "costs", "native", "scored"},
+    {"modeling", "samplers", "objectives", "native", "scored"},
+    {"costs"},  # what has no formula is built
     {"elastic"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},

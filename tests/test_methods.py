@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from tiny.models import gradients, randomise_
 from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer, train_log
 
 from hf_nasbert import methods
+from hf_nasbert.cli import COMMANDS, find
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.methods import (
     METHODS,
@@ -85,6 +86,39 @@ class TestRegistry:
         kind = type("Own", (TrainingMethod,), {"name": name, "sampler_class": UniformSampler})
         with pytest.raises(ValueError, match=words):
             register(kind)
+
+    @pytest.mark.parametrize(
+        ("what", "shown"),
+        [("text", "'text'"), (None, "None"), (int, "int"), (TrainingMethod, "TrainingMethod"), (["x"] * 99, "['x', ")],
+    )
+    def test_what_is_no_method_is_refused(self, what, shown):
+        with pytest.raises(ValueError, match=f"^{re.escape(shown)}.* is no method: expected a subclass of Training"):
+            register(what)
+
+    @pytest.mark.parametrize(
+        "setting", ["seed", "hidden_size", "max_seq_length", "output_dir", "num_scored", "method"]
+    )
+    def test_a_setting_that_every_training_has_is_refused(self, monkeypatch, setting):
+        monkeypatch.setattr(methods, "METHODS", dict(METHODS))
+        own = field(default=1, metadata={"help": "Of its own."})
+        settings = make_dataclass("OwnSettings", [(setting, int, own)], bases=(MethodSettings,), kw_only=True)
+        kind = type("Own", (TrainingMethod,), {"name": "own", "sampler_class": UniformSampler, "Settings": settings})
+        with pytest.raises(ValueError, match=f"method own has a setting {setting}, which every training has"):
+            register(kind)
+        assert "own" not in methods.METHODS
+
+    def test_ours_have_none_of_those(self, monkeypatch):
+        monkeypatch.setattr(methods, "METHODS", {})
+        assert [register(kind) for kind in METHODS.values()] == list(METHODS.values())
+
+    def test_every_command_with_a_method_is_asked_for_its_settings(self):
+        asked = {f"{room}.{name}" for room, names in methods._BESIDE.items() for name in names}
+        found = set()
+        for command in COMMANDS.values():
+            if any(name.endswith(".SupernetTrainingArguments") for name in command.arguments):
+                kinds = map(find, command.arguments)
+                found |= {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
+        assert found == asked
 
     def test_settings_of_another_method_are_refused(self):
         with pytest.raises(
@@ -277,7 +311,7 @@ class TestMagicA:
             ({"anchor_dev_batches": 0}, "anchor_dev_batches=0: expected at least 1"),
             ({"alignment_rows": 1.5}, "alignment_rows=1.5"),
             ({"anchor": "conv7-ffn-ffn-ffn"}, "conv7"),
-            ({"alignment_weight": float("inf")}, "alignment_weight=inf"),
+            ({"alignment_weight": float("inf")}, "alignment_weight=inf: expected a finite number"),
             ({"alignment_weight": float("nan")}, "alignment_weight=nan"),
         ],
     )
@@ -383,23 +417,6 @@ class TestSandwich:
         log = train_log(tmp_path)
         assert all(record["distillation"] > 0 for record in log)
         assert log[-1]["loss"] < log[0]["loss"] - 0.5
-
-
-@dataclass(kw_only=True)
-class TakenSettings(MethodSettings):
-    seed: int = field(default=1, metadata={"help": "Of its own."})
-
-
-def test_a_setting_that_all_training_has_is_refused(tmp_path, monkeypatch):
-    class Taken(TrainingMethod):
-        name = "taken"
-        summary = "for this test"
-        sampler_class = UniformSampler
-        Settings = TakenSettings
-
-    monkeypatch.setitem(METHODS, "taken", Taken)
-    with pytest.raises(ValueError, match="method=taken has a setting seed, which all training has"):
-        SupernetTrainingArguments(output_dir=str(tmp_path), method="taken")
 
 
 @dataclass(kw_only=True)

@@ -71,8 +71,10 @@ def make(kind, name, value):
     alternatives = getattr(kind, "alternatives", ())
     if name in alternatives:
         settings = {key: item for key, item in settings.items() if key not in alternatives}
-    if name == "dataset_name":
+    if name in ("dataset_name", "train_files"):
         settings = {key: item for key, item in settings.items() if key not in ("train_file", "validation_file")}
+    if {"train_file", "train_files"} <= settings.keys():  # two sources
+        del settings["train_files"]
     is_list = "list" in str(typing.get_type_hints(kind)[name])
     if kind.__name__ == "SearchChildrenArguments":
         settings["search"] = "nsga2"

@@ -285,6 +285,33 @@ def test_hyper_parameters_are_flags_where_their_search_is_chosen(tmp_path, capsy
         SearchChildrenArguments(supernet="x", output="y", search="halving", search_settings={"min_batches": 4})
 
 
+OUT_OF_RANGE = [
+    *(("evolution", name, 0) for name in ("population_size", "tournament_size")),
+    *(("nsga2", name, value) for name, value in (("population_size", 1), ("max_changes", 0))),
+    *(("nsga2", "crossover_share", value) for value in (-0.5, 1.5, float("nan"))),
+    *(("halving", name, value) for name, value in (("min_batches", 0), ("reduction", 1))),
+    *(("gbdt", name, -1) for name in ("num_initial", "num_candidates", "num_parents")),
+    *(("shrinking", name, 0) for name in ("round_size", "pool_size", "num_bins", "num_kept", "run_length")),
+    ("size_matched", "num_draws", 0),
+    ("size_matched", "size", "weight"),
+]
+
+
+@pytest.mark.parametrize(("search", "name", "value"), OUT_OF_RANGE)
+def test_hyper_parameters_out_of_range_are_refused_before_anything_is_loaded(search, name, value, capsys):
+    with pytest.raises(ValueError, match=rf"^{name}\b.*(expected|is none of the costs)"):
+        SearchChildrenArguments(supernet="x", output="y", search=search, search_settings={name: value})
+    argv = ["--supernet", "x", "--output", "y", "--search", search, f"--{name}", str(value)]
+    with pytest.raises(SystemExit):
+        parse_recipe_arguments([SearchChildrenArguments], argv)
+    assert name in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_hyper_parameter_has_a_range():
+    tried = {(search, name) for search, name, _ in OUT_OF_RANGE}
+    assert tried == {(search, name) for search, kind in SEARCHES.items() for name in kind.hyperparameters}
+
+
 FLAGS = {field.name for kind in (SearchChildrenArguments, DataArguments) for field in fields(kind)}
 UNSUITABLE = {
     "halving": [{"num_dev_batches": 1}, {"num_evaluations": 1}],

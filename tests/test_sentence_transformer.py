@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SimilarityFunction
 from tiny.families import stock
 from tiny.models import assert_close
 from tiny.texts import tiny_tokenizer
@@ -13,10 +13,17 @@ from tiny.texts import tiny_tokenizer
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import SupernetModel
-from hf_nasbert.modeling.sentence_transformer import POOLINGS, SentenceModules, read_sentence_modules
+from hf_nasbert.modeling.sentence_transformer import (
+    POOLINGS,
+    SentenceModules,
+    foreign_modules,
+    read_sentence_modules,
+)
 
 TEXTS = ["the film was good", "a plot very very long and bad , not short", "good"]
-FIRST = {"type": "a.Transformer", "path": ""}
+OWN = "sentence_transformers.models"
+FIRST = {"type": f"{OWN}.Transformer", "path": ""}
+POOLING = {"type": f"{OWN}.Pooling", "path": "1_Pooling"}
 FULL = SentenceModules(("cls", "mean"), True, 9, False, {"query": "a film"}, "query", "dot")
 
 
@@ -32,7 +39,7 @@ def save(child, folder, modules):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("pooling", [(name,) for name in POOLINGS] + [("cls", "mean")])
+@pytest.mark.parametrize("pooling", [(name,) for name in POOLINGS] + [("cls", "mean"), ("mean", "cls", "lasttoken")])
 def test_a_childs_folder_is_a_sentence_transformer_with_the_same_vectors(child, pooling, normalize, tmp_path):
     modules = SentenceModules(pooling, normalize, max_seq_length=7)
     folder = save(child, tmp_path / "child", modules)
@@ -44,9 +51,10 @@ def test_a_childs_folder_is_a_sentence_transformer_with_the_same_vectors(child, 
     with torch.no_grad():
         expected = modules.pool(child(**batch).last_hidden_state, batch["attention_mask"])
     assert_close(found, expected, 1e-5)
-    theirs.save(str(tmp_path / "again"))
+    theirs.save(str(tmp_path / "again"))  # in the form and with the names of the version that is installed
     again = read_sentence_modules(tmp_path / "again")
     assert (again.pooling, again.normalize) == (pooling, normalize)
+    assert "sentence_transformers.models" not in (tmp_path / "again" / "modules.json").read_text()
 
 
 def test_prompts_and_similarity_are_kept(child, tmp_path):
@@ -74,11 +82,59 @@ def test_the_longest_text_of_old_folders(child, tmp_path):
     assert read_sentence_modules(tmp_path) == FULL
 
 
+def test_vectors_that_are_cut_are_cut_by_their_library_too(child, tmp_path):
+    modules = dataclasses.replace(FULL, truncate_dim=5, default_prompt_name=None)
+    folder = save(child, tmp_path / "child", modules)
+    assert read_sentence_modules(folder) == modules
+    theirs = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+    batch = tiny_tokenizer()(TEXTS, padding=True, truncation=True, max_length=9, return_tensors="pt")
+    with torch.no_grad():
+        expected = modules.pool(child(**batch).last_hidden_state, batch["attention_mask"])
+    assert expected.shape == (3, 5)
+    assert_close(theirs.encode(TEXTS, convert_to_tensor=True), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan", None])
+def test_vectors_are_compared_as_their_library_does(name):
+    first, second = torch.randn(2, 5, 7)
+    expected = SimilarityFunction.to_similarity_pairwise_fn(name or "cosine")(first, second)
+    assert_close(SentenceModules(similarity=name).similarities(first, second), expected, 1e-5)
+
+
 def test_vectors_of_texts_with_padding_on_the_left():
     states, mask = torch.randn(2, 4, 3), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
-    first, mean = SentenceModules(("cls", "mean")).pool(states, mask).chunk(2, -1)
+    found = SentenceModules(("cls", "mean", "weightedmean", "lasttoken")).pool(states, mask)
+    first, mean, weighted, last = found.chunk(4, -1)
     assert torch.equal(first, torch.stack([states[0, 2], states[1, 0]]))
     assert_close(mean[0], states[0, 2:].mean(0), 1e-6)
+    assert_close(weighted[0], (states[0, 2] + 2 * states[0, 3]) / 3, 1e-6)
+    assert torch.equal(last, states[:, 3])
+
+
+def test_a_prompt_that_is_null_is_none(tmp_path):
+    FULL.write(tmp_path, 32)
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": null, "a": "b"}}')
+    assert read_sentence_modules(tmp_path).prompts == {"a": "b"}
+
+
+def test_only_the_librarys_own_modules_are_no_code_of_others(tmp_path):
+    FULL.write(tmp_path, 32)
+    files = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*.json")}
+    assert foreign_modules({"config.json": b"{}"}, "x") == foreign_modules(files, "x") == []
+    modules = json.loads(files["modules.json"].read_text())
+    for kind in ("mine.Pooling", "os.system", "sentence_transformers_x.Dense", f"{OWN}.Router", f"{OWN}.Asym"):
+        changed = files | {"modules.json": json.dumps([*modules, {"type": kind, "path": ""}]).encode()}
+        assert foreign_modules(changed, "x") == [f"the module {kind} of modules.json"]
+    texts = {"model_args": {"attn_implementation": "owner/kernel"}, "max_seq_length": 9}
+    changed = files | {"sentence_bert_config.json": json.dumps(texts).encode()}
+    assert foreign_modules(changed, "x") == ["what sentence_bert_config.json hands on in model_args"]
+    dense = [*modules, {"type": f"{OWN}.Dense", "path": "3_Dense"}]
+    for activation, found in (("torch.nn.modules.activation.Tanh", 0), ("mine.Tanh", 1), (3, 1)):
+        changed = files | {
+            "modules.json": json.dumps(dense).encode(),
+            "3_Dense/config.json": json.dumps({"activation_function": activation}).encode(),
+        }
+        assert foreign_modules(changed, "x") == ["the activation_function of 3_Dense/config.json"] * found
 
 
 def test_a_folder_that_is_none(tmp_path):
@@ -89,21 +145,31 @@ def test_a_folder_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("modules.json", [FIRST, {"type": "b.Dense", "path": "1"}], "Transformer, Dense"),
-        ("modules.json", [{"type": "a.Transformer", "path": "0"}, {"type": "b.Pooling", "path": "1"}], "own folder"),
+        ("modules.json", [FIRST, POOLING, {"type": f"{OWN}.Dense", "path": "2"}], "of Transformer, Pooling, Dense;"),
+        ("modules.json", [FIRST, {"type": "mine.Pooling", "path": "1"}], "of Transformer, mine.Pooling; expected"),
+        ("modules.json", [{**FIRST, "path": "0_Transformer"}, POOLING], "its encoder in 0_Transformer.*save it anew"),
+        ("modules.json", [], "is no list of modules"),
         ("modules.json", [{"type": "a.Transformer", "path": "../x"}], "is no list of modules"),
         ("modules.json", {"a": 1}, "is no list of modules"),
         ("modules.json", [3], "is no list of modules"),
-        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pools by lasttoken; expected cls, max, mean"),
-        ("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True}, "pools by pooling_mode_weightedm"),
+        ("1_Pooling/config.json", {"pooling_mode": "middle"}, "pools by middle; expected cls, max, mean"),
+        ("1_Pooling/config.json", {"pooling_mode": {"a": 1}}, "pools by {'a': 1}; expected"),
+        ("1_Pooling/config.json", {"pooling_mode_middle": True}, "pools by pooling_mode_middle"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": False}, "pools by None"),
         ("1_Pooling/config.json", [], "expected a JSON object"),
         ("sentence_bert_config.json", {"max_seq_length": "9"}, "max_seq_length of .* is 9; expected a number"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task fill-mask; expected feat"),
+        ("sentence_bert_config.json", {"modality_config": {"text": {"method": "x"}}}, "has text .*'x'.*; expected"),
+        ("sentence_bert_config.json", {"config_args": {"hidden_act": "relu"}}, r"hands hidden_act on .*config_args"),
+        ("2_Normalize/config.json", {"module_input_name": "token_embeddings"}, "normalises something else"),
         ("config_sentence_transformers.json", {"prompts": {"a": 3}}, "prompts of .* are no texts"),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "is a CrossEncoder of"),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim of .* is 0; expected a number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused(child, file, content, message, tmp_path):
     FULL.write(tmp_path, 32)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as caught:
         read_sentence_modules(tmp_path)

@@ -12,14 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
-from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.modeling.sentence_transformer import MODULE_FILES, MODULE_FOLDER, SentenceModules
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.writing import check_whole_folder, whole_folder
 
 # What belongs to a saved model and is replaced together with it; anything else in its folder is somebody's.
 _MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt|README\.md"
-    r"|modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json|[12]_(Pooling|Normalize)"
+    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}|onnx"
     r"|(model|pytorch_model).*\.(safetensors|bin|json)|(geometry|operators|configuration|modeling)_nasbert\.py"
 )
 

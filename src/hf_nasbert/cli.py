@@ -41,9 +41,16 @@ COMMANDS = {
     "compress": Command(
         "make an encoder that you have smaller and faster: search, distil, and prove what it lost",
         "hf_nasbert.compression.run_compression",
-        (_DATA, "hf_nasbert.compression.CompressArguments"),
+        ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
         lambda result, *_: str(result),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
+    ),
+    "plan-compress": Command(
+        "foretell what compress will take with the same settings: CPU-minutes and memory of every stage",
+        "hf_nasbert.compression.run_plan",
+        ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
+        lambda plan, *_: str(plan),
+        "nothing was written: run the same command again",
     ),
     "pretrain": Command(
         "train a super-net",

@@ -58,7 +58,7 @@ def weights_digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     for name, tensor in sorted(state.items()):
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())  # not copied
     return content.hexdigest()[:16]
 
 

@@ -3,13 +3,13 @@
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 _Result = TypeVar("_Result")
 
@@ -111,6 +111,30 @@ def on_main_process(processes: Processes, work: Callable[[], _Result]) -> _Resul
         raise RuntimeError(f"the main process failed: {box[1]}")
     result: _Result = box[0]
     return result
+
+
+def share_out(processes: PartialState, jobs: Sequence[Callable[[], object]]) -> None:
+    """Deal jobs to the processes, and wait until all are done; whatever fails, the other jobs are finished first.
+
+    Raises:
+        RuntimeError: On the processes whose own jobs were done, if one of another failed.
+    """
+    if processes.num_processes == 1:
+        for job in jobs:
+            job()
+        return
+    error: Exception | None = None
+    try:
+        for job in jobs[processes.process_index :: processes.num_processes]:
+            job()
+    except Exception as caught:  # raised again as soon as the others know
+        error = caught
+    said = gather_object([None if error is None else f"{type(error).__name__}: {error}"])
+    if error is not None:
+        raise error
+    failed = next((one for one in said if one is not None), None)
+    if failed is not None:
+        raise RuntimeError(f"another process failed: {failed}")
 
 
 class StepGroup:

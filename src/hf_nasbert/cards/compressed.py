@@ -1,7 +1,7 @@
 """The card of an encoder that was made smaller: its base model, how to load it, and the table of the proof."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,9 @@ _AUTO_CLASS = re.compile(r"AutoModel(For[A-Za-z]+)?")
 class CompressedRecord(CardRecord):
     """What there is to say about a smaller version of an encoder.
 
-    `base_model` is its name on the Hub, if it has one. `proof` is the table's head and its lines, as texts; `verdicts`
-    are sentences that say what stands there. `training` maps a name to a value.
+    `base_model` is its name on the Hub, if it has one. `evaluations` go to the Hub's `model-index` only: the table of
+    the proof says them. `proof` is the table's head and its lines, as texts; `verdicts` are sentences that say what
+    stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `training` maps a name to a value.
 
     Raises:
         ValueError: If the Auto class is none, or the table's lines are not as long as its head.
@@ -37,6 +38,7 @@ class CompressedRecord(CardRecord):
     verdicts: tuple[str, ...] = ()
     native: bool = False
     is_sentence_transformer: bool = False
+    runtimes: tuple[tuple[str, ...], ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,8 +46,9 @@ class CompressedRecord(CardRecord):
         Architecture.parse(self.architecture)
         if not _AUTO_CLASS.fullmatch(self.auto_class):
             raise ValueError(f"{self.auto_class[:80]!r} is no Auto class")
-        if len({len(line) for line in self.proof}) != 1:
-            raise ValueError("the proof's lines are not all as long as its head")
+        for name, lines in (("proof", self.proof), ("runtimes", self.runtimes or self.proof)):
+            if len({len(line) for line in lines}) != 1:
+                raise ValueError(f"the lines of {name} are not all as long as its head")
 
 
 def render_compressed_card(record: CompressedRecord) -> str:
@@ -54,19 +57,28 @@ def render_compressed_card(record: CompressedRecord) -> str:
     Raises:
         ValueError: If a name is not one (of a repository, a license).
     """
-    head, *lines = record.proof
     library = "sentence-transformers" if record.is_sentence_transformer else "transformers"
-    kind = ["sentence-transformers"] if record.is_sentence_transformer else []
+    # As that library tags its own. The Hub has no relation for a part of a model that was trained on.
+    own = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
+    kind = own if record.is_sentence_transformer else []
     kind += ["bert"] if record.native else [TAGS[0]]
     return render(
         "compressed.md",
         record=record,
-        metadata=model_metadata(record, library, [*kind, *TAGS[1:]], (), task=record.hub_task),
+        metadata=model_metadata(
+            record, library, [*kind, *TAGS[1:]], record.evaluations, task=record.hub_task, relation="finetune"
+        ),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
         operators=operators_in_words(Architecture.parse(record.architecture)),
-        proof=table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines]),
+        proof=_table(record.proof),
+        runtimes=_table(record.runtimes) if record.runtimes else Markdown(""),
         references=[Markdown(reference) for reference in (*references(None), PUZZLE)],
     )
+
+
+def _table(cells: Sequence[Sequence[str]]) -> Markdown:
+    head, *lines = cells
+    return table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines])

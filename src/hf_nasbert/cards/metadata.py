@@ -37,13 +37,19 @@ LICENSES = frozenset(
 """The identifiers of licenses that the Hub knows."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual|code")  # ISO 639-1, -2, -3, and the Hub's own
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_RELATIONS = ("adapter", "finetune", "merge", "quantized")  # that the Hub knows
 _TASK = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def model_metadata(
-    record: CardRecord, library: str, tags: list[str], evaluations: Sequence[Evaluation], task: str = "fill-mask"
+    record: CardRecord,
+    library: str,
+    tags: list[str],
+    evaluations: Sequence[Evaluation],
+    task: str = "fill-mask",
+    relation: str | None = None,
 ) -> Markdown:
-    """The metadata of a model, of which the task is one of the Hub's names of them.
+    """The metadata of a model. Its task is one of the Hub's names of them, and so is its relation to its base model.
 
     Its `model-index` are the evaluations on that task: weights that do another one had to be fine-tuned first, and are
     not those of the repository.
@@ -60,6 +66,7 @@ def model_metadata(
         language=record.language,
         datasets=list(record.datasets) or None,
         base_model=record.base_model,
+        base_model_relation=relation if record.base_model else None,
         model_name=one_line(record.name) if own else None,
         eval_results=[as_eval_result(evaluation) for evaluation in own] or None,
     )
@@ -169,6 +176,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "datasets": ("either", _matches(_REPOSITORY), "names of data sets on the Hub"),
     "metrics": ("list", _is_text, "a list of texts"),
     "base_model": ("either", _matches(_REPOSITORY), "names of models on the Hub"),
+    "base_model_relation": ("one", lambda value: isinstance(value, str) and value in _RELATIONS,
+                            f"one of {', '.join(_RELATIONS)}"),
     "pipeline_tag": ("one", _matches(_TASK), "a task of the Hub such as fill-mask"),
     "library_name": ("one", _is_text, "a text"),
     "license_name": ("one", _is_text, "a text"),

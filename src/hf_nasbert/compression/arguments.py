@@ -1,10 +1,13 @@
 """What a user may say about an encoder that is to be made smaller: one dataclass, without torch."""
 
+import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget
+from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.paths import expand_paths
 
 _SHAPE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
@@ -15,6 +18,61 @@ _CAPS = {
     "max_memory": "max_memory",
 }
 _CAP_OF = {"latency_ms": "max_latency_ms", "num_parameters": "max_parameters", "flops": "max_flops"}
+
+
+@dataclass(kw_only=True)
+class CompressDataArguments(DataArguments):
+    """Text, or labelled examples, like what the smaller model will read: exactly one source is given.
+
+    Raises:
+        ValueError: If no source or more than one is given, or a setting goes with another source.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = (*DataArguments.alternatives, "train_file", "task")
+
+    packaged: str | None = field(
+        default=None,
+        metadata={
+            "help": "Data inside an installed PyPI wheel, needing no network: the texts imdb, boolq-wikipedia; "
+            "labelled stsb, rotten_tomatoes, boolq."
+        },
+    )
+    train_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Labelled examples of the task that the base model is fine-tuned on, as `finetune` reads them: "
+            ".csv, .tsv, .json, .jsonl, .parquet, a folder or a pattern."
+        },
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "The same, to choose by; without test_file one half of it judges. By default held out."},
+    )
+    test_file: str | None = field(default=None, metadata={"help": "The same, to judge by; it chooses nothing."})
+    task: str | None = field(
+        default=None, metadata={"help": "A GLUE task from the Hub as labelled examples, such as sst2 or stsb."}
+    )
+    label_column: str = field(default="label", metadata={"help": "Column of the labels in these files."})
+    text_columns: list[str] | None = field(
+        default=None, metadata={"help": "One or two text columns of them; found if not given."}
+    )
+
+    def __post_init__(self) -> None:
+        self.max_seq_length = self.max_seq_length or 128  # the command fills it with the other dataclass's: maybe None
+        super().__post_init__()
+        for name in ("validation_file", "test_file"):
+            if getattr(self, name) and not self.train_file:
+                raise ValueError(f"{name} goes with train_file, the labelled examples to train on")
+
+    def describe_labelled(self) -> dict[str, Any]:
+        """What a folder's settings say of labelled examples: never where they lie."""
+        files = {name: getattr(self, name) for name in ("train_file", "validation_file", "test_file")}
+        return {
+            "source": str(self.task or self.packaged or Path(str(self.train_file)).name),
+            **{name: Path(file).name for name, file in files.items() if file},
+            **{name: getattr(self, name) for name in ("label_column", "text_columns", "validation_fraction")},
+            "data_seed": self.data_seed,
+        }
 
 
 @dataclass(kw_only=True)
@@ -77,12 +135,26 @@ class CompressArguments:
         },
     )
     num_rescored: int = field(default=100, metadata={"help": "How many of the best sums are scored again."})
+    rank_by: Literal["metric", "distance"] = field(
+        default="metric",
+        metadata={
+            "help": "Of labelled examples: whether the task's metric ranks children on the part that chooses, ties "
+            "broken by their distance from the base model, or that distance alone."
+        },
+    )
+    label_weight: float = field(
+        default=0.5,
+        metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
+    )
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
     recovery_steps: int = field(default=200, metadata={"help": "Steps that each chosen child is distilled for."})
     learning_rate: float = field(default=5e-4, metadata={"help": "The highest one of recovery."})
     batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
-    max_seq_length: int = field(default=48, metadata={"help": "Tokens of a sentence; what is longer is cut."})
-    num_sentences: int = field(default=8192, metadata={"help": "Most sentences to train on."})
+    max_seq_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of a sentence, by default 48; of a labelled example 128. What is longer is cut."},
+    )
+    num_sentences: int = field(default=8192, metadata={"help": "Most sentences, or examples, to train on."})
     pairs_file: str | None = field(
         default=None,
         metadata={
@@ -104,6 +176,24 @@ class CompressArguments:
     bf16: Literal["auto", "yes", "no"] = field(
         default="auto", metadata={"help": "Products in bfloat16; auto: where they are faster here, by the clock."}
     )
+    trim_vocabulary: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
+            "embeddings shrink together."
+        },
+    )
+    min_piece_count: int = field(
+        default=1, metadata={"help": "With trim_vocabulary: how often a piece must occur in the text to stay."}
+    )
+    onnx: bool = field(
+        default=False,
+        metadata={"help": "Write onnx/model.onnx beside the model as well, where its outputs are the model's."},
+    )
+    int8: bool = field(
+        default=False,
+        metadata={"help": "Write that and its int8 version, where it keeps the model's vectors or predictions."},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
     )
@@ -115,19 +205,29 @@ class CompressArguments:
 
     def __post_init__(self) -> None:
         expand_paths(self)
-        for name in ("num_rescored", "supernet_steps", "recovery_steps", "batch_size", "num_sentences"):
+        for name in (
+            "num_rescored",
+            "supernet_steps",
+            "recovery_steps",
+            "batch_size",
+            "num_sentences",
+            "min_piece_count",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.max_seq_length < 4:
+        if self.max_seq_length is not None and self.max_seq_length < 4:
             raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if not 0 <= self.label_weight < math.inf:
+            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
         if not self.max_replace_one_loss >= 0:
             raise ValueError(f"max_replace_one_loss={self.max_replace_one_loss} must not be negative")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds} must be one or more different numbers, none below 0")
         if _SHAPE.fullmatch(self.latency_shape) is None:
             raise ValueError(f"latency_shape={self.latency_shape!r}: expected sequences x tokens, such as 32x128")
+        self.onnx = self.onnx or self.int8
         _ = self.wanted
 
     @property

@@ -14,6 +14,7 @@ from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX
 from hf_nasbert.elastic.base_models import BaseModel, open_base_model
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.foreign import printable
+from hf_nasbert.modeling import NasBertForSequenceClassification
 
 TOLERANCE = 1e-5
 """Largest difference of the full child's outputs from the base model's, in multiples of the largest output above 1."""
@@ -31,6 +32,22 @@ def load_base_model(
         tokenizer_revision=tokenizer_revision,
         lengths={"max_seq_length": arguments.max_seq_length, "latency_shape": arguments.shape[1]},
     )
+
+
+def check_classifier(base: BaseModel) -> NasBertForSequenceClassification:
+    """The base model, if it predicts one class or number for a text: what labelled examples are examples of.
+
+    Raises:
+        ValueError: If it has no such head, saying how it gets one.
+    """
+    if not isinstance(base.full_child, NasBertForSequenceClassification):
+        name = printable(base.name, 200)
+        raise ValueError(
+            f"the base model {name} predicts no label of a text ({base.hub_task}), and the examples have one: "
+            f"fine-tune it first (hf-nasbert finetune --model {name} with these files), and compress the folder that "
+            "this writes, or give text without labels (train_files)"
+        )
+    return base.full_child
 
 
 def difference_from(base: BaseModel, batches: Sequence[Batch], arguments: CompressArguments) -> float:

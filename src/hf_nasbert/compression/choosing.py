@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.replace_one import Replacement, as_items
@@ -13,17 +14,30 @@ LATENCY = "latency_ms"
 _MEASURED_AT_ONCE = 4
 _MOST_SITTINGS = 6
 
-Score = Callable[[Sequence[Architecture]], list[float]]
+
+class Worth(NamedTuple):
+    """What a child is worth: its distance from the base model, and the task's metric, where that ranks."""
+
+    loss: float
+    metric: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What children are sorted by, the best first: the metric, the larger the better, ties by the distance."""
+        return (-(self.metric or 0.0), self.loss)
+
+
+Score = Callable[[Sequence[Architecture]], list[Worth]]
 Measure = Callable[[Sequence[Architecture]], list[float]]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A child within a budget: the sum of its lone replacements, its score, and its costs."""
+    """A child within a budget: the sum of its lone replacements, what it is worth, and its costs."""
 
     architecture: Architecture
     sum: float
-    loss: float
+    worth: Worth
     costs: dict[str, float]
 
 
@@ -51,12 +65,13 @@ def ranked_choices(
     items, fixed = as_items(replacements, full, cost, caps)
     number = 1 if score is None and LATENCY not in caps else num_choices
     choices: list[Choice] = best_choices(items, len(full), caps, fixed=fixed, num_choices=number)
-    losses = [one.loss for one in choices] if score is None else score([one.architecture for one in choices])
+    children = [one.architecture for one in choices]
+    worths = [Worth(one.loss) for one in choices] if score is None else score(children)
     found = [
-        Scored(one.architecture, one.loss, loss, cost(one.architecture))
-        for one, loss in zip(choices, losses, strict=True)
+        Scored(one.architecture, one.loss, worth, cost(one.architecture))
+        for one, worth in zip(choices, worths, strict=True)
     ]
-    return sorted(found, key=lambda one: one.loss)
+    return sorted(found, key=lambda one: one.worth.rank)
 
 
 def within_measured(

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, order_of
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-from hf_nasbert.space import SKIP, Architecture
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def caps_of(
             told = ", ".join(f"{one} {base[one]:,.6g} of at most {cap:,.6g}" for one, cap in numbers.caps.items())
             raise ValueError(f"the base model is within the budget {name} as it is ({told}): nothing to make smaller")
         for one, cap in numbers.caps.items():
-            smallest = cost(cheapest(supernet.space, order_of(cost, one)))[one]
+            smallest = cost(_smallest(supernet.space, cost, one))[one]
             if smallest > cap:
                 raise ValueError(
                     f"no child of this base model is within the budget {name}: its {one} may be at most {cap:,.6g}, "
@@ -73,3 +73,17 @@ def caps_of(
                 )
         found[name] = numbers.caps
     return found
+
+
+def _smallest(space: SearchSpace, cost: EncoderCost, name: str) -> Architecture:
+    """The child of which a cost is the least, among those of which anything is left to train."""
+    child = cheapest(space, order_of(cost, name))
+    if set(child) != {SKIP}:
+        return child
+    with_one = [
+        Architecture([*child[:block], operator, *child[block + 1 :]])
+        for block, operators in enumerate(space.blocks)
+        for operator in operators
+        if operator != SKIP
+    ]
+    return min(with_one, key=lambda one: cost(one)[name])

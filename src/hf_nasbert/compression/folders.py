@@ -1,20 +1,23 @@
 """The folders of the smaller models: weights, tokenizer, what makes a SentenceTransformer of them, and the card."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from hf_nasbert import checkpoint_folders, records
-from hf_nasbert.cards import CompressedRecord, render_compressed_card
+from hf_nasbert.cards import CompressedRecord, Evaluation, render_compressed_card
 from hf_nasbert.child_folders import fill_child_folder
+from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
-from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.stages import Recovered, Written
+from hf_nasbert.compression.vocabulary import trim_model
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.space import Architecture
 
@@ -39,12 +42,15 @@ def write_folders(
         child = Architecture.parse(row.architecture)
         seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
         model, done = materials.recover(child, seed)
+        tokenizer = materials.base.tokenizer
+        if row.trimmed is not None:
+            model, tokenizer = trim_model(model, materials.vocabulary.kept), materials.vocabulary.tokenizer
         nn.Module.to(model, "cpu")
         stock, reason = native_form(model)
         where = "." if len(given) == 1 else str(row.budget)
-        card = render_compressed_card(_describe(materials, row, rows, done, seed, is_native=reason is None))
+        card = card_of(materials, row, rows, done.num_tokens, seed, is_native=reason is None)
         write = partial(
-            fill_child_folder, child=stock, tokenizer=materials.base.tokenizer, card=card,
+            fill_child_folder, child=stock, tokenizer=tokenizer, card=card,
             sentence_modules=materials.base.modules,
         )  # fmt: skip
         checkpoint_folders.replace_files(
@@ -58,12 +64,30 @@ def write_folders(
     return Written(models)
 
 
-def _describe(
-    materials: Materials, row: Row, rows: Sequence[Row], done: Recovery, seed: int, *, is_native: bool
-) -> CompressedRecord:
+def card_of(
+    materials: Materials,
+    row: Row,
+    rows: Sequence[Row],
+    num_tokens: int,
+    seed: int,
+    *,
+    is_native: bool,
+    runtimes: Sequence[Runtime] = (),
+) -> str:
+    """The card of a smaller model.
+
+    Args:
+        materials: Of the compression.
+        row: The model's line of the table.
+        rows: The table.
+        num_tokens: Tokens that it was distilled on.
+        seed: Of its recovery.
+        is_native: Whether it is a stock BERT.
+        runtimes: What runs it beside torch, as measured.
+    """
     own = [one for one in rows if one.budget in (None, row.budget)]
     arguments = materials.arguments
-    return CompressedRecord(
+    record = CompressedRecord(
         name=f"A smaller {(hub_name(arguments) or 'encoder').rpartition('/')[2]}",
         base_model=hub_name(arguments),
         architecture=row.architecture,
@@ -76,14 +100,41 @@ def _describe(
         verdicts=tuple(verdicts(own)),
         native=is_native,
         is_sentence_transformer=materials.base.modules is not None,
+        runtimes=tuple(map(tuple, runtime_cells(runtimes, arguments.shape))) if runtimes else (),
+        evaluations=tuple(_evaluations(materials, row)),
         training={
             "text": materials.source.told["source"],
             "num_steps": arguments.recovery_steps,
-            "num_tokens": done.num_tokens,
+            "num_tokens": num_tokens,
             "learning rate": arguments.learning_rate,
             "seed": seed,
             "chosen by": arguments.scorer,
+            **({} if materials.examples is None else _of_labels(arguments)),
             "latency measured on": f"{records.versions()['cpu']}, {torch.get_num_threads()} thread(s)",
         },
         versions=records.versions(),
     )
+    return render_compressed_card(record)
+
+
+def _of_labels(arguments: CompressArguments) -> dict[str, Any]:
+    return {"ranked by": arguments.rank_by, "weight of labels": arguments.label_weight}
+
+
+def _evaluations(materials: Materials, row: Row) -> Iterator[Evaluation]:
+    """What the Hub lists of the proof: the given child's numbers."""
+    text, pairs = str(materials.source.told["source"]), materials.arguments.pairs_file
+    similarity = materials.modules.similarity or "cosine"
+    measured = [("agreement", "agreement_with_base_model", text)]
+    measured += [(name, name, text) for name in row.metrics]
+    if materials.base.modules is not None:
+        measured.append(("cosine", "cosine_with_base_model", text))
+    if pairs is not None:
+        measured.append(("spearman", f"spearman_{similarity}", Path(pairs).name))
+    for name, metric, dataset in measured:
+        values = tuple(row.values(name))
+        if values:
+            yield Evaluation(
+                task=materials.base.hub_task, dataset=dataset, metric=metric, values=values,
+                seeds=tuple(materials.arguments.seeds),
+            )  # fmt: skip

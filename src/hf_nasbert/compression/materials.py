@@ -9,34 +9,59 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import load_base_model
+from hf_nasbert.compression.base_models import BaseModel, check_classifier, load_base_model
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.encoder_costs import EncoderCost
+from hf_nasbert.compression.examples import Examples, make_examples
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.replace_one import Replacement, screened
-from hf_nasbert.compression.sentences import PARTS, Batch, Sentences, load_sentences, num_tokens
+from hf_nasbert.compression.sentences import (
+    PARTS,
+    Batch,
+    Sentences,
+    choose_sentences,
+    load_sentences,
+    num_tokens,
+    split_parts,
+)
 from hf_nasbert.compression.stages import TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
+from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.compression.vocabulary import (
+    TrimmedVocabulary,
+    choose_pieces,
+    count_pieces,
+    cut_otherwise,
+    ids_of_config,
+    trim_tokenizer,
+)
 from hf_nasbert.costs import LatencyTable
-from hf_nasbert.elastic.base_models import BaseModel
+from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.elastic.distance import Distance, Pooling
 from hf_nasbert.elastic.importance import sort_by_importance
 from hf_nasbert.elastic.refit import refit
-from hf_nasbert.elastic.scores import Scorer
+from hf_nasbert.elastic.scores import Scorer, predictions_of
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.kept import Kept
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.processes import join
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
+_NUM_EXAMPLES = (512, 4096)  # to choose by, which a search reads for every child, and to judge by
+_SENTENCE, _EXAMPLE = 48, 128  # tokens
 _CALIBRATION_TOKENS = 20_000
-_SAVE_STEPS = 100
+SAVE_STEPS = 100
+"""Steps of a training between two checkpoints."""
 _SUPERNET_SEED = 0
 
 
@@ -46,9 +71,12 @@ class Materials:
     Args:
         arguments: What is asked.
         source: The text.
-        work: Folder of what is kept between calls.
+        work: Folder of what is kept between calls; all processes see it.
+
+    All processes have to ask for the same in the same order, but for `recover` and `judge` behind `prepare`.
 
     Attributes:
+        processes: Those that share the work.
         variants: What the stage `variants` made; needed by the super-net.
         table: The lone replacements; needed by searches.
         bf16: Whether products are taken in bfloat16.
@@ -62,12 +90,18 @@ class Materials:
 
     def __init__(self, arguments: CompressArguments, source: TextSource, work: Path) -> None:
         self.arguments, self.source, self.work = arguments, source, work
+        self.processes = join(use_cpu=not torch.cuda.is_available())
+
+    def prepare(self) -> None:
+        """Make what recovery stands on: then every process may do its own part."""
+        for name in ("supernet", "text", "states", "distance", "judge", "cost"):
+            getattr(self, name)
 
     @cached_property
     def base(self) -> BaseModel:
         """The base model."""
         found = load_base_model(self.arguments, self.source.tokenizer_name, self.source.tokenizer_revision)
-        nn.Module.to(found.full_child, "cuda" if torch.cuda.is_available() else "cpu")
+        nn.Module.to(found.full_child, self.processes.device)
         return found
 
     @cached_property
@@ -78,7 +112,9 @@ class Materials:
     @cached_property
     def max_length(self) -> int:
         """Tokens of a sentence, no more than the base model's SentenceTransformer takes."""
-        return min(self.arguments.max_seq_length, self.modules.max_seq_length or sys.maxsize)
+        longest = self.base.full_child.config.max_position_embeddings
+        asked = self.arguments.max_seq_length or min(longest, _EXAMPLE if self.source.load_task else _SENTENCE)
+        return min(asked, self.modules.max_seq_length or sys.maxsize)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -89,16 +125,69 @@ class Materials:
         )
 
     @cached_property
-    def text(self) -> Sentences:
-        """Sentences in batches."""
+    def examples(self) -> Examples | None:
+        """Labelled examples; None of text without labels.
+
+        Raises:
+            ValueError: If the base model predicts nothing that labels could be of, or others.
+        """
+        if self.source.load_task is None:
+            return None
+        model = check_classifier(self.base)
+        task = self.source.load_task("regression" if model.config.num_labels == 1 else "classification")
+        return make_examples(task, model.config, held_out=self.source.held_out, seed=self.source.seed)
+
+    @cached_property
+    def documents(self) -> Dataset:
+        """The text."""
         documents = self.source.load()
         if self.modules.do_lower_case:
             documents = documents.map(_lower_case, batched=True, input_columns="text", desc="lower case")
+        return documents
+
+    @cached_property
+    def text(self) -> Sentences:
+        """Sentences, or labelled examples, in batches."""
+        with self.processes.main_process_first():
+            return self._text()
+
+    def _text(self) -> Sentences:
+        if self.examples is not None:
+            return self.examples.batches(
+                self.base.tokenizer, sizes=(self.arguments.num_sentences, *_NUM_EXAMPLES),
+                batch_size=self.arguments.batch_size, max_length=self.max_length, seed=self.source.seed,
+            )  # fmt: skip
         return load_sentences(
-            documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
+            self.documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
             num_judging=_NUM_JUDGING, held_out=self.source.held_out, batch_size=self.arguments.batch_size,
-            max_length=self.max_length, seed=self.source.seed, cache_dir=self.work / "text",
+            max_length=self.max_length, seed=self.source.seed, prompt=self.modules.default_prompt,
+            cache_dir=self.work / "text",
         )  # fmt: skip
+
+    @cached_property
+    def vocabulary(self) -> TrimmedVocabulary:
+        """The pieces that the text to train on needs, and the tokenizer of these."""
+        base, asked = self.base, self.arguments
+        needed = {"min_piece_count": asked.min_piece_count, "num_before": vocabulary_size(base.tokenizer)}
+
+        def choose() -> list[int]:
+            counts = count_pieces(self._parts[0], base.tokenizer, progress=True)
+            prompts = [piece for text in self.modules.prompts.values() for piece in base.tokenizer(text)["input_ids"]]
+            also = [*ids_of_config(base.full_child.config), *prompts]
+            return choose_pieces(base.tokenizer, counts, min_count=asked.min_piece_count, also=also)
+
+        kept = Kept(self.work / "vocabulary.json", needed).get("pieces", choose)
+        trimmed = trim_tokenizer(base.tokenizer, kept, trust_remote_code=asked.trust_remote_code)
+        return TrimmedVocabulary(trimmed, kept, cut_otherwise(self.judging, base.tokenizer, trimmed, kept))
+
+    @cached_property
+    def judging(self) -> list[str]:
+        """The sentences that the text to judge by was made of."""
+        return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
+
+    @cached_property
+    def _parts(self) -> tuple[Dataset, Dataset, Dataset]:
+        return split_parts(self.documents, self.source.held_out, self.source.seed, cache_dir=self.work / "text")
 
     @cached_property
     def calibration(self) -> list[Batch]:
@@ -115,7 +204,11 @@ class Materials:
         """What the base model makes of every part."""
         return {
             part: teacher_states(
-                self.base.full_child, getattr(self.text, part), self.work / "states" / part, progress=True
+                self.base.full_child,
+                getattr(self.text, part),
+                self.work / "states" / part,
+                progress=True,
+                processes=self.processes,
             )
             for part in PARTS
         }
@@ -142,7 +235,29 @@ class Materials:
             self.text.judging, self.states["judging"], self.distance, self.modules, self.base.tokenizer,
             None if pairs is None else read_pairs(pairs, self.work / "pairs"),
             min(longest, self.modules.max_seq_length or longest),
+            None if self.examples is None else self.examples.metric,
         )  # fmt: skip
+
+    @property
+    def label_weight(self) -> float:
+        """Weight of the labels' loss; 0 without labels."""
+        return 0.0 if self.examples is None else self.arguments.label_weight
+
+    def chosen_metric(self, model: PreTrainedModel) -> float | None:
+        """The task's metric of a model on the examples that choose; None where it ranks nothing."""
+        if self.examples is None or self.arguments.rank_by == "distance":
+            return None
+        return self.examples.metric.score(
+            predictions_of(model, self.text.choosing, self.examples.metric.predictions), labels_of(self.text.choosing)
+        )
+
+    def worths(self, children: Sequence[Architecture], kept_as: str) -> list[Worth]:
+        """What children are worth with inherited weights, on the text that chooses."""
+        if self.examples is None or self.arguments.rank_by == "distance":
+            return [Worth(loss) for loss in self.scorer(children, kept_as=kept_as)]
+        metric, labels = self.examples.metric, labels_of(self.text.choosing)
+        found = self.scorer.with_predictions(children, metric.predictions, kept_as=kept_as)
+        return [Worth(loss, metric.score(predictions, labels)) for loss, predictions in found]
 
     @cached_property
     def cost(self) -> EncoderCost:
@@ -161,7 +276,7 @@ class Materials:
         """Scores children by a super-net's weights, on the text that chooses."""
         return Scorer(
             supernet, self.text.choosing, self.states["choosing"], self.distance, bf16=self.bf16,
-            kept_in=self.work / "scores", progress=True,
+            kept_in=self.work / "scores", progress=True, processes=self.processes,
         )  # fmt: skip
 
     def sorted(self, scores: Sequence[Sequence[float]]) -> SupernetPreTrainedModel:
@@ -172,7 +287,7 @@ class Materials:
 
     def refit(self, supernet: SupernetPreTrainedModel) -> dict[str, float]:
         """Make the super-net's variants by least squares, or read those that were made; what each misses."""
-        return refit(supernet, self.calibration, kept=self.work / "variants.safetensors")
+        return refit(supernet, self.calibration, kept=self.work / "variants", processes=self.processes)
 
     @property
     def to_choose_from(self) -> list[Replacement]:
@@ -189,11 +304,12 @@ class Materials:
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=_SUPERNET_SEED, save_steps=_SAVE_STEPS,
+            seed=_SUPERNET_SEED, save_steps=SAVE_STEPS, label_weight=self.label_weight,
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
-            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet", progress=True,
+            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet",
+            progress=self.processes.is_main_process, processes=self.processes,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
 
@@ -202,13 +318,13 @@ class Materials:
         model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=seed, save_steps=_SAVE_STEPS,
+            seed=seed, save_steps=SAVE_STEPS, label_weight=self.label_weight,
         )  # fmt: skip
         name = f"{hashlib.sha256(str(child).encode()).hexdigest()[:16]}-{seed}"
         done = recover(
             model, self.text.train, self.states["train"], self.distance, settings,
             held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "recovery" / name,
-            progress=True,
+            progress=self.processes.is_main_process,
         )  # fmt: skip
         return model, done
 

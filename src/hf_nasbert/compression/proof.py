@@ -2,8 +2,9 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.sentences import Batch, tokenised
+from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.data.packaged import PREFIX
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.finetuning.glue import glue_score
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -28,6 +32,7 @@ _PAIR_BATCH = 64
 _SECONDS_OF_A_SITTING = 30.0
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
+_SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,41 @@ class Judged:
     """What one model is worth on text that chose nothing.
 
     Args:
-        loss: Its distance from the base model.
+        loss: Its distance from the base model; None where it cuts text into other tokens.
         cosine: Of its sentence vectors with the base model's, mean over sentences.
         agreement: Share of the base model's predictions that it gives too; None without a classifier.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
+        metrics: Those of the task on labelled examples, by name; None without labels.
+        predictions: What it says of each of these examples; None without labels, and in a table.
     """
 
-    loss: float
+    loss: float | None
     cosine: float
     agreement: float | None
     spearman: float | None
+    metrics: Mapping[str, float] | None = None
+    predictions: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, judged: Mapping[str, Any]) -> "Judged":
+        """What a record holds."""
+        predictions = judged.get("predictions")
+        return cls(**{**judged, "predictions": None if predictions is None else tuple(predictions)})
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What is left of a model's vocabulary.
+
+    Args:
+        num_pieces: Kept pieces.
+        num_before: Pieces that the base model's tokenizer has.
+        cut_otherwise: Share of held-out sentences that are cut into other pieces than before.
+    """
+
+    num_pieces: int
+    num_before: int
+    cut_otherwise: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,11 @@ class Row:
         is_within: Whether it is within the budget.
         chosen_by: Its distance from the base model on the text that chooses, mean over seeds; None of the base model.
         is_given: Whether it is what is given out.
+        chosen_metric: The task's metric on the examples that choose, mean over seeds; None where it chooses nothing.
+        against_base: How much better it is than the base model by the task's metric; None without labels.
+        against_given: Likewise than what is given out for its budget.
+        file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
+        trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
     """
 
     budget: str | None
@@ -76,15 +111,34 @@ class Row:
     is_within: bool
     chosen_by: float | None
     is_given: bool = False
+    chosen_metric: float | None = None
+    against_base: Difference | None = None
+    against_given: Difference | None = None
+    file_bytes: int | None = None
+    trimmed: Trimmed | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """The row that a record holds."""
-        return cls(**{**row, "judged": tuple(Judged(**one) for one in row["judged"])})
+        names = ("against_base", "against_given")
+        differences = {name: None if row[name] is None else Difference(*row[name]) for name in names}
+        trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
+        judged = tuple(Judged.from_dict(one) for one in row["judged"])
+        return cls(**{**row, **differences, "judged": judged, "trimmed": trimmed})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics, means over seeds; none without labels."""
+        return means_of([one.metrics for one in self.judged if one.metrics is not None])
+
+    @property
+    def score(self) -> float | None:
+        """The mean of these metrics; None without labels."""
+        return glue_score(self.metrics) if self.metrics else None
 
     def values(self, name: str) -> list[float]:
-        """One of the numbers of `Judged`, of every seed; none where it was not measured."""
-        found = [getattr(one, name) for one in self.judged]
+        """One of the numbers of `Judged` or of its metrics, of every seed; none where it was not measured."""
+        found = [getattr(one, name) if hasattr(one, name) else (one.metrics or {}).get(name) for one in self.judged]
         return [value for value in found if value is not None]
 
     def mean(self, name: str) -> float | None:
@@ -104,6 +158,7 @@ class Judge:
         tokenizer: For the pairs.
         pairs: Rows of `read_pairs`; None measures no correlation.
         max_length: Tokens of a sentence of a pair.
+        metric: The task's, where the batches have labels.
     """
 
     def __init__(
@@ -115,13 +170,17 @@ class Judge:
         tokenizer: PreTrainedTokenizerBase,
         pairs: Dataset | None,
         max_length: int,
+        metric: TaskMetric | None = None,
     ) -> None:
+        self._metric = metric
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
+        self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
 
     def __call__(self, model: PreTrainedModel) -> Judged:
         """What a model is worth."""
         losses, cosines, agreements = [], [], []
+        predictions: list[float] = []
         with running(model):
             for batch, target in zip(self._batches, self._targets, strict=True):
                 states, mask = _run(model, batch)
@@ -130,38 +189,79 @@ class Judge:
                 losses.append(float(self._distance.total(parts)))
                 wanted = torch.zeros_like(states)
                 wanted[mask] = target.states.to(states)
-                own, theirs = (self._modules.pool(one, mask.long()) for one in (states, wanted))
+                own, theirs = (self._vectors(one, mask) for one in (states, wanted))
                 cosines += nn.functional.cosine_similarity(own, theirs).tolist()
+                if logits is not None and self._metric is not None:
+                    predictions += self._metric.predictions(logits)
                 if logits is not None and target.logits is not None and logits.shape[-1] > 1:
                     agreements += self._agreement(logits, target.logits.to(logits))
         return Judged(
             statistics.fmean(losses),
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
-            None if self._pairs is None else self._spearman(model),
+            None if self._pairs is None else self._spearman(model, self._tokenizer),
+            None if self._metric is None else self._metric(predictions, labels_of(self._batches)),
+            None if self._metric is None else tuple(predictions),
         )
+
+    def _vectors(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The vectors (B, D) of sentences that begin with the default prompt."""
+        return pooled(self._modules, self._num_prompt_tokens, states, mask)
+
+    def with_tokenizer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        base_model: PreTrainedModel,
+        sentences: Sequence[str],
+        max_length: int,
+    ) -> Judged:
+        """What a model is worth with a tokenizer of its own: by sentence vectors and by classes of whole sentences.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer.
+            base_model: The model that it is held against, which reads by the base model's tokenizer.
+            sentences: Text that chose nothing.
+            max_length: Tokens of a sentence at most.
+        """
+        cosines, agreements = [], []
+        ordered = sorted(sentences, key=len)
+        with running(model), running(base_model):
+            for start in range(0, len(ordered), _PAIR_BATCH):
+                texts = [self._modules.default_prompt + text for text in ordered[start : start + _PAIR_BATCH]]
+                (own_vectors, own), (their_vectors, theirs) = (
+                    self._said(one, tokenised(texts, cuts, max_length))
+                    for one, cuts in ((model, tokenizer), (base_model, self._tokenizer))
+                )
+                cosines += nn.functional.cosine_similarity(own_vectors, their_vectors).tolist()
+                if own is not None and theirs is not None and own.shape[-1] > 1:
+                    agreements += self._agreement(own, theirs)
+        return Judged(
+            None,
+            statistics.fmean(cosines),
+            statistics.fmean(agreements) if agreements else None,
+            None if self._pairs is None else self._spearman(model, tokenizer),
+        )
+
+    def _said(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
+        states, mask = _run(model, batch)
+        logits = None if encoder_of(model).pooler is None else logits_of(model, states, mask)
+        return self._vectors(states, mask), logits
 
     def _agreement(self, logits: torch.Tensor, wanted: torch.Tensor) -> list[float]:
         if self._distance.is_multi_label:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
         return (logits.argmax(-1) == wanted.argmax(-1)).float().tolist()
 
-    def _spearman(self, model: PreTrainedModel) -> float:
+    def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
-        columns = [self._pairs[name] for name in _PAIRS]
-        firsts, seconds, scores = (list(column) for column in columns)
-        if self._modules.do_lower_case:
-            firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
-        sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
-        vectors: dict[str, torch.Tensor] = {}
         with running(model):
-            for start in range(0, len(sentences), _PAIR_BATCH):
-                own = sentences[start : start + _PAIR_BATCH]
-                states, mask = _run(model, tokenised(own, self._tokenizer, self._max_length))
-                vectors |= dict(zip(own, self._modules.pool(states, mask.long()), strict=True))
-        cosine = nn.functional.cosine_similarity
-        found = [float(cosine(vectors[a], vectors[b], dim=0)) for a, b in zip(firsts, seconds, strict=True)]
-        return metrics.spearman(found, scores)
+            return spearman_on_pairs(
+                lambda batch: self._vectors(*_run(model, batch)), self._pairs, tokenizer, self._max_length,
+                self._modules,
+            )  # fmt: skip
 
 
 def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,6 +308,43 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     return rows.select_columns(list(_PAIRS))
 
 
+def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The vectors (B, D) of sentences, from states (B, T, D) whose first tokens may be a prompt's, and their mask."""
+    counted = mask.long()
+    counted[:, :num_prompt_tokens] = 0
+    return modules.pool(states, counted)
+
+
+def spearman_on_pairs(
+    vectors_of: Callable[[Batch], torch.Tensor],
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    modules: SentenceModules,
+) -> float:
+    """Rank correlation of the likeness of sentence vectors with the scores of pairs.
+
+    Args:
+        vectors_of: Makes the sentence vectors of a batch.
+        pairs: Rows of `read_pairs`.
+        tokenizer: Of the model that makes them.
+        max_length: Tokens of a sentence.
+        modules: What stands before a sentence, and how two vectors are compared.
+    """
+    columns = [pairs[name] for name in _PAIRS]
+    firsts, seconds, scores = (list(column) for column in columns)
+    if modules.do_lower_case:  # its default prompt is so already
+        firsts, seconds = ([text.lower() for text in texts] for texts in (firsts, seconds))
+    sentences = sorted(dict.fromkeys([*firsts, *seconds]), key=len)
+    vectors: dict[str, torch.Tensor] = {}
+    for start in range(0, len(sentences), _PAIR_BATCH):
+        own = sentences[start : start + _PAIR_BATCH]
+        batch = tokenised([modules.default_prompt + text for text in own], tokenizer, max_length)
+        vectors |= dict(zip(own, vectors_of(batch), strict=True))
+    compared = (torch.stack([vectors[text] for text in texts]) for texts in (firsts, seconds))
+    return metrics.spearman(modules.similarities(*compared).tolist(), scores)
+
+
 def measure_side_by_side(
     config: SupernetConfig, children: Sequence[Sequence[str]], batch_size: int, sequence_length: int
 ) -> list[float]:
@@ -221,20 +358,57 @@ def measure_side_by_side(
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
-    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * once, 1e-9))
-    return measure_children(config, device, children, num_rounds=min(max(rounds, 1), _MOST_ROUNDS))
+    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once))
+
+
+def rounds_of_a_sitting(seconds: float) -> int:
+    """How often children are visited that take so long together, run once each."""
+    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * seconds, 1e-9))
+    return min(max(rounds, 1), _MOST_ROUNDS)
 
 
 def choose_given(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with the one of every budget marked that is given out: within it, and nearest to the base model.
+    """The rows, with the one of every budget marked that is given out: within it, and the best there.
 
-    Text that chooses decides, not that which judges.
+    Text that chooses decides, not that which judges: by the task's metric where that ranks, else and at a tie by the
+    distance from the base model.
     """
     given = {}
     for budget in dict.fromkeys(row.budget for row in rows if row.budget is not None):
         own = [row for row in rows if row.budget == budget and row.is_within]
-        given[budget] = min(own, key=lambda row: row.chosen_by if row.chosen_by is not None else 0.0)
+        given[budget] = min(own, key=lambda row: Worth(row.chosen_by or 0.0, row.chosen_metric).rank)
     return [dataclasses.replace(row, is_given=row.budget is not None and row is given[row.budget]) for row in rows]
+
+
+def compare(rows: Sequence[Row], metric: TaskMetric, labels: Sequence[float]) -> list[Row]:
+    """The rows with their differences from the base model and from what is given out, by the task's metric.
+
+    Predictions are left out of them: what stands in a table is read by people.
+
+    Args:
+        rows: As `choose_given` gives them, with predictions.
+        metric: The task's.
+        labels: What is right of each example that judges.
+    """
+
+    def over(row: Row, other: Row) -> Difference:
+        ours, theirs = ([one.predictions for one in own.judged if one.predictions] for own in (row, other))
+        return metric.difference(ours, theirs, labels)
+
+    base = next(row for row in rows if row.budget is None)
+    given = {row.budget: row for row in rows if row.is_given}
+    made = []
+    for row in rows:
+        judged = tuple(dataclasses.replace(one, predictions=None) for one in row.judged)
+        made.append(
+            dataclasses.replace(
+                row,
+                judged=judged,
+                against_base=None if row is base else over(row, base),
+                against_given=None if row is base or row.is_given else over(row, given[row.budget]),
+            )
+        )
+    return made
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -242,9 +416,14 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     base = next(row for row in rows if row.budget is None)
     told = []
     for given in (row for row in rows if row.is_given):
-        others = [row for row in rows if row.budget == given.budget and row is not given]
+        whole_vocabulary = next((row for row in rows if given.trimmed and _is_twin(row, given)), given)
+        others = [
+            row for row in rows if row.budget == given.budget and row is not given and row is not whole_vocabulary
+        ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
         kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        if given.file_bytes and base.file_bytes:
+            kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
         kept.append(f"vectors with a cosine of {given.mean('cosine'):.4f}")
         spearman, whole = given.mean("spearman"), base.mean("spearman")
@@ -254,18 +433,25 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        told += _of_task(given, others, base)
+        if given.trimmed is not None:
+            told.append(
+                f"{given.budget}: its vocabulary is trimmed to {given.trimmed.num_pieces:,} of "
+                f"{given.trimmed.num_before:,} pieces; {given.trimmed.cut_otherwise:.1%} of held-out sentences are "
+                "cut into other pieces than before."
+            )
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
                 f"{given.budget}: what somebody chooses by hand is better here than what the search found "
-                f"(distance {given.chosen_by:.4f} against {searched.chosen_by:.4f} on the text that chooses)."
+                f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
             )
-        ahead = [row for row in others if _judged(row) < _judged(given)]
+        ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
             within = "" if row.is_within else ", which is above the budget,"
             told.append(
                 f"{given.budget}: on the text that judges, {row.how}{within} is nearer to the base model "
-                f"({_judged(row):.4f} against {_judged(given):.4f})."
+                f"({_judged(row):.4f} against {_judged(whole_vocabulary):.4f})."
             )
         if others and not ahead:
             told.append(
@@ -273,6 +459,46 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 "tokens."
             )
     return told
+
+
+def _is_twin(row: Row, given: Row) -> bool:
+    """Whether a row is the same child with the whole vocabulary."""
+    return (row.budget, row.how, row.trimmed) == (given.budget, given.how, None)
+
+
+def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
+    """What the labels of the examples that judge say of a budget: nothing where there are none."""
+    if given.score is None or not base.score or given.against_base is None:
+        return []
+    name = " and ".join(base.metrics)
+    mean = f"the mean of {name}" if len(base.metrics) > 1 else name
+    told = [
+        f"{given.budget}: by {mean} it keeps {given.score / base.score:.1%} of the base model's {base.score:.4f}: the "
+        f"difference is {_with_error(given.against_base)}."
+    ]
+    for row in others:
+        if row.against_given is not None:
+            told.append(
+                f"{given.budget}: it is {_beside(row, -row.against_given.mean, row.against_given.standard_error)}."
+            )
+    return told
+
+
+def _beside(other: Row, ahead: float, standard_error: float) -> str:
+    if not ahead:
+        return f"level with {other.how}"
+    doubt = "" if abs(ahead) > _SURE * standard_error else ", which these examples are too few to be sure of"
+    word = "ahead of" if ahead > 0 else "behind"
+    return f"{word} {other.how} by {abs(ahead):.4f} (standard error {standard_error:.4f}){doubt}"
+
+
+def _with_error(difference: Difference) -> str:
+    return f"{difference.mean:+.4f} (standard error {difference.standard_error:.4f})"
+
+
+def _what_chose(row: Row) -> str:
+    by_metric = "" if row.chosen_metric is None else f"metric {row.chosen_metric:.4f}, "
+    return f"{by_metric}distance {row.chosen_by:.4f}"
 
 
 def _judged(row: Row) -> float:
@@ -289,14 +515,17 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         (
             "model",
             lambda row: (
-                f"{row.how}{' (given)' if row.is_given else ''}{'' if row.is_within else ' (above the budget)'}"
+                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (given)' if row.is_given else ''}"
+                f"{'' if row.is_within else ' (above the budget)'}"
             ),
         ),
         ("encoder's parameters", lambda row: f"{row.num_encoder_parameters:,}"),
         ("all parameters", lambda row: f"{row.num_parameters:,}"),
+        ("MB on disk", lambda row: "" if row.file_bytes is None else f"{row.file_bytes / 1e6:.1f}"),
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
+        *((name, partial(_told, name=name, digits=4)) for name in metric_names(rows)),
         ("Spearman on pairs", lambda row: _told(row, "spearman", 4)),
         (f"ms 1x{shape[1]}", lambda row: f"{row.latency_one_ms:.2f}"),
         (f"ms {shape[0]}x{shape[1]}", lambda row: f"{row.latency_batch_ms:.1f}"),
@@ -305,6 +534,11 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
     yield [head for head, _ in filled]
     for row in rows:
         yield [cell(row) for _, cell in filled]
+
+
+def metric_names(rows: Sequence[Row]) -> list[str]:
+    """Names of the task's metrics; none without labels."""
+    return list(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
 def _told(row: Row, name: str, digits: int) -> str:
@@ -317,7 +551,11 @@ def _told(row: Row, name: str, digits: int) -> str:
 
 def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table for a terminal, and what it says."""
-    lines = list(table_cells(rows, shape))
+    return f"{lines_as_text(list(table_cells(rows, shape)))}\n\n" + "\n".join(verdicts(rows))
+
+
+def lines_as_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first line is its head, the first column stands on the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
         "  ".join(
@@ -326,4 +564,4 @@ def as_text(rows: Sequence[Row], shape: tuple[int, int]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:], "", *verdicts(rows)])
+    return "\n".join([padded[0], "-" * max(map(len, padded)), *padded[1:]])

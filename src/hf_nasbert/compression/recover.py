@@ -5,24 +5,28 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compression.sentences import Batch, digest_of, num_tokens
-from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
+from hf_nasbert.elastic.distance import Distance, Parts, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.elastic.scores import Score, score_children, score_model
 from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
@@ -40,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 _STATE = "recovery.json"
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
-_NUM_SCORED = 16  # children that say whether a super-net gained
+NUM_SCORED = 16
+"""Children that say whether a super-net gained."""
+_STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a step
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class RecoverySettings:
         train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
         seed: Of the batches' order.
         save_steps: Steps between two checkpoints.
+        label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
+            no labels.
 
     Raises:
         ValueError: If a number lies outside of its range.
@@ -69,6 +77,7 @@ class RecoverySettings:
     train_embeddings: bool = False
     seed: int = 0
     save_steps: int = 100
+    label_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_steps", 1), ("save_steps", 1), ("seed", 0)):
@@ -77,6 +86,8 @@ class RecoverySettings:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+        if not 0 <= self.label_weight < math.inf:
+            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup={self.warmup} must lie in [0, 1]")
 
@@ -104,6 +115,14 @@ class Recovery:
     after: Score | None
 
 
+class _Share(NamedTuple):
+    """What one process computes of a step: sequences, and the share of each part of their distance in the batch's."""
+
+    batch: Batch
+    target: Target
+    weights: Parts = Parts(*torch.ones(3))
+
+
 def recover(
     child: PreTrainedModel,
     batches: Sequence[Batch],
@@ -115,7 +134,7 @@ def recover(
     output_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Recovery:
-    """Distil a child in place: AdamW on its distance from the base model.
+    """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone.
@@ -131,20 +150,29 @@ def recover(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no batch, the loss is not finite, the child ends further from the base model than it
-            began (on `held_out`), or the checkpoints are of another run.
+        ValueError: If there is no batch, or one without labels where they have a weight; the loss is not finite, the
+            child ends further from the base model than it began (on `held_out`), and with labels also further from
+            them, or the checkpoints are of another run.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
+    if not any(True for _ in encoder_of(child).encoder.parameters()):
+        raise ValueError("a child of which every block is left out has nothing to train: allow a larger budget")
     run = _Run(child, settings, _asked(child, batches, distance, settings), output_dir)
     before = None
     if held_out is not None:
         before = score_model(child, *held_out, distance, bf16=settings.bf16)
-    _fit(run, batches, targets, distance, lambda step: {}, progress=progress)
+        label_loss = _label_loss_on(child, held_out[0], settings)
+
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        return _loss_of(child, share, distance, settings, settings.label_weight, {})
+
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = None
     if held_out is not None and before is not None:
         after = score_model(child, *held_out, distance, bf16=settings.bf16)
-        _check_gain("recovery made the child worse", before.loss, after.loss, settings)
+        if not _label_loss_on(child, held_out[0], settings) < label_loss:  # what labels teach may lead away from it
+            _check_gain("recovery made the child worse", before.loss, after.loss, settings)
     return Recovery(run.losses, _tokens_used(batches, settings), before, after)
 
 
@@ -176,8 +204,12 @@ def distil_supernet(
     held_out: tuple[Sequence[Batch], Sequence[Target]],
     output_dir: str | Path | None = None,
     progress: bool = False,
+    processes: PartialState | None = None,
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
+
+    Where labels have a weight, the full child learns from them in every step as well: the super-net is trained on the
+    task while it is elastic (InstaTune), and all others learn from what the base model makes of it.
 
     Args:
         supernet: Of the space, or of a larger one.
@@ -189,27 +221,35 @@ def distil_supernet(
         held_out: Batches and targets that some random children are scored on before and behind.
         output_dir: Folder of the checkpoints.
         progress: Whether to show a bar.
+        processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
+            call with the same arguments and gets the same bits. Of another number of processes they differ by the
+            rounding of sums that are cut elsewhere.
 
     Raises:
+        ConnectionError: If another process died.
         ValueError: As `recover`; of the mean of these children.
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
     asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
-    run = _Run(supernet, settings, asked, output_dir)
+    run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
-    scored = [space.sample(rng) for _ in range(_NUM_SCORED)]
+    scored = [space.sample(rng) for _ in range(NUM_SCORED)]
 
     def mean_loss() -> float:
-        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16)
+        scores = score_children(supernet, scored, *held_out, distance, bf16=settings.bf16, processes=processes)
         return sum(score.loss for score in scores) / len(scores)
 
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        child = space.sample(random.Random(f"{settings.seed} child {step}"))
+        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": child})
+        if settings.label_weight:
+            full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
+            loss = loss + _loss_of(supernet, share, distance, settings, settings.label_weight, full)
+        return loss
+
     before = mean_loss()
-    _fit(
-        run, batches, targets, distance,
-        lambda step: {"architecture": space.sample(random.Random(f"{settings.seed} child {step}"))},
-        progress=progress,
-    )  # fmt: skip
+    _fit(run, batches, targets, distance, loss_of, progress=progress)
     after = mean_loss()
     _check_gain("training made the super-net's children worse", before, after, settings)
     return SupernetRecovery(run.losses, _tokens_used(batches, settings), before, after)
@@ -220,11 +260,11 @@ def _fit(
     batches: Sequence[Batch],
     targets: Sequence[Target],
     distance: Distance,
-    options: Callable[[int], dict[str, Any]],
+    loss_of: Callable[[int, _Share], torch.Tensor],
     *,
     progress: bool,
 ) -> None:
-    """All steps that are still to be done; `options` of a step are given to the encoder."""
+    """All steps that are still to be done; `loss_of` a step's number and share is minimised."""
     settings, model = run.settings, run.model
     run.resume()
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -239,14 +279,40 @@ def _fit(
             ) as bar,
         ):
             for step in range(len(run.losses), settings.num_steps):
-                index = _order(len(batches), settings.seed, step)
-                loss = _distance_of(model, batches[index], targets[index], distance, settings, options(step))
-                run.step(step, loss)
+                index = batch_of_step(len(batches), settings.seed, step)
+                share = _Share(batches[index], targets[index])
+                if run.processes is not None and run.group is not None:
+                    share = _own_share(*share[:2], distance, run.processes)
+                run.step(step, loss_of(step, share))
                 bar.update()
     finally:
         for parameter, flag in flags:
             parameter.grad = None
             parameter.requires_grad_(flag)
+
+
+def time_steps(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    targets: Sequence[Target],
+    distance: Distance,
+    settings: RecoverySettings,
+    options: Callable[[int], dict[str, Any]],
+    output_dir: str | Path,
+) -> list[float]:
+    """CPU-seconds of each step of a training that nobody keeps, behind the last one with its checkpoint.
+
+    Args are those of `recover`; `options` of a step are given to the encoder: a super-net's `architecture`.
+    """
+    times: list[float] = []
+
+    def loss_of(step: int, share: _Share) -> torch.Tensor:
+        times.append(time.process_time())
+        return _loss_of(model, share, distance, settings, settings.label_weight, options(step))
+
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False)
+    times.append(time.process_time())
+    return [end - start for start, end in pairwise(times)]
 
 
 def _asked(
@@ -266,6 +332,16 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
         raise ValueError(f"{len(batches)} batches and {len(targets)} targets: expected as many, and one at least")
 
 
+def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
+    """The mean loss of held-out labels; infinite where they have no weight, and nothing is learned from them."""
+    if not settings.label_weight:
+        return math.inf
+    with running(child):
+        return sum(float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches) / len(
+            batches
+        )
+
+
 def _check_gain(what: str, before: float, after: float, settings: RecoverySettings) -> None:
     if not after < before:
         raise ValueError(
@@ -276,10 +352,12 @@ def _check_gain(what: str, before: float, after: float, settings: RecoverySettin
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings) -> int:
-    return num_tokens([batches[_order(len(batches), settings.seed, step)] for step in range(settings.num_steps)])
+    return num_tokens(
+        [batches[batch_of_step(len(batches), settings.seed, step)] for step in range(settings.num_steps)]
+    )
 
 
-def _order(num_batches: int, seed: int, step: int) -> int:
+def batch_of_step(num_batches: int, seed: int, step: int) -> int:
     """The batch of a step."""
     epoch, place = divmod(step, num_batches)
     order = list(range(num_batches))
@@ -287,32 +365,88 @@ def _order(num_batches: int, seed: int, step: int) -> int:
     return order[place]
 
 
-def _distance_of(
+def _own_share(batch: Batch, target: Target, distance: Distance, processes: PartialState) -> _Share:
+    """This process' sequences of a batch."""
+    mask = batch["attention_mask"].bool()
+    index, count, number = processes.process_index, processes.num_processes, len(mask)
+    first, end = number * index // count, number * (index + 1) // count
+    if first == end:  # fewer sequences than processes: what is computed all the same has no weight
+        return _Share(batch, target, Parts(*torch.zeros(3)))
+    ends = [0, *mask.sum(1).cumsum(0).tolist()]
+    start, stop = ends[first], ends[end]  # tokens
+    states = target.states[start:stop]
+    variances = [(one.float() - distance.mean.to(one.device)).square().sum() for one in (states, target.states)]
+    sequences = torch.tensor((end - first) / number)
+    logits, share = target.logits, sequences
+    if logits is not None and len(logits) == number:  # one row a sequence
+        logits = logits[first:end]
+    elif logits is not None:
+        logits, share = logits[start:stop], torch.tensor((stop - start) / ends[-1])
+    rows = {name: tensor[first:end] for name, tensor in batch.items()}
+    return _Share(rows, Target(states, logits), Parts((variances[0] / variances[1]).cpu(), sequences, share))
+
+
+def _loss_of(
     child: PreTrainedModel,
-    batch: Batch,
-    target: Target,
+    share: _Share,
     distance: Distance,
     settings: RecoverySettings,
+    label_weight: float,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
+    """The distance of a child, and the weighted loss of its labels; `options` are given to the encoder."""
+    hidden_states, mask, logits = _run_child(child, share.batch, settings, options)
+    parts = distance.parts(hidden_states, mask, share.target, None if share.target.logits is None else logits)
+    weights = Parts(*(weight.to(hidden_states.device) for weight in share.weights))
+    loss = distance.total(Parts(*(weight * part for weight, part in zip(weights, parts, strict=True))))
+    if label_weight:  # a mean over sequences, as that of their vectors
+        loss = loss + label_weight * weights.vectors * _label_loss(logits, share.batch)
+    return loss
+
+
+def _run_child(
+    child: PreTrainedModel, batch: Batch, settings: RecoverySettings, options: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A child's last states (B, T, D), the mask of real tokens, and its logits, if it has a classifier."""
     device = next(child.parameters()).device
     encoder, mask = encoder_of(child), mask_of(batch, device)
     # Entered anew for every step: within one autocast weights are cast once, and those of the step before would stay.
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        with torch.set_grad_enabled(settings.train_embeddings):
+        with torch.set_grad_enabled(settings.train_embeddings and torch.is_grad_enabled()):
             hidden_states, masks = encoder.embed(**inputs_of(batch, device))
         hidden_states = encoder.encoder(hidden_states, masks, **options)
-    logits = None if target.logits is None else logits_of(child, hidden_states.float(), mask)
-    return distance.total(distance.parts(hidden_states, mask, target, logits))
+    return hidden_states, mask, logits_of(child, hidden_states.float(), mask)
+
+
+def _label_loss(logits: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of classes, from logits (B, C); of numbers, from (B, 1), the squared error.
+
+    Raises:
+        ValueError: If there are no logits, or no labels.
+    """
+    if logits is None or LABELS not in batch:
+        raise ValueError("a weight of labels needs a classifier, and batches with labels")
+    labels = batch[LABELS].to(logits.device)
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(logits.flatten(), labels)
+    return nn.functional.cross_entropy(logits, labels)
 
 
 class _Run:
     """A child or super-net, its optimizer, and how far it has come."""
 
     def __init__(
-        self, model: PreTrainedModel, settings: RecoverySettings, asked: dict[str, Any], folder: str | Path | None
+        self,
+        model: PreTrainedModel,
+        settings: RecoverySettings,
+        asked: dict[str, Any],
+        folder: str | Path | None,
+        processes: PartialState | None = None,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.processes = model, settings, processes
+        self.group = None
+        if processes is not None and processes.num_processes > 1:
+            self.group = StepGroup(processes, _STEP_TIMEOUT)
         self.frozen = [] if settings.train_embeddings else list(encoder_of(model).embeddings.parameters())
         trained = [parameter for parameter in model.parameters() if not any(parameter is one for one in self.frozen)]
         self._optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -321,8 +455,8 @@ class _Run:
         self.losses: list[float] = []
 
     def step(self, step: int, loss: torch.Tensor) -> None:
-        """One step down a loss."""
-        value = loss.item()
+        """One step down a loss, which is this process' share of it."""
+        value = loss.item() if self.group is None else self.group.sums(loss.detach().double()).item()
         if not math.isfinite(value):
             raise ValueError(f"the loss of step {step} is {value}: lower learning_rate={self.settings.learning_rate}")
         for group in self._optimizer.param_groups:
@@ -330,11 +464,14 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self.group is not None:  # all processes ran the same child: they have gradients of the same parameters
+            self.group.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
         nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         self.losses.append(value)
         is_last = step + 1 == self.settings.num_steps
-        if self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
+        is_main = self.processes is None or self.processes.is_main_process
+        if is_main and self._folder is not None and (is_last or (step + 1) % self.settings.save_steps == 0):
             checkpoint_folders.write_checkpoint(
                 self._folder, step + 1, self._write, limit=2, advice="call it again: it goes on from there"
             )
@@ -348,8 +485,7 @@ class _Run:
         """Go on from the newest whole checkpoint, if there is one."""
         if self._folder is None:
             return
-        checkpoint_folders.delete_leftovers(self._folder)
-        folder = checkpoint_folders.find_latest(self._folder, _check)
+        folder = self._latest() if self.processes is None else on_main_process(self.processes, self._latest)
         if folder is None:
             return
         state = read_json(folder / _STATE)
@@ -360,6 +496,11 @@ class _Run:
         load_optimizer(self._optimizer, self.model, folder)
         self.losses = [float(loss) for loss in state["losses"]]
         logger.info("recovery goes on from step %d", len(self.losses))
+
+    def _latest(self) -> Path | None:
+        assert self._folder is not None
+        checkpoint_folders.delete_leftovers(self._folder)
+        return checkpoint_folders.find_latest(self._folder, _check)
 
 
 def _check(folder: Path) -> None:

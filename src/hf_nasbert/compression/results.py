@@ -10,9 +10,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_nasbert.cards.markdown import escape, table, text_cell
-from hf_nasbert.compression.proof import Row, as_text, table_cells, verdicts
+from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
+from hf_nasbert.compression.proof import Row, as_text, lines_as_text, table_cells, verdicts
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
+
+_NESTED = ("judged", "against_base", "against_given")  # of a row: no values of a data frame's cells
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class CompressResult:
         front: The smaller models, one for each budget, in the order of the budgets.
         shape: Sequences and tokens of the batch that was timed.
         stages: A record of every stage: seconds, CPU-seconds, peak memory, content.
+        runtimes: Of the ONNX files: what each keeps of its model's answers, and its time beside torch's.
     """
 
     folder: Path
@@ -57,6 +61,7 @@ class CompressResult:
     front: tuple[Compressed, ...]
     shape: tuple[int, int]
     stages: tuple[Record, ...] = field(repr=False)
+    runtimes: tuple[Runtime, ...] = ()
     _scratch: Any = field(default=None, repr=False)  # keeps a folder of temporary files as long as its result
 
     @property
@@ -70,15 +75,27 @@ class CompressResult:
         return verdicts(self.rows)
 
     def __str__(self) -> str:
-        return as_text(self.rows, self.shape)
+        said = as_text(self.rows, self.shape)
+        return f"{said}\n\n{lines_as_text(self._runtimes)}" if self.runtimes else said
+
+    @property
+    def _runtimes(self) -> list[list[str]]:
+        return runtime_cells(self.runtimes, self.shape)
 
     def to_pandas(self) -> Any:
-        """The table as a `pandas.DataFrame`, one line per model, means over seeds."""
+        """The table as a `pandas.DataFrame`, one line per model, means over seeds, metrics by their names."""
         import pandas  # type: ignore[import-untyped]
 
         names = ("loss", "cosine", "agreement", "spearman")
-        plain = [{key: value for key, value in asdict(row).items() if key != "judged"} for row in self.rows]
-        means = [{name: row.mean(name) for name in names} for row in self.rows]
+        plain = [{key: value for key, value in asdict(row).items() if key not in _NESTED} for row in self.rows]
+        means: list[dict[str, Any]] = [
+            {**{name: row.mean(name) for name in names}, **row.metrics} for row in self.rows
+        ]
+        for row, line in zip(self.rows, means, strict=True):
+            for name in ("against_base", "against_given"):
+                difference = getattr(row, name)
+                if difference is not None:
+                    line |= {name: difference.mean, f"{name}_standard_error": difference.standard_error}
         return pandas.DataFrame([one | other for one, other in zip(plain, means, strict=True)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +103,7 @@ class CompressResult:
         return {
             "rows": [asdict(row) for row in self.rows],
             "verdicts": self.verdicts,
+            "runtimes": [asdict(row) for row in self.runtimes],
             "latency_shape": list(self.shape),
             "models": [
                 {"budget": one.row.budget, "folder": one.folder.relative_to(self.folder).as_posix()}
@@ -113,29 +131,42 @@ class CompressResult:
 
     def as_markdown(self) -> str:
         """The report as Markdown."""
+        onnx = ["## ONNX", "", _as_markdown(self._runtimes), ""] if self.runtimes else []
         return f"# A smaller encoder\n\n{markdown_table(self.rows, self.shape)}\n\n" + "\n".join(
-            [*(f"- {escape(line)}" for line in self.verdicts), "", "## Stages", "", _stages_table(self.stages), ""]
+            [
+                *(f"- {escape(line)}" for line in self.verdicts),
+                "",
+                *onnx,
+                "## Stages",
+                "",
+                _stages_table(self.stages),
+                "",
+            ]
         )
 
     def _as_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def _as_html(self) -> str:
-        head, *lines = table_cells(self.rows, self.shape)
-        rows = [_html_row("th", head), *(_html_row("td", line) for line in lines)]
+        proof = _html_table(list(table_cells(self.rows, self.shape)))
+        onnx = f"<h2>ONNX</h2>\n{_html_table(self._runtimes)}\n" if self.runtimes else ""
         said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdicts)
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A smaller encoder</title>\n'
             "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse}"
             "th,td{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
             "th:first-child,td:first-child{text-align:left}</style></head>\n"
-            f"<body><h1>A smaller encoder</h1>\n<table>{''.join(rows)}</table>\n<ul>{said}</ul>\n</body></html>\n"
+            f"<body><h1>A smaller encoder</h1>\n{proof}\n<ul>{said}</ul>\n{onnx}</body></html>\n"
         )
 
 
 def markdown_table(rows: Sequence[Row], shape: tuple[int, int]) -> str:
     """The table of the proof as Markdown."""
-    head, *lines = table_cells(rows, shape)
+    return _as_markdown(list(table_cells(rows, shape)))
+
+
+def _as_markdown(cells: Sequence[Sequence[str]]) -> str:
+    head, *lines = cells
     return str(table([text_cell(one) for one in head], [[text_cell(one) for one in line] for line in lines]))
 
 
@@ -144,6 +175,11 @@ def _stages_table(stages: Sequence[Record]) -> str:
     names = ("seconds", "cpu_seconds", "peak_memory_mib")
     lines = [[escape(stage["stage"]), *(str(stage[name]) for name in names)] for stage in stages]
     return str(table(head, lines))
+
+
+def _html_table(cells: Sequence[Sequence[str]]) -> str:
+    head, *lines = cells
+    return f"<table>{_html_row('th', head)}{''.join(_html_row('td', line) for line in lines)}</table>"
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:

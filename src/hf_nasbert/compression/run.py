@@ -3,26 +3,26 @@
 import dataclasses
 import hashlib
 import json
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
 
-from hf_nasbert import records
+from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
-from hf_nasbert.compression.choosing import LATENCY, Scored, ranked_choices, within_measured
+from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.folders import write_folders
+from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
+    SLACK,
     Handmade,
     best_layers,
     best_uniform,
@@ -30,65 +30,81 @@ from hf_nasbert.compression.handmade import (
     most_layers,
 )
 from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.memory import forget_peak, peak_memory
+from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
+    Trimmed,
     choose_given,
+    compare,
     measure_side_by_side,
     read_pairs,
 )
 from hf_nasbert.compression.replace_one import Replacement, as_record, replace_one
 from hf_nasbert.compression.results import Compressed, CompressResult
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
+from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
     ByHand,
     Chosen,
     Content,
     Costs,
+    OnnxFile,
     Proof,
     Recovered,
     Replacements,
+    Runtimes,
     Taught,
     Text,
     TrainedSupernet,
     Variants,
+    Vocabulary,
     Written,
 )
+from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
+from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.extraction import extract_child
+from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import first_difference, write_json
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
-from hf_nasbert.processes import be_alone
+from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
-from hf_nasbert.writing import check_folder
+from hf_nasbert.writing import check_folder, write_text
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
 _CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
-_SLACK = 1.01  # a width made by hand hits no budget exactly: its biases and norms stay whole
-_INCIDENTAL = ("output_dir", "trust_remote_code")
+_INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
 _SAVE_STEPS = 100
 _SUPERNET_SEED = 0
 
+_Made = TypeVar("_Made")
+
 
 def run_compression(data: DataArguments, arguments: CompressArguments) -> CompressResult:
     """Run all stages, or those that an earlier call has not finished; see `Compression`."""
-    return Compression(arguments, TextSource.of(data)).run()
+    result = Compression(arguments, TextSource.of(data)).run()
+    leave_world()
+    return result
 
 
 def compress(
     base_model: str | Path,
-    texts: Dataset | Iterable[str] | DataArguments | str | Path,
+    texts: Dataset | Iterable[str] | DataArguments | LabelledTask | str | Path,
     *,
     output_dir: str | Path | None = None,
     **settings: Any,
@@ -99,7 +115,8 @@ def compress(
         base_model: Folder, or name on the Hub: BERT, RoBERTa, ELECTRA, DistilBERT, alone, with a head or as a
             SentenceTransformer. Nothing is written there.
         texts: Text like that which the smaller model will read: a data set with a column "text", texts, a file or
-            folder of text, or what `DataArguments` say.
+            folder of text, or what `DataArguments` say. Or labelled examples of the task that the base model is
+            fine-tuned on: `CompressDataArguments(train_file="reviews.csv")`, or a `LabelledTask` of `finetuning`.
         output_dir: Folder of the smaller model; a call that was killed goes on there. By default a folder of temporary
             files that lives as long as the result.
         **settings: Fields of `CompressArguments`: a budget such as `max_latency="0.5x"`, and how to search.
@@ -114,6 +131,7 @@ def compress(
     """
     scratch = None
     if output_dir is None:
+        be_alone("making an encoder smaller in a folder of temporary files")
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
     arguments = CompressArguments(base_model=str(base_model), output_dir=str(output_dir), **settings)
@@ -126,6 +144,9 @@ class Compression:
 
     A finished stage leaves one record in `stages.jsonl` and is not repeated; within an unfinished one, what was
     written whole is taken up. What stages make lies in `work`, which is deleted at the end.
+
+    Several processes do every stage together, or what it does once on the main one, and each recovers its share of the
+    children. The folder is how they exchange what they made, so all of them see it.
 
     Args:
         arguments: What is asked.
@@ -147,18 +168,39 @@ class Compression:
         """Run what is not finished yet.
 
         Raises:
+            ImportError: If ONNX files are asked for, and a package that makes them is missing.
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
-        be_alone("making an encoder smaller")
-        self._claim()
-        with locked(self.folder):
+        if self.arguments.onnx:
+            check_extra()
+        with ExitStack() as stack:
+            self._once(partial(self._enter, stack))
             return self._run()
+
+    def _enter(self, stack: ExitStack) -> None:
+        self._claim()
+        stack.enter_context(locked(self.folder))
+
+    def _once(self, work: Callable[[], _Made]) -> _Made:
+        """What the main process makes, on all processes."""
+        return on_main_process(self.materials.processes, work)
+
+    def _say(self, text: str) -> None:
+        if self.materials.processes.is_main_process:
+            say(text)
+
+    def _prepared(self, work: Callable[[], _Made]) -> _Made:
+        """What the main process makes of what all have."""
+        self.materials.prepare()
+        return self._once(work)
 
     def _run(self) -> CompressResult:
         shared = self.materials
         stage = self._stage
         costs = stage("costs", Costs, self._make_costs)
         stage("text", Text, self._make_text)
+        if self.arguments.trim_vocabulary:
+            stage("vocabulary", Vocabulary, self._make_vocabulary)
         taught = stage("base model", Taught, self._make_taught)
         shared.bf16 = taught.bf16
         shared.variants = stage("variants", Variants, self._make_variants)
@@ -175,23 +217,27 @@ class Compression:
         if self.arguments.handmade:
             by_hand = stage("by hand", ByHand, partial(self._make_by_hand, costs.caps))
             for line in by_hand.missing:
-                say(line)
+                self._say(line)
             for one in by_hand.children:
                 chosen[one["budget"]].append((one["how"], Architecture.parse(one["architecture"])))
-        recovered: dict[tuple[Architecture, int], Recovered] = {}
-        for child in dict.fromkeys(child for children in chosen.values() for _, child in children):
-            for seed in self.arguments.seeds:
-                recovered[child, seed] = stage(
-                    f"recovery {child} seed {seed}", Recovered, partial(self._make_recovered, child, seed)
-                )
-        proof = stage("proof", Proof, partial(self._make_proof, costs, chosen, recovered))
+        children = dict.fromkeys(child for children in chosen.values() for _, child in children)
+        recovered = self._recover_all([(child, seed) for child in children for seed in self.arguments.seeds])
+        prove = partial(self._make_proof, costs, chosen, recovered)
+        proof = stage("proof", Proof, partial(self._prepared, prove))
         rows = [Row.from_dict(row) for row in proof.rows]
-        written = stage("folder", Written, partial(write_folders, shared, self.folder, rows, recovered))
+        write = partial(write_folders, shared, self.folder, rows, recovered)
+        written = stage("folder", Written, partial(self._prepared, write), self._are_there)
         result = self._result(rows, written)
-        if self._is_changed:
-            result.report(self.folder / "report.md")
-            result.report(self.folder / "summary.json")
-        shutil.rmtree(shared.work, ignore_errors=True)
+        self._once(partial(self._report, result))  # also where an ONNX file is refused
+        if self.arguments.onnx:
+            runtimes = [
+                row
+                for model, one in zip(result.front, written.models, strict=True)
+                for row in self._run_onnx(model, one["seed"], rows, recovered)
+            ]
+            result = dataclasses.replace(result, runtimes=tuple(runtimes), stages=tuple(self._records))
+            self._once(partial(self._report, result))
+        self._once(partial(shutil.rmtree, shared.work, ignore_errors=True))
         return result
 
     # What stages stand on; made when it is first needed, and again by a later call
@@ -223,46 +269,103 @@ class Compression:
                 "that folder to begin anew"
             )
 
-    def _stage(self, name: str, kind: type[Content], make: Callable[[], Content]) -> Content:
+    def _stage(
+        self,
+        name: str,
+        kind: type[Content],
+        make: Callable[[], Content],
+        is_there: Callable[[Content], bool] = lambda content: True,
+        *,
+        is_shared: bool = True,
+    ) -> Content:
+        """What a stage made, now or, where it `is_there` still, in an earlier call.
+
+        All processes make it together, or where it is not shared, this one alone.
+        """
         file = self.folder / "stages.jsonl"
-        earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
-        if name in earlier and (kind is not Written or self._are_there(earlier[name])):
-            self._records.append(earlier[name])
-            return records.read_content(kind, earlier[name], file)
-        say(f"== {name}")
-        start, cpu = time.perf_counter(), time.process_time()
-        content = make()
-        record = {
-            "stage": name,
-            "seconds": round(time.perf_counter() - start, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
-            "peak_memory_mib": _peak_memory(),
-            "content": json.loads(json.dumps(dataclasses.asdict(content), allow_nan=False)),
-            "versions": records.versions(),
-        }
-        records.append(file, record)
-        self._records.append(record)
-        self._is_changed = True
+        once: Callable[[Callable[[], Any]], Any] = self._once if is_shared else lambda work: work()
+        record = once(partial(self._recorded, name, kind, is_there))
+        if record is None:
+            if self.materials.processes.is_main_process or not is_shared:
+                say(f"== {name}")
+            start, cpu = time.perf_counter(), time.process_time()
+            forget_peak()
+            content = make()
+            record = {
+                "stage": name,
+                "seconds": round(time.perf_counter() - start, 1),
+                "cpu_seconds": round(time.process_time() - cpu, 1),
+                "peak_memory_mib": peak_memory(),
+                "content": json.loads(json.dumps(dataclasses.asdict(content), allow_nan=False)),
+                "versions": records.versions(),
+            }
+            record = once(partial(self._record, record))
+            self._is_changed = True
+        if is_shared:
+            self._records.append(record)
         return records.read_content(kind, record, file)
 
-    def _are_there(self, record: records.Record) -> bool:
-        return all((self.folder / one["folder"] / "config.json").is_file() for one in record["content"]["models"])
+    def _recorded(
+        self, name: str, kind: type[Content], is_there: Callable[[Content], bool] = lambda content: True
+    ) -> records.Record | None:
+        file = self.folder / "stages.jsonl"
+        earlier = {record["stage"]: record for record in records.read(file)} if file.exists() else {}
+        if name in earlier and is_there(records.read_content(kind, earlier[name], file)):
+            return earlier[name]
+        return None
+
+    def _record(self, record: records.Record) -> records.Record:
+        records.append(self.folder / "stages.jsonl", record)
+        return record
+
+    def _recover_all(self, jobs: Sequence[tuple[Architecture, int]]) -> dict[tuple[Architecture, int], Recovered]:
+        """Every child under every seed: each is distilled by one process."""
+        stages = {
+            (child, seed): (f"recovery {child} seed {seed}", Recovered, partial(self._make_recovered, child, seed))
+            for child, seed in jobs
+        }
+        to_do = self._once(lambda: [job for job in jobs if self._recorded(*stages[job][:2]) is None])
+        if to_do:
+            self.materials.prepare()
+        share_out(self.materials.processes, [partial(self._stage, *stages[job], is_shared=False) for job in to_do])
+        return {job: self._stage(*stages[job]) for job in jobs}
+
+    def _are_there(self, written: Written) -> bool:
+        return all((self.folder / one["folder"] / "config.json").is_file() for one in written.models)
+
+    def _report(self, result: CompressResult) -> None:
+        if self._is_changed:
+            result.report(self.folder / "report.md")
+            result.report(self.folder / "summary.json")
 
     # Stages
 
     def _make_costs(self) -> Costs:
         shared = self.materials
         arguments = self.arguments
-        if arguments.pairs_file is not None:  # refused now, not in an hour
-            read_pairs(arguments.pairs_file, shared.work / "pairs")
+        pairs = arguments.pairs_file
+        if pairs is not None:  # refused now, not in an hour
+            self._once(lambda: len(read_pairs(pairs, shared.work / "pairs")))
+        if arguments.trim_vocabulary:
+            if self.source.load_task is not None:
+                raise ValueError(
+                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
+                    "on labelled examples is not measured"
+                )
+            check_trimmable(shared.base.tokenizer)
+        self._once(lambda: shared.examples is None)  # the others read what is cached then
+        _ = shared.examples
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
+            _ = shared.text  # measuring takes a while: what is wrong with the text is told before
             batch_size, length = arguments.shape
             device = Device(batch_size=batch_size, sequence_length=length, num_threads=torch.get_num_threads())
-            table, _ = measure_latencies(
-                supernet.config, device, num_visits=_LATENCY_VISITS, num_children=_LATENCY_CHILDREN,
-                num_rounds=_LATENCY_ROUNDS, progress=True,
+            table = self._once(
+                lambda: measure_latencies(
+                    supernet.config, device, num_visits=_LATENCY_VISITS, num_children=_LATENCY_CHILDREN,
+                    num_rounds=_LATENCY_ROUNDS, progress=True,
+                )[0]
             )  # fmt: skip
         latency = None if table is None else LatencyTable.from_record(table)
         cost = EncoderCost.of(supernet, arguments.shape[1], latency)
@@ -274,32 +377,50 @@ class Compression:
         for part, batches in parts.items():
             if not batches:
                 raise ValueError(f"no sentence is left for {part}: give more text")
-        unknown_share(shared.text.train, shared.base.tokenizer, self.source.tokenizer_name or shared.base.name)
+        if shared.examples is not None and shared.examples.are_seen:
+            self._say(
+                "what judges is held out of the examples to train on, which the base model may have learned from: "
+                "give validation_file and test_file, or its own metric may flatter it"
+            )
+        name = self.source.tokenizer_name or shared.base.name
+        self._once(lambda: unknown_share(shared.text.train, shared.base.tokenizer, name))
         return Text(
             {part: len(batches) for part, batches in parts.items()},
             {part: num_tokens(batches) for part, batches in parts.items()},
         )
 
+    def _make_vocabulary(self) -> Vocabulary:
+        self._once(lambda: len(self.materials.vocabulary.kept))  # the others read it
+        found = self.materials.vocabulary
+        num_before = len(self.materials.base.tokenizer)
+        self._say(
+            f"{len(found.kept):,} of {num_before:,} pieces are kept; {found.cut_otherwise:.1%} of held-out sentences "
+            "are cut into other pieces than before"
+        )
+        return Vocabulary(len(found.kept), num_before, found.cut_otherwise)
+
     def _make_taught(self) -> Taught:
         shared = self.materials
-        difference = difference_from(shared.base, shared.text.judging[:_PROOF_BATCHES], self.arguments)
-        bf16 = (
-            does_bf16_pay(shared.base.full_child.device)
-            if self.arguments.bf16 == "auto"
-            else self.arguments.bf16 == "yes"
-        )
+        base, batches = shared.base, shared.text.judging[:_PROOF_BATCHES]
+        difference = self._once(lambda: difference_from(base, batches, self.arguments))
+        bf16 = self.arguments.bf16 == "yes"
+        if self.arguments.bf16 == "auto":
+            bf16 = self._once(lambda: does_bf16_pay(base.full_child.device))
         return Taught(difference, sum(one.num_tokens for one in shared.states.values()), bf16)
 
     def _make_variants(self) -> Variants:
         shared = self.materials
-        scores = importance(shared.base.full_child, shared.calibration)
-        return Variants(scores, shared.refit(shared.sorted(scores)))
+        scores = importance(shared.base.full_child, shared.calibration, processes=shared.processes)
+        supernet = shared.sorted(scores)
+        variants = Variants(scores, shared.refit(supernet))
+        shared.supernet = supernet
+        return variants
 
     def _make_replacements(self) -> Replacements:
         shared = self.materials
         table = replace_one(
             shared.supernet, shared.text.choosing, shared.states["choosing"], shared.distance, bf16=shared.bf16,
-            kept=shared.work / "lone-replacements.json", progress=True,
+            kept=shared.work / "lone-replacements.json", progress=True, processes=shared.processes,
         )  # fmt: skip
         return Replacements(as_record(table))
 
@@ -316,22 +437,24 @@ class Compression:
 
         if LATENCY in caps:
             batch_size, length = arguments.shape
-            measure = partial(
-                measure_side_by_side, shared.supernet.config, batch_size=batch_size, sequence_length=length
-            )
+            config = shared.supernet.config
+
+            def measure(children: Sequence[Architecture]) -> list[float]:
+                return self._once(lambda: measure_side_by_side(config, children, batch_size, length))
+
             ranked, winner, measured = within_measured(rank, arguments.wanted[budget], caps, full, measure)
         else:
             ranked, measured = rank(caps), None
             winner = ranked[0]
         choices = [
-            {"architecture": str(one.architecture), "sum": one.sum, "loss": one.loss, "costs": one.costs}
+            {"architecture": str(one.architecture), "sum": one.sum, **one.worth._asdict(), "costs": one.costs}
             for one in ranked
         ]
         return Chosen(arguments.scorer, choices, str(winner.architecture), measured)
 
-    def _score(self, children: Sequence[Architecture]) -> list[float]:
+    def _score(self, children: Sequence[Architecture]) -> list[Worth]:
         asked = hashlib.sha256("\n".join(map(str, children)).encode()).hexdigest()[:16]
-        return self.materials.scorer(children, kept_as=f"search-{asked}")
+        return self.materials.worths(children, f"search-{asked}")
 
     def _make_by_hand(self, caps: Mapping[str, Mapping[str, float]]) -> ByHand:
         shared = self.materials
@@ -339,7 +462,7 @@ class Compression:
         children: list[dict[str, Any]] = []
         missing: list[str] = []
         for budget, own in caps.items():
-            slack = {name: _SLACK * cap for name, cap in own.items()}
+            slack = {name: SLACK * cap for name, cap in own.items()}
             ways: list[Callable[[], Handmade]] = [
                 partial(self._layers_by_hand, best_layers, scorer, own),
                 partial(self._layers_by_hand, every_other_layer, scorer, own),
@@ -367,7 +490,8 @@ class Compression:
         model, done = shared.recover(child, seed)
         assert done.before is not None
         assert done.after is not None
-        return Recovered(done.num_tokens, done.before.loss, done.after.loss, dataclasses.asdict(shared.judge(model)))
+        judged = dataclasses.asdict(shared.judge(model))
+        return Recovered(done.num_tokens, done.before.loss, done.after.loss, shared.chosen_metric(model), judged)
 
     def _make_proof(
         self,
@@ -383,28 +507,57 @@ class Compression:
             dict(zip(distinct, measure_side_by_side(shared.supernet.config, distinct, size, length), strict=True))
             for size in (1, batch_size)
         )
+        sizes: dict[Architecture, int | None] = {
+            child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
+        }
+        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 
         def row(
-            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None
-        ) -> Row:
+            budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None = None,
+            chosen_metric: float | None = None,
+        ) -> Row:  # fmt: skip
             own = int(shared.cost(child)["num_parameters"])
             is_within = (
                 budget is None or how == SEARCHED or self._is_within(budget, costs, child, many[child], many[full])
             )
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
-                is_within, chosen_by,
+                is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
             )  # fmt: skip
 
-        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)], None)]
+        rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)])]
         for budget, children in chosen.items():
             for how, child in children:
                 own = [recovered[child, seed] for seed in self.arguments.seeds]
                 chosen_by = sum(one.after for one in own) / len(own)
-                rows.append(row(budget, how, child, [Judged(**one.judged) for one in own], chosen_by))
-        return Proof([dataclasses.asdict(row) for row in choose_given(rows)])
+                metrics = [one.metric for one in own if one.metric is not None]
+                chosen_metric = sum(metrics) / len(metrics) if metrics else None
+                judged = [Judged.from_dict(one.judged) for one in own]
+                rows.append(row(budget, how, child, judged, chosen_by, chosen_metric))
+        rows = choose_given(rows)
+        if shared.examples is not None:
+            rows = compare(rows, shared.examples.metric, labels_of(shared.text.judging))
+        if self.arguments.trim_vocabulary:
+            rows = [one for row in rows for one in ([row, self._trimmed(row)] if row.is_given else [row])]
+            rows = [dataclasses.replace(row, is_given=row.is_given and row.trimmed is not None) for row in rows]
+        return Proof([dataclasses.asdict(row) for row in rows])
+
+    def _trimmed(self, row: Row) -> Row:
+        """The row of the same child with a trimmed vocabulary."""
+        shared, found = self.materials, self.materials.vocabulary
+        judged, base = [], shared.base.full_child
+        for seed in self.arguments.seeds:
+            model = trim_model(shared.recover(Architecture.parse(row.architecture), seed)[0], found.kept)
+            judged.append(shared.judge.with_tokenizer(model, found.tokenizer, base, shared.judging, shared.max_length))
+        return dataclasses.replace(
+            row,
+            num_parameters=model.num_parameters(),
+            file_bytes=bytes_of_child(model),
+            judged=tuple(judged),
+            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+        )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:
         """Whether a child made by hand is within a budget, its latency as it is measured."""
@@ -414,15 +567,39 @@ class Compression:
         asked = self.arguments.wanted[budget].of(costs.base_model | {LATENCY: base})
         return asked.admits(found)
 
+    def _run_onnx(
+        self,
+        model: Compressed,
+        seed: int,
+        rows: Sequence[Row],
+        recovered: Mapping[tuple[Architecture, int], Recovered],
+    ) -> list[Runtime]:
+        """The ONNX files of a smaller model, and what they are worth."""
+        files, row = OnnxFiles(self.materials, model.folder, model.model), model.row
+
+        def is_there(written: OnnxFile) -> bool:
+            return (model.folder / written.file).is_file()
+
+        def is_measured(measured: Runtimes) -> bool:  # as the files are that are there now
+            return not self._is_changed and [one["how"] for one in measured.rows] == list(files.there)
+
+        def measure() -> Runtimes:
+            found = files.measure(str(row.budget))
+            tokens = recovered[Architecture.parse(row.architecture), seed].num_tokens
+            is_native = not hasattr(modeling, model.class_name)
+            card = card_of(self.materials, row, rows, tokens, seed, is_native=is_native, runtimes=found)
+            write_text(model.folder / "README.md", card)
+            return Runtimes([dataclasses.asdict(one) for one in found])
+
+        self._stage(f"onnx {row.budget}", OnnxFile, partial(self._prepared, files.write), is_there)
+        if self.arguments.int8:
+            self._stage(f"int8 {row.budget}", OnnxFile, partial(self._prepared, files.write_int8), is_there)
+        measured = self._stage(f"runtimes {row.budget}", Runtimes, partial(self._prepared, measure), is_measured)
+        return [Runtime.from_dict(one) for one in measured.rows]
+
     def _result(self, rows: Sequence[Row], written: Written) -> CompressResult:
         given = {row.budget: row for row in rows if row.is_given}
         front = tuple(
             Compressed(self.folder / one["folder"], given[one["budget"]], one["class"]) for one in written.models
         )
         return CompressResult(self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records))
-
-
-def _peak_memory() -> int:
-    """The most memory that this process has taken so far, in MiB."""
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20

@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from hf_nasbert.data import split_dev
 from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.vocabulary import tell_unknown
-from hf_nasbert.elastic.batches import INPUTS, Batch, digest_of, num_tokens
+from hf_nasbert.elastic.batches import INPUTS, LABELS, Batch, digest_of, num_tokens
 
 __all__ = [
     "INPUTS",
+    "LABELS",
     "PARTS",
     "Batch",
     "Sentences",
@@ -26,6 +27,7 @@ __all__ = [
     "digest_of",
     "load_sentences",
     "num_tokens",
+    "split_parts",
     "tokenised",
     "unknown_share",
 ]
@@ -113,6 +115,8 @@ def as_batches(
     batch_size: int = 32,
     max_length: int = 48,
     seed: int = 0,
+    seconds: Sequence[str] | None = None,
+    labels: Sequence[float] | None = None,
 ) -> list[Batch]:
     """Tokenised sentences in batches of like length, which saves padding; the batches' order is drawn by a seed.
 
@@ -122,25 +126,36 @@ def as_batches(
         batch_size: Sentences of a batch; the last one may have fewer.
         max_length: Tokens of a sentence at most, special ones included; what is longer is cut.
         seed: Of the order.
+        seconds: The second text of every pair, whose first ones are the sentences.
+        labels: The label of every sentence or pair: whole numbers of classes, or floats.
 
     Raises:
         ValueError: If the tokenizer cuts every sentence into unknown tokens only.
     """
+    texts = [list(sentences)] if seconds is None else [list(sentences), list(seconds)]
     with naming_panics(tokenizer):
-        rows: list[list[int]] = (
-            tokenizer(list(sentences), truncation=True, max_length=max_length)["input_ids"] if sentences else []
-        )
+        made = tokenizer(*texts, truncation=True, max_length=max_length) if sentences else {"input_ids": []}
+    rows: list[list[int]] = made["input_ids"]
+    types: list[list[int]] | None = None if seconds is None else made.get("token_type_ids")
     special = set(tokenizer.all_special_ids)
     if rows and all(special.issuperset(row) for row in rows):
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} knows no word of the text: give text in the "
             "base model's language"
         )
-    rows = [row for row in rows if row]  # a tokenizer without special tokens makes nothing of some sentences
-    rows.sort(key=len)  # stable: equal rows keep their order
-    batches = [_padded(rows[start : start + batch_size], tokenizer) for start in range(0, len(rows), batch_size)]
+    # A tokenizer without special tokens makes nothing of some sentences; stable: equal rows keep their order.
+    order = sorted((number for number, row in enumerate(rows) if row), key=lambda number: len(rows[number]))
+    batches = []
+    for start in range(0, len(order), batch_size):
+        own = order[start : start + batch_size]
+        batch = _padded([rows[number] for number in own], tokenizer)
+        if types is not None:
+            batch["token_type_ids"] = _padded([types[number] for number in own], tokenizer, padding=0)["input_ids"]
+        if labels is not None:
+            batch[LABELS] = torch.tensor([labels[number] for number in own])
+        batches.append(batch)
     random.Random(seed).shuffle(batches)
-    return batches
+    return list(batches)
 
 
 def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Batch:
@@ -156,14 +171,31 @@ def tokenised(sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_
     return _padded(rows, tokenizer)
 
 
-def _padded(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    padding = tokenizer.pad_token_id or 0
+def _padded(
+    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, padding: int | None = None
+) -> dict[str, torch.Tensor]:
+    padding = tokenizer.pad_token_id or 0 if padding is None else padding
     input_ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     for number, row in enumerate(rows):
         input_ids[number, : len(row)] = torch.tensor(row)
         attention_mask[number, : len(row)] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def split_parts(
+    documents: Dataset, held_out: float = 0.05, seed: int = 0, *, cache_dir: str | Path | None = None
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Documents to train on, to choose by and to judge by; arguments and errors are `load_sentences`'s."""
+    try:
+        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
+        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
+    except ValueError as error:
+        raise ValueError(
+            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
+            "by and to judge by: give more text, or cut it finer (sample_by)"
+        ) from error
+    return train, choosing, judging
 
 
 def load_sentences(
@@ -177,6 +209,7 @@ def load_sentences(
     batch_size: int = 32,
     max_length: int = 48,
     seed: int = 0,
+    prompt: str = "",
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
@@ -193,26 +226,18 @@ def load_sentences(
         batch_size: Sentences of a batch.
         max_length: Tokens of a sentence at most.
         seed: Of the parts, of the sentences and of the batches' order.
+        prompt: What the base model's SentenceTransformer puts before every sentence.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
 
     Raises:
         ValueError: If there are not three different documents, or the tokenizer knows no word of them.
     """
-    try:
-        rest, judging = split_dev(documents, held_out, seed, cache_dir=cache_dir)
-        train, choosing = split_dev(rest, held_out, seed, cache_dir=cache_dir)
-    except ValueError as error:
-        raise ValueError(
-            f"the text has {len(documents)} document(s), and three different ones are needed, to train on, to choose "
-            "by and to judge by: give more text, or cut it finer (sample_by)"
-        ) from error
+    parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
-    made = [
-        as_batches(
-            choose_sentences(part, count, seed), tokenizer, batch_size=batch_size, max_length=max_length, seed=seed
-        )
-        for part, count in zip((train, choosing, judging), counts, strict=True)
-    ]
+    made = []
+    for part, count in zip(parts, counts, strict=True):
+        sentences = [prompt + sentence for sentence in choose_sentences(part, count, seed)]
+        made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
 
 

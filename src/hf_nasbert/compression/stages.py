@@ -24,6 +24,18 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """Of the stage `vocabulary`: pieces kept, pieces that the tokenizer has, what became of held-out sentences.
+
+    `cut_otherwise` is the share of them that is cut into other pieces than before.
+    """
+
+    num_pieces: int
+    num_before: int
+    cut_otherwise: float
+
+
+@dataclass(frozen=True)
 class Taught:
     """Of the stage `base model`: how far its child is from it, tokens that it read, and whether bfloat16 pays here."""
 
@@ -61,8 +73,9 @@ class TrainedSupernet:
 class Chosen:
     """Of the stage `search`: what chose, the best sums with their scores, and the winner.
 
-    `choices` are the architecture, the sum of lone replacements, the score and the costs of each; where a latency is
-    capped, `measured_ms` are the winner's and the base model's, measured side by side.
+    `choices` are the architecture, the sum of lone replacements, the distance, the task's metric where that ranks, and
+    the costs of each; where a latency is capped, `measured_ms` are the winner's and the base model's, measured side by
+    side.
     """
 
     scorer: str
@@ -81,11 +94,15 @@ class ByHand:
 
 @dataclass(frozen=True)
 class Recovered:
-    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth."""
+    """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
+
+    `metric` is the task's on the examples that choose, where that ranks.
+    """
 
     num_tokens: int
     before: float
     after: float
+    metric: float | None
     judged: dict[str, Any]
 
 
@@ -103,6 +120,35 @@ class Written:
     models: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class OnnxFile:
+    """Of the stages `onnx` and `int8`: a file that was written and held against the model, within the output."""
+
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """Of the stage `runtimes`: the rows of the table of what computes a smaller model."""
+
+    rows: list[dict[str, Any]]
+
+
 Content = TypeVar(
-    "Content", Costs, Text, Taught, Variants, Replacements, TrainedSupernet, Chosen, ByHand, Recovered, Proof, Written
+    "Content",
+    Costs,
+    Text,
+    Vocabulary,
+    Taught,
+    Variants,
+    Replacements,
+    TrainedSupernet,
+    Chosen,
+    ByHand,
+    Recovered,
+    Proof,
+    Written,
+    OnnxFile,
+    Runtimes,
 )

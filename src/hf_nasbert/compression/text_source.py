@@ -1,4 +1,4 @@
-"""Where the text of a compression comes from, and how it is held out."""
+"""Where the text, or the labelled examples, of a compression come from, and how some are held out."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -8,8 +8,12 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_nasbert.compression.arguments import CompressDataArguments
 from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.data.files import no_column
+from hf_nasbert.data.packaged import LABELLED_SETS
+from hf_nasbert.finetuning import LabelledTask, load_files, load_glue, load_packaged
+from hf_nasbert.finetuning.sequence_classification_data import ProblemType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,7 @@ class TextSource:
         seed: Of that share.
         tokenizer_name: A tokenizer in place of the base model's own.
         tokenizer_revision: Its commit or tag.
+        load_task: Labelled examples, for a base model that predicts classes or numbers; None of text without labels.
     """
 
     load: Callable[[], Dataset]
@@ -31,9 +36,10 @@ class TextSource:
     seed: int = 0
     tokenizer_name: str | None = None
     tokenizer_revision: str | None = None
+    load_task: Callable[[ProblemType], LabelledTask] | None = None
 
     @classmethod
-    def of(cls, texts: Dataset | Iterable[str] | DataArguments | str | Path) -> "TextSource":
+    def of(cls, texts: Dataset | Iterable[str] | DataArguments | LabelledTask | str | Path) -> "TextSource":
         """The source of what a user gives as text.
 
         Raises:
@@ -41,6 +47,20 @@ class TextSource:
         """
         if isinstance(texts, str | Path):
             texts = DataArguments(train_files=[str(texts)])
+        if isinstance(texts, LabelledTask):
+            task, names = texts, {"source": texts.name, "digest": texts.digest()}
+            return cls(lambda: _documents(task), names, load_task=lambda problem_type: task)
+        if isinstance(texts, CompressDataArguments) and _are_labelled(texts):
+            load_task = partial(_load_task, texts)
+            return cls(
+                lambda: _documents(load_task("classification")),
+                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name},
+                texts.validation_fraction,
+                texts.data_seed,
+                texts.tokenizer_name,
+                texts.tokenizer_revision,
+                load_task,
+            )
         if isinstance(texts, DataArguments):
             return cls(
                 partial(load_text, texts),
@@ -57,3 +77,25 @@ class TextSource:
         if len(texts) == 0:
             raise ValueError("there is no text: give documents like those that the smaller model will read")
         return cls(lambda: texts, {"source": "given in Python", "num_documents": len(texts)})
+
+
+def _are_labelled(data: CompressDataArguments) -> bool:
+    return bool(data.train_file or data.task or data.packaged in LABELLED_SETS)
+
+
+def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> LabelledTask:
+    """Labelled examples, by the readers of fine-tuning; what their labels are, the base model says."""
+    if data.task:
+        return load_glue(data.task, cache_dir=data.cache_dir)
+    if data.packaged:
+        return load_packaged(data.packaged)
+    return load_files(
+        str(data.train_file), data.validation_file, data.test_file, cache_dir=data.cache_dir,
+        label_column=data.label_column, text_columns=data.text_columns, problem_type=problem_type,
+    )  # fmt: skip
+
+
+def _documents(task: LabelledTask) -> Dataset:
+    """The texts to train on, as documents: each once."""
+    texts = (text for column in task.text_columns for text in task.train[column][:])
+    return Dataset.from_dict({"text": list(dict.fromkeys(texts))})

@@ -1,4 +1,4 @@
-"""What a child costs, without building it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
+"""What a child costs, without running it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
 
 from hf_nasbert.costs.budget import Budget, Share, parse_cap, parse_quantity
 from hf_nasbert.costs.child import Cost, CostFunction, bert_beside, cost_function, order_of

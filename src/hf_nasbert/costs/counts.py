@@ -1,13 +1,15 @@
 """Parameters, FLOPs and peak memory of a child, counted without building it.
 
 `config` is anything with the fields of `SupernetConfig` or `NasBertConfig`; sizes and operators are those of
-`modeling/`, and the tests hold every number against the built child.
+`modeling/`, and the tests hold every number against the built child. Operators of one's own have no formula here:
+`built` counts them by their modules.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from hf_nasbert.costs.built import built_flops, built_parameters, built_peak
 from hf_nasbert.modeling.geometry_nasbert import Block, geometry_of, inner_width, parse_operator
 
 
@@ -113,9 +115,11 @@ def operator_parameters(config: Any, name: str) -> int:
             return _linear_parameters(width, inner) + _linear_parameters(inner, width) + 2 * width
         case "norm":
             return 3 * width  # what is added, and LayerNorm
-        case _:
-            depthwise = _kernel_size(operator.kind) * width + width
+        case _ if kernel_size := _kernel_size(operator.kind):
+            depthwise = kernel_size * width + width
             return int(config.num_conv_layers) * (depthwise + _linear_parameters(width, width) + 2 * width)
+        case _:
+            return built_parameters(config, name)
 
 
 def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length: int = 128) -> int:
@@ -134,8 +138,10 @@ def operator_flops(config: Any, name: str, batch_size: int = 1, sequence_length:
             return 4 * 2 * num_tokens * width * inner + 4 * num_tokens * sequence_length * inner
         case "ffn":
             return 2 * 2 * num_tokens * width * inner
+        case _ if kernel_size := _kernel_size(operator.kind):
+            return int(config.num_conv_layers) * 2 * num_tokens * width * (kernel_size + width)
         case _:
-            return int(config.num_conv_layers) * 2 * num_tokens * width * (_kernel_size(operator.kind) + width)
+            return built_flops(config, name, batch_size, sequence_length)
 
 
 def peak_activation_bytes(
@@ -211,18 +217,17 @@ def _operator_peak(config: Any, block: Block) -> int:
             return max(2 * inner, inner + 2 * width)  # before and behind the activation; or sum and normalised sum
         case "norm":
             return 2 * width  # sum and normalised sum
-        case _:
+        case _ if _kernel_size(block.kind):
             # Depth-wise, point-wise and activated states; behind the first sub-layer its output too.
             return (3 if int(config.num_conv_layers) == 1 else 4) * width
+        case _:
+            return built_peak(config, block.name)
 
 
 def _kernel_size(kind: str) -> int:
+    """Tokens that a convolution sees; 0 of any other operator."""
     match = re.fullmatch(r"conv([0-9]+)", kind)
-    if match is None:
-        raise ValueError(
-            f"cannot tell what operator {kind!r} costs: known are attention, ffn, conv<size>, norm and skip"
-        )
-    return int(match[1])
+    return int(match[1]) if match else 0
 
 
 def embedding_size(config: Any) -> int:

@@ -217,6 +217,8 @@ def _boolq() -> DatasetDict:
 
 
 _LABELLED = {"stsb": _stsb, "rotten_tomatoes": _rotten_tomatoes, "boolq": _boolq}
+LABELLED_SETS = tuple(_LABELLED)
+"""Names that `load_labelled` knows."""
 SPLIT_HERE = frozenset({"rotten_tomatoes", "boolq"})
 """Labelled sets whose splits are made here: results on them do not compare with those on published splits."""
 

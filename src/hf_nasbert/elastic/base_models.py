@@ -1,5 +1,7 @@
 """The encoder that is given: loaded as the child it is, with its tokenizer and what makes sentence vectors of it."""
 
+import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,7 @@ from hf_nasbert.configs import load_config
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.foreign import printable
+from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.modeling import (
     NasBertForMaskedLM,
     NasBertForQuestionAnswering,
@@ -18,7 +20,7 @@ from hf_nasbert.modeling import (
     NasBertForTokenClassification,
     NasBertModel,
 )
-from hf_nasbert.modeling.elastic import AUTO_CLASSES, load_full_child
+from hf_nasbert.modeling.elastic import AUTO_CLASSES, SUPPORTED, load_full_child
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
@@ -29,6 +31,7 @@ _HEADS = {
     "ForTokenClassification": NasBertForTokenClassification,
     "ForQuestionAnswering": NasBertForQuestionAnswering,
 }
+_NO_KIND = re.compile(r"model.type")  # how transformers says that it knows no such architecture
 TASKS = {
     NasBertModel: "feature-extraction",
     NasBertForMaskedLM: "fill-mask",
@@ -73,7 +76,7 @@ def open_base_model(
     trust_remote_code: bool = False,
     tokenizer_name: str | None = None,
     tokenizer_revision: str | None = None,
-    lengths: Mapping[str, int] | None = None,
+    lengths: Mapping[str, int | None] | None = None,
 ) -> BaseModel:
     """Load an encoder, its tokenizer and what stands around it; the model stays as it is.
 
@@ -93,7 +96,12 @@ def open_base_model(
     """
     name = model_folder(base_model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = load_config(name, **options)
+    try:
+        config = load_config(name, **options)
+    except ForeignFileError as error:
+        if not _NO_KIND.search(str(error)):
+            raise
+        raise ForeignFileError(f"{printable(str(error), 600)}; {SUPPORTED}") from error
     modules = read_sentence_modules(name, revision=revision)
     head = next(iter(getattr(config, "architectures", None) or ()), "")
     child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)
@@ -115,6 +123,9 @@ def open_base_model(
             "another model's; name the right one by tokenizer_name"
         )
     for setting, length in (lengths or {}).items():
-        if length > positions:
+        if length is not None and length > positions:
             raise ValueError(f"{setting} asks for {length} tokens, and the base model has {positions} positions")
+    if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
+        longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
+        modules = dataclasses.replace(modules, max_seq_length=longest)
     return BaseModel(name, full_child, tokenizer, modules)

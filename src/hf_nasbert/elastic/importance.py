@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -13,7 +15,9 @@ from hf_nasbert.modeling.operators_nasbert import NasBertAttention, NasBertFeedF
 
 
 @torch.no_grad()
-def importance(full_child: PreTrainedModel, batches: Sequence[Batch]) -> list[list[float]]:
+def importance(
+    full_child: PreTrainedModel, batches: Sequence[Batch], *, processes: PartialState | None = None
+) -> list[list[float]]:
     """What every head and every neuron of a model writes into its block's output, by variance over real tokens.
 
     Of a head with output a and output weights W, mean ||W (a - mean of a)||^2 over tokens; of a neuron the same, which
@@ -22,6 +26,8 @@ def importance(full_child: PreTrainedModel, batches: Sequence[Batch]) -> list[li
     Args:
         full_child: The base model as a child, of attention and ffn blocks.
         batches: Some thousand real tokens.
+        processes: Those that share out the batches; each has to call with the same arguments and gets all
+            importances, which do not depend on their number.
 
     Returns:
         For every block, the importance of its heads or of its neurons.
@@ -40,12 +46,18 @@ def importance(full_child: PreTrainedModel, batches: Sequence[Batch]) -> list[li
     try:
         with running(full_child):
             encoder, device = encoder_of(full_child), next(full_child.parameters()).device
-            for batch in batches:
-                mask = mask_of(batch, device)
+            index, count = (0, 1) if processes is None else (processes.process_index, processes.num_processes)
+            # One batch of every process at a time, added up in the batches' order: the bits of one process.
+            for first in range(0, len(batches), count):
+                for batch in batches[first + index : first + index + 1]:
+                    mask = mask_of(batch, device)
+                    for moment in moments:
+                        moment.mask, moment.first = mask, 0
+                    hidden_states, masks = encoder.embed(**inputs_of(batch, device))
+                    encoder.encoder(hidden_states, masks)
                 for moment in moments:
-                    moment.mask, moment.first = mask, 0
-                hidden_states, masks = encoder.embed(**inputs_of(batch, device))
-                encoder.encoder(hidden_states, masks)
+                    own = moment.of_batch[None]
+                    moment.add(own if count == 1 else gather(own))
     finally:
         for hook in hooks:
             hook.remove()
@@ -89,25 +101,39 @@ class _Spread:
         self.first = 0  # token of the batch: an ffn may run in chunks of tokens
         self._weight = operator.output.dense.weight
         self._num_parts = _num_parts(operator)
-        self._count = 0
-        self._sum: torch.Tensor | float = 0.0
-        self._products: torch.Tensor | float = 0.0
+        self._size = self._weight.shape[1] // self._num_parts
+        num_sums = 1 + self._num_parts * self._size * (1 + self._size)
+        self._total = self._weight.new_zeros(num_sums, dtype=torch.float64)
+        self.of_batch = torch.zeros_like(self._total)
 
     def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         assert self.mask is not None
         end = self.first + inputs[0].shape[1]
         states, self.first = inputs[0][self.mask[:, self.first : end]], end
         rows = states.view(len(states), self._num_parts, -1)  # (N, P, F)
-        self._count += len(rows)
-        self._sum = self._sum + rows.double().sum(0)
-        self._products = self._products + torch.einsum("npf,npg->pfg", rows, rows).double()
+        count, sums, products = self._parts(self.of_batch)
+        count += len(rows)
+        sums += rows.double().sum(0)
+        products += torch.einsum("npf,npg->pfg", rows, rows).double()
+
+    def add(self, of_batches: torch.Tensor) -> None:
+        """Add up the sums of some batches, (B, S), in their order; those of the next batch begin at zero."""
+        for sums in of_batches:
+            self._total += sums
+        self.of_batch.zero_()
 
     def importance(self) -> torch.Tensor:
         """The variance of what each part writes, (P,)."""
-        mean = torch.as_tensor(self._sum) / self._count
-        covariance = torch.as_tensor(self._products) / self._count - mean[:, :, None] * mean[:, None, :]
+        count, sums, products = self._parts(self._total)
+        mean = sums / count
+        covariance = products / count - mean[:, :, None] * mean[:, None, :]
         weight = self._weight.double().view(len(self._weight), self._num_parts, -1)  # (D, P, F)
         return torch.einsum("dpf,pfg,dpg->p", weight, covariance, weight)
+
+    def _parts(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens (1,), sums (P, F) and products (P, F, F) as views into one row."""
+        parts, size = self._num_parts, self._size
+        return row[:1], row[1 : 1 + parts * size].view(parts, size), row[1 + parts * size :].view(parts, size, size)
 
 
 def _operators(model: PreTrainedModel) -> list[Any]:

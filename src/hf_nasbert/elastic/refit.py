@@ -3,8 +3,8 @@
 Of an attention with fewer heads or an ffn with fewer neurons, what is left is a linear map from the kept ones, h, to
 the sub-layer's output. The map that comes nearest to the whole sub-layer's output y on real text is a ridge regression
 of y on h; its matrices are sums over tokens. Since narrow operators are the first parts of the wide one, one pass of
-the base model over some 20,000 tokens gives the sums of all of them. A `norm` adds the mean of y. A convolution reads
-averages over fixed windows.
+the base model over some 20,000 tokens gives the sums of all of them, block by block: no more than the matrices of one
+block are held at a time. A `norm` adds the mean of y. A convolution reads averages over fixed windows.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -93,6 +94,7 @@ def refit(
     *,
     ridge: float = 1e-3,
     kept: str | Path | None = None,
+    processes: PartialState | None = None,
 ) -> Errors:
     """Refit every narrow variant of an elastic super-net to its largest child, the base model, in place.
 
@@ -103,7 +105,9 @@ def refit(
         supernet: As `elastic_supernet` made it: what it has learned since is overwritten.
         batches: Some 20,000 real tokens.
         ridge: See `Moments.fit`.
-        kept: File (.safetensors) of the refitted weights: taken up again where it is there.
+        kept: Folder of the blocks that are done, one file each: a killed call goes on behind them.
+        processes: Those that share out the blocks, in a folder `kept` that all of them see; each has to call with the
+            same arguments, and each gets all variants, which do not depend on their number.
 
     Returns:
         The error that each variant is left with.
@@ -115,19 +119,38 @@ def refit(
         raise ValueError("variants are refitted on text, and there is no batch")
     # The base model's: what variants were before, or how often they were refitted, does not matter.
     weights = weights_digest(supernet.state_of(supernet.largest_architecture))
-    variants = [str(variant) for variant in variants_of(supernet)]
-    asked = {"weights": weights, "variants": variants, "batches": digest_of(batches), "ridge": ridge}
-    found = None if kept is None else read_fitted(Path(kept), asked)
-    if found is None:
-        found = _fit(supernet, _moments(supernet, batches), ridge)
-        if kept is not None:
-            write_fitted(Path(kept), asked, found)
-    fitted, errors = found
-    own = {str(variant): variant.end for variant in variants_of(supernet)}
-    with torch.no_grad():
-        for name, tensor in fitted.items():
-            variant, _, part = name.rpartition("/")
-            own[variant].get_parameter(part).copy_(tensor)
+    variants: dict[int, list[Variant]] = {}
+    for variant in variants_of(supernet):
+        variants.setdefault(variant.block, []).append(variant)
+    names = [str(variant) for own in variants.values() for variant in own]
+    asked = {"weights": weights, "variants": names, "batches": digest_of(batches), "ridge": ridge}
+    files = {block: None if kept is None else Path(kept) / f"block-{block:03}.safetensors" for block in variants}
+    found = {block: None if file is None else read_fitted(file, asked) for block, file in files.items()}
+    to_do = [block for block in variants if found[block] is None]
+    if kept is not None and processes is not None and processes.num_processes > 1:
+        processes.wait_for_everyone()  # all have seen the same files
+        to_do = to_do[processes.process_index :: processes.num_processes]
+    wanted = {block: variants[block] for block in to_do}
+    for block, moments in moments_of_blocks(supernet, batches, wanted) if wanted else ():
+        fitted, file = fit_block(supernet, moments, variants[block], ridge), files[block]
+        if file is None:
+            found[block] = fitted
+        else:  # read again below: until then no weights lie in memory twice
+            write_fitted(file, asked, fitted)
+    if processes is not None:
+        processes.wait_for_everyone()
+    errors: Errors = {}
+    for block, own in variants.items():
+        file, made = files[block], found[block]
+        if made is None and file is not None:
+            made = read_fitted(file, asked)
+        assert made is not None
+        ends = {str(variant): variant.end for variant in own}
+        with torch.no_grad():
+            for name, tensor in made[0].items():
+                variant_name, _, part = name.rpartition("/")
+                ends[variant_name].get_parameter(part).copy_(tensor)
+        errors |= made[1]
     return errors
 
 
@@ -161,42 +184,40 @@ def variants_of(supernet: SupernetPreTrainedModel) -> Iterator[Variant]:
 
 
 @torch.no_grad()
-def _moments(supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> dict[str, Moments]:
-    """The sums of every block of the base model, of as many inputs as its widest variant reads, and of convolutions.
+def moments_of_blocks(
+    supernet: SupernetPreTrainedModel, batches: Sequence[Batch], wanted: Mapping[int, Sequence[Variant]]
+) -> Iterator[tuple[int, dict[str, Moments]]]:
+    """Block by block the sums that its variants need, of as many inputs as the widest reads, and of convolutions.
 
-    By the block's number, and by the block's number and the convolution's name.
+    By the variants' name of a convolution; of all others under the empty name.
     """
     encoder, device = encoder_of(supernet), next(supernet.parameters()).device
     width: int = supernet.config.hidden_size
-    sizes: dict[int, int] = {}
-    convolutions: dict[int, list[Variant]] = {}
-    for variant in variants_of(supernet):
-        sizes.setdefault(variant.block, 0)
-        if variant.is_convolution:
-            convolutions.setdefault(variant.block, []).append(variant)
-        elif operator_kind(variant.name) != _NORM:
-            sizes[variant.block] = max(sizes[variant.block], inner_width(supernet.config, variant.name))
-    moments = {str(block): Moments(size, width) for block, size in sizes.items()}
-    moments |= {str(variant): Moments(width, width) for own in convolutions.values() for variant in own}
-    full = supernet.largest_architecture
     with running(supernet):
-        for batch in batches:
-            mask = mask_of(batch, device)
-            states, masks = encoder.embed(**inputs_of(batch, device))
-            for block, name in enumerate(full):
-                if block not in sizes:
-                    states = encoder.run_block(block, name, states, masks)
-                    continue
-                end = encoder.encoder.blocks[block].operators.output_of(name)
-                with _calls_of(end.dense) as calls:
-                    behind = encoder.run_block(block, name, states, masks)
-                inner, output = (torch.cat(parts, dim=-2)[mask] for parts in zip(*calls, strict=True))
-                moments[str(block)].add(inner, output)
-                for variant in convolutions.get(block, []):
-                    windows = _windows(variant.end.depthwise.weight)
-                    moments[str(variant)].add(_averages(states, mask, windows)[mask], output)
-                states = behind
-    return moments
+        masks = [mask_of(batch, device) for batch in batches]
+        embedded = [encoder.embed(**inputs_of(batch, device)) for batch in batches]
+        states, padding = [one for one, _ in embedded], [both for _, both in embedded]
+        del embedded
+        for block, name in enumerate(supernet.largest_architecture[: max(wanted) + 1]):
+            own = wanted.get(block, ())
+            narrow = [one.name for one in own if not one.is_convolution and operator_kind(one.name) != _NORM]
+            size = max((inner_width(supernet.config, one) for one in narrow), default=0)
+            moments = {"": Moments(size, width)} if own else {}
+            moments |= {one.name: Moments(width, width) for one in own if one.is_convolution}
+            end = encoder.encoder.blocks[block].operators.output_of(name).dense if own else nn.Identity()
+            for index, mask in enumerate(masks):
+                given = states[index]
+                with _calls_of(end) as calls:
+                    states[index] = encoder.run_block(block, name, given, padding[index])
+                if own:
+                    inner, output = (torch.cat(parts, dim=-2)[mask] for parts in zip(*calls, strict=True))
+                    moments[""].add(inner, output)
+                for one in own:
+                    if one.is_convolution:
+                        windows = _windows(one.end.depthwise.weight)
+                        moments[one.name].add(_averages(given, mask, windows)[mask], output)
+            if own:
+                yield block, moments
 
 
 @contextmanager
@@ -225,11 +246,14 @@ def _averages(states: torch.Tensor, mask: torch.Tensor, windows: torch.Tensor) -
     return nn.functional.conv2d(tokens, windows, padding=padding, groups=len(windows)).squeeze(2).transpose(1, 2)
 
 
-def _fit(supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], ridge: float) -> Fitted:
+def fit_block(
+    supernet: SupernetPreTrainedModel, moments: Mapping[str, Moments], variants: Sequence[Variant], ridge: float
+) -> Fitted:
+    """The weights of a block's variants, from the sums that `moments_of_blocks` gives, and what each misses."""
     fitted: dict[str, torch.Tensor] = {}
     errors: Errors = {}
-    for variant in variants_of(supernet):
-        own = moments[str(variant) if variant.is_convolution else str(variant.block)]
+    for variant in variants:
+        own = moments[variant.name if variant.is_convolution else ""]
         if operator_kind(variant.name) == _NORM:
             fitted[f"{variant}/bias"] = (own.outputs / own.num_tokens).float()
             errors[str(variant)] = 1.0

@@ -1,9 +1,10 @@
 """A child as an ONNX file for any batch and sequence length, proven in onnxruntime before it is in its place."""
 
 import copy
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -53,7 +54,7 @@ def export_child(arguments: ExportArguments) -> Exported:
         ValueError: If it is no model that can be exported, or the outputs differ.
     """
     be_alone("exporting a child")
-    _check_extra()
+    check_extra()
     _check_place(Path(arguments.output_dir).resolve())
     config = load_config(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]
@@ -102,18 +103,39 @@ def export_onnx(
         ValueError: If it is a super-net, or the outputs differ by more or are not finite.
         WriteError: If the folder cannot be written.
     """
-    _check_extra()
+    check_extra()
     folder = Path(folder).resolve()
     _check_place(folder)
+    with whole_folder(folder) as staging:
+        exported = write_graph(model, staging / FILE, tolerance=tolerance)
+        model.config.save_pretrained(staging)
+        save_tokenizer(tokenizer, staging, getattr(model.config, "max_position_embeddings", None))
+    return dataclasses.replace(exported, file=folder / FILE)
+
+
+def write_graph(
+    model: PreTrainedModel,
+    file: Path,
+    *,
+    tolerance: float = EXPORT,
+    batches: Sequence[Mapping[str, torch.Tensor]] = (),
+) -> Exported:
+    """Write a model's graph into a folder that the caller then puts into its place; see `export_onnx`.
+
+    Args:
+        model: A child with any head, or a stock BERT.
+        file: The file to write.
+        tolerance: Largest absolute difference of any output from the model's.
+        batches: Real text to compare on, beside random tokens: `input_ids` and `attention_mask` each.
+
+    Raises:
+        ValueError: If it is a super-net, or the outputs differ by more or are not finite.
+    """
     if model.config.model_type == "nasbert_supernet":
         raise ValueError("a super-net is no child: extract one first (hf-nasbert extract)")
     graph = _Graph(model)
-    with whole_folder(folder) as staging:
-        graph.write(staging / FILE)
-        difference = graph.prove(staging / FILE, tolerance)
-        model.config.save_pretrained(staging)
-        save_tokenizer(tokenizer, staging, getattr(model.config, "max_position_embeddings", None))
-    return Exported(folder / FILE, graph.outputs, difference)
+    graph.write(file)
+    return Exported(file, graph.outputs, graph.prove(file, tolerance, batches))
 
 
 def _check_place(folder: Path) -> None:
@@ -172,14 +194,14 @@ class _Graph(nn.Module):
                 raise ValueError("torch.onnx made no program of this model")
             program.save(file)
 
-    def prove(self, file: Path, tolerance: float) -> float:
+    def prove(self, file: Path, tolerance: float, batches: Sequence[Mapping[str, torch.Tensor]]) -> float:
         """The largest difference between the file in onnxruntime and the model, or an error if it is too large."""
         import onnxruntime
 
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         largest = 0.0
-        for batch_size, length in ((4, 16), (1, 1), (3, 40), (7, 5)):
-            tensors = self.example(batch_size, length)
+        examples = [self.example(batch_size, length) for batch_size, length in ((4, 16), (1, 1), (3, 40), (7, 5))]
+        for tensors in (*examples, *map(tensors_of, batches)):
             feeds = {name: tensor.numpy() for name, tensor in zip(INPUTS, tensors, strict=True)}
             with torch.no_grad():
                 expected = self(*tensors)
@@ -187,14 +209,25 @@ class _Graph(nn.Module):
                 difference = float((torch.from_numpy(theirs) - ours).abs().max())
                 if not difference <= tolerance:  # not "greater": NaN must fail
                     raise ValueError(
-                        f"{name} of the exported model differs by up to {difference:.3g} at batch {batch_size}, "
-                        f"length {length}; allowed are {tolerance:.3g}: nothing is written"
+                        f"{name} of the exported model differs by up to {difference:.3g} at batch {len(tensors[0])}, "
+                        f"length {tensors[0].shape[-1]}; allowed are {tolerance:.3g}: nothing is written"
                     )
                 largest = max(largest, difference)
         return largest
 
 
-def _check_extra() -> None:
+def tensors_of(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The tensors that a graph takes, in order, of a batch; types are 0 where it has none."""
+    types = torch.zeros_like(batch["input_ids"])
+    return tuple((batch.get(name, types) if name == INPUTS[2] else batch[name]).cpu() for name in INPUTS)
+
+
+def check_extra() -> None:
+    """Refuse to go on without the packages that ONNX files are made with.
+
+    Raises:
+        ImportError: Naming the first that is missing, and how to install it.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise ImportError(

@@ -89,6 +89,10 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
             warnings.simplefilter("ignore")
             return self._scores(predictions, references)
 
+    def scores(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """What `compute` gives, of arrays as they are: a bootstrap asks for it some hundred times."""
+        return self._compute(predictions, references)
+
     def _scores(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         if self.config_name == "stsb":
             from scipy.stats import pearsonr, spearmanr

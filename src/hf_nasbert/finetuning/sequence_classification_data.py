@@ -118,13 +118,15 @@ def load_named(
 
 def load_files(
     train: str,
-    validation: str,
+    validation: str | None,
     test: str | None = None,
     *,
     cache_dir: str | None = None,
     **columns: Unpack[Columns],
 ) -> LabelledTask:
     """Local csv, tsv, json, jsonl or parquet files (folders, patterns); labels are names, whole numbers or floats.
+
+    Without a file for validation there is no such split.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -133,7 +135,8 @@ def load_files(
     needed = (columns.get("label_column", "label"), *(columns.get("text_columns") or ()))
     files = split_files(train, validation, test)
     splits = {split: read_rows(file, cache_dir, needed=needed) for split, file in files.items()}
-    return make_task(name_of(train), splits, **columns)
+    validation_splits = () if validation is None else ("validation",)
+    return make_task(name_of(train), splits, validation_splits=validation_splits, **columns)
 
 
 def make_task(

@@ -11,9 +11,10 @@ from datasets import Dataset
 LIST_KINDS = (".json", ".jsonl", ".parquet")  # the files whose rows can hold lists
 
 
-def split_files(train: str, validation: str, test: str | None) -> dict[str, str]:
-    """The file of every split."""
-    return {"train": train, "validation": validation} | ({} if test is None else {"test": test})
+def split_files(train: str, validation: str | None, test: str | None) -> dict[str, str]:
+    """The file of every split that there is."""
+    files = {"train": train, "validation": validation, "test": test}
+    return {split: file for split, file in files.items() if file is not None}
 
 
 def name_of(train: str) -> str:

@@ -22,9 +22,10 @@ from hf_nasbert.cards import (
     render_table_card,
 )
 from hf_nasbert.configs import read_model_config
-from hf_nasbert.foreign import ForeignFileError, printable, read_object
+from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
+from hf_nasbert.modeling.sentence_transformer import MODULE_FILES, MODULE_FOLDER, foreign_modules, module_entries
 from hf_nasbert.native import CODE_FILES, is_our_code
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
@@ -35,14 +36,19 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
-    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py",
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py"
+    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors)"
+    r"|onnx/model(_\w+)?\.onnx",
     re.ASCII,
 )
-"""What makes a model; a push replaces all of it, so that no weight or code of an earlier one stays behind."""
+"""What makes a model, a SentenceTransformer of it, and its ONNX files; a push replaces all of it, so that no weight or
+code of an earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
 """What may stand beside it: the card and its record, figures, records of searches and evaluations."""
+_NEEDED = {"Pooling": ("config.json",)} | dict.fromkeys(("Dense", "LayerNorm"), ("config.json", "model.safetensors"))
+_FOLDER = re.compile(rf"figures|onnx|{MODULE_FOLDER}", re.ASCII)
 TABLE_FILE = re.compile(r"table-[\w.-]+\.jsonl\.gz", re.ASCII)
 
 _PICKLE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|h5|msgpack)")
@@ -84,11 +90,12 @@ def gather(
 ) -> Contents:
     """Collect what belongs to a child, a super-net or a table; nothing else of its folder goes.
 
-    A child's config is completed, in memory, with the classes of all heads, and its code files, where they are
-    missing, with this package's: transformers forgets both when it saves a child that was loaded from the Hub
-    (huggingface/transformers#29714). A card that loads from "path/to/this/folder" loads from the repository instead;
-    a super-net or a masked-LM child without a card gets one. A table's card says, beside what its records say, what a
-    JSON file beside it does: fields of `cards.TableFacts`, such as its license.
+    A SentenceTransformer goes whole, with the folders of its modules. A child's config is completed, in memory, with
+    the classes of all heads, and its code files, where they are missing, with this package's: transformers forgets
+    both when it saves a child that was loaded from the Hub (huggingface/transformers#29714). A card that loads from
+    "path/to/this/folder" loads from the repository instead; a super-net or a masked-LM child without a card gets one.
+    A table's card says, beside what its records say, what a JSON file beside it does: fields of `cards.TableFacts`,
+    such as its license.
 
     Code files are compared, byte by byte, with all versions of this package's own: what is published under one's name,
     and is run to prove it, is somebody else's code only where that was said.
@@ -158,11 +165,13 @@ def describe(folder: Path, name: str | None = None) -> tuple[Kind, dict[str, Any
         name: What messages call it.
 
     Raises:
-        ValueError: If it holds no model of ours.
+        ValueError: If it holds no model of ours; names those that lie in folders of it.
     """
     name = name or str(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{name} holds no child and no super-net: it has no config.json")
+        models = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        advice = f"; name one of the models in it: {printable(', '.join(models), 500)}" if models else ""
+        raise ValueError(f"{name} holds no child and no super-net: it has no config.json{advice}")
     config = read_model_config(folder / "config.json", f"{name}/config.json")
     return kind_of(config, name), config
 
@@ -188,7 +197,7 @@ def foreign_code(files: Mapping[str, Content], name: str) -> list[str]:
         name: What messages call the folder.
 
     Raises:
-        ForeignFileError: If config.json or tokenizer_config.json is damaged.
+        ForeignFileError: If config.json, tokenizer_config.json or a file of a SentenceTransformer is damaged.
     """
     found = [
         file for file, content in files.items() if file.endswith(".py") and not is_our_code(file, bytes_of(content))
@@ -204,7 +213,29 @@ def foreign_code(files: Mapping[str, Content], name: str) -> list[str]:
     settings = files.get("tokenizer_config.json")
     if settings is not None and read_object(settings, f"{name}/tokenizer_config.json").get("auto_map"):
         found.append("what tokenizer_config.json names in auto_map")
-    return found
+    return found + foreign_modules(files, name)
+
+
+def check_modules(files: Mapping[str, Content], name: str) -> None:
+    """Refuse half a SentenceTransformer: one that names a module whose files are not among those that go along.
+
+    Args:
+        files: As for `foreign_code`.
+        name: What messages call the folder.
+
+    Raises:
+        ValueError: If files of a module are missing, or its folder has no name that they go by.
+    """
+    where = f"{name}/modules.json"
+    entries = module_entries(read_json(files["modules.json"], where), where) if "modules.json" in files else []
+    for kind, path in entries:
+        needed = _NEEDED.get(kind.rpartition(".")[2], ())
+        is_whole = re.fullmatch(MODULE_FOLDER, path, re.ASCII) and all(f"{path}/{file}" in files for file in needed)
+        if path and not is_whole:
+            raise ValueError(
+                f"{where} names a module in {printable(path, 100)}, where there is none that could go along: expected "
+                "a folder such as 1_Pooling with a config.json and, where it has weights, a model.safetensors"
+            )
 
 
 def read_tokenizer(content: Content, name: str) -> dict[str, Any]:
@@ -238,10 +269,11 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
     kind, config = describe(folder)
     files: dict[str, Content] = {}
     left_out = []
-    for path in sorted([*folder.iterdir(), *(folder / "figures").glob("*")]):
+    within = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
+    for path in sorted([*folder.iterdir(), *(file for one in within for file in one.glob("*"))]):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
-            if name != "figures":
+            if path not in within:
                 left_out.append(f"{name}/")
         elif not is_ours(name):
             if _PICKLE.fullmatch(name) and not _TRAINING_STATE.fullmatch(path.name):
@@ -254,14 +286,14 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
             raise ValueError(f"{folder}/{name} is a link that leads out of the folder: put the file itself there")
         elif not path.is_file():
             raise ValueError(f"{folder}/{name} is no regular file")
-        elif name in ("config.json", "tokenizer_config.json") or name.endswith(".py"):
+        elif name.endswith((".py", "config.json")) or name in MODULE_FILES:
             files[name] = path.read_bytes()  # what is run are the very bytes that were looked at
             as_in_git = path.read_bytes().replace(b"\r\n", b"\n")  # a checkout on Windows has other line ends
             if is_our_code(name, as_in_git):
                 files[name] = as_in_git
         else:
             files[name] = path
-    if not any(name.endswith(".safetensors") for name in files):
+    if not any(name.endswith(".safetensors") and "/" not in name for name in files):
         raise ValueError(f"{folder} holds no safetensors weights: save the model with save_pretrained")
     if "tokenizer_config.json" not in files:
         raise ValueError(f"{folder} holds no tokenizer: save there the one that the model was trained with")
@@ -271,6 +303,7 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
             f"{folder} brings code that is not hf_nasbert's ({', '.join(foreign)}), and a push would run and publish "
             "it: read it, and if it is what you want, say --trust_remote_code true"
         )
+    check_modules(files, str(folder))
     if config["model_type"] == "nasbert":
         package = Path(modeling_nasbert.__file__).parent
         files |= {name: package / name for name in CODE_FILES if name not in files}

@@ -1,11 +1,13 @@
 """The proof, before a push, that a child computes the same where this package is not installed."""
 
+import dataclasses
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,8 +20,9 @@ from transformers import PreTrainedModel
 
 import hf_nasbert.modeling as family
 from hf_nasbert.configs import loading_errors, read_model_config
-from hf_nasbert.foreign import printable
+from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.hub.contents import Content, foreign_code
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 from hf_nasbert.tolerances import RELOADING
 
 # Runs where this package cannot be imported, offline and with an empty cache: what a user of the child has.
@@ -33,12 +36,19 @@ sys.meta_path.insert(0, Absent())
 """
 _COMPUTE = """
 import torch, transformers
+from importlib.util import find_spec
+from pathlib import Path
 from safetensors.torch import load_file, save_file
 folder, auto_class, inputs, results = sys.argv[1:]
 transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # it reads the model's config first
 model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     outputs = model.eval()(**load_file(inputs), return_dict=True)
+    if Path(folder, "modules.json").exists() and find_spec("sentence_transformers"):
+        from sentence_transformers import SentenceTransformer
+
+        vectors = SentenceTransformer(folder, trust_remote_code=True, device="cpu", local_files_only=True).eval()
+        outputs["sentence_vectors"] = vectors(load_file(inputs))["sentence_embedding"]
 save_file({name: tensor.contiguous() for name, tensor in outputs.items() if torch.is_tensor(tensor)}, results)
 """
 # All that such a process is given of the user's environment: where programs and libraries lie, the language, the
@@ -51,13 +61,15 @@ _HOMES = (
     "HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "HF_HOME", "HF_MODULES_CACHE", "TORCH_HOME", "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
 )  # fmt: skip
+_VECTORS = "sentence_vectors"  # as the program above calls them
 _TIMEOUT = 600  # seconds
 
 
 def check_leaves_home(files: Mapping[str, Content], *, trust_remote_code: bool = False) -> float:
     """Load a child in a fresh process without this package, and compare what it computes with what it computes here.
 
-    The process sees nothing but the files that would be pushed; see `run_without_package`. In this one nothing of
+    Of a SentenceTransformer the vectors are compared too, where sentence_transformers is installed. The process sees
+    nothing but the files that would be pushed; see `run_without_package`. In this one nothing of
     theirs is imported.
 
     Args:
@@ -91,13 +103,17 @@ def check_leaves_home(files: Mapping[str, Content], *, trust_remote_code: bool =
             raise ValueError(f"the child's weights do not belong to its config.json: {'; '.join(problems)}")
         with loading_errors("the child"), torch.inference_mode():
             batch = _dummy_inputs(model)
-            expected = model.eval()(**batch, return_dict=True)
+            expected = dict(model.eval()(**batch, return_dict=True))
+            modules = _sentence_modules(folder)
+            if modules is not None and find_spec("sentence_transformers"):
+                states = expected["last_hidden_state"]
+                expected[_VECTORS] = modules.pool(states, batch["attention_mask"])
         save_file(batch, inputs)
         run_without_package(_COMPUTE, [str(folder), auto_classes.get(name, name), str(inputs), str(results)])
         if not results.is_file():
             raise ValueError("the child does not load where hf_nasbert is not installed: it ended without a result")
         try:
-            found = load_file(results)
+            found = {name: one for name, one in load_file(results).items() if name != _VECTORS or name in expected}
         except SafetensorError as error:
             raise ValueError(f"the child wrote a result that is none ({printable(error, 200)})") from None
     return _difference(expected, found)
@@ -145,6 +161,20 @@ def run_without_package(program: str, arguments: Sequence[str]) -> None:
             )
         if done.returncode:
             raise ValueError(f"the child does not load where hf_nasbert is not installed: {_last_line(said)}")
+
+
+def _sentence_modules(folder: Path) -> SentenceModules | None:
+    """What makes vectors of a SentenceTransformer's states, before they are cut; None of one with further modules.
+
+    Those are loaded in the other process like all others.
+    """
+    try:
+        modules = read_sentence_modules(folder)
+    except ForeignFileError:
+        raise
+    except ValueError:
+        return None
+    return modules and dataclasses.replace(modules, truncate_dim=None)
 
 
 def _model_class(name: str | None) -> Any:

@@ -14,6 +14,7 @@ from hf_nasbert.child_folders import check_place, move_into_place
 from hf_nasbert.hub.arguments import PullArguments
 from hf_nasbert.hub.contents import (
     Kind,
+    check_modules,
     describe,
     foreign_code,
     identity_of_model,
@@ -27,7 +28,7 @@ from hf_nasbert.hub.errors import HTTP_ERROR, hub_errors, was_lost
 from hf_nasbert.hub.repository import default_api, how_to_load, identity_there, look
 from hf_nasbert.writing import whole_folder
 
-_PATTERNS = [f"*.{ending}" for ending in "safetensors json md txt py png svg jpg jsonl jsonl.gz".split()]
+_PATTERNS = [f"*.{ending}" for ending in "safetensors onnx json md txt py png svg jpg jsonl jsonl.gz".split()]
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class Pulled:
     is_from_cache: bool
     foreign_code: tuple[str, ...] = ()
     """What in it is code, or leads to code, that is not this package's."""
+    is_sentence_transformer: bool = False
 
     def __str__(self) -> str:
         origin = " from the cache, since the Hub could not be reached" if self.is_from_cache else ""
-        how = how_to_load(self.kind, self.identity, str(self.folder))
+        how = how_to_load(
+            self.kind, self.identity, str(self.folder), is_sentence_transformer=self.is_sentence_transformer
+        )
         said = f"{self.folder}: {self.kind} {self.name}, commit {self.commit}{origin}\n"
         if self.foreign_code:
             said += f"it brings code that is not hf_nasbert's, to be read first: {', '.join(self.foreign_code)}\n"
@@ -55,7 +59,7 @@ class Pulled:
 def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
     """Write a child, super-net or table of the Hub to a folder, which appears whole or not at all.
 
-    Only what a push would send is fetched: safetensors, JSON, text, figures and the code files, never pickles.
+    Only what a push would send is fetched: safetensors, ONNX, JSON, text, figures and the code files, never pickles.
     Without network, what an earlier pull or `from_pretrained` left in the cache is used.
 
     Args:
@@ -64,8 +68,8 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
 
     Raises:
         FileExistsError: If the folder holds something, and `overwrite` is not given or it is none of ours.
-        ValueError: If the repository holds neither child, super-net nor table, only pickled weights, or a config.json
-            or tokenizer.json that is damaged; then nothing is written.
+        ValueError: If the repository holds neither child, super-net nor table, only pickled weights, a config.json
+            or tokenizer.json that is damaged, or half a SentenceTransformer; then nothing is written.
         OSError: Whatever the network and the Hub refuse; see `hub_errors`.
         WriteError: If the folder cannot be written; a model that is there stays as it was.
     """
@@ -83,6 +87,7 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
                 shutil.copyfile(path, staging / name)
         kind: Kind
         foreign: list[str] = []
+        vectors = False
         if is_table:
             file = next(staging.glob("table-*.jsonl.gz"), None)
             if file is None:
@@ -96,8 +101,11 @@ def pull(arguments: PullArguments, *, api: HfApi | None = None) -> Pulled:
             words = staging / "tokenizer.json"
             tokenizer = read_tokenizer(words, f"{arguments.repo_id}/tokenizer.json") if words.exists() else None
             identity = identity_of_model(config, tokenizer)
-            foreign = foreign_code({path.name: path for path in staging.glob("*")}, arguments.repo_id)
-        pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign))
+            files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+            check_modules(files, arguments.repo_id)
+            foreign = foreign_code(files, arguments.repo_id)
+            vectors = "modules.json" in files
+        pulled = Pulled(folder, kind, name, identity, snapshot.name, is_from_cache, tuple(foreign), vectors)
     return pulled
 
 
@@ -124,7 +132,7 @@ def _fetch(api: HfApi, arguments: PullArguments) -> tuple[Path, bool]:
         raise FileNotFoundError(f"{repo_id} has no branch, tag or commit {revision!r}")
     identity_there(api, repo_id, repo_type, state)  # refused before anything large is fetched
     wanted = [name for name in state.files if is_ours(name)]
-    if repo_type == "model" and not any(name.endswith(".safetensors") for name in wanted):
+    if repo_type == "model" and not any(name.endswith(".safetensors") and "/" not in name for name in wanted):
         raise ValueError(f"{repo_id} holds no safetensors weights, and pickled ones are not fetched")
     # By the name of its branch, so that the cache knows it by that name where there is no network.
     snapshot = api.snapshot_download(repo_id, repo_type=repo_type, revision=revision, allow_patterns=wanted)

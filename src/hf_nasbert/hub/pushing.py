@@ -46,7 +46,10 @@ class Pushed:
         lines += [f"  left out {printable(name)}" for name in self.contents.left_out]
         what = f"{self.contents.kind} {self.contents.name}"
         where = f"{self.repo_id} ({self.contents.repo_type}, branch {self.branch}, {self.visibility})"
-        how = how_to_load(self.contents.kind, self.contents.identity, self.repo_id, f', revision="{self.commit}"')
+        how = how_to_load(
+            self.contents.kind, self.contents.identity, self.repo_id, f', revision="{self.commit}"',
+            is_sentence_transformer="modules.json" in self.contents.files,
+        )  # fmt: skip
         sent = [sizes[name] for name, change in self.changes.items() if change in ("new", "changed")]
         if self.is_dry_run:
             end = f"{len(sent)} files to send, {_human(sum(sent))}; nothing was written"

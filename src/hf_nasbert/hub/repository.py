@@ -110,15 +110,19 @@ def is_same(content: Content, there: RepoFile) -> bool:
     return digest.hexdigest() == (there.lfs.sha256 if there.lfs else there.blob_id)
 
 
-def how_to_load(kind: Kind, identity: Mapping[str, Any], place: str, options: str = "") -> str:
+def how_to_load(
+    kind: Kind, identity: Mapping[str, Any], place: str, options: str = "", *, is_sentence_transformer: bool = False
+) -> str:
     """The line of Python that loads it from a repository or a folder; of a class that is not ours, its encoder."""
     where = json.dumps(place, ensure_ascii=False)
     if kind == "table":
         return f"load_dataset({where}{options})"
     if kind == "super-net":
         return f"SupernetForMaskedLM.from_pretrained({where}{options})"
+    trust = "" if identity["model_type"] == "bert" else ", trust_remote_code=True"
+    if is_sentence_transformer:
+        return f"SentenceTransformer({where}{options}{trust})"
     auto_classes = {entry.rpartition(".")[2]: auto_class for auto_class, entry in AUTO_MAP.items()}
     name = (identity.get("architectures") or [""])[0]
     auto_class = auto_classes.get(f"Nas{name}" if name.startswith("Bert") else name, "AutoModel")
-    trust = "" if identity["model_type"] == "bert" else ", trust_remote_code=True"
     return f"{auto_class}.from_pretrained({where}{options}{trust})"

@@ -1,5 +1,8 @@
 """The ways to train a super-net, one file each; `METHODS` is the only list of them."""
 
+import importlib
+import inspect
+import reprlib
 from dataclasses import fields
 
 from hf_nasbert.methods.base import (
@@ -11,35 +14,55 @@ from hf_nasbert.methods.base import (
     TrainingMethod,
     Wants,
     Whole,
+    names_of_settings,
 )
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.uniform import Uniform
 
-METHODS: dict[str, type[TrainingMethod]] = {}
+METHODS: dict[str, type[TrainingMethod]] = {
+    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
+}
 """Every method by its name, in the order of tables, figures and help."""
+
+_BESIDE = {
+    "hf_nasbert.data.arguments": ("DataArguments",),
+    "hf_nasbert.training.arguments": ("SupernetArguments", "SupernetTrainingArguments"),
+    "hf_nasbert.pipeline.arguments": ("PipelineArguments",),
+}
+"""Dataclasses whose settings stand beside a method's on a command line, by name: these rooms know this one."""
 
 
 def register(method: type[TrainingMethod]) -> type[TrainingMethod]:
     """Add a method of one's own; usable as a decorator.
 
     Raises:
-        ValueError: If the class is no method with a name and a sampler, or its name is taken.
+        ValueError: If it is no class of a method with a name and a sampler, or its name, or the name of one of its
+            settings, is taken.
     """
+    if not inspect.isclass(method) or not issubclass(method, TrainingMethod) or not hasattr(method, "sampler_class"):
+        shown = method.__name__ if inspect.isclass(method) else reprlib.repr(method)
+        raise ValueError(f"{shown} is no method: expected a subclass of TrainingMethod with a sampler_class")
     name = getattr(method, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{method.__name__} needs a name of letters, digits and underscores, got {name!r}")
-    if not issubclass(method, TrainingMethod) or not hasattr(method, "sampler_class"):
-        raise ValueError(f"{method.__name__} is no TrainingMethod with a sampler_class")
     if name in METHODS:
         raise ValueError(f"the name {name} is taken by {METHODS[name].__name__}: choose another one")
+    owners = _settings_beside()
+    for setting in names_of_settings(method):
+        if setting in owners:
+            raise ValueError(
+                f"method {name} has a setting {setting}, which every training has ({owners[setting]}): rename it"
+            )
     METHODS[name] = method
     return method
 
 
-for _method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich):
-    register(_method)
+def _settings_beside() -> dict[str, str]:
+    """The settings that any command with a method has beside the method's, each with its dataclass."""
+    kinds = [getattr(importlib.import_module(room), name) for room, names in _BESIDE.items() for name in names]
+    return {field.name: kind.__name__ for kind in kinds for field in fields(kind)}
 
 
 def settings_by_method() -> dict[str, type[MethodSettings]]:

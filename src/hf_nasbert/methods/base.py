@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hf_nasbert.paths import expand_paths
+from hf_nasbert.ranges import check_range
 from hf_nasbert.samplers import Sampler
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -56,10 +57,7 @@ class MethodSettings:
             ValueError: If one of them is smaller or larger, or is no finite number.
         """
         for name in names:
-            value = getattr(self, name)
-            if not at_least <= value <= at_most or value == math.inf:  # also refuses nan
-                bound = f"at most {at_most}" if value > at_most else f"at least {at_least}"
-                raise ValueError(f"{name}={value}: expected {bound}")
+            check_range(name, getattr(self, name), at_least, at_most)
 
     @classmethod
     def as_now(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

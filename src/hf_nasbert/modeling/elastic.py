@@ -46,6 +46,7 @@ AUTO_CLASSES = {
     NasBertForTokenClassification: AutoModelForTokenClassification,
     NasBertForQuestionAnswering: AutoModelForQuestionAnswering,
 }
+SUPPORTED = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
 _LABELS = ("id2label", "label2id", "problem_type")
 
 
@@ -117,16 +118,15 @@ def _check_supported(config: PreTrainedConfig, what: str) -> None:
     model_type = config.model_type
     if model_type == SupernetConfig.model_type:
         raise ValueError(f"{what} is a super-net: give the encoder that is to be made smaller, or one of its children")
-    supported = f"supported are the encoders {', '.join(sorted(FAMILIES))}, and children"
     if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{what} is a {model_type!r}, an encoder with a decoder; {supported}")
+        raise ValueError(f"{what} is a {model_type!r}, an encoder with a decoder; {SUPPORTED}")
     is_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     if is_causal or getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise ValueError(f"{what} is a {model_type!r}, a decoder: its tokens see only those before them; {supported}")
+        raise ValueError(f"{what} is a {model_type!r}, a decoder: its tokens see only those before them; {SUPPORTED}")
     if model_type not in (*FAMILIES, NasBertConfig.model_type):
         raise ValueError(
             f"{what} is a {model_type!r}, whose layers are not known to be BERT's, attention and feed-forward with "
-            f"normalisation behind each; {supported}"
+            f"normalisation behind each; {SUPPORTED}"
         )
 
 

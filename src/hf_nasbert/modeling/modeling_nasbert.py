@@ -2,6 +2,8 @@
 
 A child that alternates attention and ffn *is* a BERT; other children differ in the operators only. Axes in comments:
 B batch, T tokens, D hidden size, V vocabulary, L blocks, N labelled positions.
+
+Longer than other files, for it travels: a child's folder on the Hub holds as few files of code as it can.
 """
 
 from .configuration_nasbert import NasBertConfig, NasBertShapeConfig

@@ -1,11 +1,14 @@
 """What makes a SentenceTransformer of an encoder: pooling, normalisation, longest text, prompts; read and written."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
@@ -16,8 +19,24 @@ POOLINGS = {
     "max": "pooling_mode_max_tokens",
     "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
-"""How token states become one vector, and the fields that say so in the files of sentence-transformers before 6."""
+"""How token states become one vector, and the fields that say so in the files of sentence-transformers before 6.
+
+Those files join the vectors of several in this order, those of version 6 in the order that they say.
+"""
+_FIRST_POOLINGS = tuple(POOLINGS)[:4]  # which version 2 knew; it refuses fields that it does not know
+
+MODULE_FOLDER = r"[0-9]_(Pooling|Normalize|Dense|LayerNorm|Dropout)"
+"""The folder of a module that sentence-transformers writes behind the encoder, as a regular expression."""
+MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+"""What lies beside the encoder's own files in the folder of a SentenceTransformer."""
+
+# Of that library's own: other modules, a Router say, name further classes in files of theirs.
+_OWN_MODULE = re.compile(
+    r"sentence_transformers(\.\w+)*\.(Transformer|Pooling|Normalize|Dense|LayerNorm|Dropout)", re.ASCII
+)
 
 _TEXT_FILES = tuple(
     f"sentence_{kind}_config.json"
@@ -27,13 +46,25 @@ _TEXT_FILES = tuple(
 
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
+# What sentence_bert_config.json may hand on to transformers, and of that what changes no vector (but by rounding).
+_HANDED_ON = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+_HARMLESS = {"add_pooling_layer", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors"}
+# How version 6 says that texts go in and the last states come out; what is not said is so.
+_PLAIN = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "text": {"method": "forward", "method_output_name": "last_hidden_state"},
+}
+_VECTOR = "sentence_embedding"
+_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Za-z]+", re.ASCII)
+
 
 @dataclass(frozen=True)
 class SentenceModules:
     """What stands around the encoder in a SentenceTransformer.
 
     Args:
-        pooling: Names of `POOLINGS`; the vectors of several are joined.
+        pooling: Names of `POOLINGS`; the vectors of several are joined in this order.
         normalize: Whether vectors are divided by their length.
         max_seq_length: Tokens after which a text is cut; `None` leaves that to the tokenizer.
         do_lower_case: Whether texts are lower-cased in front of the tokenizer.
@@ -41,6 +72,7 @@ class SentenceModules:
         default_prompt_name: The one that is used where none is named.
         similarity: How two vectors are compared; `None` says nothing.
         include_prompt: Whether the tokens of a prompt are pooled too, by that library; `pool` is told by its mask.
+        truncate_dim: Numbers of a vector that are kept, behind all else; `None` keeps all.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -51,20 +83,49 @@ class SentenceModules:
     default_prompt_name: str | None = None
     similarity: str | None = None
     include_prompt: bool = True
+    truncate_dim: int | None = None
+
+    @property
+    def default_prompt(self) -> str:
+        """What is put before every text where nobody names a prompt, as the tokenizer gets it."""
+        prompt = self.prompts.get(self.default_prompt_name or "", "")
+        return prompt.lower() if self.do_lower_case else prompt
+
+    def num_prompt_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Tokens at the beginning of a text that are the default prompt's, where those are not pooled; else 0."""
+        if self.include_prompt or not self.default_prompt:
+            return 0
+        tokens = tokenizer(self.default_prompt)["input_ids"]
+        return len(tokens) - (tokens[-1] in tokenizer.all_special_ids)
+
+    def similarities(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """How alike vectors (B, D) and (B, D) are, (B,), in the way that is theirs; by cosine where none is said."""
+        if self.similarity == "dot":
+            return (first * second).sum(-1)
+        if self.similarity in ("euclidean", "manhattan"):
+            return -torch.linalg.vector_norm(first - second, ord=2 if self.similarity == "euclidean" else 1, dim=-1)
+        return torch.nn.functional.cosine_similarity(first, second, dim=-1)
 
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The sentence vectors, (B, W) times the number of poolings, of states (B, T, W) and their mask (B, T)."""
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         count = real.sum(1).clamp(min=1e-9)
         total = (states * real).sum(1)
+        row, first = torch.arange(len(states)), attention_mask.argmax(1)
+        place = torch.arange(states.shape[1], device=states.device)
+        weight = real * (place + 1 - first[:, None]).unsqueeze(-1)
         found = {
-            "cls": lambda: states[torch.arange(len(states)), attention_mask.argmax(1)],
+            "cls": lambda: states[row, first],
             "max": lambda: states.masked_fill(real == 0, float("-inf")).amax(1),
             "mean": lambda: total / count,
             "mean_sqrt_len_tokens": lambda: total / count.sqrt(),
+            "weightedmean": lambda: (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9),
+            "lasttoken": lambda: states[row, (attention_mask * place).argmax(1)],
         }
         vectors = torch.cat([found[name]() for name in self.pooling], dim=-1)
-        return torch.nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+        if self.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return vectors[:, : self.truncate_dim]
 
     def write(self, folder: str | Path, hidden_size: int) -> None:
         """Make a SentenceTransformer of the folder of an encoder, in the form that its versions 2 to 6 read.
@@ -86,19 +147,27 @@ class SentenceModules:
             }
             for index, part in enumerate(parts)
         ]
-        pooling = {"word_embedding_dimension": hidden_size} | {
-            key: name in self.pooling for name, key in POOLINGS.items()
-        }
+        pooling: dict[str, Any] = {"word_embedding_dimension": hidden_size}
+        if self.pooling == tuple(name for name in POOLINGS if name in self.pooling):
+            pooling |= {
+                key: name in self.pooling
+                for name, key in POOLINGS.items()
+                if name in (*_FIRST_POOLINGS, *self.pooling)
+            }
+        else:  # an order that only version 6 has
+            pooling = {"embedding_dimension": hidden_size, "pooling_mode": list(self.pooling)}
         if not self.include_prompt:  # a field that the first of these versions do not know
             pooling["include_prompt"] = False
         texts: dict[str, Any] = {"do_lower_case": self.do_lower_case}
         if self.max_seq_length is not None:
             texts["max_seq_length"] = self.max_seq_length
-        whole = {
+        whole: dict[str, Any] = {
             "prompts": self.prompts,
             "default_prompt_name": self.default_prompt_name,
             "similarity_fn_name": self.similarity,
         }
+        if self.truncate_dim is not None:
+            whole["truncate_dim"] = self.truncate_dim
         folder = Path(folder)
         with whole_folder(folder / str(modules[1]["path"])) as place:
             write_text(place / "config.json", json.dumps(pooling, indent=2) + "\n")
@@ -114,50 +183,132 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
     """What stands around the encoder in a folder or Hub model; `None` where it is no SentenceTransformer.
 
     Raises:
-        ValueError: If it has a module or a pooling that is not kept here, naming it, or a file of it is damaged.
+        ValueError: If it has a module, a pooling or a setting that is not kept here, naming it, or a file of it is
+            damaged.
     """
     modules = _read(model, "modules.json", revision)
     if modules is None:
         return None
     shown = printable(model, 200)
-    entries = modules if isinstance(modules, list) else [None]
-    kinds, paths = [], []
-    for entry in entries:
-        fields = entry if isinstance(entry, dict) else {}
-        kind, path = fields.get("type"), fields.get("path", "")
-        if not isinstance(kind, str) or not isinstance(path, str) or ".." in path or path.startswith("/"):
-            raise ForeignFileError(f"modules.json of {shown} is no list of modules, each with a type and a path")
-        kinds.append(kind.rpartition(".")[2])
-        paths.append(path)
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
+    entries = module_entries(modules, f"modules.json of {shown}")
+    kinds = [kind.rpartition(".")[2] if _is_own(kind) else kind for kind, _ in entries]
+    paths = [path for _, path in entries]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(
             f"the SentenceTransformer {shown} is made of {printable(', '.join(kinds), 200)}; expected Transformer, "
-            "Pooling and perhaps Normalize, the first in the model's own folder"
+            "Pooling and perhaps Normalize, all of sentence_transformers itself"
+        )
+    if paths[0]:
+        raise ValueError(
+            f"the SentenceTransformer {shown} has its encoder in {printable(paths[0], 100)}, as old ones do; expected "
+            "it in the model's own folder: load and save it anew with sentence_transformers"
         )
     pooling = _read(model, f"{paths[1]}/config.json", revision) or {}
     texts: Any = next(filter(None, (_read(model, name, revision) for name in _TEXT_FILES)), {})
     whole = _read(model, "config_sentence_transformers.json", revision) or {}
-    for found, name in ((pooling, "its pooling's config"), (texts, "sentence_bert_config.json")):
-        if not isinstance(found, dict):
-            raise ForeignFileError(f"{name} of {shown} is no JSON object")
+    of_normalize = (_read(model, f"{paths[2]}/config.json", revision) or {}) if len(paths) == 3 else {}
+    _check_settings(texts, whole, of_normalize, shown)
     length, prompts, similarity = texts.get("max_seq_length"), whole.get("prompts"), whole.get("similarity_fn_name")
-    default = whole.get("default_prompt_name")
-    is_length = isinstance(length, int) and not isinstance(length, bool) and length > 0
-    if length is not None and not is_length:
-        raise ForeignFileError(f"max_seq_length of {shown} is {printable(length, 100)}; expected a number of tokens")
-    is_prompts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
+    default, width = whole.get("default_prompt_name"), whole.get("truncate_dim")
+    for name, number in (("max_seq_length", length), ("truncate_dim", width)):
+        if number is not None and not (isinstance(number, int) and not isinstance(number, bool) and number > 0):
+            expected = "tokens" if name == "max_seq_length" else "numbers of a vector"
+            raise ForeignFileError(f"{name} of {shown} is {printable(number, 100)}; expected a number of {expected}")
+    is_prompts = isinstance(prompts, dict) and all(text is None or isinstance(text, str) for text in prompts.values())
     if prompts is not None and not is_prompts:
         raise ForeignFileError(f"the prompts of {shown} are no texts by name")
+    prompts = {name: text for name, text in (prompts or {}).items() if text is not None}
     return SentenceModules(
         pooling=_poolings(pooling, shown),
         normalize="Normalize" in kinds,
         max_seq_length=length,
         do_lower_case=texts.get("do_lower_case") is True,
-        prompts=dict(prompts or {}),
-        default_prompt_name=default if isinstance(default, str) and default in (prompts or {}) else None,
+        prompts=prompts,
+        default_prompt_name=default if isinstance(default, str) and default in prompts else None,
         similarity=similarity if similarity in _SIMILARITIES else None,
         include_prompt=pooling.get("include_prompt") is not False,
+        truncate_dim=width,
     )
+
+
+def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:
+    """What in a SentenceTransformer's files leads to code that is not that library's, in words.
+
+    Args:
+        files: Paths in the folder, and what lies there.
+        name: What messages call the folder.
+
+    Raises:
+        ForeignFileError: If one of them is damaged.
+    """
+    if "modules.json" not in files:
+        return []
+    where = f"{name}/modules.json"
+    entries = module_entries(read_json(files["modules.json"], where), where)
+    found = [f"the module {printable(kind, 100)} of modules.json" for kind, _ in entries if not _is_own(kind)]
+    for file in (*_TEXT_FILES, *(f"{path}/config.json" for _, path in entries if path)):
+        settings = read_object(files[file], f"{name}/{file}") if file in files else {}
+        found += [f"what {file} hands on in {key}" for key in _HANDED_ON if _odd(settings.get(key))]
+        activation = settings.get("activation_function")
+        if activation is not None and not (isinstance(activation, str) and _ACTIVATION.fullmatch(activation)):
+            found.append(f"the activation_function of {file}")
+    return found
+
+
+def module_entries(modules: Any, where: str) -> list[tuple[str, str]]:
+    """The type and the path of every module that a modules.json names.
+
+    Args:
+        modules: What stands there.
+        where: What messages call it.
+
+    Raises:
+        ForeignFileError: If it is no list of modules, or a path leads out of the folder.
+    """
+    found = []
+    for entry in modules if isinstance(modules, list) and modules else [None]:
+        fields = entry if isinstance(entry, dict) else {}
+        kind, path = fields.get("type"), fields.get("path", "")
+        is_path = isinstance(path, str) and ".." not in path and not path.startswith("/")
+        if not isinstance(kind, str) or not is_path:
+            raise ForeignFileError(f"{where} is no list of modules, each with a type and a path")
+        found.append((kind, path))
+    return found
+
+
+def _is_own(kind: str) -> bool:
+    return _OWN_MODULE.fullmatch(kind) is not None
+
+
+def _odd(handed_on: Any) -> list[str]:
+    """What of that which is handed on to transformers may change what is computed, or lead to code."""
+    if handed_on is None:
+        return []
+    return sorted(map(str, handed_on.keys() - _HARMLESS)) if isinstance(handed_on, dict) else [str(handed_on)]
+
+
+def _check_settings(texts: dict[str, Any], whole: dict[str, Any], of_normalize: dict[str, Any], shown: str) -> None:
+    """Refuse settings that make other vectors than `SentenceModules` does."""
+    kind = whole.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise ValueError(
+            f"{shown} is a {printable(kind, 100)} of sentence_transformers; expected a SentenceTransformer"
+        )
+    modality = texts.get("modality_config")
+    said = texts | {"text": modality.get("text") if isinstance(modality, dict) else None}
+    for name, expected in _PLAIN.items():
+        if said.get(name) not in (None, expected):
+            raise ValueError(
+                f"the SentenceTransformer {shown} has {name} {printable(said[name], 200)}; expected {expected}"
+            )
+    for name in _HANDED_ON:
+        if odd := _odd(texts.get(name)):
+            raise ValueError(
+                f"the SentenceTransformer {shown} hands {printable(', '.join(odd), 200)} on to transformers "
+                f"(in {name}): this is not kept"
+            )
+    if any(of_normalize.get(f"module_{end}_name", _VECTOR) != _VECTOR for end in ("input", "output")):
+        raise ValueError(f"the SentenceTransformer {shown} normalises something else than its vectors")
 
 
 def _poolings(config: dict[str, Any], shown: str) -> tuple[str, ...]:
@@ -167,12 +318,12 @@ def _poolings(config: dict[str, Any], shown: str) -> tuple[str, ...]:
         found = [names.get(key, key) for key, value in config.items() if key.startswith("pooling_mode_") and value]
     else:
         found = list(asked) if isinstance(asked, list) else [asked]
-    odd = next((name for name in found if name not in POOLINGS), None)
+    odd = next((name for name in found if name not in tuple(POOLINGS)), None)
     if not found or odd is not None:
         raise ValueError(
             f"the SentenceTransformer {shown} pools by {printable(odd, 100)}; expected {', '.join(POOLINGS)}"
         )
-    return tuple(name for name in POOLINGS if name in found)
+    return tuple(found) if asked is not None else tuple(name for name in POOLINGS if name in found)
 
 
 def _read(model: str | Path, name: str, revision: str | None) -> Any:

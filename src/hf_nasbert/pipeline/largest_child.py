@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import running
-from hf_nasbert.elastic.scores import in_walking_order, score_children
+from hf_nasbert.elastic.scores import score_children, walking_order
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.scoring import ScoringReport
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
@@ -52,7 +52,7 @@ class LargestChild:
             self.supernet, children, batches, self.targets[:num_batches], self.distance, progress=progress,
             processes=processes,
         )  # fmt: skip
-        distinct = in_walking_order(children, self.supernet.largest_architecture)
+        distinct = walking_order(set(children), self.supernet.largest_architecture)
         before = [None, *distinct[:-1]]
         run = [
             name

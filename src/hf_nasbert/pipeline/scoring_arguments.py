@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from hf_nasbert.costs import Budget
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
+from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS
 
 SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
@@ -133,6 +134,10 @@ class SearchChildrenArguments(ScoringArguments):
             raise ValueError("max_latency_ms caps what a latency_table says: make one by `hf-nasbert latency`")
         if not self.objectives:
             raise ValueError("a front is of loss against costs: name one or two (objectives)")
+        sizes = {"size": self.search_settings.size} if self.search == "size_matched" else {}
+        for given, name in (*(("objectives", name) for name in self.objectives), *sizes.items()):
+            if name not in COSTS:
+                raise ValueError(f"{given}: {name} is none of the costs of a child: {', '.join(COSTS)}")
         self.budget()
 
     @property

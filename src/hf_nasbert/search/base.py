@@ -14,6 +14,7 @@ from dataclasses import field, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
+from hf_nasbert.ranges import check_range
 from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
 from hf_nasbert.space import Architecture
 
@@ -26,6 +27,20 @@ class Scored(NamedTuple):
 
     architecture: Architecture
     score: float
+
+
+class Hyperparameter(NamedTuple):
+    """An argument of a search that is a setting of a command.
+
+    Attributes:
+        help: What it says, for `--help`.
+        at_least: The smallest number that it may be; `None` of a text.
+        at_most: The largest one.
+    """
+
+    help: str
+    at_least: float | None = 1
+    at_most: float = math.inf
 
 
 class Search(ABC):
@@ -45,18 +60,31 @@ class Search(ABC):
     """
 
     name: ClassVar[str]
-    hyperparameters: ClassVar[Mapping[str, str]] = {}
-    """Arguments that are settings of a command where this search is chosen, each with its help."""
+    hyperparameters: ClassVar[Mapping[str, Hyperparameter]] = {}
+    """Arguments that are settings of a command where this search is chosen."""
 
     @classmethod
     def settings_class(cls) -> type:
-        """A dataclass of the hyper-parameters, with the defaults of the arguments."""
+        """A dataclass of the hyper-parameters, with the defaults of the arguments; it refuses what they may not be."""
         arguments = inspect.signature(cls).parameters
         fields = [
-            (name, arguments[name].annotation, field(default=arguments[name].default, metadata={"help": text}))
-            for name, text in cls.hyperparameters.items()
+            (name, arguments[name].annotation, field(default=arguments[name].default, metadata={"help": one.help}))
+            for name, one in cls.hyperparameters.items()
         ]
-        return make_dataclass(f"{cls.__name__}Settings", fields, kw_only=True)
+        checking = {"__post_init__": lambda settings: cls.check(**vars(settings))}
+        return make_dataclass(f"{cls.__name__}Settings", fields, namespace=checking, kw_only=True)
+
+    @classmethod
+    def check(cls, **values: Any) -> None:
+        """Refuse hyper-parameters that are out of their range.
+
+        Raises:
+            ValueError: If one is.
+        """
+        for name, value in values.items():
+            one = cls.hyperparameters[name]
+            if one.at_least is not None:
+                check_range(name, value, one.at_least, one.at_most)
 
     def __init__(self, task: SearchTask) -> None:
         self.task = task

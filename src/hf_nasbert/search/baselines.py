@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from hf_nasbert.search.base import Search
+from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -43,8 +43,8 @@ class SizeMatchedRandomSearch(Search):
 
     name = "size_matched"
     hyperparameters = {
-        "num_draws": "Of how many random children the largest is taken.",
-        "size": "The cost that is size where nothing is capped.",
+        "num_draws": Hyperparameter("Of how many random children the largest is taken."),
+        "size": Hyperparameter("The cost that is size where nothing is capped.", at_least=None),
     }
 
     def __init__(
@@ -54,11 +54,10 @@ class SizeMatchedRandomSearch(Search):
         num_draws: int = 10,
         size: str = "num_parameters",
     ) -> None:
+        self.check(num_draws=num_draws)
         super().__init__(task)
         if task.cost is None:
             raise ValueError("a search by size needs the costs of a child: give `cost`")
-        if num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
         known = task.cost(task.start)
         if not task.budget.caps and size not in known:
             raise ValueError(f"size={size} is none of the costs of a child: {', '.join(known)}")

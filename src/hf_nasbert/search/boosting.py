@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.base import Search, needs_extra
-from hf_nasbert.search.evolution import check_counts, mutated
+from hf_nasbert.search.base import Hyperparameter, Search, needs_extra
+from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -62,9 +62,9 @@ class GradientBoostedSearch(Search):
 
     name = "gbdt"
     hyperparameters = {
-        "num_initial": "Random children before the first fit.",
-        "num_candidates": "Children predicted between two fits.",
-        "num_parents": "How many of the best are copied and changed for candidates.",
+        "num_initial": Hyperparameter("Random children before the first fit."),
+        "num_candidates": Hyperparameter("Children predicted between two fits."),
+        "num_parents": Hyperparameter("How many of the best are copied and changed for candidates."),
     }
 
     def __init__(
@@ -76,7 +76,7 @@ class GradientBoostedSearch(Search):
         num_parents: int = 25,
     ) -> None:
         self._lightgbm = needs_extra("lightgbm", "GBDT-guided search")
-        check_counts(num_initial=num_initial, num_candidates=num_candidates, num_parents=num_parents)
+        self.check(num_initial=num_initial, num_candidates=num_candidates, num_parents=num_parents)
         super().__init__(task)
         self.num_initial = num_initial
         self.num_candidates = num_candidates

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from hf_nasbert.search.base import Search
+from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture, Candidates
 
@@ -33,8 +33,10 @@ class RegularizedEvolution(Search):
 
     name = "evolution"
     hyperparameters = {
-        "population_size": "The youngest children, of which parents are drawn; so many are random at first.",
-        "tournament_size": "Of how many of them, drawn with replacement, the best has the offspring.",
+        "population_size": Hyperparameter(
+            "The youngest children, of which parents are drawn; so many are random at first."
+        ),
+        "tournament_size": Hyperparameter("Of how many of them, drawn with replacement, the best has the offspring."),
     }
 
     def __init__(
@@ -44,7 +46,7 @@ class RegularizedEvolution(Search):
         population_size: int = 50,
         tournament_size: int = 25,
     ) -> None:
-        check_counts(population_size=population_size, tournament_size=tournament_size)
+        self.check(population_size=population_size, tournament_size=tournament_size)
         super().__init__(task)
         self.population_size = population_size
         self.tournament_size = tournament_size
@@ -67,16 +69,3 @@ class RegularizedEvolution(Search):
                 tournament = self._rng.choices(population, k=self.tournament_size)
                 best = min(tournament, key=lambda scored: scored.score)
                 yield mutated(self.space, best.architecture, self._rng, max_changes=1)
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse, by its name, a number that should be at least 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse, by its name, a probability that is none."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie between 0 and 1, not {value}")

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hf_nasbert.search.base import Search
-from hf_nasbert.search.evolution import check_counts
+from hf_nasbert.ranges import check_range
+from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -67,8 +67,8 @@ class SuccessiveHalving(Search):
 
     name = "halving"
     hyperparameters = {
-        "min_batches": "Dev batches on which children are scored first.",
-        "reduction": "By which factor children become fewer and dev batches more.",
+        "min_batches": Hyperparameter("Dev batches on which children are scored first."),
+        "reduction": Hyperparameter("By which factor children become fewer and dev batches more.", at_least=2),
     }
 
     def __init__(
@@ -80,9 +80,8 @@ class SuccessiveHalving(Search):
         reduction: int = 4,
         bracket_size: int = 64,
     ) -> None:
-        check_counts(min_batches=min_batches, bracket_size=bracket_size)
-        if reduction < 2:
-            raise ValueError(f"reduction must be at least 2, not {reduction}")
+        self.check(min_batches=min_batches, reduction=reduction)
+        check_range("bracket_size", bracket_size, at_least=1)
         if total_batches <= min_batches:
             raise ValueError(
                 f"there is nothing to save between {min_batches} and {total_batches} dev batches: give more "

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
-from hf_nasbert.search.evolution import check_counts, check_share, mutated
+from hf_nasbert.search.base import Hyperparameter, Search, needs_extra, refuse_other_settings
+from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.storage import name_of, open_storage, storage_errors
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
@@ -67,9 +67,9 @@ class ParetoSearch(Search):
 
     name = "nsga2"
     hyperparameters = {
-        "population_size": "Children of a generation; the first one is random.",
-        "crossover_share": "The probability that an offspring has two parents.",
-        "max_changes": "The most choice blocks that a mutation changes.",
+        "population_size": Hyperparameter("Children of a generation; the first one is random.", at_least=2),
+        "crossover_share": Hyperparameter("The probability that an offspring has two parents.", at_least=0, at_most=1),
+        "max_changes": Hyperparameter("The most choice blocks that a mutation changes."),
     }
 
     def __init__(
@@ -85,10 +85,7 @@ class ParetoSearch(Search):
         worker: int = 0,
     ) -> None:
         optuna = needs_extra("optuna", "NSGA-II")
-        check_counts(max_changes=max_changes)
-        check_share("crossover_share", crossover_share)
-        if population_size < 2:
-            raise ValueError(f"population_size must be at least 2, not {population_size}")
+        self.check(population_size=population_size, crossover_share=crossover_share, max_changes=max_changes)
         super().__init__(task)
         if task.cost is None or not objectives:
             raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")

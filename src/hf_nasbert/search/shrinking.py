@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hf_nasbert.search.base import Search
-from hf_nasbert.search.evolution import check_counts
+from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import SKIP, Architecture, Candidates, SearchSpace, operator_width
 
@@ -42,11 +41,11 @@ class ProgressiveShrinking(Search):
 
     name = "shrinking"
     hyperparameters = {
-        "round_size": "Children scored between two drops.",
-        "pool_size": "Parts of each stage to begin with.",
-        "num_bins": "Size bins of each stage.",
-        "num_kept": "Parts of a bin that are never dropped.",
-        "run_length": "Choice blocks of a part, where the space has a single stage.",
+        "round_size": Hyperparameter("Children scored between two drops."),
+        "pool_size": Hyperparameter("Parts of each stage to begin with."),
+        "num_bins": Hyperparameter("Size bins of each stage."),
+        "num_kept": Hyperparameter("Parts of a bin that are never dropped."),
+        "run_length": Hyperparameter("Choice blocks of a part, where the space has a single stage."),
     }
 
     def __init__(
@@ -60,7 +59,7 @@ class ProgressiveShrinking(Search):
         run_length: int = 2,
     ) -> None:
         counts = {"round_size": round_size, "pool_size": pool_size, "num_bins": num_bins, "num_kept": num_kept}
-        check_counts(**counts, run_length=run_length)
+        self.check(**counts, run_length=run_length)
         super().__init__(task)
         self.round_size = round_size
         self.pool_size = pool_size

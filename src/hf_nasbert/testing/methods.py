@@ -49,11 +49,17 @@ def check_method(name: str, space: SearchSpace | None = None, **settings: Any) -
 
 def _supernet(space: SearchSpace) -> SupernetForMaskedLM:
     """A super-net without dropout, in float64: what is added up in another order differs by a hair."""
-    sizes = {"hidden_size": 32, "vocab_size": _VOCAB_SIZE, "max_position_embeddings": 16}
+    config = SupernetConfig(
+        search_space=space,
+        vocab_size=_VOCAB_SIZE,
+        hidden_size=32,
+        max_position_embeddings=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        supernet = SupernetForMaskedLM(SupernetConfig(search_space=space, **sizes, **dropout))
+        supernet = SupernetForMaskedLM(config)
     return cast(SupernetForMaskedLM, supernet.double().train())
 
 
@@ -191,7 +197,7 @@ def _learns_from_a_batch(
         with torch.no_grad():
             for name, parameter in supernet.named_parameters():
                 if name in gradient:
-                    parameter -= 0.1 * gradient[name]
+                    parameter.sub_(gradient[name], alpha=0.1)
         method.after_step(step + 1, children, [1.0] * len(children), partial(_fall, 1000 - step), lambda: supernet)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from hf_nasbert.methods import METHODS, settings_by_method
 from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
 from hf_nasbert.paths import expand_paths
+from hf_nasbert.ranges import check_range
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.space import SearchSpace
 
@@ -343,24 +344,21 @@ class SupernetTrainingArguments:
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
-        taken = {one.name for one in fields(self)} & {one.name for one in fields(self.method_settings)}
-        if taken:
-            raise ValueError(f"method={self.method} has a setting {min(taken)}, which all training has: rename it")
         self._check_teacher()
         for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
             "num_eval_batches", "step_timeout",
         ):  # fmt: skip
-            self._check(name, at_least=1)
+            check_range(name, getattr(self, name), at_least=1)
         for name in (
             "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
             "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "eval_steps",
             "num_eval_children", "save_total_limit", "global_batch_size",
         ):  # fmt: skip
-            self._check(name, at_least=0)
+            check_range(name, getattr(self, name), at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
-            self._check(name, at_most=1)
-        self._check("num_eval_children", at_most=10_000)  # all are drawn, and scored, at once
+            check_range(name, getattr(self, name), at_most=1)
+        check_range("num_eval_children", self.num_eval_children, at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
@@ -395,12 +393,6 @@ class SupernetTrainingArguments:
             raise ValueError(
                 f"torch_compile_backend={self.torch_compile_backend!r}: this torch knows {', '.join(backends)}"
             )
-
-    def _check(self, name: str, at_least: float = -math.inf, at_most: float = math.inf) -> None:
-        value = getattr(self, name)
-        if not at_least <= value <= at_most or value == math.inf:  # also refuses nan
-            bound = f"at least {at_least}" if value < at_least else f"at most {at_most}"
-            raise ValueError(f"{name}={value}: expected {bound}")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, those of the method beside the others."""

@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
-from hf_nasbert.costs import num_parameters
+from hf_nasbert.costs import cost_function
 from hf_nasbert.data import digest_of
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.elastic.distance import Pooling
@@ -454,11 +453,11 @@ class SupernetTrainer:
         return children
 
     def _make_method(self) -> TrainingMethod:
-        arguments = self.arguments
+        arguments, costs = self.arguments, cost_function(self.supernet.config)  # it remembers what an operator costs
         return METHODS[arguments.method](
             self.space,
             arguments.method_settings,
-            cost=partial(num_parameters, self.supernet.config),
+            cost=lambda child: costs(child)["num_parameters"],
             seed=arguments.seed,
             max_steps=arguments.max_steps,
         )

@@ -1,0 +1,37 @@
+"""An ONNX file in int8: weights once, activations as they come (onnxruntime's dynamic quantisation)."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def quantise(file: Path, to: Path) -> None:
+    """Write the int8 version of an ONNX file into a folder that the caller then puts into its place.
+
+    Weights get a scale for each output channel: with one for each matrix, the sentence vectors of MiniLM-L6 keep a
+    cosine of 0.962 in place of 0.992. They use seven bits (`reduce_range`): on CPUs with AVX2 and no VNNI, sums of
+    two products of full bytes do not fit. Unsigned weights need no such care, and took a third more time there.
+
+    Args:
+        file: The graph in single precision.
+        to: The file to write.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Given as a file, the graph would get a copy beside it for a while, which a kill would leave there.
+    with _quiet():
+        quantize_dynamic(onnx.load(file), to, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice to preprocess, which is for networks of convolutions."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,156 @@
+"""What a compression writes leaves home: sizes, card, prompts, longest texts, and a base model left as it is."""
+
+import re
+
+import pytest
+from sentence_transformers import SentenceTransformer
+from tiny.bases import classifier_base, documents, save_base
+from transformers import BertForSequenceClassification, BertModel
+
+import hf_nasbert
+from hf_nasbert.cards import check_card, metadata_problems
+from hf_nasbert.compression import run
+from hf_nasbert.metrics import spearman
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
+
+
+@pytest.fixture(autouse=True)
+def quiet_clock(monkeypatch):
+    """Latencies by counting."""
+
+    def measured(config, children, batch_size, sequence_length):
+        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
+
+    monkeypatch.setattr(run, "measure_side_by_side", measured)
+    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+
+
+def compress(base, folder, **settings):
+    quick = {"recovery_steps": 20, "learning_rate": 2e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16}
+    quick |= {"latency_shape": "2x16", "scorer": "additive", "handmade": False, "max_parameters": "0.3x"}
+    return hf_nasbert.compress(base, documents(), output_dir=folder, **quick | settings)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    texts = documents(40, seed=9)
+    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
+    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
+    return file
+
+
+def test_the_table_says_how_large_the_files_are(base, tmp_path):
+    result = compress(base, tmp_path / "small", handmade=True)
+    file = result.folder / "model.safetensors"
+    assert result.best.row.file_bytes == file.stat().st_size
+    assert result.rows[0].file_bytes == (base / "model.safetensors").stat().st_size
+    assert all(row.file_bytes > 4 * row.num_parameters for row in result.rows)
+    share = result.best.row.file_bytes / result.rows[0].file_bytes
+    assert f"{share:.1%} of the file's bytes" in str(result)
+    texts = [str(result), (result.folder / "report.md").read_text(), (result.folder / "README.md").read_text()]
+    for text in texts:
+        assert "MB on disk" in text
+        assert f"{result.rows[0].file_bytes / 1e6:.1f}" in text
+
+
+def test_the_card_names_base_model_and_results_and_its_lines_run(base, tmp_path, pairs, monkeypatch):
+    classifier = classifier_base(tmp_path / "classifier")
+    monkeypatch.chdir(tmp_path)
+    for name, model, settings in (
+        ("vectors", base, {"pairs_file": str(pairs), "base_model_id": "owner/large"}),
+        ("classes", classifier, {"seeds": [0, 1]}),
+        ("states", save_base(tmp_path / "plain", modules=None), {"base_model_id": "owner/large"}),
+    ):
+        folder = tmp_path / name
+        result = compress(model, folder, **settings)
+        card = (folder / "README.md").read_text()
+        assert metadata_problems(card) == []
+        data = check_card(card)
+        expected = ("owner/large", "finetune") if name != "classes" else (None, None)
+        assert (data.base_model, data.get("base_model_relation")) == expected
+        found = {one.metric_type: one.metric_value for one in data.eval_results or []}
+        row = result.best.row
+        if name == "vectors":
+            assert found == {
+                "cosine_with_base_model": pytest.approx(row.mean("cosine"), abs=1e-6),
+                "spearman_cosine": pytest.approx(row.mean("spearman"), abs=1e-6),
+            }
+            assert {"sentence-transformers", "sentence-similarity", "feature-extraction"} <= set(data.tags)
+            assert [one.dataset_name for one in data.eval_results] == ["given in Python", "pairs.tsv"]
+        elif name == "classes":
+            assert found == {"agreement_with_base_model": pytest.approx(row.mean("agreement"), abs=1e-6)}
+            assert data.eval_results[0].metric_name.endswith("(mean of 2 seeds)")
+        else:
+            assert (found, data.library_name) == ({}, "transformers")
+        (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        names = {}
+        exec(snippet.replace("path/to/this/folder", str(folder)), names)
+        kind = {"vectors": SentenceTransformer, "classes": "ForSequenceClassification", "states": "Model"}[name]
+        assert isinstance(names["model"], kind) if name == "vectors" else type(names["model"]).__name__.endswith(kind)
+
+
+def test_a_default_prompt_stands_before_every_sentence_that_is_compared(tmp_path, pairs):
+    """As the library itself encodes them, in a way of comparing that is not the usual one, some tokens not pooled."""
+    modules = SentenceModules(
+        ("lasttoken", "mean"), False, 16, prompts={"query": "a film", "other": "no"}, default_prompt_name="query",
+        similarity="dot", include_prompt=False,
+    )  # fmt: skip
+    result = compress(
+        save_base(tmp_path / "base", modules=modules), tmp_path / "small",
+        pairs_file=str(pairs),
+    )  # fmt: skip
+    assert read_sentence_modules(tmp_path / "small") == modules
+    firsts, seconds, scores = zip(*(line.split("\t") for line in pairs.read_text().splitlines()[1:]), strict=True)
+    for folder, row in ((tmp_path / "base", result.rows[0]), (tmp_path / "small", result.best.row)):
+        theirs = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+        found = theirs.similarity_pairwise(theirs.encode(list(firsts)), theirs.encode(list(seconds))).tolist()
+        assert row.judged[0].spearman == pytest.approx(spearman(found, [float(one) for one in scores]), abs=1e-6)
+
+
+def test_the_longest_text_is_kept_where_the_tokenizer_says_it(tmp_path):
+    """Version 6 of sentence-transformers writes it there alone."""
+    theirs = SentenceTransformer(str(save_base(tmp_path / "first")), device="cpu")
+    theirs.save(str(tmp_path / "base"), create_model_card=False)
+    assert "max_seq_length" not in (tmp_path / "base" / "sentence_bert_config.json").read_text()
+    compress(tmp_path / "base", tmp_path / "small")
+    assert SentenceTransformer(str(tmp_path / "small"), trust_remote_code=True, device="cpu").max_seq_length == 20
+
+
+def everything(folder):
+    """Names, bytes and times of a folder's files and folders: a file that came and went changes a folder's time."""
+    paths = [folder, *sorted(folder.rglob("*"))]
+    return [
+        (str(path.relative_to(folder)), path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in paths
+    ]
+
+
+@pytest.mark.parametrize("head", [BertModel, BertForSequenceClassification])
+def test_nothing_is_ever_written_into_the_base_models_folder(head, tmp_path, pairs):
+    """A folder that nobody may write to, where that binds; by name from within it, too."""
+    folder = save_base(tmp_path / "base", head)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    folder.chmod(0o555)
+    before = everything(folder)
+    try:
+        asked = {"pairs_file": str(pairs)} if head is BertModel else {}
+        compress(
+            folder,
+            tmp_path / "small",
+            handmade=True,
+            scorer="supernet",
+            supernet_steps=2,
+            max_replace_one_loss=1e3,
+            **asked,
+        )
+        assert everything(folder) == before
+    finally:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)

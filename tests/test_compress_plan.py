@@ -1,0 +1,97 @@
+"""`hf-nasbert plan-compress`: what a compression will take, held against what it took."""
+
+import pytest
+import torch
+from tiny.bases import classifier_base, documents, save_base
+
+import hf_nasbert
+from hf_nasbert import cli
+from hf_nasbert.compression import plan, plan_compression
+from hf_nasbert.compression.memory import forget_peak, peak_memory
+from hf_nasbert.data import packaged_model
+from hf_nasbert.data.packaged import packaged_text
+
+SETTINGS = {"batch_size": 16, "num_sentences": 64, "max_seq_length": 16, "latency_shape": "2x16", "num_rescored": 3}
+
+
+def test_peaks_are_counted_anew():
+    forget_peak()
+    before = peak_memory()
+    held = torch.ones(64 << 18)  # 64 MiB
+    assert before + 60 <= peak_memory() <= before + 80
+    del held
+    forget_peak()
+    assert peak_memory() < before + 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "searches"),
+    [
+        ({"budgets": ["0.5x", "0.4x"], "scorer": "supernet", "seeds": [0, 1]}, ["search 0.5x", "search 0.4x"]),
+        ({"max_latency": "0.5x", "handmade": False}, ["search max_latency=0.5x"]),
+    ],
+)
+def test_every_stage_is_foretold_and_nothing_left(settings, searches, tmp_path, monkeypatch):
+    base = classifier_base(tmp_path / "base") if "budgets" in settings else save_base(tmp_path / "base")
+    before = sorted(base.iterdir())
+    monkeypatch.chdir(tmp_path)
+    found = plan_compression(base, documents(120), **SETTINGS | settings)
+    names = [one.stage for one in found.stages]
+    assert names[:5] == ["costs", "text", "base model", "variants", "lone replacements"]
+    assert ("super-net" in names) == ("scorer" in settings)
+    assert [name for name in names if name.startswith("search")] == searches
+    assert ("by hand" in names) == ("handmade" not in settings)
+    assert all(one.cpu_seconds >= 0 and one.peak_memory_mib > 0 for one in found.stages)
+    assert found.cpu_seconds == pytest.approx(sum(one.cpu_seconds for one in found.stages))
+    assert f"{found.peak_memory_mib:,}" in str(found)
+    assert sorted(base.iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_more_steps_and_sentences_take_longer(tmp_path):
+    base = save_base(tmp_path / "base")
+    few, many = (
+        plan_compression(base, documents(), **SETTINGS, recovery_steps=steps, max_parameters="0.5x")
+        for steps in (50, 5000)
+    )
+    of = [next(one.cpu_seconds for one in found.stages if one.stage.startswith("recovery")) for found in (few, many)]
+    assert of[1] > 20 * of[0]
+
+
+def test_the_command_prints_it_and_refuses_what_compress_refuses(tmp_path, capsys, monkeypatch):
+    (tmp_path / "text.txt").write_text("\n".join(documents(120)))
+    base = save_base(tmp_path / "base")
+    flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+    command = ["plan-compress", "--base_model", str(base), "--train_files", str(tmp_path / "text.txt"), *flags]
+    command += ["--output_dir", str(tmp_path / "small"), "--max_parameters"]
+    assert cli.main([*command, "0.5x"]) == 0
+    assert "foretold from" in capsys.readouterr().out
+    assert not (tmp_path / "small").exists()
+    with pytest.raises(SystemExit, match="no child of this base model is within the budget"):
+        cli.main([*command, "1"])
+
+
+@pytest.mark.slow
+def test_minilm_takes_what_was_foretold(tmp_path, monkeypatch):
+    """CPU time of what takes some, and peaks, within 30 %."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
+    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 32)
+    given = packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500))
+    settings = {
+        "num_sentences": 512, "recovery_steps": 12, "learning_rate": 1e-4, "num_rescored": 8, "bf16": "no",
+        "latency_shape": "1x32", "max_parameters": "0.5x",
+    }  # fmt: skip
+    foretold = plan_compression(*given, **settings)
+    result = hf_nasbert.compress(*given, output_dir=tmp_path / "small", **settings)
+    took = {"recovery": 0.0}
+    for stage in result.stages:
+        name = "recovery" if stage["stage"].startswith("recovery") else stage["stage"]
+        took[name] = took.get(name, 0.0) + stage["cpu_seconds"]
+        of_it = next(one for one in foretold.stages if one.stage.split(" (")[0] == name)
+        assert of_it.peak_memory_mib == pytest.approx(stage["peak_memory_mib"], rel=0.3), stage["stage"]
+    for one in foretold.stages:
+        if took[one.stage.split(" (")[0]] > 3:
+            assert one.cpu_seconds == pytest.approx(took[one.stage.split(" (")[0]], rel=0.3), one.stage
+    assert foretold.measured_cpu_seconds < 0.5 * sum(took.values())
+    assert plan.Plan(foretold.stages, 0.0).to_dict()["cpu_seconds"] == pytest.approx(foretold.cpu_seconds, abs=0.1)
