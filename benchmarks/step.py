@@ -12,7 +12,11 @@ Compares, for a sampled child that is a plain BERT (attention and ffn in turn), 
 - `nasbert_over_walking_all`: a step of NAS-BERT's space (26 candidates, 24 blocks) against the same, walking all;
 - `magic_a_over_plain`, `magic_a_half_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment
   against plain sampling, for random children and anchors of a space of four operators, aligning all rows, half or a
-  quarter of them; `magic_a_forward_over_plain`: the same without the backward pass of the alignment.
+  quarter of them; `magic_a_forward_over_plain`: the same without the backward pass of the alignment;
+- `taught_over_plain`, `taught_relations_over_plain`, `taught_words_over_plain`, `in_place_over_plain`,
+  `anchored_over_plain`: random children of a base model's super-net (six layers) that learn from the base model (last
+  states and vectors; relations too; predictions of masked words), from the full child in place, or from masked words
+  aligned to the base model, against masked words alone.
 
 Every ratio is a median over rounds of paired steps; the spread is the interquartile range.
 """
@@ -33,9 +37,12 @@ from transformers import BertConfig, BertForMaskedLM
 
 from hf_nasbert.methods import METHODS, ChildRun
 from hf_nasbert.methods.magic import MagicA
-from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.space import SearchSpace
+from hf_nasbert.teachers import BaseModelTeacher
 from hf_nasbert.training import SupernetTrainingArguments, tune_allocator
+from hf_nasbert.training.distillation import Distillation
 from hf_nasbert.training.step import TrainingStep, make_optimizer, narrowed, with_gradient
 
 SHAPES = {  # hidden size, vocabulary, batch size
@@ -289,6 +296,66 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
     }
 
 
+def measure_distillation(hidden_size: int, vocab_size: int, batch_size: int, rounds: int) -> dict[str, object]:
+    """What a teacher makes of a step of a random child, a new one in every round, against masked words alone."""
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=NUM_LAYERS,
+        num_attention_heads=hidden_size // 32,
+        intermediate_size=4 * hidden_size,
+    )
+    full_child = load_full_child(BertForMaskedLM(config), NasBertForMaskedLM)
+    supernet = elastic_supernet(full_child, elastic_space(full_child)).train()
+    batch = masked_batch(batch_size, vocab_size)
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    teacher = BaseModelTeacher(full_child, [{"input_ids": batch["input_ids"]}])
+    accelerator, rng, space = Accelerator(cpu=True), random.Random(0), supernet.space
+    child = [space.sample(rng)]
+
+    def taught(by: str, terms: list[str] | None = None, anchor: str | None = None) -> Callable[[], None]:
+        arguments = SupernetTrainingArguments(
+            output_dir="unused",
+            method="uniform" if anchor is None else "magic_a",
+            per_device_train_batch_size=batch_size,
+            teacher=by,  # type: ignore[arg-type]
+            distillation=terms,
+            method_settings=None if anchor is None else {"anchor": anchor},
+        )
+        method = METHODS[arguments.method](space, arguments.method_settings, cost=len, seed=0, max_steps=1)
+        distillation = Distillation(supernet, teacher, arguments, num_sequences=batch_size)
+        training_step = TrainingStep(supernet, supernet, accelerator, arguments, method, distillation)
+        optimizer = make_optimizer(supernet, arguments)
+
+        def step() -> None:
+            with distillation.teaching():
+                training_step.backward(0, child, batch, is_stopping=False)
+            update(optimizer, training_step.parameters)
+
+        return step
+
+    def draw() -> None:
+        child[0] = space.sample(rng)
+
+    steps = {
+        "plain": taught("none"),
+        "taught": taught("base_model"),
+        "taught_relations": taught("base_model", ["states", "vectors", "relations"]),
+        "taught_words": taught("base_model", ["logits"]),
+        "in_place": taught("full_child"),
+        "anchored": taught("none", anchor="base_model"),
+    }
+    seconds = time_in_turns(steps, rounds, draw)
+    return {
+        f"{key}_over_plain": {
+            "of_sums": round(sum(seconds[key]) / sum(seconds["plain"]), 4),
+            **ratio(seconds, key, "plain"),
+        }
+        for key in steps
+        if key != "plain"
+    }
+
+
 def _named(name: str, shape: tuple[int, int, int], dropout: float, rounds: int) -> dict[str, object]:
     return {name: measure_shape(*shape, dropout, rounds)}
 
@@ -298,9 +365,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--rounds", type=int, default=15, help="paired steps per ratio")
-    parser.add_argument("--pairs", type=int, default=60, help="random pairs of child and anchor")
     parser.add_argument(
-        "--only", nargs="*", choices=[*SHAPES, "candidates", "nasbert", "alignment"], help="parts of it; default: all"
+        "--pairs", type=int, default=60, help="random pairs of child and anchor, or children with a teacher"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=[*SHAPES, "candidates", "nasbert", "alignment", "distillation"],
+        help="parts of it; default: all",
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 compares CPU time, more wall time")
     parser.add_argument("--dropout", type=float, default=0.1, help="dropout of both models (0.1 as in BERT)")
@@ -315,6 +387,7 @@ def main() -> None:
     parts["candidates"] = partial(measure_candidates, *small, arguments.dropout, arguments.rounds)
     parts["nasbert"] = partial(measure_nasbert, arguments.dropout, arguments.rounds)
     parts["alignment"] = partial(measure_alignment, *small, arguments.pairs)
+    parts["distillation"] = partial(measure_distillation, *small, arguments.pairs)
     result: dict[str, object] = {}
     for name in arguments.only or parts:
         result.update(parts[name]())

@@ -13,8 +13,6 @@ from tiny.texts import tiny_tokenizer
 from torch import nn
 from transformers import BertForTokenClassification
 
-from hf_nasbert.compression.distance import Distance, Target, divergence_of
-from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.handmade import (
     best_layers,
     best_uniform,
@@ -23,7 +21,6 @@ from hf_nasbert.compression.handmade import (
     uniform_widths,
     with_layers,
 )
-from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.replace_one import (
     Replacement,
     additivity,
@@ -34,11 +31,14 @@ from hf_nasbert.compression.replace_one import (
     sum_of,
 )
 from hf_nasbert.compression.results import additivity_lines
-from hf_nasbert.compression.scores import Scorer, score_children
 from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
 from hf_nasbert.compression.stages import Additive
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
+from hf_nasbert.elastic.distance import Distance, Target, divergence_of
+from hf_nasbert.elastic.encoders import does_bf16_pay
+from hf_nasbert.elastic.importance import importance, sort_by_importance
+from hf_nasbert.elastic.scores import Scorer, score_children
 from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import SearchSpace
@@ -264,7 +264,7 @@ def test_bf16_pays_where_it_is_faster(monkeypatch):
             return states @ weight.T
 
         monkeypatch.setattr(nn.functional, "linear", linear)
-        monkeypatch.setattr("hf_nasbert.compression.encoders.time.perf_counter", lambda now=now: next(now))
+        monkeypatch.setattr("hf_nasbert.elastic.encoders.time.perf_counter", lambda now=now: next(now))
         assert does_bf16_pay() == (fast == torch.bfloat16)
         assert set(seen) == {torch.float32, torch.bfloat16}
 
@@ -422,10 +422,10 @@ def test_processes_share_out_the_batches_and_change_no_bit(scored, monkeypatch):
     children = [supernet.largest_architecture, ("attention1", "ffn24", "skip", "skip", "attention", "ffn")]
     expected = score_children(supernet, children, own, wanted, distance)
     sums = []
-    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: sums.append(found) or found)
+    monkeypatch.setattr("hf_nasbert.elastic.scores.reduce", lambda found, _: sums.append(found) or found)
     for number in range(2):
         score_children(supernet, children, own, wanted, distance, processes=in_turn(number))
-    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: sums[0] + sums[1])
+    monkeypatch.setattr("hf_nasbert.elastic.scores.reduce", lambda found, _: sums[0] + sums[1])
     assert score_children(supernet, children, own, wanted, distance, processes=in_turn(0)) == expected
 
 

@@ -20,10 +20,10 @@ from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
 from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.run import Compression
-from hf_nasbert.compression.scores import Score
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.elastic.scores import Score
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 
 SETTINGS = {

@@ -16,9 +16,9 @@ from tiny.processes import launch
 import hf_nasbert
 from hf_nasbert import processes, records
 from hf_nasbert.compression import materials, run
-from hf_nasbert.compression.distance import Distance, Target
-from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.recover import RecoverySettings, _loss_of, _own_share, _Share, distil_supernet
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.importance import importance
 from hf_nasbert.processes import share_out
 
 SETTINGS = {

@@ -21,16 +21,16 @@ from hf_nasbert import cli
 from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, CompressDataArguments, run
 from hf_nasbert.compression.choosing import Worth
-from hf_nasbert.compression.distance import Distance
-from hf_nasbert.compression.encoders import encoder_of
 from hf_nasbert.compression.examples import make_examples, places_of_labels
 from hf_nasbert.compression.proof import Judged, Row, choose_given, compare, verdicts
 from hf_nasbert.compression.recover import RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.run import Compression
-from hf_nasbert.compression.scores import Scorer, judge_children, predictions_of
 from hf_nasbert.compression.sentences import LABELS, as_batches
 from hf_nasbert.compression.task_metric import TaskMetric
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.elastic.distance import Distance
+from hf_nasbert.elastic.encoders import encoder_of
+from hf_nasbert.elastic.scores import Scorer, judge_children, predictions_of
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask, load_files
 
@@ -428,7 +428,7 @@ def test_predictions_do_not_depend_on_who_makes_them(monkeypatch):
     supernet = elastic(classifier=True, heads=[1], ffn=[24])
     given = supernet, [supernet.largest_architecture, ("attention1", "ffn24") * 3], text, theirs, distance
     _, whole = judge_children(*given, predict=lambda logits: logits[:, 0].tolist())
-    monkeypatch.setattr("hf_nasbert.compression.scores.reduce", lambda found, _: found)
+    monkeypatch.setattr("hf_nasbert.elastic.scores.reduce", lambda found, _: found)
     parts = []
     for number in range(2):
         process = SimpleNamespace(num_processes=2, process_index=number, is_main_process=number == 0, device="cpu")

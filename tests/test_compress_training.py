@@ -10,18 +10,18 @@ import torch
 from tiny.compress import batches, elastic, full_child, targets
 from torch import nn
 
-from hf_nasbert.compression.distance import Distance
-from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.local import _Places, distil_blocks
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, batch_of_step, recover
-from hf_nasbert.compression.refit import Moments, refit
 from hf_nasbert.compression.replace_one import as_items, replace_one
-from hf_nasbert.compression.scores import Score, score_children
 from hf_nasbert.compression.sentences import load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import packaged_model, packaged_text
+from hf_nasbert.elastic.distance import Distance
+from hf_nasbert.elastic.importance import importance, sort_by_importance
+from hf_nasbert.elastic.refit import Moments, refit
+from hf_nasbert.elastic.scores import Score, score_children
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
@@ -124,7 +124,7 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
     own, file = batches(), tmp_path / "variants.safetensors"
     once, again = elastic(), elastic()
     errors = refit(once, own, kept=file)
-    monkeypatch.setattr("hf_nasbert.compression.refit.moments_of_blocks", None)
+    monkeypatch.setattr("hf_nasbert.elastic.refit.moments_of_blocks", None)
     assert refit(again, own, kept=file) == errors
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="variants of another model or text"):

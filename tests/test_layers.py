@@ -24,10 +24,11 @@ FLOORS = [  # lowest first
         "yaml_files",
     },  # what every room may need
     {"terminal"},
-    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders"},
+    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
     {"configs"},
     {"modeling", "samplers", "objectives", "native", "scored"},
     {"costs"},  # what has no formula is built
+    {"elastic"},
     # measuring runs models; what it finds is data, which costs reads
     {"scoring", "search", "measuring", "processes", "teachers"},
     {"methods"},

@@ -70,7 +70,7 @@ EXCEPTIONS = {
     "compression/onnx_files.py:OnnxFiles.write_int8.write:mkdir": INTO_STAGING,
     "testing/methods.py:_saved:save": "of safetensors, makes bytes in memory",
     "training/checkpoints.py:save_tensors:save_file": CHECKPOINT,
-    "compression/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
+    "elastic/refit.py:write_fitted:save": "of safetensors, makes bytes in memory",
     "compression/plan.py:_plan:TemporaryDirectory": SCRATCH,
     "compression/plan.py:_Planner._folder.write:mkdir": INTO_STAGING,
     "compression/memory.py:forget_peak:open": "a switch of the kernel, which keeps no file",

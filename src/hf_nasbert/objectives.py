@@ -14,6 +14,7 @@ def alignment_loss(
     *,
     positions: torch.Tensor | None = None,
     normalize: bool = False,
+    scales: Sequence[float] | None = None,
     num_tokens: int | None = None,
     num_positions: int | None = None,
 ) -> torch.Tensor:
@@ -36,6 +37,8 @@ def alignment_loss(
         padding_mask: True (or 1) at real tokens, (B, T) or (B, T, 1); `None` where there is no padding.
         positions: Flat indices into (B * T) of the rows of all (N, D) states.
         normalize: Compare directions: every token's state is first brought to mean 0 and variance 1.
+        scales: What the squared difference of each block is divided by, such as the variance of the anchor's states
+            there: a relative error, which a network whose states all become alike cannot make small.
         num_tokens: Real tokens to divide by: those of the whole step where this batch is only a part of it, so that
             the parts add up to the whole. By default those of this batch.
         num_positions: Likewise for the states that exist at `positions` only.
@@ -50,7 +53,8 @@ def alignment_loss(
         raise ValueError(f"the child has {len(child_states)} block outputs, the anchor {len(anchor_states)}")
     total = child_states[0].new_zeros((), dtype=torch.float32)
     num_blocks = 0
-    for child, anchor in zip(child_states, anchor_states, strict=True):
+    scales = [1.0] * len(child_states) if scales is None else scales
+    for child, anchor, scale in zip(child_states, anchor_states, scales, strict=True):
         if child.shape[-1] != anchor.shape[-1]:
             continue
         num_blocks += 1
@@ -61,7 +65,8 @@ def alignment_loss(
         anchor = anchor.detach()
         if normalize:
             child, anchor = (nn.functional.layer_norm(states, states.shape[-1:]) for states in (child, anchor))
-        total = total + _mean_squared_difference(child, anchor, padding_mask, num_tokens, num_positions)
+        difference = _mean_squared_difference(child, anchor, padding_mask, num_tokens, num_positions)
+        total = total + (difference if scale == 1.0 else difference / scale)
     return total / max(num_blocks, 1)
 
 

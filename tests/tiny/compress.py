@@ -3,8 +3,8 @@
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from hf_nasbert.compression.importance import importance, sort_by_importance
 from hf_nasbert.compression.states import target_of
+from hf_nasbert.elastic.importance import importance, sort_by_importance
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock

@@ -17,11 +17,14 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
+from transformers import BertForMaskedLM, BertModel
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training import SupernetTrainer
+from tiny.distilling import supernet_and_teacher
+from tiny.models import randomise_
 from tiny.trainings import TinyBatches, make_arguments, make_supernet
 
 GLOBAL_BATCH_SIZE = 8
@@ -36,11 +39,18 @@ TRAININGS = {
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
+    "taught": {"method": "magic_a", "alignment_rows": 0.5, "anchor": "base_model", "head": BertModel},
+    "in_place": {
+        "method": "sandwich",
+        "teacher": "full_child",
+        "head": BertForMaskedLM,
+        "distillation": ["states", "relations", "logits", "masked_lm"],
+    },
 }
 """One by every method, and some that are harder on several processes."""
 
 
-def make_trainer_of_many(output_dir, *, space="chain", dtype=torch.float32, batches=None, **settings):
+def make_trainer_of_many(output_dir, *, space="chain", dtype=torch.float32, batches=None, head=None, **settings):
     """A trainer of a world of any size: the same micro-batches of two sequences, however they are shared out."""
     AcceleratorState._reset_state()
     torch.set_num_threads(1)
@@ -50,7 +60,12 @@ def make_trainer_of_many(output_dir, *, space="chain", dtype=torch.float32, batc
     supernet = make_supernet(space, dropout=0.1, seed=int(os.environ.get("RANK", 0))).to(dtype)
     dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
     batches = TinyBatches(GLOBAL_BATCH_SIZE, padding=True) if batches is None else batches
-    return SupernetTrainer(supernet, arguments, batches, dev_batches)
+    given = {}
+    if head is not None:
+        supernet, teacher = supernet_and_teacher(head)
+        randomise_(supernet, seed=1 + int(os.environ.get("RANK", 0)))
+        given = {"base_model": teacher}
+    return SupernetTrainer(supernet, arguments, batches, dev_batches, **given)
 
 
 class Spy:

@@ -36,6 +36,7 @@ _OPERATORS = {
 }
 _SIZES = {"attention": "number of heads", "ffn": "inner width"}
 _FOREIGN = f"kind of operator that {code('operators_nasbert.py')} defines"
+_ENDS = {"fill-mask": "masked LM"}
 _LINE = 80  # columns of a drawing
 
 
@@ -45,7 +46,8 @@ class ChildRecord(CardRecord):
 
     `cost`, `bert_cost`, `supernet`, `search` and `training` map a name to a value and are printed in their order.
     `cost` and `bert_cost` are compared row by row; the entry `name` of `bert_cost` says what it is. `stage_lengths`
-    are the blocks of each stage of a space that has several. Evaluations of any task but "fill-mask" are those of
+    are the blocks of each stage of a space that has several. `task` is what the Hub calls that which it does,
+    `auto_class` loads it, `class_name` is what a stock model is. Evaluations of any task but "fill-mask" are those of
     copies that were fine-tuned for it, and the card says so.
     """
 
@@ -53,6 +55,9 @@ class ChildRecord(CardRecord):
     stage_lengths: tuple[int, ...] | None = None
     native: bool = False
     mask_token: str = "[MASK]"
+    task: str = "fill-mask"
+    auto_class: str = "AutoModelForMaskedLM"
+    class_name: str = "BertForMaskedLM"
     cost: Mapping[str, Any] = field(default_factory=dict)
     bert_cost: Mapping[str, Any] = field(default_factory=dict)
     cost_conditions: str | None = None
@@ -86,7 +91,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         "child.md",
         record=record,
         metadata=model_metadata(
-            record, "transformers", ["bert" if record.native else TAGS[0], *TAGS[1:]], record.evaluations
+            record, "transformers", ["bert" if record.native else TAGS[0], *TAGS[1:]], record.evaluations, record.task
         ),
         sentence=_sentence(names, record),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
@@ -94,7 +99,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         example=Markdown(python_string(f"The film was {record.mask_token}.")),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
-        drawing=Markdown(drawing(names, record.stage_lengths)),
+        drawing=Markdown(drawing(names, record.stage_lengths, _ENDS.get(record.task, "states"))),
         operators=operators_in_words(names),
         cost_table=_cost_table(record),
         own_table=evaluation_table(own) if own else None,
@@ -104,7 +109,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
     )
 
 
-def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None) -> str:
+def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None, end: str = "masked LM") -> str:
     """The chain of blocks in plain text; a double bar stands where a stage ends."""
     # A width of 0: the model's, whatever it is.
     blocks = [] if stage_lengths is None else geometry(names, 0, stage_lengths)
@@ -112,7 +117,7 @@ def drawing(names: Architecture, stage_lengths: tuple[int, ...] | None = None) -
     pieces = ["tokens"]
     for block, name in enumerate(names):
         pieces.append(f"{' ║' if block in ends else ''} ─► [{name}]")
-    pieces.append(" ─► masked LM")
+    pieces.append(f" ─► {end}")
     lines = [""]
     for piece in pieces:
         if lines[-1] and len(lines[-1]) + len(piece) > _LINE:

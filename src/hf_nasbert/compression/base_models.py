@@ -1,135 +1,37 @@
-"""The encoder that is given: loaded as the child it is, with its tokenizer and what makes sentence vectors of it."""
+"""The encoder that is to be compressed: loaded, held against itself as a child, and named."""
 
-import dataclasses
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch
-from hf_nasbert.configs import load_config, loading_errors
-from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX, model_folder
-from hf_nasbert.data.vocabulary import vocabulary_size
-from hf_nasbert.foreign import ForeignFileError, printable
-from hf_nasbert.modeling import (
-    NasBertForMaskedLM,
-    NasBertForQuestionAnswering,
-    NasBertForSequenceClassification,
-    NasBertForTokenClassification,
-    NasBertModel,
-)
-from hf_nasbert.modeling.elastic import AUTO_CLASSES, SUPPORTED, load_full_child
-from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
-from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
+from hf_nasbert.configs import loading_errors
+from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX
+from hf_nasbert.elastic.base_models import BaseModel, open_base_model
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.foreign import printable
+from hf_nasbert.modeling import NasBertForSequenceClassification
 
 TOLERANCE = 1e-5
 """Largest difference of the full child's outputs from the base model's, in multiples of the largest output above 1."""
-
-_HEADS = {
-    "ForMaskedLM": NasBertForMaskedLM,
-    "ForPreTraining": NasBertForMaskedLM,
-    "ForSequenceClassification": NasBertForSequenceClassification,
-    "ForTokenClassification": NasBertForTokenClassification,
-    "ForQuestionAnswering": NasBertForQuestionAnswering,
-}
-_NO_KIND = re.compile(r"model.type")  # how transformers says that it knows no such architecture
-_TASKS = {
-    NasBertModel: "feature-extraction",
-    NasBertForMaskedLM: "fill-mask",
-    NasBertForSequenceClassification: "text-classification",
-    NasBertForTokenClassification: "token-classification",
-    NasBertForQuestionAnswering: "question-answering",
-}
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """An encoder that is to be made smaller.
-
-    Args:
-        name: Folder, or name on the Hub.
-        full_child: The child that it is, with its head.
-        tokenizer: Its tokenizer.
-        modules: What makes a SentenceTransformer of it; `None` where it is none.
-    """
-
-    name: str
-    full_child: NasBertPreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    modules: SentenceModules | None
-
-    @property
-    def hub_task(self) -> str:
-        """What the Hub calls that which it does."""
-        return "sentence-similarity" if self.modules else _TASKS[type(self.full_child)]
-
-    @property
-    def auto_class(self) -> Any:
-        """The Auto class that its children load by."""
-        return AUTO_CLASSES[type(self.full_child)]
 
 
 def load_base_model(
     arguments: CompressArguments, tokenizer_name: str | None, tokenizer_revision: str | None
 ) -> BaseModel:
-    """Load an encoder, its tokenizer and what stands around it; the model stays as it is.
-
-    Args:
-        arguments: Which one, and whether code of its own may run.
-        tokenizer_name: A tokenizer in place of the model's own.
-        tokenizer_revision: Its commit or tag.
-
-    Raises:
-        ValueError: If it is no encoder of a known family, its files are damaged, its code may not be run, it has no
-            tokenizer, or one with more tokens than embeddings; or if it has fewer positions than a sentence may have
-            tokens.
-        OSError: If there is no such model.
-    """
-    name = model_folder(arguments.base_model)
-    options: dict[str, Any] = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    try:
-        config = load_config(name, **options)
-    except ForeignFileError as error:
-        if not _NO_KIND.search(str(error)):
-            raise
-        raise ForeignFileError(f"{printable(str(error), 600)}; {SUPPORTED}") from error
-    modules = read_sentence_modules(name, revision=arguments.revision)
-    head = next(iter(getattr(config, "architectures", None) or ()), "")
-    child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)
-    full_child = load_full_child(name, NasBertModel if modules else child_class, **options)
-    if tokenizer_name is None:
-        try:
-            tokenizer = open_tokenizer(name, **options)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"the base model {printable(name, 200)} has no tokenizer to cut text with ({error}): put its own "
-                "beside it, or name one by tokenizer_name"
-            ) from error
-    else:
-        tokenizer = open_tokenizer(
-            tokenizer_name, revision=tokenizer_revision, trust_remote_code=arguments.trust_remote_code
-        )
-    size, positions = vocabulary_size(tokenizer), full_child.config.max_position_embeddings
-    if size > full_child.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {size} tokens and the base model {full_child.config.vocab_size} embeddings: it is "
-            "another model's; name the right one by tokenizer_name"
-        )
-    for setting, length in (("max_seq_length", arguments.max_seq_length), ("latency_shape", arguments.shape[1])):
-        if length is not None and length > positions:
-            raise ValueError(f"{setting} asks for {length} tokens, and the base model has {positions} positions")
-    if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
-        longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
-        modules = dataclasses.replace(modules, max_seq_length=longest)
-    return BaseModel(name, full_child, tokenizer, modules)
+    """Load the encoder that is to be compressed; see `elastic.base_models.open_base_model`."""
+    return open_base_model(
+        arguments.base_model,
+        revision=arguments.revision,
+        trust_remote_code=arguments.trust_remote_code,
+        tokenizer_name=tokenizer_name,
+        tokenizer_revision=tokenizer_revision,
+        lengths={"max_seq_length": arguments.max_seq_length, "latency_shape": arguments.shape[1]},
+    )
 
 
 def check_classifier(base: BaseModel) -> NasBertForSequenceClassification:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hf_nasbert.compression.encoders import encoder_of
-from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.costs import Cost
+from hf_nasbert.elastic.encoders import encoder_of
+from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind
 
 SLACK = 1.01

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, mask_of, running
-from hf_nasbert.compression.kept import weights_digest
-from hf_nasbert.compression.refit import Errors, Variant, read_fitted, variants_of, write_fitted
 from hf_nasbert.compression.sentences import Batch, digest_of
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, mask_of, running
+from hf_nasbert.elastic.refit import Errors, Variant, read_fitted, variants_of, write_fitted
+from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 
 _CHECKED = 8  # every so many-th batch checks what the others teach

@@ -14,18 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import BaseModel, check_classifier, load_base_model
+from hf_nasbert.compression.base_models import check_classifier, load_base_model
 from hf_nasbert.compression.choosing import Worth
-from hf_nasbert.compression.distance import Distance, Pooling, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.examples import Examples, make_examples
-from hf_nasbert.compression.importance import sort_by_importance
-from hf_nasbert.compression.kept import Kept
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
-from hf_nasbert.compression.refit import refit
 from hf_nasbert.compression.replace_one import Replacement, screened
-from hf_nasbert.compression.scores import Scorer, predictions_of
 from hf_nasbert.compression.sentences import (
     PARTS,
     Batch,
@@ -49,7 +44,13 @@ from hf_nasbert.compression.vocabulary import (
 )
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data.vocabulary import vocabulary_size
+from hf_nasbert.elastic.base_models import BaseModel
+from hf_nasbert.elastic.distance import Distance, Pooling, Target
+from hf_nasbert.elastic.importance import sort_by_importance
+from hf_nasbert.elastic.refit import refit
+from hf_nasbert.elastic.scores import Scorer, predictions_of
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.kept import Kept
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules

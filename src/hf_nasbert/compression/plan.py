@@ -23,25 +23,25 @@ from transformers import PreTrainedModel
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
-from hf_nasbert.compression.distance import Distance, Target
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.encoders import does_bf16_pay, encoder_of, inputs_of, mask_of, running
 from hf_nasbert.compression.handmade import SLACK, best_layers, best_uniform, every_other_layer, most_layers
-from hf_nasbert.compression.importance import importance
-from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.proof import read_pairs, rounds_of_a_sitting
 from hf_nasbert.compression.recover import NUM_SCORED, RecoverySettings, batch_of_step, time_steps
-from hf_nasbert.compression.refit import fit_block, moments_of_blocks, variants_of
 from hf_nasbert.compression.replace_one import Replacement, as_items, places
-from hf_nasbert.compression.scores import score_children, walking_order
 from hf_nasbert.compression.sentences import PARTS, Batch, tokenised, unknown_share
 from hf_nasbert.compression.states import target_of
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Share, cheapest, order_of
 from hf_nasbert.data import DataArguments
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.encoders import does_bf16_pay, encoder_of, inputs_of, mask_of, running
+from hf_nasbert.elastic.importance import importance
+from hf_nasbert.elastic.refit import fit_block, moments_of_blocks, variants_of
+from hf_nasbert.elastic.scores import score_children, walking_order
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
 from hf_nasbert.compression.choosing import Worth
-from hf_nasbert.compression.distance import Distance, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.compression.sentences import Batch, tokenised
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.data.packaged import PREFIX
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.finetuning.glue import glue_score
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig

@@ -22,12 +22,12 @@ from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
 from hf_nasbert.checkpoint_folders import DamagedCheckpointError
-from hf_nasbert.compression.distance import Distance, Parts, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
-from hf_nasbert.compression.kept import weights_digest
-from hf_nasbert.compression.scores import Score, score_children, score_model
 from hf_nasbert.compression.sentences import LABELS, Batch, digest_of, num_tokens
 from hf_nasbert.compression.states import TeacherStates
+from hf_nasbert.elastic.distance import Distance, Parts, Target
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
+from hf_nasbert.elastic.scores import Score, score_children, score_model
+from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.space import SKIP, SearchSpace

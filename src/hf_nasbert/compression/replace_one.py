@@ -12,11 +12,11 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_nasbert import metrics
-from hf_nasbert.compression.distance import Distance, Target
-from hf_nasbert.compression.encoders import encoder_of
-from hf_nasbert.compression.scores import score_children
 from hf_nasbert.compression.sentences import Batch
 from hf_nasbert.costs import Cost
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.encoders import encoder_of
+from hf_nasbert.elastic.scores import score_children
 from hf_nasbert.search.knapsack import Item
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 

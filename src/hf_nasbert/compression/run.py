@@ -20,7 +20,6 @@ from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.encoders import does_bf16_pay
 from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
     SLACK,
@@ -30,7 +29,6 @@ from hf_nasbert.compression.handmade import (
     every_other_layer,
     most_layers,
 )
-from hf_nasbert.compression.importance import importance
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
@@ -46,7 +44,6 @@ from hf_nasbert.compression.proof import (
 )
 from hf_nasbert.compression.replace_one import Replacement, additivity, as_record, replace_one
 from hf_nasbert.compression.results import Compressed, CompressResult, additivity_lines
-from hf_nasbert.compression.scores import Scorer
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
 from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
 from hf_nasbert.compression.stages import (
@@ -72,17 +69,20 @@ from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.compression.vocabulary import check_trimmable, trim_model
 from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, model_folder
+from hf_nasbert.elastic.encoders import does_bf16_pay
+from hf_nasbert.elastic.importance import importance
+from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.export.onnx import check_extra
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
+from hf_nasbert.kept import first_difference, write_json
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
-from hf_nasbert.training.checkpoints import first_difference, write_json
 from hf_nasbert.writing import check_folder, write_text
 
 _NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences

@@ -1,10 +1,9 @@
 """The user's text as sentences: held out by document, tokenised, in batches of like length."""
 
-import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +14,24 @@ from transformers import PreTrainedTokenizerBase
 from hf_nasbert.data import split_dev
 from hf_nasbert.data.foreign_tokenizers import naming_panics
 from hf_nasbert.data.vocabulary import tell_unknown
+from hf_nasbert.elastic.batches import INPUTS, LABELS, Batch, digest_of, num_tokens
 
-Batch = Mapping[str, torch.Tensor]
-"""`input_ids` and `attention_mask`, of pairs `token_type_ids` too, int64, (B, T); padding is on the right.
-
-Of labelled examples also `labels`, (B,): int64 of classes, float32 of numbers.
-"""
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""What an encoder reads of a batch."""
-
-LABELS = "labels"
-"""What a batch of labelled examples holds beside that."""
+__all__ = [
+    "INPUTS",
+    "LABELS",
+    "PARTS",
+    "Batch",
+    "Sentences",
+    "as_batches",
+    "choose_sentences",
+    "cut_sentences",
+    "digest_of",
+    "load_sentences",
+    "num_tokens",
+    "split_parts",
+    "tokenised",
+    "unknown_share",
+]
 
 PARTS = ("train", "choosing", "judging")
 
@@ -265,18 +270,3 @@ def unknown_share(batches: Sequence[Batch], tokenizer: PreTrainedTokenizerBase, 
         for row, real in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
     return tell_unknown([Dataset.from_dict({"input_ids": rows})], tokenizer, name)
-
-
-def num_tokens(batches: Sequence[Batch]) -> int:
-    """The real tokens of batches."""
-    return sum(int(batch["attention_mask"].sum()) for batch in batches)
-
-
-def digest_of(batches: Sequence[Batch]) -> str:
-    """A fingerprint of batches: what was made from others does not compare."""
-    content = hashlib.sha256()
-    for batch in batches:
-        for name in (name for name in (*INPUTS, LABELS) if name in batch):
-            content.update(str(tuple(batch[name].shape)).encode())
-            content.update(batch[name].cpu().numpy().tobytes())
-    return content.hexdigest()[:16]

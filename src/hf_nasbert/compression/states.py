@@ -17,12 +17,11 @@ from safetensors.torch import save
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from hf_nasbert.compression.distance import Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
-from hf_nasbert.compression.kept import weights_digest
 from hf_nasbert.compression.sentences import Batch, digest_of
+from hf_nasbert.elastic.distance import Target
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running, watched
 from hf_nasbert.foreign import read_object
-from hf_nasbert.training.checkpoints import first_difference
+from hf_nasbert.kept import first_difference, weights_digest
 from hf_nasbert.writing import write_bytes, write_text
 
 logger = logging.getLogger(__name__)

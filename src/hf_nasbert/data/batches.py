@@ -356,6 +356,31 @@ def fixed_masked_batches(
     return batches
 
 
+def unmasked_batches(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, num_tokens: int, batch_size: int = 32
+) -> list[dict[str, torch.Tensor]]:
+    """Return some of the text as it is, from places spread evenly over it: what a pretrained model is measured on.
+
+    Args:
+        dataset: Packed sequences of one length.
+        tokenizer: The tokenizer they were packed with.
+        num_tokens: Tokens at least, if there are so many.
+        batch_size: Sequences of a batch.
+
+    Returns:
+        Batches of `input_ids` and `attention_mask`, (B, T).
+    """
+    rows, pad_id = _Rows(dataset, vocabulary_size(tokenizer)), padding_id(tokenizer)
+    wanted = min(len(rows), -(-num_tokens // rows.length))
+    ids = np.linspace(0, len(rows) - 1, wanted).astype(np.int64)
+    batches = []
+    for start in range(0, wanted, batch_size):
+        input_ids = rows[ids[start : start + batch_size]]
+        batch = _as_batch(input_ids, input_ids, input_ids, pad_id)
+        batches.append({"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]})
+    return batches
+
+
 def digest_of(batches: Sequence[Mapping[str, torch.Tensor]]) -> str:
     """Return a fingerprint of batches: losses on other tokens or other masks do not compare."""
     content = hashlib.sha256()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+    from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 """Losses of children on the first so many dev batches, with the weights of this moment; the same on all processes."""
@@ -104,8 +105,9 @@ class ChildRun(NamedTuple):
     Attributes:
         architecture: The child.
         loss: Its masked-LM loss as a share of the step's: a scalar whose sum over micro-batches and processes is the
-            mean over all tokens to predict.
-        logits: (N, V) at the N tokens to predict of the micro-batch, or (B, T, V).
+            mean over all tokens to predict. Where a teacher teaches, its loss by that teacher.
+        logits: (N, V) at the N tokens to predict of the micro-batch, or (B, T, V). Where a teacher teaches, what the
+            head makes if that is learned, and else (0, 0).
         hidden_states: The first block's input and every block's output, (B, T, D) or (N, D), if they were wanted.
     """
 
@@ -127,6 +129,8 @@ class StepContext(NamedTuple):
         num_chosen: How many of its rows the method chose, which are the first ones; `None`: all.
         counts: Tokens of the whole step.
         is_sharded: Whether every process holds a part of each operator, so that all must run the same operators.
+        base_model: What the base model makes of the micro-batch; `None` of a super-net of random weights.
+        is_taught: Whether the children learn from a teacher, and not from labels.
     """
 
     supernet: "SupernetForMaskedLM"
@@ -137,6 +141,8 @@ class StepContext(NamedTuple):
     num_chosen: int | None
     counts: Counts
     is_sharded: bool
+    base_model: "Lesson | None" = None
+    is_taught: bool = False
 
     @property
     def batch(self) -> "dict[str, torch.Tensor]":
@@ -223,6 +229,11 @@ class TrainingMethod:
                 "more children"
             )
         return tuple(self.space.validate(child) for child in drawn)
+
+    @property
+    def needs_base_model(self) -> bool:
+        """Whether `loss` reads what the base model makes of a micro-batch (`StepContext.base_model`)."""
+        return False
 
     def weight(self, number: int, children: Sequence[Architecture]) -> float:
         """What the loss of a step's child is multiplied by; gradients of the children are added up.

@@ -30,6 +30,8 @@ _PAPER = Paper(
     "Xu et al. (2022), Analyzing and Mitigating Interference in Neural Architecture Search, ICML 2022",
     "https://arxiv.org/abs/2108.12821",
 )
+_BASE_MODEL = "base_model"
+_SMALLEST = 1e-6  # variance of a state's number
 _HISTORY = 1000  # replacements kept in memory and checkpoints; the log has them all
 
 
@@ -91,7 +93,11 @@ class AlignmentSettings(MethodSettings):
         },
     )
     anchor: str | None = field(
-        default=None, metadata={"help": "First anchor, such as attention-ffn-conv3; by default the first child drawn."}
+        default=None,
+        metadata={
+            "help": "First anchor, such as attention-ffn-conv3; by default the first child drawn. base_model: always "
+            "the encoder that the super-net was made of."
+        },
     )
     anchor_interval: int = field(
         default=25,
@@ -133,6 +139,10 @@ class Aligned(TrainingMethod):
     weights of that moment, as the anchor's move too. The paper compares dev accuracy after every step; here masked-LM
     loss (finer on few batches) every `anchor_interval` steps. The first anchor, which the paper leaves open, is the
     first child drawn.
+
+    The anchor may be the base model of the super-net instead: it does well from the first step on, which is what the
+    paper presumes. It is never replaced. States are then compared relatively to their variance under it, block by
+    block, so that a super-net whose states all become alike pays for it; that is ours.
     """
 
     terms = ("alignment",)
@@ -140,7 +150,7 @@ class Aligned(TrainingMethod):
     def __init__(self, space: SearchSpace, settings: MethodSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
         first = self.settings.anchor
-        self.anchor = None if first is None else space.validate(Architecture.parse(first))
+        self.anchor = None if first in (None, _BASE_MODEL) else space.validate(Architecture.parse(first))
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -150,14 +160,19 @@ class Aligned(TrainingMethod):
         return 3.0 + aligned + 2 * self.num_dev_batches / int(self.settings.anchor_interval)
 
     @property
+    def needs_base_model(self) -> bool:
+        """Whether it is the anchor."""
+        return bool(self.settings.anchor == _BASE_MODEL)
+
+    @property
     def num_dev_batches(self) -> int:
-        """Dev batches on which anchor and child are compared."""
-        return int(self.settings.anchor_dev_batches)
+        """Dev batches on which anchor and child are compared; the base model stays the anchor."""
+        return 0 if self.needs_base_model else int(self.settings.anchor_dev_batches)
 
     def children(self) -> tuple[Architecture, ...]:
         """The next child; the first one is the first anchor, if none was given."""
         children = super().children()
-        if self.anchor is None:
+        if self.anchor is None and not self.needs_base_model:
             self.anchor = children[0]
         return children
 
@@ -185,6 +200,8 @@ class Aligned(TrainingMethod):
         from hf_nasbert.teachers import aligned_states
 
         nothing = run.loss.new_zeros(())
+        if self.needs_base_model and run.hidden_states is not None:
+            return self._aligned_to_base_model(run, run.hidden_states, context)
         # Aligned to itself a child has loss zero.
         if run.hidden_states is None or self.anchor is None or self.anchor == run.architecture:
             return run.loss, (nothing,)
@@ -215,6 +232,32 @@ class Aligned(TrainingMethod):
             alignment = alignment * 0
         return run.loss + self.settings.alignment_weight * alignment, (alignment,)
 
+    def _aligned_to_base_model(
+        self, run: ChildRun, hidden_states: "Sequence[torch.Tensor]", context: StepContext
+    ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
+        """The loss, and the relative error of the block outputs against the base model's behind the same blocks."""
+        from hf_nasbert.objectives import alignment_loss
+
+        lesson, num_rows = context.base_model, context.num_chosen
+        if lesson is None:
+            raise ValueError(f"anchor={_BASE_MODEL} needs the base model that the super-net was made of")
+        if num_rows == 0:
+            return run.loss, (run.loss.new_zeros(()),)
+        labels = context.labels[:num_rows]
+        positions = (labels.flatten() != -100).nonzero().squeeze(-1)  # (N,)
+        child = [one[: num_rows if one.dim() == 3 else len(positions)] for one in hidden_states[1:]]
+        mask, variances = context.attention_mask, lesson.spread.variances[1:]
+        alignment = alignment_loss(
+            child,
+            lesson.states(num_rows)[1:],
+            None if mask is None else mask[:num_rows],
+            positions=positions,
+            scales=[variance / child[0].shape[-1] + _SMALLEST for variance in variances],
+            num_tokens=context.counts.chosen_tokens,
+            num_positions=context.counts.chosen_labelled,
+        )
+        return run.loss + self.settings.alignment_weight * alignment, (alignment,)
+
     def after_step(
         self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
     ) -> dict[str, Any] | None:
@@ -239,6 +282,8 @@ class Aligned(TrainingMethod):
 
     def shown(self) -> dict[str, str]:
         """The anchor."""
+        if self.needs_base_model:
+            return {"anchor": _BASE_MODEL}
         return {} if self.anchor is None else {"anchor": str(self.anchor)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -75,9 +75,14 @@ class Sandwich(Uniform):
     def loss(
         self, run: ChildRun, peers: Sequence[ChildRun], context: StepContext
     ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
-        """The largest child's masked-LM loss; the divergence of any other's predictions from the largest one's."""
+        """The largest child's masked-LM loss; the divergence of any other's predictions from the largest one's.
+
+        Where a teacher teaches (`teacher` of the training), all learn from that one, and from nothing else.
+        """
         from hf_nasbert.objectives import distillation_loss
 
+        if context.is_taught:
+            return run.loss, (run.loss,)
         if not peers:
             return run.loss, (run.loss.new_zeros(()),)
         own, taught = (context.at_labels(logits) for logits in (run.logits, peers[0].logits))

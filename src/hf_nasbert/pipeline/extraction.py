@@ -17,9 +17,12 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.trained_on import write_trained_on
 from hf_nasbert.data.vocabulary import vocabulary_size
+from hf_nasbert.elastic.base_models import TASKS
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
-from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig
+from hf_nasbert.modeling.elastic import AUTO_CLASSES
 from hf_nasbert.modeling.families import native_form, to_bert
+from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.pipeline.arguments import ExtractionArguments
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.pipeline.text_settings import find_tokenizer, say, trained_on, training_of
@@ -37,11 +40,12 @@ class Extracted:
     num_parameters: int
     max_logit_difference: float
     why_not_native: str | None
+    class_name: str = "BertForMaskedLM"
 
     def __str__(self) -> str:
         proof = f"logits equal the super-net's (largest difference {self.max_logit_difference:g})"
         form = (
-            "a plain BertForMaskedLM: loads anywhere without trust_remote_code"
+            f"a plain {self.class_name}: loads anywhere without trust_remote_code"
             if self.why_not_native is None
             else f"loads with trust_remote_code=True, for {self.why_not_native}"
         )
@@ -61,13 +65,15 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
     check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
-    supernet = load_supernet(arguments.supernet)
+    supernet = load_supernet(arguments.supernet, None)
     known, (text, data) = trained_on(arguments.supernet), training_of(arguments.supernet)
     tokenizer_folder = Path(arguments.tokenizer_name or find_tokenizer(arguments.supernet) or arguments.supernet)
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
     tokenizer = open_tokenizer(tokenizer_folder)
-    if (size := vocabulary_size(tokenizer)) != supernet.config.vocab_size:
+    size, num_embeddings = vocabulary_size(tokenizer), supernet.config.vocab_size
+    # A base model may have more embeddings than its tokenizer has tokens.
+    if size > num_embeddings or (size < num_embeddings and supernet.config.weight_layout == "separate"):
         raise ValueError(
             f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
             f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"
@@ -96,10 +102,13 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "architecture": str(architecture),
                 "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
+                "task": TASKS[type(child)],
+                "auto_class": AUTO_CLASSES[type(child)].__name__,
+                "class_name": type(model).__name__,
                 "language": known.get("language"),
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
                 "stage_lengths": stage_lengths,
-                **_costs(supernet.config, architecture, sequence_length, arguments.latency_table),
+                **_costs(supernet, architecture, sequence_length, arguments.latency_table),
                 "supernet": _described(arguments.supernet, text) | {"num_children": space.num_children},
                 "max_logit_difference": difference,
                 "figures": {"architecture": "architecture.png"} if figures else {},
@@ -115,10 +124,17 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             attachments=figures if not data else [*figures, write_trained_on(drawings, text, data)],
             overwrite=arguments.overwrite,
         )
-    return Extracted(folder, architecture, int(record.cost["num_parameters"]), difference, why_not_native)
+    return Extracted(
+        folder,
+        architecture,
+        int(record.cost["num_parameters"]),
+        difference,
+        why_not_native,
+        type(model).__name__,
+    )
 
 
-def _in_form(child: NasBertForMaskedLM, native: str) -> tuple[PreTrainedModel, str | None]:
+def _in_form(child: NasBertPreTrainedModel, native: str) -> tuple[PreTrainedModel, str | None]:
     """The model to write, and why it is no stock BERT, if it is none."""
     if native == "never":
         return child, "its own class was asked for"
@@ -133,14 +149,21 @@ def _described(supernet: str, text: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _costs(
-    config: SupernetConfig, architecture: Architecture, sequence_length: int, latency_table: str | None
+    supernet: SupernetPreTrainedModel, architecture: Architecture, sequence_length: int, latency_table: str | None
 ) -> dict[str, Any]:
     """What the child costs, and the BERT beside it."""
     latency = None if latency_table is None else LatencyTable.read(latency_table)
     conditions = f"FLOPs and memory of one sequence of {sequence_length} tokens."
     return {
-        "cost": cost_function(config, sequence_length=sequence_length, latency=latency)(architecture),
-        "bert_cost": cost_of_bert_beside(config, architecture, sequence_length, latency=latency),
+        "cost": cost_function(
+            supernet.config,
+            sequence_length=sequence_length,
+            latency=latency,
+            head_parameters=supernet.head_parameters,
+        )(architecture),
+        "bert_cost": cost_of_bert_beside(supernet.config, architecture, sequence_length, latency=latency)
+        if supernet.head_parameters is None
+        else {},  # it is counted with a masked-LM head
         "cost_conditions": conditions if latency is None else f"{conditions} Latency: {latency.described}.",
     }
 

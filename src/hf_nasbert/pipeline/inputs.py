@@ -52,7 +52,9 @@ def load_dev_batches(
     if name is None:
         raise ValueError(f"{folder} holds no tokenizer: name the one it was trained with (tokenizer_name)")
     dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
-    if (size := vocabulary_size(tokenizer)) != config.vocab_size:
+    size = vocabulary_size(tokenizer)
+    # A base model may have more embeddings than its tokenizer has tokens.
+    if size > config.vocab_size or (size < config.vocab_size and config.weight_layout == "separate"):
         raise ValueError(
             f"the tokenizer has {size} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from torch import nn
 from tqdm import tqdm
 
 from hf_nasbert import records
@@ -18,11 +19,12 @@ from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
-from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import native_children
 from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
@@ -89,7 +91,7 @@ class ProxyScorer:
     """
 
     def __init__(self, arguments: ScoringArguments, data: DataArguments) -> None:
-        self.supernet = load_supernet(arguments.supernet)
+        self.supernet = load_supernet(arguments.supernet, None)
         self.config = self.supernet.config
         self.space = children_space(self.config, native_only=arguments.native_only)
         self._batches, about_text = load_dev_batches(
@@ -100,12 +102,22 @@ class ProxyScorer:
             batch_size=arguments.dev_batch_size,
         )
         latency = read_latency_table(arguments)
-        self.cost = cost_function(self.config, sequence_length=data.max_seq_length, latency=latency)
+        self.cost = cost_function(
+            self.config,
+            sequence_length=data.max_seq_length,
+            latency=latency,
+            head_parameters=self.supernet.head_parameters,
+        )
         self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
         """What the scores depend on: losses of other settings do not compare."""
         if latency is not None:
             self.settings["latency_table"] = f"{latency.described}, table {latency.digest}"
-        self.supernet.to(PartialState().device)
+        nn.Module.to(self.supernet, PartialState().device)
+        self.against_largest: LargestChild | None = None
+        """How children are scored where no head predicts masked words: by their distance from the largest child."""
+        if not isinstance(self.supernet, SupernetForMaskedLM):
+            self.settings["loss"] = "distance from the largest child"
+            self.against_largest = LargestChild(self.supernet, self._batches)
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
 
@@ -133,7 +145,11 @@ def _score(
 ) -> ScoringReport:
     announce((list(children), num_batches))
     batches, processes = scorer._batches[:num_batches], PartialState()
-    report = score_with_report(scorer.supernet, children, batches, progress=progress, processes=processes)
+    if scorer.against_largest is None:
+        supernet: Any = scorer.supernet
+        report = score_with_report(supernet, children, batches, progress=progress, processes=processes)
+    else:
+        report = scorer.against_largest.score(children, num_batches, progress=progress, processes=processes)
     if processes.num_processes > 1 and any(gather_object([scorer.stop.is_set])):
         scorer.stop.set()
     return report

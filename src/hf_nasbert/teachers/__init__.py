@@ -1,19 +1,25 @@
-"""What a network learns from beside its labels: children of a super-net, averages of one, encoders from elsewhere."""
+"""What a network learns from beside labels: children of super-nets, averages, encoders from elsewhere, base models."""
 
 from hf_nasbert.teachers.base import Taught, Teacher
+from hf_nasbert.teachers.base_models import BaseModelTeacher, Lesson, Spread, mask_of, read_child
 from hf_nasbert.teachers.children import AlignedStates, AverageTeacher, ChildTeacher, aligned_states
 from hf_nasbert.teachers.encoders import EncoderTeacher, find_attention, predicting_at, read, vectors_of
 
 __all__ = [
     "AlignedStates",
     "AverageTeacher",
+    "BaseModelTeacher",
     "ChildTeacher",
     "EncoderTeacher",
+    "Lesson",
+    "Spread",
     "Taught",
     "Teacher",
     "aligned_states",
     "find_attention",
+    "mask_of",
     "predicting_at",
     "read",
+    "read_child",
     "vectors_of",
 ]

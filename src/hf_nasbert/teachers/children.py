@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -157,19 +157,20 @@ def aligned_states(
 
     child_last, teacher_last = last_mixing_block(child), last_mixing_block(teacher)
     num_shared = num_shared_operators(child, teacher)
+    encoder: Any = supernet.base_model
     # From its last mixing block on the child's states may exist at the labelled tokens only. Where the teacher needs
     # all tokens behind that, what the two have in common there is run again, but not compared: it is the same.
     start = min(num_shared, child_last)
     restricted = hidden_states[child_last + 1].dim() == 2 and supernet.config._attn_implementation in ("eager", "sdpa")
     teacher_states = []
-    with torch.no_grad(), _dropout_off(list(supernet.nasbert.encoder.modules_of(teacher))):
+    with torch.no_grad(), _dropout_off(list(encoder.encoder.modules_of(teacher))):
         states = take(hidden_states[start])
         masks = Masks(None, None)
         if attention_mask is not None:
-            _, masks = supernet.nasbert.embed(input_ids, attention_mask)
+            _, masks = encoder.embed(input_ids, attention_mask)
         for block in range(start, len(child)):
             at = positions if restricted and block == max(teacher_last, start) else None
-            states = supernet.nasbert.run_block(block, teacher[block], states, masks, at)
+            states = encoder.run_block(block, teacher[block], states, masks, at)
             teacher_states.append(states)
     shared = list(hidden_states[1 : num_shared + 1])
     child_states = [take(states) for states in hidden_states[num_shared + 1 :]]
@@ -180,11 +181,11 @@ def aligned_states(
 
 @contextmanager
 def _dropout_off(modules: Sequence[nn.Module]) -> Iterator[None]:
-    were_training = [module.training for module in modules]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:
             module.eval()
         yield
     finally:
-        for module, was_training in zip(modules, were_training, strict=True):
-            module.train(was_training)
+        for part, mode in modes:  # one by one: parts of a module may differ
+            part.training = mode

@@ -1,7 +1,7 @@
 """What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
@@ -23,14 +23,51 @@ def _help_of_methods() -> str:
     )
 
 
+_OF_BASE_MODEL = ("base_model_revision", "trust_remote_code", "heads", "ffn", "kernels", "drop_blocks", "refit")
+
+DISTILLED = ("states", "vectors", "relations", "logits", "masked_lm")
+"""What children may learn from a teacher."""
+
+
 @dataclass
 class SupernetArguments:
-    """Which super-net to train: a preset, or a space of one's own; sizes override either.
+    """Which super-net to train: that of a base model, a preset, or a space of one's own; sizes override the last two.
 
     Raises:
         ValueError: If the settings of a space do not make one.
     """
 
+    base_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "An encoder whose super-net is trained: a folder or a name on the Hub, a SentenceTransformer too. "
+            "Its sizes, its tokenizer and its weights are those of the super-net; nothing is written there."
+        },
+    )
+    base_model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the base model."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the base model brings."})
+    heads: list[int] | None = field(
+        default=None,
+        metadata={"help": "Of a base model: heads that an attention may keep; by default a half and a quarter."},
+    )
+    ffn: list[int] | None = field(
+        default=None,
+        metadata={"help": "Of a base model: neurons that a feed-forward may keep; by default a half and a quarter."},
+    )
+    kernels: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Of a base model: sizes of convolutions that may stand for an attention: 3, 5, 7."},
+    )
+    drop_blocks: bool = field(default=True, metadata={"help": "Of a base model: whether blocks may be left out."})
+    refit: bool = field(
+        default=True,
+        metadata={
+            "help": "Of a base model: sort heads and neurons by what they write on the text, and refit what is left "
+            "of each operator by least squares, before training."
+        },
+    )
     preset: str | None = field(
         default=None, metadata={"help": "A named space and its sizes: quickstart, magic-base or nasbert."}
     )
@@ -87,11 +124,13 @@ class SupernetArguments:
             "num_stages": self.num_stages if self.num_stages != 1 else None,
         }
         given = [name for name, value in own.items() if value is not None]
+        if self._is_of_base_model():
+            return
         whole = [name for name in ("preset", "blocks") if getattr(self, name) is not None]
         if whole and len(whole) + len(given) > 1:
             raise ValueError(f"{whole[0]} brings its own space, but {', '.join([*whole[1:], *given])} was given too")
         if not whole and (self.operators is None or self.num_choice_blocks is None):
-            raise ValueError("a super-net needs a preset, blocks, or operators and num_choice_blocks")
+            raise ValueError("a super-net needs a base_model, a preset, blocks, or operators and num_choice_blocks")
         if self.num_choice_blocks is not None and (self.num_stages < 1 or self.num_choice_blocks % self.num_stages):
             raise ValueError(
                 f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
@@ -106,6 +145,27 @@ class SupernetArguments:
         if self.weight_layout not in known_layouts():
             raise ValueError(f"weight_layout={self.weight_layout!r} is none of {', '.join(known_layouts())}")
 
+    def _is_of_base_model(self) -> bool:
+        """Whether there is a base model, which brings what else would be asked for.
+
+        Raises:
+            ValueError: If something is given that belongs to the other kind of super-net.
+        """
+        defaults = {one.name: one.default for one in fields(self)} | {"kernels": []}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        cuts = [name for name in ("heads", "ffn", "kernels", "drop_blocks") if name in given]
+        if self.base_model is None:
+            stray = [name for name in _OF_BASE_MODEL if name in given]
+            if stray:
+                raise ValueError(f"{stray[0]} is a setting of super-nets of a base model: give base_model too")
+            return False
+        stray = [name for name in given if name not in ("base_model", "blocks", *_OF_BASE_MODEL)]
+        if stray:
+            raise ValueError(f"base_model={self.base_model} brings its own space and sizes, but {stray[0]} was given")
+        if self.blocks is not None and cuts:
+            raise ValueError(f"blocks names the operators of every block, but {cuts[0]} was given too")
+        return True
+
     def build_config(self, **overrides: Any) -> "SupernetConfig":
         """Build the super-net's configuration; `overrides` (the tokenizer's `vocab_size` and `pad_token_id`) win.
 
@@ -114,7 +174,15 @@ class SupernetArguments:
         """
         from hf_nasbert.modeling import SupernetConfig
 
-        not_sizes = {"preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths", "skip"}
+        if self.base_model is not None:
+            raise ValueError(
+                f"the super-net of base_model={self.base_model} is made by `hf-nasbert pretrain`, and by `compress`, "
+                "which read text for it: use one of these"
+            )
+        not_sizes = {
+            "preset", "operators", "num_choice_blocks", "blocks", "num_stages", "widths", "skip", "base_model",
+            *_OF_BASE_MODEL,
+        }  # fmt: skip
         sizes = {name: value for name, value in asdict(self).items() if name not in not_sizes and value is not None}
         if self.preset is not None:
             return SupernetConfig.preset(self.preset, **{**sizes, **overrides})
@@ -164,6 +232,26 @@ class SupernetTrainingArguments:
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
     method: str = field(default="uniform", metadata={"help": _help_of_methods})
+    teacher: Literal["auto", "base_model", "full_child", "none"] = field(
+        default="auto",
+        metadata={
+            "help": "What children of a base model's super-net learn from: the base_model, or the full_child of that "
+            "super-net, which itself learns from the base model; none: from masked words. auto: the base model, "
+            "where there is one."
+        },
+    )
+    distillation: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What they learn from a teacher: states (the last ones), vectors (of sequences), relations (of "
+            "the last attention), logits (of the base model's head), masked_lm. By default states and vectors; of a "
+            "classifier, logits and states."
+        },
+    )
+    distillation_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Weights of these, in their order; by default as in compress: 1 for states, 5 for vectors."},
+    )
     max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
     per_device_train_batch_size: int = field(
         default=32, metadata={"help": "Sequences that one process computes at once."}
@@ -256,6 +344,7 @@ class SupernetTrainingArguments:
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
+        self._check_teacher()
         for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
             "num_eval_batches", "step_timeout",
@@ -276,6 +365,25 @@ class SupernetTrainingArguments:
             )
         if self.torch_compile:
             self._check_backend()
+
+    def _check_teacher(self) -> None:
+        if self.teacher not in ("auto", "base_model", "full_child", "none"):
+            raise ValueError(f"teacher={self.teacher!r}: expected base_model, full_child or none")
+        terms, weights = self.distillation, self.distillation_weights
+        if terms is None:
+            if weights is not None:
+                raise ValueError("distillation_weights are those of distillation: say what is learned")
+            return
+        if self.teacher == "none":
+            raise ValueError("distillation says what is learned from a teacher, and teacher is none")
+        odd = next((term for term in terms if term not in DISTILLED), None)
+        if odd is not None or not terms or len(set(terms)) != len(terms):
+            what = "holds nothing" if not terms else f"has {odd!r}" if odd is not None else "has one of them twice"
+            raise ValueError(f"distillation {what}: expected some of {', '.join(DISTILLED)}, each once")
+        if weights is None:
+            return
+        if len(weights) != len(terms) or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"distillation_weights={weights}: expected {len(terms)} positive numbers, one for each")
 
     def _check_backend(self) -> None:
         from torch import _dynamo  # it takes a second to import, which only those pay who compile

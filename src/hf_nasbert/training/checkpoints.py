@@ -27,8 +27,8 @@ from hf_nasbert.checkpoint_folders import (
     set_later_aside,
 )
 from hf_nasbert.foreign import printable
+from hf_nasbert.kept import first_difference, write_json
 from hf_nasbert.records import is_finite_number
-from hf_nasbert.writing import write_text
 
 __all__ = [
     "MANIFEST",
@@ -120,11 +120,6 @@ def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
     checkpoint_folders.replace_files(folder, write, what="the final super-net", checkpoints=folder, advice=_ADVICE)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain JSON types; floats come back to the last bit."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -198,23 +193,6 @@ def _fault(state: Mapping[str, Any]) -> str | None:
         if is_number and not is_finite_number(value):
             return f"holds {printable(name, 80)} {reprlib.repr(value)}, expected a finite number"
     return None
-
-
-def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
-    """Words for the first place where two pieces of plain JSON differ, or `None`."""
-    if isinstance(saved, Mapping) and isinstance(current, Mapping):
-        for key in [*saved, *(key for key in current if key not in saved)]:
-            found = first_difference(saved.get(key), current.get(key), f"{name}.{key}" if name else str(key))
-            if found is not None:
-                return found
-        return None
-    if isinstance(saved, list | tuple) and isinstance(current, list | tuple) and len(saved) == len(current):
-        for index, (one, other) in enumerate(zip(saved, current, strict=True)):
-            found = first_difference(one, other, f"{name}[{index}]")
-            if found is not None:
-                return found
-        return None
-    return None if saved == current else f"{name} was {printable(saved, 200)}, and is {printable(current, 200)} here"
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,17 +21,20 @@ from hf_nasbert import records
 from hf_nasbert.costs import cost_function
 from hf_nasbert.data import digest_of
 from hf_nasbert.data.vocabulary import save_tokenizer
+from hf_nasbert.elastic.distance import Pooling
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
 from hf_nasbert.methods import METHODS, TrainingMethod
-from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest
+from hf_nasbert.teachers import BaseModelTeacher
 from hf_nasbert.training import checkpoints, folders, sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
+from hf_nasbert.training.distillation import Distillation, with_teacher
 from hf_nasbert.training.feeding import fetched, naming_data_faults
 from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
 from hf_nasbert.training.machine import make_accelerator
@@ -87,7 +90,7 @@ class TrainingOutput:
 
 
 def train_supernet(
-    supernet: SupernetForMaskedLM,
+    supernet: SupernetPreTrainedModel,
     arguments: SupernetTrainingArguments,
     batches: TrainingBatches,
     dev_batches: Sequence[Batch] = (),
@@ -95,11 +98,14 @@ def train_supernet(
     tokenizer: PreTrainedTokenizerBase | None = None,
     accelerator: Accelerator | None = None,
     text: Mapping[str, Any] | None = None,
+    base_model: BaseModelTeacher | None = None,
+    pooling: Pooling = "mean",
 ) -> TrainingOutput:
     """Train a super-net; see `SupernetTrainer`."""
     trainer = SupernetTrainer(
-        supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator, text=text
-    )
+        supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator, text=text,
+        base_model=base_model, pooling=pooling,
+    )  # fmt: skip
     return trainer.train()
 
 
@@ -123,6 +129,9 @@ class SupernetTrainer:
         accelerator: By default `make_accelerator(arguments)`.
         text: What the log says of the text behind the batches (`DataArguments.describe_split`), so that whoever
             measures the super-net later can hold out the same part of it.
+        base_model: The encoder that the super-net was made of, to learn from it (`arguments.teacher`) or to be
+            aligned to it. It is not saved, and has to be given again to go on.
+        pooling: How a teacher's vector of a sequence is made.
 
     Raises:
         ValueError: If data, method and arguments do not fit each other, or the world is not the one asked for.
@@ -130,7 +139,7 @@ class SupernetTrainer:
 
     def __init__(
         self,
-        supernet: SupernetForMaskedLM,
+        supernet: SupernetPreTrainedModel,
         arguments: SupernetTrainingArguments,
         batches: TrainingBatches,
         dev_batches: Sequence[Batch] = (),
@@ -138,15 +147,22 @@ class SupernetTrainer:
         tokenizer: PreTrainedTokenizerBase | None = None,
         accelerator: Accelerator | None = None,
         text: Mapping[str, Any] | None = None,
+        base_model: BaseModelTeacher | None = None,
+        pooling: Pooling = "mean",
     ) -> None:
         self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
         if arguments.mixed_precision == "auto":  # log and checkpoints say what it came to
             arguments = replace(arguments, mixed_precision=self.accelerator.mixed_precision)
+        arguments = with_teacher(arguments, has_base_model=base_model is not None)
         self.supernet, self.arguments, self.batches, self.tokenizer = supernet, arguments, batches, tokenizer
         self.text = text
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
         self.method = self._make_method()
+        self.distillation: Distillation | None = None
+        if base_model is not None:
+            size = arguments.train_batch_size(self.accelerator.num_processes)
+            self.distillation = Distillation(supernet, base_model, arguments, num_sequences=size, pooling=pooling)
         self._check(dev_batches)
         self.counter = UpdateCounter(self.space)
         if arguments.activation_checkpointing:
@@ -159,7 +175,7 @@ class SupernetTrainer:
         if sharding.is_wanted():
             sharding.shard(supernet, self.accelerator)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(supernet, arguments))
-        self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.method)
+        self.step = TrainingStep(supernet, self.model, self.accelerator, arguments, self.method, self.distillation)
         device = self.accelerator.device
         self.dev_batches = [{key: value.to(device) for key, value in batch.items()} for batch in dev_batches]
         self._dev_digest = digest_of(dev_batches)
@@ -208,6 +224,7 @@ class SupernetTrainer:
             search_space=self.space.to_dict(),
             data=self.batches.describe(),
             **({} if self.text is None else {"text": self.text}),
+            **({} if self.distillation is None else {"base_model": self.distillation.describe()}),
             versions=records.versions(),
         )
         evaluation: list[tuple[Architecture, float]] = []
@@ -250,8 +267,7 @@ class SupernetTrainer:
             return []
         children = self._eval_children()
         with self.journal.pause():
-            supernet = self._whole_supernet()
-            losses = score_architectures(supernet, children, self.dev_batches, processes=PartialState())
+            losses = self._losses_of(children, self.dev_batches, PartialState())
         scored = list(zip(children, losses, strict=True))
         for child, loss in scored:
             self._refuse(f"dev loss of {child}", loss)
@@ -308,6 +324,11 @@ class SupernetTrainer:
         if not arguments.dataloader_num_workers:
             batches = fetched(batches)
         self.model.train()
+        with nullcontext() if self.distillation is None else self.distillation.teaching():
+            self._train_on(batches)
+
+    def _train_on(self, batches: Iterable[Batch]) -> None:
+        arguments = self.arguments
         for batch in batches:
             children = self._take_step(batch)
             step, is_last = self.global_step, self.global_step == arguments.max_steps
@@ -358,11 +379,22 @@ class SupernetTrainer:
 
     def _score(self, children: Sequence[Architecture], num_batches: int) -> list[float]:
         """Losses of children on the first dev batches: computed once, for all processes."""
-        supernet = self._whole_supernet()
         batches = self.dev_batches[:num_batches]
+        if self.distillation is not None and self.distillation.is_used:
+            return on_main_process(self.accelerator, lambda: self._losses_of(children, batches))
+        supernet: Any = self._whole_supernet()
         return on_main_process(
             self.accelerator, lambda: [float(loss) for loss in score_architectures(supernet, children, batches)]
         )
+
+    def _losses_of(
+        self, children: Sequence[Architecture], batches: Sequence[Batch], processes: PartialState | None = None
+    ) -> list[float]:
+        """Losses of children on dev batches, with the weights of this moment: by the teacher where one teaches."""
+        if self.distillation is not None and self.distillation.is_used:
+            return self.distillation.score(children, batches, processes)
+        supernet: Any = self._whole_supernet()
+        return score_architectures(supernet, children, batches, processes=processes)
 
     def _is_finite(self, what: str, value: float, children: Sequence[Architecture]) -> bool:
         """Whether a number of this step is one. If not the step is to be left without effect, if that is allowed."""
@@ -402,11 +434,11 @@ class SupernetTrainer:
             f"learning_rate or max_grad_norm, turn off mixed_precision, or {skipping}."
         )
 
-    def _whole(self) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
+    def _whole(self) -> tuple[SupernetPreTrainedModel, torch.optim.Optimizer]:
         """Super-net and optimizer to read; all processes have to ask together."""
         return sharding.whole(self.supernet, self.optimizer.optimizer, self.arguments)
 
-    def _whole_supernet(self) -> SupernetForMaskedLM:
+    def _whole_supernet(self) -> Any:
         """The super-net to read; all processes have to ask together."""
         return sharding.whole_supernet(self.supernet)
 
@@ -440,6 +472,19 @@ class SupernetTrainer:
                 f"{arguments.gradient_accumulation_steps} and global_batch_size={arguments.global_batch_size} take "
                 f"{expected}"
             )
+        is_taught = self.distillation is not None and self.distillation.is_used
+        if not is_taught and not isinstance(self.supernet, SupernetForMaskedLM):
+            raise ValueError(
+                f"a {type(self.supernet).__name__} has no head that predicts masked words: let a teacher teach it "
+                "(teacher=base_model)"
+            )
+        if self.method.needs_base_model and self.distillation is None:
+            raise ValueError(
+                f"method={arguments.method} aligns children to the base model that the super-net was made of, and "
+                "there is none: give base_model, or another anchor"
+            )
+        if self.distillation is not None and sharding.is_wanted():
+            raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
@@ -477,6 +522,7 @@ class SupernetTrainer:
             "config": {key: value for key, value in config.items() if key not in volatile},
             "data": self.batches.describe(),
             "dev_data": self._dev_digest,
+            **({} if self.distillation is None else {"base_model": self.distillation.describe()}),
         }
 
     def _state(self) -> dict[str, Any]:

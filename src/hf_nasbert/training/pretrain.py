@@ -1,16 +1,34 @@
 """From text to a trained super-net: data, model and loop put together."""
 
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
+from hf_nasbert.data.batches import unmasked_batches
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
+from hf_nasbert.elastic.base_models import BaseModel, open_base_model
+from hf_nasbert.elastic.batches import Batch
+from hf_nasbert.elastic.importance import importance, sort_by_importance
+from hf_nasbert.elastic.refit import refit
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
-from hf_nasbert.processes import leave_world
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.processes import leave_world, on_main_process
+from hf_nasbert.space import SearchSpace
+from hf_nasbert.teachers import BaseModelTeacher
 from hf_nasbert.training.arguments import SupernetArguments, SupernetTrainingArguments
+from hf_nasbert.training.checkpoints import find_checkpoint
+from hf_nasbert.training.distillation import with_teacher
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
 from hf_nasbert.training.machine import make_accelerator
+
+_CALIBRATION_TOKENS = 20_000  # for importance, variants, and the spread of the base model's states
 
 
 def pretrain_supernet(
@@ -21,18 +39,45 @@ def pretrain_supernet(
     Raises:
         ValueError: If anything asked for does not fit, or text or checkpoint are no good; the message names it.
     """
+    arguments = with_teacher(arguments, has_base_model=supernet_arguments.base_model is not None)
     accelerator = make_accelerator(arguments)
+    base = None
+    if supernet_arguments.base_model is not None:
+        base = open_base_model(
+            supernet_arguments.base_model,
+            revision=supernet_arguments.base_model_revision,
+            trust_remote_code=supernet_arguments.trust_remote_code,
+            tokenizer_name=data_arguments.tokenizer_name,
+            tokenizer_revision=data_arguments.tokenizer_revision,
+            lengths={"max_seq_length": data_arguments.max_seq_length},
+        )
+        if data_arguments.tokenizer_name is None:
+            data_arguments = replace(
+                data_arguments, tokenizer_name=base.name, tokenizer_revision=supernet_arguments.base_model_revision
+            )
     with accelerator.main_process_first():  # the others find tokenizer and packed text in the cache
         corpus = load_corpus(data_arguments)
-    config = supernet_arguments.build_config(
-        vocab_size=vocabulary_size(corpus.tokenizer), pad_token_id=padding_id(corpus.tokenizer)
-    )
-    if config.max_position_embeddings < data_arguments.max_seq_length:
-        raise ValueError(
-            f"max_seq_length={data_arguments.max_seq_length} exceeds the super-net's max_position_embeddings="
-            f"{config.max_position_embeddings}"
+    supernet: SupernetPreTrainedModel
+    given: dict[str, Any] = {}
+    if base is None:
+        config = supernet_arguments.build_config(
+            vocab_size=vocabulary_size(corpus.tokenizer), pad_token_id=padding_id(corpus.tokenizer)
         )
-    supernet = initial_supernet(config, arguments.seed)
+        if config.max_position_embeddings < data_arguments.max_seq_length:
+            raise ValueError(
+                f"max_seq_length={data_arguments.max_seq_length} exceeds the super-net's max_position_embeddings="
+                f"{config.max_position_embeddings}"
+            )
+        supernet = initial_supernet(config, arguments.seed)
+    else:
+        calibration = unmasked_batches(corpus.train, corpus.tokenizer, num_tokens=_CALIBRATION_TOKENS)
+        nn.Module.to(base.full_child, accelerator.device)
+        supernet = elastic_start(base, supernet_arguments, arguments, calibration, accelerator)
+        is_first_token = base.modules is not None and base.modules.pooling == ("cls",)
+        given = {
+            "base_model": BaseModelTeacher(base.full_child, calibration),
+            "pooling": "cls" if is_first_token else "mean",
+        }
     masking: dict[str, Any] = {
         "mlm_probability": data_arguments.mlm_probability,
         "whole_word_mask": data_arguments.whole_word_mask,
@@ -60,9 +105,45 @@ def pretrain_supernet(
         tokenizer=corpus.tokenizer,
         accelerator=accelerator,
         text=data_arguments.describe(),
+        **given,
     )
     leave_world()
     return output
+
+
+def elastic_start(
+    base: BaseModel,
+    asked: SupernetArguments,
+    arguments: SupernetTrainingArguments,
+    calibration: Sequence[Batch],
+    accelerator: Accelerator,
+) -> SupernetPreTrainedModel:
+    """The super-net of a base model that training starts from: its parts sorted and refitted, if that was asked for.
+
+    Only the main process computes that; the others get its weights when training begins. A run that goes on has them
+    in its checkpoint.
+
+    Raises:
+        ValueError: If the space is none of the base model's.
+    """
+    output_dir, which = arguments.output_dir, arguments.resume_from_checkpoint
+    goes_on = on_main_process(
+        accelerator, lambda: which is not None and find_checkpoint(output_dir, which) is not None
+    )
+    full_child = copy.deepcopy(base.full_child)  # the base model itself teaches
+    is_prepared = asked.refit and not goes_on
+    if is_prepared:
+        on_main_process(accelerator, lambda: sort_by_importance(full_child, importance(full_child, calibration)))
+    if asked.blocks is not None:
+        space = SearchSpace.of_blocks(asked.blocks, "anywhere")
+    else:
+        space = elastic_space(
+            full_child, heads=asked.heads, ffn=asked.ffn, kernels=asked.kernels, skip=asked.drop_blocks
+        )
+    supernet = elastic_supernet(full_child, space)
+    if is_prepared:
+        on_main_process(accelerator, lambda: refit(supernet, calibration))
+    return supernet
 
 
 def initial_supernet(config: SupernetConfig, seed: int) -> SupernetForMaskedLM:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -9,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.step import make_optimizer
 
@@ -40,7 +41,7 @@ def check_launch(arguments: SupernetTrainingArguments) -> None:
         )
 
 
-def shard(supernet: SupernetForMaskedLM, accelerator: Accelerator) -> None:
+def shard(supernet: SupernetPreTrainedModel, accelerator: Accelerator) -> None:
     """Cut every operator, and what is left, into parts, one for each process.
 
     Operators are cut one by one: a step gathers those on its child's path, and no others.
@@ -48,7 +49,7 @@ def shard(supernet: SupernetForMaskedLM, accelerator: Accelerator) -> None:
     # Nothing here writes into a tensor that the super-net returned.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in supernet.nasbert.encoder.blocks:
+    for block in cast(SupernetEncoder, supernet.base_model.encoder).blocks:
         for operator in block.operators.units():
             if any(True for _ in operator.parameters()):
                 fully_shard(operator, mesh=mesh)
@@ -56,8 +57,8 @@ def shard(supernet: SupernetForMaskedLM, accelerator: Accelerator) -> None:
 
 
 def whole(
-    supernet: SupernetForMaskedLM, optimizer: torch.optim.Optimizer, arguments: SupernetTrainingArguments
-) -> tuple[SupernetForMaskedLM, torch.optim.Optimizer]:
+    supernet: SupernetPreTrainedModel, optimizer: torch.optim.Optimizer, arguments: SupernetTrainingArguments
+) -> tuple[SupernetPreTrainedModel, torch.optim.Optimizer]:
     """A super-net and its optimizer in one piece: themselves, or if they are in parts, new ones on every process."""
     one = whole_supernet(supernet)
     if one is supernet:
@@ -69,13 +70,13 @@ def whole(
     return one, of_one
 
 
-def whole_supernet(supernet: SupernetForMaskedLM) -> SupernetForMaskedLM:
+def whole_supernet(supernet: SupernetPreTrainedModel) -> SupernetPreTrainedModel:
     """A super-net in one piece: itself, or if it is in parts, a new one on every process."""
     if not isinstance(supernet, FSDPModule):
         return supernet
-    parts: SupernetForMaskedLM = supernet
+    parts: SupernetPreTrainedModel = supernet
     with torch.random.fork_rng(devices=[]):
-        one: SupernetForMaskedLM = SupernetForMaskedLM(parts.config)
+        one: SupernetPreTrainedModel = SupernetForMaskedLM(parts.config)  # of a base model none is sharded
         torch.nn.Module.to(one, parts.device).train(parts.training)
     with torch.no_grad():
         for parameter, part in zip(one.parameters(), parts.parameters(), strict=True):
@@ -84,9 +85,9 @@ def whole_supernet(supernet: SupernetForMaskedLM) -> SupernetForMaskedLM:
 
 
 def cut_again(
-    supernet: SupernetForMaskedLM,
+    supernet: SupernetPreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    one: SupernetForMaskedLM,
+    one: SupernetPreTrainedModel,
     of_one: torch.optim.Optimizer,
 ) -> None:
     """Put the weights and the optimizer's state of what `whole` made back into the parts; the inverse of it."""

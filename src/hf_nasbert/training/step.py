@@ -4,7 +4,7 @@ import random
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -12,11 +12,12 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from hf_nasbert.data.batches import NothingToPredictError
-from hf_nasbert.methods import ChildRun, Counts, StepContext, TrainingMethod
-from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+from hf_nasbert.methods import ChildRun, Counts, StepContext, TrainingMethod, Wants
+from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.arguments import SupernetTrainingArguments
+from hf_nasbert.training.distillation import Distillation
 
 Batch = dict[str, torch.Tensor]
 
@@ -66,16 +67,19 @@ class TrainingStep:
         accelerator: The processes.
         arguments: Batch sizes and seed.
         method: What the children of a step learn.
+        distillation: The base model and what they learn from it, of a super-net that was made of one.
     """
 
     def __init__(
         self,
-        supernet: SupernetForMaskedLM,
+        supernet: SupernetPreTrainedModel,
         model: nn.Module,
         accelerator: Accelerator,
         arguments: SupernetTrainingArguments,
         method: TrainingMethod,
+        distillation: Distillation | None = None,
     ) -> None:
+        self.distillation = distillation
         self.supernet, self.model, self.accelerator = supernet, model, accelerator
         self.arguments, self.method = arguments, method
         self.group = StepGroup(accelerator, arguments.step_timeout)
@@ -111,7 +115,7 @@ class TrainingStep:
         losses = torch.zeros(len(children), 1 + len(self.method.terms), dtype=torch.float64)
         for number, micro_batch in enumerate(micro_batches):
             micro_batch_number = self.accelerator.process_index * len(micro_batches) + number
-            context = StepContext(self.supernet, step, *micro_batch, counts, self.is_sharded)
+            context = self._context(step, micro_batch, counts)
             peers: list[ChildRun] = []
             for child_number in range(len(children)):
                 torch.manual_seed(_dropout_seed(self.arguments.seed, step, micro_batch_number, child_number))
@@ -130,20 +134,37 @@ class TrainingStep:
             trained,
         )
 
+    def _context(self, step: int, micro_batch: MicroBatch, counts: Counts) -> StepContext:
+        supernet: Any = self.supernet
+        context = StepContext(supernet, step, *micro_batch, counts, self.is_sharded)
+        if self.distillation is None:
+            return context
+        context = context._replace(input_ids=self.distillation.read(context.input_ids, context.labels))
+        lesson, is_taught = self.distillation.lesson(context.batch), self.distillation.is_used
+        return context._replace(base_model=lesson, is_taught=is_taught)
+
+    def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
+        """Forward of one child on one micro-batch."""
+        if self.distillation is not None and self.distillation.is_used:
+            with self.accelerator.autocast():
+                run = self.distillation.run(child, context)
+            return run if wants.hidden_states else run._replace(hidden_states=None)
+        outputs = self.model(
+            input_ids=context.input_ids,
+            attention_mask=context.attention_mask,
+            labels=context.labels,
+            architecture=child,
+            output_hidden_states=wants.hidden_states,
+            num_items_in_batch=context.counts.labelled,
+        )
+        return ChildRun(child, outputs.loss, outputs.logits, outputs.hidden_states)
+
     def _run_child(
         self, children: Sequence[Architecture], number: int, peers: list[ChildRun], context: StepContext
     ) -> torch.Tensor:
         """Forward and backward of one child on one micro-batch; returns its losses, as shares of the step's."""
         wants = self.method.wants(context.step)
-        outputs = self.model(
-            input_ids=context.input_ids,
-            attention_mask=context.attention_mask,
-            labels=context.labels,
-            architecture=children[number],
-            output_hidden_states=wants.hidden_states,
-            num_items_in_batch=context.counts.labelled,
-        )
-        run = ChildRun(children[number], outputs.loss, outputs.logits, outputs.hidden_states)
+        run = self._run(children[number], wants, context)
         with self.accelerator.autocast():
             loss, terms = self.method.loss(run, peers, context)
         if len(terms) != len(self.method.terms):  # one number would be written over all columns
@@ -152,8 +173,9 @@ class TrainingStep:
                 f"{len(self.method.terms)}, one for each name in its terms"
             )
         weight = self.method.weight(number, children)
-        # fully_shard averages over processes what has to be added up.
-        self.accelerator.backward(loss * (weight * (self.accelerator.num_processes if self.is_sharded else 1)))
+        if loss.requires_grad:  # a child of skips alone has nothing to train but embeddings, and these may stay
+            # fully_shard averages over processes what has to be added up.
+            self.accelerator.backward(loss * (weight * (self.accelerator.num_processes if self.is_sharded else 1)))
         if wants.peers:
             states = None if run.hidden_states is None else tuple(states.detach() for states in run.hidden_states)
             peers.append(ChildRun(run.architecture, run.loss.detach(), run.logits.detach(), states))
@@ -199,7 +221,7 @@ def _number_of(children: Sequence[Architecture]) -> int:
     return zlib.crc32(" ".join(map(str, children)).encode()) >> 8
 
 
-def make_optimizer(supernet: SupernetForMaskedLM, arguments: SupernetTrainingArguments) -> torch.optim.AdamW:
+def make_optimizer(supernet: SupernetPreTrainedModel, arguments: SupernetTrainingArguments) -> torch.optim.AdamW:
     """AdamW over all parameters; biases and normalisations do not decay.
 
     It passes over parameters without gradient (`None`, not zero: neither decay nor momentum moves them) and counts
@@ -252,11 +274,12 @@ def narrowed(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) 
             group["params"] = params
 
 
-def compile_operators(supernet: SupernetForMaskedLM, backend: str) -> None:
+def compile_operators(supernet: SupernetPreTrainedModel, backend: str) -> None:
     """Compile every operator by itself: a graph of the whole path would be compiled anew for every new child."""
     # One graph per kind, width, mode and shape, and few classes that all these graphs count against.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    for block in supernet.nasbert.encoder.blocks:
+    encoder = cast(SupernetEncoder, supernet.base_model.encoder)
+    for block in encoder.blocks:
         for operator in block.operators.units():
             operator.compile(backend=backend)
 

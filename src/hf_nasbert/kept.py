@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from hf_nasbert.foreign import read_object
-from hf_nasbert.training.checkpoints import first_difference, write_json
+from hf_nasbert.foreign import printable, read_object
+from hf_nasbert.writing import write_text
 
 _Made = TypeVar("_Made")
 
@@ -60,3 +60,25 @@ def weights_digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())  # not copied
     return content.hexdigest()[:16]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain JSON types; floats come back to the last bit."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def first_difference(saved: Any, current: Any, name: str = "") -> str | None:
+    """Words for the first place where two pieces of plain JSON differ, or `None`."""
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in [*saved, *(key for key in current if key not in saved)]:
+            found = first_difference(saved.get(key), current.get(key), f"{name}.{key}" if name else str(key))
+            if found is not None:
+                return found
+        return None
+    if isinstance(saved, list | tuple) and isinstance(current, list | tuple) and len(saved) == len(current):
+        for index, (one, other) in enumerate(zip(saved, current, strict=True)):
+            found = first_difference(one, other, f"{name}[{index}]")
+            if found is not None:
+                return found
+        return None
+    return None if saved == current else f"{name} was {printable(saved, 200)}, and is {printable(current, 200)} here"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_nasbert.compression.sentences import INPUTS, Batch
+from hf_nasbert.elastic.batches import INPUTS, Batch
 
 
 def encoder_of(model: PreTrainedModel) -> Any:

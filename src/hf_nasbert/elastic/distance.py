@@ -52,6 +52,8 @@ class Distance:
         vector_weight: Weight of 1 - cosine.
         logit_weight: Weight of the divergence of predictions.
         is_multi_label: Whether every label of the classifier is a yes or no of its own.
+        variance: What a squared error of a token's state is divided by: the mean squared distance of the base model's
+            last states from their mean. By default that of the batch that is looked at.
     """
 
     mean: torch.Tensor
@@ -60,6 +62,7 @@ class Distance:
     vector_weight: float = 5.0
     logit_weight: float = 0.0
     is_multi_label: bool = False
+    variance: float | None = None
 
     @classmethod
     def of_classifier(cls, mean: torch.Tensor, *, is_multi_label: bool = False) -> "Distance":
@@ -99,7 +102,11 @@ class Distance:
         """
         states = hidden_states.float()[mask]  # (N, D)
         wanted = target.states.to(states.device).float()
-        error = (states - wanted).square().sum() / (wanted - self.mean.to(states.device)).square().sum()
+        error = (states - wanted).square().sum()
+        if self.variance is None:
+            error = error / (wanted - self.mean.to(states.device)).square().sum()
+        else:
+            error = error / (len(wanted) * self.variance)
         vectors, wanted_vectors = self.pool(states, mask), self.pool(wanted, mask)
         cosine = nn.functional.cosine_similarity(vectors, wanted_vectors).mean()
         if (logits is None) != (target.logits is None):

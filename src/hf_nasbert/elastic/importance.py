@@ -9,8 +9,8 @@ from accelerate.utils import gather
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, mask_of, running
-from hf_nasbert.compression.sentences import Batch
+from hf_nasbert.elastic.batches import Batch
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, mask_of, running
 from hf_nasbert.modeling.operators_nasbert import NasBertAttention, NasBertFeedForward
 
 

@@ -19,13 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, mask_of, running
-from hf_nasbert.compression.kept import weights_digest
-from hf_nasbert.compression.sentences import Batch, digest_of
+from hf_nasbert.elastic.batches import Batch, digest_of
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, mask_of, running
+from hf_nasbert.kept import first_difference, weights_digest
 from hf_nasbert.modeling.geometry_nasbert import SIZED_KINDS, inner_width, operator_kind
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.operators_nasbert import NasBertConvLayer
-from hf_nasbert.training.checkpoints import first_difference
 from hf_nasbert.writing import write_bytes
 
 _NORM = "norm"

@@ -14,10 +14,10 @@ from accelerate.utils import reduce
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from hf_nasbert.compression.distance import Distance, Parts, Target
-from hf_nasbert.compression.encoders import encoder_of, inputs_of, logits_of, mask_of, running
-from hf_nasbert.compression.kept import Kept, weights_digest
-from hf_nasbert.compression.sentences import Batch, digest_of
+from hf_nasbert.elastic.batches import Batch, digest_of
+from hf_nasbert.elastic.distance import Distance, Parts, Target
+from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.kept import Kept, weights_digest
 from hf_nasbert.space import Architecture, num_shared_operators
 
 _NUM_PARTS = len(Parts._fields)

@@ -1,0 +1,79 @@
+"""Scores of children of a super-net that predicts no words: how far each is from the largest child, the base model."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate import PartialState
+
+from hf_nasbert.elastic.distance import Distance, Target
+from hf_nasbert.elastic.encoders import running
+from hf_nasbert.elastic.scores import score_children, walking_order
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.scoring import ScoringReport
+from hf_nasbert.space import SKIP, Architecture, num_shared_operators
+from hf_nasbert.teachers import mask_of, read_child
+
+_IGNORED = -100
+
+
+class LargestChild:
+    """The largest child of a super-net, with its weights there, as what the others are held against.
+
+    Args:
+        supernet: With a classifier, or with no head; on its device.
+        batches: Masked batches; what was masked is put back.
+    """
+
+    def __init__(self, supernet: SupernetPreTrainedModel, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        self.supernet = supernet
+        self.batches = [
+            {
+                "input_ids": torch.where(batch["labels"] == _IGNORED, batch["input_ids"], batch["labels"]),
+                "attention_mask": batch["attention_mask"],
+            }
+            for batch in batches
+        ]
+        self.targets = [self._target(batch) for batch in self.batches]
+        states = [target.states for target in self.targets]
+        self.distance = Distance.of(supernet, torch.cat(states).mean(0))
+
+    def score(
+        self,
+        children: Sequence[Architecture],
+        num_batches: int | None = None,
+        *,
+        progress: bool = False,
+        processes: PartialState | None = None,
+    ) -> ScoringReport:
+        """The distances of children on the first `num_batches`, or on all, and what they took."""
+        start, batches = time.perf_counter(), self.batches[:num_batches]
+        scores = score_children(
+            self.supernet, children, batches, self.targets[:num_batches], self.distance, progress=progress,
+            processes=processes,
+        )  # fmt: skip
+        distinct = walking_order(set(children), self.supernet.largest_architecture)
+        before = [None, *distinct[:-1]]
+        run = [
+            name
+            for last, child in zip(before, distinct, strict=True)
+            for name in child[0 if last is None else num_shared_operators(last, child) :]
+        ]
+        return ScoringReport(
+            losses=[score.loss for score in scores],
+            num_distinct=len(distinct),
+            num_batches=len(batches),
+            num_labels=0,
+            seconds=time.perf_counter() - start,
+            num_operator_calls=len(batches) * sum(name != SKIP for name in run),
+            num_naive_operator_calls=len(batches) * sum(name != SKIP for child in distinct for name in child),
+        )
+
+    def _target(self, batch: Mapping[str, torch.Tensor]) -> Target:
+        device = self.supernet.device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with running(self.supernet):
+            made = read_child(self.supernet, batch, self.supernet.largest_architecture)
+        assert made.hidden_states is not None
+        states = made.hidden_states[-1]
+        return Target(states[mask_of(batch, states)], made.logits if made.logits.numel() else None)
