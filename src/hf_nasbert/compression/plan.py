@@ -372,7 +372,7 @@ class _Planner:
         return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:
-        asked = self.arguments
+        num_steps = self.arguments.recovery_steps
         self.extracted = _timed(lambda: extract_child(self.supernet, children[0]))
         child = self.extracted.made
         steps, peak = self._steps(child, "child", lambda step: {})
@@ -383,8 +383,8 @@ class _Planner:
         seconds = 0.0
         for one in children:
             rate = self.rates.alone(one)
-            seconds += self.extracted.seconds + digest + ratio * rate * self._tokens_of(asked.recovery_steps)
-            seconds += steps.of_a_checkpoint * -(-asked.recovery_steps // SAVE_STEPS)
+            seconds += self.extracted.seconds + digest + ratio * rate * self._tokens_of(num_steps)
+            seconds += steps.of_a_checkpoint * -(-num_steps // SAVE_STEPS)
             seconds += rate * (2 * self.sizes["choosing"] + self.sizes["judging"] + self.pair_tokens)
         number = len(children) * self.seeds
         return Forecast(f"recovery (of {number})", seconds * self.seeds, max(self.extracted.peak, peak))

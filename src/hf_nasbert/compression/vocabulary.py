@@ -128,7 +128,8 @@ def choose_pieces(
     tokens = {number: token for token, number in ids.items()}
     occurring = [tokens[number] for number in np.flatnonzero(counts).tolist() if number in tokens]
     kept = {token for token in occurring if counts[ids[token]] >= min_count}
-    letters = {letter for token in occurring for letter in token} | _LETTERS
+    kept |= {tokens[number] for number in also if number in tokens}  # with all that they are made from
+    letters = {letter for token in {*occurring, *kept} for letter in token} | _LETTERS
     if model["type"] == "BPE":
         letters |= set(pre_tokenizers.ByteLevel.alphabet())
         kept |= _made_from(kept, model)
@@ -138,7 +139,7 @@ def choose_pieces(
     kept |= {front + letter + end for letter in letters for front in {"", before} for end in {"", behind}}
     if model.get("byte_fallback"):
         kept |= set(_BYTES)
-    needed = {*added, *tokenizer.all_special_ids, *also, *_ids_around(content)}
+    needed = {*added, *tokenizer.all_special_ids, *_ids_around(content)}
     needed |= {ids[token] for token in [*kept, model.get("unk_token")] if token in ids}
     unknown = model.get("unk_id")
     needed |= set() if unknown is None else {unknown}
