@@ -115,6 +115,7 @@ class SupernetArguments:
     initializer_range: float | None = field(default=None, metadata={"help": "Deviation of the initial weights."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
             self.blocks = [self.blocks]
         own = {
