@@ -254,6 +254,14 @@ class SaysNothing(Own):
     summary = ""
 
 
+class CitesInWords(Own):
+    paper = "Me (2020)"
+
+
+class LooksRed(Own):
+    look = "red"
+
+
 @dataclass(kw_only=True)
 class Helpless(MethodSettings):
     weight: float = 1.0
@@ -463,6 +471,8 @@ class ChoosesOtherRows(Own):
     ("broken", "words"),
     [
         (SaysNothing, "no summary"),
+        (CitesInWords, "its paper is 'Me (2020)'"),
+        (LooksRed, "its look is 'red'"),
         (HasSettingsWithoutHelp, "the setting weight has no help"),
         (TrainsStrays, "step 1 trains a child that is not in the space"),
         (Understates, "said to cost 3.0 passes, but trains 2 children"),

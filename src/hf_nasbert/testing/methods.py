@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS, TrainingMethod, Wants
+from hf_nasbert.methods import METHODS, Paper, TrainingMethod, Wants
 from hf_nasbert.methods.base import misnamed
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import Architecture, SearchSpace
@@ -101,6 +101,10 @@ def _saved(method: TrainingMethod) -> tuple[Any, bytes]:
 
 def _says_what_it_is(kind: type[TrainingMethod]) -> None:
     require(bool(getattr(kind, "summary", "")), "the method has no summary for --help, tables and docs")
+    is_paper = kind.paper is None or isinstance(kind.paper, Paper)
+    require(is_paper, f"its paper is {kind.paper!r:.80}: cards cite a Paper, or None")
+    is_look = isinstance(kind.look, tuple) and [type(part) for part in kind.look] == [str, str]
+    require(is_look, f"its look is {kind.look!r:.80}: figures expect a colour and a marker")
     named = isinstance(kind.terms, tuple) and all(isinstance(term, str) for term in kind.terms)
     require(named, f"its terms are {kind.terms!r}, not a tuple of names")
     for setting in fields(kind.Settings):
