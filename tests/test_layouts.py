@@ -69,6 +69,8 @@ def test_a_layout_tells_what_an_operator_is_made_of(layout):
         assert layout == "nested" or [unit for unit in operators.units() if unit in ran] == operators.modules_of(name)
         if operators.parameters_of(name):
             found.square().sum().backward()
+        in_units = {id(parameter) for unit in operators.units() for parameter in unit.parameters()}
+        assert {id(parameter) for parameter in operators.parameters_of(name)} <= in_units, "whoever shards cuts units"
         used = {id(parameter) for parameter in operators.parameters() if parameter.grad is not None}
         assert used == {id(parameter) for parameter in operators.parameters_of(name)}
         assert operators.size_of(name) == sum(parameter.numel() for parameter in built.parameters())
