@@ -1,4 +1,7 @@
-"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on to the same bits."""
+"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on to the same bits.
+
+One file, for a child and a super-net are distilled by the same steps, checkpoints and resumption.
+"""
 
 import dataclasses
 import json

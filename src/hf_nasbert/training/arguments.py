@@ -1,4 +1,7 @@
-"""What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch."""
+"""What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch.
+
+One file, for the three share their checks and are parsed together.
+"""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
