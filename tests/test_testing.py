@@ -493,7 +493,7 @@ class ChoosesOtherRows(Own):
         (ShowsNumbers, "expected a mapping from names to texts"),
         (DrawsWhenItIsSaved, "saving a state changes the next steps"),
         (LogsObjects, "not of plain JSON types"),
-        (LearnsNothing, "the loss of step 37 cannot be learned from (RuntimeError"),
+        (LearnsNothing, "the losses have no gradient"),
         (LearnsWithoutEnd, "is not finite"),
         (ForgetsATerm, "came with 0 terms: expected 1"),
         (LogsNoNumber, "the term divergence of step 37 is not finite"),
