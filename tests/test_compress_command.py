@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
@@ -154,6 +155,18 @@ def test_a_finished_run_is_read_again_and_another_one_refused(base, whole, monke
         compress(base, result.folder, **settings, max_parameters="0.4x")
 
 
+def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, whole):
+    result, _ = whole
+    pairs = json.loads((result.folder / "settings.json").read_text())["settings"]["pairs_file"]
+    assert compress(base, result.folder, iter(documents()), pairs_file=pairs, **HALF).rows == result.rows
+    assert (
+        compress(base, result.folder, Dataset.from_dict({"text": documents()}), pairs_file=pairs, **HALF).rows
+        == result.rows
+    )
+    with pytest.raises(ValueError, match=r"other settings \(text.digest was "):
+        compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
+
+
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
 
 
@@ -274,6 +287,25 @@ def test_what_people_choose_by_hand_is_given_where_it_is_better():
     rows = choose_given([base, row("searched", 0.3, 0.4), row("layers 0 1", 0.4, 0.5)])
     assert [one.how for one in rows if one.is_given] == ["searched"]
     assert "nearer to the base model than all others" in "\n".join(verdicts(rows))
+
+
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        (0.8, "50.0% of its correlation on the pairs"),
+        (-0.06, "a correlation on the pairs of 0.4000 (the base model -0.0600)"),
+        (0.0, "a correlation on the pairs of 0.4000 (the base model 0.0000)"),
+    ],
+)
+def test_of_a_correlation_that_is_none_there_is_no_share(whole, said):
+    rows = [row("base model", None, 0.0, budget=None), row("searched", 0.1, 0.1)]
+    rows = [
+        dataclasses.replace(one, judged=(dataclasses.replace(one.judged[0], spearman=value),))
+        for one, value in zip(rows, (whole, 0.4), strict=True)
+    ]
+    (first, *_) = verdicts(choose_given(rows))
+    assert said in first
+    assert first.count("correlation") == 1
 
 
 # Refusals, each in one line
@@ -405,6 +437,10 @@ def test_a_base_model_with_code_of_its_own_is_refused(base, tmp_path):
     ("texts", "message"),
     [
         ([], "there is no text"),
+        (["the film was good.", 5], "given in Python: the column 'text' holds a int, not a string"),
+        (Dataset.from_dict({"text": ["the film was good.", None]}), "'text' holds a NoneType, not a string"),
+        (Dataset.from_dict({"text": [1, 2, 3]}), "'text' holds a int, not a string"),
+        (Dataset.from_dict({"words": ["good"]}), "has no column 'text', only 'words'"),
         (["the film was good."], "three different ones are needed"),
         ([f"фильм был хорошим {'и' * number} длинным" for number in range(40)], "knows no word of the text"),
         ([f"фильм был {'и' * number}, the" for number in range(40)], "of the tokens are unknown"),
