@@ -208,7 +208,7 @@ class Compression:
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
         if self.arguments.additivity:
             for line in additivity_lines(stage("additivity", Additive, self._make_additive)):
-                say(line)
+                self._say(line)
         if costs.latency_table is not None:
             shared.latency_table = LatencyTable.from_record(costs.latency_table)
         if self.arguments.scorer == "supernet":
