@@ -324,6 +324,7 @@ def refused(match, call):
         ({"max_parameters": "1x"}, "1.0x is no share"),
         ({"max_parameters": "0.5x", "budgets": ["0.5x"]}, "one kind of budget is needed, got max_parameters, budgets"),
         ({"budgets": ["0.5x", "0.5x"]}, "0.5x twice"),
+        ({"budgets": ["0.5x", "0.50x"]}, "0.50x twice"),
         ({"budgets": ["half"]}, "'half' is not a quantity"),
         ({**HALF, "seeds": [1, 1]}, "seeds"),
         ({**HALF, "batch_size": 0}, "batch_size=0"),
@@ -360,6 +361,38 @@ def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, set
     arguments = CompressArguments(base_model=str(base), output_dir=str(tmp_path / "small"), **SETTINGS | settings)
     one = Compression(arguments, source)
     refused(message, one.run)
+
+
+def test_what_was_refused_before_any_work_keeps_no_folder_to_itself(base, tmp_path):
+    folder = tmp_path / "small"
+    refused("the smallest there is", lambda: compress(base, folder, max_parameters="1"))
+    refused("no number 7 is told", lambda: compress(base, folder, pairs_file="no number 7 is told", **HALF))
+    result = compress(base, folder, handmade=False, **HALF)
+    assert result.best.row.budget == "max_parameters=0.5x"
+    assert json.loads((folder / "settings.json").read_text())["settings"]["pairs_file"] is None
+    refused("other settings", lambda: compress(base, folder, handmade=False, max_parameters="0.4x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.txt", "text.txt is a file: expected a model's folder, or its name on the Hub"),
+        ("a/b/nowhere", "there is no folder a/b/nowhere, and no model on the Hub can be called so"),
+    ],
+)
+def test_a_base_model_that_is_no_folder_is_refused_without_asking_the_hub(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the film")
+    monkeypatch.setattr("hf_nasbert.configs.cached_file", None)
+    refused(message, lambda: compress(name, tmp_path / "small", **HALF))
+
+
+def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(Materials, "trained", property(lambda _: pytest.fail("trained")))
+    refused(
+        "max_parameters=0.5x: of the variants whose lone replacement costs at most max_replace_one_loss=0.0 no child",
+        lambda: compress(base, tmp_path / "small", scorer="supernet", max_replace_one_loss=0.0, **HALF),
+    )
 
 
 def test_a_decoder_is_refused(tmp_path):
