@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
@@ -154,6 +155,18 @@ def test_a_finished_run_is_read_again_and_another_one_refused(base, whole, monke
         compress(base, result.folder, **settings, max_parameters="0.4x")
 
 
+def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, whole):
+    result, _ = whole
+    pairs = json.loads((result.folder / "settings.json").read_text())["settings"]["pairs_file"]
+    assert compress(base, result.folder, iter(documents()), pairs_file=pairs, **HALF).rows == result.rows
+    assert (
+        compress(base, result.folder, Dataset.from_dict({"text": documents()}), pairs_file=pairs, **HALF).rows
+        == result.rows
+    )
+    with pytest.raises(ValueError, match=r"other settings \(text.digest was "):
+        compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
+
+
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
 
 
@@ -276,6 +289,25 @@ def test_what_people_choose_by_hand_is_given_where_it_is_better():
     assert "nearer to the base model than all others" in "\n".join(verdicts(rows))
 
 
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        (0.8, "50.0% of its correlation on the pairs"),
+        (-0.06, "a correlation on the pairs of 0.4000 (the base model -0.0600)"),
+        (0.0, "a correlation on the pairs of 0.4000 (the base model 0.0000)"),
+    ],
+)
+def test_of_a_correlation_that_is_none_there_is_no_share(whole, said):
+    rows = [row("base model", None, 0.0, budget=None), row("searched", 0.1, 0.1)]
+    rows = [
+        dataclasses.replace(one, judged=(dataclasses.replace(one.judged[0], spearman=value),))
+        for one, value in zip(rows, (whole, 0.4), strict=True)
+    ]
+    (first, *_) = verdicts(choose_given(rows))
+    assert said in first
+    assert first.count("correlation") == 1
+
+
 # Refusals, each in one line
 
 
@@ -292,6 +324,7 @@ def refused(match, call):
         ({"max_parameters": "1x"}, "1.0x is no share"),
         ({"max_parameters": "0.5x", "budgets": ["0.5x"]}, "one kind of budget is needed, got max_parameters, budgets"),
         ({"budgets": ["0.5x", "0.5x"]}, "0.5x twice"),
+        ({"budgets": ["0.5x", "0.50x"]}, "0.50x twice"),
         ({"budgets": ["half"]}, "'half' is not a quantity"),
         ({**HALF, "seeds": [1, 1]}, "seeds"),
         ({**HALF, "batch_size": 0}, "batch_size=0"),
@@ -328,6 +361,38 @@ def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, set
     arguments = CompressArguments(base_model=str(base), output_dir=str(tmp_path / "small"), **SETTINGS | settings)
     one = Compression(arguments, source)
     refused(message, one.run)
+
+
+def test_what_was_refused_before_any_work_keeps_no_folder_to_itself(base, tmp_path):
+    folder = tmp_path / "small"
+    refused("the smallest there is", lambda: compress(base, folder, max_parameters="1"))
+    refused("no number 7 is told", lambda: compress(base, folder, pairs_file="no number 7 is told", **HALF))
+    result = compress(base, folder, handmade=False, **HALF)
+    assert result.best.row.budget == "max_parameters=0.5x"
+    assert json.loads((folder / "settings.json").read_text())["settings"]["pairs_file"] is None
+    refused("other settings", lambda: compress(base, folder, handmade=False, max_parameters="0.4x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.txt", "text.txt is a file: expected a model's folder, or its name on the Hub"),
+        ("a/b/nowhere", "there is no folder a/b/nowhere, and no model on the Hub can be called so"),
+    ],
+)
+def test_a_base_model_that_is_no_folder_is_refused_without_asking_the_hub(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the film")
+    monkeypatch.setattr("hf_nasbert.configs.cached_file", None)
+    refused(message, lambda: compress(name, tmp_path / "small", **HALF))
+
+
+def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(Materials, "trained", property(lambda _: pytest.fail("trained")))
+    refused(
+        "max_parameters=0.5x: of the variants whose lone replacement costs at most max_replace_one_loss=0.0 no child",
+        lambda: compress(base, tmp_path / "small", scorer="supernet", max_replace_one_loss=0.0, **HALF),
+    )
 
 
 def test_a_decoder_is_refused(tmp_path):
@@ -405,6 +470,10 @@ def test_a_base_model_with_code_of_its_own_is_refused(base, tmp_path):
     ("texts", "message"),
     [
         ([], "there is no text"),
+        (["the film was good.", 5], "given in Python: the column 'text' holds a int, not a string"),
+        (Dataset.from_dict({"text": ["the film was good.", None]}), "'text' holds a NoneType, not a string"),
+        (Dataset.from_dict({"text": [1, 2, 3]}), "'text' holds a int, not a string"),
+        (Dataset.from_dict({"words": ["good"]}), "has no column 'text', only 'words'"),
         (["the film was good."], "three different ones are needed"),
         ([f"фильм был хорошим {'и' * number} длинным" for number in range(40)], "knows no word of the text"),
         ([f"фильм был {'и' * number}, the" for number in range(40)], "of the tokens are unknown"),

@@ -28,7 +28,7 @@ def test_peaks_are_counted_anew():
     ("settings", "searches"),
     [
         ({"budgets": ["0.5x", "0.4x"], "scorer": "supernet", "seeds": [0, 1]}, ["search 0.5x", "search 0.4x"]),
-        ({"max_latency": "0.5x", "handmade": False}, ["search max_latency=0.5x"]),
+        ({"max_latency": "0.5x", "handmade": False, "additivity": 3}, ["search max_latency=0.5x"]),
     ],
 )
 def test_every_stage_is_foretold_and_nothing_left(settings, searches, tmp_path, monkeypatch):
@@ -38,6 +38,7 @@ def test_every_stage_is_foretold_and_nothing_left(settings, searches, tmp_path, 
     found = plan_compression(base, documents(120), **SETTINGS | settings)
     names = [one.stage for one in found.stages]
     assert names[:5] == ["costs", "text", "base model", "variants", "lone replacements"]
+    assert ("additivity" in names) == ("additivity" in settings)
     assert ("super-net" in names) == ("scorer" in settings)
     assert [name for name in names if name.startswith("search")] == searches
     assert ("by hand" in names) == ("handmade" not in settings)

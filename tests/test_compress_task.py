@@ -26,7 +26,7 @@ from hf_nasbert.compression.proof import Judged, Row, choose_given, compare, ver
 from hf_nasbert.compression.recover import RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.sentences import LABELS, as_batches
-from hf_nasbert.compression.task_metric import TaskMetric
+from hf_nasbert.compression.task_metric import Difference, TaskMetric
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.elastic.distance import Distance
 from hf_nasbert.elastic.encoders import encoder_of
@@ -472,6 +472,19 @@ def test_the_best_by_the_metric_is_given_and_differences_are_told_with_their_err
     assert "it is ahead of layers 0 1 by 0.2250 (standard error 0.0" in said
     assert "it is ahead of uniform by 0.0250" in said
     assert "which these examples are too few to be sure of" in said
+
+
+@pytest.mark.parametrize("whole", [0.0, -0.25])
+def test_of_a_metric_that_is_not_above_zero_there_is_no_share(whole):
+    rows = [row("base model", None, None, (), None), row("searched", 0.1, 0.5, ())]
+    scores = (whole, 0.5)
+    rows = [
+        replace(one, judged=(replace(one.judged[0], loss=0.1, metrics={"spearman": score}),))
+        for one, score in zip(rows, scores, strict=True)
+    ]
+    rows[1] = replace(rows[1], is_given=True, against_base=Difference(0.5 - whole, 0.1))
+    said = f"by spearman it has 0.5000 in place of the base model's {whole:.4f}: the difference is +{0.5 - whole:.4f}"
+    assert said in "\n".join(verdicts(rows))
 
 
 # Labels in training

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
@@ -110,6 +111,7 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
         ForeignFileError: If its config.json is not what a config may be, naming the model.
         OSError: If there is no such model, or it has no config.json.
     """
+    _check_place(model)
     file = cached_file(model, "config.json", revision=revision)
     with loading_errors(model):
         fields = read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
@@ -124,6 +126,18 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision, trust_remote_code=trust_remote_code
         )
     return config
+
+
+def _check_place(model: str) -> None:
+    """Refuse what is neither a folder nor a name on the Hub, which nobody needs to ask."""
+    shown = printable(model, 200)
+    if Path(model).is_file():
+        raise NotADirectoryError(f"{shown} is a file: expected a model's folder, or its name on the Hub")
+    if not Path(model).is_dir():
+        try:
+            validate_repo_id(model)
+        except HFValidationError:
+            raise FileNotFoundError(f"there is no folder {shown}, and no model on the Hub can be called so") from None
 
 
 @contextmanager

@@ -279,10 +279,11 @@ class CompressArguments:
             caps = {_CAPS[name]: str(cap) for name, cap in given.items()}
             return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget.parse(**caps)}
         budgets = [budget.strip() for budget in self.budgets or ()]
-        twice = [budget for budget in budgets if budgets.count(budget) > 1]
+        parsed = [Budget.parse(**{_CAP_OF[self.cost]: budget}) for budget in budgets]
+        twice = [name for number, name in enumerate(budgets) if parsed[number] in parsed[:number]]
         if twice:
             raise ValueError(f"budgets has {twice[0]} twice: name each once")
-        return {budget: Budget.parse(**{_CAP_OF[self.cost]: budget}) for budget in budgets}
+        return dict(zip(budgets, parsed, strict=True))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -65,7 +65,11 @@ def most_layers(full: Architecture, cost: CostOf, caps: Mapping[str, float]) -> 
         found = cost(with_layers(full, range(number)))
         if all(found[name] <= cap for name, cap in caps.items()):
             return number
-    raise ValueError(f"not even one whole layer is within the caps {dict(caps)}")
+    raise ValueError(f"not even one whole layer is within {_told(caps)}")
+
+
+def _told(caps: Mapping[str, float]) -> str:
+    return ", ".join(f"a {name} of {cap:,.6g}" for name, cap in caps.items())
 
 
 def best_layers(scorer: Scorer, num_kept: int) -> Handmade:
@@ -142,7 +146,7 @@ def best_uniform(scorer: Scorer, cost: CostOf, caps: Mapping[str, float]) -> Han
     encoder = encoder_of(scorer.supernet).encoder
     children = uniform_widths(encoder.space, encoder.largest_architecture, cost, caps)
     if not children:
-        raise ValueError(f"no uniform width of the space is within the caps {dict(caps)}")
+        raise ValueError(f"no uniform width of the space is within {_told(caps)}")
     named = "-".join(f"{name}-{float(cap)!r}" for name, cap in sorted(caps.items()))  # no two budgets share a file
     losses = scorer(children, kept_as=f"uniform-{named}")
     loss, child = min(zip(losses, children, strict=True))

@@ -221,6 +221,8 @@ class _Planner:
     def stages(self) -> list[Forecast]:
         """All stages."""
         found = [self._costs(), self._text(), self._taught(), self._variants(), self._replacements()]
+        if self.arguments.additivity:
+            found.append(self._additive())
         if self.arguments.scorer == "supernet":
             found.append(self._trained())
         chosen: list[Architecture] = []
@@ -318,6 +320,13 @@ class _Planner:
         self.digest = _timed(lambda: weights_digest(self.supernet)).seconds
         seconds = self.rates.together(children) * self.num_replacing + self.digest
         return Forecast("lone replacements", seconds, scored.peak)
+
+    def _additive(self) -> Forecast:
+        space, rng = self.supernet.space, random.Random(0)
+        drawn = [space.sample(rng) for _ in range(self.arguments.additivity)]
+        # Of two spaces; which variants the screened one leaves out is not known.
+        seconds = 2 * (self.rates.together(drawn) * self.num_replacing + self.digest)
+        return Forecast("additivity", seconds, self.scoring_peak)
 
     def _trained(self) -> Forecast:
         asked, space, rng = self.arguments, self.supernet.space, random.Random(0)

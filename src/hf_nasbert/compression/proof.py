@@ -430,8 +430,12 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
         kept.append(f"vectors with a cosine of {given.mean('cosine'):.4f}")
         spearman, whole = given.mean("spearman"), base.mean("spearman")
-        if spearman is not None and whole:
-            kept.append(f"{spearman / whole:.1%} of its correlation on the pairs")
+        if spearman is not None and whole is not None:
+            kept.append(
+                f"{spearman / whole:.1%} of its correlation on the pairs"
+                if whole > 0  # of nothing, and of the wrong sign, there is no share
+                else f"a correlation on the pairs of {spearman:.4f} (the base model {whole:.4f})"
+            )
         agreement = given.mean("agreement")
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
@@ -471,13 +475,14 @@ def _is_twin(row: Row, given: Row) -> bool:
 
 def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
     """What the labels of the examples that judge say of a budget: nothing where there are none."""
-    if given.score is None or not base.score or given.against_base is None:
+    if given.score is None or base.score is None or given.against_base is None:
         return []
     name = " and ".join(base.metrics)
     mean = f"the mean of {name}" if len(base.metrics) > 1 else name
+    has = f"keeps {given.score / base.score:.1%} of" if base.score > 0 else f"has {given.score:.4f} in place of"
     told = [
-        f"{given.budget}: by {mean} it keeps {given.score / base.score:.1%} of the base model's {base.score:.4f}: the "
-        f"difference is {_with_error(given.against_base)}."
+        f"{given.budget}: by {mean} it {has} the base model's {base.score:.4f}: the difference is "
+        f"{_with_error(given.against_base)}."
     ]
     for row in others:
         if row.against_given is not None:

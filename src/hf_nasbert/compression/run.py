@@ -181,8 +181,15 @@ class Compression:
             return self._run()
 
     def _enter(self, stack: ExitStack) -> None:
-        self._claim()
+        asked = {
+            "settings": {
+                name: value for name, value in dataclasses.asdict(self.arguments).items() if name not in _INCIDENTAL
+            },
+            "text": dict(self.source.told),
+        }
+        self._claim(asked)
         stack.enter_context(locked(self.folder))
+        self._hold_to(asked)
 
     def _once(self, work: Callable[[], _Made]) -> _Made:
         """What the main process makes, on all processes."""
@@ -211,11 +218,11 @@ class Compression:
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
         if self.arguments.additivity:
             for line in additivity_lines(stage("additivity", Additive, self._make_additive)):
-                say(line)
+                self._say(line)
         if costs.latency_table is not None:
             shared.latency_table = LatencyTable.from_record(costs.latency_table)
         if self.arguments.scorer == "supernet":
-            stage("super-net", TrainedSupernet, self._make_trained)
+            stage("super-net", TrainedSupernet, partial(self._make_trained, costs.caps))
         chosen: dict[str, list[tuple[str, Architecture]]] = {}
         for budget in costs.caps:
             winner = stage(f"search {budget}", Chosen, partial(self._make_chosen, budget, costs.caps[budget])).winner
@@ -250,32 +257,34 @@ class Compression:
 
     # What stages stand on; made when it is first needed, and again by a later call
 
-    def _claim(self) -> None:
-        """Write down what the folder is made with, or hold it to what it was made with before."""
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.json"
+
+    def _claim(self, asked: Mapping[str, Any]) -> None:
+        """Write down in a new folder what it is made with."""
         base = Path(model_folder(self.arguments.base_model))
         if base.is_dir() and self.folder.resolve().is_relative_to(base.resolve()):
             raise ValueError(f"output_dir {self.folder} lies in the base model's folder, where nothing is written")
-        file = self.folder / "settings.json"
-        asked = {
-            "settings": {
-                name: value for name, value in dataclasses.asdict(self.arguments).items() if name not in _INCIDENTAL
-            },
-            "text": dict(self.source.told),
-        }
-        if not file.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise ValueError(
-                    f"output_dir {self.folder} is not empty, and holds nothing of this command: name another"
-                )
-            check_folder(self.folder)
-            write_json(file, asked)
+        if self._settings.exists():
             return
-        difference = first_difference(read_object(file), json.loads(json.dumps(asked)))
-        if difference is not None:
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"output_dir {self.folder} is not empty, and holds nothing of this command: name another")
+        check_folder(self.folder)
+        write_json(self._settings, asked)
+
+    def _hold_to(self, asked: Mapping[str, Any]) -> None:
+        """Refuse other settings than the folder was made with; where no stage is finished, nothing is lost by them."""
+        difference = first_difference(read_object(self._settings), json.loads(json.dumps(asked)))
+        if difference is None:
+            return
+        if (self.folder / "stages.jsonl").exists():
             raise ValueError(
                 f"{self.folder} was made with other settings ({difference}): choose another output_dir, or delete "
                 "that folder to begin anew"
             )
+        shutil.rmtree(self.materials.work, ignore_errors=True)
+        write_json(self._settings, asked)
 
     def _stage(
         self,
@@ -449,8 +458,18 @@ class Compression:
             found[name] = dataclasses.asdict(one)
         return Additive(found)
 
-    def _make_trained(self) -> TrainedSupernet:
-        return self.materials.trained[1]
+    def _make_trained(self, caps: Mapping[str, Mapping[str, float]]) -> TrainedSupernet:
+        shared = self.materials
+        full = shared.supernet.largest_architecture
+        for budget, own in caps.items():  # told before the training, not behind it
+            try:
+                ranked_choices(shared.to_choose_from, full, shared.cost, own, None, 1)
+            except ValueError as error:
+                raise ValueError(
+                    f"{budget}: of the variants whose lone replacement costs at most max_replace_one_loss="
+                    f"{self.arguments.max_replace_one_loss} no child can be made ({error}): raise it, or allow more"
+                ) from None
+        return shared.trained[1]
 
     def _make_chosen(self, budget: str, caps: Mapping[str, float]) -> Chosen:
         shared = self.materials

@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from hf_nasbert.compression.arguments import CompressDataArguments
 from hf_nasbert.data import DataArguments, load_text
-from hf_nasbert.data.files import no_column
+from hf_nasbert.data.cache import content_digest
+from hf_nasbert.data.files import no_column, text_in
 from hf_nasbert.data.packaged import LABELLED_SETS
 from hf_nasbert.finetuning import LabelledTask, load_files, load_glue, load_packaged
 from hf_nasbert.finetuning.sequence_classification_data import ProblemType
@@ -43,7 +44,7 @@ class TextSource:
         """The source of what a user gives as text.
 
         Raises:
-            ValueError: If a data set has no column "text", or there is no text.
+            ValueError: If a data set has no column "text", or one that holds something else, or there is no text.
         """
         if isinstance(texts, str | Path):
             texts = DataArguments(train_files=[str(texts)])
@@ -71,12 +72,24 @@ class TextSource:
                 texts.tokenizer_revision,
             )
         if not isinstance(texts, Dataset):
-            texts = Dataset.from_dict({"text": [text for text in texts if text and not text.isspace()]})
+            texts = Dataset.from_dict(
+                {"text": [text for text in map(_as_text, filter(None, texts)) if not text.isspace()]}
+            )
         if "text" not in texts.column_names:
             raise no_column("the data set", "text", texts.column_names)
         if len(texts) == 0:
             raise ValueError("there is no text: give documents like those that the smaller model will read")
-        return cls(lambda: texts, {"source": "given in Python", "num_documents": len(texts)})
+        rows = (row for batch in texts.select_columns("text").iter(batch_size=1000) for row in batch["text"])
+        told = {
+            "source": "given in Python",
+            "num_documents": len(texts),
+            "digest": content_digest(map(_as_text, rows)),
+        }
+        return cls(lambda: texts, told)
+
+
+def _as_text(value: Any) -> str:
+    return text_in(value, "text", "the text given in Python")
 
 
 def _are_labelled(data: CompressDataArguments) -> bool:
