@@ -158,6 +158,7 @@ RECIPES = {
     "push_child": "--source s --repo_id user/child",
     "rank_children": f"--table imdb --scores o.jsonl --supernets s {DATA}",
     "compress_encoder": f"--base_model m --max_parameters 0.5x --output_dir o {DATA}",
+    "plan_compression": f"--base_model m --max_parameters 0.5x --output_dir o {DATA}",
 }
 
 

@@ -45,6 +45,7 @@ class StandIn:
         self._batches = [{"input_ids": batch, "labels": batch} for batch in ids]
         self.cost = scores_room.cost_function(config, sequence_length=8)
         self.settings = {"supernet": "stand-in", "dev_data": "random"}
+        self.against_largest = None
         self.stop = StopRequest()
 
     __call__ = ProxyScorer.__call__
@@ -160,7 +161,7 @@ def test_without_a_finite_loss_the_table_is_shown_and_the_report_refused(name, s
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_scored(search, tmp_path):
-    with pytest.raises(ValueError, match="objective weight is none of the costs of a child: num_parameters, flops"):
+    with pytest.raises(ValueError, match="objectives: weight is none of the costs of a child: num_parameters, flops"):
         search("random", objectives=["weight"])
     with pytest.raises(ValueError, match=r"no child is within the budget.*smallest child"):
         search("evolution", max_parameters="1K")

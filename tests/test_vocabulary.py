@@ -413,7 +413,7 @@ class TestCompress:
     def test_a_tokenizer_written_in_python_is_refused_before_any_work(self, base, tmp_path, monkeypatch):
         (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
         slow = BertTokenizerLegacy(str(tmp_path / "vocab.txt"))
-        monkeypatch.setattr("hf_nasbert.compression.base_models.open_tokenizer", lambda *_, **__: slow)
+        monkeypatch.setattr("hf_nasbert.elastic.base_models.open_tokenizer", lambda *_, **__: slow)
         monkeypatch.setattr("hf_nasbert.compression.text_source.TextSource.load", None, raising=False)
         with pytest.raises(ValueError, match=r"needs a tokenizer of the tokenizers library .* BertTokenizerLegacy"):
             compress(base, tmp_path / "small", trim_vocabulary=True)

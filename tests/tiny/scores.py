@@ -16,7 +16,7 @@ DATA = DataArguments(packaged="imdb", max_seq_length=8)
 def stub_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrained super-net and random tokens: folders and text are not what is tested here."""
 
-    def load_supernet(_):
+    def load_supernet(*_):
         torch.manual_seed(0)
         return SupernetForMaskedLM(CONFIG)
 

@@ -23,7 +23,7 @@ def forget_peak() -> None:
 def peak_memory() -> int:
     """The most memory that lay in RAM since `forget_peak`, files that are mapped included, in MiB."""
     with suppress(OSError, StopIteration):
-        lines = Path(_STATUS).read_text().splitlines()
+        lines = Path(_STATUS).read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) >> 10
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
