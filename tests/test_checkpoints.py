@@ -379,3 +379,20 @@ def test_floats_in_json_come_back_to_the_bit(tmp_path):
 )
 def test_first_difference(saved, current, words):
     assert checkpoints.first_difference(saved, current) == words
+
+
+def test_tensors_of_a_methods_own_come_back_however_they_lie_in_memory(tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    tensors = {
+        "whole": whole,
+        "tied": whole,
+        "turned": whole.T,
+        "row": whole[1],
+        "trained": torch.ones(2).requires_grad_(),
+    }
+    checkpoints.save_tensors(tensors, tmp_path)
+    found = checkpoints.load_tensors(tmp_path)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    checkpoints.save_tensors({}, tmp_path / "none")
+    assert checkpoints.load_tensors(tmp_path / "none") == {}

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,13 @@ from tiny.compress import batches, elastic, full_child, targets
 from torch import nn
 
 from hf_nasbert.compression.local import _Places, distil_blocks
-from hf_nasbert.compression.recover import Recovery, RecoverySettings, batch_of_step, recover
+from hf_nasbert.compression.recover import (
+    Recovery,
+    RecoverySettings,
+    batch_of_step,
+    distil_supernet,
+    recover,
+)
 from hf_nasbert.compression.replace_one import as_items, replace_one
 from hf_nasbert.compression.sentences import load_sentences
 from hf_nasbert.compression.states import target_of, teacher_states
@@ -26,6 +33,7 @@ from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.space import hamming
 
 # Refitting
 
@@ -191,6 +199,34 @@ def chosen():
     wanted = targets(full_child(), own)
     child = ("attention1", "ffn32", "attention", "ffn16", "skip", "skip")
     return supernet, child, own, wanted, Distance(torch.cat([target.states for target in wanted]).mean(0))
+
+
+@pytest.mark.parametrize("method", ["uniform", "magic_t"])
+def test_a_super_net_is_distilled_by_the_method_that_is_asked(chosen, method, tmp_path):
+    _, _, own, wanted, distance = chosen
+    supernet, seen = elastic(heads=[1], ffn=[24]), []
+    space = elastic_space(full_child(), heads=[1], ffn=[24], skip=False)
+    encoder, settings = supernet.encoder, RecoverySettings(num_steps=12, learning_rate=1e-3)
+
+    def see(module, inputs, options):
+        if torch.is_grad_enabled():
+            seen.append(options["architecture"])
+
+    with encoder.register_forward_pre_hook(see, with_kwargs=True):
+        distil_supernet(
+            supernet, space, own, wanted, distance, settings, held_out=(own, wanted), method=method,
+            output_dir=tmp_path,
+        )  # fmt: skip
+    assert len(seen) == 12
+    changes = [hamming(one, other) for one, other in itertools.pairwise(seen)]
+    assert set(changes) == {1} if method == "magic_t" else max(changes) > 1
+    other = "uniform" if method == "magic_t" else "magic_t"
+    for name, message in ((other, "is of another recovery .*method"), ("fair", "method='fair' is none of uniform")):
+        with pytest.raises(ValueError, match=message):
+            distil_supernet(
+                elastic(heads=[1], ffn=[24]), space, own, wanted, distance, settings,
+                held_out=(own, wanted), method=name, output_dir=tmp_path,
+            )  # fmt: skip
 
 
 SETTINGS = RecoverySettings(num_steps=16, learning_rate=2e-3, save_steps=4)

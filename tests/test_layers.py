@@ -169,3 +169,11 @@ def test_a_violation_is_noticed(tmp_path, monkeypatch):
     file.write_text("def f():\n    from hf_nasbert.training import loop\n")
     assert imported_modules(file) == {"hf_nasbert.training"}
     assert FLOOR_OF["training"] > FLOOR_OF["space"]
+
+
+def test_a_long_file_says_why_it_is_one():
+    for file in PACKAGE.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 450:
+            doc = ast.get_docstring(ast.parse(text)) or ""
+            assert len(doc.split("\n\n")) > 1, f"{file.name} has more than 450 lines: split it, or say why it is one"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny.models import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
+from torch.func import functional_call
 
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
@@ -14,7 +15,7 @@ from hf_nasbert.interference import operator_gradients
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
-from hf_nasbert.modeling.layouts import LAYOUTS
+from hf_nasbert.modeling.layouts import LAYOUTS, SeparateWeights, WeightLayout
 from hf_nasbert.modeling.operators_nasbert import build_operator
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import SearchSpace
@@ -68,6 +69,8 @@ def test_a_layout_tells_what_an_operator_is_made_of(layout):
         assert layout == "nested" or [unit for unit in operators.units() if unit in ran] == operators.modules_of(name)
         if operators.parameters_of(name):
             found.square().sum().backward()
+        in_units = {id(parameter) for unit in operators.units() for parameter in unit.parameters()}
+        assert {id(parameter) for parameter in operators.parameters_of(name)} <= in_units, "whoever shards cuts units"
         used = {id(parameter) for parameter in operators.parameters() if parameter.grad is not None}
         assert used == {id(parameter) for parameter in operators.parameters_of(name)}
         assert operators.size_of(name) == sum(parameter.numel() for parameter in built.parameters())
@@ -169,6 +172,62 @@ class TestAnotherLayout:
     def test_the_usual_one_is_not_written_down(self):
         assert "weight_layout" not in tiny_supernet("sized").config.to_dict()
         compile_operators(tiny_supernet("sized"), "eager")
+
+
+class TwoCopies(WeightLayout):
+    """Every operator has the mean of two sets of weights: none of its tensors is a parameter."""
+
+    def __init__(self, config, candidates):
+        super().__init__()
+        self.candidates = tuple(candidates)
+        self.copies = torch.nn.ModuleList(SeparateWeights(config, candidates) for _ in range(2))
+
+    def _means(self, name):
+        one, other = (dict(copy[name].named_parameters()) for copy in self.copies)
+        return {key: (one[key] + other[key]) / 2 for key in one}
+
+    def forward(self, name, *states, **options):
+        return functional_call(self.copies[0][name], self._means(name), states, options)
+
+    def state_of(self, name):
+        return {key: mean.detach() for key, mean in self._means(name).items()}
+
+    def load_state_of(self, name, state):
+        for copy in self.copies:
+            copy.load_state_of(name, state)
+
+    def output_of(self, name):
+        return self.copies[0].output_of(name)
+
+    def parameters_of(self, name):
+        return [parameter for copy in self.copies for parameter in copy.parameters_of(name)]
+
+    def modules_of(self, name):
+        return [self, self.copies[0][name]]
+
+    def units(self):
+        return [self]
+
+
+def test_a_layout_of_ones_own_needs_no_other_change(monkeypatch, tmp_path):
+    """Made under a name of its own, scored, extracted, trained, held against its gradients, saved and loaded."""
+    monkeypatch.setitem(LAYOUTS, "copies", TwoCopies)
+    supernet = randomise_(tiny_supernet("sized", weight_layout="copies"), 1).eval()
+    batch = padded_batch() | {"labels": torch.full((3, 11), 3)}
+    supernet.save_pretrained(tmp_path)
+    again = load_supernet(tmp_path).eval()
+    for architecture in children(4):
+        child = extract_child(supernet, architecture)
+        assert prove_equal_logits(again, architecture, child) == 0
+        assert child.num_parameters() == num_parameters(supernet.config, architecture)
+        with torch.no_grad():
+            alone = float(child(**batch).loss)
+        assert score_architectures(supernet, [architecture], [batch]) == pytest.approx([alone], rel=1e-5)
+        supernet.zero_grad()
+        supernet(**batch, architecture=architecture).loss.backward()
+        moved = {id(parameter) for parameter in supernet.parameters() if parameter.grad is not None}
+        assert moved == {id(parameter) for parameter in supernet.parameters_of(architecture)}
+    assert len(operator_gradients(supernet, batch, architecture).gradients) == len(architecture)
 
 
 def test_the_names_that_a_command_line_knows_are_those_of_the_layouts(monkeypatch):

@@ -3,11 +3,13 @@
 What all of them promise is in `hf_nasbert.testing`, and tested by test_testing.py.
 """
 
+import copy
 import itertools
 import json
 import random
 import re
 from dataclasses import dataclass, field, make_dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -35,7 +37,7 @@ from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
 from hf_nasbert.teachers import aligned_states
-from hf_nasbert.training import SupernetTrainingArguments
+from hf_nasbert.training import SupernetTrainingArguments, checkpoints
 
 
 def make_method(name, space="chain", max_steps=10, **settings):
@@ -96,7 +98,8 @@ class TestRegistry:
             register(what)
 
     @pytest.mark.parametrize(
-        "setting", ["seed", "hidden_size", "max_seq_length", "output_dir", "num_scored", "method"]
+        "setting",
+        "seed hidden_size max_seq_length output_dir num_scored method config help search_space data dev_data".split(),
     )
     def test_a_setting_that_every_training_has_is_refused(self, monkeypatch, setting):
         monkeypatch.setattr(methods, "METHODS", dict(METHODS))
@@ -106,6 +109,34 @@ class TestRegistry:
         with pytest.raises(ValueError, match=f"method own has a setting {setting}, which every training has"):
             register(kind)
         assert "own" not in methods.METHODS
+
+    @pytest.mark.parametrize(
+        ("part", "words"),
+        [
+            ({"sampler_class": "uniform"}, "is no method: expected a subclass of TrainingMethod with a sampler_class"),
+            ({"Settings": int}, "the Settings of method own are no @dataclass below MethodSettings"),
+            (
+                {"Settings": type("Plain", (MethodSettings,), {})},
+                "the Settings of method own are no @dataclass below MethodSettings",
+            ),
+            ({"terms": ("loss",)}, "method own has a term loss, a name that the log has already"),
+            ({"terms": ("mine", "mine")}, "method own has a term mine"),
+            ({"summary": ""}, "method own needs a summary"),
+        ],
+    )
+    def test_a_part_that_training_cannot_use_is_refused(self, monkeypatch, part, words):
+        monkeypatch.setattr(methods, "METHODS", dict(METHODS))
+        whole = {"name": "own", "summary": "mine", "sampler_class": UniformSampler}
+        with pytest.raises(ValueError, match=words):
+            register(type("Own", (TrainingMethod,), whole | part))
+        register(type("Own", (TrainingMethod,), whole))
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_what_a_step_costs(self, name):
+        """Three passes for each child, and what an anchor costs on top."""
+        method = make_method(name)
+        beside = 1.0 + 2 * 2 / 25 if "alignment" in method.terms else 0.0
+        assert method.passes_per_step == pytest.approx(3.0 * len(method.children()) + beside)
 
     def test_ours_have_none_of_those(self, monkeypatch):
         monkeypatch.setattr(methods, "METHODS", {})
@@ -145,6 +176,14 @@ class TestRegistry:
             parse_recipe_arguments([SupernetTrainingArguments], ["--output_dir", "x", flag])
         words = "num.changes belongs to method magic_t or magic_at, and method is 'uniform'"
         assert re.search(words, capsys.readouterr().err)
+
+
+def test_what_a_sampler_gives_is_read_as_children(monkeypatch):
+    method, child = make_method("uniform"), Architecture.parse("ffn-ffn-attention-skip")
+    monkeypatch.setattr(method.sampler, "next_step", lambda: (str(child), list(child)))
+    found = method.children()
+    assert found == (child, child)
+    assert {type(one) for one in found} == {Architecture}
 
 
 class TestSamplersSettings:
@@ -468,6 +507,16 @@ def test_children_have_weights_and_their_losses_are_observed(tmp_path, monkeypat
     assert [sum(losses) / 2 for _, losses in observed] == pytest.approx([record["loss"] for record in log])
 
 
+def test_of_a_step_that_is_not_made_nobody_learns(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, method="uniform", max_steps=2, max_skipped_steps=1)
+    clip, told = trainer.accelerator.clip_grad_norm_, []
+    norms = iter([torch.tensor(torch.inf), None])
+    monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *of: next(norms) or clip(*of))
+    monkeypatch.setattr(trainer.method, "after_step", lambda step, *_: told.append(step))
+    trainer.train()
+    assert told == [2]
+
+
 class Listening(Weighted):
     """The second child may read what the first one made of the same micro-batch."""
 
@@ -495,6 +544,56 @@ def test_a_child_can_learn_from_the_logits_and_states_of_another_one(tmp_path, m
     for seen, own in zip((peer.logits, *peer.hidden_states), (first.logits, *first.hidden_states), strict=True):
         torch.testing.assert_close(seen, own.detach(), rtol=0, atol=0)
         assert not seen.requires_grad
+
+
+class Telling(Weighted):
+    """It says what it is told to, and keeps all weights, those that are tied by both their names."""
+
+    name = "telling"
+    says = None
+    shows: ClassVar[dict[str, str]] = {}
+
+    def begin(self, supernet, tensors):
+        self.kept = dict(tensors) or copy.deepcopy(supernet().state_dict())
+
+    def tensors(self):
+        return self.kept
+
+    def shown(self):
+        return self.shows
+
+    def after_step(self, *told):
+        super().after_step(*told)
+        return self.says
+
+
+@pytest.mark.parametrize(
+    ("says", "shows", "words"),
+    [
+        ({"event": "finish"}, {}, "method telling records the event 'finish'"),
+        ({"event": 3}, {}, "method telling records the event 3"),
+        ({"step": 1}, {}, "method telling records the event None"),
+        (None, {"loss": "low"}, "method telling shows loss"),
+    ],
+)
+def test_what_the_log_could_not_tell_from_its_own_is_refused(tmp_path, monkeypatch, says, shows, words):
+    monkeypatch.setitem(METHODS, "telling", Telling)
+    monkeypatch.setattr(Telling, "says", says)
+    monkeypatch.setattr(Telling, "shows", shows)
+    with pytest.raises(ValueError, match=words):
+        make_trainer(tmp_path, method="telling", max_steps=1).train()
+
+
+def test_an_event_is_logged_with_its_step_and_tied_tensors_are_saved(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "telling", Telling)
+    monkeypatch.setattr(Telling, "says", {"event": "told"})
+    trainer = make_trainer(tmp_path, method="telling", max_steps=2, save_steps=2)
+    before = copy.deepcopy(trainer.supernet.state_dict())
+    trainer.train()
+    assert train_log(tmp_path, "told") == [{"event": "told", "step": step} for step in (1, 2)]
+    saved = checkpoints.load_tensors(tmp_path / "checkpoint-2")
+    assert saved.keys() == before.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

@@ -24,7 +24,8 @@ from hf_nasbert.search import SETTINGS
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
     "anchor", "architecture", "architectures", "base_model_id", "base_model_revision", "baseline", "blocks", "budgets",
-    "containing", "dataset_config", "dataset_revision", "dataset_split", "finetune_packaged", "hidden_act", "label",
+    "containing", "dataset_config", "dataset_revision", "dataset_split", "distillation", "finetune_packaged",
+    "hidden_act", "label",
     "label_column", "language", "latency_shape",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_latency_ms", "max_memory",
     "max_parameters", "message", "method", "name",
@@ -73,6 +74,8 @@ def make(kind, name, value):
         settings = {key: item for key, item in settings.items() if key not in alternatives}
     if name in ("dataset_name", "train_files"):
         settings = {key: item for key, item in settings.items() if key not in ("train_file", "validation_file")}
+    if name == "base_model":  # which brings its own space
+        settings.pop("preset", None)
     if {"train_file", "train_files"} <= settings.keys():  # two sources
         del settings["train_files"]
     is_list = "list" in str(typing.get_type_hints(kind)[name])

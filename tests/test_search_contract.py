@@ -1,6 +1,8 @@
 """Every registered search keeps the published contract, and the contract notices one that does not."""
 
+import dataclasses
 import functools
+import math
 import random
 
 import pytest
@@ -69,17 +71,105 @@ class Proud(RandomSearch):
         return self.history[0] if self._scores else None
 
 
+class Silent(RandomSearch):
+    """Asks for nothing."""
+
+    def ask(self):
+        return []
+
+
+class Hasty(RandomSearch):
+    """Asks for others before it was told."""
+
+    def ask(self):
+        self._pending = []
+        return super().ask()
+
+
+class Greedy(RandomSearch):
+    """Asks for more than a batch."""
+
+    def __init__(self, task):
+        super().__init__(dataclasses.replace(task, batch_size=task.batch_size + 1))
+
+
+class Sloppy(RandomSearch):
+    """Forgets the rest of a batch that was told in part."""
+
+    def tell(self, *told, **options):
+        super().tell(*told, **options)
+        self._pending = []
+
+
+class Revived(RandomSearch):
+    """Asks again behind its end."""
+
+    has_ended = False
+
+    def ask(self):
+        if self.has_ended:
+            return list(self._scores)[:1]
+        found = super().ask()
+        self.has_ended = not found
+        return found
+
+
+class Blank(RandomSearch):
+    """Has no best child when it is loaded."""
+
+    is_loaded = False
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.is_loaded = True
+
+    def best(self):
+        return None if self.is_loaded else super().best()
+
+
+class Curt(RandomSearch):
+    """Does not say what is wrong with a state."""
+
+    def load_state_dict(self, state):
+        raise ValueError("no")
+
+
+class Eager(RandomSearch):
+    """Has a best child before it was told of any."""
+
+    def best(self):
+        return super().best() or self.task.space.child_at(0)
+
+
+class Modest(RandomSearch):
+    """Has none where one of those it was told of has no finite score."""
+
+    def best(self):
+        return super().best() if all(map(math.isfinite, self._scores.values())) else None
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
         (Careless, searches.asks_only_children_of_the_space_under_the_budget, "over the budget"),
+        (Silent, searches.asks_only_children_of_the_space_under_the_budget, "it asks for nothing"),
+        (Hasty, searches.asks_for_no_child_twice, "others before it was told"),
+        (Greedy, searches.asks_for_no_child_twice, "more than `batch_size`"),
+        (Sloppy, searches.asks_for_no_child_twice, "told in part"),
         (Forgetful, searches.asks_for_no_child_twice, "it asks twice for"),
         (Restless, searches.asks_the_same_under_the_same_seed, "under one seed"),
         (Settled, searches.asks_the_same_under_the_same_seed, "under every seed"),
         (Restless, searches.goes_on_from_its_state, "asks for other children"),
+        (Blank, searches.goes_on_from_its_state, "its best child is lost"),
+        (Curt, searches.refuses_the_state_of_another, "does not say that the seed is another one: no"),
         (Absent, searches.refuses_the_state_of_another, "takes the state"),
         (Lazy, searches.finishes_a_small_space, "never asks for"),
         (Careless, searches.finishes_a_small_space, "asks for ever|over the budget"),
+        (Revived, searches.finishes_a_small_space, "goes on after its end"),
+        (Silent, searches.finishes_a_small_space, "never asks for"),
+        (Proud, searches.finishes_a_small_space, "another child is the best"),
+        (Eager, searches.knows_the_best_of_what_it_was_told, "before it was told any score"),
+        (Modest, searches.knows_the_best_of_what_it_was_told, "no best child though it was told"),
         (Proud, searches.knows_the_best_of_what_it_was_told, "not its best"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -134,6 +134,11 @@ class SavesAnObject(Drawing):
         return super().state_dict() | {"last": self}
 
 
+class SavesNoNumber(Drawing):
+    def state_dict(self):
+        return super().state_dict() | {"mean": float("nan")}
+
+
 class HandsItsStateOut(Drawing):
     def __init__(self, space, *, seed):
         super().__init__(space, seed=seed)
@@ -149,6 +154,34 @@ class HandsItsStateOut(Drawing):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.seen = list(state["seen"])
+
+
+class DrawsWhenSaved(Drawing):
+    def state_dict(self):
+        state = super().state_dict()
+        self._rng.random()
+        return state
+
+
+class ReadsWhatItLoaded(Drawing):
+    """It draws from the state that it was given."""
+
+    loaded = None
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.loaded = state
+
+    def next_architecture(self):
+        if self.loaded is not None and not any(self.loaded["rng"][1][:5]):
+            return next(self.space.enumerate())
+        return super().next_architecture()
+
+
+class ChangesBeforeItRefuses(Drawing):
+    def load_state_dict(self, state):
+        self._rng.random()
+        super().load_state_dict(state)
 
 
 class SavesNothing(Drawing):
@@ -193,7 +226,11 @@ CHAIN = SPACES["chain"]
         (KeepsItsSeed, "keeps its own seed"),
         (Forgets, "resumed after 0 draws others"),
         (SavesAnObject, "not of plain JSON types"),
+        (SavesNoNumber, "not of plain JSON types"),
         (HandsItsStateOut, "changes a state that was handed out"),
+        (DrawsWhenSaved, "saving a state changes what is drawn next"),
+        (ReadsWhatItLoaded, "still reads the state that it loaded"),
+        (ChangesBeforeItRefuses, "is refused, but has changed the sampler"),
         (SavesNothing, "the state of the sampler cannot be loaded again (ValueError: expected the state_dict"),
         (HasNoState, "the state of the sampler is None, expected a mapping"),
         (TakesAnyState, "a state of another space is accepted"),
@@ -215,6 +252,14 @@ class Own(TrainingMethod):
 
 class SaysNothing(Own):
     summary = ""
+
+
+class CitesInWords(Own):
+    paper = "Me (2020)"
+
+
+class LooksRed(Own):
+    look = "red"
 
 
 @dataclass(kw_only=True)
@@ -297,10 +342,43 @@ class LogsWithoutAName(Own):
         return {"step": step}
 
 
+class LogsAsTrainingDoes(Own):
+    def after_step(self, step, children, losses, score, supernet):
+        super().after_step(step, children, losses, score, supernet)
+        return {"event": "eval", "loss": 1.0}
+
+
+class ShowsTheLoss(Own):
+    def shown(self):
+        return {"loss": "low"}
+
+
+class ShowsATerm(Own):
+    terms = ("divergence",)
+
+    def loss(self, run, peers, context):
+        return run.loss, (run.loss.detach(),)
+
+    def shown(self):
+        return {"divergence": "low"}
+
+
+class ShowsNumbers(Own):
+    def shown(self):
+        return {"decay": 0.9}
+
+
+class DrawsWhenItIsSaved(Own):
+    def state_dict(self):
+        state = super().state_dict()
+        self.children()
+        return state
+
+
 class LogsObjects(Own):
     def after_step(self, step, children, losses, score, supernet):
         super().after_step(step, children, losses, score, supernet)
-        return {"event": self}
+        return {"event": "mine", "by": self}
 
 
 class LearnsNothing(Own):
@@ -349,6 +427,11 @@ class SavesATensorAsItsState(Own):
         return [torch.zeros(1)]
 
 
+class SavesTensorsByNumbers(Own):
+    def tensors(self):
+        return {0: torch.zeros(1)}
+
+
 class BeginsAnew(Own):
     """It has tensors, and forgets them when it goes on."""
 
@@ -388,6 +471,8 @@ class ChoosesOtherRows(Own):
     ("broken", "words"),
     [
         (SaysNothing, "no summary"),
+        (CitesInWords, "its paper is 'Me (2020)'"),
+        (LooksRed, "its look is 'red'"),
         (HasSettingsWithoutHelp, "the setting weight has no help"),
         (TrainsStrays, "step 1 trains a child that is not in the space"),
         (Understates, "said to cost 3.0 passes, but trains 2 children"),
@@ -401,9 +486,14 @@ class ChoosesOtherRows(Own):
         (WantsNobodyKnowsWhat, "step 1 wants True: expected a Wants"),
         (HasTermsInOneWord, "its terms are 'alignment', not a tuple of names"),
         (TellsNothing, "does not give children and losses to the sampler"),
-        (LogsWithoutAName, "has no key 'event'"),
+        (LogsWithoutAName, "expected a key 'event' with a name of its own"),
+        (LogsAsTrainingDoes, "step 1 records the event 'eval'"),
+        (ShowsTheLoss, "step 1 shows loss, which every line of the log says already"),
+        (ShowsATerm, "step 1 shows divergence, which every line of the log says already"),
+        (ShowsNumbers, "expected a mapping from names to texts"),
+        (DrawsWhenItIsSaved, "saving a state changes the next steps"),
         (LogsObjects, "not of plain JSON types"),
-        (LearnsNothing, "the loss of step 37 cannot be learned from (RuntimeError"),
+        (LearnsNothing, "the losses have no gradient"),
         (LearnsWithoutEnd, "is not finite"),
         (ForgetsATerm, "came with 0 terms: expected 1"),
         (LogsNoNumber, "the term divergence of step 37 is not finite"),
@@ -412,6 +502,7 @@ class ChoosesOtherRows(Own):
         (ForgetsWhatItTeaches, "teaches otherwise than one that never stopped"),
         (BeginsAnew, "teaches otherwise than one that never stopped"),
         (SavesATensorAsItsState, "expected a mapping from names to tensors"),
+        (SavesTensorsByNumbers, "expected a mapping from names to tensors"),
         (ChoosesTooManyRows, "expected a mask of 4 booleans"),
         (ChoosesNoRow, "chosen_rows chooses none"),
         (ChoosesOtherRows, "chosen_rows chooses other rows when it is asked again"),

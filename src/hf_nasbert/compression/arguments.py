@@ -158,6 +158,13 @@ class CompressArguments:
         default=0.5,
         metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
     )
+    supernet_method: Literal["uniform", "magic_t"] = field(
+        default="uniform",
+        metadata={
+            "help": "How that super-net is trained: each step on another random child, or on one that differs from "
+            "the last in one operator (magic_t)."
+        },
+    )
     supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
     recovery_steps: int = field(default=400, metadata={"help": "Steps that each chosen child is distilled for."})
     learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})

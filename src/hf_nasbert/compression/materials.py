@@ -333,7 +333,8 @@ class Materials:
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
-            held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "supernet",
+            held_out=(self.text.choosing, self.states["choosing"]), method=self.arguments.supernet_method,
+            output_dir=self.work / "supernet",
             progress=self.processes.is_main_process, processes=self.processes,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)

@@ -2,6 +2,7 @@
 
 Nothing is searched or trained: operators, one layer's refit and a few steps of recovery are timed, and counted as
 often as the stages will run them. Where what is chosen matters, a stand-in of the same size is taken.
+Longer than other files: it has one short forecast for each stage of `run`, in the same order.
 """
 
 import copy

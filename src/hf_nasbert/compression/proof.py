@@ -1,4 +1,7 @@
-"""The proof of what a smaller encoder is worth: it, its base model and what people choose by hand, in one table."""
+"""The proof of what a smaller encoder is worth: it, its base model and what people choose by hand, in one table.
+
+One file, for what is judged, its row and its column are changed together.
+"""
 
 import dataclasses
 import statistics

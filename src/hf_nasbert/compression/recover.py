@@ -1,4 +1,7 @@
-"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on to the same bits."""
+"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on to the same bits.
+
+One file, for a child and a super-net are distilled by the same steps, checkpoints and resumption.
+"""
 
 import dataclasses
 import json
@@ -30,7 +33,8 @@ from hf_nasbert.elastic.scores import Score, score_children, score_model
 from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
-from hf_nasbert.space import SKIP, SearchSpace
+from hf_nasbert.samplers import GradualSampler
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -244,11 +248,12 @@ def distil_supernet(
     settings: RecoverySettings,
     *,
     held_out: tuple[Sequence[Batch], Sequence[Target]],
+    method: str = "uniform",
     output_dir: str | Path | None = None,
     progress: bool = False,
     processes: PartialState | None = None,
 ) -> SupernetRecovery:
-    """Distil the children of a super-net in place, a random one of a space in every step; arguments as of `recover`.
+    """Distil the children of a super-net in place, one of a space in every step; arguments as of `recover`.
 
     Where labels have a weight, the full child learns from them in every step as well: the super-net is trained on the
     task while it is elastic (InstaTune), and all others learn from what the base model makes of it.
@@ -261,6 +266,8 @@ def distil_supernet(
         distance: What is minimised.
         settings: How.
         held_out: Batches and targets that some random children are scored on before and behind.
+        method: `uniform`, each step another random child; or `magic_t`, each step's child differs from the one before
+            in one operator, so that children that share the others interfere less (`GradualSampler`).
         output_dir: Folder of the checkpoints.
         progress: Whether to show a bar.
         processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
@@ -274,7 +281,8 @@ def distil_supernet(
         OSError: If a checkpoint cannot be written.
     """
     _check_targets(batches, targets)
-    asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict()}
+    asked = _asked(supernet, batches, distance, settings) | {"space": space.to_dict(), "method": method}
+    children = _children_of_steps(space, method, settings)
     run = _Run(supernet, settings, asked, output_dir, processes)
     rng = random.Random(f"{settings.seed} scored")
     scored = [space.sample(rng) for _ in range(NUM_SCORED)]
@@ -284,8 +292,7 @@ def distil_supernet(
         return sum(score.loss for score in scores) / len(scores)
 
     def loss_of(step: int, share: _Share) -> torch.Tensor:
-        child = space.sample(random.Random(f"{settings.seed} child {step}"))
-        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": child})
+        loss = _loss_of(supernet, share, distance, settings, 0.0, {"architecture": children[step]})
         if settings.label_weight:
             full = {"architecture": encoder_of(supernet).encoder.largest_architecture}
             loss = loss + _loss_of(supernet, share, distance, settings, settings.label_weight, full)
@@ -300,6 +307,16 @@ def distil_supernet(
             f"was {before:.4f} and is {after:.4f}: lower learning_rate={settings.learning_rate}, or give more steps"
         )
     return SupernetRecovery(run.losses, _tokens_used(batches, settings, settings.num_steps), before, after)
+
+
+def _children_of_steps(space: SearchSpace, method: str, settings: RecoverySettings) -> list[Architecture]:
+    steps = range(settings.num_steps)
+    if method == "uniform":
+        return [space.sample(random.Random(f"{settings.seed} child {step}")) for step in steps]
+    if method != "magic_t":
+        raise ValueError(f"method={method!r} is none of uniform, magic_t")
+    sampler = GradualSampler(space, seed=settings.seed)
+    return [sampler.next_architecture() for _ in steps]
 
 
 def _fit(

@@ -1,4 +1,7 @@
-"""The whole way from an encoder and text to a smaller encoder and its proof, as stages that are made once."""
+"""The whole way from an encoder and text to a smaller encoder and its proof, as stages that are made once.
+
+Longer than other files: each stage is a few lines, and their order is what the file is about.
+"""
 
 import dataclasses
 import hashlib

@@ -4,8 +4,10 @@ import importlib
 import inspect
 import reprlib
 from dataclasses import fields
+from typing import Any
 
 from hf_nasbert.methods.base import (
+    LOGGED,
     ChildRun,
     Counts,
     MethodSettings,
@@ -20,6 +22,7 @@ from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.uniform import Uniform
+from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
     method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
@@ -38,10 +41,10 @@ def register(method: type[TrainingMethod]) -> type[TrainingMethod]:
     """Add a method of one's own; usable as a decorator.
 
     Raises:
-        ValueError: If it is no class of a method with a name and a sampler, or its name, or the name of one of its
-            settings, is taken.
+        ValueError: If it is no class of a method with a name, a summary and a sampler, or its name, or the name of
+            one of its settings or terms, is taken.
     """
-    if not inspect.isclass(method) or not issubclass(method, TrainingMethod) or not hasattr(method, "sampler_class"):
+    if not _is_a(method, TrainingMethod) or not _is_a(getattr(method, "sampler_class", None), Sampler):
         shown = method.__name__ if inspect.isclass(method) else reprlib.repr(method)
         raise ValueError(f"{shown} is no method: expected a subclass of TrainingMethod with a sampler_class")
     name = getattr(method, "name", None)
@@ -49,20 +52,34 @@ def register(method: type[TrainingMethod]) -> type[TrainingMethod]:
         raise ValueError(f"{method.__name__} needs a name of letters, digits and underscores, got {name!r}")
     if name in METHODS:
         raise ValueError(f"the name {name} is taken by {METHODS[name].__name__}: choose another one")
+    if not _is_a(method.Settings, MethodSettings) or "__dataclass_params__" not in vars(method.Settings):
+        raise ValueError(f"the Settings of method {name} are no @dataclass below MethodSettings")
     owners = _settings_beside()
     for setting in names_of_settings(method):
         if setting in owners:
             raise ValueError(
                 f"method {name} has a setting {setting}, which every training has ({owners[setting]}): rename it"
             )
+    for term in method.terms:
+        if term in LOGGED or method.terms.count(term) > 1:
+            raise ValueError(f"method {name} has a term {term}, a name that the log has already: rename it")
+    if not getattr(method, "summary", ""):
+        raise ValueError(f"method {name} needs a summary, which --help, tables and docs show")
     METHODS[name] = method
     return method
 
 
+def _is_a(kind: Any, base: type) -> bool:
+    """Whether something is a class of a kind, and no object of it."""
+    return inspect.isclass(kind) and issubclass(kind, base)
+
+
 def _settings_beside() -> dict[str, str]:
-    """The settings that any command with a method has beside the method's, each with its dataclass."""
+    """What any command with a method, and its checkpoints, have beside the method's settings, each with its place."""
     kinds = [getattr(importlib.import_module(room), name) for room, names in _BESIDE.items() for name in names]
-    return {field.name: kind.__name__ for kind in kinds for field in fields(kind)}
+    flags = dict.fromkeys(("config", "help"), "a flag of its own")
+    kept = dict.fromkeys(("search_space", "data", "dev_data"), "checkpoints compare it")
+    return kept | flags | {field.name: kind.__name__ for kind in kinds for field in fields(kind)}
 
 
 def settings_by_method() -> dict[str, type[MethodSettings]]:

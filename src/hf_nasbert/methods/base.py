@@ -1,6 +1,7 @@
 """What a training method is: which children a step trains, what each one learns, and what follows the step."""
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -28,6 +29,11 @@ Whole = Callable[[], "SupernetForMaskedLM"]
 Where it is trained in parts they are gathered for it, so all processes must call it alike. It costs nothing else.
 """
 
+
+LOGGED = ("event", "step", "loss", "grad_norm", "learning_rate", "tokens_per_second", "architecture")
+"""What every line of the log says already: no names for what a method adds to it (`terms`, `shown`)."""
+EVENTS = ("start", "resume", "train", "eval", "skip", "divergence", "finish")
+"""What training itself records in the log: no names for a method's events."""
 
 _ABSENT = object()
 
@@ -271,7 +277,8 @@ class TrainingMethod:
 
         Args:
             supernet: The super-net.
-            tensors: What `tensors` gave when the checkpoint was saved, to be copied; empty where a run starts.
+            tensors: What `tensors` gave when the checkpoint was saved, on the CPU, to be copied; empty where a run
+                starts.
 
         Raises:
             ValueError: If the tensors are of another super-net.
@@ -280,7 +287,7 @@ class TrainingMethod:
     def tensors(self) -> "Mapping[str, torch.Tensor]":
         """The tensors without which a run could not go on as if never stopped: a checkpoint holds them all.
 
-        The main process alone is asked, so no other one may be waited for. They are written as they lie in memory.
+        The main process alone is asked, so no other one may be waited for. What shares memory is written twice.
         """
         return {}
 
@@ -297,13 +304,14 @@ class TrainingMethod:
             supernet: The super-net, with the step made.
 
         Returns:
-            A record for the log, plain JSON with a key "event", or `None`.
+            A record for the log, plain JSON with a key "event" that is not in `EVENTS`, or `None`. The log adds the
+            step.
         """
         self.sampler.observe(children, losses)
         return None
 
     def shown(self) -> dict[str, str]:
-        """What the progress bar and every line of the log say of the method's state, by name."""
+        """What the progress bar and every line of the log say of the method's state, by a name not in `LOGGED`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -317,6 +325,19 @@ class TrainingMethod:
             ValueError: If the state is of another method, space or options.
         """
         self.sampler.load_state_dict(state["sampler"])
+
+
+def misnamed(method: TrainingMethod, shown: Mapping[str, Any], event: Mapping[str, Any] | None) -> str | None:
+    """What the log could not tell from its own of what a method adds to it, in words, or `None`."""
+    taken = next((name for name in shown if name in (*LOGGED, *method.terms)), None)
+    if taken is not None:
+        return f"shows {taken}, which every line of the log says already: choose another name"
+    if event is None:
+        return None
+    name = event.get("event")
+    if not isinstance(name, str) or name in EVENTS:
+        return f"records the event {reprlib.repr(name)}: expected a key 'event' with a name of its own"
+    return None
 
 
 def names_of_settings(method: type[TrainingMethod]) -> tuple[str, ...]:

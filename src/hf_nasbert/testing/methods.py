@@ -12,11 +12,13 @@ import torch
 from accelerate import Accelerator
 
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS, TrainingMethod, Wants
+from hf_nasbert.methods import METHODS, Paper, TrainingMethod, Wants
+from hf_nasbert.methods.base import misnamed
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.testing.promises import require, resume, through_json
 from hf_nasbert.training.arguments import SupernetTrainingArguments
+from hf_nasbert.training.checkpoints import apart
 from hf_nasbert.training.step import Batch, TrainingStep
 
 SPACES: Mapping[str, SearchSpace] = {
@@ -89,14 +91,20 @@ def _make_method(
 def _saved(method: TrainingMethod) -> tuple[Any, bytes]:
     """What a checkpoint holds of a method: its state, and its tensors as a file."""
     tensors = method.tensors()
-    are_tensors = isinstance(tensors, Mapping) and all(isinstance(one, torch.Tensor) for one in tensors.values())
+    are_tensors = isinstance(tensors, Mapping) and all(
+        isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in tensors.items()
+    )
     require(are_tensors, f"the tensors of the method are {tensors!r:.80}: expected a mapping from names to tensors")
-    packed = safetensors.torch.save({str(name): one.detach().contiguous() for name, one in tensors.items()})
+    packed = safetensors.torch.save(apart(tensors))
     return through_json(method.state_dict(), "the method"), packed
 
 
 def _says_what_it_is(kind: type[TrainingMethod]) -> None:
     require(bool(getattr(kind, "summary", "")), "the method has no summary for --help, tables and docs")
+    is_paper = kind.paper is None or isinstance(kind.paper, Paper)
+    require(is_paper, f"its paper is {kind.paper!r:.80}: cards cite a Paper, or None")
+    is_look = isinstance(kind.look, tuple) and [type(part) for part in kind.look] == [str, str]
+    require(is_look, f"its look is {kind.look!r:.80}: figures expect a colour and a marker")
     named = isinstance(kind.terms, tuple) and all(isinstance(term, str) for term in kind.terms)
     require(named, f"its terms are {kind.terms!r}, not a tuple of names")
     for setting in fields(kind.Settings):
@@ -146,10 +154,12 @@ def _run(method: TrainingMethod, supernet: SupernetForMaskedLM, numbers: Sequenc
         require(isinstance(wants, Wants), f"step {number} wants {wants!r}: expected a Wants")
         score = partial(_fall, 1000 - number)
         event = method.after_step(number, children, [1.0] * len(children), score, lambda: supernet)
-        require(
-            event is None or "event" in event, f"the record of step {number} has no key 'event' and could not be told"
-        )
-        found.append((children, weights, wants, through_json(event, "the method's log"), method.shown()))
+        shown = method.shown()
+        are_texts = isinstance(shown, Mapping) and all(isinstance(text, str) for text in shown.values())
+        require(are_texts, f"step {number} shows {shown!r:.80}: expected a mapping from names to texts")
+        fault = misnamed(method, shown, event)
+        require(fault is None, f"step {number} {fault}")
+        found.append((children, weights, wants, through_json(event, "the method's log"), shown))
     return found
 
 

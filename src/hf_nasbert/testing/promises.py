@@ -21,7 +21,7 @@ def through_json(state: Any, whose: str) -> Any:
         AssertionError: If it does not go through JSON.
     """
     try:
-        return json.loads(json.dumps(state))
+        return json.loads(json.dumps(state, allow_nan=False))  # as a checkpoint is written
     except (TypeError, ValueError) as error:
         raise AssertionError(f"the state of {whose} is not of plain JSON types: {error}") from error
 

@@ -1,4 +1,7 @@
-"""What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch."""
+"""What a user may say about a super-net, its training, and children trained alone: dataclasses, without torch.
+
+One file, for the three share their checks and are parsed together.
+"""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -115,6 +118,7 @@ class SupernetArguments:
     initializer_range: float | None = field(default=None, metadata={"help": "Deviation of the initial weights."})
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
             self.blocks = [self.blocks]
         own = {

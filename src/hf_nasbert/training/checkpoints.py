@@ -37,6 +37,7 @@ __all__ = [
     "STATE",
     "TENSORS",
     "DamagedCheckpointError",
+    "apart",
     "delete_checkpoint",
     "delete_leftovers",
     "find_checkpoint",
@@ -259,7 +260,19 @@ def load_model(model: PreTrainedModel, folder: Path) -> None:
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Write the tensors of a method's own, if it has any."""
     if tensors:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        save_file(apart(tensors), folder / TENSORS)
+
+
+def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as a safetensors file takes them: no two on one memory, as tied weights are in a `state_dict`."""
+    found: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        one = tensor.detach().contiguous()
+        place = one.untyped_storage().data_ptr()
+        found[name] = one.clone() if place in taken else one
+        taken.add(place)
+    return found
 
 
 def load_tensors(folder: Path) -> dict[str, torch.Tensor]:

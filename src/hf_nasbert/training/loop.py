@@ -25,6 +25,7 @@ from hf_nasbert.elastic.distance import Pooling
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
 from hf_nasbert.methods import METHODS, TrainingMethod
+from hf_nasbert.methods.base import misnamed
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
@@ -371,8 +372,11 @@ class SupernetTrainer:
             event = self.method.after_step(
                 self.global_step, children, losses.of_children, self._score, self._whole_supernet
             )
+            fault = misnamed(self.method, self.method.shown(), event)
+            if fault is not None:
+                raise ValueError(f"method {self.method.name} {fault}")
             if event is not None:
-                self.journal.record(**event)
+                self.journal.record(**{**event, "step": self.global_step})
         shown = {name: shortened(text) for name, text in self.method.shown().items()}
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
