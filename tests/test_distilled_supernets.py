@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import run_recipe
 from safetensors.torch import load_file
-from tiny.bases import classifier_base, documents, save_base
+from tiny.bases import MODULES, classifier_base, documents, save_base
 from tiny.compress import batches
 from tiny.distilling import make_taught_trainer, supernet_and_teacher
 from tiny.models import assert_equal_states, gradients, randomise_
@@ -26,6 +26,7 @@ from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import SupernetForMaskedLM, SupernetModel
+from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 from hf_nasbert.objectives import distillation_loss, relation_loss
 from hf_nasbert.space import Architecture
 from hf_nasbert.teachers import read_child
@@ -452,6 +453,7 @@ def test_from_an_encoder_to_a_child_by_commands(tmp_path, text, kind, capsys):
     )
     loaded = auto_class.from_pretrained(child)
     assert loaded.config.operators == list(CHILD) or tuple(loaded.config.operators) == CHILD
+    assert read_sentence_modules(child) == (MODULES if kind == "sentences" else None)  # pooling and all
     card = (child / "README.md").read_text()
     assert ("fill-mask" in card) == (kind == "masked words")
     assert auto_class.__name__ in card or kind == "masked words"

@@ -30,6 +30,8 @@ _FIRST_POOLINGS = tuple(POOLINGS)[:4]  # which version 2 knew; it refuses fields
 
 MODULE_FOLDER = r"[0-9]_(Pooling|Normalize|Dense|LayerNorm|Dropout)"
 """The folder of a module that sentence-transformers writes behind the encoder, as a regular expression."""
+SUPERNET_FOLDER = "sentence_transformer"
+"""In a folder of a super-net: what makes a SentenceTransformer of its children."""
 MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 """What lies beside the encoder's own files in the folder of a SentenceTransformer."""
 

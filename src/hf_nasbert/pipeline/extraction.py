@@ -23,6 +23,7 @@ from hf_nasbert.modeling.elastic import AUTO_CLASSES
 from hf_nasbert.modeling.families import native_form, to_bert
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.modeling.sentence_transformer import SUPERNET_FOLDER, read_sentence_modules
 from hf_nasbert.pipeline.arguments import ExtractionArguments
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.pipeline.text_settings import find_tokenizer, say, trained_on, training_of
@@ -67,7 +68,8 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
     supernet = load_supernet(arguments.supernet, None)
     known, (text, data) = trained_on(arguments.supernet), training_of(arguments.supernet)
-    tokenizer_folder = Path(arguments.tokenizer_name or find_tokenizer(arguments.supernet) or arguments.supernet)
+    home = Path(find_tokenizer(arguments.supernet) or arguments.supernet)
+    tokenizer_folder, modules = Path(arguments.tokenizer_name or home), home / SUPERNET_FOLDER
     if not (tokenizer_folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(f"{tokenizer_folder} holds no tokenizer: name its folder with --tokenizer_name")
     tokenizer = open_tokenizer(tokenizer_folder)
@@ -122,6 +124,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             arguments.output_dir,
             render_child_card(record),
             attachments=figures if not data else [*figures, write_trained_on(drawings, text, data)],
+            sentence_modules=read_sentence_modules(modules) if modules.is_dir() else None,
             overwrite=arguments.overwrite,
         )
     return Extracted(

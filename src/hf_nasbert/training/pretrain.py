@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hf_nasbert.elastic.refit import refit
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.modeling.sentence_transformer import SUPERNET_FOLDER, SentenceModules
 from hf_nasbert.processes import leave_world, on_main_process
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.teachers import BaseModelTeacher
@@ -27,6 +29,7 @@ from hf_nasbert.training.checkpoints import find_checkpoint
 from hf_nasbert.training.distillation import with_teacher
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
 from hf_nasbert.training.machine import make_accelerator
+from hf_nasbert.writing import whole_folder
 
 _CALIBRATION_TOKENS = 20_000  # for importance, variants, and the spread of the base model's states
 
@@ -107,8 +110,19 @@ def pretrain_supernet(
         text=data_arguments.describe(),
         **given,
     )
+    if base is not None and base.modules is not None:
+        place, width = Path(arguments.output_dir) / SUPERNET_FOLDER, base.full_child.config.hidden_size
+        modules = base.modules
+        on_main_process(accelerator, lambda: _keep(modules, place, width))
     leave_world()
     return output
+
+
+def _keep(modules: SentenceModules, place: Path, hidden_size: int) -> None:
+    """Write beside a super-net what makes a SentenceTransformer of its children; a run that goes on has it."""
+    if not place.exists():
+        with whole_folder(place) as staging:
+            modules.write(staging, hidden_size)
 
 
 def elastic_start(
