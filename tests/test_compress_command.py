@@ -476,7 +476,10 @@ def test_a_base_model_with_code_of_its_own_is_refused(base, tmp_path):
         (Dataset.from_dict({"words": ["good"]}), "has no column 'text', only 'words'"),
         (["the film was good."], "three different ones are needed"),
         ([f"фильм был хорошим {'и' * number} длинным" for number in range(40)], "knows no word of the text"),
-        ([f"фильм был {'и' * number}, the" for number in range(40)], "of the tokens are unknown"),
+        (
+            [f"фильм был {'и' * number}, the" for number in range(40)],
+            "tokens are unknown .* cut it: give text in the base model's language$",
+        ),
     ],
 )
 def test_text_that_says_nothing_is_refused(base, texts, message, tmp_path):

@@ -269,4 +269,4 @@ def unknown_share(batches: Sequence[Batch], tokenizer: PreTrainedTokenizerBase, 
         for batch in batches
         for row, real in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
-    return tell_unknown([Dataset.from_dict({"input_ids": rows})], tokenizer, name)
+    return tell_unknown([Dataset.from_dict({"input_ids": rows})], tokenizer, name, belongs_to_model=True)

@@ -107,7 +107,12 @@ def _marks(tokens: Iterable[str]) -> tuple[str | None, str | None]:
 
 
 def tell_unknown(
-    parts: Iterable[Dataset], tokenizer: PreTrainedTokenizerBase, name: str | None, *, is_labelled: bool = False
+    parts: Iterable[Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    name: str | None,
+    *,
+    is_labelled: bool = False,
+    belongs_to_model: bool = False,
 ) -> float:
     """Print the share of unknown tokens in a text, and warn, or refuse, where it is large.
 
@@ -119,6 +124,7 @@ def tell_unknown(
         tokenizer: The tokenizer it was cut with.
         name: What the user calls it, or `None` if it was trained on the text.
         is_labelled: Whether a model is fine-tuned on it, whose tokenizer is given: nothing is refused.
+        belongs_to_model: Whether the tokenizer is that of a base model: then only other text can be given.
 
     Returns:
         The share, of all tokens but those that begin, separate and pad texts.
@@ -140,12 +146,15 @@ def tell_unknown(
     said = printable(f"{share:.2%} of the tokens are unknown ({tokenizer.unk_token}) to {own}")
     if share >= _UNKNOWN_REFUSED and not is_labelled:
         advice = "raise vocab_size, or give one that knows its letters by" if name is None else "give another one by"
-        raise ValueError(f"{said}, which cannot cut it: {advice} tokenizer_name, or none to have one trained")
+        advice += " tokenizer_name, or none to have one trained"
+        if belongs_to_model:
+            advice = "give text in the base model's language"
+        raise ValueError(f"{said}, which cannot cut it: {advice}")
     if os.environ.get("RANK", "0") == "0":  # of several processes, one
         tqdm.write(said, file=sys.stderr)
         if share >= _UNKNOWN_WARNED:
             advice = "a larger vocab_size" if name is None else "another tokenizer_name, or none to have one trained,"
-            advice = "a model of another tokenizer" if is_labelled else advice
+            advice = "a model of another tokenizer" if is_labelled or belongs_to_model else advice
             logger.warning("%s: %s may keep more of the text", said, advice)
     return share
 
