@@ -24,7 +24,6 @@ from transformers import (
 from hf_nasbert import cli, records
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import SupernetForMaskedLM, SupernetModel
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 from hf_nasbert.objectives import distillation_loss, relation_loss
@@ -191,7 +190,7 @@ class TestEveryMethod:
     @pytest.mark.parametrize(
         ("method", "settings"),
         [
-            *((method, {}) for method in METHODS),
+            *((method, {}) for method in ("uniform", "fair", "magic_t", "magic_a", "magic_at", "sandwich")),
             ("sandwich", {"teacher": "full_child", "head": BertForMaskedLM, "distillation": ["logits", "states"]}),
             ("uniform", {"teacher": "full_child"}),
             ("magic_at", {"anchor": "base_model"}),

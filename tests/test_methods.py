@@ -39,6 +39,9 @@ from hf_nasbert.space import Architecture, hamming
 from hf_nasbert.teachers import aligned_states
 from hf_nasbert.training import SupernetTrainingArguments, checkpoints
 
+FIRST = ("uniform", "fair", "magic_t", "magic_a", "magic_at", "sandwich")
+"""The methods that are tested here; every other one has a file of its own, test_method_NAME.py."""
+
 
 def make_method(name, space="chain", max_steps=10, **settings):
     kind = METHODS[name]
@@ -55,18 +58,21 @@ def make_method(name, space="chain", max_steps=10, **settings):
 class TestRegistry:
     def test_the_built_in_methods_are_what_their_names_say(self):
         samplers = {name: method.sampler_class for name, method in METHODS.items()}
-        assert samplers == {
-            "uniform": UniformSampler,
-            "fair": FairSampler,
-            "magic_t": GradualSampler,
-            "magic_a": UniformSampler,
-            "magic_at": GradualSampler,
-            "sandwich": UniformSampler,
-        }
+        assert (
+            samplers.items()
+            >= {
+                "uniform": UniformSampler,
+                "fair": FairSampler,
+                "magic_t": GradualSampler,
+                "magic_a": UniformSampler,
+                "magic_at": GradualSampler,
+                "sandwich": UniformSampler,
+            }.items()
+        )
         assert methods_with("alignment_weight") == ["magic_a", "magic_at"]
         looks = [method.look for method in METHODS.values()]
         assert len(set(looks)) == len(looks), "one look each in figures"
-        assert all(method.summary and method.paper for method in METHODS.values())
+        assert all(method.summary and method.source for method in METHODS.values())
 
     def test_one_of_ones_own_is_registered_once(self, monkeypatch):
         monkeypatch.setattr(methods, "METHODS", dict(METHODS))
@@ -131,7 +137,7 @@ class TestRegistry:
             register(type("Own", (TrainingMethod,), whole | part))
         register(type("Own", (TrainingMethod,), whole))
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", FIRST)
     def test_what_a_step_costs(self, name):
         """Three passes for each child, and what an anchor costs on top."""
         method = make_method(name)

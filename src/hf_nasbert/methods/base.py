@@ -192,6 +192,10 @@ class TrainingMethod:
     summary: ClassVar[str]
     """The idea in a few words, for `--help`, tables and docs."""
     paper: ClassVar[Paper | None] = None
+    source: ClassVar[str] = ""
+    """What of it was read, and under which licence: a phrase for docs/methods.md."""
+    unverified: ClassVar[str] = ""
+    """What of it could not be checked and is ours until someone does: a phrase for docs/methods.md."""
     look: ClassVar[tuple[str, str]] = ("#CC79A7", "P")
     """Colour and marker in every figure."""
     sampler_class: ClassVar[type[Sampler]]

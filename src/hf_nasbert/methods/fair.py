@@ -14,6 +14,7 @@ class Fair(TrainingMethod):
         "ICCV 2021",
         "https://arxiv.org/abs/1907.01845",
     )
+    source = "a caption that quotes its algorithm, two re-implementations"
     look = ("#E69F00", "s")
     sampler_class = FairSampler
     sampler: FairSampler

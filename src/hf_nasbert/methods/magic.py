@@ -58,6 +58,8 @@ class MagicT(TrainingMethod):
     name = "magic_t"
     summary = "one child a step, one operator changes between steps (MAGIC-T)"
     paper = _PAPER
+    source = "paper's abstract, sources that quote its body; no official code is known"
+    unverified = "which block changes, and to what: drawn uniformly"
     look = ("#0072B2", "^")
     sampler_class = GradualSampler
     Settings: ClassVar[type[MethodSettings]] = GradualSettings
@@ -309,6 +311,8 @@ class MagicA(Aligned, Uniform):
     name = "magic_a"
     summary = "one child a step, aligned to an anchor (MAGIC-A)"
     paper = _PAPER
+    source = "paper's abstract, sources that quote its body; no official code is known"
+    unverified = "the alignment's weight; how often and on how much the anchor is scored; the first anchor"
     look = ("#009E73", "v")
     Settings = MagicASettings
 
@@ -318,5 +322,6 @@ class MagicAT(Aligned, MagicT):
 
     name = "magic_at"
     summary = "magic_t's children, aligned as in magic_a (MAGIC-AT)"
+    unverified = "as magic_t and magic_a"
     look = ("#D55E00", "D")
     Settings = MagicATSettings

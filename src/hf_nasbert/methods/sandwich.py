@@ -45,6 +45,8 @@ class Sandwich(Uniform):
         "Yu et al. (2020), BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020",
         "https://arxiv.org/abs/2003.11142",
     )
+    source = "paper's abstract; its mechanism in the code of AttentiveNAS (CC-BY-NC, nothing taken)"
+    unverified = "residual branches that begin at zero: left out"
     look = ("#56B4E9", "p")
     Settings = SandwichSettings
     settings: SandwichSettings

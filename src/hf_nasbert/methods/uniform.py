@@ -37,6 +37,7 @@ class Uniform(TrainingMethod):
         "Guo et al. (2020), Single Path One-Shot Neural Architecture Search with Uniform Sampling, ECCV 2020",
         "https://arxiv.org/abs/1904.00420",
     )
+    source = "paper's abstract, the authors' code (`LICENSE` of its own, nothing taken)"
     look = ("#000000", "o")
     sampler_class = UniformSampler
     Settings = UniformSettings

@@ -1,0 +1,75 @@
+"""The table of all training methods in docs/methods.md, made from the methods themselves.
+
+    python benchmarks/methods.py             prints it
+    python benchmarks/methods.py --write     puts it into docs/methods.md, between its two marks
+
+What a step costs is that of a method's default settings on the space of the quickstart, in forward passes of one child
+over the step's batch; a backward pass counts two. Two methods are compared at equal compute where steps times this
+number are equal.
+"""
+
+import argparse
+import inspect
+from pathlib import Path
+
+from hf_nasbert.costs import num_parameters
+from hf_nasbert.methods import METHODS, TrainingMethod
+from hf_nasbert.modeling import SupernetConfig
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "methods.md"
+BEGIN, END = "<!-- methods: made by benchmarks/methods.py -->\n", "<!-- end of methods -->\n"
+
+
+def passes(kind: type[TrainingMethod]) -> float:
+    """What a step costs, in forward passes."""
+    config = SupernetConfig.preset("quickstart")
+    method = kind(
+        config.space, kind.Settings(), cost=lambda child: num_parameters(config, child), seed=0, max_steps=1000
+    )
+    return method.passes_per_step
+
+
+def tested_in(module: str) -> str:
+    """The test file of a module of `methods/`."""
+    own = f"test_method_{module}.py"
+    return own if (ROOT / "tests" / own).exists() else "test_methods.py"
+
+
+def as_table() -> str:
+    """Every method in a line of Markdown."""
+    lines = [
+        "| `--method` | idea | read, and its licence | passes a step | unverified, or ours | code | tests |",
+        "|---|---|---|--:|---|---|---|",
+    ]
+    for name, kind in METHODS.items():
+        module = Path(inspect.getfile(kind)).stem
+        paper = kind.paper and f"[{kind.paper.reference.split(',')[0]}]({kind.paper.url}): "
+        code = f"[{module}.py](../src/hf_nasbert/methods/{module}.py)"
+        tests = f"[{tested_in(module)}](../tests/{tested_in(module)})"
+        cells = (
+            f"`{name}`",
+            kind.summary,
+            f"{paper or ''}{kind.source}",
+            f"{passes(kind):.3g}",
+            kind.unverified,
+            code,
+        )
+        lines.append(f"| {' | '.join((*cells, tests))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="Put it into docs/methods.md.")
+    if not parser.parse_args().write:
+        print(as_table(), end="")
+        return
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + as_table() + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
