@@ -59,7 +59,8 @@ class SizedSampler(UniformSampler):
         uniform_over: Literal["operators", "children"] = "operators",
     ) -> None:
         super().__init__(space, seed=seed, uniform_over=uniform_over)
-        self.cost, self.num_bins, self.num_presampled = cost, num_bins, num_presampled
+        self.num_bins, self.num_presampled = num_bins, num_presampled
+        self._cost = functools.lru_cache(10_000)(cost)
         self._chains = [list(stage.chains()) for stage in space.stages]
 
     def options(self) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class SizedSampler(UniformSampler):
     def size_of(self, child: Architecture) -> int:
         """The number of a child's size, from 0; a child beyond all that were drawn has the nearest one."""
         low, high = self._range
-        place = (self.cost(child) - low) / (high - low) if high > low else 0.0
+        place = (self._cost(child) - low) / (high - low) if high > low else 0.0
         return max(0, min(int(place * self.num_bins), self.num_bins - 1))
 
     def _of_size(self, size: int) -> Architecture:
@@ -105,7 +106,7 @@ class SizedSampler(UniformSampler):
 
     @functools.cached_property
     def _range(self) -> tuple[float, float]:
-        costs = [self.cost(child) for child in set(self._presampled)]
+        costs = list(map(self._cost, self._presampled))
         return min(costs), max(costs)
 
     @functools.cached_property
