@@ -40,7 +40,7 @@ class TestSizes:
 
     def test_groups_have_the_sizes_of_uniform_draws(self):
         """Of two blocks without, with one and with two ffn: a quarter, a half and a quarter."""
-        groups = draws(self.sampler(), 2000)
+        groups = draws(self.sampler(), 800)
         assert all(len({num_ffn(child) for child in group}) == 1 for group in groups)
         shares = Counter(num_ffn(group[0]) for group in groups)
         for size, share in ((10, 0.25), (12, 0.5), (14, 0.25)):
@@ -99,12 +99,11 @@ class TestChoosing:
         assert make_method().passes_per_step == 3 * 4 + 6
         assert make_method(num_random_children=3, num_candidates=5).passes_per_step == 3 * 5 + 15
 
-    @pytest.mark.parametrize(("rule", "chosen"), [("best", min), ("worst", max)])
-    def test_the_children_of_a_step_are_best_on_its_batch(self, tmp_path, rule, chosen):
+    def test_the_children_of_a_step_are_best_on_its_batch(self, tmp_path):
         """The effect: by losses that are computed here, of candidates whose losses differ, over micro-batches."""
         batches = TinyBatches(8, padding=True)
         trainer = make_trainer(
-            tmp_path, method="attentive", attentive_to=rule, num_candidates=4, batches=batches,
+            tmp_path, method="attentive", num_candidates=4, batches=batches,
             supernet=make_supernet(dropout=0.3), per_device_train_batch_size=4, gradient_accumulation_steps=2,
             max_steps=2, save_steps=100, num_eval_children=0,
         )  # fmt: skip
@@ -131,7 +130,7 @@ class TestChoosing:
             assert children[:2] == (trainer.method.largest, trainer.method.smallest)
             for child, start in ((children[2], 0), (children[3], 4)):
                 group = dict(zip(candidates[start : start + 4], expected[start : start + 4], strict=True))
-                assert group[child] == pytest.approx(chosen(group.values()), rel=1e-5)
+                assert group[child] == pytest.approx(min(group.values()), rel=1e-5)
                 num_told += max(group.values()) > 1.01 * min(group.values())
         assert num_told >= 2
 

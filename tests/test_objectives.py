@@ -196,17 +196,17 @@ def clipped_divergence(teacher, student, clip):
 
 
 class TestAlphaDivergence:
-    def pairs(self, seed=0, scale=3, number=40):
+    def pairs(self, seed=0, scale=1, number=40):
         student, teacher = scale * torch.randn(2, number, D, generator=torch.Generator().manual_seed(seed)).double()
         distributions = [[softmax(row) for row in logits.tolist()] for logits in (teacher, student)]
         return student, teacher, list(zip(*distributions, strict=True))
 
-    @pytest.mark.parametrize("clip", [5.0, 2.0])
+    @pytest.mark.parametrize("clip", [5.0, 3.0])
     def test_the_larger_one_of_each_prediction_by_hand(self, clip):
         student, teacher, pairs = self.pairs()
         both = [(divergence(*pair), clipped_divergence(*pair, clip)) for pair in pairs]
         of_each, of_means = sum(map(max, both)) / len(both), max(map(sum, zip(*both, strict=True))) / len(both)
-        assert of_each > 1.05 * of_means, "the example tells them apart"
+        assert of_each > 1.02 * of_means, "the example tells them apart"
         assert max(q / p for pair in pairs for p, q in zip(*pair, strict=True)) > 5, "and there is something to clip"
         assert alpha_divergence_loss(student, teacher, clip=clip).item() == pytest.approx(of_each, rel=1e-9)
 
@@ -233,7 +233,7 @@ class TestAlphaDivergence:
             assert found == pytest.approx([one / len(pairs) for one in expected], rel=1e-9, abs=1e-12)
 
     def test_without_clipping_the_gradient_is_that_of_the_value(self):
-        student, teacher, _ = self.pairs(scale=0.3)
+        student, teacher, _ = self.pairs(scale=0.3, number=4)
         student.requires_grad_()
         assert torch.autograd.gradcheck(lambda logits: alpha_divergence_loss(logits, teacher), student)
 
