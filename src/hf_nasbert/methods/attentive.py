@@ -170,7 +170,10 @@ class Attentive(Sandwich):
         "https://arxiv.org/abs/2011.09011",
     )
     source = "the authors' code (CC-BY-NC, nothing taken)"
-    unverified = "candidates without dropout; sizes in parameters; number of bins and of children drawn beforehand"
+    unverified = (
+        "candidates compared by masked-LM loss, without dropout; sizes in parameters; how many are told apart, and "
+        "learned of how many children"
+    )
     look = ("#56B4E9", "^")
     sampler: SizedSampler
     Settings = AttentiveSettings
