@@ -6,10 +6,13 @@ import reprlib
 from dataclasses import fields
 from typing import Any
 
+from hf_nasbert.methods.attentive import Attentive
 from hf_nasbert.methods.base import (
     LOGGED,
+    BatchLosses,
     ChildRun,
     Counts,
+    Merge,
     MethodSettings,
     Paper,
     StepContext,
@@ -18,6 +21,7 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.conflict_projection import ConflictProjection
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
 from hf_nasbert.methods.sandwich import Sandwich
@@ -25,7 +29,7 @@ from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
-    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
+    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich, Attentive, ConflictProjection)
 }
 """Every method by its name, in the order of tables, figures and help."""
 
@@ -94,8 +98,10 @@ def methods_with(setting: str) -> list[str]:
 
 __all__ = [
     "METHODS",
+    "BatchLosses",
     "ChildRun",
     "Counts",
+    "Merge",
     "MethodSettings",
     "Paper",
     "StepContext",

@@ -347,7 +347,9 @@ class SupernetTrainer:
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
-        children = self.method.children()
+        children = self.method.chosen_on(
+            self.method.children(), lambda candidates: self.step.losses(self.global_step, candidates, batch)
+        )
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -489,6 +491,7 @@ class SupernetTrainer:
             )
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
+        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
