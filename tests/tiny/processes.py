@@ -36,6 +36,10 @@ TRAININGS = {
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},
+    "complexity_rate": {"method": "complexity_rate"},
+    "size_shifted": {"method": "size_shifted", "shift_interval": 2},
+    "importance": {"method": "importance"},
+    "learned_distribution": {"method": "learned_distribution", "distribution_interval": 2},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},

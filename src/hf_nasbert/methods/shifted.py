@@ -12,7 +12,7 @@ from hf_nasbert.methods.base import Cost, Paper, Score, Whole
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.space import Architecture, SearchSpace
 
-_NUM_SIZED = 512  # children drawn to find the groups' bounds
+_NUM_SIZED = 256  # children drawn to find the groups' bounds
 _NUM_DRAWS = 100  # for one child of a group, for every group
 
 
