@@ -18,14 +18,19 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.blockwise import Blockwise
+from hf_nasbert.methods.board import Board
+from hf_nasbert.methods.cross_path import CrossPath
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
+from hf_nasbert.methods.magic_guarded import MagicATGuarded
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
-    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
+    method.name: method
+    for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich, MagicATGuarded, CrossPath, Board, Blockwise)
 }
 """Every method by its name, in the order of tables, figures and help."""
 

@@ -173,8 +173,8 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
-    `loss`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are,
-    `begin` and `tensors` too.
+    `run`, `loss`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the
+    weights are, `begin` and `tensors` too.
 
     Args:
         space: The space of the children.
@@ -201,6 +201,8 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
+    can_be_sharded: ClassVar[bool] = True
+    """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -258,6 +260,10 @@ class TrainingMethod:
 
     def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
         """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
+        """A child's pass over one micro-batch, if it is not the usual one from tokens to predictions (`None`)."""
         return None
 
     def loss(

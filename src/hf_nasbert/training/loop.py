@@ -487,6 +487,8 @@ class SupernetTrainer:
                 f"method={arguments.method} aligns children to the base model that the super-net was made of, and "
                 "there is none: give base_model, or another anchor"
             )
+        if sharding.is_wanted() and not self.method.can_be_sharded:
+            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
         if len(dev_batches) < self.method.num_dev_batches:
