@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
@@ -52,14 +52,6 @@ class BlockwiseSettings(AveragedSettings, UniformSettings):
             raise ValueError("blockwise_target=ensemble is a mean of several paths: blockwise_paths is at least 2")
 
 
-class Lesson(NamedTuple):
-    """A micro-batch as stages see it: the teacher's states at their borders, the masks, and the ensemble's means."""
-
-    borders: "Sequence[torch.Tensor]"
-    masks: Any
-    means: "Sequence[torch.Tensor] | None"
-
-
 class Blockwise(Averaged, Uniform):
     """Every stage of every child learns by itself what the teacher makes of the teacher's own states (DNA).
 
@@ -99,7 +91,7 @@ class Blockwise(Averaged, Uniform):
         self.stages = stages_of(space, settings.blockwise_stages)
         self.is_ensemble = settings.blockwise_target == "ensemble"
         self._paths: tuple[Architecture, ...] = ()
-        self._lesson: tuple[Any, Lesson] | None = None
+        self._lesson: Any = None
 
     @property
     def passes_per_step(self) -> float:
@@ -116,22 +108,24 @@ class Blockwise(Averaged, Uniform):
     def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
         """A child stage by stage: its loss is the mean of their errors. From scratch the largest one runs whole."""
         from hf_nasbert.objectives import relative_error
-        from hf_nasbert.teachers import mask_of, run_stage
+        from hf_nasbert.teachers import mask_of, masks_of, run_stage
 
         self.is_averaging = self.is_ensemble or context.base_model is None
         if context.base_model is None and child == self.largest:
             return None
         if self._lesson is None or self._lesson[0] is not context.input_ids:  # once for all children
             self._lesson = context.input_ids, self._learn(context)
-        borders, masks, means = self._lesson[1]
-        mask = mask_of(context.batch, borders[0])
+        borders, targets = self._lesson[1]
+        masks, real = masks_of(context.supernet, context.batch), mask_of(context.batch, borders[0])
         loss = borders[0].new_zeros(())
         for number, stage in enumerate(self.stages):
-            made = run_stage(context.supernet, stage, child[stage], borders[number], masks)
-            target = borders[number + 1]
-            if means is not None and child != self.largest:
-                made, target = _directions(made), means[number]
-            loss = loss + relative_error(made, target, mask, context.counts.tokens) / len(self.stages)
+            made, target = (
+                run_stage(context.supernet, stage, child[stage], borders[number], masks),
+                borders[number + 1],
+            )
+            if targets and child != self.largest:
+                made, target = _directions(made), targets[number]
+            loss = loss + relative_error(made, target, real, context.counts.tokens) / len(self.stages)
         return ChildRun(child, loss, loss.new_zeros(0, 0))
 
     def loss(
@@ -141,35 +135,31 @@ class Blockwise(Averaged, Uniform):
         is_whole = context.base_model is None and run.architecture == self.largest
         return run.loss, (run.loss * (not is_whole),)
 
-    def _learn(self, context: StepContext) -> Lesson:
-        """What all children learn from a micro-batch."""
+    def _learn(self, context: StepContext) -> "tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]":
+        """The teacher's states at the stages' borders, and an ensemble's targets: the same for all children."""
         import torch
 
         from hf_nasbert.teachers import masks_of, read_child, run_stage
 
-        average, masks = self.teacher.average, masks_of(context.supernet, context.batch)
+        average, batch = self.teacher.average, context.batch
         with torch.no_grad():
             if context.base_model is None:
-                states = read_child(average, context.batch, self.largest, logits=False).hidden_states
+                states = read_child(average, batch, self.largest, logits=False).hidden_states or ()
             else:
                 states = context.base_model.states()
-            assert states is not None
             borders = [states[0], *(states[stage.stop] for stage in self.stages)]
             if not self.is_ensemble:
-                return Lesson(borders, masks, None)
+                return borders, ()
+            masks, parts = masks_of(average, batch), zip(self.stages, borders[:-1], strict=True)
             twins = [
-                [_directions(run_stage(average, stage, child[stage], state, masks)) for child in self._paths]
-                for stage, state in zip(self.stages, borders[:-1], strict=True)
+                [run_stage(average, part, child[part], state, masks) for child in self._paths] for part, state in parts
             ]
-        return Lesson(borders, masks, [torch.stack(made).mean(0) for made in twins])
+            return borders, [torch.stack([_directions(one) for one in made]).mean(0) for made in twins]
 
 
 def _directions(states: "torch.Tensor") -> "torch.Tensor":
-    """States (B, T, D), each brought to the length at which the mean square of its numbers is 1."""
-    from torch.nn.functional import normalize
-
-    directions: torch.Tensor = normalize(states, dim=-1)
-    return directions * states.shape[-1] ** 0.5
+    """States (B, T, D), each scaled so that the mean square of its numbers is 1."""
+    return states * (states.square().mean(-1, keepdim=True) + 1e-12).rsqrt()
 
 
 def stages_of(space: SearchSpace, number: int) -> tuple[slice, ...]:
@@ -196,15 +186,12 @@ def best_by_stages(
     """The combinations of stages' paths of least summed error within caps, best first: a knapsack over stages.
 
     Args:
-        errors: The errors of a stage's path.
+        errors: The errors of a stage's path, of a child of the space.
         space: The space.
         cost: The costs of a child, each a sum over its blocks (`costs.cost_function`).
-        caps: Largest costs, by name.
+        caps: Largest costs, by name; ValueError if nothing is within them.
         num_paths: Paths of a stage to score: all, or so many drawn ones.
         num_choices: How many combinations to give.
-
-    Raises:
-        ValueError: If nothing is within the caps.
     """
     rng, first = random.Random("paths of stages"), next(space.enumerate())
     fixed, items = cost(first), []
@@ -218,7 +205,7 @@ def best_by_stages(
 
 
 def _paths(space: SearchSpace, where: slice, most: int, rng: random.Random) -> list[tuple[str, ...]]:
-    """Paths of a stage of which any goes with any of another: where skip stands at the end, only the last part skips."""
+    """Paths of a stage that go with any of another: where skip stands at the end, only the last part skips."""
     number = space.stage_of(where.start)
     stage, whole = space.stages[number], space.stage_slices[number]
     blocks = stage.blocks[where.start - whole.start : where.stop - whole.start]

@@ -73,11 +73,8 @@ class AverageTeacher:
     ) -> None:
         """Move the averages of what the children of a step trained towards its weights.
 
-        Args:
-            supernet: The super-net, with the step made.
-            children: What the step trained.
-            step: Steps made so far, where early averages are to follow faster, by (1 + step) / (10 + step) at most:
-                at a decay near 1 they would stay near the random weights that a run begins with.
+        Early averages, as told by the steps made so far, follow faster: at a decay near 1 they would stay near the
+        random weights that a run begins with.
         """
         decay = self.decay if step is None else min(self.decay, (1 + step) / (10 + step))
         trained = {id(parameter) for child in children for parameter in supernet.parameters_of(child)}

@@ -60,18 +60,12 @@ class StageErrors:
         """That of a stage, by its number: a mean over tokens (`objectives.relative_error`)."""
         key = stage, tuple(path)
         if key not in self._found:
+            total = 0.0
             with running(self.supernet):
-                self._found[key] = sum(
-                    float(
-                        relative_error(
-                            run_stage(self.supernet, self.stages[stage], path, borders[stage], masks),
-                            borders[stage + 1],
-                            mask,
-                            self._num_tokens,
-                        )  # fmt: skip
-                    )
-                    for borders, mask, masks in self._batches
-                )
+                for borders, mask, masks in self._batches:
+                    made = run_stage(self.supernet, self.stages[stage], path, borders[stage], masks)
+                    total += float(relative_error(made, borders[stage + 1], mask, self._num_tokens))
+            self._found[key] = total
         return self._found[key]
 
     def __call__(self, children: Sequence[Architecture]) -> list[float]:
