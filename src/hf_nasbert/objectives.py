@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_SMALLEST_VARIANCE = 1e-3  # of a state's number over a sequence: normalised states have about 1 over numbers
+_SMALLEST_VARIANCE = 1e-5  # of a state's numbers over a sequence's tokens
 _SMALLEST_HINGED = 1e-4  # VICReg's
 
 

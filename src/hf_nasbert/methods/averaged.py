@@ -34,8 +34,10 @@ class AveragedSettings(MethodSettings):
 class Averaged(TrainingMethod):
     """A method with a `teacher`, the averages of what its steps train; of a checkpoint they are a part."""
 
-    is_averaging = True
-    """Whether the averages are wanted."""
+    @property
+    def is_averaging(self) -> bool:
+        """Whether averages are wanted."""
+        return True
 
     def begin(self, supernet: Whole, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Make the averages, or take those of the checkpoint."""

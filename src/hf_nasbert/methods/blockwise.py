@@ -92,6 +92,12 @@ class Blockwise(Averaged, Uniform):
         self.is_ensemble = settings.blockwise_target == "ensemble"
         self._paths: tuple[Architecture, ...] = ()
         self._lesson: Any = None
+        self._has_base_model = False
+
+    @property
+    def is_averaging(self) -> bool:
+        """Where a teacher or twins are made of averages."""
+        return self.is_ensemble or not self._has_base_model
 
     @property
     def passes_per_step(self) -> float:
@@ -110,7 +116,7 @@ class Blockwise(Averaged, Uniform):
         from hf_nasbert.objectives import relative_error
         from hf_nasbert.teachers import mask_of, masks_of, run_stage
 
-        self.is_averaging = self.is_ensemble or context.base_model is None
+        self._has_base_model = context.base_model is not None
         if context.base_model is None and child == self.largest:
             return None
         if self._lesson is None or self._lesson[0] is not context.input_ids:  # once for all children

@@ -55,6 +55,11 @@ class MagicATGuarded(Averaged, MagicAT):
     settings: MagicATGuardedSettings
     terms = ("alignment", "hinge")
 
+    @property
+    def is_averaging(self) -> bool:
+        """Not of a constant anchor."""
+        return not self.needs_base_model
+
     def loss(
         self, run: ChildRun, peers: Sequence[ChildRun], context: StepContext
     ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
