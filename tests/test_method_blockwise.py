@@ -140,12 +140,21 @@ class TestOfABaseModel:
     def test_it_teaches_all(self, tmp_path, target):
         trainer = make_taught_trainer(tmp_path, method="blockwise", blockwise_target=target, max_steps=2)
         child = Architecture.parse("attention1-ffn-norm-ffn16-attention-skip")
-        losses, found = backward(trainer, (FULL, child))
+        trainer.method.begin(lambda: trainer.supernet, {})
+        losses, found = backward(trainer, (FULL, child, Architecture.parse("norm-ffn-attention-ffn26-skip-ffn")))
         assert losses.of_children[0] == pytest.approx(0, abs=1e-6)  # it is the base model
         assert losses.of_children[1] > 0.01
         assert not any("embeddings" in name for name in found)
         trainer.train()
         assert bool(trainer.method.tensors()) == (target == "ensemble")
+
+
+@pytest.fixture(scope="module")
+def errors():
+    supernet = randomise_(make_supernet().eval())
+    teacher = ChildTeacher(supernet, supernet.largest_architecture)
+    batches = [TinyBatches(2, seed=number, padding=True).batch(0) for number in range(2)]
+    return StageErrors(supernet, teacher, batches, stages_of(supernet.space, 2))
 
 
 class TestStages:
@@ -157,13 +166,6 @@ class TestStages:
         assert ends(SearchSpace.chain(2, ("ffn", "conv3")), 4) == [(0, 1), (1, 2)]
         assert ends(SPACES["staged"], 4) == [(0, 2), (2, 4)]
         assert ends(SearchSpace.staged(1, 3, ("ffn",), (32, 64)), 3) == [(0, 3)]
-
-    @pytest.fixture(scope="class")
-    def errors(self):
-        supernet = randomise_(make_supernet().eval())
-        teacher = ChildTeacher(supernet, supernet.largest_architecture)
-        batches = [TinyBatches(2, seed=number, padding=True).batch(0) for number in range(2)]
-        return StageErrors(supernet, teacher, batches, stages_of(supernet.space, 2))
 
     def test_errors_add_up_and_are_none_of_the_teacher_itself(self, errors):
         largest = errors.supernet.largest_architecture
@@ -185,7 +187,7 @@ class TestStages:
     def test_drawn_paths_are_some_of_them(self, errors):
         space, cost = errors.supernet.space, cost_function(errors.supernet.config)
         found = best_by_stages(errors, space, cost, {}, num_paths=3, num_choices=20)
-        assert len(found) == 9
+        assert len(found) == 3 * 4  # the last stage may skip as a whole
         assert all(choice.architecture in space for choice in found)
 
     def test_shrinking_takes_them_as_scores(self, errors):
@@ -195,14 +197,15 @@ class TestStages:
         search = ProgressiveShrinking(task, num_bins=10, round_size=10)
         for _ in range(6):
             children = search.ask()
-            search.tell(list(zip(children, errors(children), strict=True)))
+            search.tell(children, errors(children))
         assert min(line.score for line in search.history) < 0.5 * max(line.score for line in search.history)
 
 
 def test_a_super_net_in_parts_is_refused(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, method="blockwise")
     monkeypatch.setattr(sharding, "is_wanted", lambda: True)
     with pytest.raises(ValueError, match="method=blockwise needs whole operators: launch with DDP"):
-        make_trainer(tmp_path, method="blockwise")
+        trainer._check(trainer.dev_batches)
 
 
 @pytest.mark.parametrize(

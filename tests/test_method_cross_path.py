@@ -44,7 +44,7 @@ def step(method, supernet, pair, *, is_taught=False):
 class TestEachLearnsFromTheOthersTwin:
     @pytest.fixture
     def made(self):
-        supernet, method = make_supernet().eval(), make_method(consistency_weight=2.0)
+        supernet, method = randomise_(make_supernet().eval(), seed=5), make_method(consistency_weight=2.0)
         method.begin(lambda: supernet, {})
         pair = method.children()
         randomise_(supernet, seed=3)  # the twins stay where they were
@@ -61,9 +61,8 @@ class TestEachLearnsFromTheOthersTwin:
             assert float(expected) > 0.01
             assert float(divergence) == pytest.approx(float(expected), rel=1e-4)
             assert float(loss) == pytest.approx(float(run.loss + 2 * expected), rel=1e-4)
-        assert float(distillation_loss(runs[0].logits, context.at_labels(twins[0]))) != pytest.approx(
-            float(found[0][1][0]), rel=1e-2
-        )
+        own = distillation_loss(runs[0].logits, context.at_labels(twins[0]))
+        assert abs(float(own - found[0][1][0])) > 1e-3, "its own twin would do as well"
 
     def test_where_a_teacher_teaches_both_learn_from_that(self, made):
         runs, found, _ = step(*made, is_taught=True)

@@ -214,9 +214,11 @@ def _paths(space: SearchSpace, where: slice, most: int, rng: random.Random) -> l
     """Paths of a stage that go with any of another: where skip stands at the end, only the last part skips."""
     number = space.stage_of(where.start)
     stage, whole = space.stages[number], space.stage_slices[number]
-    blocks = stage.blocks[where.start - whole.start : where.stop - whole.start]
-    if where.stop < whole.stop and not isinstance(stage, FreeStage):
+    blocks, is_free = stage.blocks[where.start - whole.start : where.stop - whole.start], isinstance(stage, FreeStage)
+    if where.stop < whole.stop and not is_free:
         blocks = tuple(tuple(kind for kind in kinds if kind != SKIP) for kinds in blocks)
     part = type(stage)(blocks, stage.widths)
     chosen = range(part.num_children)
-    return [tuple(part.child_at(i)) for i in (chosen if len(chosen) <= most else sorted(rng.sample(chosen, most)))]
+    paths = [tuple(part.child_at(i)) for i in (chosen if len(chosen) <= most else sorted(rng.sample(chosen, most)))]
+    skips = where.start > whole.start and not is_free and all(SKIP in kinds for kinds in blocks)
+    return [*paths, (SKIP,) * len(blocks)] if skips else paths
