@@ -53,6 +53,11 @@ TRAININGS = {
         "head": BertForMaskedLM,
         "distillation": ["states", "relations", "logits", "masked_lm"],
     },
+    "magic_at_guarded": {"method": "magic_at_guarded", "alignment_rows": 0.5},
+    "cross_path": {"method": "cross_path"},
+    "board": {"method": "board", "board_interval": 2},
+    "blockwise": {"method": "blockwise", "blockwise_stages": 2},
+    "blockwise_taught": {"method": "blockwise", "blockwise_target": "ensemble", "head": BertModel},
 }
 """One by every method, and some that are harder on several processes."""
 

@@ -181,8 +181,9 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
-    `chosen_rows`, `loss`, `merge`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as
-    averages of the weights are, `begin` and `tensors` too.
+    `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict` and
+    `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it is
+    not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -211,6 +212,8 @@ class TrainingMethod:
     settings: Any
     reads_gradients: ClassVar[bool] = False
     """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
+    can_be_sharded: ClassVar[bool] = True
+    """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -310,6 +313,10 @@ class TrainingMethod:
 
     def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
         """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
+        """A child's pass over one micro-batch, if it is not the usual one from tokens to predictions (`None`)."""
         return None
 
     def loss(

@@ -506,6 +506,8 @@ class SupernetTrainer:
                 f"method={arguments.method} decides how fast the learning rate falls, and with lr_scheduler_type="
                 "constant_with_warmup it does not fall: choose linear or cosine"
             )
+        if sharding.is_wanted() and not self.method.can_be_sharded:
+            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
         self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)

@@ -194,6 +194,10 @@ class TrainingStep:
 
     def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
         """Forward of one child on one micro-batch."""
+        with self.accelerator.autocast():
+            own = self.method.run(child, context)
+        if own is not None:
+            return own
         if self.distillation is not None and self.distillation.is_used:
             with self.accelerator.autocast():
                 run = self.distillation.run(child, context)
