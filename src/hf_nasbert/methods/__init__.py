@@ -21,15 +21,33 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.complexity import ComplexityRate
 from hf_nasbert.methods.conflict_projection import ConflictProjection
 from hf_nasbert.methods.fair import Fair
+from hf_nasbert.methods.importance import Importance
+from hf_nasbert.methods.learned import LearnedDistribution
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
 from hf_nasbert.methods.sandwich import Sandwich
+from hf_nasbert.methods.shifted import SizeShifted
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
-    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich, Attentive, ConflictProjection)
+    method.name: method
+    for method in (
+        Uniform,
+        Fair,
+        MagicT,
+        MagicA,
+        MagicAT,
+        Sandwich,
+        Attentive,
+        ConflictProjection,
+        ComplexityRate,
+        SizeShifted,
+        Importance,
+        LearnedDistribution,
+    )
 }
 """Every method by its name, in the order of tables, figures and help."""
 

@@ -14,7 +14,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 if TYPE_CHECKING:
     import torch
 
-    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
@@ -143,6 +143,7 @@ class StepContext(NamedTuple):
         is_sharded: Whether every process holds a part of each operator, so that all must run the same operators.
         base_model: What the base model makes of the micro-batch; `None` of a super-net of random weights.
         is_taught: Whether the children learn from a teacher, and not from labels.
+        first_row: The number of the micro-batch's first row in the step's batch of all processes.
     """
 
     supernet: "SupernetForMaskedLM"
@@ -155,6 +156,7 @@ class StepContext(NamedTuple):
     is_sharded: bool
     base_model: "Lesson | None" = None
     is_taught: bool = False
+    first_row: int = 0
 
     @property
     def batch(self) -> "dict[str, torch.Tensor]":
@@ -207,6 +209,8 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
+    reads_gradients: ClassVar[bool] = False
+    """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -277,6 +281,21 @@ class TrainingMethod:
         Both are those of the whole batch. Tensors that only one of them has are left as they are.
         """
         return None
+
+    def decay_exponent(self, children: Sequence[Architecture]) -> float:
+        """To which power a step takes the decay of the learning rate behind the warm-up: 0 holds the highest rate."""
+        return 1.0
+
+    def read_gradients(
+        self, children: Sequence[Architecture], terms: Mapping[str, float], supernet: "SupernetPreTrainedModel"
+    ) -> None:
+        """Look at a step's gradients, all processes' together, before they are clipped; if `reads_gradients`.
+
+        Args:
+            children: The children.
+            terms: The step's means of `terms`.
+            supernet: The super-net, its parameters with their `grad`: to be read, not to be changed.
+        """
 
     def wants(self, step: int) -> Wants:
         """What a step computes beside the losses."""
