@@ -283,7 +283,7 @@ def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent
             active = {p for text in children for p in supernet.parameters_of(Architecture.parse(text))} - still
             if name != "few_rows":  # there the anchor's are sent too
                 beside = 2 * len(children) + 7  # a loss and a term of every child; counts, sums and flags of the step
-                beside += 6 * of_candidates  # counts, and six candidates
+                beside += 4 * of_candidates  # counts, and two candidates
                 beside += sum(p.numel() for p in active) if is_apart else 0  # gradients of the first child, and others
                 assert num_numbers <= sum(p.numel() for p in active) + beside
                 assert num_numbers > 0.8 * sum(p.numel() for p in active)
@@ -323,7 +323,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
 @pytest.mark.slow
 def test_a_super_net_in_parts_trains_as_a_whole_one(tmp_path, alone):
     """FSDP2 over two CPU processes, stopped after its first step and resumed."""
-    for seen in launch(train_in_parts, 2, tmp_path, timeout=120):
+    for seen in launch(train_in_parts, 2, tmp_path, timeout=240):
         assert isinstance(seen, dict), seen
         for name, (global_step, share) in seen.items():
             assert global_step == 8
