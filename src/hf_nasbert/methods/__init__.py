@@ -6,10 +6,13 @@ import reprlib
 from dataclasses import fields
 from typing import Any
 
+from hf_nasbert.methods.attentive import Attentive
 from hf_nasbert.methods.base import (
     LOGGED,
+    BatchLosses,
     ChildRun,
     Counts,
+    Merge,
     MethodSettings,
     Paper,
     StepContext,
@@ -18,11 +21,16 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.blockwise import Blockwise
+from hf_nasbert.methods.board import Board
 from hf_nasbert.methods.complexity import ComplexityRate
+from hf_nasbert.methods.conflict_projection import ConflictProjection
+from hf_nasbert.methods.cross_path import CrossPath
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.importance import Importance
 from hf_nasbert.methods.learned import LearnedDistribution
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
+from hf_nasbert.methods.magic_guarded import MagicATGuarded
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.shifted import SizeShifted
 from hf_nasbert.methods.uniform import Uniform
@@ -36,11 +44,17 @@ METHODS: dict[str, type[TrainingMethod]] = {
         MagicT,
         MagicA,
         MagicAT,
+        MagicATGuarded,
         Sandwich,
+        Attentive,
+        ConflictProjection,
         ComplexityRate,
         SizeShifted,
         Importance,
         LearnedDistribution,
+        CrossPath,
+        Board,
+        Blockwise,
     )
 }
 """Every method by its name, in the order of tables, figures and help."""
@@ -110,8 +124,10 @@ def methods_with(setting: str) -> list[str]:
 
 __all__ = [
     "METHODS",
+    "BatchLosses",
     "ChildRun",
     "Counts",
+    "Merge",
     "MethodSettings",
     "Paper",
     "StepContext",

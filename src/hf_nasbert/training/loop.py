@@ -347,7 +347,9 @@ class SupernetTrainer:
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
-        children = self.method.children()
+        children = self.method.chosen_on(
+            self.method.children(), lambda candidates: self.step.losses(self.global_step, candidates, batch)
+        )
         learning_rate = self._learning_rate(children)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -504,8 +506,11 @@ class SupernetTrainer:
                 f"method={arguments.method} decides how fast the learning rate falls, and with lr_scheduler_type="
                 "constant_with_warmup it does not fall: choose linear or cosine"
             )
+        if sharding.is_wanted() and not self.method.can_be_sharded:
+            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
+        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
