@@ -19,13 +19,17 @@ from hf_nasbert.methods.base import (
     names_of_settings,
 )
 from hf_nasbert.methods.fair import Fair
+from hf_nasbert.methods.few_shot import FewShot
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
+from hf_nasbert.methods.mixture import Mixture
 from hf_nasbert.methods.sandwich import Sandwich
+from hf_nasbert.methods.size_classes import SizeClassesMethod
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
-    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
+    method.name: method
+    for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich, FewShot, Mixture, SizeClassesMethod)
 }
 """Every method by its name, in the order of tables, figures and help."""
 

@@ -1,8 +1,10 @@
 """The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
 
+import copy
 import inspect
 from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
@@ -13,9 +15,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
 from transformers.utils.generic import TransformersKwargs
 
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, SearchSpace, num_shared_operators
 
 from .configuration_supernet import SupernetConfig
+from .copies import Copies
 from .geometry_nasbert import SKIP, Block, geometry, geometry_of, last_mixing_block, operator_kind, operator_width
 from .layouts import LAYOUTS
 from .modeling_nasbert import (
@@ -84,20 +87,31 @@ class ChoiceBlock(GradientCheckpointingLayer):
 
 
 class SupernetEncoder(nn.Module):
-    """The chain of choice blocks; runs the one child it is told to."""
+    """The chain of choice blocks, or several copies of it; runs the one child it is told to."""
 
     blocks: MutableSequence[ChoiceBlock]
+    """The first copy."""
+    copies: MutableSequence[MutableSequence[ChoiceBlock]]
+    """The others."""
 
     def __init__(self, config: SupernetConfig):
         super().__init__()
         self.config = config
         self.space: SearchSpace = config.space
-        self.blocks = nn.ModuleList()  # type: ignore[assignment]  # it does not say of what
+        self.owning = None if config.copies is None else Copies.from_dict(config.copies)
+        self._sizes: dict[Block, int] = {}
+        num_copies = 1 if self.owning is None else self.owning.number
+        self.blocks = self._make_blocks()
+        self.copies = nn.ModuleList(self._make_blocks() for _ in range(num_copies - 1))  # type: ignore[assignment, arg-type]
+        self.largest_architecture = self._largest_architecture()
+
+    def _make_blocks(self) -> MutableSequence[ChoiceBlock]:
+        blocks = nn.ModuleList()
         for stage in self.space.stage_slices:
             candidates = self.space.blocks[stage]
             for index, names in enumerate(candidates):
-                self.blocks.append(ChoiceBlock(config, names, index == 0, index == len(candidates) - 1))
-        self.largest_architecture = self._largest_architecture()
+                blocks.append(ChoiceBlock(self.config, names, index == 0, index == len(candidates) - 1))
+        return blocks  # type: ignore[return-value]  # it does not say of what
 
     def _largest_architecture(self) -> Architecture:
         """The child with the most parameters; of equals the one whose operators come first."""
@@ -124,9 +138,57 @@ class SupernetEncoder(nn.Module):
         parts = zip(self.blocks[stage], geometry(operators, self.config.hidden_size), strict=True)
         return sum(tensor.numel() for module, block in parts for tensor in module.state_of(block).values())
 
+    def set_copies(self, copies: Copies) -> None:
+        """Let other copies serve children; those that there are not yet begin as the first one is.
+
+        Raises:
+            ValueError: If they are of another space, or fewer than there are.
+        """
+        copies.check(self.space)
+        if copies.number <= len(self.copies):
+            raise ValueError(f"the super-net has {1 + len(self.copies)} copies, which cannot become {copies.number}")
+        while copies.number > 1 + len(self.copies):
+            self.copies.append(copy.deepcopy(self.blocks))
+        self.owning, self.config.copies = copies, copies.to_dict()
+
+    def owner_of(self, architecture: Sequence[str]) -> int:
+        """The number of the copy that serves a child: 0 where there is one alone."""
+        return 0 if self.owning is None else self.owning.owners[self.row_of(architecture)]
+
+    def row_of(self, architecture: Sequence[str]) -> int:
+        """The row of a child in `Copies`."""
+        assert self.owning is not None
+        if self.owning.reference is None:
+            return self.owning.row_of(architecture)
+        reference = self.owning.reference.split("-")
+        return self.owning.row_of(architecture, self._weights_of(architecture) - self._weights_of(reference))
+
+    def _weights_of(self, architecture: Sequence[str]) -> int:
+        """The number of weights of a child's blocks."""
+        blocks = geometry_of(self.config, architecture)
+        for module, block in zip(self.blocks, blocks, strict=True):
+            if block not in self._sizes:
+                self._sizes[block] = sum(tensor.numel() for tensor in module.state_of(block).values())
+        return sum(self._sizes[block] for block in blocks)
+
+    def blocks_of(self, architecture: Sequence[str]) -> Sequence[ChoiceBlock]:
+        """The choice blocks of the copy that serves a child."""
+        owner = self.owner_of(architecture)
+        return self.copies[owner - 1] if owner else self.blocks
+
+    @property
+    def all_blocks(self) -> Iterator[ChoiceBlock]:
+        """The choice blocks of all copies."""
+        return chain(self.blocks, *self.copies)
+
+    def num_shared(self, one: Sequence[str], other: Sequence[str]) -> int:
+        """How many blocks, from the start, two children have in common: operators and weights."""
+        return num_shared_operators(one, other) if self.owner_of(one) == self.owner_of(other) else 0
+
     def parts_of(self, architecture: Sequence[str]) -> Iterator[tuple[ChoiceBlock, Block]]:
         """The choice blocks, and what a child has in each."""
-        return zip(self.blocks, geometry_of(self.config, self.space.validate(architecture)), strict=True)
+        architecture = self.space.validate(architecture)
+        return zip(self.blocks_of(architecture), geometry_of(self.config, architecture), strict=True)
 
     def modules_of(self, architecture: Sequence[str]) -> Iterator[nn.Module]:
         """The modules that a child uses."""
@@ -145,7 +207,7 @@ class SupernetEncoder(nn.Module):
     def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, architecture=None, **kwargs):
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
         last = last_mixing_block(architecture)
-        for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):
+        for index, (block, operator) in enumerate(zip(self.blocks_of(architecture), architecture, strict=True)):
             rows = positions if index == last else None
             prefix = {} if prefixes is None else {"prefix": prefixes[index]}
             hidden_states = block(
@@ -232,21 +294,35 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
         encoder = self._encoder
         used = [p for module, block in encoder.parts_of(architecture) for p in module.parameters_of(block)]
-        head = (p for name, p in self.named_parameters() if not name.startswith(self._blocks))
+        head = (p for name, p in self.named_parameters() if not name.startswith(self._inside))
         return list(dict.fromkeys([*self._embeddings.parameters(), *used, *head]))
 
     def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
         """The weights of a child under the names that they have in the child, a `child_class`."""
-        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._blocks)}
+        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._inside)}
         state = self._encoder.state_of(architecture)
-        before = self._blocks.removesuffix("blocks.")
-        return shared | {f"{before}{name}": tensor for name, tensor in state.items()}
+        return shared | {f"{self._inside}{name}": tensor for name, tensor in state.items()}
 
     def run_block(
-        self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
+        self,
+        index: int,
+        operator: str,
+        hidden_states: torch.Tensor,
+        masks: Masks,
+        positions=None,
+        child: Sequence[str] | None = None,
     ) -> torch.Tensor:
-        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
-        block = self._encoder.blocks[index]
+        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs.
+
+        Where there are several copies, the child says whose block it is.
+
+        Raises:
+            ValueError: If there are several copies, and no child.
+        """
+        encoder = self._encoder
+        if child is None and encoder.copies:
+            raise ValueError(f"the super-net has {1 + len(encoder.copies)} copies of its blocks: say which child runs")
+        block = encoder.blocks[index] if child is None else encoder.blocks_of(child)[index]
         return block(hidden_states, masks.attention, masks.padding, positions, operator=operator)
 
     @property
@@ -258,9 +334,9 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         return cast(SupernetEncoder, self.base_model.encoder)
 
     @property
-    def _blocks(self) -> str:
-        """Where the choice blocks stand in it."""
-        return "encoder.blocks." if self.base_model is self else f"{self.base_model_prefix}.encoder.blocks."
+    def _inside(self) -> str:
+        """Where the choice blocks stand in it, in one copy or several."""
+        return "encoder." if self.base_model is self else f"{self.base_model_prefix}.encoder."
 
 
 class SupernetModel(SupernetPreTrainedModel, NasBertModel):
