@@ -9,6 +9,7 @@ from transformers import BertForMaskedLM
 
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.methods import METHODS
+from hf_nasbert.methods.rows import operators_of
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import copying, sharding
@@ -34,15 +35,15 @@ def weights(supernet):
     return {name: parameter.detach().clone() for name, parameter in supernet.named_parameters()}
 
 
-@pytest.mark.parametrize("settings", [{}, {"split": "gradients", "split_settings": 2}, {"split": "block:2"}])
+@pytest.mark.parametrize("settings", [{"split": "block:1"}, {"split": "gradients", "split_settings": 2}])
 def test_copies_are_exact_and_then_each_trains_its_own_children(tmp_path, settings):
-    trainer = make_trainer(tmp_path, method="few_shot", max_steps=8, save_steps=100, learning_rate=3e-2, **settings)
+    trainer = make_trainer(tmp_path, method="few_shot", max_steps=10, split_at=0.4, save_steps=100, **settings)
     seen, backward, before_step = {}, trainer.step.backward, trainer.method.before_step
 
     def look_before(step, find_split):
         if step == 4:
             seen["before"] = outputs(trainer.supernet)
-            assert trainer.supernet.config.copies["owners"] == [0] * 4
+            assert set(trainer.supernet.config.copies["owners"]) == {0}
         return before_step(step, find_split)
 
     def look_behind(step, children, batch, **options):
@@ -68,8 +69,10 @@ def test_copies_are_exact_and_then_each_trains_its_own_children(tmp_path, settin
             torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(first, other, strict=True)
         )
     now = trainer.supernet.state_dict()
-    moved = {0 if ".copies." not in name else 1 + int(name.split(".copies.")[1].split(".")[0])
-             for name, old in seen["weights"].items() if ".encoder." in name and not torch.equal(now[name], old)}  # fmt: skip
+    moved = set()
+    for name, old in seen["weights"].items():
+        if ".encoder." in name and not torch.equal(now[name], old):
+            moved.add(1 + int(name.split(".copies.")[1].split(".")[0]) if ".copies." in name else 0)
     assert moved == seen["owners"], "the copies of the children that were trained, and no other"
     assert len(moved) > 1
     (event,) = train_log(tmp_path, "split")
@@ -79,29 +82,26 @@ def test_copies_are_exact_and_then_each_trains_its_own_children(tmp_path, settin
     for child in CHILDREN:
         owner = again.nasbert.encoder.owner_of(child)
         assert child[event["block"]] in parts[owner]
-    assert event["block"] == {"block:2": 2}.get(settings.get("split"), event["block"])
-    assert [len(part) for part in parts] == ([2, 2] if "split_settings" in settings else [1, 1, 1, 1])
+    assert event["block"] == {"block:1": 1}.get(settings["split"], event["block"])
+    sizes = [len(part) for part in parts]
+    if "split_settings" in settings:
+        assert len(sizes) == 2
+        assert max(sizes) - min(sizes) <= 1
+    else:
+        assert sizes == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("stop_at", [2, 6])
-def test_a_run_goes_on_from_both_sides_of_the_split(tmp_path, stop_at):
-    settings = {"method": "few_shot", "max_steps": 8, "save_steps": 100, "split": "gradients", "split_settings": 1}
-    whole = make_trainer(tmp_path / "whole", **settings)
+def test_a_run_goes_on_from_both_sides_of_the_split(tmp_path):
+    settings = {"method": "few_shot", "max_steps": 6, "save_steps": 2, "split": "gradients", "split_settings": 1}
+    whole = make_trainer(tmp_path / "whole", save_total_limit=0, **settings)
     whole.train()
-    part = make_trainer(tmp_path / "part", **settings)
-    take_step = part._take_step
-
-    def stop(batch):
-        if part.global_step + 1 == stop_at:
-            part.request_stop()
-        return take_step(batch)
-
-    part._take_step = stop
-    assert part.train().global_step == stop_at
-    rest = make_trainer(tmp_path / "part", resume_from_checkpoint="latest", **settings)
-    rest.train()
-    assert rest.supernet.config.copies == whole.supernet.config.copies
-    assert all(torch.equal(one, other) for one, other in zip(rest.supernet.parameters(), whole.supernet.parameters(), strict=True))  # fmt: skip
+    for step in (2, 4):
+        folder = tmp_path / "whole" / f"checkpoint-{step}"
+        rest = make_trainer(tmp_path / f"from-{step}", resume_from_checkpoint=str(folder), **settings)
+        rest.train()
+        assert rest.supernet.config.copies == whole.supernet.config.copies
+        both = zip(rest.supernet.parameters(), whole.supernet.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in both)
 
 
 def test_the_block_that_is_split_is_that_whose_halves_differ_most(monkeypatch):
@@ -114,9 +114,9 @@ def test_the_block_that_is_split_is_that_whose_halves_differ_most(monkeypatch):
             names = SPACE.blocks[block]
             for place, first in enumerate(names):
                 for second in names[place + 1 :]:
-                    for noise in (-0.1, 0.1, None):
-                        value = 0.9 if (first, second) in alike else across
-                        yield {"block": block, "first": first, "second": second, "gradient_similarity": noise and value + noise}  # fmt: skip
+                    mean = 0.9 if (first, second) in alike else across
+                    for value in (mean - 0.1, mean + 0.1, None):
+                        yield {"block": block, "first": first, "second": second, "gradient_similarity": value}
 
     monkeypatch.setattr(copying, "measure_blocks", measured)
     assert copying.find_split(make_supernet(), [], 7, 3) == (1, (("attention", "ffn"), ("conv3", "skip")))
@@ -135,15 +135,19 @@ def test_parts_are_neighbours_and_the_first_block_is_one_with_a_choice():
     other = make_method(space, split_parts=2)
     other.load_state_dict(method.state_dict())
     assert other.parts == method.parts
+    assert operators_of(SearchSpace.of_blocks(["ffn,skip", "ffn,skip"]), 0) == ("ffn",)
+    assert operators_of(SearchSpace.of_blocks(["ffn,skip", "ffn,skip"]), 1) == ("ffn", "skip")
+    assert operators_of(SearchSpace.of_blocks(["ffn,skip", "ffn,skip"], skip="anywhere"), 0) == ("ffn", "skip")
+    assert operators_of(SearchSpace.of_blocks(["ffn", "ffn,skip", "ffn"], skip="anywhere"), 1) == ("ffn", "skip")
     for parts in ([["attention"], ["ffn"]], [["attention", "ffn", "conv5"]]):
         with pytest.raises(ValueError, match="is none of 2 parts"):
             other.load_state_dict(method.state_dict() | {"parts": parts})
 
 
 def test_what_is_compared_counts_as_compute():
-    """Every setting has one child, and three others in each of four blocks."""
+    """Every setting has one child, and three others in each of four blocks; but none begins with a skip."""
     assert make_method().passes_per_step == 3
-    assert make_method(split="gradients", split_settings=5, max_steps=100).passes_per_step == 3 + 3 * 5 * 13 / 100
+    assert make_method(split="gradients", split_settings=5, max_steps=100).passes_per_step == pytest.approx(4.8)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_what_is_compared_counts_as_compute():
     [
         ({"split": "last"}, "split='last': expected first_block, gradients, or block:N"),
         ({"split": "block:4"}, "split=block:4: the space has no such block with a choice"),
-        ({"split_parts": 5}, "split_parts=5: block 0 has 4 operators"),
+        ({"split_parts": 5}, "split_parts=5: block 0 has 3 operators"),
         ({"split_parts": 1}, "expected at least 2 parts, or 0"),
         ({"split": "gradients", "split_parts": 3}, "expected two parts by gradients, or 0"),
         ({"split_at": 1.5}, "split_at=1.5"),
@@ -166,6 +170,7 @@ def test_what_cannot_be_split_is_refused(settings, words):
 
 @pytest.mark.parametrize("method", ["few_shot", "mixture", "size_classes"])
 def test_copies_are_not_sharded(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setattr(sharding, "is_wanted", lambda: True)
     with pytest.raises(ValueError, match=f"method={method} trains copies of the super-net, which are not sharded"):
         make_trainer(tmp_path, method=method)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
-from hf_nasbert.methods.rows import by_operator, first_choice
+from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
@@ -88,25 +88,24 @@ class FewShot(Uniform):
         number = _SPLIT.fullmatch(settings.split)[1]  # type: ignore[index]  # its settings were checked
         if number is not None:
             self.block = int(number)
-            if self.block >= space.num_choice_blocks or len(space.blocks[self.block]) < 2:
+            if self.block >= space.num_choice_blocks or len(operators_of(space, self.block)) < 2:
                 raise ValueError(f"split={settings.split}: the space has no such block with a choice")
-        self.num_copies = settings.split_parts or len(space.blocks[self.block])
+        names = operators_of(space, self.block)
+        self.num_copies = settings.split_parts or len(names)
         if settings.split == _GRADIENTS:
             self.num_copies = 2
-            widths = [{operator_width(name) for name in names if name != SKIP} for names in space.blocks]
+            widths = [{operator_width(name) for name in of_block if name != SKIP} for of_block in space.blocks]
             if all(len(of_block) > 1 for of_block in widths):
                 raise ValueError("split=gradients compares operators of one width: every block has several")
-        elif self.num_copies > len(space.blocks[self.block]):
-            raise ValueError(
-                f"split_parts={self.num_copies}: block {self.block} has {len(space.blocks[self.block])} operators"
-            )
+        elif self.num_copies > len(names):
+            raise ValueError(f"split_parts={self.num_copies}: block {self.block} has {len(names)} operators")
 
     @property
     def passes_per_step(self) -> float:
         """A child's; by gradients, all that are compared beside."""
         if self.settings.split != _GRADIENTS:
             return 3.0
-        of_setting = 1 + sum(len(names) - 1 for names in self.space.blocks)
+        of_setting = 1 + sum(len(operators_of(self.space, block)) - 1 for block in range(len(self.space.blocks)))
         return 3.0 * (1 + self.settings.split_settings * of_setting / self.max_steps)
 
     @property
@@ -121,7 +120,7 @@ class FewShot(Uniform):
 
     def copies(self, *, is_training: bool) -> Copies:
         """All children's is the first copy before the split, and then that with their operator in the block."""
-        names = self.space.blocks[self.block]
+        names = operators_of(self.space, self.block)
         owners = [next((place for place, part in enumerate(self.parts) if name in part), 0) for name in names]
         return by_operator(self.space, self.block, owners, self.num_copies)
 
@@ -132,7 +131,7 @@ class FewShot(Uniform):
         if self.settings.split == _GRADIENTS:
             self.block, self.parts = find_split(self.settings.split_settings, self.sampler.seed)
         else:
-            names, number = self.space.blocks[self.block], self.num_copies
+            names, number = operators_of(self.space, self.block), self.num_copies
             borders = [len(names) * place // number for place in range(number + 1)]
             self.parts = tuple(names[borders[place] : borders[place + 1]] for place in range(number))
         return True
@@ -162,7 +161,7 @@ class FewShot(Uniform):
         """
         block, parts = state["block"], tuple(map(tuple, state["parts"]))
         given = sorted(name for part in parts for name in part)
-        if parts and (len(parts) != self.num_copies or given != sorted(self.space.blocks[block])):
+        if parts and (len(parts) != self.num_copies or given != sorted(operators_of(self.space, block))):
             raise ValueError(f"a split of block {block} into {parts!r:.200} is none of {self.num_copies} parts")
         super().load_state_dict(state)
         self.block, self.parts = block, parts

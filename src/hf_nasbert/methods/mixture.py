@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
-from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice
+from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.space import Architecture, SearchSpace
@@ -55,8 +55,8 @@ class Mixture(Uniform):
 
     W is a moving average of the quality of the row's children in that super-net: minus the loss on one dev batch, of
     the child that was trained last. An entry that was never scored is as good as the row's mean. P is balanced, so
-    that no super-net is left out (`balanced`). In the end, and for whoever scores or saves in between, a row's super-net is
-    its most probable one. A super-net is a copy of all choice blocks, and has its own moments; embeddings and head are
+    that no super-net is left out (`balanced`). In the end, and for whoever scores or saves in between, a row has its
+    most probable one. A super-net is a copy of all choice blocks, and has its own moments; embeddings and head are
     shared, and all copies begin alike.
     """
 
@@ -77,9 +77,10 @@ class Mixture(Uniform):
     ) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
         self._block = first_choice(space)
+        self._operators = operators_of(space, self._block)
         is_by_size = settings.mixture_rows == "sizes"
         self._sizes = SizeClasses(space, cost, settings.num_size_rows) if is_by_size else None
-        num_rows = settings.num_size_rows if is_by_size else len(space.blocks[self._block])
+        num_rows = settings.num_size_rows if is_by_size else len(self._operators)
         if settings.num_supernets > num_rows:
             raise ValueError(f"num_supernets={settings.num_supernets}: there are {num_rows} rows of children for them")
         self.qualities: list[list[float | None]] = [[None] * settings.num_supernets for _ in range(num_rows)]
@@ -136,7 +137,7 @@ class Mixture(Uniform):
     def _row_of(self, child: Architecture) -> int:
         if self._sizes is not None:
             return self._sizes.class_of(child)
-        return self.space.blocks[self._block].index(child[self._block])
+        return self._operators.index(child[self._block])
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's, and the qualities."""

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.base import Cost
 from hf_nasbert.modeling.copies import Copies
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 _NUM_DRAWN = 200  # children whose sizes cut the space into classes
+
+
+def operators_of(space: SearchSpace, block: int) -> tuple[str, ...]:
+    """The operators that children have in a block: its candidates, without a skip that no child begins with."""
+    child = next(space.enumerate())
+    for stop in (block + 1, next(stage.stop for stage in space.stage_slices if block < stage.stop)):
+        if Architecture([*child[:block], *(SKIP,) * (stop - block), *child[stop:]]) in space:
+            return space.blocks[block]
+    return tuple(name for name in space.blocks[block] if name != SKIP)
 
 
 def first_choice(space: SearchSpace) -> int:
@@ -17,7 +26,7 @@ def first_choice(space: SearchSpace) -> int:
     Raises:
         ValueError: If none has.
     """
-    block = next((block for block, names in enumerate(space.blocks) if len(names) > 1), None)
+    block = next((block for block in range(space.num_choice_blocks) if len(operators_of(space, block)) > 1), None)
     if block is None:
         raise ValueError("copies serve children of a space with a choice, and this one has a single child")
     return block
@@ -25,7 +34,7 @@ def first_choice(space: SearchSpace) -> int:
 
 def by_operator(space: SearchSpace, block: int, owners: Sequence[int], number: int) -> Copies:
     """A row for each operator of a block."""
-    return Copies(number=number, owners=tuple(owners), block=block, operators=space.blocks[block])
+    return Copies(number=number, owners=tuple(owners), block=block, operators=operators_of(space, block))
 
 
 class SizeClasses:

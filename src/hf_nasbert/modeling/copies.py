@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .geometry_nasbert import SKIP
+
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
@@ -17,7 +19,7 @@ class Copies:
         number: How many copies there are.
         owners: The copy that serves each row, from 0.
         block: The choice block whose operator tells the row.
-        operators: Its operators, one a row.
+        operators: Its operators that children have there, one a row.
         reference: Instead of these, a child in text form whose size counts as zero.
         bounds: A child is in row n if it has more weights than the reference by more than n of these numbers.
 
@@ -69,7 +71,10 @@ class Copies:
         """
         if self.reference is not None:
             space.validate(self.reference.split("-"))
-        elif not 0 <= self.block < space.num_choice_blocks or set(self.operators) != set(space.blocks[self.block]):  # type: ignore[operator]
+            return
+        assert self.block is not None
+        names = set(space.blocks[self.block]) if 0 <= self.block < space.num_choice_blocks else set()
+        if not names or not names - {SKIP} <= set(self.operators) <= names:
             raise ValueError(f"copies serve children by {', '.join(self.operators)} of choice block {self.block}")
 
     def row_of(self, child: Sequence[str], size: int = 0) -> int:

@@ -101,17 +101,17 @@ class SupernetEncoder(nn.Module):
         self.owning = None if config.copies is None else Copies.from_dict(config.copies)
         self._sizes: dict[Block, int] = {}
         num_copies = 1 if self.owning is None else self.owning.number
-        self.blocks = self._make_blocks()
-        self.copies = nn.ModuleList(self._make_blocks() for _ in range(num_copies - 1))  # type: ignore[assignment, arg-type]
+        self.blocks = self._make_blocks()  # type: ignore[assignment]  # it does not say of what
+        self.copies = nn.ModuleList(self._make_blocks() for _ in range(num_copies - 1))  # type: ignore[assignment]
         self.largest_architecture = self._largest_architecture()
 
-    def _make_blocks(self) -> MutableSequence[ChoiceBlock]:
+    def _make_blocks(self) -> nn.ModuleList:
         blocks = nn.ModuleList()
         for stage in self.space.stage_slices:
             candidates = self.space.blocks[stage]
             for index, names in enumerate(candidates):
                 blocks.append(ChoiceBlock(self.config, names, index == 0, index == len(candidates) - 1))
-        return blocks  # type: ignore[return-value]  # it does not say of what
+        return blocks
 
     def _largest_architecture(self) -> Architecture:
         """The child with the most parameters; of equals the one whose operators come first."""

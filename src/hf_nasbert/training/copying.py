@@ -9,6 +9,7 @@ import torch
 from hf_nasbert.interference import best_split, measure_blocks
 from hf_nasbert.interference.gradients import Batch
 from hf_nasbert.methods import TrainingMethod
+from hf_nasbert.methods.rows import operators_of
 from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetForMaskedLM, SupernetPreTrainedModel
 
 
@@ -51,7 +52,7 @@ def find_split(
     best = None
     for block in sorted(found):
         means = {pair: fmean(values) for pair, values in found[block].items()}
-        split = best_split(supernet.space.blocks[block], means)
+        split = best_split(operators_of(supernet.space, block), means)
         if split is not None and (best is None or split.score > best[1].score):
             best = block, split
     if best is None:
