@@ -146,7 +146,7 @@ def test_further_copies_begin_as_the_first_one():
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     with pytest.raises(ValueError, match="has 3 copies, which cannot become 2"):
         supernet.nasbert.encoder.set_copies(LAST)
-    with pytest.raises(ValueError, match="has 3 copies of its blocks: say which child runs"):
+    with pytest.raises(ValueError, match="the weights of 'skip' in block 0 depend on the child: say which one runs"):
         supernet.run_block(0, "skip", torch.zeros(1, 1, 32), None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -49,7 +49,18 @@ class ChoiceBlock(GradientCheckpointingLayer):
             {str(width): nn.Linear(width, config.hidden_size) for width in widths if is_last}
         )
 
-    def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        padding_mask=None,
+        positions=None,
+        operator=None,
+        child=None,
+        **kwargs,
+    ):
+        if self.operators.reads_child(operator):
+            kwargs["child"] = child
         if self.input_projections:
             width = str(operator_width(operator) or self.hidden_size)
             if width in self.input_projections:
@@ -70,6 +81,11 @@ class ChoiceBlock(GradientCheckpointingLayer):
             found["output_projection"] = self.output_projections[str(block.width)]
         return found
 
+    def size_of(self, block: Block) -> int:
+        """The number of weights of a child's block."""
+        projections = self.projections_of(block).values()
+        return self.operators.size_of(block.name) + sum(p.numel() for one in projections for p in one.parameters())
+
     def modules_of(self, block: Block) -> list[nn.Module]:
         """The modules that a child's block uses."""
         return [*self.operators.modules_of(block.name), *self.projections_of(block).values()]
@@ -79,9 +95,10 @@ class ChoiceBlock(GradientCheckpointingLayer):
         projections = self.projections_of(block).values()
         return [*self.operators.parameters_of(block.name), *(p for module in projections for p in module.parameters())]
 
-    def state_of(self, block: Block) -> dict[str, torch.Tensor]:
+    def state_of(self, block: Block, child: Sequence[str]) -> dict[str, torch.Tensor]:
         """The weights of a child's block under their names in the child."""
-        parts = {"operator": self.operators.state_of(block.name)}
+        given: dict[str, Any] = {"child": child} if self.operators.reads_child(block.name) else {}
+        parts = {"operator": self.operators.state_of(block.name, **given)}
         parts |= {name: module.state_dict() for name, module in self.projections_of(block).items()}
         return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
@@ -136,7 +153,7 @@ class SupernetEncoder(nn.Module):
     def _size(self, stage: slice, operators: Sequence[str]) -> int:
         """The number of weights of a stage's part of a child, its projections included."""
         parts = zip(self.blocks[stage], geometry(operators, self.config.hidden_size), strict=True)
-        return sum(tensor.numel() for module, block in parts for tensor in module.state_of(block).values())
+        return sum(module.size_of(block) for module, block in parts)
 
     def set_copies(self, copies: Copies) -> None:
         """Let other copies serve children; those that there are not yet begin as the first one is.
@@ -168,7 +185,7 @@ class SupernetEncoder(nn.Module):
         blocks = geometry_of(self.config, architecture)
         for module, block in zip(self.blocks, blocks, strict=True):
             if block not in self._sizes:
-                self._sizes[block] = sum(tensor.numel() for tensor in module.state_of(block).values())
+                self._sizes[block] = module.size_of(block)
         return sum(self._sizes[block] for block in blocks)
 
     def blocks_of(self, architecture: Sequence[str]) -> Sequence[ChoiceBlock]:
@@ -183,7 +200,11 @@ class SupernetEncoder(nn.Module):
 
     def num_shared(self, one: Sequence[str], other: Sequence[str]) -> int:
         """How many blocks, from the start, two children have in common: operators and weights."""
-        return num_shared_operators(one, other) if self.owner_of(one) == self.owner_of(other) else 0
+        num_shared = num_shared_operators(one, other) if self.owner_of(one) == self.owner_of(other) else 0
+        if num_shared == len(one):
+            return num_shared
+        blocks = zip(self.blocks, one[:num_shared], strict=False)
+        return next((n for n, (block, name) in enumerate(blocks) if block.operators.reads_child(name)), num_shared)
 
     def parts_of(self, architecture: Sequence[str]) -> Iterator[tuple[ChoiceBlock, Block]]:
         """The choice blocks, and what a child has in each."""
@@ -201,7 +222,7 @@ class SupernetEncoder(nn.Module):
         return {
             f"blocks.{block.index}.{name}": tensor
             for module, block in parts
-            for name, tensor in module.state_of(block).items()
+            for name, tensor in module.state_of(block, architecture).items()
         }
 
     def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, architecture=None, **kwargs):
@@ -211,8 +232,9 @@ class SupernetEncoder(nn.Module):
             rows = positions if index == last else None
             prefix = {} if prefixes is None else {"prefix": prefixes[index]}
             hidden_states = block(
-                hidden_states, masks.attention, masks.padding, rows, operator=operator, **prefix, **kwargs
-            )
+                hidden_states, masks.attention, masks.padding, rows, operator=operator, child=architecture, **prefix,
+                **kwargs,
+            )  # fmt: skip
         return hidden_states
 
 
@@ -314,16 +336,16 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
     ) -> torch.Tensor:
         """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs.
 
-        Where there are several copies, the child says whose block it is.
+        Where there are several copies, or an operator's weights depend on the child, it must be said.
 
         Raises:
-            ValueError: If there are several copies, and no child.
+            ValueError: If it was not.
         """
         encoder = self._encoder
-        if child is None and encoder.copies:
-            raise ValueError(f"the super-net has {1 + len(encoder.copies)} copies of its blocks: say which child runs")
+        if child is None and (encoder.copies or encoder.blocks[index].operators.reads_child(operator)):
+            raise ValueError(f"the weights of {operator!r} in block {index} depend on the child: say which one runs")
         block = encoder.blocks[index] if child is None else encoder.blocks_of(child)[index]
-        return block(hidden_states, masks.attention, masks.padding, positions, operator=operator)
+        return block(hidden_states, masks.attention, masks.padding, positions, operator=operator, child=child)
 
     @property
     def _embeddings(self) -> nn.Module:
