@@ -223,7 +223,8 @@ def test_processes_train_as_one_does(alone, world, request):
         assert all(rank["evaluation"] == many[0]["evaluation"] for rank in many)
         assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (len(ranks) - 1)
         is_compared = TRAININGS[name].get("anchor") != "base_model"
-        assert (one["num_judged"] > 0) == (TRAININGS[name]["method"].startswith("magic_a") and is_compared)
+        judges = TRAININGS[name]["method"].startswith(("magic_a", "mixture"))
+        assert (one["num_judged"] > 0) == (judges and is_compared)
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]
         is_double = TRAININGS[name].get("dtype") == torch.float64
