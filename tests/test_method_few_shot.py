@@ -178,7 +178,7 @@ def test_copies_are_not_sharded(tmp_path, monkeypatch, method):
 
 
 def test_of_a_base_model_it_splits_by_blocks_and_not_by_gradients(tmp_path):
-    with pytest.raises(ValueError, match="needs the loss by masked words, and here a teacher teaches"):
+    with pytest.raises(ValueError, match="gradients of the loss by masked words, and here a teacher teaches"):
         make_taught_trainer(tmp_path, head=BertForMaskedLM, method="few_shot", split="gradients")
     trainer = make_taught_trainer(tmp_path, method="few_shot", max_steps=4, save_steps=100)
     evaluation = trainer.train().evaluation

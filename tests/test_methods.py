@@ -9,6 +9,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field, make_dataclass
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -32,7 +33,7 @@ from hf_nasbert.methods import (
 )
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.modeling import last_mixing_block
-from hf_nasbert.objectives import alignment_loss, distillation_loss
+from hf_nasbert.objectives import alignment_loss, alpha_divergence_loss, distillation_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
@@ -217,6 +218,8 @@ class TestSamplersSettings:
             ("magic_at", {"alignment_weight": -1}, "alignment_weight=-1: expected at least 0"),
             ("sandwich", {"uniform_over": "x"}, "uniform_over='x': expected operators or children"),
             ("sandwich", {"num_random_children": 0}, "num_random_children=0: expected at least 1"),
+            ("sandwich", {"distillation_divergence": "x"}, "distillation_divergence='x': expected kl or alpha"),
+            ("sandwich", {"divergence_clip": 0.5}, "divergence_clip=0.5: expected at least 1"),
         ],
     )
     def test_what_is_none_is_refused(self, name, settings, words):
@@ -407,10 +410,18 @@ class TestSandwich:
             not torch.allclose(found["alone", "labels"][name], found["alone", "others"][name]) for name in shared
         )
 
-    def test_every_other_child_learns_from_the_largest_one(self):
+    @pytest.mark.parametrize(
+        ("settings", "divergence_of"),
+        [
+            ({}, distillation_loss),
+            ({"distillation_divergence": "alpha"}, alpha_divergence_loss),
+            ({"distillation_divergence": "alpha", "divergence_clip": 2.0}, partial(alpha_divergence_loss, clip=2.0)),
+        ],
+    )
+    def test_every_other_child_learns_from_the_largest_one(self, settings, divergence_of):
         """Not from the one that came before it."""
-        method = make_method("sandwich")
-        logits = torch.randn(3, 5, 20, generator=torch.Generator().manual_seed(0))
+        method = make_method("sandwich", **settings)
+        logits = 3 * torch.randn(3, 5, 20, generator=torch.Generator().manual_seed(0))
         runs = [
             ChildRun(child, torch.zeros(()), one) for child, one in zip(method.children()[:3], logits, strict=True)
         ]
@@ -418,7 +429,7 @@ class TestSandwich:
         context = StepContext(make_supernet(), 0, labels, None, labels, None, Counts(10, 10, 10, 10), False)
         for number in (1, 2):
             loss, (term,) = method.loss(runs[number], runs[:number], context)
-            assert float(loss) == float(term) == pytest.approx(float(distillation_loss(logits[number], logits[0])) / 2)
+            assert float(loss) == float(term) == pytest.approx(float(divergence_of(logits[number], logits[0])) / 2)
 
     def test_the_largest_child_is_a_constant_to_the_others(self, tmp_path):
         """Its gradient is that of its own loss: with a second child beside it, its own operators get no other one."""

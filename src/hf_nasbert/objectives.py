@@ -1,5 +1,6 @@
 """What training minimises beside the masked-LM loss: tensors in, one scalar out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,16 +143,56 @@ def distillation_loss(
     Raises:
         ValueError: If the shapes differ, or the temperature is not above 0.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0")
+    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
+    total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    return total * temperature**2 / max(len(student), 1)
+
+
+def alpha_divergence_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, clip: float = 5.0
+) -> torch.Tensor:
+    """How far a student's predictions lie from a teacher's, by the larger of two alpha-divergences in each of them.
+
+    With student q and teacher p, D(alpha) = sum of q (w - 1) / (alpha (alpha - 1)), where w = (p / q) ** alpha. At
+    alpha = 1, in the limit, that is the divergence of `distillation_loss`, which punishes a student that misses what
+    the teacher holds likely; alpha = -1 punishes one that holds likely what the teacher does not (AlphaNet: Wang et
+    al., 2021, https://arxiv.org/abs/2102.07954). At -1 the weights w are clipped, in the value and in the gradient,
+    which is that of the unclipped divergence with clipped weights: sum of q (w - 1 / 2) times the gradient of log q.
+    No gradient reaches the teacher.
+
+    Args:
+        student_logits: (N, V), one row per prediction.
+        teacher_logits: (N, V).
+        clip: The largest weight w.
+
+    Returns:
+        The mean over the predictions; zero where there is none.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    student, teacher = _log_probabilities(student_logits, teacher_logits)
+    missing = nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # (N,)
+    constant = student.detach()
+    probabilities = constant.exp()
+    weights = (constant - teacher).clamp(max=math.log(clip)).exp()  # clipped before it could overflow
+    slope = (probabilities * (weights - 0.5) * student).sum(-1)
+    inventing = (probabilities * (weights - 1)).sum(-1) / 2 + (slope - slope.detach())
+    return torch.maximum(missing, inventing).sum() / max(len(student), 1)
+
+
+def _log_probabilities(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a student and of its teacher, which are constants."""
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
     # Not below double where logits are: a divergence is a small difference of large log-probabilities.
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
     student = (student_logits.to(dtype) / temperature).log_softmax(-1)
-    teacher = (teacher_logits.detach().to(dtype) / temperature).log_softmax(-1)
-    total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
-    return total * temperature**2 / max(len(student), 1)
+    return student, (teacher_logits.detach().to(dtype) / temperature).log_softmax(-1)
 
 
 def relation_loss(

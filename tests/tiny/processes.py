@@ -36,6 +36,9 @@ TRAININGS = {
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},
+    "alpha": {"method": "sandwich", "distillation_divergence": "alpha"},
+    "attentive": {"method": "attentive"},
+    "conflict_projection": {"method": "conflict_projection", "dtype": torch.float64},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
@@ -190,7 +193,7 @@ def train_in_parts(folder):
     """Train a super-net in parts: some steps, then on from the checkpoint; by two methods."""
     os.environ.update({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
     seen = {}
-    for name in ("fair", "magic_at"):
+    for name in ("fair", "magic_at", "attentive"):
         settings = TRAININGS[name]
         trainer = make_trainer_of_many(Path(folder) / name, max_steps=4, **settings)
         trainer.arguments.max_steps = 8  # its schedule

@@ -6,10 +6,13 @@ import reprlib
 from dataclasses import fields
 from typing import Any
 
+from hf_nasbert.methods.attentive import Attentive
 from hf_nasbert.methods.base import (
     LOGGED,
+    BatchLosses,
     ChildRun,
     Counts,
+    Merge,
     MethodSettings,
     Paper,
     StepContext,
@@ -18,6 +21,7 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.conflict_projection import ConflictProjection
 from hf_nasbert.methods.fair import Fair
 from hf_nasbert.methods.few_shot import FewShot
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
@@ -29,7 +33,19 @@ from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
     method.name: method
-    for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich, FewShot, Mixture, SizeClassesMethod)
+    for method in (
+        Uniform,
+        Fair,
+        MagicT,
+        MagicA,
+        MagicAT,
+        Sandwich,
+        Attentive,
+        ConflictProjection,
+        FewShot,
+        Mixture,
+        SizeClassesMethod,
+    )
 }
 """Every method by its name, in the order of tables, figures and help."""
 
@@ -98,8 +114,10 @@ def methods_with(setting: str) -> list[str]:
 
 __all__ = [
     "METHODS",
+    "BatchLosses",
     "ChildRun",
     "Counts",
+    "Merge",
     "MethodSettings",
     "Paper",
     "StepContext",

@@ -27,6 +27,12 @@ FindSplit = Callable[[int, int], tuple[int, tuple[tuple[str, ...], ...]]]
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
 
+BatchLosses = Callable[[Sequence[Architecture]], Sequence[float]]
+"""Losses of children on the batch of the step that comes, without dropout; the same on all processes."""
+
+Merge = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Makes one gradient of a tensor of that by the first child of a step and that by all others; neither is changed."""
+
 Whole = Callable[[], "SupernetForMaskedLM"]
 """The super-net in one piece, on every process, with the weights of this moment: to be read, not to be changed.
 
@@ -176,9 +182,9 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
-    `loss`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are,
-    `begin` and `tensors` too.
+    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
+    `chosen_rows`, `loss`, `merge`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as
+    averages of the weights are, `begin` and `tensors` too.
 
     Args:
         space: The space of the children.
@@ -246,11 +252,6 @@ class TrainingMethod:
         """
         return False
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether it cannot do without a loss by masked words, as where a teacher teaches."""
-        return False
-
     def children(self) -> tuple[Architecture, ...]:
         """The children that the next step trains, on the same batch.
 
@@ -265,6 +266,26 @@ class TrainingMethod:
             )
         return tuple(self.space.validate(child) for child in drawn)
 
+    def chosen_on(self, children: tuple[Architecture, ...], losses_of: BatchLosses) -> tuple[Architecture, ...]:
+        """Choose the step's children by the batch, behind `children`, which gave these.
+
+        Args:
+            children: What `children` gave.
+            losses_of: Runs children on the batch; all processes must call it alike.
+        """
+        return children
+
+    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+        """Refuse a run that the method is not made for, before anything is trained.
+
+        Args:
+            is_sharded: Whether every process holds a part of each operator (FSDP).
+            is_taught: Whether the children learn from a teacher, and not from labels.
+
+        Raises:
+            ValueError: If it is one.
+        """
+
     @property
     def needs_base_model(self) -> bool:
         """Whether `loss` reads what the base model makes of a micro-batch (`StepContext.base_model`)."""
@@ -276,6 +297,13 @@ class TrainingMethod:
         As in FairNAS (Chu et al., 2021, https://arxiv.org/abs/1907.01845, algorithm 1) each counts once.
         """
         return 1.0
+
+    def merge(self, step: int) -> Merge | None:
+        """How the gradients of the first child and of all others become one, tensor by tensor; `None`: their sum.
+
+        Both are those of the whole batch. Tensors that only one of them has are left as they are.
+        """
+        return None
 
     def wants(self, step: int) -> Wants:
         """What a step computes beside the losses."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
-from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
+from hf_nasbert.methods.rows import by_operator, first_choice, operators_of, refuse_sharded
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
@@ -113,10 +113,14 @@ class FewShot(Uniform):
         """One at least, where gradients are compared on them."""
         return int(self.settings.split == _GRADIENTS)
 
-    @property
-    def needs_labels(self) -> bool:
-        """Gradients are compared of the loss by masked words."""
-        return self.settings.split == _GRADIENTS
+    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+        """Refuse copies in parts, and gradients of a loss that is not the one of the training."""
+        refuse_sharded(self.name, is_sharded)
+        if is_taught and self.settings.split == _GRADIENTS:
+            raise ValueError(
+                "split=gradients compares gradients of the loss by masked words, and here a teacher teaches: give "
+                "teacher=none, or another split"
+            )
 
     def copies(self, *, is_training: bool) -> Copies:
         """All children's is the first copy before the split, and then that with their operator in the block."""

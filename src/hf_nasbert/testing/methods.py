@@ -92,10 +92,13 @@ def _make_method(
 
 
 def _children(method: TrainingMethod, supernet: SupernetForMaskedLM, step: int) -> tuple[Architecture, ...]:
-    """The children of a step, from 0, of a super-net whose copies are laid out for it."""
+    """The children of a step, from 0, of a super-net whose copies are laid out for it.
+
+    Where they are chosen by the batch, each child loses less there than those before.
+    """
     method.before_step(step, lambda *asked: find_split(copy.deepcopy(supernet).float(), [_batch()], *asked))
     lay_out(supernet, method, is_training=True)
-    return method.children()
+    return method.chosen_on(method.children(), lambda children: _fall(0, children, 1))
 
 
 def _saved(method: TrainingMethod) -> tuple[Any, bytes]:
@@ -182,7 +185,7 @@ def _tells_its_sampler(kind: type[TrainingMethod], supernet: SupernetForMaskedLM
     method = _make_method(kind, supernet, settings)
     heard: list[Any] = []
     method.sampler.observe = lambda *what: heard.append(what)  # type: ignore[method-assign]
-    children = method.children()
+    children = _children(method, supernet, 0)
     losses = [float(place) for place in range(len(children))]
     method.after_step(1, children, losses, partial(_fall, 1000), lambda: supernet)
     require(

@@ -352,7 +352,9 @@ class SupernetTrainer:
         if self.method.before_step(self.global_step, self._find_split):
             copying.begin_anew(self.supernet, self.optimizer.optimizer)
         copying.lay_out(self.supernet, self.method, is_training=True)
-        children = self.method.children()
+        children = self.method.chosen_on(
+            self.method.children(), lambda candidates: self.step.losses(self.global_step, candidates, batch)
+        )
         learning_rate = arguments.learning_rate_at(self.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -500,18 +502,9 @@ class SupernetTrainer:
                 f"method={arguments.method} aligns children to the base model that the super-net was made of, and "
                 "there is none: give base_model, or another anchor"
             )
-        if is_taught and self.method.needs_labels:
-            raise ValueError(
-                f"method={arguments.method} with these settings needs the loss by masked words, and here a teacher "
-                "teaches: give teacher=none, or other settings"
-            )
-        if sharding.is_wanted() and self.method.copies(is_training=False) is not None:
-            raise ValueError(
-                f"method={arguments.method} trains copies of the super-net, which are not sharded: launch with DDP "
-                "(multi_gpu.yaml)"
-            )
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
+        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
