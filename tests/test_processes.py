@@ -223,7 +223,7 @@ def test_processes_train_as_one_does(alone, world, request):
         assert all(rank["evaluation"] == many[0]["evaluation"] for rank in many)
         assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (len(ranks) - 1)
         is_compared = TRAININGS[name].get("anchor") != "base_model"
-        judges = TRAININGS[name]["method"].startswith(("magic_a", "learned", "board"))
+        judges = TRAININGS[name]["method"].startswith(("magic_a", "learned", "board", "mixture"))
         assert (one["num_judged"] > 0) == (judges and is_compared)
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]

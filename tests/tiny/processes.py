@@ -47,6 +47,9 @@ TRAININGS = {
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
     "taught": {"method": "magic_a", "alignment_rows": 0.5, "anchor": "base_model", "head": BertModel},
+    "few_shot": {"method": "few_shot", "split": "gradients", "split_settings": 1},
+    "mixture": {"method": "mixture", "mixture_interval": 2},
+    "size_classes": {"method": "size_classes"},
     "in_place": {
         "method": "sandwich",
         "teacher": "full_child",

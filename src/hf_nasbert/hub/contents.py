@@ -59,7 +59,7 @@ _CARD_PLACE = '"path/to/this/folder"'  # what a card that knows no repository lo
 # The fields of a config.json that say which network it is. Dropout, dtype and versions change while it stays the same.
 _SHAPE = (
     "model_type architectures operators stage_lengths search_space vocab_size hidden_size embedding_size ffn_ratio "
-    "attention_head_size num_conv_layers weight_layout num_hidden_layers num_attention_heads intermediate_size "
+    "attention_head_size num_conv_layers weight_layout copies num_hidden_layers num_attention_heads intermediate_size "
     "hidden_act max_position_embeddings type_vocab_size tie_word_embeddings id2label"
 ).split()
 

@@ -14,11 +14,15 @@ from hf_nasbert.space import Architecture, SearchSpace
 if TYPE_CHECKING:
     import torch
 
+    from hf_nasbert.modeling.copies import Copies
     from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 """Losses of children on the first so many dev batches, with the weights of this moment; the same on all processes."""
+
+FindSplit = Callable[[int, int], tuple[int, tuple[tuple[str, ...], ...]]]
+"""The block whose candidates' gradients differ most, and its two groups; measured in so many settings, of a seed."""
 
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
@@ -238,6 +242,22 @@ class TrainingMethod:
     def num_dev_batches(self) -> int:
         """Dev batches that `after_step` scores children on."""
         return 0
+
+    def copies(self, *, is_training: bool) -> "Copies | None":
+        """Which copies of the choice blocks serve which children from here on; `None`: the super-net stays as it is.
+
+        Asked before the first step, before every step, whose children these copies then train (`is_training`), and
+        behind it, for whoever scores, saves or extracts children.
+        """
+        return None
+
+    def before_step(self, step: int, find_split: FindSplit) -> bool:
+        """Decide what the copies of a step, from 0, depend on, before they are asked for.
+
+        Returns:
+            Whether all copies are to begin anew as the first one is, with its moments.
+        """
+        return False
 
     def children(self) -> tuple[Architecture, ...]:
         """The children that the next step trains, on the same batch.

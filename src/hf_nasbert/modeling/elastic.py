@@ -252,8 +252,7 @@ def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> 
             f"{odd[0]!r} has more weights than the base model's {odd[1]!r}, and takes its place: leave it out"
         )
     state = full_child.state_dict()
-    inside = supernet._blocks.removesuffix("blocks.")
-    rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(supernet._inside)}
     supernet.load_state_dict(rest, strict=False)
     for block, (full_name, full) in zip(supernet._encoder.blocks, fulls, strict=True):
         full_kind = parse_operator(full_name).kind

@@ -7,11 +7,11 @@ import torch
 from accelerate import PartialState
 
 from hf_nasbert.elastic.distance import Distance, Target
-from hf_nasbert.elastic.encoders import running
+from hf_nasbert.elastic.encoders import encoder_of, running
 from hf_nasbert.elastic.scores import score_children, walking_order
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.scoring import ScoringReport
-from hf_nasbert.space import SKIP, Architecture, num_shared_operators
+from hf_nasbert.space import SKIP, Architecture
 from hf_nasbert.teachers import mask_of, read_child
 
 _IGNORED = -100
@@ -53,11 +53,11 @@ class LargestChild:
             processes=processes,
         )  # fmt: skip
         distinct = walking_order(set(children), self.supernet.largest_architecture)
-        before = [None, *distinct[:-1]]
+        before, num_shared = [None, *distinct[:-1]], encoder_of(self.supernet).encoder.num_shared
         run = [
             name
             for last, child in zip(before, distinct, strict=True)
-            for name in child[0 if last is None else num_shared_operators(last, child) :]
+            for name in child[0 if last is None else num_shared(last, child) :]
         ]
         return ScoringReport(
             losses=[score.loss for score in scores],

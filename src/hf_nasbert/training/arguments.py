@@ -101,7 +101,8 @@ class SupernetArguments:
         default="separate",
         metadata={
             "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
-            "(docs/extending.md). separate: each operator has weights of its own."
+            "(docs/extending.md). separate: each operator has weights of its own. experts: two sets for an ffn, mixed "
+            "by the child's architecture (Mixture-of-Supernets)."
         },
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
