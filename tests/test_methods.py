@@ -70,7 +70,7 @@ class TestRegistry:
                 "sandwich": UniformSampler,
             }.items()
         )
-        assert methods_with("alignment_weight") == ["magic_a", "magic_at"]
+        assert methods_with("alignment_weight") == ["magic_a", "magic_at", "magic_at_guarded"]
         looks = [method.look for method in METHODS.values()]
         assert len(set(looks)) == len(looks), "one look each in figures"
         assert all(method.summary and method.source for method in METHODS.values())

@@ -223,7 +223,7 @@ def test_processes_train_as_one_does(alone, world, request):
         assert all(rank["evaluation"] == many[0]["evaluation"] for rank in many)
         assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (len(ranks) - 1)
         is_compared = TRAININGS[name].get("anchor") != "base_model"
-        judges = TRAININGS[name]["method"].startswith(("magic_a", "mixture"))
+        judges = TRAININGS[name]["method"].startswith(("magic_a", "learned", "mixture"))
         assert (one["num_judged"] > 0) == (judges and is_compared)
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]
@@ -242,7 +242,7 @@ def assert_same_training(folder, other_folder, tolerance):
     1e-7 in float32, however small their difference.
     """
     rounding = {"distillation": 0.01 * tolerance}
-    for event in ("train", "anchor", "eval"):
+    for event in ("train", "anchor", "shift", "distribution", "eval"):
         logs = [train_log(path, event) for path in (folder, other_folder)]
         assert len(logs[0]) == len(logs[1])
         for single, several in zip(*logs, strict=True):

@@ -22,6 +22,7 @@ from hf_nasbert.native import ListedChildren
 from hf_nasbert.search import (
     SEARCHES,
     GradientBoostedSearch,
+    LearnedDistributionSearch,
     ParetoSearch,
     ProgressiveShrinking,
     RandomSearch,
@@ -577,6 +578,17 @@ class TestGradientBoostedSearch:
         search.tell([CHAIN.child_at(0), CHAIN.child_at(1)], [1.0, math.nan])
         with pytest.raises(ValueError, match="not 1"):
             search.operator_effects()
+
+
+@pytest.mark.slow
+class TestContractOfLearnedDistribution(SearchContract):
+    @pytest.fixture
+    def make(self):
+        return functools.partial(new, LearnedDistributionSearch)
+
+
+def test_a_learned_distribution_finds_better_children_than_random_search():
+    assert mean_best(LearnedDistributionSearch) < mean_best(RandomSearch) - 0.5
 
 
 @pytest.mark.slow

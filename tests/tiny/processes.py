@@ -39,6 +39,10 @@ TRAININGS = {
     "alpha": {"method": "sandwich", "distillation_divergence": "alpha"},
     "attentive": {"method": "attentive"},
     "conflict_projection": {"method": "conflict_projection", "dtype": torch.float64},
+    "complexity_rate": {"method": "complexity_rate"},
+    "size_shifted": {"method": "size_shifted", "shift_interval": 2},
+    "importance": {"method": "importance"},
+    "learned_distribution": {"method": "learned_distribution", "distribution_interval": 2},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
@@ -52,6 +56,11 @@ TRAININGS = {
         "head": BertForMaskedLM,
         "distillation": ["states", "relations", "logits", "masked_lm"],
     },
+    "magic_at_guarded": {"method": "magic_at_guarded", "alignment_rows": 0.5},
+    "cross_path": {"method": "cross_path"},
+    "board": {"method": "board", "board_interval": 2},
+    "blockwise": {"method": "blockwise", "blockwise_stages": 2},
+    "blockwise_taught": {"method": "blockwise", "blockwise_target": "ensemble", "head": BertModel},
 }
 """One by every method, and some that are harder on several processes."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from hf_nasbert.modeling.copies import Copies
-    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
@@ -147,6 +147,7 @@ class StepContext(NamedTuple):
         is_sharded: Whether every process holds a part of each operator, so that all must run the same operators.
         base_model: What the base model makes of the micro-batch; `None` of a super-net of random weights.
         is_taught: Whether the children learn from a teacher, and not from labels.
+        first_row: The number of the micro-batch's first row in the step's batch of all processes.
     """
 
     supernet: "SupernetForMaskedLM"
@@ -159,6 +160,7 @@ class StepContext(NamedTuple):
     is_sharded: bool
     base_model: "Lesson | None" = None
     is_taught: bool = False
+    first_row: int = 0
 
     @property
     def batch(self) -> "dict[str, torch.Tensor]":
@@ -183,8 +185,9 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
-    `chosen_rows`, `loss`, `merge`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as
-    averages of the weights are, `begin` and `tensors` too.
+    `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict` and
+    `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it is
+    not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -211,6 +214,10 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
+    reads_gradients: ClassVar[bool] = False
+    """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
+    can_be_sharded: ClassVar[bool] = True
+    """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -305,12 +312,31 @@ class TrainingMethod:
         """
         return None
 
+    def decay_exponent(self, children: Sequence[Architecture]) -> float:
+        """To which power a step takes the decay of the learning rate behind the warm-up: 0 holds the highest rate."""
+        return 1.0
+
+    def read_gradients(
+        self, children: Sequence[Architecture], terms: Mapping[str, float], supernet: "SupernetPreTrainedModel"
+    ) -> None:
+        """Look at a step's gradients, all processes' together, before they are clipped; if `reads_gradients`.
+
+        Args:
+            children: The children.
+            terms: The step's means of `terms`.
+            supernet: The super-net, its parameters with their `grad`: to be read, not to be changed.
+        """
+
     def wants(self, step: int) -> Wants:
         """What a step computes beside the losses."""
         return Wants()
 
     def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
         """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
+        """A child's pass over one micro-batch, if it is not the usual one from tokens to predictions (`None`)."""
         return None
 
     def loss(

@@ -24,12 +24,16 @@ Batch = dict[str, torch.Tensor]
 
 
 class MicroBatch(NamedTuple):
-    """The sequences of one forward pass, and how many of them the method chose, the first ones (`None`: all)."""
+    """The sequences of one forward pass, and how many of them the method chose, the first ones (`None`: all).
+
+    Beside them the first one's number in the batch of all processes.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
     num_chosen: int | None
+    first_row: int
 
 
 class StepLosses(NamedTuple):
@@ -179,7 +183,9 @@ class TrainingStep:
 
     def _context(self, step: int, micro_batch: MicroBatch, counts: Counts) -> StepContext:
         supernet: Any = self.supernet
-        context = StepContext(supernet, step, *micro_batch, counts, self.is_sharded)
+        context = StepContext(
+            supernet, step, *micro_batch[:4], counts, self.is_sharded, first_row=micro_batch.first_row
+        )
         if self.distillation is None:
             return context
         context = context._replace(input_ids=self.distillation.read(context.input_ids, context.labels))
@@ -188,6 +194,10 @@ class TrainingStep:
 
     def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
         """Forward of one child on one micro-batch."""
+        with self.accelerator.autocast():
+            own = self.method.run(child, context)
+        if own is not None:
+            return own
         if self.distillation is not None and self.distillation.is_used:
             with self.accelerator.autocast():
                 run = self.distillation.run(child, context)
@@ -239,7 +249,7 @@ class TrainingStep:
             part = {key: value.to(device, non_blocking=True) for key, value in part.items()}
             # Without padding there is nothing to mask: operators and attention are told so by None.
             mask = part["attention_mask"] if has_padding else None
-            yield MicroBatch(part["input_ids"], mask, part["labels"], num_chosen)
+            yield MicroBatch(part["input_ids"], mask, part["labels"], num_chosen, self.rows.start + start)
 
     def _count(self, batch: Batch, children: Sequence[Architecture]) -> Counts:
         """The tokens of the whole step, counted over all processes, which tell each other whom they train."""
