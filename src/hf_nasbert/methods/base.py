@@ -276,21 +276,14 @@ class TrainingMethod:
     def chosen_on(self, children: tuple[Architecture, ...], losses_of: BatchLosses) -> tuple[Architecture, ...]:
         """Choose the step's children by the batch, behind `children`, which gave these.
 
-        Args:
-            children: What `children` gave.
-            losses_of: Runs children on the batch; all processes must call it alike.
+        All processes must call `losses_of` alike.
         """
         return children
 
     def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse a run that the method is not made for, before anything is trained.
+        """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
 
-        Args:
-            is_sharded: Whether every process holds a part of each operator (FSDP).
-            is_taught: Whether the children learn from a teacher, and not from labels.
-
-        Raises:
-            ValueError: If it is one.
+        What the two say is said of them in `StepContext`.
         """
 
     @property
