@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
-from hf_nasbert.methods.rows import by_operator, first_choice, operators_of, refuse_sharded
+from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
@@ -73,7 +73,8 @@ class FewShot(Uniform):
     )
     source = "the authors' README (no licence, nothing taken); the split in the code of GM-NAS (MIT, nothing taken)"
     unverified = "embeddings and head stay shared; moments are copied; the remaining steps are shared out; one split"
-    look = ("#D55E00", "X")
+    look = ("#D55E00", "d")
+    can_be_sharded = False
     Settings = FewShotSettings
     settings: FewShotSettings
 
@@ -114,8 +115,7 @@ class FewShot(Uniform):
         return int(self.settings.split == _GRADIENTS)
 
     def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse copies in parts, and gradients of a loss that is not the one of the training."""
-        refuse_sharded(self.name, is_sharded)
+        """Refuse gradients of a loss that is not the one of the training."""
         if is_taught and self.settings.split == _GRADIENTS:
             raise ValueError(
                 "split=gradients compares gradients of the loss by masked words, and here a teacher teaches: give "

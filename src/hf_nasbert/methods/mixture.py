@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
-from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of, refuse_sharded
+from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.space import Architecture, SearchSpace
@@ -69,6 +69,7 @@ class Mixture(Uniform):
     source = "the paper's abstract, a description of its code (nothing taken)"
     unverified = "a row per operator or size; temperature, decay, balance, interval; minus the loss for an accuracy"
     look = ("#F0E442", "h")
+    can_be_sharded = False
     Settings = MixtureSettings
     settings: MixtureSettings
 
@@ -105,10 +106,6 @@ class Mixture(Uniform):
             rows = [_softmax([temperature * one for one in _filled(row)]) for row in self.qualities]
             self._balanced = balanced(rows, self.settings.mixture_balance)
         return self._balanced
-
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse copies in parts."""
-        refuse_sharded(self.name, is_sharded)
 
     def copies(self, *, is_training: bool) -> Copies:
         """The super-nets that were drawn for the rows, or the most probable ones."""

@@ -37,18 +37,6 @@ def by_operator(space: SearchSpace, block: int, owners: Sequence[int], number: i
     return Copies(number=number, owners=tuple(owners), block=block, operators=operators_of(space, block))
 
 
-def refuse_sharded(name: str, is_sharded: bool) -> None:
-    """Refuse copies of a super-net in parts.
-
-    Raises:
-        ValueError: If the super-net is to be sharded.
-    """
-    if is_sharded:
-        raise ValueError(
-            f"method={name} trains copies of the super-net, which are not sharded: launch with DDP (multi_gpu.yaml)"
-        )
-
-
 class SizeClasses:
     """Classes of children by their number of parameters, each with an equal share of children drawn at random.
 

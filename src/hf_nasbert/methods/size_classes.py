@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, Paper
-from hf_nasbert.methods.rows import SizeClasses, refuse_sharded
+from hf_nasbert.methods.rows import SizeClasses
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.space import Architecture, SearchSpace
@@ -50,6 +50,7 @@ class SizeClassesMethod(Uniform):
     source = "a description of the paper"
     unverified = "bounds of the classes; classes in turn; relations and the children of a step are recalled"
     look = ("#009E73", "8")
+    can_be_sharded = False
     Settings = SizeClassesSettings
     settings: SizeClassesSettings
 
@@ -64,10 +65,6 @@ class SizeClassesMethod(Uniform):
     def passes_per_step(self) -> float:
         """Three for each child."""
         return 3.0 * (2 + self.settings.num_random_of_class)
-
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse copies in parts."""
-        refuse_sharded(self.name, is_sharded)
 
     def copies(self, *, is_training: bool) -> Copies:
         """One for each class."""

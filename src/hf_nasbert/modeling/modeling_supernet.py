@@ -1,4 +1,7 @@
-"""The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
+"""The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights.
+
+One file, as transformers has it: blocks, the encoder that knows whose weights a child has, and the model classes.
+"""
 
 import copy
 import inspect

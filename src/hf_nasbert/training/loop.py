@@ -391,16 +391,16 @@ class SupernetTrainer:
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
 
-    def _learning_rate(self, children: Sequence[Architecture]) -> float:
-        """That of the next step, which trains these children."""
-        return self.arguments.learning_rate_at(self.global_step, self.method.decay_exponent(children))
-
     def _find_split(self, num_settings: int, seed: int) -> tuple[int, tuple[tuple[str, ...], ...]]:
         """The split of the super-net by its gradients on the dev batches: measured once, for all processes."""
         supernet: Any = self.supernet
         return on_main_process(
             self.accelerator, lambda: copying.find_split(supernet, self.dev_batches, num_settings, seed)
         )
+
+    def _learning_rate(self, children: Sequence[Architecture]) -> float:
+        """That of the next step, which trains these children."""
+        return self.arguments.learning_rate_at(self.global_step, self.method.decay_exponent(children))
 
     def _score(self, children: Sequence[Architecture], num_batches: int) -> list[float]:
         """Losses of children on the first dev batches: computed once, for all processes."""
