@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
+from tiny.compressing import pairs, quiet_clock, stop_the_clock
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
 
 import hf_nasbert
@@ -32,22 +33,12 @@ SETTINGS = {
     "latency_shape": "2x16", "num_rescored": 6,
 }  # fmt: skip
 HALF = {"max_parameters": "0.5x"}
+assert pairs and quiet_clock  # fixtures  # noqa: PT018
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    """Latencies by counting, and no two that differ from run to run."""
-
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
-
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
 
 
 def compress(base, folder, texts=None, **settings):
@@ -63,26 +54,11 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    texts = documents(40, seed=9)
-    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
-    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    return file
-
-
-@pytest.fixture(scope="module")
 def whole(base, pairs, tmp_path_factory):
     """One whole run, and the base model's folder before it."""
     patch = pytest.MonkeyPatch()
     before = content(base)
-    patch.setattr(run, "does_bf16_pay", lambda device: False)
-    patch.setattr(
-        run, "measure_side_by_side",
-        lambda config, children, batch_size, sequence_length: [
-            batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children
-        ],
-    )  # fmt: skip
+    stop_the_clock(patch)
     result = compress(base, tmp_path_factory.mktemp("small") / "small", pairs_file=str(pairs), **HALF)
     patch.undo()
     return result, before
