@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertMode
 import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.compression import CompressArguments, Compressed, materials, run
+from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, materials, plan, run
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
@@ -26,7 +27,10 @@ from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.elastic.scores import Score
+from hf_nasbert.hub import PushArguments
+from hf_nasbert.hub.contents import gather
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
 SETTINGS = {
     "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
@@ -532,8 +536,51 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
          "--max_parameters", "0.5x", "--no_handmade", *flags]
     )  # fmt: skip
     assert status == 0
-    assert "the searched child is given" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the searched child is given" in told
     assert Path("small/model.safetensors").is_file()
+    assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
+    assert "the table and the stages: small/report.md, small/summary.json\n" in told
+    snippet, push = told.partition("to load it:\n\n")[2].split("\n\nto publish it:\n\n")
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert isinstance(names["model"], SentenceTransformer)
+    asked = parse_recipe_arguments([PushArguments], shlex.split(push)[2:])[0].source
+    assert gather(asked, "me/small").name == "-".join(names["model"][0].auto_model.config.operators)
+
+
+def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_path, capsys, monkeypatch):
+    base = classifier_base(tmp_path / "base")
+    (tmp_path / "text.txt").write_text("\n".join(documents()))
+    flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+    monkeypatch.chdir(tmp_path)
+    argv = ["compress", "--base_model", str(base), "--train_files", "text.txt", "--output_dir", "a family"]
+    argv += ["--budgets", "0.5x", "0.3x", "--scorer", "additive", "--heads", "2", "--ffn", "64", "--no_handmade"]
+    assert cli.main([*argv, *flags]) == 0
+    told = capsys.readouterr().out
+    for budget in ("0.5x", "0.3x"):
+        assert (
+            f"{budget}: the smaller model lies in a family/{budget}, its card in a family/{budget}/README.md" in told
+        )
+    snippet = told.partition("to load it:\n\n")[2].partition("\n\nto publish it:")[0]
+    assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
+    assert '"a family/0.5x"' in snippet
+    assert "hf-nasbert push --source 'a family/0.5x' --repo_id" in told
+
+
+def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
+    made = plan.Plan((plan.Forecast("costs", 60.0, 100),), 0.1)
+    monkeypatch.setattr(plan, "_plan", lambda arguments, source: made)
+    (tmp_path / "my text.txt").write_text("the film")
+    argv = ["--base_model", "base", "--train_files", str(tmp_path / "my text.txt"), "--output_dir", "small"]
+    argv += ["--budgets", "0.5x", "0.3x", "--no_handmade", "--int8", "--seeds", "1", "2", "--learning_rate", "1e-3"]
+    assert cli.main(["plan-compress", *argv]) == 0
+    _, _, command = capsys.readouterr().out.partition("to run it:\n\n")
+    program, name, *again = shlex.split(command)
+    assert (program, name) == ("hf-nasbert", "compress")
+    kinds = [CompressDataArguments, CompressArguments]
+    assert parse_recipe_arguments(kinds, again) == parse_recipe_arguments(kinds, argv)
+    assert "--batch_size" not in again
 
 
 def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
