@@ -314,6 +314,9 @@ def refused(match, call):
         ({**HALF, "patience": -1}, "patience=-1 must not be negative"),
         ({**HALF, "additivity": -1}, "additivity=-1 must not be negative"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
+        ({"max_latency": "nanx"}, "^max_latency: 'nanx' is not a quantity"),
+        ({"max_latency": 0.0}, r"^max_latency=0\.0 must be above 0"),
+        ({"budgets": ["0.5x", "nanx"], "cost": "latency_ms"}, "^budgets: 'nanx' is not a quantity"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, message):
@@ -334,6 +337,8 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({**HALF, "max_seq_length": 48}, "max_seq_length asks for 48 tokens, and the base model has 24 positions"),
         ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
         ({**HALF, "pairs_file": "no.csv"}, r"no\.csv"),
+        ({**HALF, "kernels": [3, 4]}, "kernels has 4: expected 3, 5, 7"),
+        ({**HALF, "revision": "v2"}, "revision=v2 is of a model on the Hub, and .* is a folder"),
     ],
 )  # fmt: skip
 def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, settings, message, tmp_path):
