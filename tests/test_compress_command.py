@@ -143,8 +143,37 @@ def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, w
         compress(base, result.folder, Dataset.from_dict({"text": documents()}), pairs_file=pairs, **HALF).rows
         == result.rows
     )
-    with pytest.raises(ValueError, match=r"other settings \(text.digest was "):
+    with pytest.raises(ValueError, match=r"was made with other text \(text.digest was "):
         compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
+
+
+def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp_path, monkeypatch):
+    """By its content: a copy elsewhere goes on, the same name with other lines does not."""
+    text, pairs = tmp_path / "a" / "text.txt", tmp_path / "pairs.csv"
+    text.parent.mkdir()
+    text.write_text("\n".join(documents()))
+    pairs.write_text("sentence1,sentence2,score\nthe film,a film,1\nthe film,the plot,2\n")
+    again = {"pairs_file": str(pairs), "handmade": False, **HALF}
+    with monkeypatch.context() as patch:
+        patch.setattr(Compression, "_make_proof", None)
+        with pytest.raises(TypeError):
+            compress(base, tmp_path / "small", str(text), **again)
+
+    def refused_where_it_differs():
+        (tmp_path / "text.txt").write_text("\n".join(documents(seed=1)))
+        message = r"small was made with other text \(text.digest was \w+, and is \w+ here\): choose another output_dir"
+        refused(message, lambda: compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again))
+        (tmp_path / "text.txt").write_bytes(text.read_bytes())
+        before = pairs.read_text()
+        pairs.write_text(before + "the plot,a plot,3\n")
+        message = r"made with other pairs \(pairs.digest was"
+        refused(message, lambda: compress(base, tmp_path / "small", str(text), **again))
+        pairs.write_text(before)
+
+    refused_where_it_differs()
+    result = compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again)
+    refused_where_it_differs()
+    assert compress(base, tmp_path / "small", str(text), **again).rows == result.rows
 
 
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_what_judges_chooses_nothing_and_is_no_part_of_training(base, files, who
     result = hf_nasbert.compress(base, data, output_dir=tmp_path / "small", **SETTINGS)
     assert result.rows[0].metrics["accuracy"] < 0.5
     assert (tmp_path / "small" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_examples_that_have_changed_are_other_text(base, files, whole, tmp_path):
+    folder, _, _ = whole
+    again = {name: shutil.copy(file, tmp_path) for name, file in files.items()}
+    assert hf_nasbert.compress(base, CompressDataArguments(**again), output_dir=folder, **SETTINGS).folder == folder
+    for name in files:
+        file = Path(shutil.copy(files[name], tmp_path))
+        file.write_text(file.read_text() + "the film,good\n")
+        with pytest.raises(ValueError, match=r"was made with other text \(text.digest was"):
+            hf_nasbert.compress(base, CompressDataArguments(**again), output_dir=folder, **SETTINGS)
+        shutil.copy(files[name], tmp_path)
 
 
 def test_labels_teach_what_the_base_model_does_not_know(base, files, whole, tmp_path):

@@ -21,6 +21,8 @@ from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.sentences import Batch, tokenised
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
 from hf_nasbert.data import load_labelled, read_rows
+from hf_nasbert.data.files import digest_files
+from hf_nasbert.data.formats import ROW_KINDS
 from hf_nasbert.data.packaged import PREFIX
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
@@ -309,6 +311,16 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     if len(set(rows["score"])) < 2:
         raise ValueError(f"the pairs {path} all have one score: there is no order to compare with")
     return rows.select_columns(list(_PAIRS))
+
+
+def digest_of_pairs(path: str | None) -> str | None:
+    """A digest of a file of pairs; of none, and of packaged ones, which do not change, None.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    return None if path is None or path.startswith(PREFIX) else digest_files([path], ROW_KINDS, "pairs")
 
 
 def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

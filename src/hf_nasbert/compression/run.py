@@ -42,6 +42,7 @@ from hf_nasbert.compression.proof import (
     Trimmed,
     choose_given,
     compare,
+    digest_of_pairs,
     measure_side_by_side,
     read_pairs,
 )
@@ -186,6 +187,7 @@ class Compression:
                 name: value for name, value in dataclasses.asdict(self.arguments).items() if name not in _INCIDENTAL
             },
             "text": dict(self.source.told),
+            "pairs": {"digest": digest_of_pairs(self.arguments.pairs_file)},
         }
         self._claim(asked)
         stack.enter_context(locked(self.folder))
@@ -279,9 +281,10 @@ class Compression:
         if difference is None:
             return
         if (self.folder / "stages.jsonl").exists():
+            what = difference.partition(".digest was")[0]
             raise ValueError(
-                f"{self.folder} was made with other settings ({difference}): choose another output_dir, or delete "
-                "that folder to begin anew"
+                f"{self.folder} was made with other {what if what in asked else 'settings'} ({difference}): choose "
+                "another output_dir, or delete that folder to begin anew"
             )
         shutil.rmtree(self.materials.work, ignore_errors=True)
         write_json(self._settings, asked)

@@ -11,8 +11,10 @@ from datasets import Dataset
 from hf_nasbert.compression.arguments import CompressDataArguments
 from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.data.cache import content_digest
-from hf_nasbert.data.files import no_column, text_in
+from hf_nasbert.data.files import digest_files, no_column, text_in
+from hf_nasbert.data.formats import ROW_KINDS
 from hf_nasbert.data.packaged import LABELLED_SETS
+from hf_nasbert.data.sources import TEXT_KINDS
 from hf_nasbert.finetuning import LabelledTask, load_files, load_glue, load_packaged
 from hf_nasbert.finetuning.sequence_classification_data import ProblemType
 
@@ -55,7 +57,7 @@ class TextSource:
             load_task = partial(_load_task, texts)
             return cls(
                 lambda: _documents(load_task("classification")),
-                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name},
+                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
@@ -65,7 +67,7 @@ class TextSource:
         if isinstance(texts, DataArguments):
             return cls(
                 partial(load_text, texts),
-                texts.describe() | {"tokenizer_name": texts.tokenizer_name},
+                texts.describe() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
@@ -94,6 +96,15 @@ def _as_text(value: Any) -> str:
 
 def _are_labelled(data: CompressDataArguments) -> bool:
     return bool(data.train_file or data.task or data.packaged in LABELLED_SETS)
+
+
+def _digest_of(data: DataArguments) -> dict[str, str]:
+    """A digest of the files that are named: what lies there may change while their names stay."""
+    if data.train_files:
+        return {"digest": digest_files(data.train_files, TEXT_KINDS)}
+    labelled = [getattr(data, name, None) for name in ("train_file", "validation_file", "test_file")]
+    files = [file for file in labelled if file]
+    return {"digest": digest_files(files, ROW_KINDS, "labelled")} if files else {}
 
 
 def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> LabelledTask:
