@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.metrics import f1_score
 from tiny.bases import classifier_base
 from tiny.compress import batches, elastic, full_child, targets
 from transformers import AutoTokenizer, BertConfig
@@ -214,6 +215,20 @@ def test_metrics_are_in_the_datas_own_order_of_labels():
     assert metric.score([0, 0, 1, 1, 1], [0, 1, 1, 1, 0]) == pytest.approx(0.55)
     with pytest.raises(ValueError, match="the metric of mrpc is of two labels; the data has 2, the base model 3"):
         TaskMetric("mrpc", ("different", "same"), (1, 0), 3)
+
+
+def test_macro_f1_stands_beside_accuracy_and_ranks_nothing():
+    """As scikit-learn has it, of the classes that the labels have."""
+    rng = np.random.default_rng(0)
+    labels, ours = rng.integers(3, size=60).tolist(), rng.integers(4, size=60).tolist()
+    metric = TaskMetric("sst2", NAMES, (2, 0, 1), 4)
+    found = metric(ours, labels)
+    expected = f1_score(labels, ours, labels=sorted(set(labels)), average="macro")
+    accuracy = float(np.mean(np.array(labels) == ours))
+    assert found == {"accuracy": pytest.approx(accuracy), "macro_f1": pytest.approx(expected)}
+    assert metric.score(ours, labels) == pytest.approx(accuracy)
+    judged = Judged(0.1, 0.9, None, None, found)
+    assert Row("0.5x", "searched", "ffn", 10, 20, 1.0, 2.0, (judged,), True, 0.1).score == pytest.approx(accuracy)
 
 
 def test_a_class_that_the_data_does_not_have_is_wrong():

@@ -97,16 +97,18 @@ def test_the_table_tells_the_accuracy_that_the_models_have_on_the_test_file(base
     tokenizer = AutoTokenizer.from_pretrained(base)
     theirs = accuracy(AutoModelForSequenceClassification.from_pretrained(base), tokenizer, files["test_file"])
     assert 0.5 < theirs < 0.95
-    assert result.rows[0].metrics == {"accuracy": pytest.approx(theirs)}
+    assert result.rows[0].metrics["accuracy"] == pytest.approx(theirs)
     loaded = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     assert loaded.config.id2label == dict(enumerate(NAMES))
     ours = accuracy(loaded, tokenizer, files["test_file"])
-    assert result.best.row.metrics == {"accuracy": pytest.approx(ours)}
+    assert result.best.row.metrics["accuracy"] == pytest.approx(ours)
     assert [row.how.split()[0] for row in result.rows[1:]] == ["searched", "layers", "every", "uniform"]
     assert all(row.metrics for row in result.rows)
     report, card = ((folder / name).read_text() for name in ("report.md", "README.md"))
     for text in (said, report, card):
         assert "accuracy" in text
+        assert "macro f1" in text
+        assert f"{result.best.row.metrics['macro_f1']:.4f}" in text
         assert f"{theirs:.4f}" in text
         assert "standard error" in text
     results = {one.metric_type: one.metric_value for one in check_card(card).eval_results}
@@ -147,6 +149,31 @@ def test_labels_teach_what_the_base_model_does_not_know(base, files, whole, tmp_
         base, data, output_dir=tmp_path / "small", label_weight=0.0, handmade=False, **SETTINGS
     )
     assert (result.folder / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
+
+
+def test_a_trimmed_vocabulary_is_that_of_the_examples_to_train_on(files, tmp_path):
+    """Judged on the examples by its own tokenizer, one of whose words stands in no example to train on."""
+    base = classifier_base(tmp_path / "base", more=["oven"])
+    test = tmp_path / "test.csv"
+    test.write_text(Path(files["test_file"]).read_text().replace("film", "oven"))
+    data = CompressDataArguments(**files | {"test_file": str(test)})
+    settings = SETTINGS | {"trim_vocabulary": True, "handmade": False, "scorer": "additive", "heads": [2], "ffn": [64]}
+    result = hf_nasbert.compress(base, data, output_dir=tmp_path / "small", **settings)
+    _, untrimmed, trimmed = result.rows
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "small")
+    assert len(tokenizer) == trimmed.trimmed.num_pieces < trimmed.trimmed.num_before
+    assert "oven" not in tokenizer.get_vocab()
+    assert trimmed.trimmed.cut_otherwise > 0.5
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "small", trust_remote_code=True)
+    found = accuracy(loaded, tokenizer, test)
+    assert trimmed.metrics["accuracy"] == pytest.approx(found)
+    assert trimmed.against_base is None
+    assert untrimmed.against_base is not None
+    assert f"by accuracy it has {found:.4f} with it, {untrimmed.score:.4f} with the whole one" in str(result)
+    card = check_card((tmp_path / "small" / "README.md").read_text())
+    assert {one.metric_type: one.metric_value for one in card.eval_results}["accuracy"] == pytest.approx(
+        found, abs=1e-4
+    )
 
 
 def test_where_what_judges_was_trained_on_a_line_says_so(base, files, tmp_path, capsys):
@@ -288,11 +315,6 @@ def test_an_encoder_without_a_head_for_labels_is_refused_with_what_to_do(files, 
     base = save_base(tmp_path / "base")
     data = CompressDataArguments(**files)
     refused(rf"predicts no label of a text .*hf-nasbert finetune --model {base}", base, data, tmp_path / "small")
-
-
-def test_a_trimmed_vocabulary_is_refused_with_labels(base, files, tmp_path):
-    data = CompressDataArguments(**files)
-    refused("trim_vocabulary goes with text without labels", base, data, tmp_path / "small", trim_vocabulary=True)
 
 
 def test_labels_and_columns_that_do_not_fit_are_refused_before_any_work(base, files, tmp_path):

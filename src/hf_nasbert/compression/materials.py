@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import check_classifier, load_base_model
@@ -189,8 +189,20 @@ class Materials:
         """The sentences that the text to judge by was made of."""
         return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
 
+    def examples_to_judge(self, tokenizer: PreTrainedTokenizerBase) -> list[Batch] | None:
+        """The labelled examples that judge, as another tokenizer cuts them; None of text without labels."""
+        if self.examples is None:
+            return None
+        return self.examples.part(
+            "judging", tokenizer, size=_NUM_EXAMPLES[1], batch_size=self.arguments.batch_size,
+            max_length=self.max_length, seed=self.source.seed,
+        )  # fmt: skip
+
     @cached_property
-    def _parts(self) -> tuple[Dataset, Dataset, Dataset]:
+    def _parts(self) -> tuple[Dataset, ...]:
+        """Documents to train on, to choose by and to judge by; of labelled examples their texts."""
+        if self.examples is not None:
+            return self.examples.documents
         return split_parts(self.documents, self.source.held_out, self.source.seed, cache_dir=self.work / "text")
 
     @cached_property

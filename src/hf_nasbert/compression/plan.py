@@ -25,7 +25,7 @@ from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.handmade import SLACK, best_layers, best_uniform, every_other_layer, most_layers
+from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.proof import read_pairs, rounds_of_a_sitting
@@ -377,14 +377,13 @@ class _Planner:
 
     def _by_hand(self, chosen: list[Architecture]) -> Forecast:
         scorer: Any = _Counter(self.supernet, self.rates, self.sizes["choosing"])
-        for caps in self.caps.values():
+        for caps in map(with_slack, self.caps.values()):
             for way in (best_layers, every_other_layer):
                 with suppress(ValueError):
                     number = most_layers(self.full, self.cost, caps)
                     chosen.append(way(scorer, number).architecture)
             with suppress(ValueError):
-                slack = {name: SLACK * cap for name, cap in caps.items()}
-                chosen.append(best_uniform(scorer, self.cost, slack).architecture)
+                chosen.append(best_uniform(scorer, self.cost, caps).architecture)
         return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:

@@ -25,12 +25,12 @@ from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choic
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
-    SLACK,
     Handmade,
     best_layers,
     best_uniform,
     every_other_layer,
     most_layers,
+    with_slack,
 )
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
@@ -372,11 +372,6 @@ class Compression:
         if pairs is not None:  # refused now, not in an hour
             self._once(lambda: len(read_pairs(pairs, shared.work / "pairs")))
         if arguments.trim_vocabulary:
-            if self.source.load_task is not None:
-                raise ValueError(
-                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
-                    "on labelled examples is not measured"
-                )
             check_trimmable(shared.base.tokenizer)
         self._once(lambda: shared.examples is None)  # the others read what is cached then
         _ = shared.examples
@@ -509,10 +504,10 @@ class Compression:
         children: list[dict[str, Any]] = []
         missing: list[str] = []
         for budget, own in caps.items():
-            slack = {name: SLACK * cap for name, cap in own.items()}
+            slack = with_slack(own)
             ways: list[Callable[[], Handmade]] = [
-                partial(self._layers_by_hand, best_layers, scorer, own),
-                partial(self._layers_by_hand, every_other_layer, scorer, own),
+                partial(self._layers_by_hand, best_layers, scorer, slack),
+                partial(self._layers_by_hand, every_other_layer, scorer, slack),
                 partial(best_uniform, scorer, shared.cost, slack),
             ]
             for way in ways:
@@ -610,14 +605,21 @@ class Compression:
         """The row of the same child with a trimmed vocabulary."""
         shared, found = self.materials, self.materials.vocabulary
         judged, base = [], shared.base.full_child
+        examples = shared.examples_to_judge(found.tokenizer)
         for seed in self.arguments.seeds:
             model = trim_model(shared.recover(Architecture.parse(row.architecture), seed)[0], found.kept)
-            judged.append(shared.judge.with_tokenizer(model, found.tokenizer, base, shared.judging, shared.max_length))
+            judged.append(
+                shared.judge.with_tokenizer(
+                    model, found.tokenizer, base, shared.judging, shared.max_length, examples
+                )
+            )  # fmt: skip
         return dataclasses.replace(
             row,
             num_parameters=model.num_parameters(),
             file_bytes=bytes_of_child(model),
             judged=tuple(judged),
+            against_base=None,
+            against_given=None,
             trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_nasbert.compression.arguments import CompressDataArguments
+from hf_nasbert.compression.examples import documents_of
 from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.data.cache import content_digest
 from hf_nasbert.data.files import digest_files, no_column, text_in
@@ -52,11 +53,16 @@ class TextSource:
             texts = DataArguments(train_files=[str(texts)])
         if isinstance(texts, LabelledTask):
             task, names = texts, {"source": texts.name, "digest": texts.digest()}
-            return cls(lambda: _documents(task), names, load_task=lambda problem_type: task)
+            return cls(lambda: documents_of(task.train, task.text_columns), names, load_task=lambda problem_type: task)
         if isinstance(texts, CompressDataArguments) and _are_labelled(texts):
             load_task = partial(_load_task, texts)
+
+            def load() -> Dataset:
+                task = load_task("classification")
+                return documents_of(task.train, task.text_columns)
+
             return cls(
-                lambda: _documents(load_task("classification")),
+                load,
                 texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
                 texts.validation_fraction,
                 texts.data_seed,
@@ -117,9 +123,3 @@ def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> Labell
         str(data.train_file), data.validation_file, data.test_file, cache_dir=data.cache_dir,
         label_column=data.label_column, text_columns=data.text_columns, problem_type=problem_type,
     )  # fmt: skip
-
-
-def _documents(task: LabelledTask) -> Dataset:
-    """The texts to train on, as documents: each once."""
-    texts = (text for column in task.text_columns for text in task.train[column][:])
-    return Dataset.from_dict({"text": list(dict.fromkeys(texts))})
