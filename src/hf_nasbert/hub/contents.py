@@ -44,12 +44,13 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py"
-    rf"|({SUPERNET_FOLDER}/)?({'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors))"
+    rf"|({SUPERNET_FOLDER}/)?({'|'.join(map(re.escape, MODULE_FILES))}"
+    rf"|{MODULE_FOLDER}/(config\.json|model\.safetensors))"
     r"|onnx/model(_\w+)?\.onnx",
     re.ASCII,
 )
-"""What makes a model, a SentenceTransformer of it or of a super-net's children, and its ONNX files; a push replaces all of it, so that no weight or
-code of an earlier one stays behind."""
+"""What makes a model, a SentenceTransformer of it or of a super-net's children, and its ONNX files; a push replaces
+all of it, so that no weight or code of an earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
