@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertMode
 import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, materials, plan, run
+from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, local, materials, plan, run
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
@@ -251,16 +251,53 @@ def test_what_is_chosen_by_hand_is_given_and_whole_layers_are_a_stock_bert(tmp_p
     assert not list((tmp_path / "small").glob("*.py"))
 
 
-def test_the_screened_super_net_chooses_where_it_is_asked_to(base, tmp_path):
-    result = compress(
-        base, tmp_path / "small", scorer="supernet", supernet_steps=6, max_replace_one_loss=1e3, handmade=False, **HALF
-    )
-    stage = next(stage for stage in result.stages if stage["stage"] == "super-net")["content"]
-    assert stage["after"] < stage["before"]
-    assert (
-        next(stage for stage in result.stages if stage["stage"].startswith("search"))["content"]["scorer"]
-        == "supernet"
-    )
+def content_of(result, name):
+    return next(stage for stage in result.stages if stage["stage"].startswith(name))["content"]
+
+
+def test_the_screened_super_net_chooses_and_recovery_begins_with_the_better_weights(base, tmp_path, monkeypatch):
+    settings = {"scorer": "supernet", "supernet_steps": 6, "max_replace_one_loss": 1e3, "handmade": False, **HALF}
+    result = compress(base, tmp_path / "small", **settings)
+    trained, better = content_of(result, "super-net"), content_of(result, "recovery")
+    assert trained["after"] < trained["before"]
+    assert content_of(result, "search")["scorer"] == "supernet"
+    score = materials.score_model
+
+    def turned(*given, **options):
+        found = score(*given, **options)
+        return found._replace(loss=-found.loss)
+
+    monkeypatch.setattr(materials, "score_model", turned)
+    other = compress(base, tmp_path / "other", **settings)
+    worse = content_of(other, "recovery")
+    assert {better["start"], worse["start"]} == {"inherited", "supernet"}
+    assert other.best.row.architecture == result.best.row.architecture
+    assert better["before"] < worse["before"]
+
+
+def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(base, tmp_path, monkeypatch):
+    settings = {"warmup_steps": 4, "heads": [1], "ffn": [16], "skip": False, "scorer": "additive", "handmade": False}
+    settings |= {"max_parameters": "0.8x", "recovery_steps": 4}
+    plain = compress(base, tmp_path / "plain", **settings | {"warmup_steps": 0})
+    result = compress(base, tmp_path / "whole", **settings)
+    before, after = (content_of(one, "lone")["table"] for one in (plain, result))
+    assert before != after
+    assert content_of(result, "warm-up")["errors"].keys() == content_of(result, "variants")["errors"].keys()
+    assert {stage["stage"] for stage in result.stages} - {stage["stage"] for stage in plain.stages} == {"warm-up"}
+    calls, write = [], local.write_fitted
+
+    def dying(*given):
+        calls.append(given[0].name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(*given)
+
+    monkeypatch.setattr(local, "write_fitted", dying)
+    with pytest.raises(KeyboardInterrupt):
+        compress(base, tmp_path / "small", **settings)
+    assert compress(base, tmp_path / "small", **settings).rows == result.rows
+    assert calls == [f"block-{block:03}.safetensors" for block in (0, 1, 2, 2, 3, 4, 5)]
+    assert weights(tmp_path / "small") == weights(tmp_path / "whole")
 
 
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
@@ -342,6 +379,7 @@ def refused(match, call):
         ({**HALF, "max_seq_length": 3}, "max_seq_length=3"),
         ({**HALF, "patience": -1}, "patience=-1 must not be negative"),
         ({**HALF, "additivity": -1}, "additivity=-1 must not be negative"),
+        ({**HALF, "warmup_steps": -1}, "warmup_steps=-1 must not be negative"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
         ({"max_latency": "nanx"}, "^max_latency: 'nanx' is not a quantity"),
         ({"max_latency": 0.0}, r"^max_latency=0\.0 must be above 0"),

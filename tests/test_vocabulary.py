@@ -21,7 +21,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child
-from hf_nasbert.compression import CompressArguments, run
+from hf_nasbert.compression import CompressArguments, onnx_files, run
 from hf_nasbert.compression.proof import choose_given
 from hf_nasbert.compression.sentences import choose_sentences, cut_sentences, split_parts, tokenised
 from hf_nasbert.compression.vocabulary import (
@@ -357,15 +357,26 @@ class TestCompress:
         assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage
         assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
 
-    def test_onnx_files_of_a_trimmed_model_read_by_its_own_tokenizer(self, base, tmp_path):
+    def test_a_trained_super_net_a_trimmed_vocabulary_and_int8_go_together(self, base, tmp_path, monkeypatch):
+        """The files read by the trimmed tokenizer, of a child of the super-net; all of it once more adds nothing."""
+        monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_SITTING", 0.1)
+        monkeypatch.setattr(onnx_files, "LEAST_COSINE", 0.9)
         pairs = tmp_path / "pairs.csv"
         pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")
-        result = compress(
-            base, tmp_path / "small", trim_vocabulary=True, onnx=True, pairs_file=str(pairs), handmade=False
-        )
-        torch_row, onnx_row = result.runtimes
+        settings = {
+            "scorer": "supernet", "supernet_steps": 4, "max_replace_one_loss": 1e3, "trim_vocabulary": True,
+            "int8": True, "pairs_file": str(pairs), "handmade": False,
+        }  # fmt: skip
+        result = compress(base, tmp_path / "small", **settings)
+        torch_row, onnx_row, int8_row = result.runtimes
         assert torch_row.spearman == result.best.row.judged[0].spearman
         assert onnx_row.kept.cosine > 1 - 1e-5
+        assert (tmp_path / "small" / int8_row.file).is_file()
+        names = [stage["stage"].split()[0] for stage in result.stages]
+        assert [name for name in names if name in ("vocabulary", "super-net", "onnx", "int8")] == [
+            "vocabulary", "super-net", "onnx", "int8",
+        ]  # fmt: skip
+        assert compress(base, tmp_path / "small", **settings).runtimes == result.runtimes
 
     def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
         settings = {"trim_vocabulary": True, "min_piece_count": 3, "handmade": False}

@@ -128,6 +128,13 @@ class CompressArguments:
         default_factory=list, metadata={"help": "Sizes of convolutions that may stand for an attention: 3, 5, 7."}
     )
     skip: bool = field(default=True, metadata={"help": "Whether blocks, and whole layers, may be left out."})
+    warmup_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps that all variants of a block are trained for behind the least squares, each alone and side "
+            "by side, on the base model's states there; for convolutions and deep cuts. 0: none."
+        },
+    )
     max_replace_one_loss: float = field(
         default=0.3,
         metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
@@ -244,7 +251,7 @@ class CompressArguments:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("patience", "additivity"):
+        for name in ("patience", "additivity", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.max_seq_length is not None and self.max_seq_length < 4:

@@ -117,7 +117,7 @@ def plan_compression(
 ) -> Plan:
     """Foretell what `compress` will take with these arguments; nothing is kept.
 
-    The stages vocabulary, onnx, int8 and runtimes are left out.
+    The stages vocabulary, warm-up, onnx, int8 and runtimes are left out.
 
     Raises:
         ValueError, OSError: As `compress` does, where the base model, the text or the budgets are of no use.

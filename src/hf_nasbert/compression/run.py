@@ -66,6 +66,7 @@ from hf_nasbert.compression.stages import (
     TrainedSupernet,
     Variants,
     Vocabulary,
+    WarmedUp,
     Written,
 )
 from hf_nasbert.compression.task_metric import labels_of
@@ -216,6 +217,8 @@ class Compression:
         taught = stage("base model", Taught, self._make_taught)
         shared.bf16 = taught.bf16
         shared.variants = stage("variants", Variants, self._make_variants)
+        if self.arguments.warmup_steps:
+            stage("warm-up", WarmedUp, lambda: WarmedUp(shared.warmed_up[1]))
         found = stage("lone replacements", Replacements, self._make_replacements)
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
         if self.arguments.additivity:
@@ -433,7 +436,7 @@ class Compression:
         scores = importance(shared.base.full_child, shared.calibration, processes=shared.processes)
         supernet = shared.sorted(scores)
         variants = Variants(scores, shared.refit(supernet))
-        shared.supernet = supernet
+        shared.refitted = supernet
         return variants
 
     def _make_replacements(self) -> Replacements:
@@ -546,8 +549,8 @@ class Compression:
             )
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
-            done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss,
-            shared.chosen_metric(model), judged,
+            shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
+            done.after.loss, shared.chosen_metric(model), judged,
         )  # fmt: skip
 
     def _make_proof(
