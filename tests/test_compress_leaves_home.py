@@ -5,25 +5,15 @@ import re
 import pytest
 from sentence_transformers import SentenceTransformer
 from tiny.bases import classifier_base, documents, save_base
+from tiny.compressing import pairs, quiet_clock
 from transformers import BertForSequenceClassification, BertModel
 
 import hf_nasbert
 from hf_nasbert.cards import check_card, metadata_problems
-from hf_nasbert.compression import run
 from hf_nasbert.metrics import spearman
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
-
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    """Latencies by counting."""
-
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
-
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
-
+assert pairs and quiet_clock  # fixtures  # noqa: PT018
 
 # Settings under which recovery gains on these models, of vectors and of a classifier.
 GAINS = {
@@ -45,15 +35,6 @@ def compress(base, folder, **settings):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    texts = documents(40, seed=9)
-    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
-    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    return file
 
 
 def test_the_table_says_how_large_the_files_are(base, tmp_path):

@@ -740,6 +740,8 @@ class TestFinetune:
             finetune(arguments(model="no/such"))
         with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
             finetune(arguments(model=str(tmp_path)))
+        with pytest.raises(ValueError, match=r"revision=v2 is of a model on the Hub, and .* is a folder"):
+            finetune(arguments(revision="v2"))
         with pytest.raises(ValueError, match="max_seq_length=65 is more than the 64 positions"):
             finetune(arguments(max_seq_length=65))
         tokenizer = AutoTokenizer.from_pretrained(home / "bert")

@@ -26,7 +26,7 @@ from hf_nasbert.space import SKIP, FreeStage, SearchSpace
 from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
 from .configuration_supernet import SupernetConfig
 from .families import FAMILIES, build_like, from_stock
-from .geometry_nasbert import SIZED_KINDS, inner_width, parse_operator
+from .geometry_nasbert import OPERATOR_KINDS, SIZED_KINDS, inner_width, parse_operator
 from .modeling_nasbert import (
     NasBertEncoder,
     NasBertForMaskedLM,
@@ -168,8 +168,10 @@ def elastic_space(
         "attention": _checked("heads", heads, most["attention"], _HEADS, "heads"),
         "ffn": _checked("ffn", ffn, most["ffn"], _WIDTHS, "neurons"),
     }
-    for kernel in kernels:
-        config.check_operator(f"conv{kernel}")
+    sizes = [kind.removeprefix("conv") for kind in OPERATOR_KINDS if kind.startswith("conv")]
+    odd = next((kernel for kernel in kernels if str(kernel) not in sizes), None)
+    if odd is not None:
+        raise ValueError(f"kernels has {odd!r}: expected {', '.join(sizes)}, the sizes of convolutions that there are")
     config = _with_convolutions(config)
     blocks = []
     for name, _ in _real_blocks(full_child):
