@@ -39,15 +39,19 @@ def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    """Latencies by counting, and no two that differ from run to run."""
+def measured(config, children, batch_size, sequence_length):
+    return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
 
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
 
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    """Latencies by counting, and no two that differ from run to run; little text to choose and to judge on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "measure_side_by_side", measured)
+        patch.setattr(run, "does_bf16_pay", lambda device: False)
+        for name, number in (("_NUM_CHOOSING", 48), ("_NUM_JUDGING", 64), ("_CALIBRATION_TOKENS", 6000)):
+            patch.setattr(materials, name, number)
+        yield
 
 
 def compress(base, folder, texts=None, **settings):
@@ -74,17 +78,8 @@ def pairs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(base, pairs, tmp_path_factory):
     """One whole run, and the base model's folder before it."""
-    patch = pytest.MonkeyPatch()
     before = content(base)
-    patch.setattr(run, "does_bf16_pay", lambda device: False)
-    patch.setattr(
-        run, "measure_side_by_side",
-        lambda config, children, batch_size, sequence_length: [
-            batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children
-        ],
-    )  # fmt: skip
     result = compress(base, tmp_path_factory.mktemp("small") / "small", pairs_file=str(pairs), **HALF)
-    patch.undo()
     return result, before
 
 
@@ -170,6 +165,7 @@ def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, w
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits(base, whole, pairs, tmp_path):
     """Killed behind what a stage made and in front of its record, stage by stage: each call takes up what is there."""
 
@@ -198,6 +194,7 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     assert weights(folder) == weights(result.folder)
 
 
+@pytest.mark.slow
 def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path):
     base = classifier_base(tmp_path / "base")
     result = compress(
@@ -571,11 +568,8 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
 
 
 @pytest.mark.slow
-def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path, monkeypatch):
+def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path):
     """After few steps already; by the distance on text that chose nothing."""
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 64)
-    monkeypatch.setattr("hf_nasbert.compression.materials._CALIBRATION_TOKENS", 6000)
     result = hf_nasbert.compress(
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,

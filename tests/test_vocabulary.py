@@ -306,6 +306,7 @@ def quiet_clock(monkeypatch):
     monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
 
 
+@pytest.mark.slow
 class TestCompress:
     def test_the_written_model_has_the_pieces_of_the_text(self, base, tmp_path, capsys):
         pairs = tmp_path / "pairs.csv"
