@@ -519,6 +519,7 @@ def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops_nothing(
     base, tmp_path, capsys, monkeypatch
 ):
