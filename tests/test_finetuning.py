@@ -531,9 +531,14 @@ class TestFinetune:
             assert resumed[name] == straight[name], name
 
     @pytest.mark.parametrize(
-        "interval", [{"eval_steps": 3}, pytest.param({}, marks=pytest.mark.slow)], ids=["steps", "epochs"]
+        ("step", "interval"),
+        [
+            pytest.param(12, {"eval_steps": 3}, id="within an epoch-steps"),
+            pytest.param(8, {}, id="at its end-epochs", marks=pytest.mark.slow),
+            pytest.param(20, {"eval_steps": 3}, id="at the very end-steps", marks=pytest.mark.slow),
+            pytest.param(20, {}, id="at the very end-epochs", marks=pytest.mark.slow),
+        ],
     )
-    @pytest.mark.parametrize("step", [12, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
     def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, interval, step, arguments, tmp_path, capsys):
         """Epochs of 8 steps, the last one cut short."""
         settings = {**interval, "max_steps": 20, "early_stopping_patience": 9, "logging_steps": 1}
