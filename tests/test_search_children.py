@@ -293,6 +293,7 @@ OUT_OF_RANGE = [
     *(("halving", name, value) for name, value in (("min_batches", 0), ("reduction", 1))),
     *(("gbdt", name, -1) for name in ("num_initial", "num_candidates", "num_parents")),
     *(("shrinking", name, 0) for name in ("round_size", "pool_size", "num_bins", "num_kept", "run_length")),
+    *(("learned", name, value) for name, value in (("num_drawn", 3), ("softness", 0), ("step_size", -1))),
     ("size_matched", "num_draws", 0),
     ("size_matched", "size", "weight"),
 ]
@@ -322,6 +323,7 @@ UNSUITABLE = {
     "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
     "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
     "shrinking": [{"max_memory": 1}, {"num_dev_batches": 0}],
+    "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],
 }
 
 

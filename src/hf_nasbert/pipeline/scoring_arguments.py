@@ -10,7 +10,7 @@ from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS
 
-SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
+SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned"]
 
 
 @dataclass(kw_only=True)

@@ -10,6 +10,7 @@ from hf_nasbert.search.boosting import GradientBoostedSearch
 from hf_nasbert.search.evolution import RegularizedEvolution
 from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
+from hf_nasbert.search.learned import LearnedDistributionSearch
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
@@ -25,6 +26,7 @@ SEARCHES: dict[str, type[Search]] = {
         SuccessiveHalving,
         GradientBoostedSearch,
         ProgressiveShrinking,
+        LearnedDistributionSearch,
     )
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "Choice",
     "GradientBoostedSearch",
     "Item",
+    "LearnedDistributionSearch",
     "ParetoSearch",
     "ProgressiveShrinking",
     "RandomSearch",
