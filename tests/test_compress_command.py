@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
-from tiny.compressing import pairs, quiet_clock, stop_the_clock
+from tiny.compressing import pairs, stop_the_clock
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
 
 import hf_nasbert
@@ -37,12 +37,22 @@ SETTINGS = {
     "latency_shape": "2x16", "num_rescored": 6,
 }  # fmt: skip
 HALF = {"max_parameters": "0.5x"}
-assert pairs and quiet_clock  # fixtures  # noqa: PT018
+assert pairs  # a fixture
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    """Latencies by counting, and no two that differ from run to run; little text to choose and to judge on."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_the_clock(patch)
+        for name, number in (("_NUM_CHOOSING", 48), ("_NUM_JUDGING", 64), ("_CALIBRATION_TOKENS", 6000)):
+            patch.setattr(materials, name, number)
+        yield
 
 
 def compress(base, folder, texts=None, **settings):
@@ -60,11 +70,8 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def whole(base, pairs, tmp_path_factory):
     """One whole run, and the base model's folder before it."""
-    patch = pytest.MonkeyPatch()
     before = content(base)
-    stop_the_clock(patch)
     result = compress(base, tmp_path_factory.mktemp("small") / "small", pairs_file=str(pairs), **HALF)
-    patch.undo()
     return result, before
 
 
@@ -179,6 +186,7 @@ def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits(base, whole, pairs, tmp_path):
     """Killed behind what a stage made and in front of its record, stage by stage: each call takes up what is there."""
 
@@ -207,6 +215,7 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     assert weights(folder) == weights(result.folder)
 
 
+@pytest.mark.slow
 def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path):
     base = classifier_base(tmp_path / "base")
     result = compress(
@@ -574,6 +583,7 @@ def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops_nothing(
     base, tmp_path, capsys, monkeypatch
 ):
@@ -666,11 +676,8 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
 
 
 @pytest.mark.slow
-def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path, monkeypatch):
+def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path):
     """After few steps already; by the distance on text that chose nothing."""
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 64)
-    monkeypatch.setattr("hf_nasbert.compression.materials._CALIBRATION_TOKENS", 6000)
     result = hf_nasbert.compress(
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,

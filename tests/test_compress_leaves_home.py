@@ -37,6 +37,7 @@ def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.slow
 def test_the_table_says_how_large_the_files_are(base, tmp_path):
     result = compress(base, tmp_path / "small", handmade=True)
     file = result.folder / "model.safetensors"
@@ -51,6 +52,7 @@ def test_the_table_says_how_large_the_files_are(base, tmp_path):
         assert f"{result.rows[0].file_bytes / 1e6:.1f}" in text
 
 
+@pytest.mark.slow
 def test_the_card_names_base_model_and_results_and_its_lines_run(base, tmp_path, pairs, monkeypatch):
     classifier = classifier_base(tmp_path / "classifier")
     monkeypatch.chdir(tmp_path)
@@ -123,6 +125,7 @@ def everything(folder):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [BertModel, BertForSequenceClassification])
 def test_nothing_is_ever_written_into_the_base_models_folder(head, tmp_path, pairs):
     """A folder that nobody may write to, where that binds; by name from within it, too."""

@@ -120,6 +120,7 @@ def test_the_table_tells_the_accuracy_that_the_models_have_on_the_test_file(base
     assert '"predictions": [' not in (folder / "summary.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_judges_chooses_nothing_and_is_no_part_of_training(base, files, whole, rows, tmp_path):
     """With other labels to judge by, the same child with the same weights is given; all that differs is the table."""
     folder, _, _ = whole
@@ -143,6 +144,7 @@ def test_examples_that_have_changed_are_other_text(base, files, whole, tmp_path)
         shutil.copy(files[name], tmp_path)
 
 
+@pytest.mark.slow
 def test_labels_teach_what_the_base_model_does_not_know(base, files, whole, tmp_path):
     folder, _, data = whole
     result = hf_nasbert.compress(
@@ -176,6 +178,7 @@ def test_a_trimmed_vocabulary_is_that_of_the_examples_to_train_on(files, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_where_what_judges_was_trained_on_a_line_says_so(base, files, tmp_path, capsys):
     data = CompressDataArguments(train_file=files["train_file"], validation_fraction=0.2)
     arguments = CompressArguments(base_model=str(base), output_dir=str(tmp_path), **SETTINGS)
@@ -185,6 +188,7 @@ def test_where_what_judges_was_trained_on_a_line_says_so(base, files, tmp_path, 
     assert "which the base model may have learned from" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_super_net_learns_the_task_and_pairs_of_numbers_are_judged_by_their_correlation(tmp_path):
     base = save_base(tmp_path / "base", BertForSequenceClassification, num_labels=1)
     rng, texts = random.Random(0), documents(240, seed=4)

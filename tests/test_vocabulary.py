@@ -313,6 +313,7 @@ def base(tmp_path_factory):
 assert quiet_clock  # a fixture
 
 
+@pytest.mark.slow
 class TestCompress:
     def test_the_written_model_has_the_pieces_of_the_text(self, base, tmp_path, capsys):
         pairs = tmp_path / "pairs.csv"
