@@ -4,11 +4,21 @@ Every search is asked for children and told their scores (`Search`); `run_search
 survives being killed. Optuna and LightGBM, which two of them need, are the extra `search` and load when first used.
 """
 
+from hf_nasbert.search.additive import AdditiveModel, Predict, calibrated
 from hf_nasbert.search.base import Scored, Search
 from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
+from hf_nasbert.search.compute import (
+    ComputeOutcome,
+    ComputePlan,
+    Hands,
+    Prices,
+    plan_compute,
+    random_children,
+    search_under_compute,
+)
 from hf_nasbert.search.evolution import RegularizedEvolution
-from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
+from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, curve_losses, largest_bracket
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
@@ -25,6 +35,7 @@ SEARCHES: dict[str, type[Search]] = {
         SuccessiveHalving,
         GradientBoostedSearch,
         ProgressiveShrinking,
+        TrainedHalving,
     )
 }
 
@@ -34,10 +45,16 @@ SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in S
 __all__ = [
     "SEARCHES",
     "SETTINGS",
+    "AdditiveModel",
     "Choice",
+    "ComputeOutcome",
+    "ComputePlan",
     "GradientBoostedSearch",
+    "Hands",
     "Item",
     "ParetoSearch",
+    "Predict",
+    "Prices",
     "ProgressiveShrinking",
     "RandomSearch",
     "RegularizedEvolution",
@@ -47,8 +64,14 @@ __all__ = [
     "SearchTask",
     "SizeMatchedRandomSearch",
     "SuccessiveHalving",
+    "TrainedHalving",
     "best_choices",
+    "calibrated",
+    "curve_losses",
     "largest_bracket",
     "pareto_front",
+    "plan_compute",
+    "random_children",
     "run_search",
+    "search_under_compute",
 ]
