@@ -71,7 +71,9 @@ class AdaptationTrainer:
     @cached_property
     def supernet(self) -> SupernetPreTrainedModel:
         """The super-net."""
-        return load_supernet(self.folder, None).eval().to(self.device)
+        supernet = load_supernet(self.folder, None).eval()
+        torch.nn.Module.to(supernet, self.device)
+        return supernet
 
     @property
     def space(self) -> SearchSpace:
@@ -150,7 +152,8 @@ class AdaptationTrainer:
     def _child(self, architecture: Sequence[str]) -> NasBertPreTrainedModel:
         child = extract_child(self.supernet, architecture)
         if not self.recipe.is_inherited:
-            child = type(child)(child.config).to(self.device)
+            child = type(child)(child.config)
+            torch.nn.Module.to(child, self.device)
         if isinstance(self.supernet, SupernetForMaskedLM):
             child.config.sparse_prediction = True
         return child

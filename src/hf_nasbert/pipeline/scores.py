@@ -408,8 +408,8 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
             "worker": arguments.worker,
         }
     elif arguments.search == "halving":
-        total, settings = arguments.num_dev_batches, asdict(arguments.search_settings)
-        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total, **settings)}
+        total, rungs = arguments.num_dev_batches, asdict(arguments.search_settings)
+        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total, **rungs)}
     elif arguments.search == "trained_halving":
         first, total, reduction = asdict(arguments.search_settings).values()
         further = {"bracket_size": _bracket_size(arguments, total, min_batches=first, reduction=reduction)}

@@ -146,8 +146,8 @@ class SearchChildrenArguments(ScoringArguments):
             )
         if self.adapt_steps and self.search in _TRAINING | {"halving"}:
             raise ValueError(
-                f"adapt_steps={self.adapt_steps}: an additive model foretells no losses on parts of the dev batches or "
-                f"after some steps, which is what {self.search} asks for; choose another search"
+                f"adapt_steps={self.adapt_steps}: an additive model foretells no loss on a part of the dev batches "
+                f"or after some steps, as {self.search} asks for it; choose another search"
             )
         if self.compute_budget is not None:
             self._check_compute()

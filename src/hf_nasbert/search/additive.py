@@ -45,7 +45,9 @@ class AdditiveModel:
     def __init__(self, blocks: Sequence[Sequence[str]], *, penalty: float = PENALTY) -> None:
         self._columns = columns_of(blocks)
         self._penalty = penalty
-        self._mean, self._centre, self._weights = math.nan, np.zeros(0), np.zeros(0)
+        self._mean = math.nan
+        self._centre: Array = np.zeros(0)
+        self._weights: Array = np.zeros(0)
 
     def fit(
         self, children: Sequence[Sequence[str]], losses: Sequence[float], features: ArrayLike | None = None
