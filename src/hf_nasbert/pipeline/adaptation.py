@@ -71,7 +71,8 @@ class AdaptationTrainer:
     @cached_property
     def supernet(self) -> SupernetPreTrainedModel:
         """The super-net."""
-        supernet = load_supernet(self.folder, None).eval()
+        supernet = load_supernet(self.folder, None)
+        supernet.eval()
         torch.nn.Module.to(supernet, self.device)
         return supernet
 

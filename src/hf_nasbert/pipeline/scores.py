@@ -190,10 +190,10 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
         WriteError: If the output cannot be written; of a full disk, what it held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
+    if arguments.adapt_steps:
+        be_alone("training children")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
-    if arguments.adapt_steps:
-        be_alone("adapting children")
     scorer = ProxyScorer(arguments, data)
     if arguments.adapt_steps:
         _adapt(scorer, arguments, SearchTask(scorer.space, seed=arguments.seed))
@@ -267,6 +267,10 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             later, and what the history held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
+    if arguments.adapt_steps:
+        be_alone("training children")
+    if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
+        be_alone("training children")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
         check_apart(
@@ -279,8 +283,6 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             check_writable(arguments.report)
         if arguments.search == "gbdt":
             check_writable(_operators_file(arguments))
-    if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
-        be_alone("training children")
     scorer = ProxyScorer(arguments, data)
     with scorer.stop:
         scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
@@ -411,15 +413,16 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         total, rungs = arguments.num_dev_batches, asdict(arguments.search_settings)
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total, **rungs)}
     elif arguments.search == "trained_halving":
-        first, total, reduction = asdict(arguments.search_settings).values()
-        further = {"bracket_size": _bracket_size(arguments, total, min_batches=first, reduction=reduction)}
+        steps = arguments.search_settings
+        size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
+        further = {"bracket_size": size}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
-def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **settings: int) -> int:
+def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **rungs: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
-    largest = largest_bracket(arguments.num_evaluations, total_batches=total_batches, **settings)
+    largest = largest_bracket(arguments.num_evaluations, total_batches=total_batches, **rungs)
     output = Path(arguments.output)
     head = next(iter(records.read(output)), {}) if output.exists() else {}
     settings = head.get("settings")

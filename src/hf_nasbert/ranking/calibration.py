@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from hf_nasbert.ranking.agreement import Ranked, rank
 from hf_nasbert.ranking.table import GroundTruth
 from hf_nasbert.search import AdditiveModel, Predict, calibrated
+from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 100  # of the children that are trained
 
@@ -51,5 +52,5 @@ def calibrations(
     return found
 
 
-def _look_up(losses: Mapping[Sequence[str], float]) -> Predict:
+def _look_up(losses: Mapping[Architecture, float]) -> Predict:
     return lambda children: [losses[child] for child in children]

@@ -69,7 +69,7 @@ class AdditiveModel:
         self._mean, self._centre = float(values.mean()), rows.mean(axis=0)
         rows = rows - self._centre
         squares = rows.T @ rows + self._penalty * np.eye(rows.shape[1])
-        self._weights = np.linalg.solve(squares, rows.T @ (values - self._mean))
+        self._weights = np.asarray(np.linalg.solve(squares, rows.T @ (values - self._mean)), dtype=np.float64)
         return self
 
     def predict(self, children: Sequence[Sequence[str]], features: ArrayLike | None = None) -> list[float]:
