@@ -295,7 +295,7 @@ def test_hyper_parameters_are_flags_where_their_search_is_chosen(tmp_path, capsy
         with pytest.raises(SystemExit):
             parse_recipe_arguments([SearchChildrenArguments], [*argv, *wrong])
         assert "--tournament_size belongs to search evolution, and search is" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="reduction is a setting of halving, and search=evolution"):
+    with pytest.raises(ValueError, match="reduction is a setting of halving and trained_halving, and search=evolution"):
         SearchChildrenArguments(supernet="x", output="y", search_settings={"reduction": 2})
     with pytest.raises(ValueError, match=r"num_dev_batches=4: .* needs 5 at least"):
         SearchChildrenArguments(supernet="x", output="y", search="halving", search_settings={"min_batches": 4})
@@ -351,7 +351,7 @@ def test_what_does_not_suit_a_search_is_told_by_flags_that_exist(name, settings,
         search(name, **settings)
     message = str(raised.value)
     named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", message))
-    costs = {"num_parameters", "peak_activation_bytes", "latency_ms", "size_matched"}
+    costs = {"num_parameters", "peak_activation_bytes", "latency_ms", "size_matched", "trained_halving"}
     assert named <= FLAGS | costs, message
     told = {"objectives": "objective"}
     given = next(iter(settings))
