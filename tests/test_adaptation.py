@@ -27,10 +27,10 @@ from hf_nasbert.pipeline import (
     search_children,
 )
 from hf_nasbert.pipeline import trainings as trainings_room
-from hf_nasbert.pipeline.adaptation import AdaptationTrainer
 from hf_nasbert.pipeline.inputs import load_dev_batches
 from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
+from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.search import AdditiveModel, SearchTask, random_children
 from hf_nasbert.space import SearchSpace
@@ -98,7 +98,7 @@ def make_trainer(folder, data, recipe=RECIPE):
         TEXTS[folder] = load_corpus(replace(data, tokenizer_name=str(folder))), dev
     corpus, dev = TEXTS[folder]
     masking = {"mlm_probability": data.mlm_probability, "whole_word_mask": data.whole_word_mask}
-    return AdaptationTrainer(folder, "digest", recipe, corpus, dev, masking=masking)
+    return ChildTrainer(folder, "digest", recipe, corpus, dev, masking)
 
 
 def losses_of(trainer, children=CHILDREN):
@@ -230,10 +230,6 @@ class TestCommands:
         )
         assert len(scored) == 20
         assert {r["recipe"]["is_taught"] for r in records.read(tmp_path / "h.adapted-3.jsonl")} == {True}
-        with pytest.raises(
-            ValueError, match=r"adapt_teacher=labels: .* predicts no words; its largest child can teach"
-        ):
-            search_children(commands(folder, tmp_path, adapt_steps=3, adapt_teacher="labels"), data)
 
     def test_halving_over_trainings(self, folder, data, tmp_path, in_process):
         arguments = commands(
@@ -281,7 +277,7 @@ class TestCommands:
         arguments = commands(folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9)
         straight = search_children(replace(arguments, output=str(tmp_path / "straight.jsonl")), data)
         expected = list(in_process)
-        train, left = AdaptationTrainer.train, [len(expected) // 2]
+        train, left = ChildTrainer.train, [len(expected) // 2]
 
         def killed(*args, **options):
             left[0] -= 1
@@ -290,10 +286,10 @@ class TestCommands:
             return train(*args, **options)
 
         in_process.clear()
-        monkeypatch.setattr(AdaptationTrainer, "train", killed)
+        monkeypatch.setattr(ChildTrainer, "train", killed)
         with pytest.raises(KeyboardInterrupt):
             search_children(arguments, data)
-        monkeypatch.setattr(AdaptationTrainer, "train", train)
+        monkeypatch.setattr(ChildTrainer, "train", train)
         assert search_children(arguments, data) == straight
         assert in_process == expected
 

@@ -16,7 +16,6 @@ from hf_nasbert.search import (
     RegularizedEvolution,
     SearchTask,
     TrainedHalving,
-    curve_losses,
     plan_compute,
     random_children,
     run_search,
@@ -121,7 +120,7 @@ def ranks(trainings, table, *, is_blind=False, seeds=range(8)):
             adapted = {child: [random.Random(str(child)).random()] * len(steps) for child in adapted}
         for seed in seeds:
             plan = planned(trainings, space.num_children)
-            best = search(space, seed, plan, Replay(steps, adapted, loss_of)).ranking[0]
+            best = search(space, seed, plan, Replay(steps, adapted, loss_of))[0][0]
             found.append(1 + order.index(loss_of[best.architecture]))
     return sum(found) / len(found)
 
@@ -154,13 +153,13 @@ class TestSearchUnderCompute:
 
     def test_asks_what_its_plan_says_and_puts_the_trained_ones_first(self):
         plan, hands = planned(6, 120), self.hands()
-        outcome = search(CHAIN, 0, plan, hands)
+        ranking, num_trained = search(CHAIN, 0, plan, hands)
         assert [(what, len(children)) for what, children in hands.asked] == [(plan.num_steps, 30), ("alone", 4)]
-        assert outcome.num_trained == 4
-        trained = outcome.ranking[:4]
+        assert num_trained == 4
+        trained = ranking[:4]
         assert [one.score for one in trained] == sorted(self.TRAINED[one.architecture] for one in trained)
-        assert len({one.architecture for one in outcome.ranking}) == len(outcome.ranking) == 120
-        predicted = [one.score for one in outcome.ranking[4:]]
+        assert len({one.architecture for one in ranking}) == len(ranking) == 120
+        predicted = [one.score for one in ranking[4:]]
         assert predicted == sorted(predicted)
 
     def test_the_predicted_best_are_trained(self):
@@ -175,12 +174,12 @@ class TestSearchUnderCompute:
     def test_much_compute_calibrates_by_drawn_children_and_so_turns_a_wrong_prediction_round(self):
         plan, hands = planned(40, 120), self.hands()
         assert plan.num_drawn == 15
-        outcome = search(CHAIN, 0, plan, hands)
+        ranking, _ = search(CHAIN, 0, plan, hands)
         drawn, best = (children for what, children in hands.asked if what == "alone")
         assert (len(drawn), len(best)) == (15, plan.num_best)
         assert not set(drawn) & set(best)
         order = sorted(self.TRAINED.values())
-        assert order.index(outcome.ranking[0].score) < 3
+        assert order.index(ranking[0].score) < 3
 
     def test_keeps_to_the_budget_of_costs_and_ends_the_same_under_one_seed(self):
         caps = {"cost": cost, "budget": Budget(max_parameters=1150)}
@@ -196,6 +195,12 @@ class TestSearchUnderCompute:
         task = SearchTask(SearchSpace.chain(2, ("ffn", "conv3")), seed=0)
         assert len(set(random_children(task, 30))) == len(random_children(task, 30)) == 4
         assert random_children(task, 3) == random_children(task, 4)[:3]
+
+
+def curve_losses(trained, children, num_batches=None):
+    """The losses of children of a table after so many steps of their training, or at its end."""
+    rows = [trained[child] for child in children]
+    return [row["dev_loss"] if num_batches is None else dict(row["curve"])[num_batches] for row in rows]
 
 
 class TestTrainedHalving:
@@ -235,9 +240,3 @@ class TestTrainedHalving:
         task = SearchTask(CHAIN, seed=0)
         with pytest.raises(ValueError, match="max_steps=6 must be above min_steps=6: there is nothing to save"):
             TrainedHalving(task, max_steps=6)
-        record = {"curve": [[200, 5.0]], "dev_loss": 4.0}
-        child = CHAIN.child_at(0)
-        assert curve_losses({child: record}, [child], 200) == [5.0]
-        assert curve_losses({child: record}, [child]) == [4.0]
-        with pytest.raises(ValueError, match=r"has no point at 100 steps, only at \[200\]"):
-            curve_losses({child: record}, [child], 100)

@@ -28,6 +28,7 @@ from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.stopping import StopRequest
+from hf_nasbert.training.arguments import ChildRecipe
 
 SPACE = SearchSpace.chain(3, ("attention", "ffn", "conv3"))
 
@@ -41,8 +42,8 @@ class StandInTrainings:
     def adapt(self, children, num_steps):
         return self.scorer(children)
 
-    def describe(self):
-        return {}
+    def recipe(self, num_steps):
+        return ChildRecipe(num_steps=num_steps, learning_rate=1e-3)
 
 
 class StandIn:
@@ -295,7 +296,9 @@ def test_hyper_parameters_are_flags_where_their_search_is_chosen(tmp_path, capsy
         with pytest.raises(SystemExit):
             parse_recipe_arguments([SearchChildrenArguments], [*argv, *wrong])
         assert "--tournament_size belongs to search evolution, and search is" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="reduction is a setting of halving and trained_halving, and search=evolution"):
+    with pytest.raises(
+        ValueError, match="reduction is a setting of halving and trained_halving, and search=evolution"
+    ):
         SearchChildrenArguments(supernet="x", output="y", search_settings={"reduction": 2})
     with pytest.raises(ValueError, match=r"num_dev_batches=4: .* needs 5 at least"):
         SearchChildrenArguments(supernet="x", output="y", search="halving", search_settings={"min_batches": 4})

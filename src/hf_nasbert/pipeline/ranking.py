@@ -212,7 +212,7 @@ def _adaptation(arguments: RankChildrenArguments) -> dict[str, Any] | None:
     return {
         "steps": arguments.adapt_steps, "children": arguments.num_adapted,
         "learning_rate": arguments.adapt_learning_rate, "batch_size": arguments.adapt_batch_size,
-        "teacher": arguments.adapt_teacher, "containing": arguments.containing, "seed": arguments.resampling_seed,
+        "containing": arguments.containing, "seed": arguments.resampling_seed,
     }  # fmt: skip
 
 

@@ -207,8 +207,8 @@ def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -
     """Have a sample of children adapted, and all scored by the additive model that is fitted to it."""
     children = random_children(task, arguments.num_adapted)
     scorer.predict = scorer.trainings.fit(children, scorer.space)
-    adapted = {"steps": arguments.adapt_steps, "children": len(children), **scorer.trainings.describe()}
-    scorer.settings["adapted"] = adapted | {"drawn_by": task.described}
+    recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
+    scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -306,8 +306,8 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         _adapt(scorer, arguments, search.task)
     score: Score = scorer
     if arguments.search == "trained_halving":
-        scorer.settings["adapted"] = scorer.trainings.describe()
         longest = arguments.search_settings.max_steps
+        scorer.settings["adapted"] = {"recipe": asdict(scorer.trainings.recipe(longest))}
 
         def score(children: Sequence[Architecture], num_batches: int = longest) -> list[float]:
             return scorer.trainings.adapt(children, num_batches)
@@ -346,7 +346,8 @@ def _search_under_compute(
     task = _make_search(arguments, scorer).task
     output = Path(arguments.output)
     settings = {"search": arguments.search, **task.described, "compute_budget": str(plan)}
-    settings["about"] = scorer.settings | trainings.describe() | {"child_steps": arguments.child_steps}
+    recipe = asdict(trainings.recipe(plan.num_steps))
+    settings["about"] = scorer.settings | {"recipe": recipe, "child_learning_rate": arguments.child_learning_rate}
     head = {"record": "search", "settings": settings, "versions": records.versions()}
 
     def unless_there(found: list[Record], new: Sequence[Record]) -> Sequence[Record]:
@@ -361,11 +362,11 @@ def _search_under_compute(
     def explore(predict: Predict) -> list[Scored]:
         return run_search(_make_search(arguments, scorer), predict, num_evaluations=arguments.num_evaluations)
 
-    outcome = search_under_compute(task, plan, trainings, explore)
-    found = outcome.ranking[: outcome.num_trained] or outcome.ranking
+    ranking, num_trained = search_under_compute(task, plan, trainings, explore)
+    found = ranking[:num_trained] or ranking
     scored = [scorer.scored(child, loss) for child, loss in found]
     records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
-    how = f"{outcome.num_trained} children were trained" if outcome.num_trained else "losses are foretold"
+    how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
     say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
     return _confirmed(scored, scorer, arguments)
 

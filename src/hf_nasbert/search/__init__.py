@@ -9,7 +9,6 @@ from hf_nasbert.search.base import Scored, Search
 from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
 from hf_nasbert.search.compute import (
-    ComputeOutcome,
     ComputePlan,
     Hands,
     Prices,
@@ -18,7 +17,7 @@ from hf_nasbert.search.compute import (
     search_under_compute,
 )
 from hf_nasbert.search.evolution import RegularizedEvolution
-from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, curve_losses, largest_bracket
+from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, largest_bracket
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.runs import Score, run_search
@@ -47,7 +46,6 @@ __all__ = [
     "SETTINGS",
     "AdditiveModel",
     "Choice",
-    "ComputeOutcome",
     "ComputePlan",
     "GradientBoostedSearch",
     "Hands",
@@ -67,7 +65,6 @@ __all__ = [
     "TrainedHalving",
     "best_choices",
     "calibrated",
-    "curve_losses",
     "largest_bracket",
     "pareto_front",
     "plan_compute",

@@ -142,22 +142,9 @@ class Hands(Protocol):
         """The dev losses of children trained alone to the end."""
 
 
-@dataclass(frozen=True)
-class ComputeOutcome:
-    """What a search under a compute budget found.
-
-    Args:
-        ranking: Children, best first: those that were trained with what they reached, then others as predicted.
-        num_trained: How many of them were trained, the first ones.
-    """
-
-    ranking: list[Scored]
-    num_trained: int
-
-
 def search_under_compute(
     task: SearchTask, plan: ComputePlan, hands: Hands, explore: Callable[[Predict], list[Scored]]
-) -> ComputeOutcome:
+) -> tuple[list[Scored], int]:
     """Adapt, rank, train, and rank again.
 
     Everything follows from the task, the plan and the losses: hands that keep what they made make it go on where it
@@ -168,6 +155,10 @@ def search_under_compute(
         plan: With children to adapt.
         hands: Do it.
         explore: Looks for the best children by a prediction, which is free; returns many of them, best first.
+
+    Returns:
+        Children, best first: those that were trained with what they reached, then others as foretold; and how many
+        were trained.
     """
     sample = random_children(task, plan.num_adapted)
     model = AdditiveModel(task.space.blocks).fit(sample, hands.adapt(sample, plan.num_steps))
@@ -185,7 +176,7 @@ def search_under_compute(
     best = [scored.architecture for scored in found if scored.architecture not in trained]
     train(best[: plan.num_best])
     reached = sorted((Scored(child, loss) for child, loss in trained.items()), key=lambda scored: scored.score)
-    return ComputeOutcome([*reached, *(one for one in found if one.architecture not in trained)], len(trained))
+    return [*reached, *(one for one in found if one.architecture not in trained)], len(trained)
 
 
 def random_children(task: SearchTask, number: int) -> list[Architecture]:

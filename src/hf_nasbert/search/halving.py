@@ -1,7 +1,7 @@
 """Successive halving: many children on few dev batches, or trained for few steps, the best of them on more."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from hf_nasbert.ranges import check_range
@@ -166,8 +166,7 @@ class TrainedHalving(SuccessiveHalving):
     """Train random children for few steps, the best of them for more, and so on to the best few for all steps.
 
     As successive halving, but what a rung spends is training: `num_batches` counts batches that a child is trained on,
-    from the weights that it inherits or, by `curve_losses`, as in a table of children trained alone. A loss at few
-    steps says where a child stands then; late starters fall out.
+    from the weights that it inherits, or as a table's learning curves tell. Late starters fall out.
 
     Args:
         task: As every search.
@@ -216,26 +215,3 @@ class TrainedHalving(SuccessiveHalving):
         """What this search is, as plain JSON."""
         renamed = {"total_batches": "max_steps", "min_batches": "min_steps"}
         return {renamed.get(name, name): value for name, value in super().settings.items()}
-
-
-def curve_losses(
-    trained: Mapping[Architecture, Mapping[str, Any]], children: Sequence[Architecture], num_batches: int | None = None
-) -> list[float]:
-    """The losses of children after so many steps of their training, for a search that halves over these.
-
-    Args:
-        trained: Records of children trained alone (`train-children`), by architecture.
-        children: Some of them.
-        num_batches: Steps; None asks for the loss at the end.
-
-    Raises:
-        ValueError: If a child has no point of its curve there (`eval_steps` says where it has some).
-    """
-    losses = []
-    for child in children:
-        record = trained[child]
-        at = dict(record["curve"])
-        if num_batches is not None and num_batches not in at:
-            raise ValueError(f"the curve of {child} has no point at {num_batches} steps, only at {sorted(at)}")
-        losses.append(float(record["dev_loss"] if num_batches is None else at[num_batches]))
-    return losses

@@ -593,13 +593,6 @@ class AdaptationArguments:
         default=None, metadata={"help": "Its learning rate; by default 3e-3, and 5e-4 where a base model teaches."}
     )
     adapt_batch_size: int = field(default=16, metadata={"help": "Sequences of one of its steps."})
-    adapt_teacher: Literal["auto", "labels", "largest_child"] = field(
-        default="auto",
-        metadata={
-            "help": "What adapted children learn from: masked words, or the largest child, which in the super-net of "
-            "a base model (auto) is that model."
-        },
-    )
     num_workers: int = field(default=2, metadata={"help": "Processes that train children, of one thread each."})
 
     def __post_init__(self) -> None:
