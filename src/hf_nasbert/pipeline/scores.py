@@ -1,4 +1,7 @@
-"""A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget."""
+"""A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget.
+
+One file, for a search is nothing but the scoring of the children that it asks for, by whatever they are scored.
+"""
 
 import math
 import random

@@ -83,7 +83,9 @@ def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
 class Trainer(Protocol):
     """What the farm needs of `StandaloneTrainer`: it travels to the workers by pickle."""
 
-    device: str
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"cuda"`."""
 
     @property
     def space(self) -> SearchSpace:
