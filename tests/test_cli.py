@@ -168,6 +168,7 @@ for imports in (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # transformers is loaded four times
 def test_our_models_come_and_register_with_the_auto_classes_when_they_are_imported():
     done = subprocess.run([sys.executable, "-c", ORDERS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
