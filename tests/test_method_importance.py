@@ -112,7 +112,9 @@ def test_sequences_by_hand():
         loss, (term,) = method.loss(run, (), context._replace(step=step))
         assert float(term) == pytest.approx(sum(scores) / 2)
         easy, hard = float(each[0]) / 2, float(each[3]) / 2
-        fits = [(a, b) for a in range(3) for b in range(3) if float(loss.detach()) == pytest.approx(a * easy + b * hard)]
+        fits = [
+            (a, b) for a in range(3) for b in range(3) if float(loss.detach()) == pytest.approx(a * easy + b * hard)
+        ]
         assert len(fits) == 1, "a sequence counts some whole times"
         counts += fits
     means = [sum(count) / 400 for count in zip(*counts, strict=True)]
