@@ -9,7 +9,7 @@ from tiny.models import randomise_
 from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer
 
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.methods import METHODS
+from hf_nasbert.methods import METHODS, attentive
 from hf_nasbert.methods.attentive import SizedSampler
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import SearchSpace
@@ -72,8 +72,9 @@ class TestSizes:
         assert {sampler.size_of(child) for child in PAIRS.enumerate()} == {0}
         assert len(set(draws(sampler, 50))) > 10
 
-    def test_the_other_sizes_are_the_nearest(self):
-        sampler = self.sampler(num_presampled=1)
+    def test_the_other_sizes_are_the_nearest(self, monkeypatch):
+        monkeypatch.setattr(attentive, "_NUM_PRESAMPLED", 1)
+        sampler = self.sampler()
         (drawn,) = sampler._presampled
         assert {sampler.size_of(child) for child in PAIRS.enumerate()} == {0}
         assert {str(child) for group in draws(sampler, 9) for child in group} == {str(drawn)}
@@ -154,7 +155,6 @@ class TestRefusals:
             ({"attentive_to": "x"}, "attentive_to='x': expected best or worst"),
             ({"num_candidates": 1}, "num_candidates=1: expected at least 2"),
             ({"num_size_bins": 0}, "num_size_bins=0: expected at least 1"),
-            ({"num_presampled": 0}, "num_presampled=0: expected at least 1"),
         ],
     )
     def test_settings(self, settings, words):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from helpers import run_recipe
 from torch.distributed.tensor import DTensor
 from transformers import BertForMaskedLM, BertModel
 
@@ -37,7 +38,7 @@ TRAININGS = {
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},
     "alpha": {"method": "sandwich", "distillation_divergence": "alpha"},
-    "attentive": {"method": "attentive"},
+    "attentive": {"method": "attentive", "num_random_children": 1, "num_candidates": 2},
     "conflict_projection": {"method": "conflict_projection", "dtype": torch.float64},
     "complexity_rate": {"method": "complexity_rate"},
     "size_shifted": {"method": "size_shifted", "shift_interval": 2},
@@ -47,6 +48,9 @@ TRAININGS = {
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
     "taught": {"method": "magic_a", "alignment_rows": 0.5, "anchor": "base_model", "head": BertModel},
+    "few_shot": {"method": "few_shot", "split": "gradients", "split_settings": 1},
+    "mixture": {"method": "mixture", "mixture_interval": 2},
+    "size_classes": {"method": "size_classes"},
     "in_place": {
         "method": "sandwich",
         "teacher": "full_child",
@@ -144,10 +148,11 @@ def count_judgings(trainer):
     return judged
 
 
-def train_all(folder):
-    """Every training, and what this process saw of it."""
+def train_all(folder, names=tuple(TRAININGS)):
+    """Every training, or those of some names, and what this process saw of it."""
     seen = {}
-    for name, settings in TRAININGS.items():
+    for name in names:
+        settings = TRAININGS[name]
         trainer = make_trainer_of_many(Path(folder) / name, **settings)
         judged = count_judgings(trainer)
         spy = Spy(trainer)
@@ -237,12 +242,13 @@ def train_beside_one_that(fails_how, folder, step_timeout):
 
 
 def main():
-    """What a launcher starts: train all, and write down what was seen."""
+    """What a launcher starts: train all, and write down what was seen; then the recipe, as its user starts it."""
     folder = Path(sys.argv[1])
     state = processes.join()
     seen = train_all(folder)
     (folder / f"seen-{state.num_processes}-{state.process_index}.json").write_text(json.dumps(seen))
-    processes.leave_world()
+    AcceleratorState._reset_state()
+    run_recipe("pretrain_supernet", "--config", folder / "recipe" / "tiny.yaml")  # it leaves the world
 
 
 def launch(function, num_processes, *arguments, timeout=60):

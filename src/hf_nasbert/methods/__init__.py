@@ -27,12 +27,15 @@ from hf_nasbert.methods.complexity import ComplexityRate
 from hf_nasbert.methods.conflict_projection import ConflictProjection
 from hf_nasbert.methods.cross_path import CrossPath
 from hf_nasbert.methods.fair import Fair
+from hf_nasbert.methods.few_shot import FewShot
 from hf_nasbert.methods.importance import Importance
 from hf_nasbert.methods.learned import LearnedDistribution
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
 from hf_nasbert.methods.magic_guarded import MagicATGuarded
+from hf_nasbert.methods.mixture import Mixture
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.shifted import SizeShifted
+from hf_nasbert.methods.size_classes import SizeClassesMethod
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
@@ -55,6 +58,9 @@ METHODS: dict[str, type[TrainingMethod]] = {
         CrossPath,
         Board,
         Blockwise,
+        FewShot,
+        Mixture,
+        SizeClassesMethod,
     )
 }
 """Every method by its name, in the order of tables, figures and help."""

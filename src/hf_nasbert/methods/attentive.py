@@ -12,21 +12,16 @@ from hf_nasbert.methods.sandwich import Sandwich, SandwichSettings
 from hf_nasbert.samplers import UniformSampler
 from hf_nasbert.space import Architecture, SearchSpace
 
+_NUM_PRESAMPLED = 1000  # children, from which is learned how often each size comes, and of what
 _MOST_TRIES = 100  # draws for one child of a size, of which the last one is taken whatever its size
 
 
 class _Size(NamedTuple):
-    """What was counted in the children of one size drawn beforehand.
-
-    Attributes:
-        num_children: How many they are.
-        chains: How often each width and depth, by its number in `Stage.chains`, for every stage.
-        operators: How often each operator, for every choice block.
-    """
+    """What was counted in the children of one size drawn beforehand."""
 
     num_children: int
-    chains: list[Counter[int]]
-    operators: list[Counter[str]]
+    chains: list[Counter[int]]  # of every stage: widths and depths, by their numbers in `Stage.chains`
+    operators: list[Counter[str]]  # of every choice block
 
 
 class SizedSampler(UniformSampler):
@@ -42,8 +37,7 @@ class SizedSampler(UniformSampler):
         seed: Seed of this sampler's own generator.
         cost: The size of a child.
         num_bins: Sizes that are told apart, equally spaced between the smallest and the largest child drawn.
-        num_presampled: Children drawn beforehand.
-        uniform_over: Over what these are uniform, as in `UniformSampler`.
+        uniform_over: Over what the children drawn beforehand are uniform, as in `UniformSampler`.
     """
 
     name = "sized"
@@ -55,17 +49,16 @@ class SizedSampler(UniformSampler):
         seed: int,
         cost: Cost,
         num_bins: int = 20,
-        num_presampled: int = 1000,
         uniform_over: Literal["operators", "children"] = "operators",
     ) -> None:
         super().__init__(space, seed=seed, uniform_over=uniform_over)
-        self.num_bins, self.num_presampled = num_bins, num_presampled
+        self.num_bins = num_bins
         self._cost = functools.lru_cache(10_000)(cost)
         self._chains = [list(stage.chains()) for stage in space.stages]
 
     def options(self) -> dict[str, Any]:
         """What was drawn beforehand, and how sizes are told apart."""
-        return super().options() | {"num_bins": self.num_bins, "num_presampled": self.num_presampled}
+        return super().options() | {"num_bins": self.num_bins}
 
     def next_architecture(self) -> Architecture:
         """A child of a size of its own."""
@@ -102,7 +95,7 @@ class SizedSampler(UniformSampler):
     @functools.cached_property
     def _presampled(self) -> list[Architecture]:
         rng = random.Random("children drawn beforehand")
-        return [self.space.sample(rng, self.uniform_over) for _ in range(self.num_presampled)]
+        return [self.space.sample(rng, self.uniform_over) for _ in range(_NUM_PRESAMPLED)]
 
     @functools.cached_property
     def _range(self) -> tuple[float, float]:
@@ -143,14 +136,11 @@ class AttentiveSettings(SandwichSettings):
         default=3, metadata={"help": "Candidates for each random child, each a forward pass more."}
     )
     num_size_bins: int = field(default=20, metadata={"help": "Sizes of children that are told apart."})
-    num_presampled: int = field(
-        default=1000, metadata={"help": "Children drawn beforehand, to learn how often each size comes."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("num_candidates", at_least=2)
-        self.check("num_size_bins", "num_presampled", at_least=1)
+        self.check("num_size_bins", at_least=1)
         if self.attentive_to not in ("best", "worst"):
             raise ValueError(f"attentive_to={self.attentive_to!r}: expected best or worst")
 
@@ -195,7 +185,6 @@ class Attentive(Sandwich):
             seed=seed,
             cost=self._cost,
             num_bins=self.settings.num_size_bins,
-            num_presampled=self.settings.num_presampled,
             uniform_over=self.settings.uniform_over,
         )
 

@@ -14,11 +14,15 @@ from hf_nasbert.space import Architecture, SearchSpace
 if TYPE_CHECKING:
     import torch
 
+    from hf_nasbert.modeling.copies import Copies
     from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 """Losses of children on the first so many dev batches, with the weights of this moment; the same on all processes."""
+
+FindSplit = Callable[[int, int], tuple[int, tuple[tuple[str, ...], ...]]]
+"""The block whose candidates' gradients differ most, and its two groups; measured in so many settings, of a seed."""
 
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
@@ -239,6 +243,22 @@ class TrainingMethod:
         """Dev batches that `after_step` scores children on."""
         return 0
 
+    def copies(self, *, is_training: bool) -> "Copies | None":
+        """Which copies of the choice blocks serve which children from here on; `None`: the super-net stays as it is.
+
+        Asked before the first step, before every step, whose children these copies then train (`is_training`), and
+        behind it, for whoever scores, saves or extracts children.
+        """
+        return None
+
+    def before_step(self, step: int, find_split: FindSplit) -> bool:
+        """Decide what the copies of a step, from 0, depend on, before they are asked for.
+
+        Returns:
+            Whether all copies are to begin anew as the first one is, with its moments.
+        """
+        return False
+
     def children(self) -> tuple[Architecture, ...]:
         """The children that the next step trains, on the same batch.
 
@@ -256,21 +276,14 @@ class TrainingMethod:
     def chosen_on(self, children: tuple[Architecture, ...], losses_of: BatchLosses) -> tuple[Architecture, ...]:
         """Choose the step's children by the batch, behind `children`, which gave these.
 
-        Args:
-            children: What `children` gave.
-            losses_of: Runs children on the batch; all processes must call it alike.
+        All processes must call `losses_of` alike.
         """
         return children
 
     def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse a run that the method is not made for, before anything is trained.
+        """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
 
-        Args:
-            is_sharded: Whether every process holds a part of each operator (FSDP).
-            is_taught: Whether the children learn from a teacher, and not from labels.
-
-        Raises:
-            ValueError: If it is one.
+        What the two say is said of them in `StepContext`.
         """
 
     @property

@@ -149,17 +149,7 @@ class TrainingStep:
 
     @torch.no_grad()
     def losses(self, step: int, children: Sequence[Architecture], batch: Batch) -> list[float]:
-        """The loss of each child on the whole batch, without dropout and without gradient.
-
-        Args:
-            step: Number of the step, from 0.
-            children: The children, the same on every process.
-            batch: The rows of this process.
-
-        Raises:
-            RuntimeError: If the processes drew different children.
-            ConnectionError: If a process died or did not come within `step_timeout` seconds.
-        """
+        """The loss of each child on the whole batch, without dropout and without gradient; called as `backward` is."""
         counts = self._count(batch, children)
         losses = torch.zeros(len(children), dtype=torch.float64)
         with evaluating(self.supernet):
@@ -340,7 +330,7 @@ def compile_operators(supernet: SupernetPreTrainedModel, backend: str) -> None:
     # One graph per kind, width, mode and shape, and few classes that all these graphs count against.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     encoder = cast(SupernetEncoder, supernet.base_model.encoder)
-    for block in encoder.blocks:
+    for block in encoder.all_blocks:
         for operator in block.operators.units():
             operator.compile(backend=backend)
 
