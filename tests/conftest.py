@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 # Read when huggingface_hub, datasets and evaluate are imported, hence before any import of theirs: no test reads or
 # fills the caches of whoever runs it.
@@ -18,6 +19,18 @@ os.environ.update(
     OMP_NUM_THREADS="1",
     MPLBACKEND="Agg",
 )
+
+# No power is cut in a test, and what a killed process wrote is in memory: nothing waits for the disk that holds the
+# temporary files, some ten thousand times. Small disks that tests mount are waited for.
+_fsync, _OWN_DISK = os.fsync, Path(tempfile.gettempdir()).stat().st_dev
+
+
+def _fsync_of_others(descriptor):
+    if os.fstat(descriptor).st_dev != _OWN_DISK:
+        _fsync(descriptor)
+
+
+os.fsync = _fsync_of_others
 
 import pytest
 from hypothesis import settings
