@@ -113,14 +113,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     # Successive halving asks for the same children on growing numbers of dev batches.
     parser.add_argument(
-        "--suggestions", nargs="*", choices=sorted(SEARCHES.keys() - {"halving"}),
+        "--suggestions", nargs="*", choices=sorted(SEARCHES.keys() - {"halving", "trained_halving"}),
         help="time suggestions of these searches, by default of all, and not the command",
     )  # fmt: skip
     parser.add_argument("--before", help="a record of suggestions whose figures are kept")
     parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     arguments = parser.parse_args()
     if arguments.suggestions is not None:
-        names = arguments.suggestions or [name for name in SEARCHES if name != "halving"]
+        names = arguments.suggestions or [name for name in SEARCHES if "halving" not in name]
         found = {"benchmark": "search_suggestions", "milliseconds": suggestions(names), "versions": records.versions()}
         if arguments.before:
             found["before"] = json.loads(Path(arguments.before).read_text(encoding="utf-8"))["milliseconds"]

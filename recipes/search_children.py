@@ -3,6 +3,7 @@
 python recipes/search_children.py --supernet runs/supernet --packaged imdb --output search.jsonl --max_parameters 1.5M
 python recipes/search_children.py --supernet runs/supernet --packaged imdb --output random.jsonl --report random.html
 python recipes/search_children.py --supernet runs/supernet --packaged imdb --output front.jsonl --search nsga2
+python recipes/search_children.py --supernet runs/supernet --packaged imdb --output paid.jsonl --compute_budget 5x
 optuna-dashboard sqlite:///front.db
 """
 

@@ -5,8 +5,6 @@ import os
 import random
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
+from tiny.processes import forked
 from tiny.texts import TEXT
 
 from hf_nasbert.data import DataArguments, MaskedBatches, load_corpus, read_rows, train_tokenizer
@@ -304,18 +303,14 @@ class TestAtOnce:
         for kind in KINDS:
             path = copy(kind)[-1]
             path.write_bytes(cut(path.read_bytes()))
-        program = (
-            "from hf_nasbert.data import DataArguments, load_corpus\n"
-            f"corpus = load_corpus(DataArguments(train_files=[{str(TEXT)!r}], sample_by='paragraph', vocab_size=300,"
-            " max_seq_length=16, cache_dir='cache'))\n"
-            "print(corpus.train['input_ids'][:] , corpus.dev['input_ids'][:])\n"
-        )
-        command = [sys.executable, "-c", program]
-        processes = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+
+        def load_both():
+            assert load(tmp_path / "cache") == made[1]
+
+        processes = [forked(load_both) for _ in range(2)]
         for process in processes:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == 0
-            assert said.strip() == f"{made[1][0]} {made[1][1]}"
+            process.join(120)
+            assert process.exitcode == 0
 
 
 @pytest.fixture(scope="module")

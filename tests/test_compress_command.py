@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
+from tiny.compressing import pairs, stop_the_clock
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
 
 import hf_nasbert
 from hf_nasbert import cli
 from hf_nasbert.cards import check_card
-from hf_nasbert.compression import CompressArguments, Compressed, materials, run
+from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, local, materials, plan, run
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
@@ -25,13 +27,17 @@ from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.elastic.scores import Score
+from hf_nasbert.hub import PushArguments
+from hf_nasbert.hub.contents import gather
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
 SETTINGS = {
     "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
     "latency_shape": "2x16", "num_rescored": 6,
 }  # fmt: skip
 HALF = {"max_parameters": "0.5x"}
+assert pairs  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +45,14 @@ def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    """Latencies by counting, and no two that differ from run to run."""
-
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
-
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    """Latencies by counting, and no two that differ from run to run; little text to choose and to judge on."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_the_clock(patch)
+        for name, number in (("_NUM_CHOOSING", 48), ("_NUM_JUDGING", 64), ("_CALIBRATION_TOKENS", 6000)):
+            patch.setattr(materials, name, number)
+        yield
 
 
 def compress(base, folder, texts=None, **settings):
@@ -63,28 +68,10 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    texts = documents(40, seed=9)
-    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
-    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    return file
-
-
-@pytest.fixture(scope="module")
 def whole(base, pairs, tmp_path_factory):
     """One whole run, and the base model's folder before it."""
-    patch = pytest.MonkeyPatch()
     before = content(base)
-    patch.setattr(run, "does_bf16_pay", lambda device: False)
-    patch.setattr(
-        run, "measure_side_by_side",
-        lambda config, children, batch_size, sequence_length: [
-            batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children
-        ],
-    )  # fmt: skip
     result = compress(base, tmp_path_factory.mktemp("small") / "small", pairs_file=str(pairs), **HALF)
-    patch.undo()
     return result, before
 
 
@@ -163,13 +150,43 @@ def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, w
         compress(base, result.folder, Dataset.from_dict({"text": documents()}), pairs_file=pairs, **HALF).rows
         == result.rows
     )
-    with pytest.raises(ValueError, match=r"other settings \(text.digest was "):
+    with pytest.raises(ValueError, match=r"was made with other text \(text.digest was "):
         compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
+
+
+def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp_path, monkeypatch):
+    """By its content: a copy elsewhere goes on, the same name with other lines does not."""
+    text, pairs = tmp_path / "a" / "text.txt", tmp_path / "pairs.csv"
+    text.parent.mkdir()
+    text.write_text("\n".join(documents()))
+    pairs.write_text("sentence1,sentence2,score\nthe film,a film,1\nthe film,the plot,2\n")
+    again = {"pairs_file": str(pairs), "handmade": False, **HALF}
+    with monkeypatch.context() as patch:
+        patch.setattr(Compression, "_make_proof", None)
+        with pytest.raises(TypeError):
+            compress(base, tmp_path / "small", str(text), **again)
+
+    def refused_where_it_differs():
+        (tmp_path / "text.txt").write_text("\n".join(documents(seed=1)))
+        message = r"small was made with other text \(text.digest was \w+, and is \w+ here\): choose another output_dir"
+        refused(message, lambda: compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again))
+        (tmp_path / "text.txt").write_bytes(text.read_bytes())
+        before = pairs.read_text()
+        pairs.write_text(before + "the plot,a plot,3\n")
+        message = r"made with other pairs \(pairs.digest was"
+        refused(message, lambda: compress(base, tmp_path / "small", str(text), **again))
+        pairs.write_text(before)
+
+    refused_where_it_differs()
+    result = compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again)
+    refused_where_it_differs()
+    assert compress(base, tmp_path / "small", str(text), **again).rows == result.rows
 
 
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits(base, whole, pairs, tmp_path):
     """Killed behind what a stage made and in front of its record, stage by stage: each call takes up what is there."""
 
@@ -198,6 +215,7 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     assert weights(folder) == weights(result.folder)
 
 
+@pytest.mark.slow
 def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path):
     base = classifier_base(tmp_path / "base")
     result = compress(
@@ -242,16 +260,53 @@ def test_what_is_chosen_by_hand_is_given_and_whole_layers_are_a_stock_bert(tmp_p
     assert not list((tmp_path / "small").glob("*.py"))
 
 
-def test_the_screened_super_net_chooses_where_it_is_asked_to(base, tmp_path):
-    result = compress(
-        base, tmp_path / "small", scorer="supernet", supernet_steps=6, max_replace_one_loss=1e3, handmade=False, **HALF
-    )
-    stage = next(stage for stage in result.stages if stage["stage"] == "super-net")["content"]
-    assert stage["after"] < stage["before"]
-    assert (
-        next(stage for stage in result.stages if stage["stage"].startswith("search"))["content"]["scorer"]
-        == "supernet"
-    )
+def content_of(result, name):
+    return next(stage for stage in result.stages if stage["stage"].startswith(name))["content"]
+
+
+def test_the_screened_super_net_chooses_and_recovery_begins_with_the_better_weights(base, tmp_path, monkeypatch):
+    settings = {"scorer": "supernet", "supernet_steps": 6, "max_replace_one_loss": 1e3, "handmade": False, **HALF}
+    result = compress(base, tmp_path / "small", **settings)
+    trained, better = content_of(result, "super-net"), content_of(result, "recovery")
+    assert trained["after"] < trained["before"]
+    assert content_of(result, "search")["scorer"] == "supernet"
+    score = materials.score_model
+
+    def turned(*given, **options):
+        found = score(*given, **options)
+        return found._replace(loss=-found.loss)
+
+    monkeypatch.setattr(materials, "score_model", turned)
+    other = compress(base, tmp_path / "other", **settings)
+    worse = content_of(other, "recovery")
+    assert {better["start"], worse["start"]} == {"inherited", "supernet"}
+    assert other.best.row.architecture == result.best.row.architecture
+    assert better["before"] < worse["before"]
+
+
+def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(base, tmp_path, monkeypatch):
+    settings = {"warmup_steps": 4, "heads": [1], "ffn": [16], "skip": False, "scorer": "additive", "handmade": False}
+    settings |= {"max_parameters": "0.8x", "recovery_steps": 4}
+    plain = compress(base, tmp_path / "plain", **settings | {"warmup_steps": 0})
+    result = compress(base, tmp_path / "whole", **settings)
+    before, after = (content_of(one, "lone")["table"] for one in (plain, result))
+    assert before != after
+    assert content_of(result, "warm-up")["errors"].keys() == content_of(result, "variants")["errors"].keys()
+    assert {stage["stage"] for stage in result.stages} - {stage["stage"] for stage in plain.stages} == {"warm-up"}
+    calls, write = [], local.write_fitted
+
+    def dying(*given):
+        calls.append(given[0].name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(*given)
+
+    monkeypatch.setattr(local, "write_fitted", dying)
+    with pytest.raises(KeyboardInterrupt):
+        compress(base, tmp_path / "small", **settings)
+    assert compress(base, tmp_path / "small", **settings).rows == result.rows
+    assert calls == [f"block-{block:03}.safetensors" for block in (0, 1, 2, 2, 3, 4, 5)]
+    assert weights(tmp_path / "small") == weights(tmp_path / "whole")
 
 
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
@@ -333,7 +388,11 @@ def refused(match, call):
         ({**HALF, "max_seq_length": 3}, "max_seq_length=3"),
         ({**HALF, "patience": -1}, "patience=-1 must not be negative"),
         ({**HALF, "additivity": -1}, "additivity=-1 must not be negative"),
+        ({**HALF, "warmup_steps": -1}, "warmup_steps=-1 must not be negative"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
+        ({"max_latency": "nanx"}, "^max_latency: 'nanx' is not a quantity"),
+        ({"max_latency": 0.0}, r"^max_latency=0\.0 must be above 0"),
+        ({"budgets": ["0.5x", "nanx"], "cost": "latency_ms"}, "^budgets: 'nanx' is not a quantity"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, message):
@@ -354,6 +413,8 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({**HALF, "max_seq_length": 48}, "max_seq_length asks for 48 tokens, and the base model has 24 positions"),
         ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
         ({**HALF, "pairs_file": "no.csv"}, r"no\.csv"),
+        ({**HALF, "kernels": [3, 4]}, "kernels has 4: expected 3, 5, 7"),
+        ({**HALF, "revision": "v2"}, "revision=v2 is of a model on the Hub, and .* is a folder"),
     ],
 )  # fmt: skip
 def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, settings, message, tmp_path):
@@ -522,6 +583,7 @@ def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops_nothing(
     base, tmp_path, capsys, monkeypatch
 ):
@@ -556,8 +618,51 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
          "--max_parameters", "0.5x", "--no_handmade", *flags]
     )  # fmt: skip
     assert status == 0
-    assert "the searched child is given" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the searched child is given" in told
     assert Path("small/model.safetensors").is_file()
+    assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
+    assert "the table and the stages: small/report.md, small/summary.json\n" in told
+    snippet, push = told.partition("to load it:\n\n")[2].split("\n\nto publish it:\n\n")
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert isinstance(names["model"], SentenceTransformer)
+    asked = parse_recipe_arguments([PushArguments], shlex.split(push)[2:])[0].source
+    assert gather(asked, "me/small").name == "-".join(names["model"][0].auto_model.config.operators)
+
+
+def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_path, capsys, monkeypatch):
+    base = classifier_base(tmp_path / "base")
+    (tmp_path / "text.txt").write_text("\n".join(documents()))
+    flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+    monkeypatch.chdir(tmp_path)
+    argv = ["compress", "--base_model", str(base), "--train_files", "text.txt", "--output_dir", "a family"]
+    argv += ["--budgets", "0.5x", "0.3x", "--scorer", "additive", "--heads", "2", "--ffn", "64", "--no_handmade"]
+    assert cli.main([*argv, *flags]) == 0
+    told = capsys.readouterr().out
+    for budget in ("0.5x", "0.3x"):
+        assert (
+            f"{budget}: the smaller model lies in a family/{budget}, its card in a family/{budget}/README.md" in told
+        )
+    snippet = told.partition("to load it:\n\n")[2].partition("\n\nto publish it:")[0]
+    assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
+    assert '"a family/0.5x"' in snippet
+    assert "hf-nasbert push --source 'a family/0.5x' --repo_id" in told
+
+
+def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
+    made = plan.Plan((plan.Forecast("costs", 60.0, 100),), 0.1)
+    monkeypatch.setattr(plan, "_plan", lambda arguments, source: made)
+    (tmp_path / "my text.txt").write_text("the film")
+    argv = ["--base_model", "base", "--train_files", str(tmp_path / "my text.txt"), "--output_dir", "small"]
+    argv += ["--budgets", "0.5x", "0.3x", "--no_handmade", "--int8", "--seeds", "1", "2", "--learning_rate", "1e-3"]
+    assert cli.main(["plan-compress", *argv]) == 0
+    _, _, command = capsys.readouterr().out.partition("to run it:\n\n")
+    program, name, *again = shlex.split(command)
+    assert (program, name) == ("hf-nasbert", "compress")
+    kinds = [CompressDataArguments, CompressArguments]
+    assert parse_recipe_arguments(kinds, again) == parse_recipe_arguments(kinds, argv)
+    assert "--batch_size" not in again
 
 
 def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
@@ -571,11 +676,8 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
 
 
 @pytest.mark.slow
-def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path, monkeypatch):
+def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path):
     """After few steps already; by the distance on text that chose nothing."""
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_CHOOSING", 32)
-    monkeypatch.setattr("hf_nasbert.compression.materials._NUM_JUDGING", 64)
-    monkeypatch.setattr("hf_nasbert.compression.materials._CALIBRATION_TOKENS", 6000)
     result = hf_nasbert.compress(
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,

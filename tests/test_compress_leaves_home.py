@@ -5,25 +5,15 @@ import re
 import pytest
 from sentence_transformers import SentenceTransformer
 from tiny.bases import classifier_base, documents, save_base
+from tiny.compressing import pairs, quiet_clock
 from transformers import BertForSequenceClassification, BertModel
 
 import hf_nasbert
 from hf_nasbert.cards import check_card, metadata_problems
-from hf_nasbert.compression import run
 from hf_nasbert.metrics import spearman
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
-
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    """Latencies by counting."""
-
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
-
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
-
+assert pairs and quiet_clock  # fixtures  # noqa: PT018
 
 # Settings under which recovery gains on these models, of vectors and of a classifier.
 GAINS = {
@@ -47,15 +37,7 @@ def base(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    texts = documents(40, seed=9)
-    rows = [f"{a}\t{b}\t{number % 6}" for number, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))]
-    file.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    return file
-
-
+@pytest.mark.slow
 def test_the_table_says_how_large_the_files_are(base, tmp_path):
     result = compress(base, tmp_path / "small", handmade=True)
     file = result.folder / "model.safetensors"
@@ -70,6 +52,7 @@ def test_the_table_says_how_large_the_files_are(base, tmp_path):
         assert f"{result.rows[0].file_bytes / 1e6:.1f}" in text
 
 
+@pytest.mark.slow
 def test_the_card_names_base_model_and_results_and_its_lines_run(base, tmp_path, pairs, monkeypatch):
     classifier = classifier_base(tmp_path / "classifier")
     monkeypatch.chdir(tmp_path)
@@ -142,6 +125,7 @@ def everything(folder):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [BertModel, BertForSequenceClassification])
 def test_nothing_is_ever_written_into_the_base_models_folder(head, tmp_path, pairs):
     """A folder that nobody may write to, where that binds; by name from within it, too."""

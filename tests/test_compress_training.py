@@ -149,24 +149,24 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     full = [tensor.clone() for tensor in supernet.state_of(supernet.largest_architecture).values()]
     inner = supernet.encoder.blocks[0].operators.state_of("attention1")["self.query.weight"].clone()
     ends = [tensor.clone() for tensor in supernet.state_of(narrow).values()]
-    untaught = distil_blocks(supernet, own, num_rounds=1, learning_rate=1e-30)
+    untaught = distil_blocks(supernet, own, num_steps=7, learning_rate=1e-30)
     assert all(map(torch.equal, ends, supernet.state_of(narrow).values()))
     start = copy.deepcopy(supernet)
-    errors = distil_blocks(supernet, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path)
+    errors = distil_blocks(supernet, own, num_steps=21, learning_rate=1e-2, kept_in=tmp_path)
     assert errors.keys() == untaught.keys()
     assert all(errors[name] <= untaught[name] for name in errors)
     assert sum(errors[name] < untaught[name] for name in errors) > len(errors) / 2
     assert all(map(torch.equal, full, supernet.state_of(supernet.largest_architecture).values()))
     assert torch.equal(inner, supernet.encoder.blocks[0].operators.state_of("attention1")["self.query.weight"])
     monkeypatch.setattr("hf_nasbert.compression.local._distil", None)
-    assert distil_blocks(start, own, num_rounds=3, learning_rate=1e-2, kept_in=tmp_path) == errors
+    assert distil_blocks(start, own, num_steps=21, learning_rate=1e-2, kept_in=tmp_path) == errors
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 
 
 def test_padding_changes_nothing():
     own = batches(lengths=[(9, 7, 7, 3), (12, 12, 5)] * 2)
     more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
-    for fit in (refit, functools.partial(distil_blocks, num_rounds=1, learning_rate=1e-30)):
+    for fit in (refit, functools.partial(distil_blocks, num_steps=7, learning_rate=1e-30)):
         found, expected = (fit(elastic(kernels=(3,)), given) for given in (more, own))
         assert found == pytest.approx(expected, rel=2e-3)  # sums of another order
 
@@ -175,17 +175,18 @@ def test_a_variant_that_learns_harm_stays_as_it_was():
     supernet, own = elastic(), batches(lengths=[(20, 19, 18, 20)] * 4)
     refit(supernet, own)
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    errors = distil_blocks(supernet, own, num_rounds=1, learning_rate=100.0)
+    errors = distil_blocks(supernet, own, num_steps=7, learning_rate=100.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
-    assert errors == distil_blocks(supernet, own, num_rounds=1, learning_rate=1e-30)
+    assert errors == distil_blocks(supernet, own, num_steps=7, learning_rate=1e-30)
 
 
 def test_what_decides_is_not_taught():
     places = _Places(None, 0, [torch.zeros(1)] * 18, [], [], [])
     assert places.checked == [0, 8, 16]
-    order = list(places.order(2, 0))
-    assert sorted(order) == sorted(2 * [number for number in range(18) if number % 8])
-    assert order[:15] != order[15:]
+    order = list(places.order(31, 0))
+    assert sorted(order[:30]) == sorted(2 * [number for number in range(18) if number % 8])
+    assert order[:15] != order[15:30]
+    assert len(order) == 31
 
 
 # Recovery

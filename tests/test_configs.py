@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from functools import partial
 
 import pytest
@@ -22,6 +23,7 @@ from tiny.models import (
 from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, PreTrainedConfig
 
 from hf_nasbert import modeling
+from hf_nasbert.configs import load_config
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP, NasBertShapeConfig
 from hf_nasbert.modeling.layouts import LAYOUTS
@@ -665,3 +667,23 @@ def test_whatever_is_accepted_and_saved_is_loaded_again(config_class, tmp_path, 
             assert as_loaded == as_saved
             for name in given_values.keys() - {"per_layer_config"}:
                 assert getattr(loaded, name) == getattr(config, name)
+
+
+def test_requests_that_are_tried_again_are_not_told(monkeypatch, caplog):
+    """Where the Hub cannot be reached, huggingface_hub says so six times before the one line that is ours."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    logger.addHandler(caplog.handler)
+
+    def unreachable(*_, **__):
+        logger.warning("thrown while requesting HEAD")
+        raise OSError("no connection")
+
+    monkeypatch.setattr("hf_nasbert.configs.cached_file", unreachable)
+    try:
+        with pytest.raises(OSError, match="the model nobody/nothing cannot be loaded: no connection"):
+            load_config("nobody/nothing")
+        assert caplog.messages == []
+        logger.warning("of somebody else's request")
+        assert set(caplog.messages) == {"of somebody else's request"}
+    finally:
+        logger.removeHandler(caplog.handler)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tiny.processes import forked
 from tiny.texts import TEXT
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -573,19 +573,19 @@ class TestPacking:
         """kill -9 as soon as the first shard lies on the disk; the second run makes the others only."""
         documents.to_json(tmp_path / "text.jsonl")
         tokenizer.save_pretrained(tmp_path / "tokenizer")
-        program = (
-            "import sys, time; from datasets import Dataset; from hf_nasbert.data import corpus, load_tokenizer\n"
-            "from hf_nasbert.data import DataArguments, load_text, pack_texts\n"
-            "corpus._SHARD_CHARACTERS = 1_000\n"
-            "arguments = DataArguments(train_files=['text.jsonl'], tokenizer_name='./tokenizer', cache_dir='cache')\n"
-            "pack_texts(load_text(arguments), load_tokenizer(arguments), 32, cache_dir='cache')\n"
-        )
-        process = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        arguments = files(tmp_path / "text.jsonl", tokenizer_name=str(tmp_path / "tokenizer"))
+        arguments.cache_dir = str(tmp_path / "cache")
+
+        def pack():
+            return pack_texts(load_text(arguments), load_tokenizer(arguments), 32, cache_dir=tmp_path / "cache")
+
+        process = forked(pack)
         packed = tmp_path / "cache" / "hf_nasbert" / "packed"
-        while process.poll() is None and not list(packed.glob("*.arrow")):
+        while process.is_alive() and not list(packed.glob("*.arrow")):
             time.sleep(0.001)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, "it was too quick to be killed"
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it was too quick to be killed"
         kept = {path.name: path.stat().st_mtime_ns for path in packed.glob("*.arrow")}
         assert 1 <= len(kept) < 4
         made = []
@@ -595,9 +595,7 @@ class TestPacking:
             "_pack_shard",
             lambda task, **options: (made.append(task[0].name), pack_shard(task, **options)),
         )
-        arguments = files(tmp_path / "text.jsonl", tokenizer_name=str(tmp_path / "tokenizer"))
-        arguments.cache_dir = str(tmp_path / "cache")
-        resumed = pack_texts(load_text(arguments), load_tokenizer(arguments), 32, cache_dir=tmp_path / "cache")
+        resumed = pack()
         assert len(made) == 4 - len(kept)
         assert not kept.keys() & set(made)
         assert kept == {name: (packed / name).stat().st_mtime_ns for name in kept}

@@ -136,7 +136,7 @@ class TestSpace:
             ({"heads": (0,)}, "heads has 0: expected numbers from 1 to 4"),
             ({"ffn": (41,)}, "ffn has 41: expected numbers from 1 to 40, the neurons of the base model"),
             ({"ffn": (2.5,)}, "ffn has 2.5"),
-            ({"kernels": (4,)}, "unknown operator 'conv4'"),
+            ({"kernels": (4,)}, "kernels has 4: expected 3, 5, 7"),
         ],
     )
     def test_sizes_that_are_none_of_the_base_models_are_refused(self, sizes, message):

@@ -66,9 +66,9 @@ def children_of(space, count, seed=0):
 
 
 class TestExtractChild:
-    def test_fifty_children_compute_what_their_architectures_computed(self, supernet):
+    def test_twenty_children_compute_what_their_architectures_computed(self, supernet):
         batch = padded_batch()
-        for architecture in children_of(supernet.space, 50):
+        for architecture in children_of(supernet.space, 20):
             child = extract_child(supernet, architecture)
             expected = logits_of(supernet, batch, architecture=architecture)
             # The same kernels on the same data: not close but equal.
@@ -545,6 +545,7 @@ class TestRecipes:
         (tmp_path / "text.txt").write_text("\n".join(lines))
         return tmp_path / "text.txt"
 
+    @pytest.mark.slow
     def test_extract_child_proves_and_writes(self, chain, supernet_folder, tmp_path, capsys):
         (tmp_path / "facts.json").write_text(json.dumps({"license": "mit", "supernet": {"method": "fair", "seed": 3}}))
         arguments = ["--supernet", supernet_folder, "--architecture", "attention-ffn-attention-ffn-skip"]

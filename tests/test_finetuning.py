@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -533,9 +531,14 @@ class TestFinetune:
             assert resumed[name] == straight[name], name
 
     @pytest.mark.parametrize(
-        "interval", [{"eval_steps": 3}, pytest.param({}, marks=pytest.mark.slow)], ids=["steps", "epochs"]
+        ("step", "interval"),
+        [
+            pytest.param(12, {"eval_steps": 3}, id="within an epoch-steps"),
+            pytest.param(8, {}, id="at its end-epochs", marks=pytest.mark.slow),
+            pytest.param(20, {"eval_steps": 3}, id="at the very end-steps", marks=pytest.mark.slow),
+            pytest.param(20, {}, id="at the very end-epochs", marks=pytest.mark.slow),
+        ],
     )
-    @pytest.mark.parametrize("step", [12, 8, 20], ids=["within an epoch", "at its end", "at the very end"])
     def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, interval, step, arguments, tmp_path, capsys):
         """Epochs of 8 steps, the last one cut short."""
         settings = {**interval, "max_steps": 20, "early_stopping_patience": 9, "logging_steps": 1}
@@ -704,27 +707,15 @@ class TestFinetune:
         assert (folder / "modeling_nasbert.py").exists()
         assert json.loads((folder / "config.json").read_text())["model_type"] == "foreign"
 
-    @pytest.mark.slow
-    def test_a_hub_model_is_pinned_to_its_commit(self, home, tmp_path):
-        """From a cache laid out as the Hub's client leaves it, in a process that has that cache."""
+    def test_a_hub_model_is_pinned_to_its_commit(self, home, arguments, tmp_path, monkeypatch):
+        """From a cache laid out as the Hub's client leaves it."""
         commit = "0123456789abcdef0123456789abcdef01234567"
-        repository = tmp_path / "hf" / "hub" / "models--user--bert"
+        repository = tmp_path / "hub" / "models--user--bert"
         shutil.copytree(home / "bert", repository / "snapshots" / commit)
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commit)
-        command = [
-            sys.executable,
-            str(RECIPES / "finetune_glue.py"),
-            "--model",
-            "user/bert",
-            "--output_dir",
-            str(tmp_path),
-        ]
-        command += ["--train_file", str(home / "train.csv"), "--validation_file", str(home / "validation.csv")]
-        command += ["--max_steps", "1", "--max_seq_length", "16"]
-        environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_CACHE": str(tmp_path / "hf" / "hub")}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-        (record,) = read_records(tmp_path / "records.jsonl")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        (record,) = finetune(arguments(model="user/bert", max_steps=1)).records
         assert (record["model"], record["revision"]) == ("user/bert", commit)
 
     def test_a_tokenizer_that_is_too_large_is_refused(self, home, arguments, tmp_path):
@@ -740,6 +731,8 @@ class TestFinetune:
             finetune(arguments(model="no/such"))
         with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
             finetune(arguments(model=str(tmp_path)))
+        with pytest.raises(ValueError, match=r"revision=v2 is of a model on the Hub, and .* is a folder"):
+            finetune(arguments(revision="v2"))
         with pytest.raises(ValueError, match="max_seq_length=65 is more than the 64 positions"):
             finetune(arguments(max_seq_length=65))
         tokenizer = AutoTokenizer.from_pretrained(home / "bert")

@@ -58,15 +58,18 @@ def test_a_layout_tells_what_an_operator_is_made_of(layout):
     for name in operators.candidates:
         states = torch.randn(2, 5, parse_operator(name).width or 64, generator=torch.Generator().manual_seed(0))
         built = build_operator(supernet.config, name).eval()
-        built.load_state_dict(operators.state_of(name), strict=True)
+        given = {"child": ("skip", name, "skip", "skip")} if operators.reads_child(name) else {}
+        built.load_state_dict(operators.state_of(name, **given), strict=True)
         ran.clear()
         operators.zero_grad()
-        found = operators(name, states, positions=positions)
+        found = operators(name, states, positions=positions, **given)
         assert torch.equal(found, built(states, positions=positions))
         assert {id(unit) for unit in operators.units()} & {id(module) for module in ran} <= {
             id(module) for module in operators.modules_of(name)
         }
-        assert layout == "nested" or [unit for unit in operators.units() if unit in ran] == operators.modules_of(name)
+        assert layout != "separate" or [unit for unit in operators.units() if unit in ran] == operators.modules_of(
+            name
+        )
         if operators.parameters_of(name):
             found.square().sum().backward()
         in_units = {id(parameter) for unit in operators.units() for parameter in unit.parameters()}
@@ -74,6 +77,74 @@ def test_a_layout_tells_what_an_operator_is_made_of(layout):
         used = {id(parameter) for parameter in operators.parameters() if parameter.grad is not None}
         assert used == {id(parameter) for parameter in operators.parameters_of(name)}
         assert operators.size_of(name) == sum(parameter.numel() for parameter in built.parameters())
+
+
+@pytest.fixture
+def experts():
+    return randomise_(tiny_supernet("sized", weight_layout="experts"), 1).eval()
+
+
+class TestExperts:
+    def test_a_child_keeps_one_mixed_matrix(self, experts):
+        """In weight space: the child's matrix is the mean of the experts' by what the router makes of the child."""
+        batch = padded_batch() | {"labels": torch.where(torch.arange(33).view(3, 11) % 4 == 0, 3, -100)}
+        drawn, alone = children(8), []
+        for architecture in drawn:
+            child = extract_child(experts, architecture)
+            assert prove_equal_logits(experts, architecture, child) == 0
+            assert child.num_parameters() == num_parameters(experts.config, architecture)
+            with torch.no_grad():
+                alone.append(float(child(**batch).loss))
+            for block, name in enumerate(architecture):
+                if "ffn" in name:
+                    layout = experts.nasbert.encoder.blocks[block].operators
+                    one, other = layout.operators[name], layout.experts[name][0]
+                    share, rest = layout.shares_of(name, architecture).tolist()
+                    assert share + rest == pytest.approx(1)
+                    mixed = share * one.output.dense.weight + rest * other.output.dense.weight
+                    found = child.nasbert.encoder.blocks[block].operator.output.dense.weight
+                    assert torch.allclose(found, mixed, atol=1e-6)
+        assert score_architectures(experts, drawn, [batch]) == pytest.approx(alone, rel=1e-5)
+
+    def test_children_that_differ_elsewhere_have_other_matrices(self, experts):
+        """That is the idea: an ffn that two children share is not the same one in both."""
+        one, other = ("ffn@64", "skip", "ffn@96", "skip"), ("ffn@64", "skip", "attention@96", "ffn@96")
+        name = "nasbert.encoder.blocks.0.operator.intermediate.dense.weight"
+        states = [experts.state_of(child)[name] for child in (one, other)]
+        assert not torch.allclose(*states, atol=1e-4)
+        encoder = experts.nasbert.encoder
+        assert encoder.num_shared(one, other) == 0
+        assert encoder.num_shared(one, one) == 4
+        after = ("attention@64", "ffn@64", "ffn@96", "skip"), ("attention@64", "ffn@64", "ffn40@96", "skip")
+        assert encoder.num_shared(*after) == 1
+        with pytest.raises(ValueError, match="the weights of 'ffn@64' in block 0 depend on the child"):
+            experts.run_block(0, "ffn@64", torch.zeros(1, 1, 32), None)
+
+    def test_a_step_trains_experts_and_router(self, experts):
+        architecture = ("attention1@64", "ffn40@64", "ffn@96", "skip")
+        batch = padded_batch() | {"labels": torch.full((3, 11), 3)}
+        experts(**batch, architecture=architecture).loss.backward()
+        moved = {id(parameter) for parameter in experts.parameters() if parameter.grad is not None}
+        assert moved == {id(parameter) for parameter in experts.parameters_of(architecture)}
+        layout = experts.nasbert.encoder.blocks[1].operators
+        trained = [layout.routers["ffn40@64"][0].weight, *layout.experts["ffn40@64"].parameters()]
+        assert all(bool(parameter.grad.any()) for parameter in trained)
+        gradients = operator_gradients(experts, batch, architecture).gradients
+        assert len(gradients[1]) == sum(parameter.numel() for parameter in layout.parameters_of("ffn40@64"))
+
+    def test_is_saved_loaded_and_given_weights(self, experts, tmp_path):
+        experts.save_pretrained(tmp_path)
+        again = load_supernet(tmp_path).eval()
+        for architecture in children(3):
+            found, expected = (logits_of(net, padded_batch(), architecture=architecture) for net in (again, experts))
+            assert torch.equal(found, expected)
+        operators = experts.nasbert.encoder.blocks[1].operators
+        for name in operators.candidates:
+            given = randomise_(build_operator(experts.config, name), 7).state_dict()
+            operators.load_state_of(name, given)
+            found = operators.state_of(name, ("skip", name, "skip", "skip"))
+            assert found.keys() == given.keys()
+            assert all(torch.allclose(found[key], given[key], atol=1e-6) for key in given)
 
 
 class TestAnotherLayout:

@@ -73,30 +73,30 @@ def good(child):
 
 def test_the_better_operator_is_learned_and_trained_more():
     method = make(distribution_interval=2)
-    _, events = steps(method, 200, good)
+    _, events = steps(method, 150, good)
     assert method.distribution.probabilities(())["ffn"] > 0.9
     assert events[-1]["likeliest"].startswith("ffn")
     assert events[-1]["loss"] < 2.85 < events[0]["loss"]
     assert events[0]["num_drawn"] == 8 > events[-1]["num_drawn"] >= 2
-    trained, _ = steps(method, 300, lambda child: 1.0)
-    share = sum(child[0] == "ffn" for child in trained) / 300
+    trained, _ = steps(method, 200, lambda child: 1.0)
+    share = sum(child[0] == "ffn" for child in trained) / 200
     assert 0.6 < share < 0.95, "a third or so of it stays uniform"
 
 
 def test_a_floor_of_one_learns_and_draws_uniformly():
     method = make(distribution_interval=2, distribution_floor=1.0)
-    trained, _ = steps(method, 300, good)
+    trained, _ = steps(method, 150, good)
     assert method.distribution.probabilities(())["ffn"] > 0.9
     uniform = METHODS["uniform"](
         method.space, METHODS["uniform"].Settings(), cost=lambda child: 1.0, seed=0, max_steps=10
     )
-    assert trained == [uniform.children()[0] for _ in range(300)]
+    assert trained == [uniform.children()[0] for _ in range(150)]
 
 
 def test_what_is_above_the_target_pays():
     def mean_size(**settings):
         method = make(cost=lambda child: 100.0 + 100 * Counter(child)["ffn"], distribution_interval=1, **settings)
-        steps(method, 60, lambda child: 1.0)
+        steps(method, 40, lambda child: 1.0)
         rng = random.Random(0)
         return sum(method._cost(method.distribution.draw(rng)) for _ in range(200)) / 200
 

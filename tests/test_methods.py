@@ -70,7 +70,7 @@ class TestRegistry:
                 "sandwich": UniformSampler,
             }.items()
         )
-        assert methods_with("alignment_weight") == ["magic_a", "magic_at"]
+        assert methods_with("alignment_weight") == ["magic_a", "magic_at", "magic_at_guarded"]
         looks = [method.look for method in METHODS.values()]
         assert len(set(looks)) == len(looks), "one look each in figures"
         assert all(method.summary and method.source for method in METHODS.values())
@@ -181,7 +181,7 @@ class TestRegistry:
     def test_a_flag_of_another_method_is_refused_by_name(self, flag, capsys):
         with pytest.raises(SystemExit):
             parse_recipe_arguments([SupernetTrainingArguments], ["--output_dir", "x", flag])
-        words = "num.changes belongs to method magic_t or magic_at, and method is 'uniform'"
+        words = "num.changes belongs to method magic_t or magic_at or magic_at_guarded, and method is 'uniform'"
         assert re.search(words, capsys.readouterr().err)
 
 

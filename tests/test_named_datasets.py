@@ -1,6 +1,5 @@
 """Data sets by name: folders, the Hub, and whatever the library says of them; cases found from outside."""
 
-import bz2
 import contextlib
 import io
 import lzma
@@ -136,13 +135,13 @@ class TestNamedDatasets:
             (tmp_path / "d" / file).write_text(whole)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["train.jsonl", "train.ndjson", "train.jsonl.xz", "train.jsonl.bz2", "train.zip"])
+    @pytest.mark.parametrize("name", ["train.jsonl", "train.ndjson", "train.jsonl.xz", "train.zip"])
     def test_what_pyarrow_dies_of_ends_in_one_line(self, tmp_path, name):
         content = b'null\n{"text": "a"}\n'
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr("train.jsonl", content)
-        pack = {".xz": lzma.compress, ".bz2": bz2.compress, ".zip": lambda _: packed.getvalue()}
+        pack = {".xz": lzma.compress, ".zip": lambda _: packed.getvalue()}
         put(tmp_path / "d" / name, pack.get(Path(name).suffix, bytes)(content))
         reason = "train.jsonl, line 1: an object of columns is needed" if name == "train.jsonl" else "by signal"
         with pytest.raises(ValueError, match=rf"the data set .*/d does not load .*{reason}"):

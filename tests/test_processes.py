@@ -6,10 +6,12 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command, launch_command_parser
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
 from safetensors.torch import load_file
@@ -23,7 +25,7 @@ from tiny.processes import (
     train_beside_one_that,
     train_in_parts,
 )
-from tiny.trainings import make_arguments, make_supernet, train_log
+from tiny.trainings import make_arguments, make_supernet, save_tiny_recipe, train_log
 
 from hf_nasbert import processes
 from hf_nasbert.methods import METHODS
@@ -109,14 +111,31 @@ class TestTheWorldThatWasAskedFor:
         with pytest.raises(ValueError, match="asked for several processes and started one"):
             trainer_arguments(arguments, tmp_path, 0)
 
-    @pytest.mark.slow
-    def test_the_launcher_that_starts_one_process_for_two(self, tmp_path):
-        launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    @pytest.mark.parametrize("num_asked", [1, 2])
+    def test_the_launcher_that_starts_one_process_for_two(self, tmp_path, monkeypatch, num_asked):
+        """The one process that accelerate's launcher would start is run here, in the environment that it would get."""
         recipe = ["recipes/pretrain_supernet.py", *RECIPES["pretrain_supernet"].split()]
-        done = run(*launcher, *recipe, "--output_dir", tmp_path / "run")
-        assert done.returncode != 0
-        assert "hf-nasbert pretrain: accelerate launch was asked for several processes and started one" in done.stderr
+        recipe += ["--output_dir", str(tmp_path / "run")]
+        asked = ["--cpu", "--num_processes", str(num_asked), "--mixed_precision", "no", "--dynamo_backend", "no"]
+        started = []
+
+        def start(command, env):
+            started.append((command, env))
+            return SimpleNamespace(wait=lambda: None, returncode=0)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", start)
+            launch_command(launch_command_parser().parse_args([*asked, *recipe]))
+        ((command, environment),) = started
+        assert command[1:] == recipe
+        for name in environment.keys() - os.environ.keys():
+            monkeypatch.setenv(name, environment[name])
+        words = {
+            1: "no.txt",
+            2: "hf-nasbert pretrain: accelerate launch was asked for several processes and started one",
+        }
+        with pytest.raises(SystemExit, match=words[num_asked]):
+            run_recipe(Path(command[1]).stem, *command[2:])
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
@@ -192,8 +211,10 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
-    """Every training by two processes that `accelerate launch` starts: their folder, and what each of them saw."""
+    """Every training, and the recipe, by two processes that `accelerate launch` starts: what each of them saw."""
     folder = tmp_path_factory.mktemp("two")
+    (folder / "recipe").mkdir()
+    save_tiny_recipe(folder / "recipe")
     launcher = ["-m", "accelerate.commands.launch", "--config_file", CONFIGS / "multi_cpu.yaml"]
     launcher += ["--num_processes", 2, "--main_process_port", 0]
     done = run(*launcher, "--module", "tiny.processes", folder)
@@ -203,9 +224,10 @@ def of_two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_four(tmp_path_factory):
-    """The same by four processes, forked."""
+    """Some of them by four processes, forked: what a share of two sequences, or of none, may change."""
     folder = tmp_path_factory.mktemp("four")
-    return folder, json.loads(json.dumps(launch(train_all, 4, str(folder), timeout=120)))
+    names = ["magic_at", "few_rows", "sandwich", "double", "in_place"]
+    return folder, json.loads(json.dumps(launch(train_all, 4, str(folder), names, timeout=120)))
 
 
 @pytest.mark.slow
@@ -215,7 +237,8 @@ def test_processes_train_as_one_does(alone, world, request):
     assert all(isinstance(seen, dict) for seen in ranks), ranks
     folder, expected = alone
     assert {TRAININGS[name]["method"] for name in TRAININGS} == set(METHODS)
-    for name in TRAININGS:
+    assert world == "of_four" or ranks[0].keys() == TRAININGS.keys()
+    for name in ranks[0]:
         one, many = expected[name], [rank[name] for rank in ranks]
         assert all(rank["weights"] == many[0]["weights"] for rank in many), (
             f"{name}: processes ended with other weights"
@@ -223,7 +246,7 @@ def test_processes_train_as_one_does(alone, world, request):
         assert all(rank["evaluation"] == many[0]["evaluation"] for rank in many)
         assert [rank["num_judged"] for rank in many] == [one["num_judged"]] + [0] * (len(ranks) - 1)
         is_compared = TRAININGS[name].get("anchor") != "base_model"
-        judges = TRAININGS[name]["method"].startswith(("magic_a", "learned"))
+        judges = TRAININGS[name]["method"].startswith(("magic_a", "learned", "board", "mixture"))
         assert (one["num_judged"] > 0) == (judges and is_compared)
         for rank in many:
             assert [step[0] for step in rank["steps"]] == [step[0] for step in one["steps"]]
@@ -238,10 +261,10 @@ def assert_same_training(folder, other_folder, tolerance):
     AdamW divide it by its own size. In float64, where the same code rounds at 1e-16, runs agree to 1e-12: there is
     nothing but rounding between them.
 
-    `distillation` alone is a small difference of large numbers, log-probabilities of about -3, whose own rounding is
+    A divergence alone is a small difference of large numbers, log-probabilities of about -3, whose own rounding is
     1e-7 in float32, however small their difference.
     """
-    rounding = {"distillation": 0.01 * tolerance}
+    rounding = dict.fromkeys(("distillation", "consistency"), 0.01 * tolerance)
     for event in ("train", "anchor", "shift", "distribution", "eval"):
         logs = [train_log(path, event) for path in (folder, other_folder)]
         assert len(logs[0]) == len(logs[1])
@@ -257,6 +280,14 @@ def assert_same_training(folder, other_folder, tolerance):
 
 
 @pytest.mark.slow
+def test_the_recipe_runs_in_the_processes_of_a_launcher(of_two):
+    log = read_log(of_two[0] / "recipe" / "run")
+    assert log[0]["num_processes"] == 2
+    assert log[-1]["event"] == "finish"
+    assert [record["step"] for record in log if record["event"] == "train"] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
 def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent(of_two):
     """`Spy` fails on any message while children are drawn."""
     _, (seen, other) = of_two
@@ -268,7 +299,7 @@ def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent
         # What states are taught by moves neither embeddings nor a pooler that nobody reads.
         still = (
             {*supernet.base_model.embeddings.parameters(), *supernet.pooler.parameters()}
-            if name == "taught"
+            if name in ("taught", "blockwise_taught")
             else set()
         )
         for (children, num_messages, num_numbers), at_other in zip(
@@ -282,7 +313,8 @@ def test_the_children_are_drawn_without_a_word_and_only_their_gradients_are_sent
             )
             active = {p for text in children for p in supernet.parameters_of(Architecture.parse(text))} - still
             if name != "few_rows":  # there the anchor's are sent too
-                beside = 2 * len(children) + 7  # a loss and a term of every child; counts, sums and flags of the step
+                losses = 1 + len(METHODS[settings["method"]].terms)
+                beside = losses * len(children) + 7  # and counts, sums and flags of the step
                 beside += 4 * of_candidates  # counts, and two candidates
                 beside += sum(p.numel() for p in active) if is_apart else 0  # gradients of the first child, and others
                 assert num_numbers <= sum(p.numel() for p in active) + beside

@@ -261,8 +261,8 @@ def test_a_border_lies_only_where_a_new_walk_does_the_same(monkeypatch):
     """
     run_block = SupernetModel.run_block
 
-    def marked(model, block, operator, states, masks, positions=None):
-        after = run_block(model, block, operator, states, masks, positions)
+    def marked(model, block, operator, states, masks, positions=None, child=None):
+        after = run_block(model, block, operator, states, masks, positions, child)
         return after + 1e-3 if operator != SKIP and (positions is not None or states.dim() == 2) else after
 
     monkeypatch.setattr(SupernetModel, "run_block", marked)

@@ -16,7 +16,8 @@ from hf_nasbert.testing.searches import CHECKS
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_registered_search_keeps_its_promises(name, check):
     # A rung, a round or a generation that ends within the few children of the contract.
-    own = {"halving": {"bracket_size": 16}, "nsga2": {"population_size": 10}, "gbdt": {"num_initial": 10}}
+    brackets = {key: {"bracket_size": 16} for key in ("halving", "trained_halving")}
+    own = brackets | {"nsga2": {"population_size": 10}, "gbdt": {"num_initial": 10}}
     check(functools.partial(SEARCHES[name], **own.get(name, {})))
 
 

@@ -539,6 +539,7 @@ class TestDoor:
 
     def test_the_trial_has_nothing_of_the_users(self, folder, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", "secret")
+        monkeypatch.setattr(door, "_well", set())
         seen = {}
 
         def run(command, **options):
@@ -549,6 +550,19 @@ class TestDoor:
         open_tokenizer(folder)
         assert set(seen["env"]) == {"TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"}
         assert seen["command"][:2] == [sys.executable, "-I"]
+
+    def test_the_same_content_is_tried_once_where_it_did_well(self, folder, monkeypatch):
+        monkeypatch.setattr(door, "_well", set())
+        tried, run = [], subprocess.run
+        monkeypatch.setattr(door.subprocess, "run", lambda *given, **kw: (tried.append(given), run(*given, **kw))[1])
+        for _ in range(2):
+            open_tokenizer(folder)
+        assert len(tried) == 1
+        split = {"type": "Split", "pattern": {"Regex": "(a+)+[0-9]"}, "behavior": "Isolated", "invert": False}
+        changed(folder, "tokenizer.json", pre_tokenizer=split)
+        for _ in range(2):
+            self.refused(folder, "is no tokenizer that works")
+        assert len(tried) == 3
 
     @pytest.mark.parametrize("kind", [None, "EvilTokenizer"])
     def test_code_that_comes_along_is_not_run(self, folder, kind):

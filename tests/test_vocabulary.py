@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny import bases
+from tiny.compressing import quiet_clock
 from tiny.families import CONFIGS, at_tokens, batch_for, stock
 from tiny.texts import TEXT, WORDS
 from tiny.tokenizers import KINDS
@@ -20,7 +21,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 import hf_nasbert
 from hf_nasbert.child_folders import save_child
-from hf_nasbert.compression import CompressArguments, run
+from hf_nasbert.compression import CompressArguments, onnx_files, run
 from hf_nasbert.compression.proof import choose_given
 from hf_nasbert.compression.sentences import choose_sentences, cut_sentences, split_parts, tokenised
 from hf_nasbert.compression.vocabulary import (
@@ -33,6 +34,7 @@ from hf_nasbert.compression.vocabulary import (
 )
 from hf_nasbert.data import packaged_model
 from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.modeling.families import FAMILIES, from_stock
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
 
@@ -114,6 +116,17 @@ class TestTokenizers:
             assert smaller.batch_decode(after["input_ids"], skip_special_tokens=skip) == tokenizer.batch_decode(
                 before["input_ids"], skip_special_tokens=skip
             )
+
+    def test_how_the_last_call_cut_and_padded_is_in_no_file(self, trimmed, tmp_path):
+        for number, one in enumerate((trimmed[0], trimmed[2])):
+            one(["the harbour woke", "the"], padding="max_length", truncation=True, max_length=3)
+            before = one.backend_tokenizer.to_str()
+            save_tokenizer(one, tmp_path / str(number), None)
+            content = json.loads((tmp_path / str(number) / "tokenizer.json").read_text())
+            assert (content["truncation"], content["padding"]) == (None, None)
+            assert one.backend_tokenizer.to_str() == before
+        again = json.loads(trim_tokenizer(trimmed[0], trimmed[1]).backend_tokenizer.to_str())
+        assert (again["truncation"], again["padding"]) == (None, None)
 
     def test_it_is_the_same_from_its_folder(self, trimmed, tmp_path):
         tokenizer, _, smaller = trimmed
@@ -297,15 +310,10 @@ def base(tmp_path_factory):
     return bases.save_base(tmp_path_factory.mktemp("base"), more=[*RARE, "##ouse", "never", "##ever", "ж"])
 
 
-@pytest.fixture(autouse=True)
-def quiet_clock(monkeypatch):
-    def measured(config, children, batch_size, sequence_length):
-        return [batch_size * (1.0 + sum(name != "skip" for name in child)) for child in children]
-
-    monkeypatch.setattr(run, "measure_side_by_side", measured)
-    monkeypatch.setattr(run, "does_bf16_pay", lambda device: False)
+assert quiet_clock  # a fixture
 
 
+@pytest.mark.slow
 class TestCompress:
     def test_the_written_model_has_the_pieces_of_the_text(self, base, tmp_path, capsys):
         pairs = tmp_path / "pairs.csv"
@@ -350,15 +358,26 @@ class TestCompress:
         assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage
         assert compress(base, tmp_path / "small", trim_vocabulary=True, **settings).rows == result.rows
 
-    def test_onnx_files_of_a_trimmed_model_read_by_its_own_tokenizer(self, base, tmp_path):
+    def test_a_trained_super_net_a_trimmed_vocabulary_and_int8_go_together(self, base, tmp_path, monkeypatch):
+        """The files read by the trimmed tokenizer, of a child of the super-net; all of it once more adds nothing."""
+        monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_SITTING", 0.1)
+        monkeypatch.setattr(onnx_files, "LEAST_COSINE", 0.9)
         pairs = tmp_path / "pairs.csv"
         pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")
-        result = compress(
-            base, tmp_path / "small", trim_vocabulary=True, onnx=True, pairs_file=str(pairs), handmade=False
-        )
-        torch_row, onnx_row = result.runtimes
+        settings = {
+            "scorer": "supernet", "supernet_steps": 4, "max_replace_one_loss": 1e3, "trim_vocabulary": True,
+            "int8": True, "pairs_file": str(pairs), "handmade": False,
+        }  # fmt: skip
+        result = compress(base, tmp_path / "small", **settings)
+        torch_row, onnx_row, int8_row = result.runtimes
         assert torch_row.spearman == result.best.row.judged[0].spearman
         assert onnx_row.kept.cosine > 1 - 1e-5
+        assert (tmp_path / "small" / int8_row.file).is_file()
+        names = [stage["stage"].split()[0] for stage in result.stages]
+        assert [name for name in names if name in ("vocabulary", "super-net", "onnx", "int8")] == [
+            "vocabulary", "super-net", "onnx", "int8",
+        ]  # fmt: skip
+        assert compress(base, tmp_path / "small", **settings).runtimes == result.runtimes
 
     def test_a_killed_run_goes_on_to_the_same_bits_and_counts_no_pieces_again(self, base, tmp_path, monkeypatch):
         settings = {"trim_vocabulary": True, "min_piece_count": 3, "handmade": False}
@@ -370,11 +389,8 @@ class TestCompress:
         monkeypatch.setattr("hf_nasbert.compression.materials.count_pieces", None)
         again = compress(base, tmp_path / "small", **settings)
         assert again.rows == result.rows
-        for name in ("model.safetensors", "config.json"):
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
             assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-        folders = (tmp_path / "small", tmp_path / "whole")
-        vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in folders]
-        assert vocabularies[0] == vocabularies[1]
 
     def test_a_stock_bert_is_trimmed_too(self, base, tmp_path, monkeypatch):
         def layers_are_better(rows):

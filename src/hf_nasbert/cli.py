@@ -42,14 +42,14 @@ COMMANDS = {
         "make an encoder that you have smaller and faster: search, distil, and prove what it lost",
         "hf_nasbert.compression.run_compression",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
-        lambda result, *_: str(result),
+        lambda result, *_: find("hf_nasbert.compression.results.as_screen")(result),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
     ),
     "plan-compress": Command(
         "foretell what compress will take with the same settings: CPU-minutes and memory of every stage",
         "hf_nasbert.compression.run_plan",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
-        lambda plan, *_: str(plan),
+        lambda plan, *given: find("hf_nasbert.compression.plan.as_screen")(plan, *given),
         "nothing was written: run the same command again",
     ),
     "pretrain": Command(

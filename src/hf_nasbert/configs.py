@@ -1,5 +1,6 @@
 """The one door for config.json files of others: checked before anything believes, prints or builds what they say."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -109,10 +110,18 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
 
     Raises:
         ForeignFileError: If its config.json is not what a config may be, naming the model.
+        ValueError: If a revision is asked of a folder.
         OSError: If there is no such model, or it has no config.json.
     """
     _check_place(model)
-    file = cached_file(model, "config.json", revision=revision)
+    check_revision(model, revision)
+    try:
+        with _quiet_retries():
+            file = cached_file(model, "config.json", revision=revision)
+    except OSError as error:
+        if model in str(error):
+            raise
+        raise OSError(f"the model {printable(model, 200)} cannot be loaded: {_one_line(error)}") from error
     with loading_errors(model):
         fields = read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
         model_type = fields.get("model_type")
@@ -126,6 +135,31 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision, trust_remote_code=trust_remote_code
         )
     return config
+
+
+def check_revision(model: str | Path, revision: str | None) -> None:
+    """Refuse a branch, tag or commit of a folder, which would be passed over.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if revision is not None and Path(model).is_dir():
+        raise ValueError(
+            f"revision={printable(revision, 100)} is of a model on the Hub, and {printable(model, 200)} is a folder: "
+            "leave it out, or name the model on the Hub"
+        )
+
+
+@contextmanager
+def _quiet_retries() -> Iterator[None]:
+    """Say nothing of requests that are tried again: where the last one fails, the error says so in one line."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_place(model: str) -> None:

@@ -448,6 +448,7 @@ class _Chain:
         self._config, self._inputs, self._stopwatch = config, device.inputs(config), _Stopwatch(device)
         separate = copy.deepcopy(config)
         separate.weight_layout = "separate"  # a child's weights are its own: it need not put them together
+        separate.copies = None
         self._model = device.place(SupernetModel(separate, add_pooling_layer=False))
         self._model.encoder.register_forward_hook(self._stopwatch.mark)
         for block in self._model.encoder.blocks:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+_SMALLEST_VARIANCE = 1e-5  # of a state's numbers over a sequence's tokens
+_SMALLEST_HINGED = 1e-4  # VICReg's
+
 
 def alignment_loss(
     child_states: Sequence[torch.Tensor],
@@ -98,6 +101,58 @@ def _mean_squared_difference(
     total: torch.Tensor = _SquaredDifference.apply(child, anchor, padding)  # type: ignore[no-untyped-call]
     # Divide by the number of summed terms, not by a batch's size: short texts and small parts must not weigh less.
     return total / (max(count, 1) * child.shape[-1])
+
+
+def at_all_tokens(states: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """States (N, D) of the tokens that `where` (B, T) says, back in their places: (B, T, D), zeros elsewhere.
+
+    More states than such tokens may be given, those of later sequences; they are left out.
+    """
+    positions = where.flatten().nonzero().squeeze(-1)
+    whole = states.new_zeros(where.numel(), states.shape[-1])
+    return whole.index_copy(0, positions, states[: len(positions)]).view(*where.shape, -1)
+
+
+def token_variances(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """How much each number of (B, T, D) states differs between a sequence's tokens, those that `mask` (B, T) says.
+
+    Returns:
+        The unbiased variances, (B, D), in fp32 at least; 0 of sequences with fewer than two tokens.
+    """
+    mask = mask.bool()[..., None]
+    states = states.to(torch.promote_types(states.dtype, torch.float32)).masked_fill(~mask, 0.0)
+    counts = mask.sum(1)  # (B, 1)
+    centred = (states - (states.sum(1) / counts.clamp(min=1))[:, None]).masked_fill(~mask, 0.0)
+    return centred.square().sum(1) / (counts - 1).clamp(min=1)
+
+
+def variance_hinge(states: torch.Tensor, mask: torch.Tensor, *, floor: float, num_tokens: int) -> torch.Tensor:
+    """By how much the standard deviations over a sequence's tokens fall short of a floor: VICReg's variance term.
+
+    A mean over numbers and over tokens: `num_tokens` are those of the whole step. It is nearly `floor` where all
+    tokens have one state (Bardes et al., 2022, https://arxiv.org/abs/2105.04906; there over a batch).
+    """
+    deviations = (token_variances(states, mask) + _SMALLEST_HINGED).sqrt()
+    counts = mask.sum(1)
+    shortfall = (floor - deviations).clamp(min=0).mean(-1) * torch.where(counts > 1, counts, 0)
+    return shortfall.sum() / max(num_tokens, 1)
+
+
+def relative_error(states: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """The relative, centred error ||h - h*||^2 / ||h* - mean of h* over the sequence's tokens||^2, a mean over tokens.
+
+    1 of states that are all the target's mean. It does not fall where states and target both shrink towards equal
+    ones, as a squared distance does. Sequences of one token have no variance, and are not compared.
+
+    Args:
+        states: (B, T, D).
+        target: (B, T, D); no gradient reaches it.
+        mask: True at the tokens that count, (B, T).
+        num_tokens: Tokens to divide by, those of the whole step.
+    """
+    scales = (token_variances(target.detach(), mask).mean(-1) + _SMALLEST_VARIANCE).rsqrt()
+    scales = torch.where(mask.sum(1) > 1, scales, 0.0)[:, None, None]
+    return alignment_loss([states * scales], [target * scales], mask, num_tokens=num_tokens)
 
 
 class _SquaredDifference(torch.autograd.Function):

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import shlex
 import sys
 import types
 import typing
@@ -17,7 +18,7 @@ from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 from hf_nasbert.yaml_files import load_yaml, one_line, shown
 
-__all__ = ["check_settings", "parse_recipe_arguments", "read_config", "user_mistakes"]
+__all__ = ["check_settings", "command_of", "parse_recipe_arguments", "read_config", "user_mistakes"]
 
 
 Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -126,6 +127,28 @@ def parse_recipe_arguments(
             return kind(**{field.name: values[field.name] for field, _ in _settings_of(kind)}, **nested)
 
         return tuple(make(kind) for kind in dataclass_types)
+
+
+def command_of(program: str, *arguments: Any) -> str:
+    """The command line that fills these dataclasses, as a shell reads it; what has its default is left out.
+
+    A setting that two of them share is told by the last one. Settings that belong to a choice are none of theirs.
+    """
+    given = {
+        field.name: (field, getattr(one, field.name)) for one in arguments for field, _ in _settings_of(type(one))
+    }
+    words: list[str] = []
+    for name, (field, value) in given.items():
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if value is None or value == default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return f"{program} {shlex.join(words)}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import platform
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -211,12 +211,7 @@ def versions() -> Record:
 
     The GPU is named where this process has put something on it: that one could be used says nothing.
     """
-    found: Record = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    found: Record = {"python": platform.python_version(), **_packages()}
     found["platform"] = f"{platform.system()} {platform.machine()}"
     found["cpu"] = _processor()
     found["num_cpus"] = os.cpu_count() or 1
@@ -224,6 +219,16 @@ def versions() -> Record:
     found["num_threads"] = int(torch.get_num_threads()) if torch is not None else found["num_cpus"]
     if torch is not None and torch.cuda.is_initialized() and torch.cuda.memory_stats().get(_ALLOCATIONS, 0):
         found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """The installed versions by package, read once: each is looked for in a file of thousands of lines."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     return found
 
 

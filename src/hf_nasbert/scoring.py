@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -141,10 +141,15 @@ def score_with_report(
     if num_labels == 0:
         raise ValueError(f"the {len(batches)} batches have no labelled token: give labels other than {_IGNORED}")
     # Sorted, children with a common prefix are neighbours. Mixing operators come first: the blocks before them are
-    # then there, at all positions, for the children that would need them at some positions only.
+    # then there, at all positions, for the children that would need them at some positions only. Children of another
+    # copy have nothing in common but embeddings.
     tokenwise = {name: operator_kind(name) in TOKENWISE_KINDS for child in asked for name in child}
-    distinct = sorted(set(asked), key=lambda child: [(tokenwise[name], name) for name in child])
-    shares = _shares(distinct, len(batches), leaves_per_head, 1 if processes is None else processes.num_processes)
+    encoder = supernet.nasbert.encoder
+    distinct = sorted(
+        set(asked), key=lambda child: (encoder.owner_of(child), [(tokenwise[name], name) for name in child])
+    )
+    num_processes = 1 if processes is None else processes.num_processes
+    shares = _shares(distinct, len(batches), leaves_per_head, num_processes, encoder.num_shared)
     mine = shares[0 if processes is None else processes.process_index]
     is_shown = progress and (processes is None or processes.is_main_process)
     start = time.perf_counter()
@@ -197,7 +202,11 @@ def _count_labels(batch: Batch) -> int:
 
 
 def _shares(
-    children: Sequence[Architecture], num_batches: int, leaves_per_head: int, num_processes: int
+    children: Sequence[Architecture],
+    num_batches: int,
+    leaves_per_head: int,
+    num_processes: int,
+    num_shared: Callable[[Architecture, Architecture], int] = num_shared_operators,
 ) -> list[list[range]]:
     """For every process and batch the sorted children that it scores: like shares of (batch, child), in that order.
 
@@ -208,8 +217,7 @@ def _shares(
     starts = [
         index
         for index in range(0, len(children), leaves_per_head)
-        if index == 0
-        or num_shared_operators(children[index - 1], children[index]) <= last_mixing_block(children[index])
+        if index == 0 or num_shared(children[index - 1], children[index]) <= last_mixing_block(children[index])
     ]
     total = num_batches * len(children)
     borders = []
@@ -240,8 +248,8 @@ class _Walk:
         self.num_calls = 0
         self._model = supernet.nasbert
         embedded, self._masks = self._model.embed(**{name: batch[name] for name in _INPUTS if name in batch})
-        self._path: list[str] = []
-        # After so many blocks of the path: at all positions, (B, T, W), up to `_num_whole`, then at the labelled ones,
+        self._child: Architecture | None = None  # the last one
+        # After so many of its blocks: at all positions, (B, T, W), up to `_num_whole`, then at the labelled ones,
         # (N, W), which is all that the last mixing block's output is needed at.
         self._states: list[torch.Tensor] = [embedded]
         self._num_whole = 0
@@ -249,26 +257,26 @@ class _Walk:
     def leaf(self, child: Architecture) -> torch.Tensor:
         """What the head sees of a child at the labelled positions, (N, D)."""
         last = last_mixing_block(child)
-        depth = num_shared_operators(self._path, child)
+        depth = 0 if self._child is None else self._model.encoder.num_shared(self._child, child)
         if depth <= last:  # what mixes is still to come, and needs all positions
             depth = min(depth, self._num_whole)
-        del self._path[depth:], self._states[depth + 1 :]
+        self._child = child
+        del self._states[depth + 1 :]
         self._num_whole = min(self._num_whole, depth)
         for block in range(depth, len(child)):
             states = self._states[block]
             if block > last and block == self._num_whole:
                 states = states.flatten(0, 1)[self.positions]
-            self._states.append(self._run(block, child[block], states, self.positions if block == last else None))
-            self._path.append(child[block])
+            self._states.append(self._run(block, child, states, self.positions if block == last else None))
             if block < last:
                 self._num_whole = block + 1
         return self._states[len(child)]
 
     def _run(
-        self, block: int, operator: str, states: torch.Tensor, positions: torch.Tensor | None = None
+        self, block: int, child: Architecture, states: torch.Tensor, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
-        self.num_calls += operator != SKIP
-        after: torch.Tensor = self._model.run_block(block, operator, states, self._masks, positions)
+        self.num_calls += child[block] != SKIP
+        after: torch.Tensor = self._model.run_block(block, child[block], states, self._masks, positions, child)
         return after
 
 

@@ -1,6 +1,7 @@
 """What `hf-nasbert compress` writes goes to the Hub and comes back whole: SentenceTransformers, heads, encoders."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -22,7 +23,7 @@ from hf_nasbert.extraction import extract_child
 from hf_nasbert.hub import PullArguments, check_leaves_home, gather, pull
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.families import from_stock, native_form
-from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -88,6 +89,47 @@ def test_encoders_and_classifiers_go_and_come_back(back, tmp_path, head, operato
         assert_close(loaded(**padded_batch())[0], model.eval()(**padded_batch())[0], 1e-6)
     assert loaded.config.id2label == model.config.id2label
     assert not labels or loaded.config.id2label == labels["id2label"]
+
+
+@pytest.mark.parametrize("head", ["BertModel", "BertForSequenceClassification"])
+def test_an_elastic_super_net_goes_with_what_makes_sentence_transformers_of_its_children(back, tmp_path, head):
+    full = from_stock(stock(head))
+    supernet = elastic_supernet(full, elastic_space(full))
+    supernet.save_pretrained(tmp_path / "net")
+    tiny_tokenizer().save_pretrained(tmp_path / "net")
+    if head == "BertModel":
+        with_modules = tmp_path / "net" / "sentence_transformer"
+        with_modules.mkdir()
+        MODULES.write(with_modules, full.config.hidden_size)
+    folder, pushed, pulled = back(tmp_path / "net")
+    assert contents_of(folder).keys() >= contents_of(tmp_path / "net").keys()
+    if head == "BertModel":
+        assert read_sentence_modules(folder / "sentence_transformer") == MODULES
+    name = type(supernet).__name__
+    for said in (pushed, pulled):
+        assert f"to load it: {name}.from_pretrained(" in said
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names = {}
+    snippet = snippet.replace('"user/small"', repr(str(folder))).replace('"my-child"', repr(str(tmp_path / "child")))
+    exec(snippet, names)
+    assert type(names["supernet"]) is type(supernet)
+
+
+def test_code_of_somebody_else_in_a_super_nets_modules_is_refused(tmp_path):
+    full = from_stock(stock("BertModel"))
+    elastic_supernet(full, elastic_space(full)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    place = tmp_path / "sentence_transformer"
+    place.mkdir()
+    MODULES.write(place, full.config.hidden_size)
+    modules = (place / "modules.json").read_text()
+    (place / "modules.json").write_text(modules.replace("sentence_transformers.models.Pooling", "mine.Pooling"))
+    with pytest.raises(ValueError, match=r"code that is not hf_nasbert's .*mine\.Pooling"):
+        gather(tmp_path, "user/net")
+    (place / "modules.json").write_text(modules)
+    (place / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"sentence_transformer/modules\.json names a module in 1_Pooling"):
+        gather(tmp_path, "user/net")
 
 
 def test_what_that_library_saved_anew_goes_too(hub, api, back, tmp_path):

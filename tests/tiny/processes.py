@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from helpers import run_recipe
 from torch.distributed.tensor import DTensor
 from transformers import BertForMaskedLM, BertModel
 
@@ -47,12 +48,20 @@ TRAININGS = {
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
     "taught": {"method": "magic_a", "alignment_rows": 0.5, "anchor": "base_model", "head": BertModel},
+    "few_shot": {"method": "few_shot", "split": "gradients", "split_settings": 1},
+    "mixture": {"method": "mixture", "mixture_interval": 2},
+    "size_classes": {"method": "size_classes"},
     "in_place": {
         "method": "sandwich",
         "teacher": "full_child",
         "head": BertForMaskedLM,
         "distillation": ["states", "relations", "logits", "masked_lm"],
     },
+    "magic_at_guarded": {"method": "magic_at_guarded", "alignment_rows": 0.5},
+    "cross_path": {"method": "cross_path"},
+    "board": {"method": "board", "board_interval": 2},
+    "blockwise": {"method": "blockwise", "blockwise_stages": 2},
+    "blockwise_taught": {"method": "blockwise", "blockwise_target": "ensemble", "head": BertModel},
 }
 """One by every method, and some that are harder on several processes."""
 
@@ -139,10 +148,11 @@ def count_judgings(trainer):
     return judged
 
 
-def train_all(folder):
-    """Every training, and what this process saw of it."""
+def train_all(folder, names=tuple(TRAININGS)):
+    """Every training, or those of some names, and what this process saw of it."""
     seen = {}
-    for name, settings in TRAININGS.items():
+    for name in names:
+        settings = TRAININGS[name]
         trainer = make_trainer_of_many(Path(folder) / name, **settings)
         judged = count_judgings(trainer)
         spy = Spy(trainer)
@@ -232,12 +242,13 @@ def train_beside_one_that(fails_how, folder, step_timeout):
 
 
 def main():
-    """What a launcher starts: train all, and write down what was seen."""
+    """What a launcher starts: train all, and write down what was seen; then the recipe, as its user starts it."""
     folder = Path(sys.argv[1])
     state = processes.join()
     seen = train_all(folder)
     (folder / f"seen-{state.num_processes}-{state.process_index}.json").write_text(json.dumps(seen))
-    processes.leave_world()
+    AcceleratorState._reset_state()
+    run_recipe("pretrain_supernet", "--config", folder / "recipe" / "tiny.yaml")  # it leaves the world
 
 
 def launch(function, num_processes, *arguments, timeout=60):

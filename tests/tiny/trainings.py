@@ -1,5 +1,7 @@
 """Trainings of a dozen steps: super-nets of their own size, batches of a language to learn, what a log says."""
 
+import random
+
 import torch
 from accelerate.state import AcceleratorState
 
@@ -110,3 +112,35 @@ def train_log(output_dir, event="train"):
     """The deterministic part of a log."""
     chosen = [record for record in read_log(output_dir) if record["event"] == event]
     return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in chosen]
+
+
+def save_tiny_recipe(folder):
+    """A config of a small run on a text file; its run lies beside it."""
+    rng = random.Random(0)
+    words = ["the", "film", "was", "good", "bad", "and", "long", "actors", "play", "well"]
+    (folder / "text.txt").write_text("\n".join(" ".join(rng.choices(words, k=40)) for _ in range(120)))
+    settings = {
+        "output_dir": folder / "run",
+        "train_files": [folder / "text.txt"],
+        "cache_dir": folder / "cache",
+        "vocab_size": 60,
+        "max_seq_length": 16,
+        "operators": ["attention", "ffn", "conv3"],
+        "num_choice_blocks": 3,
+        "hidden_size": 32,
+        "method": "magic_at",
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": "1e-2",
+        "num_eval_batches": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+        "report_to": "none",
+    }
+    as_yaml = {
+        key: f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value for key, value in settings.items()
+    }
+    (folder / "tiny.yaml").write_text("".join(f"{key}: {value}\n" for key, value in as_yaml.items()))
+    return folder / "tiny.yaml"

@@ -1,5 +1,6 @@
 """The card of a super-net: how to cut a child out of it, its space, its training, what was found in it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from hf_nasbert.cards.metadata import TAGS, model_metadata
 from hf_nasbert.cards.references import references
 from hf_nasbert.space import Architecture, SearchSpace
 
+_SUPERNET_CLASS = re.compile(r"Supernet(Model|For[A-Za-z]{1,50})")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetRecord(CardRecord):
@@ -19,11 +22,12 @@ class SupernetRecord(CardRecord):
 
     `search_space` is `SearchSpace.to_dict()`, as config.json holds it. `cost`, `training`, `search` and `ranking` map
     a name to a value and are printed in their order: what it weighs, how it was trained, what the scores of its
-    children say, and how far they agree with children trained alone. The snippet cuts out the child `example`, by
-    default the first of the space.
+    children say, and how far they agree with children trained alone. The snippet loads a `supernet_class` and cuts out
+    the child `example`, by default the first of the space.
     """
 
     search_space: Mapping[str, Any]
+    supernet_class: str = "SupernetForMaskedLM"
     example: str | None = None
     cost: Mapping[str, Any] = field(default_factory=dict)
     cost_conditions: str | None = None
@@ -34,6 +38,8 @@ class SupernetRecord(CardRecord):
     def __post_init__(self) -> None:
         super().__post_init__()
         space = SearchSpace.from_dict(self.search_space)
+        if not _SUPERNET_CLASS.fullmatch(self.supernet_class):
+            raise ValueError(f"{self.supernet_class[:80]!r} is no class of super-nets")
         if self.example is not None:
             space.validate(self.example)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_nasbert.costs import Budget
+from hf_nasbert.costs import Budget, Share, parse_cap
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.paths import expand_paths
 
@@ -128,6 +128,13 @@ class CompressArguments:
         default_factory=list, metadata={"help": "Sizes of convolutions that may stand for an attention: 3, 5, 7."}
     )
     skip: bool = field(default=True, metadata={"help": "Whether blocks, and whole layers, may be left out."})
+    warmup_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps that all variants of a block are trained for behind the least squares, each alone and side "
+            "by side, on the base model's states there; for convolutions and deep cuts. 0: none."
+        },
+    )
     max_replace_one_loss: float = field(
         default=0.3,
         metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
@@ -244,7 +251,7 @@ class CompressArguments:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("patience", "additivity"):
+        for name in ("patience", "additivity", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.max_seq_length is not None and self.max_seq_length < 4:
@@ -276,10 +283,10 @@ class CompressArguments:
                 f"({', '.join(_CAPS)}), or budgets of one cost"
             )
         if given:
-            caps = {_CAPS[name]: str(cap) for name, cap in given.items()}
-            return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget.parse(**caps)}
+            caps = {_CAPS[name]: _cap(name, cap) for name, cap in given.items()}
+            return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget(**caps)}
         budgets = [budget.strip() for budget in self.budgets or ()]
-        parsed = [Budget.parse(**{_CAP_OF[self.cost]: budget}) for budget in budgets]
+        parsed = [Budget(**{_CAP_OF[self.cost]: _cap("budgets", budget)}) for budget in budgets]
         twice = [name for number, name in enumerate(budgets) if parsed[number] in parsed[:number]]
         if twice:
             raise ValueError(f"budgets has {twice[0]} twice: name each once")
@@ -291,3 +298,18 @@ class CompressArguments:
         found = _SHAPE.fullmatch(self.latency_shape)
         assert found is not None
         return int(found[1]), int(found[2])
+
+
+def _cap(setting: str, cap: float | str) -> float | Share:
+    """What a user wrote as a cap.
+
+    Raises:
+        ValueError: If it is none; names the setting.
+    """
+    try:
+        value = parse_cap(str(cap))
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
+    if value == 0:
+        raise ValueError(f"{setting}={cap} must be above 0")
+    return value

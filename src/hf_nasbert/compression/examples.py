@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from hf_nasbert.compression.sentences import PARTS, Sentences, as_batches
+from hf_nasbert.compression.sentences import PARTS, Batch, Sentences, as_batches
 from hf_nasbert.compression.task_metric import TaskMetric
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.finetuning.labels import label_key
@@ -55,22 +56,40 @@ class Examples:
             max_length: Tokens of an example at most.
             seed: Of the draw and of the batches' order.
         """
-        made, num_cut, num_all = [], 0, 0
-        for part, size in zip(PARTS, sizes, strict=True):
-            rows: Dataset = getattr(self, part)
-            if len(rows) > size:
-                rows = rows.shuffle(seed=seed).select(range(size))
-            texts = [rows[column][:] for column in self.columns]
-            own = as_batches(
-                texts[0], tokenizer, batch_size=batch_size, max_length=max_length, seed=seed,
-                seconds=texts[1] if len(texts) > 1 else None, labels=rows[_LABEL][:],
-            )  # fmt: skip
-            num_cut += sum(int((batch["attention_mask"].sum(1) >= max_length).sum()) for batch in own)
-            num_all += len(rows)
-            made.append(own)
+        options: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "seed": seed}
+        made = [self.part(part, tokenizer, size=size, **options) for part, size in zip(PARTS, sizes, strict=True)]
+        lengths = [int(row.sum()) for own in made for batch in own for row in batch["attention_mask"]]
+        num_cut = sum(length >= max_length for length in lengths)
         if num_cut:
-            say(f"{num_cut / num_all:.1%} of the examples fill max_seq_length={max_length} tokens, or were cut to it")
+            say(
+                f"{num_cut / len(lengths):.1%} of the examples fill max_seq_length={max_length} tokens, or were cut "
+                "to it"
+            )
         return Sentences(*made)
+
+    def part(
+        self, part: str, tokenizer: PreTrainedTokenizerBase, *, size: int, batch_size: int, max_length: int, seed: int
+    ) -> list[Batch]:
+        """One of the parts, as of `batches`."""
+        rows: Dataset = getattr(self, part)
+        if len(rows) > size:
+            rows = rows.shuffle(seed=seed).select(range(size))
+        texts = [rows[column][:] for column in self.columns]
+        return as_batches(
+            texts[0], tokenizer, batch_size=batch_size, max_length=max_length, seed=seed,
+            seconds=texts[1] if len(texts) > 1 else None, labels=rows[_LABEL][:],
+        )  # fmt: skip
+
+    @property
+    def documents(self) -> tuple[Dataset, ...]:
+        """The texts of every part."""
+        return tuple(documents_of(getattr(self, part), self.columns) for part in PARTS)
+
+
+def documents_of(rows: Dataset, columns: Sequence[str]) -> Dataset:
+    """The texts of examples, as documents: each once."""
+    texts = (text for column in columns for text in rows[column][:])
+    return Dataset.from_dict({"text": list(dict.fromkeys(texts))})
 
 
 def make_examples(task: LabelledTask, config: PreTrainedConfig, *, held_out: float, seed: int) -> Examples:

@@ -9,13 +9,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hf_nasbert.compression.choosing import LATENCY
 from hf_nasbert.costs import Cost
 from hf_nasbert.elastic.encoders import encoder_of
 from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind
 
-SLACK = 1.01
-"""Of a cap: a width made by hand hits no budget exactly, since its biases and norms stay whole."""
+# What is made by hand hits no budget exactly: of a width biases and norms stay whole, and of six layers three take 51
+# percent of the time, embeddings included. It may be above a cap by so much, and the table says where it is.
+_SLACK, _SLACK_OF_LATENCY = 1.01, 1.05
 _LAYER = 2  # blocks
 _MOST_SUBSETS = 256
 _BEAM = 8
@@ -38,6 +40,11 @@ class Handmade:
     architecture: Architecture
     loss: float
     num_scored: int
+
+
+def with_slack(caps: Mapping[str, float]) -> dict[str, float]:
+    """The caps that hold for what is made by hand: a percent above those of a budget, of a latency five."""
+    return {name: (_SLACK_OF_LATENCY if name == LATENCY else _SLACK) * cap for name, cap in caps.items()}
 
 
 def with_layers(full: Architecture, layers: Sequence[int]) -> Architecture:

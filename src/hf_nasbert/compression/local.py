@@ -27,7 +27,7 @@ def distil_blocks(
     supernet: SupernetPreTrainedModel,
     batches: Sequence[Batch],
     *,
-    num_rounds: int = 8,
+    num_steps: int = 200,
     learning_rate: float = 1e-3,
     seed: int = 0,
     kept_in: str | Path | None = None,
@@ -39,7 +39,7 @@ def distil_blocks(
     Args:
         supernet: Refitted first (`refit`).
         batches: Some 20,000 real tokens; every eighth batch is not trained on and decides.
-        num_rounds: Times through the batches.
+        num_steps: Steps of every block's variants, a batch each.
         learning_rate: The first one; it falls in a straight line.
         seed: Of the batches' order.
         kept_in: Folder of the blocks that are done, one file each: a killed call goes on behind them.
@@ -53,7 +53,7 @@ def distil_blocks(
     if len(batches) < 2:
         raise ValueError(f"{len(batches)} batches: one to train on and one to check by are needed at least")
     asked = {
-        "weights": weights_digest(supernet), "batches": digest_of(batches), "num_rounds": num_rounds,
+        "weights": weights_digest(supernet), "batches": digest_of(batches), "num_steps": num_steps,
         "learning_rate": learning_rate, "seed": seed,
     }  # fmt: skip
     encoder, device = encoder_of(supernet), next(supernet.parameters()).device
@@ -73,7 +73,7 @@ def distil_blocks(
                 found = None if file is None else read_fitted(file, asked)
                 if found is None:
                     places = _Places(encoder, block, states, padding, masks, wanted)
-                    found = _distil(places, variants[block], num_rounds, learning_rate, seed)
+                    found = _distil(places, variants[block], num_steps, learning_rate, seed)
                     if file is not None:
                         write_fitted(file, asked, found)
                 fitted, of_block = found
@@ -115,27 +115,28 @@ class _Places:
         with torch.no_grad():
             return sum(float(self.error(variant, index)) for index in self.checked) / len(self.checked)
 
-    def order(self, num_rounds: int, seed: int) -> Iterator[int]:
+    def order(self, num_steps: int, seed: int) -> Iterator[int]:
         """The batches to learn from, round after round."""
-        for number in range(num_rounds):
-            own = list(self.taught)
-            random.Random(f"{seed} {number}").shuffle(own)
-            yield from own
+        for step in range(num_steps):
+            number, place = divmod(step, len(self.taught))
+            if place == 0:
+                own = list(self.taught)
+                random.Random(f"{seed} {number}").shuffle(own)
+            yield own[place]
 
 
 def _distil(
-    places: _Places, variants: Sequence[Variant], num_rounds: int, learning_rate: float, seed: int
+    places: _Places, variants: Sequence[Variant], num_steps: int, learning_rate: float, seed: int
 ) -> tuple[Mapping[str, torch.Tensor], Errors]:
     before = {str(variant): (places.checked_error(variant), _copy(variant)) for variant in variants}
     own = {str(variant): list(variant.end.parameters()) for variant in variants}
     flags = [(parameter, parameter.requires_grad) for part in own.values() for parameter in part]
     optimizer = torch.optim.AdamW([p for part in own.values() for p in part], lr=learning_rate, weight_decay=0.0)
-    num_steps = num_rounds * len(places.taught)
     try:
         with torch.enable_grad():
             for parameter, _ in flags:
                 parameter.requires_grad_(True)
-            for step, index in enumerate(places.order(num_rounds, seed)):
+            for step, index in enumerate(places.order(num_steps, seed)):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * max(_LOWEST_RATE, 1 - step / num_steps)
                 for variant in variants:

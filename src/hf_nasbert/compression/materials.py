@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import check_classifier, load_base_model
 from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.examples import Examples, make_examples
+from hf_nasbert.compression.local import distil_blocks
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
 from hf_nasbert.compression.replace_one import Replacement, screened
@@ -48,7 +49,7 @@ from hf_nasbert.elastic.base_models import BaseModel
 from hf_nasbert.elastic.distance import Distance, Pooling, Target
 from hf_nasbert.elastic.importance import sort_by_importance
 from hf_nasbert.elastic.refit import refit
-from hf_nasbert.elastic.scores import Scorer, predictions_of
+from hf_nasbert.elastic.scores import Scorer, predictions_of, score_model
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.kept import Kept
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
@@ -94,10 +95,12 @@ class Materials:
     def __init__(self, arguments: CompressArguments, source: TextSource, work: Path) -> None:
         self.arguments, self.source, self.work = arguments, source, work
         self.processes = join(use_cpu=not torch.cuda.is_available())
+        self._starts: dict[Architecture, str] = {}
 
     def prepare(self) -> None:
         """Make what recovery stands on: then every process may do its own part."""
-        for name in ("supernet", "text", "states", "distance", "judge", "cost"):
+        names = ["supernet", "text", "states", "distance", "judge", "cost"]
+        for name in [*names, "trained"] if self.arguments.scorer == "supernet" else names:
             getattr(self, name)
 
     @cached_property
@@ -189,8 +192,20 @@ class Materials:
         """The sentences that the text to judge by was made of."""
         return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
 
+    def examples_to_judge(self, tokenizer: PreTrainedTokenizerBase) -> list[Batch] | None:
+        """The labelled examples that judge, as another tokenizer cuts them; None of text without labels."""
+        if self.examples is None:
+            return None
+        return self.examples.part(
+            "judging", tokenizer, size=_NUM_EXAMPLES[1], batch_size=self.arguments.batch_size,
+            max_length=self.max_length, seed=self.source.seed,
+        )  # fmt: skip
+
     @cached_property
-    def _parts(self) -> tuple[Dataset, Dataset, Dataset]:
+    def _parts(self) -> tuple[Dataset, ...]:
+        """Documents to train on, to choose by and to judge by; of labelled examples their texts."""
+        if self.examples is not None:
+            return self.examples.documents
         return split_parts(self.documents, self.source.held_out, self.source.seed, cache_dir=self.work / "text")
 
     @cached_property
@@ -224,11 +239,28 @@ class Materials:
         return Distance.of(self.base.full_child, self.states["train"].mean, pooling=pooling)
 
     @cached_property
-    def supernet(self) -> SupernetPreTrainedModel:
+    def refitted(self) -> SupernetPreTrainedModel:
         """The super-net of the base model, its heads and neurons sorted, its variants refitted."""
         supernet = self.sorted(self.variants.importance)
         self.refit(supernet)
         return supernet
+
+    @cached_property
+    def warmed_up(self) -> tuple[SupernetPreTrainedModel, dict[str, float]]:
+        """The same, its variants trained block by block; what each misses. One process trains, the others read."""
+        supernet = self.refitted
+
+        def train() -> dict[str, float]:
+            steps = self.arguments.warmup_steps
+            return distil_blocks(supernet, self.calibration, num_steps=steps, kept_in=self.work / "warm-up")
+
+        with self.processes.main_process_first():
+            return supernet, train()
+
+    @cached_property
+    def supernet(self) -> SupernetPreTrainedModel:
+        """The super-net that children are cut from."""
+        return self.warmed_up[0] if self.arguments.warmup_steps else self.refitted
 
     @cached_property
     def judge(self) -> Judge:
@@ -339,9 +371,30 @@ class Materials:
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
 
+    def start_of(self, child: Architecture) -> tuple[PreTrainedModel, str]:
+        """A child as recovery begins with it, and whose weights these are.
+
+        The base model's, or where a super-net was trained, its, if they are nearer to the base model on the text that
+        chooses.
+        """
+        starts = {"inherited": self.supernet}
+        if self.arguments.scorer == "supernet":
+            starts["supernet"] = self.trained[0]
+        if child not in self._starts:
+            losses = {} if len(starts) == 1 else {
+                name: score_model(
+                    extract_child(one, child), self.text.choosing, self.states["choosing"], self.distance,
+                    bf16=self.bf16,
+                ).loss
+                for name, one in starts.items()
+            }  # fmt: skip
+            self._starts[child] = min(losses, key=lambda name: losses[name], default="inherited")
+        name = self._starts[child]
+        return extract_child(starts[name], child), name
+
     def recover(self, child: Architecture, seed: int) -> tuple[PreTrainedModel, Recovery]:
         """A child, distilled; one that was distilled before is read again."""
-        model = extract_child(self.supernet, child)  # also where a trained super-net chose: all begin alike
+        model, _ = self.start_of(child)
         settings = RecoverySettings(
             num_steps=self.arguments.recovery_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
             seed=seed, save_steps=SAVE_STEPS, patience=self.arguments.patience, label_weight=self.label_weight,

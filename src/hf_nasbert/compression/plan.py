@@ -25,7 +25,7 @@ from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
-from hf_nasbert.compression.handmade import SLACK, best_layers, best_uniform, every_other_layer, most_layers
+from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.proof import read_pairs, rounds_of_a_sitting
@@ -48,6 +48,7 @@ from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import be_alone
+from hf_nasbert.recipe_arguments import command_of
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
@@ -116,7 +117,7 @@ def plan_compression(
 ) -> Plan:
     """Foretell what `compress` will take with these arguments; nothing is kept.
 
-    The stages vocabulary, onnx, int8 and runtimes are left out.
+    The stages vocabulary, warm-up, onnx, int8 and runtimes are left out.
 
     Raises:
         ValueError, OSError: As `compress` does, where the base model, the text or the budgets are of no use.
@@ -137,6 +138,11 @@ def _plan(arguments: CompressArguments, source: TextSource) -> Plan:
         stages = _Planner(arguments, source, Path(scratch)).stages()
     stages = [Forecast(one.stage, round(one.cpu_seconds, 1), one.peak_memory_mib) for one in stages]
     return Plan(tuple(stages), round(time.process_time() - start, 1))
+
+
+def as_screen(plan: Plan, data: DataArguments, arguments: CompressArguments) -> str:
+    """What a terminal shows at the end: the forecast, and the command that it is of."""
+    return f"{plan}\n\nto run it:\n\n{command_of('hf-nasbert compress', data, arguments)}"
 
 
 class _Timed(NamedTuple, Generic[_Made]):
@@ -371,14 +377,13 @@ class _Planner:
 
     def _by_hand(self, chosen: list[Architecture]) -> Forecast:
         scorer: Any = _Counter(self.supernet, self.rates, self.sizes["choosing"])
-        for caps in self.caps.values():
+        for caps in map(with_slack, self.caps.values()):
             for way in (best_layers, every_other_layer):
                 with suppress(ValueError):
                     number = most_layers(self.full, self.cost, caps)
                     chosen.append(way(scorer, number).architecture)
             with suppress(ValueError):
-                slack = {name: SLACK * cap for name, cap in caps.items()}
-                chosen.append(best_uniform(scorer, self.cost, slack).architecture)
+                chosen.append(best_uniform(scorer, self.cost, caps).architecture)
         return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:

@@ -19,12 +19,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_nasbert import metrics, records
 from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.sentences import Batch, tokenised
-from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of
+from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of, ranking_names, score_of
 from hf_nasbert.data import load_labelled, read_rows
+from hf_nasbert.data.files import digest_files
+from hf_nasbert.data.formats import ROW_KINDS
 from hf_nasbert.data.packaged import PREFIX
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
-from hf_nasbert.finetuning.glue import glue_score
+from hf_nasbert.elastic.scores import predictions_of
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -136,8 +138,8 @@ class Row:
 
     @property
     def score(self) -> float | None:
-        """The mean of these metrics; None without labels."""
-        return glue_score(self.metrics) if self.metrics else None
+        """The mean of those of them that rank; None without labels."""
+        return score_of(self.metrics) if self.metrics else None
 
     def values(self, name: str) -> list[float]:
         """One of the numbers of `Judged` or of its metrics, of every seed; none where it was not measured."""
@@ -218,8 +220,9 @@ class Judge:
         base_model: PreTrainedModel,
         sentences: Sequence[str],
         max_length: int,
+        examples: Sequence[Batch] | None = None,
     ) -> Judged:
-        """What a model is worth with a tokenizer of its own: by sentence vectors and by classes of whole sentences.
+        """What a model is worth with a tokenizer of its own: by sentence vectors, and by classes of whole sentences.
 
         Args:
             model: The model.
@@ -227,6 +230,7 @@ class Judge:
             base_model: The model that it is held against, which reads by the base model's tokenizer.
             sentences: Text that chose nothing.
             max_length: Tokens of a sentence at most.
+            examples: Labelled ones that chose nothing, as its tokenizer cuts them, for the task's metric.
         """
         cosines, agreements = [], []
         ordered = sorted(sentences, key=len)
@@ -245,7 +249,12 @@ class Judge:
             statistics.fmean(cosines),
             statistics.fmean(agreements) if agreements else None,
             None if self._pairs is None else self._spearman(model, tokenizer),
+            None if examples is None else self._metrics_of(model, examples),
         )
+
+    def _metrics_of(self, model: PreTrainedModel, examples: Sequence[Batch]) -> dict[str, float]:
+        assert self._metric is not None
+        return self._metric(predictions_of(model, examples, self._metric.predictions), labels_of(examples))
 
     def _said(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
@@ -309,6 +318,16 @@ def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset
     if len(set(rows["score"])) < 2:
         raise ValueError(f"the pairs {path} all have one score: there is no order to compare with")
     return rows.select_columns(list(_PAIRS))
+
+
+def digest_of_pairs(path: str | None) -> str | None:
+    """A digest of a file of pairs; of none, and of packaged ones, which do not change, None.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    return None if path is None or path.startswith(PREFIX) else digest_files([path], ROW_KINDS, "pairs")
 
 
 def pooled(modules: SentenceModules, num_prompt_tokens: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -440,12 +459,12 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
-        told += _of_task(given, others, base)
+        told += _of_task(whole_vocabulary, others, base)
         if given.trimmed is not None:
             told.append(
                 f"{given.budget}: its vocabulary is trimmed to {given.trimmed.num_pieces:,} of "
                 f"{given.trimmed.num_before:,} pieces; {given.trimmed.cut_otherwise:.1%} of held-out sentences are "
-                "cut into other pieces than before."
+                f"cut into other pieces than before{_of_trimmed(given, whole_vocabulary)}."
             )
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
@@ -473,15 +492,26 @@ def _is_twin(row: Row, given: Row) -> bool:
     return (row.budget, row.how, row.trimmed) == (given.budget, given.how, None)
 
 
+def _of_trimmed(given: Row, whole_vocabulary: Row) -> str:
+    if given.score is None or whole_vocabulary.score is None:
+        return ""
+    scores = f"{given.score:.4f} with it, {whole_vocabulary.score:.4f} with the whole one"
+    return f", and by {_names_of(given)} it has {scores}"
+
+
+def _names_of(row: Row) -> str:
+    """What `Row.score` is, in words."""
+    names = ranking_names(row.metrics)
+    return f"the mean of {' and '.join(names)}" if len(names) > 1 else names[0]
+
+
 def _of_task(given: Row, others: Sequence[Row], base: Row) -> list[str]:
     """What the labels of the examples that judge say of a budget: nothing where there are none."""
     if given.score is None or base.score is None or given.against_base is None:
         return []
-    name = " and ".join(base.metrics)
-    mean = f"the mean of {name}" if len(base.metrics) > 1 else name
     has = f"keeps {given.score / base.score:.1%} of" if base.score > 0 else f"has {given.score:.4f} in place of"
     told = [
-        f"{given.budget}: by {mean} it {has} the base model's {base.score:.4f}: the difference is "
+        f"{given.budget}: by {_names_of(base)} it {has} the base model's {base.score:.4f}: the difference is "
         f"{_with_error(given.against_base)}."
     ]
     for row in others:
@@ -533,7 +563,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         ("distance", lambda row: _told(row, "loss", 4)),
         ("vector cosine", lambda row: _told(row, "cosine", 4)),
         ("predictions kept", lambda row: _told(row, "agreement", 4)),
-        *((name, partial(_told, name=name, digits=4)) for name in metric_names(rows)),
+        *((name.replace("_", " "), partial(_told, name=name, digits=4)) for name in metric_names(rows)),
         ("Spearman on pairs", lambda row: _told(row, "spearman", 4)),
         (f"ms 1x{shape[1]}", lambda row: f"{row.latency_one_ms:.2f}"),
         (f"ms {shape[0]}x{shape[1]}", lambda row: f"{row.latency_batch_ms:.1f}"),

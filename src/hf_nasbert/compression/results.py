@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from hf_nasbert.cards.markdown import escape, table, text_cell
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import Row, as_text, lines_as_text, table_cells, verdicts
 from hf_nasbert.compression.stages import Additive
+from hf_nasbert.configs import read_model_config
+from hf_nasbert.hub.repository import how_to_load
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
 
@@ -42,6 +45,16 @@ class Compressed:
         made: Any = getattr(modeling, self.class_name, None) or getattr(transformers, self.class_name)
         loaded: PreTrainedModel = made.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
         return loaded  # in evaluation mode, as everything that is loaded
+
+    @property
+    def snippet(self) -> str:
+        """The lines of Python that load it from its folder, with nothing of ours installed."""
+        config = read_model_config(self.folder / "config.json", f"{self.folder}/config.json")
+        is_sentence_transformer = (self.folder / "modules.json").is_file()
+        made = how_to_load("child", config, str(self.folder), is_sentence_transformer=is_sentence_transformer)
+        library = "sentence_transformers" if is_sentence_transformer else "transformers"
+        name = made.partition("(")[0].partition(".")[0]
+        return f"from {library} import {name}\n\nmodel = {made}"
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,18 @@ class CompressResult:
             "th:first-child,td:first-child{text-align:left}</style></head>\n"
             f"<body><h1>A smaller encoder</h1>\n{proof}\n<ul>{said}</ul>\n{onnx}</body></html>\n"
         )
+
+
+def as_screen(result: CompressResult) -> str:
+    """What a terminal shows at the end: the table, where everything lies, and what to do with it."""
+    places = [
+        f"{one.row.budget}: the smaller model lies in {one.folder}, its card in {one.folder / 'README.md'}"
+        for one in result.front
+    ]
+    files = ", ".join(str(result.folder / name) for name in ("report.md", "summary.json"))
+    push = f"hf-nasbert push --source {shlex.quote(str(result.best.folder))} --repo_id YOUR_NAME/YOUR_MODEL"
+    told = [str(result), "", *places, f"the table and the stages: {files}", ""]
+    return "\n".join([*told, "to load it:", "", result.best.snippet, "", "to publish it:", "", push])
 
 
 def additivity_lines(found: Additive) -> list[str]:

@@ -25,12 +25,12 @@ from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choic
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
-    SLACK,
     Handmade,
     best_layers,
     best_uniform,
     every_other_layer,
     most_layers,
+    with_slack,
 )
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
@@ -42,6 +42,7 @@ from hf_nasbert.compression.proof import (
     Trimmed,
     choose_given,
     compare,
+    digest_of_pairs,
     measure_side_by_side,
     read_pairs,
 )
@@ -65,6 +66,7 @@ from hf_nasbert.compression.stages import (
     TrainedSupernet,
     Variants,
     Vocabulary,
+    WarmedUp,
     Written,
 )
 from hf_nasbert.compression.task_metric import labels_of
@@ -186,6 +188,7 @@ class Compression:
                 name: value for name, value in dataclasses.asdict(self.arguments).items() if name not in _INCIDENTAL
             },
             "text": dict(self.source.told),
+            "pairs": {"digest": digest_of_pairs(self.arguments.pairs_file)},
         }
         self._claim(asked)
         stack.enter_context(locked(self.folder))
@@ -214,6 +217,8 @@ class Compression:
         taught = stage("base model", Taught, self._make_taught)
         shared.bf16 = taught.bf16
         shared.variants = stage("variants", Variants, self._make_variants)
+        if self.arguments.warmup_steps:
+            stage("warm-up", WarmedUp, lambda: WarmedUp(shared.warmed_up[1]))
         found = stage("lone replacements", Replacements, self._make_replacements)
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
         if self.arguments.additivity:
@@ -279,9 +284,10 @@ class Compression:
         if difference is None:
             return
         if (self.folder / "stages.jsonl").exists():
+            what = difference.partition(".digest was")[0]
             raise ValueError(
-                f"{self.folder} was made with other settings ({difference}): choose another output_dir, or delete "
-                "that folder to begin anew"
+                f"{self.folder} was made with other {what if what in asked else 'settings'} ({difference}): choose "
+                "another output_dir, or delete that folder to begin anew"
             )
         shutil.rmtree(self.materials.work, ignore_errors=True)
         write_json(self._settings, asked)
@@ -369,11 +375,6 @@ class Compression:
         if pairs is not None:  # refused now, not in an hour
             self._once(lambda: len(read_pairs(pairs, shared.work / "pairs")))
         if arguments.trim_vocabulary:
-            if self.source.load_task is not None:
-                raise ValueError(
-                    "trim_vocabulary goes with text without labels (train_files): what a trimmed classifier is worth "
-                    "on labelled examples is not measured"
-                )
             check_trimmable(shared.base.tokenizer)
         self._once(lambda: shared.examples is None)  # the others read what is cached then
         _ = shared.examples
@@ -435,7 +436,7 @@ class Compression:
         scores = importance(shared.base.full_child, shared.calibration, processes=shared.processes)
         supernet = shared.sorted(scores)
         variants = Variants(scores, shared.refit(supernet))
-        shared.supernet = supernet
+        shared.refitted = supernet
         return variants
 
     def _make_replacements(self) -> Replacements:
@@ -506,10 +507,10 @@ class Compression:
         children: list[dict[str, Any]] = []
         missing: list[str] = []
         for budget, own in caps.items():
-            slack = {name: SLACK * cap for name, cap in own.items()}
+            slack = with_slack(own)
             ways: list[Callable[[], Handmade]] = [
-                partial(self._layers_by_hand, best_layers, scorer, own),
-                partial(self._layers_by_hand, every_other_layer, scorer, own),
+                partial(self._layers_by_hand, best_layers, scorer, slack),
+                partial(self._layers_by_hand, every_other_layer, scorer, slack),
                 partial(best_uniform, scorer, shared.cost, slack),
             ]
             for way in ways:
@@ -548,8 +549,8 @@ class Compression:
             )
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
-            done.num_tokens, len(done.losses), done.kept_step, done.before.loss, done.after.loss,
-            shared.chosen_metric(model), judged,
+            shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
+            done.after.loss, shared.chosen_metric(model), judged,
         )  # fmt: skip
 
     def _make_proof(
@@ -607,14 +608,21 @@ class Compression:
         """The row of the same child with a trimmed vocabulary."""
         shared, found = self.materials, self.materials.vocabulary
         judged, base = [], shared.base.full_child
+        examples = shared.examples_to_judge(found.tokenizer)
         for seed in self.arguments.seeds:
             model = trim_model(shared.recover(Architecture.parse(row.architecture), seed)[0], found.kept)
-            judged.append(shared.judge.with_tokenizer(model, found.tokenizer, base, shared.judging, shared.max_length))
+            judged.append(
+                shared.judge.with_tokenizer(
+                    model, found.tokenizer, base, shared.judging, shared.max_length, examples
+                )
+            )  # fmt: skip
         return dataclasses.replace(
             row,
             num_parameters=model.num_parameters(),
             file_bytes=bytes_of_child(model),
             judged=tuple(judged),
+            against_base=None,
+            against_given=None,
             trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 

@@ -53,6 +53,13 @@ class Variants:
 
 
 @dataclass(frozen=True)
+class WarmedUp:
+    """Of the stage `warm-up`: what each variant misses of its block's output on batches that trained none of them."""
+
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Replacements:
     """Of the stage `lone replacements`: what every variant costs alone."""
 
@@ -103,10 +110,12 @@ class ByHand:
 class Recovered:
     """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
 
+    `start` says whose weights it began with: the base model's (`inherited`), or those of the trained super-net.
     `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best. `metric` is the
     task's on the examples that choose, where that ranks.
     """
 
+    start: str
     num_tokens: int
     num_steps: int
     kept_step: int
@@ -152,6 +161,7 @@ Content = TypeVar(
     Vocabulary,
     Taught,
     Variants,
+    WarmedUp,
     Replacements,
     Additive,
     TrainedSupernet,

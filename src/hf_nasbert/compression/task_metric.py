@@ -1,6 +1,6 @@
 """What predictions are worth by a task's own metric, and how sure the difference of two models is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from hf_nasbert.finetuning.glue import glue_score
 
 _NUM_REDRAWS = 400  # of the examples: the standard error is known to a twenty-eighth
 _OF_TWO_LABELS = ("mrpc", "qqp")
+MACRO_F1 = "macro_f1"
+"""Told beside accuracy, of which it says how it is spread over the classes; it ranks nothing."""
 Predictions = Sequence[float]
 """A class, by the base model's number, or a value of every example."""
 
@@ -56,16 +58,19 @@ class TaskMetric:
         return [float(one) for one in found.tolist()]
 
     def __call__(self, predictions: Predictions, labels: Predictions) -> dict[str, float]:
-        """The metrics by name: accuracy, or also F1; Matthews correlation; Pearson and Spearman.
+        """The metrics by name: accuracy and macro F1, or F1; Matthews correlation; Pearson and Spearman.
 
         An undefined correlation is 0.
         """
-        found = self._metric.scores(self._in_data(predictions), self._in_data(labels))
+        ours, truth = self._in_data(predictions), self._in_data(labels)
+        found = self._metric.scores(ours, truth)
+        if list(found) == ["accuracy"]:
+            found |= {MACRO_F1: _macro_f1(ours, truth)}
         return {name: 0.0 if np.isnan(value) else value for name, value in found.items()}
 
     def score(self, predictions: Predictions, labels: Predictions) -> float:
-        """One number, the larger the better: the mean of the metrics."""
-        return glue_score(self(predictions, labels))
+        """One number, the larger the better: the mean of the metrics that rank."""
+        return score_of(self(predictions, labels))
 
     def difference(
         self, ours: Sequence[Predictions], theirs: Sequence[Predictions], labels: Predictions
@@ -107,3 +112,22 @@ def labels_of(batches: Sequence[Batch]) -> list[float]:
 def means_of(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of every metric over seeds."""
     return {name: float(np.mean([one[name] for one in metrics])) for name in (metrics[0] if metrics else ())}
+
+
+def ranking_names(metrics: Iterable[str]) -> list[str]:
+    """The names of the metrics that rank: all but the one that is told beside them."""
+    return [name for name in metrics if name != MACRO_F1]
+
+
+def score_of(metrics: Mapping[str, float]) -> float:
+    """The mean of the metrics that rank."""
+    return glue_score({name: metrics[name] for name in ranking_names(metrics)})
+
+
+def _macro_f1(predictions: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """The mean F1 of all classes that the labels have."""
+    scores = []
+    for one in np.unique(labels):
+        ours, theirs = predictions == one, labels == one
+        scores.append(2 * float((ours & theirs).sum()) / float(ours.sum() + theirs.sum()))
+    return float(np.mean(scores))

@@ -9,10 +9,13 @@ from typing import Any
 from datasets import Dataset
 
 from hf_nasbert.compression.arguments import CompressDataArguments
+from hf_nasbert.compression.examples import documents_of
 from hf_nasbert.data import DataArguments, load_text
 from hf_nasbert.data.cache import content_digest
-from hf_nasbert.data.files import no_column, text_in
+from hf_nasbert.data.files import digest_files, no_column, text_in
+from hf_nasbert.data.formats import ROW_KINDS
 from hf_nasbert.data.packaged import LABELLED_SETS
+from hf_nasbert.data.sources import TEXT_KINDS
 from hf_nasbert.finetuning import LabelledTask, load_files, load_glue, load_packaged
 from hf_nasbert.finetuning.sequence_classification_data import ProblemType
 
@@ -50,12 +53,17 @@ class TextSource:
             texts = DataArguments(train_files=[str(texts)])
         if isinstance(texts, LabelledTask):
             task, names = texts, {"source": texts.name, "digest": texts.digest()}
-            return cls(lambda: _documents(task), names, load_task=lambda problem_type: task)
+            return cls(lambda: documents_of(task.train, task.text_columns), names, load_task=lambda problem_type: task)
         if isinstance(texts, CompressDataArguments) and _are_labelled(texts):
             load_task = partial(_load_task, texts)
+
+            def load() -> Dataset:
+                task = load_task("classification")
+                return documents_of(task.train, task.text_columns)
+
             return cls(
-                lambda: _documents(load_task("classification")),
-                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name},
+                load,
+                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
@@ -65,7 +73,7 @@ class TextSource:
         if isinstance(texts, DataArguments):
             return cls(
                 partial(load_text, texts),
-                texts.describe() | {"tokenizer_name": texts.tokenizer_name},
+                texts.describe() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
@@ -96,6 +104,15 @@ def _are_labelled(data: CompressDataArguments) -> bool:
     return bool(data.train_file or data.task or data.packaged in LABELLED_SETS)
 
 
+def _digest_of(data: DataArguments) -> dict[str, str]:
+    """A digest of the files that are named: what lies there may change while their names stay."""
+    if data.train_files:
+        return {"digest": digest_files(data.train_files, TEXT_KINDS)}
+    labelled = [getattr(data, name, None) for name in ("train_file", "validation_file", "test_file")]
+    files = [file for file in labelled if file]
+    return {"digest": digest_files(files, ROW_KINDS, "labelled")} if files else {}
+
+
 def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> LabelledTask:
     """Labelled examples, by the readers of fine-tuning; what their labels are, the base model says."""
     if data.task:
@@ -106,9 +123,3 @@ def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> Labell
         str(data.train_file), data.validation_file, data.test_file, cache_dir=data.cache_dir,
         label_column=data.label_column, text_columns=data.text_columns, problem_type=problem_type,
     )  # fmt: skip
-
-
-def _documents(task: LabelledTask) -> Dataset:
-    """The texts to train on, as documents: each once."""
-    texts = (text for column in task.text_columns for text in task.train[column][:])
-    return Dataset.from_dict({"text": list(dict.fromkeys(texts))})

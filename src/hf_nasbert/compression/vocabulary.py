@@ -150,7 +150,7 @@ def choose_pieces(
 def _content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     check_trimmable(tokenizer)
     content: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    return content
+    return content | {"truncation": None, "padding": None}  # what the last call asked for
 
 
 def _ids_of(model: dict[str, Any]) -> dict[str, int]:
@@ -182,7 +182,7 @@ def _made_from(pieces: Collection[str], model: dict[str, Any]) -> set[str]:
 
 
 def _ids_around(content: dict[str, Any]) -> list[int]:
-    """The ids that a tokenizer puts around and behind texts."""
+    """The ids that a tokenizer puts around texts."""
     found: list[int] = []
 
     def note(number: int) -> int:
@@ -194,7 +194,7 @@ def _ids_around(content: dict[str, Any]) -> list[int]:
 
 
 def _renumbered(content: dict[str, Any], new_of: Callable[[int], int]) -> dict[str, Any]:
-    """What puts ids around and behind texts, with other ids."""
+    """What puts ids around texts, with other ids."""
 
     def processor(part: dict[str, Any]) -> dict[str, Any]:
         if part["type"] == "Sequence":
@@ -208,11 +208,8 @@ def _renumbered(content: dict[str, Any], new_of: Callable[[int], int]) -> dict[s
             return part | {role: [part[role][0], new_of(part[role][1])] for role in ("sep", "cls")}
         return part
 
-    around, padding = content["post_processor"], content["padding"]
-    return {
-        "post_processor": around and processor(around),
-        "padding": padding and padding | {"pad_id": new_of(padding["pad_id"])},
-    }
+    around = content["post_processor"]
+    return {"post_processor": around and processor(around)}
 
 
 def trim_tokenizer(

@@ -49,18 +49,34 @@ def find_files(name: str | Path, known: Iterable[str], what: str = "text") -> li
         FileNotFoundError: If there is no such file, and none that matches.
         ValueError: If a folder holds no such file, or files of several kinds.
     """
+    found = _find(name, tuple(known), what)
+    if found != [Path(name)]:
+        logger.warning("%s stands for %s", Path(name), _listed(found))
+    return found
+
+
+def digest_files(names: Iterable[str | Path], known: Iterable[str], what: str = "text") -> str:
+    """A digest of the bytes of all files that names stand for, in their order; their places are no part of it.
+
+    Raises:
+        FileNotFoundError: As `find_files`.
+        ValueError: As `find_files` and `check_file`.
+    """
+    known = tuple(known)
+    files = [file for name in names for file in _find(name, known, what)]
+    return hashlib.sha256("\n".join(check_file(file, known, what) for file in files).encode()).hexdigest()
+
+
+def _find(name: str | Path, known: Sequence[str], what: str) -> list[Path]:
     if not str(name):
         raise ValueError(f"the name of a {what} file is empty")
     path = Path(name)
     if path.is_dir():
-        found = _files_in(path, tuple(known), what)
-        logger.warning("%s stands for %s", path, _listed(found))
-        return found
+        return _files_in(path, known, what)
     if not os.path.lexists(path) and _WILD.search(str(path)):
         found = [match for match in _matches(path) if not match.is_dir()]
         if not found:
             raise FileNotFoundError(f"there is no {what} file {path}, and none that matches it as a pattern")
-        logger.warning("%s stands for %s", path, _listed(found))
         return found
     return [path]
 

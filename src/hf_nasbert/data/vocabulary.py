@@ -162,15 +162,26 @@ def tell_unknown(
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path, positions: int | None) -> None:
     """Save a tokenizer beside a model; it lets no longer input pass than the model has positions for.
 
+    Of how the last call cut and padded nothing is left in its files, which other libraries would do to every text.
+
     Args:
         tokenizer: It is left as it is.
         folder: The model's.
         positions: Tokens that the model takes at most, `None` where there is no such limit.
     """
     before = tokenizer.model_max_length
+    backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
+    truncation, padding = (None, None) if backend is None else (backend.truncation, backend.padding)
     try:
         if positions is not None:
             tokenizer.model_max_length = min(before, positions)
+        if backend is not None:
+            backend.no_truncation()
+            backend.no_padding()
         tokenizer.save_pretrained(folder)
     finally:
         tokenizer.model_max_length = before
+        if backend is not None and truncation is not None:
+            backend.enable_truncation(**truncation)
+        if backend is not None and padding is not None:
+            backend.enable_padding(**padding)

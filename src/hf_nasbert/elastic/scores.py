@@ -18,7 +18,7 @@ from hf_nasbert.elastic.batches import Batch, digest_of
 from hf_nasbert.elastic.distance import Distance, Parts, Target
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.kept import Kept, weights_digest
-from hf_nasbert.space import Architecture, num_shared_operators
+from hf_nasbert.space import Architecture
 
 _NUM_PARTS = len(Parts._fields)
 
@@ -254,13 +254,15 @@ class _Walk:
         self._mask = mask_of(batch, device)
         embedded, self._masks = self._encoder.embed(**inputs_of(batch, device))
         self._states: list[torch.Tensor] = [embedded]
-        self._path: list[str] = []
+        self._child: Architecture | None = None  # the last one
 
     def parts(self, child: Architecture, target: Target, distance: Distance) -> tuple[Parts, torch.Tensor | None]:
         """The parts of a child's distance, and its logits."""
-        depth = num_shared_operators(self._path, child)
-        del self._path[depth:], self._states[depth + 1 :]
+        depth = 0 if self._child is None else self._encoder.encoder.num_shared(self._child, child)
+        self._child = child
+        del self._states[depth + 1 :]
         for block in range(depth, len(child)):
-            self._states.append(self._encoder.run_block(block, child[block], self._states[-1], self._masks))
-            self._path.append(child[block])
+            self._states.append(
+                self._encoder.run_block(block, child[block], self._states[-1], self._masks, child=child)
+            )
         return _parts(self._supernet, self._states[-1], self._mask, target, distance)

@@ -35,8 +35,8 @@ from hf_nasbert.checkpoint_folders import (
     replace_files,
     set_later_aside,
 )
+from hf_nasbert.configs import check_revision, loading_errors
 from hf_nasbert.configs import load_config as load_foreign_config
-from hf_nasbert.configs import loading_errors
 from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.finetuning.arguments import RunArguments
 from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
@@ -60,7 +60,9 @@ def identify_model(arguments: RunArguments) -> tuple[str | None, str]:
 
     Raises:
         FileNotFoundError: If there is no such folder or Hub model.
+        ValueError: If a revision is asked of a folder.
     """
+    check_revision(arguments.model, arguments.revision)
     folder = Path(arguments.model)
     if not folder.is_dir():
         try:

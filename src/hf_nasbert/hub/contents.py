@@ -25,7 +25,14 @@ from hf_nasbert.configs import read_model_config
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
-from hf_nasbert.modeling.sentence_transformer import MODULE_FILES, MODULE_FOLDER, foreign_modules, module_entries
+from hf_nasbert.modeling.modeling_supernet import SUPERNETS, SupernetForMaskedLM
+from hf_nasbert.modeling.sentence_transformer import (
+    MODULE_FILES,
+    MODULE_FOLDER,
+    SUPERNET_FOLDER,
+    foreign_modules,
+    module_entries,
+)
 from hf_nasbert.native import CODE_FILES, is_our_code
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
@@ -37,12 +44,13 @@ KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet
 MODEL_FILE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.txt"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(geometry|operators|configuration|modeling)_nasbert\.py"
-    rf"|{'|'.join(map(re.escape, MODULE_FILES))}|{MODULE_FOLDER}/(config\.json|model\.safetensors)"
+    rf"|({SUPERNET_FOLDER}/)?({'|'.join(map(re.escape, MODULE_FILES))}"
+    rf"|{MODULE_FOLDER}/(config\.json|model\.safetensors))"
     r"|onnx/model(_\w+)?\.onnx",
     re.ASCII,
 )
-"""What makes a model, a SentenceTransformer of it, and its ONNX files; a push replaces all of it, so that no weight or
-code of an earlier one stays behind."""
+"""What makes a model, a SentenceTransformer of it or of a super-net's children, and its ONNX files; a push replaces
+all of it, so that no weight or code of an earlier one stays behind."""
 BESIDE = re.compile(
     r"README\.md|LICENSE(\.md|\.txt)?|card\.json|(figures/)?\w[\w.-]*\.(png|svg|jpg)|\w[\w.-]*\.jsonl(\.gz)?", re.ASCII
 )
@@ -59,7 +67,7 @@ _CARD_PLACE = '"path/to/this/folder"'  # what a card that knows no repository lo
 # The fields of a config.json that say which network it is. Dropout, dtype and versions change while it stays the same.
 _SHAPE = (
     "model_type architectures operators stage_lengths search_space vocab_size hidden_size embedding_size ffn_ratio "
-    "attention_head_size num_conv_layers weight_layout num_hidden_layers num_attention_heads intermediate_size "
+    "attention_head_size num_conv_layers weight_layout copies num_hidden_layers num_attention_heads intermediate_size "
     "hidden_act max_position_embeddings type_vocab_size tie_word_embeddings id2label"
 ).split()
 
@@ -140,6 +148,12 @@ def identity_of_model(config: Mapping[str, Any], tokenizer: Mapping[str, Any] | 
     return identity
 
 
+def name_of_supernet(config: Mapping[str, Any]) -> str:
+    """The class that a super-net loads by."""
+    name = next(iter(config.get("architectures") or ()), "")
+    return name if name in SUPERNETS else SupernetForMaskedLM.__name__
+
+
 def name_of_model(config: Mapping[str, Any]) -> str:
     """A child's architecture, or the size of a super-net's space."""
     if "search_space" in config:
@@ -213,7 +227,13 @@ def foreign_code(files: Mapping[str, Content], name: str) -> list[str]:
     settings = files.get("tokenizer_config.json")
     if settings is not None and read_object(settings, f"{name}/tokenizer_config.json").get("auto_map"):
         found.append("what tokenizer_config.json names in auto_map")
-    return found + foreign_modules(files, name)
+    return found + foreign_modules(files, name) + foreign_modules(_of_children(files), f"{name}/{SUPERNET_FOLDER}")
+
+
+def _of_children(files: Mapping[str, Content]) -> dict[str, Content]:
+    """What makes SentenceTransformers of a super-net's children."""
+    prefix = f"{SUPERNET_FOLDER}/"
+    return {file.removeprefix(prefix): content for file, content in files.items() if file.startswith(prefix)}
 
 
 def check_modules(files: Mapping[str, Content], name: str) -> None:
@@ -226,6 +246,8 @@ def check_modules(files: Mapping[str, Content], name: str) -> None:
     Raises:
         ValueError: If files of a module are missing, or its folder has no name that they go by.
     """
+    if own := _of_children(files):
+        check_modules(own, f"{name}/{SUPERNET_FOLDER}")
     where = f"{name}/modules.json"
     entries = module_entries(read_json(files["modules.json"], where), where) if "modules.json" in files else []
     for kind, path in entries:
@@ -270,6 +292,8 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
     files: dict[str, Content] = {}
     left_out = []
     within = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
+    if kind == "super-net" and (folder / SUPERNET_FOLDER).is_dir():
+        within += [folder / SUPERNET_FOLDER, *(path for path in (folder / SUPERNET_FOLDER).iterdir() if path.is_dir())]
     for path in sorted([*folder.iterdir(), *(file for one in within for file in one.glob("*"))]):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
@@ -286,7 +310,7 @@ def _gather_model(folder: Path, repo_id: str, trust_remote_code: bool) -> Conten
             raise ValueError(f"{folder}/{name} is a link that leads out of the folder: put the file itself there")
         elif not path.is_file():
             raise ValueError(f"{folder}/{name} is no regular file")
-        elif name.endswith((".py", "config.json")) or name in MODULE_FILES:
+        elif name.endswith((".py", "config.json")) or path.name in MODULE_FILES:
             files[name] = path.read_bytes()  # what is run are the very bytes that were looked at
             as_in_git = path.read_bytes().replace(b"\r\n", b"\n")  # a checkout on Windows has other line ends
             if is_our_code(name, as_in_git):
@@ -328,7 +352,8 @@ def _bare_card(kind: Kind, config: Mapping[str, Any], files: Mapping[str, Conten
     sizes = {size: config[size] for size in ("hidden_size", "vocab_size") if size in config}
     facts: dict[str, Any] = {"name": repo_id.split("/")[-1], "hub_id": repo_id, "model": sizes}
     if kind == "super-net":
-        return render_supernet_card({**facts, "search_space": config["search_space"]})
+        facts |= {"supernet_class": name_of_supernet(config), "search_space": config["search_space"]}
+        return render_supernet_card(facts)
     if not str((config.get("architectures") or [""])[0]).endswith("ForMaskedLM"):
         return None
     operators = config.get("operators") or ("attention", "ffn") * (config.get("num_hidden_layers") or 0)

@@ -97,7 +97,7 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     if contents.kind == "child":
         check_leaves_home(contents.files, trust_remote_code=arguments.trust_remote_code)
     elif contents.kind == "super-net":
-        load_supernet(arguments.source)
+        load_supernet(arguments.source, None)
     changes = _changes(contents, state, is_replaced)
     commit = None
     is_noop = state is not None and state.has_branch and set(changes.values()) == {"same"}

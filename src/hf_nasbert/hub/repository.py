@@ -23,6 +23,7 @@ from hf_nasbert.hub.contents import (
     identity_of_model,
     identity_of_table,
     kind_of,
+    name_of_supernet,
     read_tokenizer,
     size_of,
 )
@@ -118,7 +119,7 @@ def how_to_load(
     if kind == "table":
         return f"load_dataset({where}{options})"
     if kind == "super-net":
-        return f"SupernetForMaskedLM.from_pretrained({where}{options})"
+        return f"{name_of_supernet(identity)}.from_pretrained({where}{options})"
     trust = "" if identity["model_type"] == "bert" else ", trust_remote_code=True"
     if is_sentence_transformer:
         return f"SentenceTransformer({where}{options}{trust})"

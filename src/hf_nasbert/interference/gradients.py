@@ -54,7 +54,7 @@ def operator_gradients(supernet: SupernetForMaskedLM, batch: Batch, architecture
         ValueError: If the child is not in the space, the batch has no labelled token, or the super-net is not fp32.
     """
     child = supernet.space.validate(architecture)
-    blocks = supernet.nasbert.encoder.blocks
+    blocks = supernet.nasbert.encoder.blocks_of(child)
     owned = [block.operators.parameters_of(name) for block, name in zip(blocks, child, strict=True)]
     with evaluating(supernet), torch.enable_grad():
         loss, states = _forward(supernet, batch, child)
@@ -97,7 +97,7 @@ def _forward(
     hidden_states, masks = supernet.nasbert.embed(**tensors)
     states = [hidden_states]
     for index, operator in enumerate(child):
-        states.append(supernet.nasbert.run_block(index, operator, states[-1], masks))
+        states.append(supernet.nasbert.run_block(index, operator, states[-1], masks, child=child))
     logits = supernet.lm_head(states[-1].flatten(0, 1).index_select(0, positions))  # (N, V)
     return nn.functional.cross_entropy(logits, labels[positions]), states
 
@@ -199,7 +199,9 @@ def measure_pairs(
     """
     if not batches:
         raise ValueError("no batch to measure gradients on")
-    pairs = draw_pairs(supernet.space, num_children=num_children, seed=seed, max_distance=max_distance)
+    drawn = draw_pairs(supernet.space, num_children=num_children, seed=seed, max_distance=max_distance)
+    owner_of = supernet.nasbert.encoder.owner_of  # children of two copies share no operator
+    pairs = [(base, [other for other in others if owner_of(other) == owner_of(base)]) for base, others in drawn]
     rows: list[Record] = []
     total = len(batches) * sum(1 + len(others) for _, others in pairs if others)
     with tqdm(total=total, desc="pairs", unit=" passes", disable=not progress, leave=False) as bar:
@@ -300,7 +302,8 @@ def measure_blocks(
                     setting = (*child[:block], name, *child[block + 1 :])
                     gradients[name] = shared_gradients(supernet, batch, setting)
                     bar.update()
-                inside = set(supernet.nasbert.encoder.blocks[block].parameters())
+                copies = (supernet.nasbert.encoder.blocks, *supernet.nasbert.encoder.copies)
+                inside = {parameter for blocks in copies for parameter in blocks[block].parameters()}
                 for first, second in combinations([name for name in space.blocks[block] if name in names], 2):
                     value = _outside_similarity(gradients[first], gradients[second], inside)
                     row = {"block": block, "first": first, "second": second}

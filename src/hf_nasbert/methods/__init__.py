@@ -21,14 +21,21 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.blockwise import Blockwise
+from hf_nasbert.methods.board import Board
 from hf_nasbert.methods.complexity import ComplexityRate
 from hf_nasbert.methods.conflict_projection import ConflictProjection
+from hf_nasbert.methods.cross_path import CrossPath
 from hf_nasbert.methods.fair import Fair
+from hf_nasbert.methods.few_shot import FewShot
 from hf_nasbert.methods.importance import Importance
 from hf_nasbert.methods.learned import LearnedDistribution
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
+from hf_nasbert.methods.magic_guarded import MagicATGuarded
+from hf_nasbert.methods.mixture import Mixture
 from hf_nasbert.methods.sandwich import Sandwich
 from hf_nasbert.methods.shifted import SizeShifted
+from hf_nasbert.methods.size_classes import SizeClassesMethod
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
@@ -40,6 +47,7 @@ METHODS: dict[str, type[TrainingMethod]] = {
         MagicT,
         MagicA,
         MagicAT,
+        MagicATGuarded,
         Sandwich,
         Attentive,
         ConflictProjection,
@@ -47,6 +55,12 @@ METHODS: dict[str, type[TrainingMethod]] = {
         SizeShifted,
         Importance,
         LearnedDistribution,
+        CrossPath,
+        Board,
+        Blockwise,
+        FewShot,
+        Mixture,
+        SizeClassesMethod,
     )
 }
 """Every method by its name, in the order of tables, figures and help."""

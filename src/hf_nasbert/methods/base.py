@@ -14,11 +14,15 @@ from hf_nasbert.space import Architecture, SearchSpace
 if TYPE_CHECKING:
     import torch
 
+    from hf_nasbert.modeling.copies import Copies
     from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 """Losses of children on the first so many dev batches, with the weights of this moment; the same on all processes."""
+
+FindSplit = Callable[[int, int], tuple[int, tuple[tuple[str, ...], ...]]]
+"""The block whose candidates' gradients differ most, and its two groups; measured in so many settings, of a seed."""
 
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
@@ -181,8 +185,9 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
-    `chosen_rows`, `loss`, `merge`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as
-    averages of the weights are, `begin` and `tensors` too.
+    `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict` and
+    `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it is
+    not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -211,6 +216,8 @@ class TrainingMethod:
     settings: Any
     reads_gradients: ClassVar[bool] = False
     """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
+    can_be_sharded: ClassVar[bool] = True
+    """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -235,6 +242,22 @@ class TrainingMethod:
     def num_dev_batches(self) -> int:
         """Dev batches that `after_step` scores children on."""
         return 0
+
+    def copies(self, *, is_training: bool) -> "Copies | None":
+        """Which copies of the choice blocks serve which children from here on; `None`: the super-net stays as it is.
+
+        Asked before the first step, before every step, whose children these copies then train (`is_training`), and
+        behind it, for whoever scores, saves or extracts children.
+        """
+        return None
+
+    def before_step(self, step: int, find_split: FindSplit) -> bool:
+        """Decide what the copies of a step, from 0, depend on, before they are asked for.
+
+        Returns:
+            Whether all copies are to begin anew as the first one is, with its moments.
+        """
+        return False
 
     def children(self) -> tuple[Architecture, ...]:
         """The children that the next step trains, on the same batch.
@@ -303,6 +326,10 @@ class TrainingMethod:
 
     def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
         """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
+        """A child's pass over one micro-batch, if it is not the usual one from tokens to predictions (`None`)."""
         return None
 
     def loss(

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from hf_nasbert.space import SearchSpace
 
 from .configuration_nasbert import NasBertShapeConfig
+from .copies import Copies
 from .layouts import LAYOUTS
 
 # Widths and operators of the presets. What the MAGIC paper does not let us verify is tagged in docs/papers.md.
@@ -45,6 +46,8 @@ class SupernetConfig(NasBertShapeConfig):
     Args:
         search_space: A `SearchSpace`, or the plain dictionary that `SearchSpace.to_dict` makes of one.
         weight_layout: Name of the layout in `layouts.LAYOUTS`: which tensors the operators are made of.
+        copies: Of a super-net with several copies of all choice blocks, which child each one serves: what
+            `Copies.to_dict` gives.
 
     Raises:
         ValueError: For an unknown field or a space with an operator that cannot be built, naming block and operator.
@@ -61,6 +64,7 @@ class SupernetConfig(NasBertShapeConfig):
     search_space: SearchSpace | dict | None = None
     weight_layout: str = "separate"
     sparse_prediction: bool = True
+    copies: dict | None = None
 
     def _normalize(self):
         super()._normalize()
@@ -73,6 +77,8 @@ class SupernetConfig(NasBertShapeConfig):
         super().check()
         if self.weight_layout not in LAYOUTS:
             raise ValueError(f"weight_layout is {self.weight_layout!r}; expected one of {', '.join(LAYOUTS)}")
+        if self.copies is not None:
+            Copies.from_dict(self.copies).check(self.space)
         for block, candidates in enumerate(self.space.blocks):
             for name in candidates:
                 try:
@@ -84,6 +90,8 @@ class SupernetConfig(NasBertShapeConfig):
         fields = super().to_dict()
         if fields.get("weight_layout") == "separate":  # as all were before there were others
             del fields["weight_layout"]
+        if fields.get("copies") is None:
+            fields.pop("copies", None)
         return fields
 
     @property

@@ -26,7 +26,7 @@ from hf_nasbert.space import SKIP, FreeStage, SearchSpace
 from .configuration_nasbert import NasBertConfig, NasBertShapeConfig
 from .configuration_supernet import SupernetConfig
 from .families import FAMILIES, build_like, from_stock
-from .geometry_nasbert import SIZED_KINDS, inner_width, parse_operator
+from .geometry_nasbert import OPERATOR_KINDS, SIZED_KINDS, inner_width, parse_operator
 from .modeling_nasbert import (
     NasBertEncoder,
     NasBertForMaskedLM,
@@ -168,8 +168,10 @@ def elastic_space(
         "attention": _checked("heads", heads, most["attention"], _HEADS, "heads"),
         "ffn": _checked("ffn", ffn, most["ffn"], _WIDTHS, "neurons"),
     }
-    for kernel in kernels:
-        config.check_operator(f"conv{kernel}")
+    sizes = [kind.removeprefix("conv") for kind in OPERATOR_KINDS if kind.startswith("conv")]
+    odd = next((kernel for kernel in kernels if str(kernel) not in sizes), None)
+    if odd is not None:
+        raise ValueError(f"kernels has {odd!r}: expected {', '.join(sizes)}, the sizes of convolutions that there are")
     config = _with_convolutions(config)
     blocks = []
     for name, _ in _real_blocks(full_child):
@@ -252,8 +254,7 @@ def elastic_supernet(full_child: NasBertPreTrainedModel, space: SearchSpace) -> 
             f"{odd[0]!r} has more weights than the base model's {odd[1]!r}, and takes its place: leave it out"
         )
     state = full_child.state_dict()
-    inside = supernet._blocks.removesuffix("blocks.")
-    rest = {name: tensor for name, tensor in state.items() if not name.startswith(f"{inside}blocks.")}
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(supernet._inside)}
     supernet.load_state_dict(rest, strict=False)
     for block, (full_name, full) in zip(supernet._encoder.blocks, fulls, strict=True):
         full_kind = parse_operator(full_name).kind

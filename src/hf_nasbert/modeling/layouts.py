@@ -1,9 +1,9 @@
 """Weight layouts: which tensors the operators of a choice block are made of.
 
 `SeparateWeights`, an operator's weights are its own, is what every super-net from scratch has. `NestedWeights` makes
-narrow operators of slices of wide ones, for super-nets that are made of a base model. A layout may as well be one of
-experts, or of one of several copies: training, scoring, interference, sharding and extraction ask it, and no module's
-name.
+narrow operators of slices of wide ones, for super-nets that are made of a base model. `ExpertWeights` mixes an
+operator's weights by the child that it is of. Training, scoring, interference, sharding and extraction ask the layout,
+and no module's name.
 """
 
 import abc
@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from .configuration_nasbert import NasBertShapeConfig
 from .geometry_nasbert import inner_width, parse_operator
@@ -71,6 +72,14 @@ class WeightLayout(nn.Module, abc.ABC):
     @abc.abstractmethod
     def units(self) -> list[nn.Module]:
         """The modules that `forward` calls one by one: each is sharded and compiled by itself."""
+
+    def reads_child(self, name: str) -> bool:
+        """Whether an operator's weights depend on the child that it is of.
+
+        Then `forward` and `state_of` are given `child`, its operators' names; and children that differ anywhere have
+        nothing in common from this block on.
+        """
+        return False
 
     def size_of(self, name: str) -> int:
         """The number of weights of one operator in a child."""
@@ -224,5 +233,90 @@ class NestedWeights(WeightLayout):
         return [self]
 
 
-LAYOUTS: dict[str, type[WeightLayout]] = {"separate": SeparateWeights, "nested": NestedWeights}
+_NUM_EXPERTS, _ROUTER_WIDTH = 2, 128
+_MIXED = [f"{path}.{part}" for path in ("intermediate.dense", "output.dense") for part in ("weight", "bias")]
+
+
+class ExpertWeights(WeightLayout):
+    """Every ffn has several experts, whose two linear maps are mixed by the child's architecture.
+
+    Mixture-of-Supernets (Jawahar et al., 2024, https://arxiv.org/abs/2306.04845), layer-wise form, written from a
+    description (the authors' code is GPL). A router of each ffn, of two linear maps, reads all operators of the child
+    as ones among zeros, and gives by a softmax the share of every expert. What is mixed are weights: a child runs, and
+    keeps, one matrix. All other operators, and the normalisation of an ffn, have one set of weights.
+    """
+
+    def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
+        super().__init__()
+        self.candidates = tuple(candidates)
+        self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
+        blocks: Sequence[Sequence[str]] = config.space.blocks  # a super-net's
+        places = ((block, name) for block, names in enumerate(blocks) for name in names)
+        self._places = {place: number for number, place in enumerate(places)}
+        self.experts, self.routers = nn.ModuleDict(), nn.ModuleDict()
+        for name in filter(self.reads_child, candidates):
+            others = [build_operator(config, name) for _ in range(_NUM_EXPERTS - 1)]
+            for other in others:
+                del cast(nn.Module, other.output).LayerNorm
+            self.experts[name] = nn.ModuleList(others)
+            self.routers[name] = nn.Sequential(
+                nn.Linear(len(self._places), _ROUTER_WIDTH), nn.ReLU(), nn.Linear(_ROUTER_WIDTH, _NUM_EXPERTS)
+            )
+
+    def reads_child(self, name):
+        return parse_operator(name).kind == "ffn"
+
+    def shares_of(self, name: str, child: Sequence[str]) -> torch.Tensor:
+        """The share of every expert of an ffn in a child, (experts,)."""
+        weight = next(self.routers[name].parameters())
+        chosen = [self._places[place] for place in enumerate(child)]
+        read = weight.new_zeros(len(self._places)).index_fill(0, torch.tensor(chosen, device=weight.device), 1.0)
+        shares: torch.Tensor = self.routers[name](read).softmax(-1)
+        return shares
+
+    def _mixed(self, name: str, child: Sequence[str]) -> dict[str, torch.Tensor]:
+        shares, experts = self.shares_of(name, child), (self.operators[name], *cast(nn.ModuleList, self.experts[name]))
+        parts = list(zip(shares, experts, strict=True))
+        return {path: torch.stack([share * one.get_parameter(path) for share, one in parts]).sum(0) for path in _MIXED}
+
+    def forward(
+        self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, child=None, **kwargs
+    ):
+        given = (hidden_states, attention_mask, padding_mask, positions)
+        if not self.reads_child(name):
+            return self.operators[name](*given, **kwargs)
+        return functional_call(self.operators[name], self._mixed(name, child), given, kwargs)
+
+    @torch.no_grad()
+    def state_of(self, name, child=None):
+        """As any layout; an ffn's without a child are those of the first expert."""
+        state = self.operators[name].state_dict()
+        return state if child is None or not self.reads_child(name) else state | self._mixed(name, child)
+
+    def load_state_of(self, name, state):
+        self.operators[name].load_state_dict(state, strict=True)
+        for other in cast(nn.ModuleList, self.experts[name]) if name in self.experts else ():
+            other.load_state_dict({path: state[path] for path in _MIXED}, strict=True)
+
+    def output_of(self, name):
+        return _end_of(self.operators[name])
+
+    def parameters_of(self, name):
+        modules = [self.operators[name]]
+        if name in self.routers:
+            modules += [self.experts[name], self.routers[name]]
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def modules_of(self, name):
+        return [self, self.operators[name]]
+
+    def units(self):
+        return [self]
+
+
+LAYOUTS: dict[str, type[WeightLayout]] = {
+    "separate": SeparateWeights,
+    "nested": NestedWeights,
+    "experts": ExpertWeights,
+}
 """Layouts by the name that a super-net's config says."""

@@ -1,10 +1,15 @@
-"""The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights."""
+"""The super-net: a chain of choice blocks that hold every candidate operator, with one set of shared weights.
 
+One file, as transformers has it: blocks, the encoder that knows whose weights a child has, and the model classes.
+"""
+
+import copy
 import inspect
 from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -13,9 +18,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput
 from transformers.utils.generic import TransformersKwargs
 
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture, SearchSpace, num_shared_operators
 
 from .configuration_supernet import SupernetConfig
+from .copies import Copies
 from .geometry_nasbert import SKIP, Block, geometry, geometry_of, last_mixing_block, operator_kind, operator_width
 from .layouts import LAYOUTS
 from .modeling_nasbert import (
@@ -46,7 +52,18 @@ class ChoiceBlock(GradientCheckpointingLayer):
             {str(width): nn.Linear(width, config.hidden_size) for width in widths if is_last}
         )
 
-    def forward(self, hidden_states, attention_mask=None, padding_mask=None, positions=None, operator=None, **kwargs):
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        padding_mask=None,
+        positions=None,
+        operator=None,
+        child=None,
+        **kwargs,
+    ):
+        if self.operators.reads_child(operator):
+            kwargs["child"] = child
         if self.input_projections:
             width = str(operator_width(operator) or self.hidden_size)
             if width in self.input_projections:
@@ -67,6 +84,11 @@ class ChoiceBlock(GradientCheckpointingLayer):
             found["output_projection"] = self.output_projections[str(block.width)]
         return found
 
+    def size_of(self, block: Block) -> int:
+        """The number of weights of a child's block."""
+        projections = self.projections_of(block).values()
+        return self.operators.size_of(block.name) + sum(p.numel() for one in projections for p in one.parameters())
+
     def modules_of(self, block: Block) -> list[nn.Module]:
         """The modules that a child's block uses."""
         return [*self.operators.modules_of(block.name), *self.projections_of(block).values()]
@@ -76,28 +98,40 @@ class ChoiceBlock(GradientCheckpointingLayer):
         projections = self.projections_of(block).values()
         return [*self.operators.parameters_of(block.name), *(p for module in projections for p in module.parameters())]
 
-    def state_of(self, block: Block) -> dict[str, torch.Tensor]:
+    def state_of(self, block: Block, child: Sequence[str]) -> dict[str, torch.Tensor]:
         """The weights of a child's block under their names in the child."""
-        parts = {"operator": self.operators.state_of(block.name)}
+        given: dict[str, Any] = {"child": child} if self.operators.reads_child(block.name) else {}
+        parts = {"operator": self.operators.state_of(block.name, **given)}
         parts |= {name: module.state_dict() for name, module in self.projections_of(block).items()}
         return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
 
 class SupernetEncoder(nn.Module):
-    """The chain of choice blocks; runs the one child it is told to."""
+    """The chain of choice blocks, or several copies of it; runs the one child it is told to."""
 
     blocks: MutableSequence[ChoiceBlock]
+    """The first copy."""
+    copies: MutableSequence[MutableSequence[ChoiceBlock]]
+    """The others."""
 
     def __init__(self, config: SupernetConfig):
         super().__init__()
         self.config = config
         self.space: SearchSpace = config.space
-        self.blocks = nn.ModuleList()  # type: ignore[assignment]  # it does not say of what
+        self.owning = None if config.copies is None else Copies.from_dict(config.copies)
+        self._sizes: dict[Block, int] = {}
+        num_copies = 1 if self.owning is None else self.owning.number
+        self.blocks = self._make_blocks()  # type: ignore[assignment]  # it does not say of what
+        self.copies = nn.ModuleList(self._make_blocks() for _ in range(num_copies - 1))  # type: ignore[assignment]
+        self.largest_architecture = self._largest_architecture()
+
+    def _make_blocks(self) -> nn.ModuleList:
+        blocks = nn.ModuleList()
         for stage in self.space.stage_slices:
             candidates = self.space.blocks[stage]
             for index, names in enumerate(candidates):
-                self.blocks.append(ChoiceBlock(config, names, index == 0, index == len(candidates) - 1))
-        self.largest_architecture = self._largest_architecture()
+                blocks.append(ChoiceBlock(self.config, names, index == 0, index == len(candidates) - 1))
+        return blocks
 
     def _largest_architecture(self) -> Architecture:
         """The child with the most parameters; of equals the one whose operators come first."""
@@ -122,11 +156,63 @@ class SupernetEncoder(nn.Module):
     def _size(self, stage: slice, operators: Sequence[str]) -> int:
         """The number of weights of a stage's part of a child, its projections included."""
         parts = zip(self.blocks[stage], geometry(operators, self.config.hidden_size), strict=True)
-        return sum(tensor.numel() for module, block in parts for tensor in module.state_of(block).values())
+        return sum(module.size_of(block) for module, block in parts)
+
+    def set_copies(self, copies: Copies) -> None:
+        """Let other copies serve children; those that there are not yet begin as the first one is.
+
+        Raises:
+            ValueError: If they are of another space, or fewer than there are.
+        """
+        copies.check(self.space)
+        if copies.number <= len(self.copies):
+            raise ValueError(f"the super-net has {1 + len(self.copies)} copies, which cannot become {copies.number}")
+        while copies.number > 1 + len(self.copies):
+            self.copies.append(copy.deepcopy(self.blocks))
+        self.owning, self.config.copies = copies, copies.to_dict()
+
+    def owner_of(self, architecture: Sequence[str]) -> int:
+        """The number of the copy that serves a child: 0 where there is one alone."""
+        return 0 if self.owning is None else self.owning.owners[self.row_of(architecture)]
+
+    def row_of(self, architecture: Sequence[str]) -> int:
+        """The row of a child in `Copies`."""
+        assert self.owning is not None
+        if self.owning.reference is None:
+            return self.owning.row_of(architecture)
+        reference = self.owning.reference.split("-")
+        return self.owning.row_of(architecture, self._weights_of(architecture) - self._weights_of(reference))
+
+    def _weights_of(self, architecture: Sequence[str]) -> int:
+        """The number of weights of a child's blocks."""
+        blocks = geometry_of(self.config, architecture)
+        for module, block in zip(self.blocks, blocks, strict=True):
+            if block not in self._sizes:
+                self._sizes[block] = module.size_of(block)
+        return sum(self._sizes[block] for block in blocks)
+
+    def blocks_of(self, architecture: Sequence[str]) -> Sequence[ChoiceBlock]:
+        """The choice blocks of the copy that serves a child."""
+        owner = self.owner_of(architecture)
+        return self.copies[owner - 1] if owner else self.blocks
+
+    @property
+    def all_blocks(self) -> Iterator[ChoiceBlock]:
+        """The choice blocks of all copies."""
+        return chain(self.blocks, *self.copies)
+
+    def num_shared(self, one: Sequence[str], other: Sequence[str]) -> int:
+        """How many blocks, from the start, two children have in common: operators and weights."""
+        num_shared = num_shared_operators(one, other) if self.owner_of(one) == self.owner_of(other) else 0
+        if num_shared == len(one):
+            return num_shared
+        blocks = zip(self.blocks, one[:num_shared], strict=False)
+        return next((n for n, (block, name) in enumerate(blocks) if block.operators.reads_child(name)), num_shared)
 
     def parts_of(self, architecture: Sequence[str]) -> Iterator[tuple[ChoiceBlock, Block]]:
         """The choice blocks, and what a child has in each."""
-        return zip(self.blocks, geometry_of(self.config, self.space.validate(architecture)), strict=True)
+        architecture = self.space.validate(architecture)
+        return zip(self.blocks_of(architecture), geometry_of(self.config, architecture), strict=True)
 
     def modules_of(self, architecture: Sequence[str]) -> Iterator[nn.Module]:
         """The modules that a child uses."""
@@ -139,18 +225,19 @@ class SupernetEncoder(nn.Module):
         return {
             f"blocks.{block.index}.{name}": tensor
             for module, block in parts
-            for name, tensor in module.state_of(block).items()
+            for name, tensor in module.state_of(block, architecture).items()
         }
 
     def forward(self, hidden_states, masks: Masks, positions=None, prefixes=None, architecture=None, **kwargs):
         architecture = self.largest_architecture if architecture is None else self.space.validate(architecture)
         last = last_mixing_block(architecture)
-        for index, (block, operator) in enumerate(zip(self.blocks, architecture, strict=True)):
+        for index, (block, operator) in enumerate(zip(self.blocks_of(architecture), architecture, strict=True)):
             rows = positions if index == last else None
             prefix = {} if prefixes is None else {"prefix": prefixes[index]}
             hidden_states = block(
-                hidden_states, masks.attention, masks.padding, rows, operator=operator, **prefix, **kwargs
-            )
+                hidden_states, masks.attention, masks.padding, rows, operator=operator, child=architecture, **prefix,
+                **kwargs,
+            )  # fmt: skip
         return hidden_states
 
 
@@ -232,22 +319,36 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         """The parameters that a child uses, each once: its operators', the embeddings' and the head's."""
         encoder = self._encoder
         used = [p for module, block in encoder.parts_of(architecture) for p in module.parameters_of(block)]
-        head = (p for name, p in self.named_parameters() if not name.startswith(self._blocks))
+        head = (p for name, p in self.named_parameters() if not name.startswith(self._inside))
         return list(dict.fromkeys([*self._embeddings.parameters(), *used, *head]))
 
     def state_of(self, architecture: Sequence[str]) -> dict[str, torch.Tensor]:
         """The weights of a child under the names that they have in the child, a `child_class`."""
-        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._blocks)}
+        shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self._inside)}
         state = self._encoder.state_of(architecture)
-        before = self._blocks.removesuffix("blocks.")
-        return shared | {f"{before}{name}": tensor for name, tensor in state.items()}
+        return shared | {f"{self._inside}{name}": tensor for name, tensor in state.items()}
 
     def run_block(
-        self, index: int, operator: str, hidden_states: torch.Tensor, masks: Masks, positions=None
+        self,
+        index: int,
+        operator: str,
+        hidden_states: torch.Tensor,
+        masks: Masks,
+        positions=None,
+        child: Sequence[str] | None = None,
     ) -> torch.Tensor:
-        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs."""
-        block = self._encoder.blocks[index]
-        return block(hidden_states, masks.attention, masks.padding, positions, operator=operator)
+        """Run one choice block: (B, T, W) to (B, T, W'), or (N, W') at flat `positions`. `embed` makes its inputs.
+
+        Where there are several copies, or an operator's weights depend on the child, it must be said.
+
+        Raises:
+            ValueError: If it was not.
+        """
+        encoder = self._encoder
+        if child is None and (encoder.copies or encoder.blocks[index].operators.reads_child(operator)):
+            raise ValueError(f"the weights of {operator!r} in block {index} depend on the child: say which one runs")
+        block = encoder.blocks[index] if child is None else encoder.blocks_of(child)[index]
+        return block(hidden_states, masks.attention, masks.padding, positions, operator=operator, child=child)
 
     @property
     def _embeddings(self) -> nn.Module:
@@ -258,9 +359,9 @@ class SupernetPreTrainedModel(NasBertPreTrainedModel):
         return cast(SupernetEncoder, self.base_model.encoder)
 
     @property
-    def _blocks(self) -> str:
-        """Where the choice blocks stand in it."""
-        return "encoder.blocks." if self.base_model is self else f"{self.base_model_prefix}.encoder.blocks."
+    def _inside(self) -> str:
+        """Where the choice blocks stand in it, in one copy or several."""
+        return "encoder." if self.base_model is self else f"{self.base_model_prefix}.encoder."
 
 
 class SupernetModel(SupernetPreTrainedModel, NasBertModel):

@@ -6,6 +6,7 @@ from typing import Literal
 from hf_nasbert.costs import Budget
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.tolerances import EXTRACTION
+from hf_nasbert.training.arguments import AdaptationArguments
 
 _MOST_CHILDREN = 100_000  # of a latency table's check: each is run many times
 
@@ -183,9 +184,18 @@ class RankingReportArguments:
     )
     num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
     resampling_seed: int = field(default=0, metadata={"help": "Seed of these redraws and of random baselines."})
+    calibrate: int = field(
+        default=0,
+        metadata={
+            "help": "Calibrated ranking: take so many children of the table as trained, and rank the others by one "
+            "ridge on operators and super-net losses that is fitted to these few; 0: none."
+        },
+    )
 
     def __post_init__(self) -> None:
         expand_paths(self)
+        if self.calibrate < 0:
+            raise ValueError(f"calibrate={self.calibrate} must be at least 0")
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples={self.num_resamples} must be at least 1")
 
@@ -196,7 +206,7 @@ class RankingReportArguments:
 
 
 @dataclass(kw_only=True)
-class RankChildrenArguments(RankingReportArguments):
+class RankChildrenArguments(RankingReportArguments, AdaptationArguments):
     """Which super-nets to score, beside what a report needs; those that the records hold are not scored again.
 
     Raises:
@@ -213,6 +223,7 @@ class RankChildrenArguments(RankingReportArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        AdaptationArguments.__post_init__(self)
         if self.num_score_batches < 1:
             raise ValueError(f"num_score_batches={self.num_score_batches} must be at least 1")
         if not self.supernets:

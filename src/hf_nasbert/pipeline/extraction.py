@@ -75,7 +75,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     tokenizer = open_tokenizer(tokenizer_folder)
     size, num_embeddings = vocabulary_size(tokenizer), supernet.config.vocab_size
     # A base model may have more embeddings than its tokenizer has tokens.
-    if size > num_embeddings or (size < num_embeddings and supernet.config.weight_layout == "separate"):
+    if size > num_embeddings or (size < num_embeddings and supernet.config.weight_layout != "nested"):
         raise ValueError(
             f"the tokenizer in {tokenizer_folder} has {size} tokens, the super-net "
             f"{supernet.config.vocab_size} embeddings: name the one it was trained with (--tokenizer_name)"

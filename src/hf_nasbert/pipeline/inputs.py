@@ -54,7 +54,7 @@ def load_dev_batches(
     dev, tokenizer = load_held_out(replace(data, tokenizer_name=str(name)))
     size = vocabulary_size(tokenizer)
     # A base model may have more embeddings than its tokenizer has tokens.
-    if size > config.vocab_size or (size < config.vocab_size and config.weight_layout == "separate"):
+    if size > config.vocab_size or (size < config.vocab_size and config.weight_layout != "nested"):
         raise ValueError(
             f"the tokenizer has {size} tokens, the super-net {config.vocab_size} "
             "embeddings: name the one it was trained with (tokenizer_name)"

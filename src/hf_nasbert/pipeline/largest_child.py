@@ -7,14 +7,16 @@ import torch
 from accelerate import PartialState
 
 from hf_nasbert.elastic.distance import Distance, Target
-from hf_nasbert.elastic.encoders import running
+from hf_nasbert.elastic.encoders import encoder_of, running
 from hf_nasbert.elastic.scores import score_children, walking_order
-from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.scoring import ScoringReport
-from hf_nasbert.space import SKIP, Architecture, num_shared_operators
+from hf_nasbert.space import SKIP, Architecture
 from hf_nasbert.teachers import mask_of, read_child
 
-_IGNORED = -100
+IGNORED = -100
+
+Batch = Mapping[str, torch.Tensor]
 
 
 class LargestChild:
@@ -25,16 +27,10 @@ class LargestChild:
         batches: Masked batches; what was masked is put back.
     """
 
-    def __init__(self, supernet: SupernetPreTrainedModel, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    def __init__(self, supernet: SupernetPreTrainedModel, batches: Sequence[Batch]) -> None:
         self.supernet = supernet
-        self.batches = [
-            {
-                "input_ids": torch.where(batch["labels"] == _IGNORED, batch["input_ids"], batch["labels"]),
-                "attention_mask": batch["attention_mask"],
-            }
-            for batch in batches
-        ]
-        self.targets = [self._target(batch) for batch in self.batches]
+        self.batches = [whole(batch) for batch in batches]
+        self.targets = [self.target(batch) for batch in self.batches]
         states = [target.states for target in self.targets]
         self.distance = Distance.of(supernet, torch.cat(states).mean(0))
 
@@ -53,11 +49,11 @@ class LargestChild:
             processes=processes,
         )  # fmt: skip
         distinct = walking_order(set(children), self.supernet.largest_architecture)
-        before = [None, *distinct[:-1]]
+        before, num_shared = [None, *distinct[:-1]], encoder_of(self.supernet).encoder.num_shared
         run = [
             name
             for last, child in zip(before, distinct, strict=True)
-            for name in child[0 if last is None else num_shared_operators(last, child) :]
+            for name in child[0 if last is None else num_shared(last, child) :]
         ]
         return ScoringReport(
             losses=[score.loss for score in scores],
@@ -69,11 +65,19 @@ class LargestChild:
             num_naive_operator_calls=len(batches) * sum(name != SKIP for child in distinct for name in child),
         )
 
-    def _target(self, batch: Mapping[str, torch.Tensor]) -> Target:
+    def target(self, batch: Batch) -> Target:
+        """What it makes of a batch as it is (`whole`)."""
         device = self.supernet.device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        has_classes = not isinstance(self.supernet, SupernetForMaskedLM)
         with running(self.supernet):
-            made = read_child(self.supernet, batch, self.supernet.largest_architecture)
+            made = read_child(self.supernet, batch, self.supernet.largest_architecture, logits=has_classes)
         assert made.hidden_states is not None
         states = made.hidden_states[-1]
         return Target(states[mask_of(batch, states)], made.logits if made.logits.numel() else None)
+
+
+def whole(batch: Batch) -> dict[str, torch.Tensor]:
+    """A masked batch with its words put back."""
+    input_ids = torch.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
+    return {"input_ids": input_ids, "attention_mask": batch["attention_mask"]}

@@ -18,10 +18,12 @@ from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.native import ListedChildren
 from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
+from hf_nasbert.pipeline.trainings import ChildTrainings
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.processes import be_alone
 from hf_nasbert.ranking import (
@@ -36,6 +38,7 @@ from hf_nasbert.ranking import (
 )
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
+from hf_nasbert.search import SearchTask, random_children
 from hf_nasbert.space import SearchSpace, operator_kind
 from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 
@@ -87,6 +90,7 @@ def report_ranking(arguments: RankingReportArguments) -> RankingReport:
         truth,
         scored,
         baseline=arguments.baseline,
+        calibrate=arguments.calibrate,
         num_resamples=arguments.num_resamples,
         seed=arguments.resampling_seed,
     )
@@ -121,7 +125,8 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     """
     path = Path(arguments.scores)
     scored = read_scores(path, truth) if path.exists() else []
-    done = {record.get("supernet"): record for record in scored}
+    adapted = _adaptation(arguments)
+    done = {record.get("supernet"): record for record in scored if record.get("adapted") == adapted}
     num_batches = min(arguments.num_score_batches, truth.recipe["num_dev_batches"])
     for record in scored:
         if record.get("num_score_batches", num_batches) != num_batches:
@@ -142,7 +147,11 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
             run = describe_run(folder)
             # A super-net of unknown origin ranks under its own name.
             method = arguments.label or run["method"] or Path(folder).name
+            if adapted is not None and arguments.label is None:
+                method = f"{method}, {adapted['children']} children adapted for {adapted['steps']} steps"
             about[digest] = {"supernet": digest, **run, "settings": settings_digest(folder), "method": method}
+            if adapted is not None:
+                about[digest]["adapted"] = adapted
         elif arguments.label not in (None, done[digest]["method"]):
             raise ValueError(
                 f"{path} holds {folder} as {done[digest]['method']}, now it would be {arguments.label}: give no "
@@ -159,10 +168,20 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     batches = _dev_batches(truth, data, *next(iter(missing.values())))
     is_small = truth.space.num_children <= _MAX_ENUMERATED
     children = list(truth.space.enumerate()) if is_small else truth.architectures
-    for digest, (_, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
+    for digest, (folder, supernet) in tqdm(missing.items(), desc="super-nets", unit="supernet"):
         start = time.process_time()
         supernet.to(PartialState().device)
-        losses = score_architectures(supernet, children, batches[:num_batches])
+        if adapted is None:
+            losses = score_architectures(supernet, children, batches[:num_batches])
+        else:
+            trainings = ChildTrainings(
+                arguments, supernet, folder, digest, _of_table(data, truth), batches[:num_batches],
+                f"{arguments.scores.removesuffix('.jsonl')}.{digest}",
+            )  # fmt: skip
+            holding = [child for child in truth.architectures if arguments.containing in (None, *child)]
+            listed = ListedChildren(truth.space, tuple(holding))
+            sample = random_children(SearchTask(listed, seed=arguments.resampling_seed), arguments.num_adapted)
+            losses = list(trainings.fit(sample, truth.space)(children))
         record = {
             **about[digest],
             "recipe_hash": truth.recipe_hash,
@@ -182,7 +201,19 @@ def _unless_there(record: Record, written: list[Record]) -> list[Record]:
         ValueError: If another run has, which would pass for this one.
     """
     refuse_duplicates([*written, record])
-    return [] if any(other.get("supernet") == record["supernet"] for other in written) else [record]
+    is_there = any(all(other.get(name) == record.get(name) for name in ("supernet", "adapted")) for other in written)
+    return [] if is_there else [record]
+
+
+def _adaptation(arguments: RankChildrenArguments) -> dict[str, Any] | None:
+    """What the records say of an adapted ranking, and what tells it from others of the same super-net."""
+    if not arguments.adapt_steps:
+        return None
+    return {
+        "steps": arguments.adapt_steps, "children": arguments.num_adapted,
+        "learning_rate": arguments.adapt_learning_rate, "batch_size": arguments.adapt_batch_size,
+        "containing": arguments.containing, "seed": arguments.resampling_seed,
+    }  # fmt: skip
 
 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:

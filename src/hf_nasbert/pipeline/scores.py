@@ -1,10 +1,14 @@
-"""A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget."""
+"""A super-net's folder and text in, scored children out: score given ones, or search for the best under a budget.
+
+One file, for a search is nothing but the scoring of the children that it asks for, by whatever they are scored.
+"""
 
 import math
 import random
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,18 +33,27 @@ from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
 from hf_nasbert.pipeline.text_settings import say
-from hf_nasbert.processes import join, leave_world
+from hf_nasbert.pipeline.trainings import ChildTrainings
+from hf_nasbert.processes import be_alone, join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scored import ScoredChild, begin_scores, read_scores
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import (
     SEARCHES,
+    ComputePlan,
     GradientBoostedSearch,
+    Predict,
+    Score,
+    Scored,
     Search,
     SearchTask,
     largest_bracket,
+    plan_compute,
+    random_children,
     run_search,
+    search_under_compute,
 )
+from hf_nasbert.search.base import refuse_other_settings
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
@@ -118,6 +131,12 @@ class ProxyScorer:
         if not isinstance(self.supernet, SupernetForMaskedLM):
             self.settings["loss"] = "distance from the largest child"
             self.against_largest = LargestChild(self.supernet, self._batches)
+        self.trainings = ChildTrainings(
+            arguments, self.supernet, arguments.supernet, self.settings["supernet"], data, self._batches,
+            arguments.output,
+        )  # fmt: skip
+        self.predict: Predict | None = None
+        """What tells the losses of children in place of their inherited weights."""
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
 
@@ -143,6 +162,9 @@ class ProxyScorer:
 def _score(
     scorer: ProxyScorer, children: Sequence[Architecture], num_batches: int | None = None, *, progress: bool = False
 ) -> ScoringReport:
+    if scorer.predict is not None:
+        start, losses = time.perf_counter(), list(scorer.predict(children))
+        return ScoringReport(losses, len(losses), 0, 0, time.perf_counter() - start, 0, 0)
     announce((list(children), num_batches))
     batches, processes = scorer._batches[:num_batches], PartialState()
     if scorer.against_largest is None:
@@ -171,13 +193,25 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
         WriteError: If the output cannot be written; of a full disk, what it held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
+    if arguments.adapt_steps:
+        be_alone("training children")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
     scorer = ProxyScorer(arguments, data)
+    if arguments.adapt_steps:
+        _adapt(scorer, arguments, SearchTask(scorer.space, seed=arguments.seed))
     with scorer.stop:
         scored = lead(partial(_score_missing, scorer, arguments), partial(_take_part, scorer))
     leave_world()
     return scored
+
+
+def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -> None:
+    """Have a sample of children adapted, and all scored by the additive model that is fitted to it."""
+    children = random_children(task, arguments.num_adapted)
+    scorer.predict = scorer.trainings.fit(children, scorer.space)
+    recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
+    scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -214,7 +248,7 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
             num_left = len(missing) - start - len(chunk)
             if scorer.stop.is_set and num_left:
                 leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
-    if report is not None:
+    if report is not None and scorer.predict is None:
         tqdm.write(printable(report), file=sys.stderr)
     return sorted([found[child] for child in children], key=lambda child: child.loss)
 
@@ -236,6 +270,8 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             later, and what the history held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
+    if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
+        be_alone("training children")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
         check_apart(
@@ -256,10 +292,32 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
 
 
 def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[ScoredChild]:
+    if arguments.compute_budget is not None:
+        trainings = replace(
+            scorer.trainings,
+            child_steps=arguments.child_steps,
+            child_learning_rate=arguments.child_learning_rate,
+        )
+        budget = arguments.passes(trainings.prices)
+        plan = plan_compute(budget, trainings.prices, num_children=scorer.space.num_children)
+        say(f"compute budget: {plan}")
+        if not plan.num_scored:
+            return _search_under_compute(scorer, arguments, trainings, plan)
+        arguments = replace(arguments, num_evaluations=plan.num_scored, compute_budget=None)
     search = _make_search(arguments, scorer)
+    if arguments.adapt_steps:
+        _adapt(scorer, arguments, search.task)
+    score: Score = scorer
+    if arguments.search == "trained_halving":
+        longest = arguments.search_settings.max_steps
+        scorer.settings["adapted"] = {"recipe": asdict(scorer.trainings.recipe(longest))}
+
+        def score(children: Sequence[Architecture], num_batches: int = longest) -> list[float]:
+            return scorer.trainings.adapt(children, num_batches)
+
     ranking = run_search(
         search,
-        scorer,
+        score,
         num_evaluations=arguments.num_evaluations,
         history_path=arguments.output,
         about=scorer.settings,
@@ -282,6 +340,38 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
     return scored
+
+
+def _search_under_compute(
+    scorer: ProxyScorer, arguments: SearchChildrenArguments, trainings: ChildTrainings, plan: ComputePlan
+) -> list[ScoredChild]:
+    """Adapt, train and choose; the output holds the trained children, or where none is, those that were foretold."""
+    task = _make_search(arguments, scorer).task
+    output = Path(arguments.output)
+    settings = {"search": arguments.search, **task.described, "compute_budget": str(plan)}
+    recipe = asdict(trainings.recipe(plan.num_steps))
+    settings["about"] = scorer.settings | {"recipe": recipe, "child_learning_rate": arguments.child_learning_rate}
+    head = {"record": "search", "settings": settings, "versions": records.versions()}
+
+    def unless_there(found: list[Record], new: Sequence[Record]) -> Sequence[Record]:
+        if found and not isinstance(found[0].get("settings"), Mapping):
+            raise ValueError(f"{output} is not the history of a search: name another output")
+        if found:
+            refuse_other_settings(settings, found[0]["settings"], str(output))
+        return [] if found else new
+
+    unless_there(records.read(output) if output.exists() else [], [])
+
+    def explore(predict: Predict) -> list[Scored]:
+        return run_search(_make_search(arguments, scorer), predict, num_evaluations=arguments.num_evaluations)
+
+    ranking, num_trained = search_under_compute(task, plan, trainings, explore)
+    found = ranking[:num_trained] or ranking
+    scored = [scorer.scored(child, loss) for child, loss in found]
+    records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
+    how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
+    say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
+    return _confirmed(scored, scorer, arguments)
 
 
 def _confirmed(
@@ -322,17 +412,19 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
             "worker": arguments.worker,
         }
     elif arguments.search == "halving":
-        total = arguments.num_dev_batches
-        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total)}
+        total, rungs = arguments.num_dev_batches, asdict(arguments.search_settings)
+        further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total, **rungs)}
+    elif arguments.search == "trained_halving":
+        steps = arguments.search_settings
+        size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
+        further = {"bracket_size": size}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
-def _bracket_size(arguments: SearchChildrenArguments, total_batches: int) -> int:
+def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **rungs: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
-    largest = largest_bracket(
-        arguments.num_evaluations, total_batches=total_batches, **asdict(arguments.search_settings)
-    )
+    largest = largest_bracket(arguments.num_evaluations, total_batches=total_batches, **rungs)
     output = Path(arguments.output)
     head = next(iter(records.read(output)), {}) if output.exists() else {}
     settings = head.get("settings")

@@ -1,20 +1,26 @@
 """What a user may say to scoring and to searches: dataclasses, without torch."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget
+from hf_nasbert.costs.budget import parse_quantity
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
-from hf_nasbert.search import SETTINGS
+from hf_nasbert.search import SETTINGS, Prices
+from hf_nasbert.training.arguments import AdaptationArguments
 
-SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned"]
+SearchName = Literal[
+    "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned", "trained_halving"
+]
+_TRAINING = {"trained_halving"}  # searches that train what they ask for
 
 
 @dataclass(kw_only=True)
-class ScoringArguments:
+class ScoringArguments(AdaptationArguments):
     """What children are scored with: a super-net's weights, on how much of the held-out text.
 
     Raises:
@@ -38,6 +44,7 @@ class ScoringArguments:
     latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expand_paths(self)
         for name in ("num_dev_batches", "dev_batch_size"):
             if getattr(self, name) < 1:
@@ -115,6 +122,17 @@ class SearchChildrenArguments(ScoringArguments):
         default=None,
         metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
     )
+    compute_budget: str | None = field(
+        default=None,
+        metadata={
+            "help": "Compute to spend, in place of adapt_steps: passes of a training batch, such as 20K, or trainings "
+            "of a child, such as 5x. The search decides itself between scoring, adapting and training children."
+        },
+    )
+    child_steps: int = field(default=1200, metadata={"help": "Steps of one training of a child under compute_budget."})
+    child_learning_rate: float | None = field(
+        default=None, metadata={"help": "Its highest learning rate; by default 2e-3, 5e-4 where a base model teaches."}
+    )
     search_settings: Any = None
     """The search's hyper-parameters: an instance of its class in `SETTINGS`, made of a mapping or of all defaults."""
 
@@ -128,6 +146,13 @@ class SearchChildrenArguments(ScoringArguments):
                 f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "
                 f"children on a part of the dev batches first, and needs {first + 1} at least"
             )
+        if self.adapt_steps and self.search in _TRAINING | {"halving"}:
+            raise ValueError(
+                f"adapt_steps={self.adapt_steps}: an additive model foretells no loss on a part of the dev batches "
+                f"or after some steps, as {self.search} asks for it; choose another search"
+            )
+        if self.compute_budget is not None:
+            self._check_compute()
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
         if self.max_latency_ms is not None and self.latency_table is None:
@@ -139,6 +164,33 @@ class SearchChildrenArguments(ScoringArguments):
             if name not in COSTS:
                 raise ValueError(f"{given}: {name} is none of the costs of a child: {', '.join(COSTS)}")
         self.budget()
+
+    def _check_compute(self) -> None:
+        if self.adapt_steps:
+            raise ValueError("compute_budget decides how long children are adapted: leave adapt_steps out")
+        if self.search in _TRAINING | {"halving", "nsga2"}:
+            raise ValueError(f"compute_budget divides its compute itself, and so does search={self.search}")
+        if self.child_steps < 1:
+            raise ValueError(f"child_steps={self.child_steps} must be at least 1")
+        if self.child_learning_rate is not None and not 0 < self.child_learning_rate < math.inf:
+            raise ValueError(f"child_learning_rate={self.child_learning_rate} must be a positive number")
+        self.passes(Prices(1.0, 1.0, 1.0, 1.0))
+
+    def passes(self, prices: Prices) -> float:
+        """The compute budget in passes.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        text = str(self.compute_budget).strip()
+        try:
+            trainings = text.lower().endswith("x")
+            found = parse_quantity(text[:-1]) * prices.training if trainings else float(parse_quantity(text))
+        except ValueError as error:
+            raise ValueError(f"compute_budget: {error}, or 5x for five trainings of a child") from None
+        if not 0 < found < math.inf:
+            raise ValueError(f"compute_budget={text} must be above 0")
+        return found
 
     @property
     def study(self) -> str | Path:

@@ -13,6 +13,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import SupernetRecord, render_supernet_card
 from hf_nasbert.costs import cheapest, num_parameters
 from hf_nasbert.extraction import load_supernet_config
+from hf_nasbert.hub.contents import name_of_supernet
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.scored import ScoredChild
@@ -49,6 +50,7 @@ def describe_supernet(folder: str | Path, scored: Sequence[ScoredChild] = (), **
         "cost": _sizes(config, files),
         "search": _best_of(scored),
         "versions": records.versions(),
+        "supernet_class": name_of_supernet({"architectures": config.architectures}),
         **facts,
     }
     said["training"] = {name: value for name, value in training.items() if value is not None} | said.get(

@@ -18,6 +18,7 @@ from hf_nasbert.ranking.agreement import (
     operator_counts,
     rank,
 )
+from hf_nasbert.ranking.calibration import calibrations
 from hf_nasbert.ranking.scores import by_share, last_steps, proxy_losses, read_scores, refuse_duplicates, share_of
 from hf_nasbert.ranking.study import RankingReport, check_baseline, report
 from hf_nasbert.ranking.table import GroundTruth, find_table, load_table
@@ -32,6 +33,7 @@ __all__ = [
     "Worth",
     "baselines",
     "by_share",
+    "calibrations",
     "check_baseline",
     "compare",
     "find_table",

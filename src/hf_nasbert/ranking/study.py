@@ -18,6 +18,7 @@ from hf_nasbert.ranking.agreement import (
     one_training_by_another,
     rank,
 )
+from hf_nasbert.ranking.calibration import calibrations
 from hf_nasbert.ranking.scores import by_share, last_steps, percent_of, proxy_losses
 from hf_nasbert.ranking.table import GroundTruth
 from hf_nasbert.ranking.worth import Worth, operator_worth
@@ -43,10 +44,12 @@ class RankingReport:
     """Every method's Kendall's tau after each share of its training (`scores.by_share`)."""
     worth: list[Worth]
     """What the ground truth and every method's super-nets say of each operator."""
+    calibrated: Sequence[Ranked] = ()
+    """What a few children trained alone say of all others, without super-nets and with those of every method."""
 
     def as_markdown(self) -> str:
         """The tables, in Markdown."""
-        rows = [*self.methods, *self.baselines, *filter(None, [self.one_training_by_another])]
+        rows = [*self.methods, *self.calibrated, *self.baselines, *filter(None, [self.one_training_by_another])]
         parts = [self.describe_table(), _as_table(_AGREEMENT, rows, self.ceiling), _as_table(_TOP, rows)]
         if self.comparisons:
             parts.append(self._comparison_table())
@@ -238,6 +241,7 @@ def report(
     scored: Sequence[Record],
     *,
     baseline: str | None = None,
+    calibrate: int = 0,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> RankingReport:
@@ -248,6 +252,7 @@ def report(
         scored: Records of scored super-nets (`read_scores`); of each the last step counts, but for what is said of the
             agreement while it trains.
         baseline: The method that the others are compared with; by default the first.
+        calibrate: How many children are taken as trained, to calibrate every method (`calibrations`); 0: none.
         num_resamples: Redraws of children behind an interval.
         seed: Seed of the redraws and of random baselines.
 
@@ -285,4 +290,5 @@ def report(
         comparisons,
         over_training,
         worth,
+        calibrations(truth, calibrate, proxies, seed=seed) if calibrate else (),
     )

@@ -4,11 +4,20 @@ Every search is asked for children and told their scores (`Search`); `run_search
 survives being killed. Optuna and LightGBM, which two of them need, are the extra `search` and load when first used.
 """
 
+from hf_nasbert.search.additive import AdditiveModel, Predict, calibrated
 from hf_nasbert.search.base import Scored, Search
 from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
+from hf_nasbert.search.compute import (
+    ComputePlan,
+    Hands,
+    Prices,
+    plan_compute,
+    random_children,
+    search_under_compute,
+)
 from hf_nasbert.search.evolution import RegularizedEvolution
-from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
+from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, largest_bracket
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.learned import LearnedDistributionSearch
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
@@ -27,6 +36,7 @@ SEARCHES: dict[str, type[Search]] = {
         GradientBoostedSearch,
         ProgressiveShrinking,
         LearnedDistributionSearch,
+        TrainedHalving,
     )
 }
 
@@ -36,11 +46,16 @@ SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in S
 __all__ = [
     "SEARCHES",
     "SETTINGS",
+    "AdditiveModel",
     "Choice",
+    "ComputePlan",
     "GradientBoostedSearch",
+    "Hands",
     "Item",
     "LearnedDistributionSearch",
     "ParetoSearch",
+    "Predict",
+    "Prices",
     "ProgressiveShrinking",
     "RandomSearch",
     "RegularizedEvolution",
@@ -50,8 +65,13 @@ __all__ = [
     "SearchTask",
     "SizeMatchedRandomSearch",
     "SuccessiveHalving",
+    "TrainedHalving",
     "best_choices",
+    "calibrated",
     "largest_bracket",
     "pareto_front",
+    "plan_compute",
+    "random_children",
     "run_search",
+    "search_under_compute",
 ]

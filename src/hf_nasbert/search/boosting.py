@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_nasbert.search.additive import columns_of, one_hot
 from hf_nasbert.search.base import Hyperparameter, Search, needs_extra
 from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.task import SearchTask
@@ -81,8 +82,7 @@ class GradientBoostedSearch(Search):
         self.num_initial = num_initial
         self.num_candidates = num_candidates
         self.num_parents = num_parents
-        places = [(block, name) for block, names in enumerate(task.space.blocks) for name in names]
-        self._column_of = {place: column for column, place in enumerate(places)}
+        self._column_of = columns_of(task.space.blocks)
         self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children
 
     @property
@@ -108,7 +108,7 @@ class GradientBoostedSearch(Search):
         children, scores = self._told()
         if len(children) < 2:
             raise ValueError(f"effects need two children with a finite score at least, not {len(children)}")
-        rows = self._operators_of(children)
+        rows = one_hot(children, self._column_of)
         shares = np.asarray(self._fit(rows, scores).predict(rows, pred_contrib=True))
         found = []
         for block, names in enumerate(self.space.blocks):
@@ -158,14 +158,8 @@ class GradientBoostedSearch(Search):
                 found[self._sample()] = None
         return [child for child in found if self._is_new(child)]
 
-    def _operators_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
-        rows = np.zeros((len(children), len(self._column_of)))
-        columns = [self._column_of[place] for child in children for place in enumerate(child)]
-        np.put_along_axis(rows, np.reshape(columns, (len(children), -1)), 1, axis=1)
-        return rows
-
     def _features_of(self, children: Sequence[Architecture]) -> NDArray[np.float64]:
-        rows = self._operators_of(children)
+        rows = one_hot(children, self._column_of)
         if self.task.cost is None:
             return rows
         costs = [self.task.cost(child) for child in children]

@@ -1,4 +1,4 @@
-"""Successive halving: many children on few dev batches, the best of them on more."""
+"""Successive halving: many children on few dev batches, or trained for few steps, the best of them on more."""
 
 import math
 from collections.abc import Iterator
@@ -80,7 +80,8 @@ class SuccessiveHalving(Search):
         reduction: int = 4,
         bracket_size: int = 64,
     ) -> None:
-        self.check(min_batches=min_batches, reduction=reduction)
+        check_range("min_batches", min_batches, at_least=1)
+        check_range("reduction", reduction, at_least=2)
         check_range("bracket_size", bracket_size, at_least=1)
         if total_batches <= min_batches:
             raise ValueError(
@@ -159,3 +160,58 @@ class SuccessiveHalving(Search):
                 self._num_batches_told += num_batches
         self._partly |= set(children)
         self._pending = [child for child in self._pending if child not in self._here]
+
+
+class TrainedHalving(SuccessiveHalving):
+    """Train random children for few steps, the best of them for more, and so on to the best few for all steps.
+
+    As successive halving, but what a rung spends is training: `num_batches` counts batches that a child is trained on,
+    from the weights that it inherits, or as a table's learning curves tell. Late starters fall out.
+
+    Args:
+        task: As every search.
+        min_steps: For how many steps children are trained first.
+        max_steps: For how many the last ones are.
+        reduction: By which factor children become fewer and steps more.
+        bracket_size: Children at the beginning of a bracket.
+
+    Raises:
+        ValueError: If no rung lies below the last, or a number is out of range.
+    """
+
+    name = "trained_halving"
+    hyperparameters = {
+        "min_steps": Hyperparameter("Steps for which children are trained first, from inherited weights."),
+        "max_steps": Hyperparameter("Steps for which the last ones are.", at_least=2),
+        "reduction": Hyperparameter("By which factor children become fewer and steps more.", at_least=2),
+    }
+
+    @classmethod
+    def check(cls, **values: Any) -> None:
+        """Refuse hyper-parameters that are out of their range, and a first rung that is no shorter than the last."""
+        super().check(**values)
+        if values["max_steps"] <= values["min_steps"]:
+            raise ValueError(
+                f"max_steps={values['max_steps']} must be above min_steps={values['min_steps']}: there is nothing to "
+                "save between them"
+            )
+
+    def __init__(
+        self,
+        task: SearchTask,
+        *,
+        min_steps: int = 6,
+        max_steps: int = 96,
+        reduction: int = 4,
+        bracket_size: int = 64,
+    ) -> None:
+        self.check(min_steps=min_steps, max_steps=max_steps, reduction=reduction)
+        super().__init__(
+            task, total_batches=max_steps, min_batches=min_steps, reduction=reduction, bracket_size=bracket_size
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON."""
+        renamed = {"total_batches": "max_steps", "min_batches": "min_steps"}
+        return {renamed.get(name, name): value for name, value in super().settings.items()}

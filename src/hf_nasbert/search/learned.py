@@ -9,14 +9,16 @@ from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture, Distribution
 
+_UNIFORM = 0.1  # of all draws
+
 
 class LearnedDistributionSearch(Search):
     """Draw children of a distribution, score them, and let it move towards the better ones; and again.
 
     PARSEC (Casale et al., 2019, https://arxiv.org/abs/1902.05116) on weights that stay as they are, in batches that
-    shrink with the distribution's entropy, as in FP-NAS (Yan et al., 2021, https://arxiv.org/abs/2011.10949). Losses
-    are compared in standard deviations of their batch, which is ours: no temperature fits all units. What is seen, or
-    over the budget, is drawn again, so that the distribution learns from new children alone.
+    shrink with the distribution's entropy, as in FP-NAS (Yan et al., 2021, https://arxiv.org/abs/2011.10949). Ours is
+    that losses are compared in standard deviations of their batch, for no temperature fits all units; that a tenth of
+    the draws is uniform; and that what is seen, or over the budget, is drawn again: each batch is of new children.
 
     Args:
         task: As every search. Its `batch_size` is the most children scored between two steps of the distribution.
@@ -51,7 +53,7 @@ class LearnedDistributionSearch(Search):
 
     def _propose(self) -> Iterator[Architecture]:
         while True:
-            yield self.distribution.draw(self._rng)
+            yield self._sample() if self._rng.random() < _UNIFORM else self.distribution.draw(self._rng)
 
     def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
         told = dict(zip(children, scores, strict=True))

@@ -23,6 +23,7 @@ class Distribution:
     def __init__(self, space: Candidates, logits: list[dict[str, float]] | None = None) -> None:
         self.space = space
         self.logits = [dict.fromkeys(names, 0.0) for names in space.blocks] if logits is None else logits
+        self._known: dict[tuple[int, tuple[str, ...]], dict[str, float]] = {}  # until the next step
 
     def probabilities(self, before: Sequence[str]) -> dict[str, float]:
         """Of the operators of the block behind these."""
@@ -32,7 +33,9 @@ class Distribution:
             names = space.stages[number].continuations(before[space.stage_slices[number].start :])
         else:  # few children, listed
             names = tuple(dict.fromkeys(c[block] for c in space.enumerate() if c[:block] == tuple(before)))
-        return _softmax({name: self.logits[block][name] for name in names})
+        if (block, names) not in self._known:
+            self._known[block, names] = _softmax({name: self.logits[block][name] for name in names})
+        return self._known[block, names]
 
     def draw(self, rng: random.Random | None = None) -> Architecture:
         """One child; without a generator that of the likeliest operators, block after block."""
@@ -64,8 +67,11 @@ class Distribution:
         for block, of, chosen, weight in gradients:
             for name, probability in of.items():
                 self.logits[block][name] += rate * weight * ((name == chosen) - probability)
+        self._known.clear()
 
 
 def _softmax(logits: Mapping[Any, float]) -> dict[Any, float]:
-    powers = {name: math.exp(logit - max(logits.values())) for name, logit in logits.items()}
-    return {name: power / sum(powers.values()) for name, power in powers.items()}
+    most = max(logits.values())
+    powers = {name: math.exp(logit - most) for name, logit in logits.items()}
+    total = sum(powers.values())
+    return {name: power / total for name, power in powers.items()}

@@ -118,7 +118,7 @@ def read_child(
             asked = stack.enter_context(vectors_of(_attention_of(encoder, last, operators[last], architecture)))
         for index, name in enumerate(operators):
             if architecture is not None:
-                hidden_states = encoder.run_block(index, name, hidden_states, masks)
+                hidden_states = encoder.run_block(index, name, hidden_states, masks, child=architecture)
             elif name != SKIP:
                 hidden_states = encoder.encoder.blocks[index](hidden_states, masks.attention, masks.padding)
             if architecture is not None or name != SKIP:
@@ -128,8 +128,10 @@ def read_child(
 
 
 def _attention_of(encoder: Any, index: int, name: str, architecture: Sequence[str] | None) -> nn.Module:
-    block = encoder.encoder.blocks[index]
-    operator = block.operator if architecture is None else block.operators.modules_of(name)[-1]
+    if architecture is None:
+        operator = encoder.encoder.blocks[index].operator
+    else:
+        operator = encoder.encoder.blocks_of(architecture)[index].operators.modules_of(name)[-1]
     return next(module for module in operator.modules() if isinstance(module, NasBertSelfAttention))
 
 

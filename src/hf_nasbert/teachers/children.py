@@ -11,7 +11,7 @@ from torch import nn
 from hf_nasbert.modeling import last_mixing_block
 from hf_nasbert.modeling.modeling_nasbert import Masks
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
-from hf_nasbert.space import Architecture, num_shared_operators
+from hf_nasbert.space import Architecture
 from hf_nasbert.teachers.base import Taught
 from hf_nasbert.teachers.encoders import read
 
@@ -68,12 +68,19 @@ class AverageTeacher:
         self._averaged: set[str] = set()
 
     @torch.no_grad()
-    def update(self, supernet: SupernetForMaskedLM, children: Sequence[Architecture]) -> None:
-        """Move the averages of what the children of a step trained towards its weights."""
+    def update(
+        self, supernet: SupernetForMaskedLM, children: Sequence[Architecture], *, step: int | None = None
+    ) -> None:
+        """Move the averages of what the children of a step trained towards its weights.
+
+        Early averages, as told by the steps made so far, follow faster: at a decay near 1 they would stay near the
+        random weights that a run begins with.
+        """
+        decay = self.decay if step is None else min(self.decay, (1 + step) / (10 + step))
         trained = {id(parameter) for child in children for parameter in supernet.parameters_of(child)}
         for (name, mean), parameter in zip(self.average.named_parameters(), supernet.parameters(), strict=True):
             if id(parameter) in trained:
-                mean.lerp_(parameter, 1 - self.decay)
+                mean.lerp_(parameter, 1 - decay)
                 self._averaged.add(name)
 
     def child(self, architecture: Architecture) -> ChildTeacher:
@@ -156,8 +163,8 @@ def aligned_states(
         return states if num_rows is None else states[: num_rows if states.dim() == 3 else len(positions)]
 
     child_last, teacher_last = last_mixing_block(child), last_mixing_block(teacher)
-    num_shared = num_shared_operators(child, teacher)
     encoder: Any = supernet.base_model
+    num_shared = encoder.encoder.num_shared(child, teacher)
     # From its last mixing block on the child's states may exist at the labelled tokens only. Where the teacher needs
     # all tokens behind that, what the two have in common there is run again, but not compared: it is the same.
     start = min(num_shared, child_last)
@@ -170,7 +177,7 @@ def aligned_states(
             _, masks = encoder.embed(input_ids, attention_mask)
         for block in range(start, len(child)):
             at = positions if restricted and block == max(teacher_last, start) else None
-            states = encoder.run_block(block, teacher[block], states, masks, at)
+            states = encoder.run_block(block, teacher[block], states, masks, at, teacher)
             teacher_states.append(states)
     shared = list(hidden_states[1 : num_shared + 1])
     child_states = [take(states) for states in hidden_states[num_shared + 1 :]]

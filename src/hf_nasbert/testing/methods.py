@@ -1,5 +1,6 @@
 """What any training method promises the loop that runs it."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.testing.promises import require, resume, through_json
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.checkpoints import apart
+from hf_nasbert.training.copying import find_split, lay_out
 from hf_nasbert.training.step import Batch, TrainingStep
 
 SPACES: Mapping[str, SearchSpace] = {
@@ -85,7 +87,18 @@ def _make_method(
         resume(method, state, "the method")
         tensors = safetensors.torch.load(packed)
     method.begin(lambda: supernet, tensors)
+    lay_out(supernet, method)
     return method
+
+
+def _children(method: TrainingMethod, supernet: SupernetForMaskedLM, step: int) -> tuple[Architecture, ...]:
+    """The children of a step, from 0, of a super-net whose copies are laid out for it.
+
+    Where they are chosen by the batch, each child loses less there than those before.
+    """
+    method.before_step(step, lambda *asked: find_split(copy.deepcopy(supernet).float(), [_batch()], *asked))
+    lay_out(supernet, method, is_training=True)
+    return method.chosen_on(method.children(), lambda children: _fall(0, children, 1))
 
 
 def _saved(method: TrainingMethod) -> tuple[Any, bytes]:
@@ -135,7 +148,7 @@ def _run(method: TrainingMethod, supernet: SupernetForMaskedLM, numbers: Sequenc
     """
     found = []
     for number in numbers:
-        children = _children(method)
+        children = _children(method, supernet, number - 1)
         is_tuple = isinstance(children, tuple) and bool(children)
         require(is_tuple, f"step {number} is not a tuple of one or more children")
         require(
@@ -163,11 +176,6 @@ def _run(method: TrainingMethod, supernet: SupernetForMaskedLM, numbers: Sequenc
     return found
 
 
-def _children(method: TrainingMethod) -> tuple[Architecture, ...]:
-    """The children of a step; where they are chosen by the batch, each child loses less there than those before."""
-    return method.chosen_on(method.children(), lambda children: _fall(0, children, 1))
-
-
 def _fall(first: int, children: Sequence[Architecture], num_dev_batches: int) -> list[float]:
     """Losses of children, each lower than the one before."""
     return [float(first - place) for place in range(len(children))]
@@ -177,7 +185,7 @@ def _tells_its_sampler(kind: type[TrainingMethod], supernet: SupernetForMaskedLM
     method = _make_method(kind, supernet, settings)
     heard: list[Any] = []
     method.sampler.observe = lambda *what: heard.append(what)  # type: ignore[method-assign]
-    children = _children(method)
+    children = _children(method, supernet, 0)
     losses = [float(place) for place in range(len(children))]
     method.after_step(1, children, losses, partial(_fall, 1000), lambda: supernet)
     require(
@@ -194,16 +202,16 @@ def _learns_from_a_batch(
     _chooses_rows(method)
     for step in range(_NUM_STEPS - 4, _NUM_STEPS):
         resumed, in_parts = (_make_method(kind, supernet, settings, _saved(method)) for _ in range(2))
-        children = _children(method)
+        children = _children(method, supernet, step)
         gradient = _gradient(method, supernet, step, children, batch)
         _is_of_the_children(gradient, supernet, children)
-        _children(resumed)
+        _children(resumed, supernet, step)
         require(
             _are_close(_gradient(resumed, supernet, step, children, batch), gradient, tolerance=0.0),
             "a method that is resumed teaches otherwise than one that never stopped: what loss reads belongs into "
             "state_dict, or into tensors",
         )
-        _children(in_parts)
+        _children(in_parts, supernet, step)
         require(
             _are_close(_gradient(in_parts, supernet, step, children, batch, num_parts=2), gradient, tolerance=1e-3),
             "a batch in two micro-batches gives another gradient than in one: losses and terms are shares of the "

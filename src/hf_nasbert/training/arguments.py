@@ -101,7 +101,8 @@ class SupernetArguments:
         default="separate",
         metadata={
             "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
-            "(docs/extending.md). separate: each operator has weights of its own."
+            "(docs/extending.md). separate: each operator has weights of its own. experts: two sets for an ffn, mixed "
+            "by the child's architecture (Mixture-of-Supernets)."
         },
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
@@ -549,3 +550,66 @@ class FarmArguments:
         for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildRecipe:
+    """How children of a super-net are trained alone; what has a default is not for users to set.
+
+    Args:
+        num_steps: Steps, one batch each; with 0 a child keeps what it inherits.
+        learning_rate: The highest one.
+        is_taught: Whether children learn from the largest child, not from masked words.
+        is_inherited: Whether they begin with the super-net's weights.
+        falls: Whether the learning rate falls to zero behind its rise, as in a training to the end.
+    """
+
+    num_steps: int
+    learning_rate: float
+    batch_size: int = 16
+    is_taught: bool = False
+    is_inherited: bool = True
+    falls: bool = False
+    warmup_steps: int = 10
+    seed: int = 777  # of the batches
+    weight_decay: float = 0.01
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.98
+    adam_epsilon: float = 1e-6
+    max_grad_norm: float = 1.0
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        left = (self.num_steps - step) / self.num_steps if self.falls else 1.0
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, left)
+
+
+@dataclass(kw_only=True)
+class AdaptationArguments:
+    """Whether children are ranked by what a few of them become when they are trained on alone for some steps.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    adapt_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Adapted ranking: some children are trained on alone for so many steps from the weights they "
+            "inherit, and an additive model of their losses scores all others; 0: children are scored as they stand. "
+            "25 doubled the rank correlation in our pilot (docs/search.md)."
+        },
+    )
+    num_adapted: int = field(default=30, metadata={"help": "How many children are adapted."})
+    adapt_learning_rate: float | None = field(
+        default=None, metadata={"help": "Its learning rate; by default 3e-3, and 5e-4 where a base model teaches."}
+    )
+    adapt_batch_size: int = field(default=16, metadata={"help": "Sequences of one of its steps."})
+    num_workers: int = field(default=2, metadata={"help": "Processes that train children, of one thread each."})
+
+    def __post_init__(self) -> None:
+        for name, least in {"adapt_steps": 0, "num_adapted": 2, "adapt_batch_size": 1, "num_workers": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        if self.adapt_learning_rate is not None and not 0 < self.adapt_learning_rate < math.inf:
+            raise ValueError(f"adapt_learning_rate={self.adapt_learning_rate}: expected a positive number")

@@ -83,8 +83,13 @@ def plan_jobs(space: SearchSpace, arguments: FarmArguments) -> list[Job]:
 class Trainer(Protocol):
     """What the farm needs of `StandaloneTrainer`: it travels to the workers by pickle."""
 
-    space: SearchSpace
-    device: str
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"cuda"`."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space of the children."""
 
     @property
     def recipe_hash(self) -> str:

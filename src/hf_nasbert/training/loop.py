@@ -33,7 +33,7 @@ from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.stopping import StopRequest
 from hf_nasbert.teachers import BaseModelTeacher
-from hf_nasbert.training import checkpoints, folders, sharding
+from hf_nasbert.training import checkpoints, copying, folders, sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.distillation import Distillation, with_teacher
 from hf_nasbert.training.feeding import fetched, naming_data_faults
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 _SHOWN = 32  # sequences in a message
-_LEFT_OUT = {"weight_layout": "separate"}  # of a config as it is written, where it has this value
+_LEFT_OUT = {"weight_layout": "separate", "copies": None}  # of a config as it is written, where it has this value
 _HOW_TO_GO_ON = "the same command with --resume_from_checkpoint latest goes on from there"
 
 
@@ -165,6 +165,7 @@ class SupernetTrainer:
             size = arguments.train_batch_size(self.accelerator.num_processes)
             self.distillation = Distillation(supernet, base_model, arguments, num_sequences=size, pooling=pooling)
         self._check(dev_batches)
+        copying.lay_out(supernet, self.method)
         self.counter = UpdateCounter(self.space)
         if arguments.activation_checkpointing:
             supernet.activation_checkpointing_enable()
@@ -207,6 +208,7 @@ class SupernetTrainer:
     def _train(self) -> TrainingOutput:
         arguments = self.arguments
         is_resumed = self._resume_or_start()
+        copying.lay_out(self.supernet, self.method)
         self.accelerator.init_trackers("supernet", config=trackable(arguments.to_dict()))
         self.journal = Journal(
             self.accelerator,
@@ -347,6 +349,9 @@ class SupernetTrainer:
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
+        if self.method.before_step(self.global_step, self._find_split):
+            copying.begin_anew(self.supernet, self.optimizer.optimizer)
+        copying.lay_out(self.supernet, self.method, is_training=True)
         children = self.method.chosen_on(
             self.method.children(), lambda candidates: self.step.losses(self.global_step, candidates, batch)
         )
@@ -381,9 +386,17 @@ class SupernetTrainer:
                 raise ValueError(f"method {self.method.name} {fault}")
             if event is not None:
                 self.journal.record(**{**event, "step": self.global_step})
+        copying.lay_out(self.supernet, self.method)
         shown = {name: shortened(text) for name, text in self.method.shown().items()}
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
+
+    def _find_split(self, num_settings: int, seed: int) -> tuple[int, tuple[tuple[str, ...], ...]]:
+        """The split of the super-net by its gradients on the dev batches: measured once, for all processes."""
+        supernet: Any = self.supernet
+        return on_main_process(
+            self.accelerator, lambda: copying.find_split(supernet, self.dev_batches, num_settings, seed)
+        )
 
     def _learning_rate(self, children: Sequence[Architecture]) -> float:
         """That of the next step, which trains these children."""
@@ -506,6 +519,8 @@ class SupernetTrainer:
                 f"method={arguments.method} decides how fast the learning rate falls, and with lr_scheduler_type="
                 "constant_with_warmup it does not fall: choose linear or cosine"
             )
+        if sharding.is_wanted() and not self.method.can_be_sharded:
+            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
         self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
@@ -538,6 +553,8 @@ class SupernetTrainer:
         """What must be equal for a checkpoint to belong to this run."""
         volatile = ("transformers_version", "dtype", "architectures", "_name_or_path", "search_space")
         config = _LEFT_OUT | json.loads(self.supernet.config.to_json_string(use_diff=False))
+        if self.method.copies(is_training=False) is not None:  # they follow from method, settings and state
+            config["copies"] = None
         arguments = self.arguments
         return {
             "search_space": self.space.to_dict(),

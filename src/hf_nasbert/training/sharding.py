@@ -49,7 +49,7 @@ def shard(supernet: SupernetPreTrainedModel, accelerator: Accelerator) -> None:
     # Nothing here writes into a tensor that the super-net returned.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in cast(SupernetEncoder, supernet.base_model.encoder).blocks:
+    for block in cast(SupernetEncoder, supernet.base_model.encoder).all_blocks:
         for operator in block.operators.units():
             if any(True for _ in operator.parameters()):
                 fully_shard(operator, mesh=mesh)

@@ -19,7 +19,7 @@ from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.records import Record, versions
 from hf_nasbert.space import Architecture
-from hf_nasbert.training.arguments import StandaloneArguments
+from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 
 Batch = dict[str, torch.Tensor]
 
@@ -199,7 +199,7 @@ def fit(
     return curve
 
 
-def make_optimizer(model: torch.nn.Module, arguments: StandaloneArguments) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, arguments: StandaloneArguments | ChildRecipe) -> torch.optim.AdamW:
     """AdamW as in BERT: no decay of biases and normalisations. On a GPU its steps can be captured in a graph."""
     parameters = list(model.parameters())
     device = parameters[0].device

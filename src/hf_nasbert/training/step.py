@@ -184,6 +184,10 @@ class TrainingStep:
 
     def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
         """Forward of one child on one micro-batch."""
+        with self.accelerator.autocast():
+            own = self.method.run(child, context)
+        if own is not None:
+            return own
         if self.distillation is not None and self.distillation.is_used:
             with self.accelerator.autocast():
                 run = self.distillation.run(child, context)
@@ -326,7 +330,7 @@ def compile_operators(supernet: SupernetPreTrainedModel, backend: str) -> None:
     # One graph per kind, width, mode and shape, and few classes that all these graphs count against.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     encoder = cast(SupernetEncoder, supernet.base_model.encoder)
-    for block in encoder.blocks:
+    for block in encoder.all_blocks:
         for operator in block.operators.units():
             operator.compile(backend=backend)
 

@@ -1,0 +1,171 @@
+"""Few-shot super-nets: from one step on copies of the super-net, each with a part of one block's operators."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
+from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
+from hf_nasbert.methods.uniform import Uniform, UniformSettings
+from hf_nasbert.modeling.copies import Copies
+from hf_nasbert.modeling.geometry_nasbert import operator_width
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
+
+_SPLIT = re.compile(r"first_block|gradients|block:([0-9]{1,4})")
+_GRADIENTS = "gradients"
+
+
+@dataclass(kw_only=True)
+class FewShotSettings(UniformSettings):
+    """Which block is split, when, and into how many parts.
+
+    Raises:
+        ValueError: If the block is not named so, or a number lies outside its range.
+    """
+
+    split: str = field(
+        default="first_block",
+        metadata={
+            "help": "Whose operators the copies share out: first_block, the first one with a choice; block:N, from 0; "
+            "gradients: the block and the two halves whose gradients differ most (GM-NAS)."
+        },
+    )
+    split_at: float = field(default=0.5, metadata={"help": "The share of max_steps that comes before the split."})
+    split_parts: int = field(
+        default=0,
+        metadata={
+            "help": "Copies. 0: one for each operator of the block; by gradients two. Fewer: neighbours in the list "
+            "of candidates are together."
+        },
+    )
+    split_settings: int = field(
+        default=20, metadata={"help": "By gradients: random children in which all candidates of all blocks are tried."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.split, str) or _SPLIT.fullmatch(self.split) is None:
+            raise ValueError(f"split={self.split!r}: expected first_block, gradients, or block:N")
+        self.check("split_at", at_least=0, at_most=1)
+        self.check("split_settings", at_least=1)
+        self.check("split_parts", at_least=0)
+        if self.split_parts == 1 or (self.split == _GRADIENTS and self.split_parts not in (0, 2)):
+            few = "two parts by gradients" if self.split == _GRADIENTS else "at least 2 parts"
+            raise ValueError(f"split_parts={self.split_parts}: expected {few}, or 0")
+
+
+class FewShot(Uniform):
+    """Trains as uniform does; from a step on a child is trained in, and scored by, the copy that owns its operator.
+
+    At that step all copies are the super-net that there is, with its moments. A copy is one of all choice blocks;
+    embeddings and head stay shared. Children are drawn uniformly before and after, so copies share out the steps that
+    are left, where Few-Shot NAS gives each of them a training of its own: runs are compared at equal compute. By
+    gradients (Hu et al., 2022, GM-NAS, https://arxiv.org/abs/2203.15207) the block is that whose two halves of
+    candidates differ most in what they do to all other weights; it is measured on the dev batches, and there is one
+    split.
+    """
+
+    name = "few_shot"
+    summary = "uniform; half-way copies of the super-net, each with a part of one block's operators (Few-Shot, GM-NAS)"
+    paper = Paper(
+        "Zhao et al. (2021), Few-Shot Neural Architecture Search, ICML 2021", "https://arxiv.org/abs/2006.06863"
+    )
+    source = "the authors' README (no licence, nothing taken); the split in the code of GM-NAS (MIT, nothing taken)"
+    unverified = "embeddings and head stay shared; moments are copied; the remaining steps are shared out; one split"
+    look = ("#D55E00", "d")
+    can_be_sharded = False
+    Settings = FewShotSettings
+    settings: FewShotSettings
+
+    def __init__(
+        self, space: SearchSpace, settings: FewShotSettings, *, cost: Cost, seed: int, max_steps: int
+    ) -> None:
+        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+        self.split_step = round(settings.split_at * max_steps)
+        self.block = first_choice(space)
+        self.parts: tuple[tuple[str, ...], ...] = ()
+        """The operators of each copy; empty before the split."""
+        number = _SPLIT.fullmatch(settings.split)[1]  # type: ignore[index]  # its settings were checked
+        if number is not None:
+            self.block = int(number)
+            if self.block >= space.num_choice_blocks or len(operators_of(space, self.block)) < 2:
+                raise ValueError(f"split={settings.split}: the space has no such block with a choice")
+        names = operators_of(space, self.block)
+        self.num_copies = settings.split_parts or len(names)
+        if settings.split == _GRADIENTS:
+            self.num_copies = 2
+            widths = [{operator_width(name) for name in of_block if name != SKIP} for of_block in space.blocks]
+            if all(len(of_block) > 1 for of_block in widths):
+                raise ValueError("split=gradients compares operators of one width: every block has several")
+        elif self.num_copies > len(names):
+            raise ValueError(f"split_parts={self.num_copies}: block {self.block} has {len(names)} operators")
+
+    @property
+    def passes_per_step(self) -> float:
+        """A child's; by gradients, all that are compared beside."""
+        if self.settings.split != _GRADIENTS:
+            return 3.0
+        of_setting = 1 + sum(len(operators_of(self.space, block)) - 1 for block in range(len(self.space.blocks)))
+        return 3.0 * (1 + self.settings.split_settings * of_setting / self.max_steps)
+
+    @property
+    def num_dev_batches(self) -> int:
+        """One at least, where gradients are compared on them."""
+        return int(self.settings.split == _GRADIENTS)
+
+    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+        """Refuse gradients of a loss that is not the one of the training."""
+        if is_taught and self.settings.split == _GRADIENTS:
+            raise ValueError(
+                "split=gradients compares gradients of the loss by masked words, and here a teacher teaches: give "
+                "teacher=none, or another split"
+            )
+
+    def copies(self, *, is_training: bool) -> Copies:
+        """All children's is the first copy before the split, and then that with their operator in the block."""
+        names = operators_of(self.space, self.block)
+        owners = [next((place for place, part in enumerate(self.parts) if name in part), 0) for name in names]
+        return by_operator(self.space, self.block, owners, self.num_copies)
+
+    def before_step(self, step: int, find_split: FindSplit) -> bool:
+        """Split at the step."""
+        if step < self.split_step or self.parts:
+            return False
+        if self.settings.split == _GRADIENTS:
+            self.block, self.parts = find_split(self.settings.split_settings, self.sampler.seed)
+        else:
+            names, number = operators_of(self.space, self.block), self.num_copies
+            borders = [len(names) * place // number for place in range(number + 1)]
+            self.parts = tuple(names[borders[place] : borders[place + 1]] for place in range(number))
+        return True
+
+    def after_step(
+        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
+    ) -> dict[str, Any] | None:
+        """The first step behind the split says what it was."""
+        super().after_step(step, children, losses, score, supernet)
+        if not self.parts or step != self.split_step + 1:
+            return None
+        return {"event": "split", "block": self.block, "parts": [list(part) for part in self.parts]}
+
+    def shown(self) -> dict[str, str]:
+        """The parts, once they are there."""
+        return {"split": f"block {self.block}: {' | '.join(map(','.join, self.parts))}"} if self.parts else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's, and the split."""
+        return super().state_dict() | {"block": self.block, "parts": [list(part) for part in self.parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the split that was made.
+
+        Raises:
+            ValueError: If the parts are not those of the block.
+        """
+        block, parts = state["block"], tuple(map(tuple, state["parts"]))
+        given = sorted(name for part in parts for name in part)
+        if parts and (len(parts) != self.num_copies or given != sorted(operators_of(self.space, block))):
+            raise ValueError(f"a split of block {block} into {parts!r:.200} is none of {self.num_copies} parts")
+        super().load_state_dict(state)
+        self.block, self.parts = block, parts

@@ -1,0 +1,164 @@
+"""The additive model and what is calibrated by it: a planted truth, our records of real children, refusals."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_nasbert import records
+from hf_nasbert.metrics import kendall_tau
+from hf_nasbert.ranking import GroundTruth, calibrations, load_table, proxy_losses, report
+from hf_nasbert.search import AdditiveModel, calibrated
+from hf_nasbert.space import Architecture, SearchSpace
+
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
+SPACE = SearchSpace.chain(5, ("attention", "ffn", "conv3"))
+CHILDREN = list(SPACE.enumerate())
+WORTH = {(block, name): random.Random(f"{block} {name}").random() for block, names in enumerate(SPACE.blocks)
+         for name in names}  # fmt: skip
+
+
+def planted(child):
+    return 5.0 + sum(WORTH[place] for place in enumerate(child))
+
+
+def tau(predicted, children=CHILDREN, truth=planted):
+    return kendall_tau(predicted, [truth(child) for child in children])
+
+
+class TestAdditiveModel:
+    def test_finds_a_planted_sum_from_few_children(self):
+        few = random.Random(0).sample(CHILDREN, 30)
+        model = AdditiveModel(SPACE.blocks, penalty=1e-6).fit(few, [planted(child) for child in few])
+        assert model.predict(CHILDREN) == pytest.approx([planted(child) for child in CHILDREN], abs=1e-4)
+        for block, names in enumerate(SPACE.blocks):
+            effects = [model.effects[block, name] for name in names]
+            assert np.diff(effects) == pytest.approx(np.diff([WORTH[block, name] for name in names]), abs=1e-4)
+
+    def test_ranks_better_by_more_children(self):
+        taus = []
+        for number in (3, 10, 30):
+            few = random.Random(0).sample(CHILDREN, number)
+            noisy = [planted(child) + random.Random(str(child)).gauss(0, 0.3) for child in few]
+            taus.append(tau(AdditiveModel(SPACE.blocks).fit(few, noisy).predict(CHILDREN)))
+        assert taus == sorted(taus)
+        assert taus[-1] > 0.7
+
+    def test_says_where_a_block_matters_and_not_only_how_often(self):
+        """Which counts of operators could not: the same operator is good in one block and bad in another."""
+
+        def by_place(child):
+            return float(child[0] == "ffn") - float(child[4] == "ffn")
+
+        few = random.Random(1).sample(CHILDREN, 40)
+        model = AdditiveModel(SPACE.blocks).fit(few, [by_place(child) for child in few])
+        assert model.effects[0, "ffn"] > 0.3 > -0.3 > model.effects[4, "ffn"]
+
+    def test_children_without_a_finite_loss_say_nothing(self):
+        few = CHILDREN[::9]
+        losses = [planted(child) for child in few]
+        broken = AdditiveModel(SPACE.blocks).fit([*few, CHILDREN[1]], [*losses, float("nan")])
+        assert broken.predict(CHILDREN) == AdditiveModel(SPACE.blocks).fit(few, losses).predict(CHILDREN)
+        with pytest.raises(ValueError, match="none of 1 children has a finite loss"):
+            AdditiveModel(SPACE.blocks).fit(few[:1], [float("inf")])
+
+    def test_the_ridge_by_hand(self):
+        """Two children of one block, losses 0 and 1: weights solve (X'X + I) w = X'y, X the centred one-hot rows."""
+        model = AdditiveModel([("ffn", "conv3")]).fit([("ffn",), ("conv3",)], [0.0, 1.0])
+        assert model.effects == pytest.approx({(0, "ffn"): -0.25, (0, "conv3"): 0.25})
+        assert model.predict([("ffn",), ("conv3",)]) == pytest.approx([0.25, 0.75])
+
+
+class TestCalibrated:
+    def test_takes_from_the_score_what_is_right_and_from_training_what_is_not(self):
+        """Both know a part: the score is noisy, and six children are few."""
+
+        def score(children):
+            return [planted(child) + random.Random(str(child)).gauss(0, 0.6) for child in children]
+
+        few = random.Random(0).sample(CHILDREN, 6)
+        trained = {child: planted(child) for child in few}
+        together = tau(calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN))
+        alone = tau(AdditiveModel(SPACE.blocks).fit(few, list(trained.values())).predict(CHILDREN))
+        assert together > alone + 0.05
+        assert together > tau(score(CHILDREN)) + 0.05
+
+    def test_does_not_depend_on_who_is_asked_with_whom_nor_on_the_scale_of_the_score(self):
+        trained = {child: planted(child) for child in CHILDREN[::20]}
+
+        def score(children):
+            return [float(CHILDREN.index(child) % 7) for child in children]
+
+        model = calibrated(SPACE.blocks, trained, score, CHILDREN)
+        one_by_one = [model([child])[0] for child in CHILDREN[:5]]
+        assert one_by_one == pytest.approx(list(model(CHILDREN[:5])))
+        other = calibrated(SPACE.blocks, trained, lambda c: [100 * x - 3 for x in score(c)], CHILDREN)
+        assert other(CHILDREN) == pytest.approx(model(CHILDREN))
+
+    def test_a_child_without_a_finite_score_is_foretold_badly(self):
+        trained = {child: planted(child) for child in CHILDREN[::9]}
+
+        def score(children):
+            return [float("inf") if child == CHILDREN[1] else planted(child) for child in children]
+
+        losses = dict(zip(CHILDREN, calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN), strict=True))
+        assert max(losses, key=losses.get) == CHILDREN[1]
+        assert all(np.isfinite(list(losses.values())))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return GroundTruth(load_table("imdb"), containing="conv3")
+
+
+@pytest.fixture(scope="module")
+def uniform():
+    """The super-nets of uniform sampling at half time and at their end."""
+    found = [r for r in records.read(RECORDS / "ranking.jsonl.gz") if r["method"] == "uniform"]
+    return {share: [r for r in found if r["step"] == share * r["max_steps"]] for share in (0.5, 1.0)}
+
+
+def test_calibration_beats_the_supernets_score_on_our_records(truth, uniform):
+    """The pilot had 0.446 with 15 children and super-nets at half time."""
+    proxies = {"half": [proxy_losses(record, truth) for record in uniform[0.5]]}
+    alone, half = calibrations(truth, 15, proxies)
+    assert (alone.name, half.name) == ("15 trained, additive", "half, calibrated by 15")
+    assert half.num_children == len(truth.loss) - 15
+    own = np.mean([kendall_tau(losses, truth.loss) for losses in proxies["half"]])
+    assert alone.measured["kendall_tau"].mean == pytest.approx(0.447, abs=0.002)
+    assert half.measured["kendall_tau"].mean == pytest.approx(0.470, abs=0.02)
+    assert half.measured["kendall_tau"].mean > alone.measured["kendall_tau"].mean > own + 0.05
+
+
+def test_the_report_has_calibrated_rows_where_they_are_asked_for(truth, uniform, monkeypatch):
+    monkeypatch.setattr("hf_nasbert.ranking.study.baselines", lambda *_, **__: [])
+    monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 3)
+    settings = {"num_resamples": 5}
+    plain, asked = (report(truth, uniform[1.0][:2], calibrate=k, **settings) for k in (0, 8))
+    assert "calibrated" not in plain.as_markdown()
+    assert "| uniform, calibrated by 8 | 3 | 0." in asked.as_markdown()
+    assert "| 8 trained, additive | 3 | 0." in asked.as_markdown()
+    with pytest.raises(ValueError, match="calibrate=209: of 211 children in the table, 2 would be left to rank"):
+        report(truth, uniform[1.0][:1], calibrate=209, **settings)
+
+
+def test_adaptation_mends_the_ranking_of_the_recorded_supernets(truth):
+    """With no steps the model ranks as badly as inherited losses do; the pilot's 25 steps nearly double it."""
+    loss_of = dict(zip(truth.architectures, truth.loss, strict=True))
+    ends = [r for r in records.read(RECORDS / "ranking-adapted.jsonl.gz") if r["step"] == r["max_steps"]]
+    assert [(record["seed"], len(record["dev_losses"])) for record in ends] == [(500, 60), (501, 40), (502, 40)]
+    for record in ends:
+        losses = {Architecture.parse(child): values for child, values in record["dev_losses"].items()}
+        children = sorted(losses)
+        taus = {}
+        for steps in (0, 25, 100):
+            place, found = record["steps"].index(steps), []
+            for draw in range(40):
+                few = random.Random(draw).sample(children, 30)
+                model = AdditiveModel(truth.space.blocks).fit(few, [losses[child][place] for child in few])
+                others = [child for child in loss_of if child not in few]
+                found.append(kendall_tau(model.predict(others), [loss_of[child] for child in others]))
+            taus[steps] = np.mean(found)
+        assert taus[25] > taus[0] + 0.05
+        assert taus[100] > taus[0] + 0.05
