@@ -219,7 +219,7 @@ class TestEveryMethod:
         settings = {"method": "sandwich", "head": BertForMaskedLM, "distillation_divergence": "alpha"}
         with pytest.raises(ValueError, match=r"distillation_divergence=alpha learns from .*: give teacher=none"):
             make_taught_trainer(tmp_path, **settings)
-        losses, _ = step_of(make_taught_trainer(tmp_path, teacher="none", **settings))
+        losses, _ = step_of(make_taught_trainer(tmp_path, teacher="none", **settings), (FULL, CHILD))
         assert losses.terms["distillation"] > 0
 
     def test_a_method_of_two_children_weighs_their_losses(self, tmp_path):

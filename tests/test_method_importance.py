@@ -122,6 +122,24 @@ def test_sequences_by_hand():
     assert {count for count, _ in counts} == {0, 1}
 
 
+def test_parts_of_a_step_draw_what_the_whole_of_it_does(tmp_path):
+    method = make(importance_unbiased=False)
+    context, run, _ = data(0)
+    for step in range(30):
+        whole, _ = method.loss(run, (), context._replace(step=step))
+        parts = 0.0
+        for row in range(2):
+            part = context._replace(step=step, labels=context.labels[row : row + 1], first_row=row)
+            parts += float(method.loss(run._replace(logits=run.logits[3 * row : 3 * row + 3]), (), part)[0].detach())
+        assert parts == pytest.approx(float(whole.detach()))
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_eval_children": 0}
+    trainer = make_trainer(tmp_path, method="importance", max_steps=1, **settings)
+    loss, seen = trainer.method.loss, []
+    trainer.method.loss = lambda run, peers, context: (seen.append(context.first_row), loss(run, peers, context))[1]
+    trainer.train()
+    assert seen == [0, 2]
+
+
 def test_weighed_sequences_have_the_gradient_of_all_of_them():
     method, (context, run, _) = make(), data(0)
     method.memory["mean_score"] = 0.45
