@@ -2,7 +2,7 @@
 
     python benchmarks/compress.py run half quarter     each run to its end, or on from where it was killed
     python benchmarks/compress.py collect              writes down the stages that are done so far
-    python benchmarks/compress.py show                 prints the tables and the CPU-seconds of what is recorded
+    python benchmarks/compress.py show                 prints the table of docs/compress.md, of what is recorded
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
 packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
@@ -11,7 +11,6 @@ is committed of it (compress.jsonl.gz) where that file is not there.
 """
 
 import argparse
-import json
 import os
 import statistics
 from pathlib import Path
@@ -70,32 +69,40 @@ def collect(folder: Path, output: Path) -> None:
                 records.append(output, {"run": name, **record})
 
 
-def show(output: Path) -> None:
-    """Print every run: its children and what they are worth, and the CPU-seconds that they took."""
-    made = records.read(output)
+def as_table(made: list[dict[str, Any]]) -> str:
+    """What is recorded, as Markdown: every run, and every child of it that was recovered."""
+    lines = [
+        "| run | child | STS-B test by seed | mean, of the base model's | cosine | parameters of blocks | ms 1 x 128 "
+        "· 32 x 128, of the base model's | CPU-s to choose · recover |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(one["run"] for one in made):
         stages = {one["stage"]: one for one in made if one["run"] == name}
+        if "proof" not in stages:
+            continue
+        base, *rows = stages["proof"]["content"]["rows"]
+        whole = base["judged"][0]["spearman"]
         making = sum(one["cpu_seconds"] for stage, one in stages.items() if stage.startswith(MAKING))
-        print(f"\n{name}: {making:.0f} CPU-seconds to choose a child")
-        names = {}
-        for stage, one in stages.items():
-            if stage.startswith("search"):
-                names[one["content"]["winner"]] = "searched"
-            if stage == "by hand":
-                for child in one["content"]["children"]:
-                    names.setdefault(child["architecture"], child["how"])
-        for child, how in names.items():
+        for row in rows:
+            child, how = row["architecture"], "searched" if row["how"] == "searched" else row["how"]
             own = [one for stage, one in stages.items() if stage.startswith(f"recovery {child} seed")]
-            if own:
-                judged = {key: [one["content"]["judged"][key] for one in own] for key in ("loss", "spearman")}
-                spearman = " ".join(f"{value:.4f}" for value in judged["spearman"])
-                seconds = statistics.fmean(one["cpu_seconds"] for one in own)
-                print(
-                    f"  {how}: STS-B test {statistics.fmean(judged['spearman']):.4f} ({spearman}), distance "
-                    f"{statistics.fmean(judged['loss']):.4f}, {seconds:.0f} CPU-seconds to recover and judge, {child}"
-                )
-        if "proof" in stages:
-            print(json.dumps(stages["proof"]["content"]["rows"][0]))
+            found = [judged["spearman"] for judged in row["judged"]]
+            mean, cosine = statistics.fmean(found), statistics.fmean(judged["cosine"] for judged in row["judged"])
+            times = (row[key] / base[key] for key in ("latency_one_ms", "latency_batch_ms"))
+            seconds = statistics.fmean(one["cpu_seconds"] for one in own)
+            cells = (
+                name, how, " ".join(f"{value:.4f}" for value in found), f"{mean:.4f}, {mean / whole:.1%}",
+                f"{cosine:.3f}", f"{row['num_encoder_parameters'] / base['num_encoder_parameters']:.1%}",
+                " · ".join(f"{time:.0%}" for time in times),
+                f"{making:.0f} · {seconds:.0f}" if how == "searched" else f"{seconds:.0f}",
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def show(output: Path) -> None:
+    """Print every run: its children and what they are worth, and the CPU-seconds that they took."""
+    print(as_table(records.read(output)), end="")
 
 
 def main() -> None:

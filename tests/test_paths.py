@@ -23,13 +23,13 @@ from hf_nasbert.search import SETTINGS
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
-    "anchor", "architecture", "architectures", "base_model_id", "base_model_revision", "baseline", "blocks", "budgets", "compute_budget",
+    "anchor", "architecture", "architectures", "base_model_id", "base_model_revision", "baseline", "blocks", "budgets",
     "containing", "dataset_config", "dataset_revision", "dataset_split", "distillation", "finetune_packaged",
-    "hidden_act", "label",
+    "compute_budget", "hidden_act", "label", "split",
     "label_column", "language", "latency_shape",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_latency_ms", "max_memory",
     "max_parameters", "message", "method", "name",
-    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "split", "tags_column", "task",
+    "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
     "torch_compile_backend", "weight_layout",
 }  # fmt: skip
