@@ -285,8 +285,8 @@ def test_the_screened_super_net_chooses_and_recovery_begins_with_the_better_weig
 
 
 def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(base, tmp_path, monkeypatch):
-    settings = {"warmup_steps": 30, "heads": [1], "ffn": [16], "skip": False, "scorer": "additive", "handmade": False}
-    settings |= {"max_parameters": "0.8x", "recovery_steps": 4}
+    settings = {"warmup_steps": 24, "heads": [1], "ffn": [16], "skip": False, "kernels": [3], "handmade": False}
+    settings |= {"scorer": "additive", "max_parameters": "0.8x", "recovery_steps": 4}
     plain = compress(base, tmp_path / "plain", **settings | {"warmup_steps": 0})
     result = compress(base, tmp_path / "whole", **settings)
     before, after = (content_of(one, "lone")["table"] for one in (plain, result))
