@@ -26,6 +26,7 @@ def test_the_two_share_no_operator(name):
         assert all(one != other or one == "skip" for one, other in zip(first, second, strict=True))
 
 
+@torch.no_grad()
 def step(method, supernet, pair, *, is_taught=False):
     """Losses and terms of both children on one batch."""
     batch = TinyBatches(4).batch(0)
