@@ -383,14 +383,16 @@ def test_the_command_killed_and_run_again_on_its_farm_doubles_nothing(folder, da
     ]  # fmt: skip
     argv = list(map(str, argv))
     table = tmp_path / "h.adapted-40.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "hf_nasbert", *argv], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (table.exists() and table.read_bytes().count(b"\n")):
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-m", "hf_nasbert", *argv]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 600
+            while not (table.exists() and table.read_bytes().count(b"\n")):
+                assert time.monotonic() < end
+                assert process.poll() is None
+                time.sleep(0.05)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
     begun = table.read_bytes()
     assert cli.main(argv) == 0
     assert table.read_bytes().startswith(begun[: begun.rfind(b"\n") + 1])
