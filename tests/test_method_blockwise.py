@@ -1,5 +1,8 @@
 """`blockwise`: a stage learns from the teacher's state in front of it; stages' errors add up and are chosen by."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from tiny.distilling import make_taught_trainer
@@ -183,6 +186,13 @@ class TestStages:
             child for child in space.enumerate() if cost(child)["num_parameters"] <= cap and "skip" not in child[:2]
         ]
         assert found.loss == pytest.approx(min(errors(fits)), rel=1e-6)
+
+    def test_the_page_says_how(self, errors):
+        page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+        (snippet,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+        names = {"supernet": errors.supernet, "dev_batches": [TinyBatches(4).batch(0)]}
+        exec(snippet, names)
+        assert names["best"][0].architecture == errors.supernet.largest_architecture
 
     def test_drawn_paths_are_some_of_them(self, errors):
         space, cost = errors.supernet.space, cost_function(errors.supernet.config)
