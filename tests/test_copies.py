@@ -1,5 +1,6 @@
 """Copies of a super-net's blocks: a child runs, is scored, extracted and trained in its owner, nowhere else."""
 
+import itertools
 import random
 
 import pytest
@@ -53,6 +54,8 @@ def labelled_batch():
 def test_a_child_is_run_scored_and_extracted_from_its_owner(supernet, tmp_path):
     encoder = supernet.nasbert.encoder
     drawn, batch = children(9), labelled_batch()
+    # Some begin alike and have another owner, if the last block or the size tells it.
+    drawn += [SPACE.validate((*child[:3], name)) for child in drawn[:3] for name in SPACE.alternatives(child, 3)]
     assert {encoder.owner_of(child) for child in drawn} == set(range(encoder.owning.number))
     supernet.save_pretrained(tmp_path)
     again = load_supernet(tmp_path).eval()
@@ -71,6 +74,11 @@ def test_a_child_is_run_scored_and_extracted_from_its_owner(supernet, tmp_path):
         assert not {id(p) for p in state} & {id(p) for p in supernet.parameters_of(architecture)}
     assert report.losses == pytest.approx(alone, rel=1e-5)
     assert report.num_operator_calls < report.num_naive_operator_calls
+    loss_of = dict(zip(drawn, alone, strict=True))
+    for one, other in itertools.combinations(drawn, 2):
+        if one[:3] == other[:3] and encoder.owner_of(one) != encoder.owner_of(other):
+            found = score_with_report(supernet, [one, other], [batch]).losses
+            assert found == pytest.approx([loss_of[one], loss_of[other]], rel=1e-5)
     assert len({round(loss, 4) for loss in alone}) > 3
 
 
