@@ -293,6 +293,9 @@ OUT_OF_RANGE = [
     *(("halving", name, value) for name, value in (("min_batches", 0), ("reduction", 1))),
     *(("gbdt", name, -1) for name in ("num_initial", "num_candidates", "num_parents")),
     *(("shrinking", name, 0) for name in ("round_size", "pool_size", "num_bins", "num_kept", "run_length")),
+    ("pnas", "beam_size", 0),
+    *(("linas", name, value) for name, value in (("population_size", 1), ("num_generations", 0))),
+    *(("knapsack", name, 0) for name in ("num_initial", "num_solved")),
     ("size_matched", "num_draws", 0),
     ("size_matched", "size", "weight"),
 ]
@@ -322,6 +325,9 @@ UNSUITABLE = {
     "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
     "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
     "shrinking": [{"max_memory": 1}, {"num_dev_batches": 0}],
+    "pnas": [{"max_parameters": "1K"}, {"num_evaluations": 0}],
+    "linas": [{"objectives": ["weight"]}, {"worker": 1}],
+    "knapsack": [{"max_flops": 1}, {"storage": "sqlite:y"}],
 }
 
 

@@ -10,7 +10,9 @@ from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS
 
-SearchName = Literal["random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking"]
+SearchName = Literal[
+    "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "pnas", "linas", "knapsack"
+]
 
 
 @dataclass(kw_only=True)
@@ -81,7 +83,7 @@ class SearchChildrenArguments(ScoringArguments):
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
     objectives: list[str] = field(
         default_factory=lambda: ["num_parameters"],
-        metadata={"help": "Costs that the front is of, beside the loss; nsga2 searches for that front."},
+        metadata={"help": "Costs that the front is of, beside the loss; nsga2 and linas search for that front."},
     )
     storage: str | None = field(
         default=None,

@@ -9,8 +9,11 @@ from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
 from hf_nasbert.search.evolution import RegularizedEvolution
 from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
+from hf_nasbert.search.inner import InnerFrontSearch
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
+from hf_nasbert.search.prefixes import PrefixBeamSearch
+from hf_nasbert.search.programming import KnapsackSearch
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
 from hf_nasbert.search.task import SearchTask
@@ -25,6 +28,9 @@ SEARCHES: dict[str, type[Search]] = {
         SuccessiveHalving,
         GradientBoostedSearch,
         ProgressiveShrinking,
+        PrefixBeamSearch,
+        InnerFrontSearch,
+        KnapsackSearch,
     )
 }
 
@@ -36,8 +42,11 @@ __all__ = [
     "SETTINGS",
     "Choice",
     "GradientBoostedSearch",
+    "InnerFrontSearch",
     "Item",
+    "KnapsackSearch",
     "ParetoSearch",
+    "PrefixBeamSearch",
     "ProgressiveShrinking",
     "RandomSearch",
     "RegularizedEvolution",
