@@ -78,6 +78,37 @@ class SearchReportArguments:
         expand_paths(self)
 
 
+@dataclass(kw_only=True)
+class ShrinkSpaceArguments:
+    """Which space to make smaller, by which children.
+
+    Raises:
+        ValueError: If not exactly one of records and table is given, or a number lies outside its range.
+    """
+
+    supernet: str = field(metadata={"help": "Folder of a super-net of the space; only its config.json is read."})
+    output: str = field(metadata={"help": "YAML file to write the smaller space to, for `pretrain --config`."})
+    records: str | None = field(
+        default=None, metadata={"help": "File that the scoring of random children, or a search, wrote."}
+    )
+    table: str | None = field(
+        default=None, metadata={"help": "Instead: children trained alone, by the name or the file of their table."}
+    )
+    min_candidates: int = field(default=2, metadata={"help": "Operators that every choice block keeps."})
+    max_dropped: int | None = field(default=None, metadata={"help": "Drop no more operators, over all choice blocks."})
+    num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
+    seed: int = field(default=0, metadata={"help": "Seed of these redraws and of the trees."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
+        if (self.records is None) == (self.table is None):
+            raise ValueError("give the scored children by exactly one of records and table")
+        for name in ("min_candidates", "max_dropped", "num_resamples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
+
 @dataclass
 class ExtractionArguments:
     """Which child of which super-net, and where to put it."""
