@@ -2,7 +2,7 @@
 
 import sys
 
-LAYOUT_NAMES = ("separate", "nested")
+LAYOUT_NAMES = ("separate", "nested", "entangled")
 """Those that come with this package: the keys of `layouts.LAYOUTS`."""
 
 

@@ -101,7 +101,8 @@ class SupernetArguments:
         default="separate",
         metadata={
             "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
-            "(docs/extending.md). separate: each operator has weights of its own."
+            "(docs/extending.md). separate: each operator has weights of its own; entangled: conv3 has the middle of "
+            "conv7's kernel, few heads or neurons are the first ones of many."
         },
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
