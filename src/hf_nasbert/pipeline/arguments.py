@@ -172,6 +172,13 @@ class LatencyArguments:
             "that passes. By default cpu for one thread on a CPU, else wall."
         },
     )
+    from_table: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of a table that another device was measured for, on this batch: it is carried to this one "
+            "by the latencies of num_children children here (ten do), a factor for each kind of operator."
+        },
+    )
     num_visits: int = field(default=100, metadata={"help": "Forwards in which each operator is timed at least."})
     num_children: int = field(default=30, metadata={"help": "Random children to check the table against."})
     num_rounds: int = field(default=10, metadata={"help": "How often each of them is visited."})
@@ -182,8 +189,9 @@ class LatencyArguments:
         for name in ("num_visits", "num_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_children < 2:
-            raise ValueError(f"num_children={self.num_children} must be at least 2: they are to be compared")
+        least = 2 if self.from_table is None else 3
+        if self.num_children < least:
+            raise ValueError(f"num_children={self.num_children} must be at least {least}: they are to be compared")
         if self.num_children > _MOST_CHILDREN:
             raise ValueError(f"num_children={self.num_children}: at most {_MOST_CHILDREN:,} are run")
 
