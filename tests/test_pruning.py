@@ -75,6 +75,10 @@ def test_a_skip_at_the_end_stays_and_one_anywhere_may_go():
         losses = [5 + 0.3 * (child[2] == "skip") for child in children]
         found = {(o.block, o.operator): o.is_dropped for o in judge_operators(space, children, losses, **FEW)}
         assert found[2, "skip"] == is_dropped
+    space = SearchSpace.chain(3, ("ffn", "conv3", "skip"), "anywhere")
+    losses = [5 - 0.3 * (child[2] == "skip") + 0.1 * (child[2] == "ffn") for child in space.enumerate()]
+    verdicts = judge_operators(space, list(space.enumerate()), losses, min_candidates=1, **FEW)
+    assert smaller_space(space, verdicts).blocks[2] == ("conv3", "skip")  # a block that always skips is none
 
 
 def write(folder, space, children, losses):

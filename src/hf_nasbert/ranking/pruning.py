@@ -68,12 +68,15 @@ def judge_operators(
             f"{len(children)} children are too few, or too alike, to tell the operators apart: score more"
         )
     left = Counter(block for block, names in enumerate(space.blocks) for _ in names)
+    num_real = Counter(block for block, names in enumerate(space.blocks) for name in names if name != SKIP)
     verdicts, num_dropped = [], 0
     for one in sorted(found, key=lambda one: (-one.worth.estimate, one.block)):
         is_free = one.operator != SKIP or isinstance(space.stages[space.stage_of(one.block)], FreeStage)
         is_bad = is_free and one.worth.low > 0 and one.shap > 0
-        is_dropped = is_bad and left[one.block] > min_candidates and num_dropped != max_dropped
+        has_others = left[one.block] > min_candidates and (one.operator == SKIP or num_real[one.block] > 1)
+        is_dropped = is_bad and has_others and num_dropped != max_dropped
         left[one.block] -= is_dropped
+        num_real[one.block] -= is_dropped and one.operator != SKIP
         num_dropped += is_dropped
         verdicts.append(one._replace(is_dropped=is_dropped))
     return verdicts
