@@ -192,6 +192,8 @@ class TestEveryMethod:
         [
             *((method, {}) for method in ("uniform", "fair", "magic_t", "magic_a", "magic_at", "sandwich")),
             ("sandwich", {"teacher": "full_child", "head": BertForMaskedLM, "distillation": ["logits", "states"]}),
+            ("attentive", {"teacher": "full_child"}),
+            ("conflict_projection", {}),
             ("uniform", {"teacher": "full_child"}),
             ("magic_at", {"anchor": "base_model"}),
             ("magic_a", {"anchor": "base_model", "teacher": "none", "head": BertForMaskedLM}),
@@ -212,6 +214,13 @@ class TestEveryMethod:
             assert train_log(folder, event) == train_log(tmp_path / "straight", event)
         assert train_log(folder)
         assert_equal_states(resumed.supernet, straight.supernet)
+
+    def test_a_divergence_from_the_largest_child_is_refused_where_a_teacher_teaches(self, tmp_path):
+        settings = {"method": "sandwich", "head": BertForMaskedLM, "distillation_divergence": "alpha"}
+        with pytest.raises(ValueError, match=r"distillation_divergence=alpha learns from .*: give teacher=none"):
+            make_taught_trainer(tmp_path, **settings)
+        losses, _ = step_of(make_taught_trainer(tmp_path, teacher="none", **settings))
+        assert losses.terms["distillation"] > 0
 
     def test_a_method_of_two_children_weighs_their_losses(self, tmp_path):
         trainer = make_taught_trainer(tmp_path, method="sandwich")

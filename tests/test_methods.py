@@ -9,6 +9,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field, make_dataclass
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -32,7 +33,7 @@ from hf_nasbert.methods import (
 )
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.modeling import last_mixing_block
-from hf_nasbert.objectives import alignment_loss, distillation_loss
+from hf_nasbert.objectives import alignment_loss, alpha_divergence_loss, distillation_loss
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
 from hf_nasbert.space import Architecture, hamming
@@ -69,7 +70,7 @@ class TestRegistry:
                 "sandwich": UniformSampler,
             }.items()
         )
-        assert methods_with("alignment_weight") == ["magic_a", "magic_at"]
+        assert methods_with("alignment_weight") == ["magic_a", "magic_at", "magic_at_guarded"]
         looks = [method.look for method in METHODS.values()]
         assert len(set(looks)) == len(looks), "one look each in figures"
         assert all(method.summary and method.source for method in METHODS.values())
@@ -180,7 +181,7 @@ class TestRegistry:
     def test_a_flag_of_another_method_is_refused_by_name(self, flag, capsys):
         with pytest.raises(SystemExit):
             parse_recipe_arguments([SupernetTrainingArguments], ["--output_dir", "x", flag])
-        words = "num.changes belongs to method magic_t or magic_at, and method is 'uniform'"
+        words = "num.changes belongs to method magic_t or magic_at or magic_at_guarded, and method is 'uniform'"
         assert re.search(words, capsys.readouterr().err)
 
 
@@ -217,6 +218,8 @@ class TestSamplersSettings:
             ("magic_at", {"alignment_weight": -1}, "alignment_weight=-1: expected at least 0"),
             ("sandwich", {"uniform_over": "x"}, "uniform_over='x': expected operators or children"),
             ("sandwich", {"num_random_children": 0}, "num_random_children=0: expected at least 1"),
+            ("sandwich", {"distillation_divergence": "x"}, "distillation_divergence='x': expected kl or alpha"),
+            ("sandwich", {"divergence_clip": 0.5}, "divergence_clip=0.5: expected at least 1"),
         ],
     )
     def test_what_is_none_is_refused(self, name, settings, words):
@@ -407,9 +410,17 @@ class TestSandwich:
             not torch.allclose(found["alone", "labels"][name], found["alone", "others"][name]) for name in shared
         )
 
-    def test_every_other_child_learns_from_the_largest_one(self):
+    @pytest.mark.parametrize(
+        ("settings", "divergence_of"),
+        [
+            ({}, distillation_loss),
+            ({"distillation_divergence": "alpha"}, alpha_divergence_loss),
+            ({"distillation_divergence": "alpha", "divergence_clip": 2.0}, partial(alpha_divergence_loss, clip=2.0)),
+        ],
+    )
+    def test_every_other_child_learns_from_the_largest_one(self, settings, divergence_of):
         """Not from the one that came before it."""
-        method = make_method("sandwich")
+        method = make_method("sandwich", **settings)
         logits = torch.randn(3, 5, 20, generator=torch.Generator().manual_seed(0))
         runs = [
             ChildRun(child, torch.zeros(()), one) for child, one in zip(method.children()[:3], logits, strict=True)
@@ -418,7 +429,7 @@ class TestSandwich:
         context = StepContext(make_supernet(), 0, labels, None, labels, None, Counts(10, 10, 10, 10), False)
         for number in (1, 2):
             loss, (term,) = method.loss(runs[number], runs[:number], context)
-            assert float(loss) == float(term) == pytest.approx(float(distillation_loss(logits[number], logits[0])) / 2)
+            assert float(loss) == float(term) == pytest.approx(float(divergence_of(logits[number], logits[0])) / 2)
 
     def test_the_largest_child_is_a_constant_to_the_others(self, tmp_path):
         """Its gradient is that of its own loss: with a second child beside it, its own operators get no other one."""

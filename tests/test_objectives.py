@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_nasbert.objectives import alignment_loss, distillation_loss, relation_loss
+from hf_nasbert.objectives import alignment_loss, alpha_divergence_loss, distillation_loss, relation_loss
 
 B, T, D = 3, 5, 4
 
@@ -188,6 +188,73 @@ class TestDistillation:
             distillation_loss(torch.zeros(2, 3), torch.zeros(2, 4))
         with pytest.raises(ValueError, match="temperature=0"):
             distillation_loss(torch.zeros(2, 3), torch.zeros(2, 3), temperature=0)
+
+
+def clipped_divergence(teacher, student, clip):
+    """The alpha-divergence of -1 of two distributions, its weights clipped."""
+    return sum(q * (min(q / p, clip) - 1) for p, q in zip(teacher, student, strict=True)) / 2
+
+
+class TestAlphaDivergence:
+    def pairs(self, seed=0, scale=1, number=40):
+        student, teacher = scale * torch.randn(2, number, D, generator=torch.Generator().manual_seed(seed)).double()
+        distributions = [[softmax(row) for row in logits.tolist()] for logits in (teacher, student)]
+        return student, teacher, list(zip(*distributions, strict=True))
+
+    @pytest.mark.parametrize("clip", [5.0, 3.0])
+    def test_the_larger_one_of_each_prediction_by_hand(self, clip):
+        student, teacher, pairs = self.pairs()
+        both = [(divergence(*pair), clipped_divergence(*pair, clip)) for pair in pairs]
+        of_each, of_means = sum(map(max, both)) / len(both), max(map(sum, zip(*both, strict=True))) / len(both)
+        assert of_each > 1.02 * of_means, "the example tells them apart"
+        assert max(q / p for pair in pairs for p, q in zip(*pair, strict=True)) > 5, "and there is something to clip"
+        assert alpha_divergence_loss(student, teacher, clip=clip).item() == pytest.approx(of_each, rel=1e-9)
+
+    def test_two_numbers(self):
+        """q = (0.9, 0.1), p = (0.1, 0.9): KL is 0.8 log 9; weights 9, clipped to 5, and 1/9: (3.6 - 8/90) / 2."""
+        student, teacher = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.1, 0.9]]).log()
+        missing, inventing = 0.8 * math.log(9), (0.9 * 4 - 0.1 * 8 / 9) / 2
+        assert 1.7555 < inventing < 1.7556 < missing < 1.7578
+        assert alpha_divergence_loss(student, teacher).item() == pytest.approx(missing, rel=1e-6)
+        assert alpha_divergence_loss(student, teacher, clip=6).item() == pytest.approx(inventing + 0.45, rel=1e-6)
+
+    def test_its_gradient_by_hand(self):
+        """That of q (w - 1 / 2) log q with constant q and w, if that one is larger: q (w - sum of q w) by logit."""
+        student, teacher, pairs = self.pairs()
+        student.requires_grad_()
+        alpha_divergence_loss(student, teacher).backward()
+        for (p, q), found in zip(pairs, student.grad.tolist(), strict=True):
+            if divergence(p, q) > clipped_divergence(p, q, 5):
+                expected = [b - a for a, b in zip(p, q, strict=True)]
+            else:
+                w = [min(b / a, 5) for a, b in zip(p, q, strict=True)]
+                mean = sum(a * b for a, b in zip(q, w, strict=True))
+                expected = [a * (b - mean) for a, b in zip(q, w, strict=True)]
+            assert found == pytest.approx([one / len(pairs) for one in expected], rel=1e-9, abs=1e-12)
+
+    def test_without_clipping_the_gradient_is_that_of_the_value(self):
+        student, teacher, _ = self.pairs(scale=0.3, number=4)
+        student.requires_grad_()
+        assert torch.autograd.gradcheck(lambda logits: alpha_divergence_loss(logits, teacher), student)
+
+    @pytest.mark.parametrize("size", [30.0, 1e4, 6e4])
+    def test_extreme_logits_have_finite_gradients(self, size):
+        student = torch.tensor([[size, -size, 0.0], [-size, 0.0, size], [0.0, 0.0, 0.0]], requires_grad=True)
+        loss = alpha_divergence_loss(student, -student.detach().roll(1, 0))
+        loss.backward()
+        assert loss.isfinite()
+        assert student.grad.isfinite().all()
+        assert student.grad.abs().max() <= 5 / 3
+
+    def test_the_teacher_has_no_gradient_and_an_equal_student_no_loss(self):
+        student, teacher = (rows[0][0].requires_grad_() for rows in (states(1, seed=0), states(1, seed=1)))
+        alpha_divergence_loss(student, teacher).backward()
+        assert student.grad.abs().sum() > 0
+        assert teacher.grad is None
+        assert alpha_divergence_loss(teacher + 3.0, teacher).item() == pytest.approx(0.0, abs=1e-6)
+        assert alpha_divergence_loss(student[:0], teacher[:0]).item() == 0.0
+        with pytest.raises(ValueError, match="shapes"):
+            alpha_divergence_loss(torch.zeros(2, 3), torch.zeros(2, 4))
 
 
 class TestRelations:

@@ -66,13 +66,13 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
         plot_regret([])
 
 
-def test_seven_searches_have_seven_colours():
-    records = [record for name in "abcdefg" for record in searched(name, "no cap", [[[1, 1.5]]])]
+def test_eight_searches_have_eight_colours():
+    records = [record for name in "abcdefgh" for record in searched(name, "no cap", [[[1, 1.5]]])]
     colours = [
         {line.get_label(): line.get_color() for line in plot_regret(ordered).axes[0].lines}
         for ordered in (records, records[::-1])
     ]
-    assert len(set(colours[0].values())) == 7
+    assert len(set(colours[0].values())) == 8
     assert colours[0] == colours[1]  # in whatever order they were run: a page shows several figures
 
 

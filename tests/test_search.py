@@ -22,6 +22,7 @@ from hf_nasbert.native import ListedChildren
 from hf_nasbert.search import (
     SEARCHES,
     GradientBoostedSearch,
+    LearnedDistributionSearch,
     ParetoSearch,
     ProgressiveShrinking,
     RandomSearch,
@@ -580,6 +581,17 @@ class TestGradientBoostedSearch:
 
 
 @pytest.mark.slow
+class TestContractOfLearnedDistribution(SearchContract):
+    @pytest.fixture
+    def make(self):
+        return functools.partial(new, LearnedDistributionSearch)
+
+
+def test_a_learned_distribution_finds_better_children_than_random_search():
+    assert mean_best(LearnedDistributionSearch) < mean_best(RandomSearch) - 0.5
+
+
+@pytest.mark.slow
 class TestContractOfProgressiveShrinking(SearchContract):
     @pytest.fixture
     def make(self):
@@ -835,7 +847,7 @@ def test_the_front_is_what_no_point_beats():
 
 def test_every_search_is_known_by_its_name():
     assert {name: kind.name for name, kind in SEARCHES.items()} == {name: name for name in SEARCHES}
-    assert len(SEARCHES) == 7
+    assert len(SEARCHES) == 8
 
 
 @pytest.mark.parametrize(("kind", "package"), [(ParetoSearch, "optuna"), (GradientBoostedSearch, "lightgbm")])

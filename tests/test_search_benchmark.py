@@ -74,7 +74,7 @@ def test_every_child_of_the_space_was_scored_and_every_search_ran_on_every_budge
 
 @pytest.mark.parametrize(
     "name",
-    ["random", "size_matched", "evolution", "halving", "shrinking"]
+    ["random", "size_matched", "evolution", "halving", "shrinking", "learned"]
     + [pytest.param(name, marks=pytest.mark.slow) for name in ("gbdt", "nsga2")],
 )
 def test_a_recorded_search_is_found_again(name, benchmark, landscape, searched):

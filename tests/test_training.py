@@ -1,6 +1,7 @@
 """`training`: gradients, methods, anchor, resumption. Batches are synthetic token ids; models are tiny."""
 
 import logging
+import math
 import os
 import random
 import signal
@@ -32,6 +33,7 @@ from hf_nasbert.training import (
     DivergenceError,
     SupernetArguments,
     SupernetTrainingArguments,
+    checkpoints,
     list_checkpoints,
     machine,
     read_log,
@@ -120,6 +122,40 @@ class TestArguments:
             tmp_path, max_steps=4, learning_rate=1.0, warmup_steps=2, lr_scheduler_type="constant_with_warmup"
         )
         assert [held.learning_rate_at(step) for step in range(5)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+
+    @pytest.mark.parametrize("kind", ["linear", "cosine"])
+    def test_the_learning_rate_falls_to_a_floor_and_stays_there(self, tmp_path, kind):
+        settings = {"max_steps": 100, "learning_rate": 2.0, "warmup_steps": 10, "lr_scheduler_type": kind}
+        free, held = (make_arguments(tmp_path, **settings, min_lr_ratio=ratio) for ratio in (0.0, 0.05))
+        assert [held.learning_rate_at(step) for step in range(100)] == [
+            rate if step < 10 else max(rate, 0.1) for step, rate in enumerate(map(free.learning_rate_at, range(100)))
+        ]
+        assert held.learning_rate_at(99) == held.learning_rate_at(98) == 0.1
+        # What was rounded so before there was a floor is rounded so now.
+        done = (37 - 10) / 90
+        of_old = 2.0 * (1 - done) if kind == "linear" else 2.0 * (1 + math.cos(math.pi * done)) / 2
+        assert free.learning_rate_at(37) == of_old
+        for ratio in (-0.1, 1.5):
+            with pytest.raises(ValueError, match="min_lr_ratio"):
+                make_arguments(tmp_path, **settings, min_lr_ratio=ratio)
+
+    def test_a_floor_is_trained_at_and_another_one_is_told_when_a_run_goes_on(self, tmp_path, caplog, monkeypatch):
+        settings = {"method": "uniform", "num_eval_children": 0, "save_steps": 2, "save_total_limit": 0}
+        make_trainer(tmp_path, max_steps=4, min_lr_ratio=0.9, **settings).train()
+        assert train_log(tmp_path)[-1]["learning_rate"] == 0.9 * 1e-2
+        state = checkpoints.read_state(tmp_path / "checkpoint-2")
+        del state["arguments"]["min_lr_ratio"]  # as an earlier version wrote it
+        monkeypatch.setattr(checkpoints, "read_state", lambda folder: state)
+        for ratio, is_told in ((0.5, True), (0.0, False)):
+            caplog.clear()
+            make_trainer(
+                tmp_path,
+                max_steps=4,
+                min_lr_ratio=ratio,
+                resume_from_checkpoint=str(tmp_path / "checkpoint-2"),
+                **settings,
+            ).train()
+            assert ("min_lr_ratio=0.5; it was made with 0.0" in caplog.text) == is_told
 
     def test_supernet_arguments_build_configs(self):
         own = SupernetArguments(operators=["attention", "skip"], num_choice_blocks=4, hidden_size=64, ffn_ratio=2)

@@ -1,10 +1,14 @@
 """What training minimises beside the masked-LM loss: tensors in, one scalar out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+_SMALLEST_VARIANCE = 1e-5  # of a state's numbers over a sequence's tokens
+_SMALLEST_HINGED = 1e-4  # VICReg's
 
 
 def alignment_loss(
@@ -99,6 +103,58 @@ def _mean_squared_difference(
     return total / (max(count, 1) * child.shape[-1])
 
 
+def at_all_tokens(states: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """States (N, D) of the tokens that `where` (B, T) says, back in their places: (B, T, D), zeros elsewhere.
+
+    More states than such tokens may be given, those of later sequences; they are left out.
+    """
+    positions = where.flatten().nonzero().squeeze(-1)
+    whole = states.new_zeros(where.numel(), states.shape[-1])
+    return whole.index_copy(0, positions, states[: len(positions)]).view(*where.shape, -1)
+
+
+def token_variances(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """How much each number of (B, T, D) states differs between a sequence's tokens, those that `mask` (B, T) says.
+
+    Returns:
+        The unbiased variances, (B, D), in fp32 at least; 0 of sequences with fewer than two tokens.
+    """
+    mask = mask.bool()[..., None]
+    states = states.to(torch.promote_types(states.dtype, torch.float32)).masked_fill(~mask, 0.0)
+    counts = mask.sum(1)  # (B, 1)
+    centred = (states - (states.sum(1) / counts.clamp(min=1))[:, None]).masked_fill(~mask, 0.0)
+    return centred.square().sum(1) / (counts - 1).clamp(min=1)
+
+
+def variance_hinge(states: torch.Tensor, mask: torch.Tensor, *, floor: float, num_tokens: int) -> torch.Tensor:
+    """By how much the standard deviations over a sequence's tokens fall short of a floor: VICReg's variance term.
+
+    A mean over numbers and over tokens: `num_tokens` are those of the whole step. It is nearly `floor` where all
+    tokens have one state (Bardes et al., 2022, https://arxiv.org/abs/2105.04906; there over a batch).
+    """
+    deviations = (token_variances(states, mask) + _SMALLEST_HINGED).sqrt()
+    counts = mask.sum(1)
+    shortfall = (floor - deviations).clamp(min=0).mean(-1) * torch.where(counts > 1, counts, 0)
+    return shortfall.sum() / max(num_tokens, 1)
+
+
+def relative_error(states: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """The relative, centred error ||h - h*||^2 / ||h* - mean of h* over the sequence's tokens||^2, a mean over tokens.
+
+    1 of states that are all the target's mean. It does not fall where states and target both shrink towards equal
+    ones, as a squared distance does. Sequences of one token have no variance, and are not compared.
+
+    Args:
+        states: (B, T, D).
+        target: (B, T, D); no gradient reaches it.
+        mask: True at the tokens that count, (B, T).
+        num_tokens: Tokens to divide by, those of the whole step.
+    """
+    scales = (token_variances(target.detach(), mask).mean(-1) + _SMALLEST_VARIANCE).rsqrt()
+    scales = torch.where(mask.sum(1) > 1, scales, 0.0)[:, None, None]
+    return alignment_loss([states * scales], [target * scales], mask, num_tokens=num_tokens)
+
+
 class _SquaredDifference(torch.autograd.Function):
     """Sum of squared differences, in fp32, where `padding` is not true; the anchor is a constant.
 
@@ -142,16 +198,56 @@ def distillation_loss(
     Raises:
         ValueError: If the shapes differ, or the temperature is not above 0.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0")
+    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
+    total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+    return total * temperature**2 / max(len(student), 1)
+
+
+def alpha_divergence_loss(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, clip: float = 5.0
+) -> torch.Tensor:
+    """How far a student's predictions lie from a teacher's, by the larger of two alpha-divergences in each of them.
+
+    With student q and teacher p, D(alpha) = sum of q (w - 1) / (alpha (alpha - 1)), where w = (p / q) ** alpha. At
+    alpha = 1, in the limit, that is the divergence of `distillation_loss`, which punishes a student that misses what
+    the teacher holds likely; alpha = -1 punishes one that holds likely what the teacher does not (AlphaNet: Wang et
+    al., 2021, https://arxiv.org/abs/2102.07954). At -1 the weights w are clipped, in the value and in the gradient,
+    which is that of the unclipped divergence with clipped weights: sum of q (w - 1 / 2) times the gradient of log q.
+    No gradient reaches the teacher.
+
+    Args:
+        student_logits: (N, V), one row per prediction.
+        teacher_logits: (N, V).
+        clip: The largest weight w.
+
+    Returns:
+        The mean over the predictions; zero where there is none.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    student, teacher = _log_probabilities(student_logits, teacher_logits)
+    missing = nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # (N,)
+    constant = student.detach()
+    probabilities = constant.exp()
+    weights = (constant - teacher).clamp(max=math.log(clip)).exp()  # clipped before it could overflow
+    slope = (probabilities * (weights - 0.5) * student).sum(-1)
+    inventing = (probabilities * (weights - 1)).sum(-1) / 2 + (slope - slope.detach())
+    return torch.maximum(missing, inventing).sum() / max(len(student), 1)
+
+
+def _log_probabilities(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a student and of its teacher, which are constants."""
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(f"logits of shapes {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}")
     # Not below double where logits are: a divergence is a small difference of large log-probabilities.
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
     student = (student_logits.to(dtype) / temperature).log_softmax(-1)
-    teacher = (teacher_logits.detach().to(dtype) / temperature).log_softmax(-1)
-    total = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
-    return total * temperature**2 / max(len(student), 1)
+    return student, (teacher_logits.detach().to(dtype) / temperature).log_softmax(-1)
 
 
 def relation_loss(

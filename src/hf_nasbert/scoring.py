@@ -311,7 +311,7 @@ class _Head:
 
 
 @contextmanager
-def evaluating(supernet: SupernetForMaskedLM) -> Iterator[None]:
+def evaluating(supernet: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode for a while, so no dropout; every module's own mode comes back, also after an error."""
     modes = [(module, module.training) for module in supernet.modules()]
     supernet.eval()

@@ -36,6 +36,13 @@ TRAININGS = {
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},
+    "alpha": {"method": "sandwich", "distillation_divergence": "alpha"},
+    "attentive": {"method": "attentive", "num_random_children": 1, "num_candidates": 2},
+    "conflict_projection": {"method": "conflict_projection", "dtype": torch.float64},
+    "complexity_rate": {"method": "complexity_rate"},
+    "size_shifted": {"method": "size_shifted", "shift_interval": 2},
+    "importance": {"method": "importance"},
+    "learned_distribution": {"method": "learned_distribution", "distribution_interval": 2},
     "staged": {"method": "magic_at", "space": "staged"},
     "double": {"method": "magic_a", "dtype": torch.float64},
     "sandwich_double": {"method": "sandwich", "dtype": torch.float64},
@@ -46,6 +53,11 @@ TRAININGS = {
         "head": BertForMaskedLM,
         "distillation": ["states", "relations", "logits", "masked_lm"],
     },
+    "magic_at_guarded": {"method": "magic_at_guarded", "alignment_rows": 0.5},
+    "cross_path": {"method": "cross_path"},
+    "board": {"method": "board", "board_interval": 2},
+    "blockwise": {"method": "blockwise", "blockwise_stages": 2},
+    "blockwise_taught": {"method": "blockwise", "blockwise_target": "ensemble", "head": BertModel},
 }
 """One by every method, and some that are harder on several processes."""
 
@@ -187,7 +199,7 @@ def train_in_parts(folder):
     """Train a super-net in parts: some steps, then on from the checkpoint; by two methods."""
     os.environ.update({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
     seen = {}
-    for name in ("fair", "magic_at"):
+    for name in ("fair", "magic_at", "attentive"):
         settings = TRAININGS[name]
         trainer = make_trainer_of_many(Path(folder) / name, max_steps=4, **settings)
         trainer.arguments.max_steps = 8  # its schedule

@@ -6,10 +6,13 @@ import reprlib
 from dataclasses import fields
 from typing import Any
 
+from hf_nasbert.methods.attentive import Attentive
 from hf_nasbert.methods.base import (
     LOGGED,
+    BatchLosses,
     ChildRun,
     Counts,
+    Merge,
     MethodSettings,
     Paper,
     StepContext,
@@ -18,14 +21,41 @@ from hf_nasbert.methods.base import (
     Whole,
     names_of_settings,
 )
+from hf_nasbert.methods.blockwise import Blockwise
+from hf_nasbert.methods.board import Board
+from hf_nasbert.methods.complexity import ComplexityRate
+from hf_nasbert.methods.conflict_projection import ConflictProjection
+from hf_nasbert.methods.cross_path import CrossPath
 from hf_nasbert.methods.fair import Fair
+from hf_nasbert.methods.importance import Importance
+from hf_nasbert.methods.learned import LearnedDistribution
 from hf_nasbert.methods.magic import MagicA, MagicAT, MagicT
+from hf_nasbert.methods.magic_guarded import MagicATGuarded
 from hf_nasbert.methods.sandwich import Sandwich
+from hf_nasbert.methods.shifted import SizeShifted
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.samplers import Sampler
 
 METHODS: dict[str, type[TrainingMethod]] = {
-    method.name: method for method in (Uniform, Fair, MagicT, MagicA, MagicAT, Sandwich)
+    method.name: method
+    for method in (
+        Uniform,
+        Fair,
+        MagicT,
+        MagicA,
+        MagicAT,
+        MagicATGuarded,
+        Sandwich,
+        Attentive,
+        ConflictProjection,
+        ComplexityRate,
+        SizeShifted,
+        Importance,
+        LearnedDistribution,
+        CrossPath,
+        Board,
+        Blockwise,
+    )
 }
 """Every method by its name, in the order of tables, figures and help."""
 
@@ -94,8 +124,10 @@ def methods_with(setting: str) -> list[str]:
 
 __all__ = [
     "METHODS",
+    "BatchLosses",
     "ChildRun",
     "Counts",
+    "Merge",
     "MethodSettings",
     "Paper",
     "StepContext",

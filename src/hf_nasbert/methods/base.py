@@ -14,7 +14,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 if TYPE_CHECKING:
     import torch
 
-    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM
+    from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
     from hf_nasbert.teachers import Lesson
 
 Score = Callable[[Sequence[Architecture], int], Sequence[float]]
@@ -22,6 +22,12 @@ Score = Callable[[Sequence[Architecture], int], Sequence[float]]
 
 Cost = Callable[[Sequence[str]], float]
 """A child's number of parameters."""
+
+BatchLosses = Callable[[Sequence[Architecture]], Sequence[float]]
+"""Losses of children on the batch of the step that comes, without dropout; the same on all processes."""
+
+Merge = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Makes one gradient of a tensor of that by the first child of a step and that by all others; neither is changed."""
 
 Whole = Callable[[], "SupernetForMaskedLM"]
 """The super-net in one piece, on every process, with the weights of this moment: to be read, not to be changed.
@@ -137,6 +143,7 @@ class StepContext(NamedTuple):
         is_sharded: Whether every process holds a part of each operator, so that all must run the same operators.
         base_model: What the base model makes of the micro-batch; `None` of a super-net of random weights.
         is_taught: Whether the children learn from a teacher, and not from labels.
+        first_row: The number of the micro-batch's first row in the step's batch of all processes.
     """
 
     supernet: "SupernetForMaskedLM"
@@ -149,6 +156,7 @@ class StepContext(NamedTuple):
     is_sharded: bool
     base_model: "Lesson | None" = None
     is_taught: bool = False
+    first_row: int = 0
 
     @property
     def batch(self) -> "dict[str, torch.Tensor]":
@@ -172,9 +180,10 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `wants`, `chosen_rows`,
-    `loss`, `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are,
-    `begin` and `tensors` too.
+    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
+    `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict` and
+    `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it is
+    not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -201,6 +210,10 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
+    reads_gradients: ClassVar[bool] = False
+    """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
+    can_be_sharded: ClassVar[bool] = True
+    """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers that `loss` returns beside the loss; the log has their means."""
 
@@ -240,6 +253,19 @@ class TrainingMethod:
             )
         return tuple(self.space.validate(child) for child in drawn)
 
+    def chosen_on(self, children: tuple[Architecture, ...], losses_of: BatchLosses) -> tuple[Architecture, ...]:
+        """Choose the step's children by the batch, behind `children`, which gave these.
+
+        All processes must call `losses_of` alike.
+        """
+        return children
+
+    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+        """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
+
+        What the two say is said of them in `StepContext`.
+        """
+
     @property
     def needs_base_model(self) -> bool:
         """Whether `loss` reads what the base model makes of a micro-batch (`StepContext.base_model`)."""
@@ -252,12 +278,38 @@ class TrainingMethod:
         """
         return 1.0
 
+    def merge(self, step: int) -> Merge | None:
+        """How the gradients of the first child and of all others become one, tensor by tensor; `None`: their sum.
+
+        Both are those of the whole batch. Tensors that only one of them has are left as they are.
+        """
+        return None
+
+    def decay_exponent(self, children: Sequence[Architecture]) -> float:
+        """To which power a step takes the decay of the learning rate behind the warm-up: 0 holds the highest rate."""
+        return 1.0
+
+    def read_gradients(
+        self, children: Sequence[Architecture], terms: Mapping[str, float], supernet: "SupernetPreTrainedModel"
+    ) -> None:
+        """Look at a step's gradients, all processes' together, before they are clipped; if `reads_gradients`.
+
+        Args:
+            children: The children.
+            terms: The step's means of `terms`.
+            supernet: The super-net, its parameters with their `grad`: to be read, not to be changed.
+        """
+
     def wants(self, step: int) -> Wants:
         """What a step computes beside the losses."""
         return Wants()
 
     def chosen_rows(self, num_rows: int) -> "torch.Tensor | None":
         """Which rows of a step's batch, of all processes, `loss` uses for its own terms: (num_rows,), or all."""
+        return None
+
+    def run(self, child: Architecture, context: StepContext) -> ChildRun | None:
+        """A child's pass over one micro-batch, if it is not the usual one from tokens to predictions (`None`)."""
         return None
 
     def loss(

@@ -147,7 +147,7 @@ class Aligned(TrainingMethod):
     block, so that a super-net whose states all become alike pays for it; that is ours.
     """
 
-    terms = ("alignment",)
+    terms: ClassVar[tuple[str, ...]] = ("alignment",)
 
     def __init__(self, space: SearchSpace, settings: MethodSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)

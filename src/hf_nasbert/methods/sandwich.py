@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
@@ -15,28 +15,41 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SandwichSettings(UniformSettings):
-    """How many children a step trains, and how the random ones are drawn.
+    """How many children a step trains, how the random ones are drawn, and by what they learn from the largest one.
 
     Raises:
-        ValueError: If there is no random child.
+        ValueError: If there is no random child, or no such divergence.
     """
 
     num_random_children: int = field(
         default=2, metadata={"help": "Random children of a step, beside the largest and the smallest one."}
     )
+    distillation_divergence: Literal["kl", "alpha"] = field(
+        default="kl",
+        metadata={
+            "help": "How far predictions are from the largest child's: kl, Kullback-Leibler; alpha, for each one the "
+            "larger of the alpha-divergences of -1 and 1 (AlphaNet)."
+        },
+    )
+    divergence_clip: float = field(
+        default=5.0, metadata={"help": "The largest weight, a ratio of probabilities, in the alpha-divergence of -1."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("num_random_children", at_least=1)
+        self.check("num_random_children", "divergence_clip", at_least=1)
+        if self.distillation_divergence not in ("kl", "alpha"):
+            raise ValueError(f"distillation_divergence={self.distillation_divergence!r}: expected kl or alpha")
 
 
 class Sandwich(Uniform):
     """The largest, the smallest and some random children on one batch (BigNAS: Yu et al., 2020, sections 3.1 and 3.2).
 
     The largest child learns from the labels. The others learn from its predictions of the same batch at the masked
-    positions, which are constants to them, and from nothing else. Which child is the largest and which the smallest is
-    told by their numbers of parameters. Dropout is on in all of them. What BigNAS does beside that (residual branches
-    that begin at zero, a floor under the learning rate) is left out.
+    positions, which are constants to them, and from nothing else: by the Kullback-Leibler divergence, or by that of
+    AlphaNet (Wang et al., 2021, https://arxiv.org/abs/2102.07954). Which child is the largest and which the smallest
+    is told by their numbers of parameters. Dropout is on in all of them. BigNAS' floor under the learning rate is
+    `min_lr_ratio` of any training, 0.05 there; its residual branches that begin at zero are left out.
     """
 
     name = "sandwich"
@@ -45,7 +58,10 @@ class Sandwich(Uniform):
         "Yu et al. (2020), BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020",
         "https://arxiv.org/abs/2003.11142",
     )
-    source = "paper's abstract; its mechanism in the code of AttentiveNAS (CC-BY-NC, nothing taken)"
+    source = (
+        "paper's abstract; its mechanism in the code of AttentiveNAS, and `--distillation_divergence alpha` in that "
+        "of [AlphaNet](https://arxiv.org/abs/2102.07954) (both CC-BY-NC, nothing taken)"
+    )
     unverified = "residual branches that begin at zero: left out"
     look = ("#56B4E9", "p")
     Settings = SandwichSettings
@@ -70,6 +86,14 @@ class Sandwich(Uniform):
         drawn = tuple(self.space.validate(self.sampler.next_architecture()) for _ in range(number))
         return (self.largest, self.smallest, *drawn)
 
+    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+        """Where a teacher teaches, nothing is learned from the largest child's predictions."""
+        if is_taught and self.settings.distillation_divergence != "kl":
+            raise ValueError(
+                f"method={self.name} with distillation_divergence={self.settings.distillation_divergence} learns from "
+                "the largest child's predictions, and here a teacher teaches: give teacher=none, or leave it out"
+            )
+
     def wants(self, step: int) -> Wants:
         """The largest child's logits, for the others."""
         return Wants(peers=True)
@@ -81,12 +105,16 @@ class Sandwich(Uniform):
 
         Where a teacher teaches (`teacher` of the training), all learn from that one, and from nothing else.
         """
-        from hf_nasbert.objectives import distillation_loss
+        from hf_nasbert.objectives import alpha_divergence_loss, distillation_loss
 
         if context.is_taught:
             return run.loss, (run.loss,)
         if not peers:
             return run.loss, (run.loss.new_zeros(()),)
         own, taught = (context.at_labels(logits) for logits in (run.logits, peers[0].logits))
-        divergence = context.share(distillation_loss(own, taught), len(own))
+        if self.settings.distillation_divergence == "alpha":
+            divergence = alpha_divergence_loss(own, taught, clip=self.settings.divergence_clip)
+        else:
+            divergence = distillation_loss(own, taught)
+        divergence = context.share(divergence, len(own))
         return divergence, (divergence,)

@@ -11,7 +11,17 @@ from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS
 
 SearchName = Literal[
-    "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "pnas", "linas", "knapsack"
+    "random",
+    "size_matched",
+    "evolution",
+    "nsga2",
+    "halving",
+    "gbdt",
+    "shrinking",
+    "learned",
+    "pnas",
+    "linas",
+    "knapsack",
 ]
 
 

@@ -11,6 +11,7 @@ from hf_nasbert.search.evolution import RegularizedEvolution
 from hf_nasbert.search.halving import SuccessiveHalving, largest_bracket
 from hf_nasbert.search.inner import InnerFrontSearch
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
+from hf_nasbert.search.learned import LearnedDistributionSearch
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
 from hf_nasbert.search.prefixes import PrefixBeamSearch
 from hf_nasbert.search.programming import KnapsackSearch
@@ -28,6 +29,7 @@ SEARCHES: dict[str, type[Search]] = {
         SuccessiveHalving,
         GradientBoostedSearch,
         ProgressiveShrinking,
+        LearnedDistributionSearch,
         PrefixBeamSearch,
         InnerFrontSearch,
         KnapsackSearch,
@@ -44,6 +46,7 @@ __all__ = [
     "GradientBoostedSearch",
     "InnerFrontSearch",
     "Item",
+    "LearnedDistributionSearch",
     "KnapsackSearch",
     "ParetoSearch",
     "PrefixBeamSearch",

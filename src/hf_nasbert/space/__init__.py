@@ -3,6 +3,7 @@
 from hf_nasbert.modeling.geometry_nasbert import SKIP, operator_kind, operator_width
 from hf_nasbert.space.architecture import Architecture, hamming, num_shared_operators
 from hf_nasbert.space.candidates import Candidates
+from hf_nasbert.space.distribution import Distribution
 from hf_nasbert.space.search_space import SearchSpace
 from hf_nasbert.space.stages import FreeStage, Stage
 
@@ -10,6 +11,7 @@ __all__ = [
     "SKIP",
     "Architecture",
     "Candidates",
+    "Distribution",
     "FreeStage",
     "SearchSpace",
     "Stage",

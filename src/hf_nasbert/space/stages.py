@@ -192,6 +192,16 @@ class Stage:
             found[block].remove(names[block])
         return found + [[] for _ in range(self.num_blocks - len(found))]
 
+    def continuations(self, before: Sequence[str]) -> tuple[str, ...]:
+        """What the next block of a child may hold behind the stage's blocks before it."""
+        block = len(before)
+        if SKIP in before:
+            return (SKIP,)
+        if not before:
+            return tuple(name for operators in self.operators for name in operators[0])
+        operators = self.operators[self.shape(before)[0]][block]
+        return (*operators, SKIP) if block in self.depths else operators
+
     def max_changes(self, depth: int, free: Collection[int] | None = None) -> int:
         """How many blocks a chain of valid one-block moves can change at most, none twice.
 
@@ -342,6 +352,10 @@ class FreeStage(Stage):
     def alternatives(self, names: Sequence[str]) -> list[list[str]]:
         """What each block of a child may hold instead, all other blocks staying as they are."""
         return [[kind for kind in kinds if kind != name] for kinds, name in zip(self.blocks, names, strict=True)]
+
+    def continuations(self, before: Sequence[str]) -> tuple[str, ...]:
+        """What the next block of a child may hold: all its candidates."""
+        return self.blocks[len(before)]
 
     def max_changes(self, depth: int, free: Collection[int] | None = None) -> int:
         """How many blocks a chain of one-block moves can change at most, none twice: those with a choice."""

@@ -68,12 +68,19 @@ class AverageTeacher:
         self._averaged: set[str] = set()
 
     @torch.no_grad()
-    def update(self, supernet: SupernetForMaskedLM, children: Sequence[Architecture]) -> None:
-        """Move the averages of what the children of a step trained towards its weights."""
+    def update(
+        self, supernet: SupernetForMaskedLM, children: Sequence[Architecture], *, step: int | None = None
+    ) -> None:
+        """Move the averages of what the children of a step trained towards its weights.
+
+        Early averages, as told by the steps made so far, follow faster: at a decay near 1 they would stay near the
+        random weights that a run begins with.
+        """
+        decay = self.decay if step is None else min(self.decay, (1 + step) / (10 + step))
         trained = {id(parameter) for child in children for parameter in supernet.parameters_of(child)}
         for (name, mean), parameter in zip(self.average.named_parameters(), supernet.parameters(), strict=True):
             if id(parameter) in trained:
-                mean.lerp_(parameter, 1 - self.decay)
+                mean.lerp_(parameter, 1 - decay)
                 self._averaged.add(name)
 
     def child(self, architecture: Architecture) -> ChildTeacher:

@@ -135,7 +135,7 @@ def _run(method: TrainingMethod, supernet: SupernetForMaskedLM, numbers: Sequenc
     """
     found = []
     for number in numbers:
-        children = method.children()
+        children = _children(method)
         is_tuple = isinstance(children, tuple) and bool(children)
         require(is_tuple, f"step {number} is not a tuple of one or more children")
         require(
@@ -163,6 +163,11 @@ def _run(method: TrainingMethod, supernet: SupernetForMaskedLM, numbers: Sequenc
     return found
 
 
+def _children(method: TrainingMethod) -> tuple[Architecture, ...]:
+    """The children of a step; where they are chosen by the batch, each child loses less there than those before."""
+    return method.chosen_on(method.children(), lambda children: _fall(0, children, 1))
+
+
 def _fall(first: int, children: Sequence[Architecture], num_dev_batches: int) -> list[float]:
     """Losses of children, each lower than the one before."""
     return [float(first - place) for place in range(len(children))]
@@ -172,7 +177,7 @@ def _tells_its_sampler(kind: type[TrainingMethod], supernet: SupernetForMaskedLM
     method = _make_method(kind, supernet, settings)
     heard: list[Any] = []
     method.sampler.observe = lambda *what: heard.append(what)  # type: ignore[method-assign]
-    children = method.children()
+    children = _children(method)
     losses = [float(place) for place in range(len(children))]
     method.after_step(1, children, losses, partial(_fall, 1000), lambda: supernet)
     require(
@@ -189,16 +194,16 @@ def _learns_from_a_batch(
     _chooses_rows(method)
     for step in range(_NUM_STEPS - 4, _NUM_STEPS):
         resumed, in_parts = (_make_method(kind, supernet, settings, _saved(method)) for _ in range(2))
-        children = method.children()
+        children = _children(method)
         gradient = _gradient(method, supernet, step, children, batch)
         _is_of_the_children(gradient, supernet, children)
-        resumed.children()
+        _children(resumed)
         require(
             _are_close(_gradient(resumed, supernet, step, children, batch), gradient, tolerance=0.0),
             "a method that is resumed teaches otherwise than one that never stopped: what loss reads belongs into "
             "state_dict, or into tensors",
         )
-        in_parts.children()
+        _children(in_parts)
         require(
             _are_close(_gradient(in_parts, supernet, step, children, batch, num_parts=2), gradient, tolerance=1e-3),
             "a batch in two micro-batches gives another gradient than in one: losses and terms are shares of the "

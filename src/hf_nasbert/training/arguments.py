@@ -284,6 +284,13 @@ class SupernetTrainingArguments:
         default="linear",
         metadata={"help": "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."},
     )
+    min_lr_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Floor under the falling learning rate, as a share of the highest: at 0.05 a constant tail, as in "
+            "BigNAS."
+        },
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
     max_skipped_steps: int = field(
         default=0,
@@ -363,6 +370,7 @@ class SupernetTrainingArguments:
             check_range(name, getattr(self, name), at_least=0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
             check_range(name, getattr(self, name), at_most=1)
+        check_range("min_lr_ratio", self.min_lr_ratio, at_least=0, at_most=1)
         check_range("num_eval_children", self.num_eval_children, at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
@@ -421,17 +429,20 @@ class SupernetTrainingArguments:
             )
         return self.global_batch_size
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step (from 0): linear warm-up, then `lr_scheduler_type` until `max_steps`."""
+    def learning_rate_at(self, step: int, exponent: float = 1.0) -> float:
+        """The learning rate of a step (from 0): linear warm-up, then `lr_scheduler_type` until `max_steps`.
+
+        The share of the highest rate that the schedule leaves is taken to the power of `exponent`; below
+        `min_lr_ratio` it does not fall.
+        """
         warmup = self.warmup_steps or math.ceil(self.warmup_ratio * self.max_steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         if self.lr_scheduler_type == "constant_with_warmup":
             return self.learning_rate
         done = min((step - warmup) / max(self.max_steps - warmup, 1), 1.0)
-        if self.lr_scheduler_type == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        return self.learning_rate * (1 - done)
+        left = (1 + math.cos(math.pi * done)) / 2 if self.lr_scheduler_type == "cosine" else 1 - done
+        return self.learning_rate * max(math.pow(left, exponent), self.min_lr_ratio)
 
 
 @dataclass

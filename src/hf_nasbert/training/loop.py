@@ -347,8 +347,10 @@ class SupernetTrainer:
     def _take_step(self, batch: Batch) -> tuple[Architecture, ...]:
         """Train one step's children on one batch, and return them."""
         arguments, accelerator = self.arguments, self.accelerator
-        children = self.method.children()
-        learning_rate = arguments.learning_rate_at(self.global_step)
+        children = self.method.chosen_on(
+            self.method.children(), lambda candidates: self.step.losses(self.global_step, candidates, batch)
+        )
+        learning_rate = self._learning_rate(children)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         losses = self.step.backward(self.global_step, children, batch, is_stopping=self._stop.is_set)
@@ -356,6 +358,8 @@ class SupernetTrainer:
         is_made = False
         with narrowed(self.optimizer, losses.trained):
             if self._is_finite("loss", losses.masked_lm + sum(losses.terms.values()), children):
+                if self.method.reads_gradients:
+                    self.method.read_gradients(children, losses.terms, self.supernet)
                 most = (
                     arguments.max_grad_norm or math.inf
                 )  # the norm is wanted without clipping too: it tells divergence
@@ -380,6 +384,10 @@ class SupernetTrainer:
         shown = {name: shortened(text) for name, text in self.method.shown().items()}
         self.journal.advance(losses.num_tokens, loss=f"{losses.masked_lm:.4f}", **shown)
         return children
+
+    def _learning_rate(self, children: Sequence[Architecture]) -> float:
+        """That of the next step, which trains these children."""
+        return self.arguments.learning_rate_at(self.global_step, self.method.decay_exponent(children))
 
     def _score(self, children: Sequence[Architecture], num_batches: int) -> list[float]:
         """Losses of children on the first dev batches: computed once, for all processes."""
@@ -417,7 +425,7 @@ class SupernetTrainer:
         shown = ", ".join(map(str, samples[:_SHOWN])) + (f", ... ({LOG} has all)" if len(samples) > _SHOWN else "")
         message = (
             f"the {what} of step {step} is {value}, training {', '.join(map(str, children))} at a learning rate of "
-            f"{self.arguments.learning_rate_at(self.global_step):.3g} on the sequences {shown}"
+            f"{self._learning_rate(children):.3g} on the sequences {shown}"
         )
         if not is_skipped:
             raise DivergenceError(f"{message}. {self._advice()}")
@@ -487,8 +495,22 @@ class SupernetTrainer:
                 f"method={arguments.method} aligns children to the base model that the super-net was made of, and "
                 "there is none: give base_model, or another anchor"
             )
+        if self.method.reads_gradients and (sharding.is_wanted() or arguments.mixed_precision == "fp16"):
+            raise ValueError(
+                f"method={arguments.method} reads gradients, which FSDP cuts into parts and fp16 scales: launch with "
+                "DDP (multi_gpu.yaml), and train in bf16 or without mixed_precision"
+            )
+        changes_decay = type(self.method).decay_exponent is not TrainingMethod.decay_exponent
+        if changes_decay and arguments.lr_scheduler_type == "constant_with_warmup":
+            raise ValueError(
+                f"method={arguments.method} decides how fast the learning rate falls, and with lr_scheduler_type="
+                "constant_with_warmup it does not fall: choose linear or cosine"
+            )
+        if sharding.is_wanted() and not self.method.can_be_sharded:
+            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
+        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
@@ -562,8 +584,9 @@ class SupernetTrainer:
         if difference is not None:
             raise ValueError(f"checkpoint {folder} belongs to another run: {difference}")
         for name, value in self.arguments.to_dict().items():
-            if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "max_")):
-                saved = state["arguments"].get(name)
+            if name.startswith(("learning_rate", "weight_decay", "adam_", "warmup_", "lr_", "min_lr_", "max_")):
+                # What an earlier version did not have yet, it did as the default does now.
+                saved = state["arguments"].get(name, getattr(SupernetTrainingArguments, name, None))
                 if saved != value:
                     was = printable(saved, 200)
                     logger.warning("resuming %s with %s=%s; it was made with %s", folder.name, name, value, was)

@@ -3,7 +3,7 @@
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +15,7 @@ from hf_nasbert.data.batches import NothingToPredictError
 from hf_nasbert.methods import ChildRun, Counts, StepContext, TrainingMethod, Wants
 from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup
+from hf_nasbert.scoring import evaluating
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.distillation import Distillation
@@ -23,12 +24,16 @@ Batch = dict[str, torch.Tensor]
 
 
 class MicroBatch(NamedTuple):
-    """The sequences of one forward pass, and how many of them the method chose, the first ones (`None`: all)."""
+    """The sequences of one forward pass, and how many of them the method chose, the first ones (`None`: all).
+
+    Beside them the first one's number in the batch of all processes.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
     num_chosen: int | None
+    first_row: int
 
 
 class StepLosses(NamedTuple):
@@ -113,16 +118,24 @@ class TrainingStep:
         micro_batches = list(self._split(batch))
         counts = self._count(batch, children)
         losses = torch.zeros(len(children), 1 + len(self.method.terms), dtype=torch.float64)
+        merge = self.method.merge(step)
+        of_first: dict[nn.Parameter, torch.Tensor] = {}  # where gradients are merged
         for number, micro_batch in enumerate(micro_batches):
             micro_batch_number = self.accelerator.process_index * len(micro_batches) + number
             context = self._context(step, micro_batch, counts)
             peers: list[ChildRun] = []
             for child_number in range(len(children)):
                 torch.manual_seed(_dropout_seed(self.arguments.seed, step, micro_batch_number, child_number))
-                losses[child_number] += self._run_child(children, child_number, peers, context)
+                is_apart = merge is not None and child_number == 0
+                with self._into(of_first) if is_apart else nullcontext():
+                    losses[child_number] += self._run_child(children, child_number, peers, context)
         trained = with_gradient(self.parameters)
         if not self.is_sharded:  # fully_shard adds up within every backward pass
-            self.group.add_up([p.grad for p in trained if p.grad is not None])
+            self.group.add_up([*(p.grad for p in trained if p.grad is not None), *of_first.values()])
+        if merge is not None:
+            for parameter, gradient in of_first.items():
+                parameter.grad = gradient if parameter.grad is None else merge(gradient, parameter.grad)
+            trained = with_gradient(self.parameters)
         sums = self.group.sums(torch.cat([losses.flatten(), losses.new_tensor([is_stopping])]))
         of_children = sums[:-1].view_as(losses)
         means = (of_children.sum(0) / len(children)).tolist()
@@ -134,9 +147,35 @@ class TrainingStep:
             trained,
         )
 
+    @torch.no_grad()
+    def losses(self, step: int, children: Sequence[Architecture], batch: Batch) -> list[float]:
+        """The loss of each child on the whole batch, without dropout and without gradient; called as `backward` is."""
+        counts = self._count(batch, children)
+        losses = torch.zeros(len(children), dtype=torch.float64)
+        with evaluating(self.supernet):
+            for micro_batch in self._split(batch):
+                context = self._context(step, micro_batch, counts)
+                for number, child in enumerate(children):
+                    losses[number] += self._run(child, Wants(), context).loss.double().cpu()
+        found: list[float] = self.group.sums(losses).tolist()
+        return found
+
+    @contextmanager
+    def _into(self, gradients: dict[nn.Parameter, torch.Tensor]) -> Iterator[None]:
+        """Add up the gradients made within in a place of their own, and not with those that the parameters have."""
+        others = _taken(self.parameters)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+        yield
+        gradients.update(_taken(self.parameters))
+        for parameter, gradient in others.items():
+            parameter.grad = gradient
+
     def _context(self, step: int, micro_batch: MicroBatch, counts: Counts) -> StepContext:
         supernet: Any = self.supernet
-        context = StepContext(supernet, step, *micro_batch, counts, self.is_sharded)
+        context = StepContext(
+            supernet, step, *micro_batch[:4], counts, self.is_sharded, first_row=micro_batch.first_row
+        )
         if self.distillation is None:
             return context
         context = context._replace(input_ids=self.distillation.read(context.input_ids, context.labels))
@@ -145,6 +184,10 @@ class TrainingStep:
 
     def _run(self, child: Architecture, wants: Wants, context: StepContext) -> ChildRun:
         """Forward of one child on one micro-batch."""
+        with self.accelerator.autocast():
+            own = self.method.run(child, context)
+        if own is not None:
+            return own
         if self.distillation is not None and self.distillation.is_used:
             with self.accelerator.autocast():
                 run = self.distillation.run(child, context)
@@ -196,7 +239,7 @@ class TrainingStep:
             part = {key: value.to(device, non_blocking=True) for key, value in part.items()}
             # Without padding there is nothing to mask: operators and attention are told so by None.
             mask = part["attention_mask"] if has_padding else None
-            yield MicroBatch(part["input_ids"], mask, part["labels"], num_chosen)
+            yield MicroBatch(part["input_ids"], mask, part["labels"], num_chosen, self.rows.start + start)
 
     def _count(self, batch: Batch, children: Sequence[Architecture]) -> Counts:
         """The tokens of the whole step, counted over all processes, which tell each other whom they train."""
@@ -250,6 +293,14 @@ def _by_decay(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Parameter], l
 def with_gradient(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """Those that have a gradient, in their order: of a large super-net's, those of a step's children."""
     return [parameter for parameter in parameters if parameter.grad is not None]
+
+
+def _taken(parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, torch.Tensor]:
+    """The gradients of parameters, which have none any more."""
+    taken = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+    for parameter in taken:
+        parameter.grad = None
+    return taken
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""Size-shifted sampling: size groups whose children improve more are drawn more often."""
+
+import bisect
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.uniform import Remembering, UniformSettings
+from hf_nasbert.space import Architecture, SearchSpace
+
+_NUM_SIZED = 256  # children drawn to find the groups' bounds
+_NUM_DRAWS = 100  # for one child of a group, for every group
+
+
+@dataclass(kw_only=True)
+class SizeShiftedSettings(UniformSettings):
+    """How many groups there are, and how their probabilities follow from their losses, within ranges."""
+
+    num_size_groups: int = field(default=4, metadata={"help": "Groups by parameters, of equally many uniform draws."})
+    shift_interval: int = field(default=100, metadata={"help": "Steps between two changes of their probabilities."})
+    shift_temperature: float = field(
+        default=1.0, metadata={"help": "Divides the standardised loss drops: high, and all groups stay alike."}
+    )
+    group_floor: float = field(default=0.3, metadata={"help": "Share of steps of a uniform group, 0.3 at least."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("num_size_groups", at_least=2)
+        self.check("shift_interval", at_least=1)
+        self.check("shift_temperature", at_least=1e-3)
+        self.check("group_floor", at_least=0.3, at_most=1)
+
+
+class SizeShifted(Remembering):
+    """One child a step, its size group drawn by how much that group improves (after ShiftNAS).
+
+    Every `shift_interval` steps P_k is made anew: proportional to exp(z(loss drop of k over the last window) /
+    temperature), mixed with a uniform floor. Before two windows are complete it is uniform. The log has an event with
+    each group's exact count of trained children, its mean loss and its new probability.
+    """
+
+    name = "size_shifted"
+    summary = "one child a step, size groups that improve more drawn more (after ShiftNAS)"
+    paper = Paper(
+        "Zhang et al. (2023), ShiftNAS: Improving One-shot NAS via Probability Shift, ICCV 2023",
+        "https://arxiv.org/abs/2307.08300",
+    )
+    source = "paper's abstract, secondary sources; the public repository is a stub"
+    unverified = "the update rule: ours; a child of a group by rejection instead of the paper's generator"
+    look = ("#56B4E9", "H")
+    Settings = SizeShiftedSettings
+
+    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
+        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+        rng, number, self._cost = random.Random(f"size groups, seed {seed}"), settings.num_size_groups, cost
+        sizes = sorted(cost(space.sample(rng, settings.uniform_over)) for _ in range(_NUM_SIZED))
+        self.bounds = sorted({sizes[_NUM_SIZED * place // number] for place in range(1, number)} - {sizes[0]})
+        """The smallest size of every group but the first; fewer where many children are of one size."""
+        if not self.bounds:
+            raise ValueError(f"method={self.name} goes by size, and the children of this space have one: take uniform")
+        number = len(self.bounds) + 1
+        self.memory = {"probabilities": [1 / number] * number, "means": [None] * number}
+        self.memory |= {"sums": [0.0] * number, "counts": [0] * number}
+
+    def group_of(self, child: Architecture) -> int:
+        """The number of a child's group, from the smallest."""
+        return bisect.bisect_right(self.bounds, self._cost(child))
+
+    def children(self) -> tuple[Architecture, ...]:
+        """A uniform child of a group drawn by its probability; of a group that hardly exists, any."""
+        probabilities = self.memory["probabilities"]
+        (group,) = self.next_rng().choices(range(len(probabilities)), probabilities)
+        children = super().children()
+        for _ in range(_NUM_DRAWS * len(probabilities)):
+            if self.group_of(children[0]) == group:
+                break
+            children = super().children()
+        return children
+
+    def after_step(
+        self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
+    ) -> dict[str, Any] | None:
+        """Count the child and its loss, by group, and make the probabilities anew when that is due."""
+        super().after_step(step, children, losses, score, supernet)
+        memory, group = self.memory, self.group_of(children[0])
+        memory["counts"][group] += 1
+        memory["sums"][group] += losses[0]
+        if step % self.settings.shift_interval:
+            return None
+        seen = zip(memory["sums"], memory["counts"], memory["means"], strict=True)
+        means = [total / count if count else before for total, count, before in seen]
+        drops = [
+            None if before is None or mean is None else before - mean
+            for before, mean in zip(memory["means"], means, strict=True)
+        ]
+        probabilities = shifted(drops, self.settings.shift_temperature, self.settings.group_floor)
+        event = {"event": "shift", "bounds": self.bounds, "counts": memory["counts"], "losses": means}
+        memory |= {"probabilities": probabilities, "means": means}
+        memory |= {"sums": [0.0] * len(means), "counts": [0] * len(means)}
+        return {**event, "probabilities": probabilities}
+
+
+def shifted(drops: Sequence[float | None], temperature: float, floor: float) -> list[float]:
+    """Probabilities of groups: softmax(z(drop) / temperature), mixed with a share `floor` of uniform ones.
+
+    A group whose drop is not known, for it was not seen in two windows, is taken for one like the mean.
+    """
+    known = [drop for drop in drops if drop is not None] or [0.0]
+    mean, deviation = statistics.fmean(known), statistics.pstdev(known) or 1.0
+    powers = [math.exp(((mean if drop is None else drop) - mean) / deviation / temperature) for drop in drops]
+    return [floor / len(drops) + (1 - floor) * power / sum(powers) for power in powers]

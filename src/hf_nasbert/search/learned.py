@@ -1,0 +1,65 @@
+"""Search by a learned distribution: a categorical per block that moves towards the better children."""
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from hf_nasbert.search.base import Hyperparameter, Search
+from hf_nasbert.search.task import SearchTask
+from hf_nasbert.space import Architecture, Distribution
+
+_UNIFORM = 0.1  # of all draws
+
+
+class LearnedDistributionSearch(Search):
+    """Draw children of a distribution, score them, and let it move towards the better ones; and again.
+
+    PARSEC (Casale et al., 2019, https://arxiv.org/abs/1902.05116) on weights that stay as they are, in batches that
+    shrink with the distribution's entropy, as in FP-NAS (Yan et al., 2021, https://arxiv.org/abs/2011.10949). Ours is
+    that losses are compared in standard deviations of their batch, for no temperature fits all units; that a tenth of
+    the draws is uniform; and that what is seen, or over the budget, is drawn again: each batch is of new children.
+
+    Args:
+        task: As every search. Its `batch_size` is the most children scored between two steps of the distribution.
+        num_drawn: So many at the beginning; fewer as the entropy falls, four at least.
+        softness: Divides the standardised losses.
+        step_size: How far the distribution moves in a step.
+    """
+
+    name = "learned"
+    hyperparameters = {
+        "num_drawn": Hyperparameter("Children scored for the distribution's first step.", at_least=4),
+        "softness": Hyperparameter("Divides standardised losses: lower, and the best takes all.", at_least=0.01),
+        "step_size": Hyperparameter("How far the distribution moves in a step.", at_least=0),
+    }
+
+    def __init__(
+        self, task: SearchTask, *, num_drawn: int = 16, softness: float = 0.5, step_size: float = 2.0
+    ) -> None:
+        self.check(num_drawn=num_drawn, softness=softness, step_size=step_size)
+        super().__init__(task)
+        self.num_drawn, self.softness, self.step_size = num_drawn, softness, step_size
+        self.distribution = Distribution(task.space)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this search is, as plain JSON."""
+        return super().settings | {name: getattr(self, name) for name in self.hyperparameters}
+
+    def _next_batch(self) -> None:
+        number = max(4, round(self.num_drawn * self.distribution.entropy_share()))
+        self._draw(min(number, self.task.batch_size))
+
+    def _propose(self) -> Iterator[Architecture]:
+        while True:
+            yield self._sample() if self._rng.random() < _UNIFORM else self.distribution.draw(self._rng)
+
+    def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
+        told = dict(zip(children, scores, strict=True))
+        new = {child: loss for child, loss in told.items() if child not in self._scores and loss < math.inf}
+        super()._take(children, scores, num_batches)
+        spread = statistics.pstdev(new.values()) if new else 0.0
+        if spread:
+            losses = [loss / spread for loss in new.values()]
+            self.distribution.learn(list(new), losses, self.softness, self.step_size)
