@@ -1,7 +1,7 @@
 """What a user may say to the commands of this package, but for scoring and search: dataclasses, without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hf_nasbert.costs import Budget
 from hf_nasbert.paths import expand_paths
@@ -85,6 +85,8 @@ class ShrinkSpaceArguments:
     Raises:
         ValueError: If not exactly one of records and table is given, or a number lies outside its range.
     """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("records", "table")
 
     supernet: str = field(metadata={"help": "Folder of a super-net of the space; only its config.json is read."})
     output: str = field(metadata={"help": "YAML file to write the smaller space to, for `pretrain --config`."})
