@@ -28,6 +28,7 @@ RECORDS = ROOT / "benchmarks" / "records"
 BATCHES = (1, 4)  # dev batches that every child is scored on
 SHARES = {"the smallest 10 %": 0.1, "the smallest 25 %": 0.25, "the smallest 50 %": 0.5, "no cap": 1.0}
 SPACES = {"chain": list(SHARES), "staged": list(SHARES)[1:]}  # a tenth of the staged one is looked through in no time
+NOT_YET = {"chain": (), "staged": ("pnas", "linas", "knapsack")}  # searches whose runs the records lack so far
 SEEDS = range(100, 120)
 NUM_EVALUATIONS, BATCH_SIZE = 192, 16
 MOMENTS = (48, 96, 192)  # children scored, at which regrets are printed
@@ -259,6 +260,7 @@ def _regret_rows(searched: Sequence[records.Record]) -> Iterator[str]:
         first = of_budget[0]
         title = f"{budget}: {first['num_affordable']:,} children"
         rows = {name: [r for r in of_budget if r["search"] == name] for name in SEARCHES}
+        rows = {name: runs for name, runs in rows.items() if runs}
         regrets = {name: [[1000 * regret_at(r, m) for r in runs] for m in MOMENTS] for name, runs in rows.items()}
         for name in sorted(rows, key=lambda name: [statistics.fmean(at) for at in reversed(regrets[name])]):
             runs = rows[name]

@@ -55,6 +55,7 @@ from hf_nasbert.finetuning import (
     sequence_classification,
     sequence_classification_data,
 )
+from hf_nasbert.metrics import calibration_error
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig
 from hf_nasbert.records import read as read_records
 from hf_nasbert.stopping import StopRequest
@@ -815,8 +816,9 @@ class TestFinetune:
         compute = sequence_classification.make_compute_metrics(sequence_classification.load_task(arguments()))
         logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).numpy()
         labels = torch.tensor([1, 1]).numpy()
-        assert compute(EvalPrediction(logits, labels)) == {"accuracy": 0.5, "score": 0.5}
-        assert compute(EvalPrediction((logits, logits), labels)) == {"accuracy": 0.5, "score": 0.5}
+        expected = {"accuracy": 0.5, "score": 0.5, "calibration_error": calibration_error(logits, labels)}
+        assert compute(EvalPrediction(logits, labels)) == expected
+        assert compute(EvalPrediction((logits, logits), labels)) == expected
         logits[0, 0] = math.nan
         with pytest.raises(ValueError, match="diverged; lower learning_rate"):
             compute(EvalPrediction(logits, labels))

@@ -305,3 +305,94 @@ def test_the_names_that_a_command_line_knows_are_those_of_the_layouts(monkeypatc
     assert LAYOUT_NAMES == known_layouts() == tuple(LAYOUTS)
     monkeypatch.setitem(LAYOUTS, "mine", LAYOUTS["separate"])
     assert known_layouts() == (*LAYOUT_NAMES, "mine")
+
+
+KERNELS = SearchSpace.chain(2, ("conv3", "conv7", "conv5", "ffn40", "ffn"))
+
+
+@pytest.fixture
+def entangled():
+    config = SupernetConfig(search_space=KERNELS, hidden_size=64, vocab_size=50, weight_layout="entangled")
+    return randomise_(SupernetForMaskedLM(config), 1).eval()
+
+
+class TestOneKernelForAllSizes:
+    def test_a_small_kernel_is_the_middle_of_a_large_one(self, entangled):
+        operators = entangled.nasbert.encoder.blocks[0].operators
+        for layer in range(entangled.config.num_conv_layers):
+            key = f"layers.{layer}.depthwise."
+            three, five, seven = (operators.state_of(name) for name in ("conv3", "conv5", "conv7"))
+            assert seven[key + "weight"].shape == (64, 1, 1, 7)
+            assert torch.equal(three[key + "weight"], seven[key + "weight"][..., 2:5])
+            assert torch.equal(five[key + "weight"], seven[key + "weight"][..., 1:6])
+            assert torch.equal(three[key + "bias"], seven[key + "bias"])
+        assert not torch.equal(three["layers.0.dense.weight"], seven["layers.0.dense.weight"])
+
+    def test_a_step_moves_the_middle_and_not_what_is_around_it(self, entangled):
+        operators = entangled.nasbert.encoder.blocks[0].operators
+        before = {name: operators.state_of(name)["layers.0.depthwise.weight"].clone() for name in ("conv3", "conv7")}
+        entangled(**padded_batch(), architecture=("conv3", "ffn")).logits.square().mean().backward()
+        torch.optim.AdamW(entangled.parameters(), lr=0.1).step()
+        after = {name: operators.state_of(name)["layers.0.depthwise.weight"] for name in before}
+        assert not torch.equal(after["conv3"], before["conv3"])
+        assert torch.equal(after["conv7"][..., 2:5], after["conv3"])
+        for side in (slice(0, 2), slice(5, 7)):
+            assert torch.equal(after["conv7"][..., side], before["conv7"][..., side])
+
+    def test_is_given_a_kernel_and_refuses_another_size(self, entangled):
+        operators = entangled.nasbert.encoder.blocks[1].operators
+        given = randomise_(build_operator(entangled.config, "conv7"), 7).state_dict()
+        operators.load_state_of("conv7", given)
+        assert all(torch.equal(operators.state_of("conv7")[key], given[key]) for key in given)
+        assert torch.equal(
+            operators.state_of("conv3")["layers.1.depthwise.weight"], given["layers.1.depthwise.weight"][..., 2:5]
+        )
+        with pytest.raises(RuntimeError, match=r"depthwise\.weight is "):
+            operators.load_state_of("conv3", given)
+
+    def test_is_extracted_saved_and_loaded(self, entangled, tmp_path):
+        entangled.save_pretrained(tmp_path)
+        again = load_supernet(tmp_path).eval()
+        for architecture in (("conv5", "conv7"), ("conv3", "ffn40")):
+            assert prove_equal_logits(again, architecture, extract_child(entangled, architecture)) == 0
+
+    def test_its_first_weights_are_those_of_the_widest_kernel(self):
+        config = SupernetConfig(search_space=KERNELS, hidden_size=512, vocab_size=50, weight_layout="entangled")
+        operators = SupernetForMaskedLM(config).nasbert.encoder.blocks[0].operators
+        separate = build_operator(config, "conv7")
+        for name in ("conv3", "conv7"):
+            weight = operators.state_of(name)["layers.0.depthwise.weight"]
+            assert float(weight.std()) == pytest.approx(separate.layers[0].depthwise.initial_std, rel=0.05)
+
+
+class TestScaled:
+    @pytest.mark.parametrize(
+        "space", [SPACES["sized"], KERNELS, SearchSpace.chain(3, ("attention1", "ffn", "skip"), "anywhere")]
+    )
+    def test_is_the_same_choices_in_another_size(self, space):
+        small = SupernetConfig(
+            search_space=space, hidden_size=64, embedding_size=32, vocab_size=50, weight_layout="nested"
+        )
+        large = small.scaled(128)
+        assert (large.hidden_size, large.embedding_size, large.weight_layout) == (128, 64, "nested")
+        assert large.space.num_children == small.space.num_children
+        assert [type(stage) for stage in large.space.stages] == [type(stage) for stage in small.space.stages]
+        for index in range(0, small.space.num_children, 37):
+            child, grown = small.space.child_at(index), large.space.child_at(index)
+            for before, after in zip(map(parse_operator, child), map(parse_operator, grown), strict=True):
+                assert after.kind == before.kind
+                assert (after.size or 0) == 2 * (before.size or 0)
+                assert (after.width or 0) == 2 * (before.width or 0)
+        assert small.scaled(64).to_dict() == small.to_dict() | {"attention_head_size": large.attention_head_size}
+        SupernetForMaskedLM(large)
+
+    def test_heads_keep_their_width(self):
+        space = SearchSpace.chain(2, ("attention", "attention1"))
+        large = SupernetConfig(search_space=space, hidden_size=64).scaled(256)
+        assert large.attention_head_size == 32
+        assert large.space.blocks[0] == ("attention", "attention4")
+
+    @pytest.mark.parametrize(("width", "said"), [(100, "ffn40 cannot grow"), (0, "width=0"), (1.5, "width=1.5")])
+    def test_a_size_that_is_no_whole_number_is_refused(self, width, said):
+        with pytest.raises(ValueError, match=said):
+            SupernetConfig(search_space=KERNELS, hidden_size=64).scaled(width)

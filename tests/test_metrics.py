@@ -446,3 +446,16 @@ def test_bounds_that_differ_in_their_last_bits_only_are_one_number():
     assert exact == below
     assert f"{below.high:.1f}" == "25.1"
     assert metrics.percentile_interval(0.0, [25.0499999]).high < 25.05  # a real difference stays one
+
+
+def test_calibration_error_by_hand():
+    """Four examples in two bins: three of confidence 0.8, of which one is right, and a sure one that is."""
+    logits = np.log([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [1e-9, 1.0]])
+    found = metrics.calibration_error(logits, [0, 1, 0, 1], num_bins=10)
+    assert found == pytest.approx((3 * abs(1 / 3 - 0.8) + 0) / 4, abs=1e-6)
+    assert metrics.calibration_error(np.zeros((0, 2)), []) != metrics.calibration_error(logits, [0, 1, 0, 1])
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((20_000, 1)) > shares.cumsum(axis=1)).sum(axis=1)
+    assert metrics.calibration_error(logits, labels) < 0.02 < metrics.calibration_error(3 * logits, labels)

@@ -313,6 +313,9 @@ OUT_OF_RANGE = [
     *(("shrinking", name, 0) for name in ("round_size", "pool_size", "num_bins", "num_kept", "run_length")),
     *(("learned", name, value) for name, value in (("num_drawn", 3), ("softness", 0), ("step_size", -1))),
     *(("trained_halving", name, value) for name, value in (("min_steps", 0), ("max_steps", 1), ("reduction", 1))),
+    ("pnas", "beam_size", 0),
+    *(("linas", name, value) for name, value in (("population_size", 1), ("num_generations", 0))),
+    *(("knapsack", name, 0) for name in ("num_initial", "num_solved")),
     ("size_matched", "num_draws", 0),
     ("size_matched", "size", "weight"),
 ]
@@ -344,6 +347,9 @@ UNSUITABLE = {
     "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],
     "shrinking": [{"max_memory": 1}, {"num_dev_batches": 0}, {"adapt_steps": -1}, {"compute_budget": "0"}],
     "trained_halving": [{"adapt_steps": 3}, {"compute_budget": "5x"}, {"num_evaluations": 1}],
+    "pnas": [{"max_parameters": "1K"}, {"num_evaluations": 0}],
+    "linas": [{"objectives": ["weight"]}, {"worker": 1}],
+    "knapsack": [{"max_flops": 1}, {"storage": "sqlite:y"}],
 }
 
 

@@ -18,6 +18,8 @@ def test_a_registered_search_keeps_its_promises(name, check):
     # A rung, a round or a generation that ends within the few children of the contract.
     brackets = {key: {"bracket_size": 16} for key in ("halving", "trained_halving")}
     own = brackets | {"nsga2": {"population_size": 10}, "gbdt": {"num_initial": 10}}
+    own |= {"pnas": {"beam_size": 8}, "linas": {"population_size": 10, "num_generations": 3}}
+    own |= {"knapsack": {"num_initial": 10, "num_solved": 2}}
     check(functools.partial(SEARCHES[name], **own.get(name, {})))
 
 

@@ -82,6 +82,13 @@ COMMANDS = {
         lambda page, *_: str(page),
         "nothing was written: run the same command again",
     ),
+    "shrink-space": Command(
+        "leave out of a space the operators that its scored children do worse with",
+        "hf_nasbert.pipeline.shrink_space",
+        ("hf_nasbert.pipeline.ShrinkSpaceArguments",),
+        lambda shrunk, *_: str(shrunk),
+        "nothing was written: run the same command again",
+    ),
     "latency": Command(
         "measure operators on this device: a table of latencies for searches",
         "hf_nasbert.pipeline.measure_latency",

@@ -1,6 +1,7 @@
 """What a child costs, without running it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
 
 from hf_nasbert.costs.budget import Budget, Share, parse_cap, parse_quantity
+from hf_nasbert.costs.carrying import CarriedTable, carry_table
 from hf_nasbert.costs.child import Cost, CostFunction, bert_beside, cost_function, order_of
 from hf_nasbert.costs.counts import (
     block_peaks,
@@ -16,6 +17,7 @@ from hf_nasbert.costs.latency import LATENCY_SIZES, LatencyTable, latency_sizes,
 __all__ = [
     "LATENCY_SIZES",
     "Budget",
+    "CarriedTable",
     "Cost",
     "CostFunction",
     "LatencyTable",
@@ -23,6 +25,7 @@ __all__ = [
     "affordable",
     "bert_beside",
     "block_peaks",
+    "carry_table",
     "cheapest",
     "cost_function",
     "flops",

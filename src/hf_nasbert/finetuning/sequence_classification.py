@@ -25,6 +25,7 @@ from hf_nasbert.finetuning.sequence_classification_data import (
     load_packaged,
 )
 from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
+from hf_nasbert.metrics import calibration_error
 
 
 def load_task(arguments: FinetuneArguments) -> LabelledTask:
@@ -109,7 +110,7 @@ class SentenceTask(Task):
 
 
 def make_compute_metrics(task: LabelledTask) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`Trainer`'s metric function of a task: its GLUE metrics, and `score`, their mean."""
+    """`Trainer`'s metric function of a task: its GLUE metrics, `score`, their mean, and how well calibrated it is."""
     metric = GlueMetric(task.metric, keep_in_memory=True)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -117,6 +118,7 @@ def make_compute_metrics(task: LabelledTask) -> Callable[[EvalPrediction], dict[
         check_finite(task.name, logits)
         chosen = logits.argmax(axis=-1) if task.label_names else logits.reshape(-1)
         metrics = metric.compute(predictions=chosen, references=prediction.label_ids)
-        return {**metrics, "score": glue_score(metrics)}
+        beside = {"calibration_error": calibration_error(logits, prediction.label_ids)} if task.label_names else {}
+        return {**metrics, "score": glue_score(metrics), **beside}
 
     return compute

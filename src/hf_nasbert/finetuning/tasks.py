@@ -104,7 +104,8 @@ class FinetuneResult:
         spreads: dict[str, dict[str, Spread]] = {}
         for split, metrics in self.records[0]["metrics"].items():
             for name in metrics:
-                values = [record["metrics"][split][name] for record in self.records]
+                # A seed of an earlier version may lack a metric of today.
+                values = [record["metrics"][split].get(name) for record in self.records]
                 values = [value for value in values if value is not None]
                 if values:
                     sd = statistics.stdev(values) if len(values) > 1 else None

@@ -1,5 +1,6 @@
 """Numbers in, numbers out: how well one ranking of children agrees with another, and how sure that is."""
 
+from hf_nasbert.metrics.calibration import calibration_error
 from hf_nasbert.metrics.checks import Array
 from hf_nasbert.metrics.intervals import (
     Interval,
@@ -37,6 +38,7 @@ __all__ = [
     "Redraws",
     "best_rank_at",
     "bucketed_tau",
+    "calibration_error",
     "cluster_interval",
     "cluster_mean_interval",
     "draw",

@@ -10,6 +10,7 @@ from hf_nasbert.space import SearchSpace
 
 from .configuration_nasbert import NasBertShapeConfig
 from .copies import Copies
+from .geometry_nasbert import parse_operator
 from .layouts import LAYOUTS
 
 # Widths and operators of the presets. What the MAGIC paper does not let us verify is tagged in docs/papers.md.
@@ -103,6 +104,46 @@ class SupernetConfig(NasBertShapeConfig):
     def num_hidden_layers(self) -> int:
         """Number of choice blocks."""
         return self.space.num_choice_blocks
+
+    def scaled(self, width: int) -> "SupernetConfig":
+        """The same choices in another size: a space is searched small, and what is found is built large.
+
+        All widths grow alike: `hidden_size`, those of stages and of embeddings, neurons of an ffn. Heads keep their
+        width and become more. The child at `small.space.index_of(child)` of the scaled space is the same choice.
+        (Transfer of what was found small: NASNet, Zoph et al., 2018, https://arxiv.org/abs/1707.07012.)
+
+        Args:
+            width: The new `hidden_size`.
+
+        Raises:
+            ValueError: If a width or a number of heads would be no whole number; names it.
+        """
+
+        def grown(number: int, what: str) -> int:
+            if number * width % self.hidden_size:
+                raise ValueError(f"{what} cannot grow as hidden_size does from {self.hidden_size} to {width}")
+            return number * width // self.hidden_size
+
+        def renamed(name: str) -> str:
+            kind, size = parse_operator(name).kind, parse_operator(name).size
+            return name if size is None else f"{kind}{grown(size, name)}"
+
+        if type(width) is not int or width < 1:
+            raise ValueError(f"width={width!r} must be a whole number of at least 1")
+        stages = [
+            type(stage)(
+                tuple(tuple(map(renamed, names)) for names in stage.blocks),
+                tuple(grown(each, f"the width {each}") for each in stage.widths),
+            )
+            for stage in self.space.stages
+        ]
+        fields = {name: value for name, value in self.to_diff_dict().items() if name != "search_space"}
+        fields |= {"hidden_size": width, "search_space": SearchSpace(tuple(stages))}
+        widths = sorted({self.hidden_size, *(each for stage in self.space.stages for each in stage.widths)})
+        fields["attention_head_size"] = self.attention_head_size or min(map(self.head_size, widths))
+        if self.embedding_size is not None:
+            fields["embedding_size"] = grown(self.embedding_size, f"embedding_size={self.embedding_size}")
+        return type(self)(**fields)
 
     def operator_names(self) -> Iterator[str]:
         yield from chain.from_iterable(self.space.blocks)

@@ -2,7 +2,7 @@
 
 import sys
 
-LAYOUT_NAMES = ("separate", "nested", "experts")
+LAYOUT_NAMES = ("separate", "nested", "entangled", "experts")
 """Those that come with this package: the keys of `layouts.LAYOUTS`."""
 
 

@@ -1,9 +1,10 @@
 """Weight layouts: which tensors the operators of a choice block are made of.
 
-`SeparateWeights`, an operator's weights are its own, is what every super-net from scratch has. `NestedWeights` makes
-narrow operators of slices of wide ones, for super-nets that are made of a base model. `ExpertWeights` mixes an
-operator's weights by the child that it is of. Training, scoring, interference, sharding and extraction ask the layout,
-and no module's name.
+`SeparateWeights`, an operator's weights are its own, is what every super-net from scratch has unless it asks for
+`EntangledWeights` or `ExpertWeights`. `NestedWeights` makes narrow operators of slices of wide ones, for super-nets
+that are made of a base model; `EntangledWeights` does so for convolutions too. `ExpertWeights` mixes an operator's
+weights by the child that it is of. Training, scoring, interference, sharding and extraction ask the layout, and no
+module's name.
 """
 
 import abc
@@ -151,8 +152,49 @@ class NestedLinear(nn.Module):
         weights, biases = zip(*(chunk() for chunk in self.chunks), strict=True)
         return (weights[0], biases[0]) if len(weights) == 1 else (torch.cat(weights), torch.cat(biases))
 
+    def split(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias of every chunk: the inverse of `rows`."""
+        sizes = [chunk.out_features for chunk in self.chunks]
+        return list(zip(weight.split(sizes), bias.split(sizes), strict=True))
+
     def forward(self, hidden_states):
         return nn.functional.linear(hidden_states, *self.rows())
+
+
+class KernelRing(nn.Conv2d):
+    """The taps of a depth-wise kernel around a smaller one, which `forward` gives; the innermost has the bias."""
+
+    def forward(self):  # type: ignore[override]  # as `LinearChunk`
+        return self.weight, self.bias
+
+
+class NestedDepthwise(nn.Module):
+    """A depth-wise convolution whose kernel is the middle of a larger one: some of its rings, one around the other."""
+
+    def __init__(self, chunks: Sequence[KernelRing]):
+        super().__init__()
+        self.chunks = tuple(chunks)  # as `NestedLinear`
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its weight (width, 1, 1, kernel size) and its bias (width,)."""
+        weight, bias = self.chunks[0]()
+        for chunk in self.chunks[1:]:
+            left, right = chunk()[0].chunk(2, dim=-1)
+            weight = torch.cat((left, weight, right), dim=-1)
+        return weight, bias
+
+    def split(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Weight and bias of every ring: the inverse of `rows`."""
+        found: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        for chunk in reversed(self.chunks[1:]):
+            side = chunk.kernel_size[1] // 2
+            found.append((torch.cat((weight[..., :side], weight[..., -side:]), dim=-1), None))
+            weight = weight[..., side:-side]
+        return [(weight, bias), *reversed(found)]
+
+    def forward(self, tokens):
+        weight, bias = self.rows()
+        return nn.functional.conv2d(tokens, weight, bias, padding=(0, weight.shape[-1] // 2), groups=len(weight))
 
 
 class NestedWeights(WeightLayout):
@@ -190,10 +232,10 @@ class NestedWeights(WeightLayout):
     def forward(self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         return self.operators[name](hidden_states, attention_mask, padding_mask, positions, **kwargs)
 
-    def _shared_of(self, name: str) -> Iterator[tuple[str, NestedLinear]]:
-        """The shared linear maps of an operator under their names in it."""
+    def _shared_of(self, name: str) -> Iterator[tuple[str, NestedLinear | NestedDepthwise]]:
+        """The shared maps of an operator under their names in it."""
         modules = self.operators[name].named_modules()
-        return ((path, module) for path, module in modules if isinstance(module, NestedLinear))
+        return ((path, module) for path, module in modules if isinstance(module, NestedLinear | NestedDepthwise))
 
     def state_of(self, name):
         state = self.operators[name].state_dict()
@@ -205,16 +247,19 @@ class NestedWeights(WeightLayout):
     def load_state_of(self, name, state):
         own = dict(state)
         for path, module in self._shared_of(name):
-            sizes = [chunk.out_features for chunk in module.chunks]
-            shapes = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
-            for part, shape in shapes.items():
+            parts = []
+            for part, now in zip(("weight", "bias"), module.rows(), strict=True):
                 given = own.pop(f"{path}.{part}", None)
-                if given is None or given.shape != shape:
+                if given is None or given.shape != now.shape:
                     found = "missing" if given is None else tuple(given.shape)
-                    raise RuntimeError(f"operator {name}: {path}.{part} is {found}, expected {shape}")
-                with torch.no_grad():
-                    for chunk, rows in zip(module.chunks, given.split(sizes), strict=True):
-                        getattr(chunk, part).copy_(rows)
+                    raise RuntimeError(f"operator {name}: {path}.{part} is {found}, expected {tuple(now.shape)}")
+                parts.append(given)
+            with torch.no_grad():
+                chunks: Sequence[nn.Linear | nn.Conv2d] = module.chunks
+                for chunk, (weight, bias) in zip(chunks, module.split(*parts), strict=True):
+                    chunk.weight.copy_(weight)
+                    if bias is not None and chunk.bias is not None:
+                        chunk.bias.copy_(bias)
         self.operators[name].load_state_dict(own, strict=True)
 
     def output_of(self, name):
@@ -231,6 +276,38 @@ class NestedWeights(WeightLayout):
     def units(self):
         # What operators share is nobody's part: all of a block are gathered together.
         return [self]
+
+
+class EntangledWeights(NestedWeights):
+    """As `NestedWeights`, and convolutions share kernels: `conv3` has the middle of the taps of `conv7`.
+
+    For super-nets from scratch: one super-kernel serves all sizes (Single-Path NAS: Stamoulis et al., 2019,
+    https://arxiv.org/abs/1904.02877; entangled weights: AutoFormer, Chen et al., 2021,
+    https://arxiv.org/abs/2107.00651 [public code]). Point-wise maps are an operator's own [ours].
+    """
+
+    def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
+        super().__init__(config, candidates)
+        families: dict[int | None, list[tuple[int, NasBertConvolution]]] = {}
+        for name, operator in self.operators.items():
+            if isinstance(operator, NasBertConvolution):
+                size = int(parse_operator(name).kind.removeprefix("conv"))
+                families.setdefault(parse_operator(name).width, []).append((size, operator))
+        for width, family in families.items():
+            family.sort(key=lambda one: one[0])
+            layers = nn.ModuleList()
+            for depth, widest in enumerate(family[-1][1].layers):
+                of_widest = cast(nn.Conv2d, widest.get_submodule("depthwise"))
+                rings = nn.ModuleList()
+                for place, (size, operator) in enumerate(family):
+                    num_taps = size - (family[place - 1][0] if place else 0)
+                    channels = of_widest.out_channels
+                    ring = KernelRing(channels, channels, (1, num_taps), groups=channels, bias=not place)
+                    ring.initial_std = of_widest.initial_std  # all are taps of the widest kernel
+                    rings.append(ring)
+                    operator.layers[depth].depthwise = NestedDepthwise(list(rings))  # type: ignore[arg-type]
+                layers.append(rings)
+            self.chunks["conv" if width is None else f"conv@{width}"] = layers
 
 
 _NUM_EXPERTS, _ROUTER_WIDTH = 2, 128
@@ -317,6 +394,7 @@ class ExpertWeights(WeightLayout):
 LAYOUTS: dict[str, type[WeightLayout]] = {
     "separate": SeparateWeights,
     "nested": NestedWeights,
+    "entangled": EntangledWeights,
     "experts": ExpertWeights,
 }
 """Layouts by the name that a super-net's config says."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.arguments import RankChildrenArguments as RankChildrenArguments
     from hf_nasbert.pipeline.arguments import RankingReportArguments as RankingReportArguments
     from hf_nasbert.pipeline.arguments import SearchReportArguments as SearchReportArguments
+    from hf_nasbert.pipeline.arguments import ShrinkSpaceArguments as ShrinkSpaceArguments
     from hf_nasbert.pipeline.extraction import Extracted as Extracted
     from hf_nasbert.pipeline.extraction import extract as extract
     from hf_nasbert.pipeline.finetuned import describe_finetuned as describe_finetuned
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.scores import search_children as search_children
     from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments as ScoreChildrenArguments
     from hf_nasbert.pipeline.scoring_arguments import SearchChildrenArguments as SearchChildrenArguments
+    from hf_nasbert.pipeline.shrinking import shrink_space as shrink_space
     from hf_nasbert.pipeline.stages import StageResult as StageResult
     from hf_nasbert.pipeline.supernet_card import describe_supernet as describe_supernet
     from hf_nasbert.pipeline.supernet_card import write_supernet_card as write_supernet_card
@@ -46,6 +48,7 @@ _NAMES_OF = {
         "RankChildrenArguments",
         "RankingReportArguments",
         "SearchReportArguments",
+        "ShrinkSpaceArguments",
     ),
     "hf_nasbert.pipeline.extraction": ("Extracted", "extract"),
     "hf_nasbert.pipeline.finetuned": ("describe_finetuned", "finetune_with_cards"),
@@ -56,6 +59,7 @@ _NAMES_OF = {
     "hf_nasbert.pipeline.report": ("report_search",),
     "hf_nasbert.pipeline.scores": ("ProxyScorer", "score_children", "search_children"),
     "hf_nasbert.pipeline.scoring_arguments": ("ScoreChildrenArguments", "SearchChildrenArguments"),
+    "hf_nasbert.pipeline.shrinking": ("shrink_space",),
     "hf_nasbert.pipeline.stages": ("StageResult",),
     "hf_nasbert.pipeline.supernet_card": ("describe_supernet", "write_supernet_card"),
     "hf_nasbert.pipeline.text_settings": ("trained_on",),

@@ -1,7 +1,7 @@
 """What a user may say to the commands of this package, but for scoring and search: dataclasses, without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hf_nasbert.costs import Budget
 from hf_nasbert.paths import expand_paths
@@ -79,6 +79,39 @@ class SearchReportArguments:
         expand_paths(self)
 
 
+@dataclass(kw_only=True)
+class ShrinkSpaceArguments:
+    """Which space to make smaller, by which children.
+
+    Raises:
+        ValueError: If not exactly one of records and table is given, or a number lies outside its range.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("records", "table")
+
+    supernet: str = field(metadata={"help": "Folder of a super-net of the space; only its config.json is read."})
+    output: str = field(metadata={"help": "YAML file to write the smaller space to, for `pretrain --config`."})
+    records: str | None = field(
+        default=None, metadata={"help": "File that the scoring of random children, or a search, wrote."}
+    )
+    table: str | None = field(
+        default=None, metadata={"help": "Instead: children trained alone, by the name or the file of their table."}
+    )
+    min_candidates: int = field(default=2, metadata={"help": "Operators that every choice block keeps."})
+    max_dropped: int | None = field(default=None, metadata={"help": "Drop no more operators, over all choice blocks."})
+    num_resamples: int = field(default=1000, metadata={"help": "Redraws of children behind every interval."})
+    seed: int = field(default=0, metadata={"help": "Seed of these redraws and of the trees."})
+
+    def __post_init__(self) -> None:
+        expand_paths(self)
+        if (self.records is None) == (self.table is None):
+            raise ValueError("give the scored children by exactly one of records and table")
+        for name in ("min_candidates", "max_dropped", "num_resamples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
+
 @dataclass
 class ExtractionArguments:
     """Which child of which super-net, and where to put it."""
@@ -142,6 +175,13 @@ class LatencyArguments:
             "that passes. By default cpu for one thread on a CPU, else wall."
         },
     )
+    from_table: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of a table that another device was measured for, on this batch: it is carried to this one "
+            "by the latencies of num_children children here (ten do), a factor for each kind of operator."
+        },
+    )
     num_visits: int = field(default=100, metadata={"help": "Forwards in which each operator is timed at least."})
     num_children: int = field(default=30, metadata={"help": "Random children to check the table against."})
     num_rounds: int = field(default=10, metadata={"help": "How often each of them is visited."})
@@ -152,8 +192,9 @@ class LatencyArguments:
         for name in ("num_visits", "num_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_children < 2:
-            raise ValueError(f"num_children={self.num_children} must be at least 2: they are to be compared")
+        least = 2 if self.from_table is None else 3
+        if self.num_children < least:
+            raise ValueError(f"num_children={self.num_children} must be at least {least}: they are to be compared")
         if self.num_children > _MOST_CHILDREN:
             raise ValueError(f"num_children={self.num_children}: at most {_MOST_CHILDREN:,} are run")
 

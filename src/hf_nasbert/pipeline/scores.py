@@ -411,6 +411,8 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
             "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}{of_table}",
             "worker": arguments.worker,
         }
+    elif arguments.search == "linas":
+        further = {"objectives": arguments.objectives}
     elif arguments.search == "halving":
         total, rungs = arguments.num_dev_batches, asdict(arguments.search_settings)
         further = {"total_batches": total, "bracket_size": _bracket_size(arguments, total, **rungs)}

@@ -14,7 +14,18 @@ from hf_nasbert.search import SETTINGS, Prices
 from hf_nasbert.training.arguments import AdaptationArguments
 
 SearchName = Literal[
-    "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned", "trained_halving"
+    "random",
+    "size_matched",
+    "evolution",
+    "nsga2",
+    "halving",
+    "gbdt",
+    "shrinking",
+    "learned",
+    "trained_halving",
+    "pnas",
+    "linas",
+    "knapsack",
 ]
 _TRAINING = {"trained_halving"}  # searches that train what they ask for
 
@@ -88,7 +99,7 @@ class SearchChildrenArguments(ScoringArguments):
     num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
     objectives: list[str] = field(
         default_factory=lambda: ["num_parameters"],
-        metadata={"help": "Costs that the front is of, beside the loss; nsga2 searches for that front."},
+        metadata={"help": "Costs that the front is of, beside the loss; nsga2 and linas search for that front."},
     )
     storage: str | None = field(
         default=None,

@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The style's colours, ink and a grey: there are eight searches.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#8C8C8C")
+# The style's colours, ink and four more: there are eleven searches.
+_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    INK,
+    "#8C8C8C",
+    "#F0E442",
+    "#8C510A",
+    "#5E3C99",
+)
 
 
 def plot_search_trajectory(history: Sequence[Record]) -> "Figure":

@@ -18,9 +18,12 @@ from hf_nasbert.search.compute import (
 )
 from hf_nasbert.search.evolution import RegularizedEvolution
 from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, largest_bracket
+from hf_nasbert.search.inner import InnerFrontSearch
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.learned import LearnedDistributionSearch
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
+from hf_nasbert.search.prefixes import PrefixBeamSearch
+from hf_nasbert.search.programming import KnapsackSearch
 from hf_nasbert.search.runs import Score, run_search
 from hf_nasbert.search.shrinking import ProgressiveShrinking
 from hf_nasbert.search.task import SearchTask
@@ -37,6 +40,9 @@ SEARCHES: dict[str, type[Search]] = {
         ProgressiveShrinking,
         LearnedDistributionSearch,
         TrainedHalving,
+        PrefixBeamSearch,
+        InnerFrontSearch,
+        KnapsackSearch,
     )
 }
 
@@ -51,10 +57,13 @@ __all__ = [
     "ComputePlan",
     "GradientBoostedSearch",
     "Hands",
+    "InnerFrontSearch",
     "Item",
+    "KnapsackSearch",
     "LearnedDistributionSearch",
     "ParetoSearch",
     "Predict",
+    "PrefixBeamSearch",
     "Prices",
     "ProgressiveShrinking",
     "RandomSearch",

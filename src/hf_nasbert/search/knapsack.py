@@ -3,13 +3,20 @@
 An integer program: binary x_r for every item; minimise the sum of losses, cover every block once, keep every cost
 within its cap (Puzzle, https://arxiv.org/abs/2411.19146). HiGHS, by `scipy.optimize.milp`, solves it; costs and losses
 are added up again afterwards, and the next best solutions follow by forbidding those found.
+
+Where losses are no sum, pairs of items add a loss of their own: y_rs, which is 1 where both are chosen, as the rows
+sum_s y_rs = x_r and sum_r y_rs = x_s say for the items of two blocks.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hf_nasbert.space import Architecture
+
+Rule = tuple[Mapping[int, float], float]
+"""Coefficients by the places of items, and what their sum over the chosen ones may be at most."""
 
 _LARGEST_LOSS = 1e4  # losses are scaled to this: the solver takes totals within 1e-6 for equal
 
@@ -38,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Choice:
-    """A solution: the architecture, the sum of its items' losses, its costs and the items."""
+    """A solution: the architecture, the sum of the losses of its items and their pairs, its costs and the items."""
 
     architecture: Architecture
     loss: float
@@ -53,6 +60,9 @@ def best_choices(
     *,
     fixed: Mapping[str, float] | None = None,
     num_choices: int = 1,
+    pairs: Mapping[tuple[int, int], float] | None = None,
+    rules: Sequence[Rule] = (),
+    forbidden: Iterable[Architecture] = (),
 ) -> list[Choice]:
     """The choices of least loss within all caps, best first.
 
@@ -65,14 +75,21 @@ def best_choices(
         caps: Largest costs, by name.
         fixed: What every architecture costs beside its items (embeddings, or the whole model that items save from).
         num_choices: How many to give; fewer come back where there are no more.
+        pairs: What two items add together, beside what each adds; by their places among the items.
+        rules: What else a choice has to keep to.
+        forbidden: Architectures that are not to be given; of items for one block each.
 
     Raises:
         ValueError: If nothing is within the caps: names the smallest cost there is. If a block has no item, an item
-            lies outside of the blocks or lacks a capped cost, or a number is not finite.
+            lies outside of the blocks or lacks a capped cost, a number is not finite, or a pair is not of items for
+            one block each, the first one's block before the second one's.
     """
     fixed = dict.fromkeys(caps, 0.0) | dict(fixed or {})
+    pairs = dict(pairs or {})
     _check(items, num_blocks, caps, num_choices)
-    solver = _Solver(items, num_blocks, caps, fixed)
+    _check_pairs(items, pairs)
+    solver = _Solver(items, num_blocks, caps, fixed, pairs)
+    solver.keep_to(rules, forbidden)
     choices: list[Choice] = []
     while len(choices) < num_choices:
         found = solver.next()
@@ -107,6 +124,18 @@ def _check(items: Sequence[Item], num_blocks: int, caps: Mapping[str, float], nu
         raise ValueError(f"block {min(empty)} has no item")
 
 
+def _check_pairs(items: Sequence[Item], pairs: Mapping[tuple[int, int], float]) -> None:
+    for (first, second), loss in pairs.items():
+        blocks = [items[place].blocks for place in (first, second)]
+        if blocks[0].stop > blocks[1].start or any(len(each) > 1 for each in blocks):
+            raise ValueError(
+                f"{_shown(items[first])} and {_shown(items[second])} are no pair: expected items for one block each, "
+                "the first one's block before the second one's"
+            )
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss of {_shown(items[first])} with {_shown(items[second])} is not finite")
+
+
 def _shown(item: Item) -> str:
     return f"the item {'-'.join(item.operators)} of block {item.first_block}"
 
@@ -115,11 +144,15 @@ class _Solver:
     """One integer program after the other, each without the solutions of those before it."""
 
     def __init__(
-        self, items: Sequence[Item], num_blocks: int, caps: Mapping[str, float], fixed: Mapping[str, float]
+        self,
+        items: Sequence[Item],
+        num_blocks: int,
+        caps: Mapping[str, float],
+        fixed: Mapping[str, float],
+        pairs: Mapping[tuple[int, int], float],
     ) -> None:
-        self._items, self._num_blocks, self._fixed = items, num_blocks, fixed
-        scale = max((abs(item.loss) for item in items), default=0) or 1
-        self._losses = [item.loss / scale * _LARGEST_LOSS for item in items]
+        self._items, self._num_blocks, self._fixed, self._pairs = items, num_blocks, fixed, pairs
+        self._losses = [item.loss for item in items]
         # Rows of (coefficients by item, lowest sum, highest sum).
         self._rows: list[tuple[dict[int, float], float, float]] = []
         for block in range(num_blocks):
@@ -130,7 +163,36 @@ class _Solver:
             self._rows.append(
                 ({index: item.costs[name] / unit for index, item in enumerate(items)}, -math.inf, left / unit)
             )
-        self._rows += self._singles_of_several()
+        self._rows += [*self._singles_of_several(), *self._rows_of_pairs()]
+        scale = max(map(abs, self._losses), default=0) or 1
+        self._losses = [loss / scale * _LARGEST_LOSS for loss in self._losses]
+
+    def _rows_of_pairs(self) -> Iterator[tuple[dict[int, float], float, float]]:
+        """Rows by which one pair of two blocks is chosen, that of their chosen items; adds a column for every pair."""
+        tables = dict.fromkeys(
+            (self._items[first].first_block, self._items[second].first_block) for first, second in self._pairs
+        )
+        for blocks in tables:
+            sides = [[place for place, item in enumerate(self._items) if block in item.blocks] for block in blocks]
+            columns = {}
+            for pair in itertools.product(sides[0], sides[1]):
+                covers_both = any(set(blocks) <= set(self._items[place].blocks) for place in pair)
+                if covers_both == (pair[0] == pair[1]):  # an item of both blocks goes with itself
+                    columns[pair] = len(self._losses)
+                    self._losses.append(self._pairs.get(pair, 0.0))
+            for side, places in enumerate(sides):
+                for place in places:
+                    row = {column: 1.0 for pair, column in columns.items() if pair[side] == place}
+                    yield row | {place: -1.0}, 0.0, 0.0
+
+    def keep_to(self, rules: Sequence[Rule], forbidden: Iterable[Architecture]) -> None:
+        """Add rules, and architectures that are not to be found."""
+        self._rows += [(dict(numbers), -math.inf, highest) for numbers, highest in rules]
+        place = {(item.first_block, item.operators): index for index, item in enumerate(self._items)}
+        for child in forbidden:
+            parts = [place[block, (name,)] for block, name in enumerate(child) if (block, (name,)) in place]
+            if len(parts) == self._num_blocks:
+                self._rows.append((dict.fromkeys(parts, 1.0), -math.inf, float(self._num_blocks - 1)))
 
     def _singles_of_several(self) -> list[tuple[dict[int, float], float, float]]:
         """Rows that forbid to put an item of several blocks together from items of one."""
@@ -150,13 +212,13 @@ class _Solver:
 
         places = [(row, column) for row, (numbers, _, _) in enumerate(self._rows) for column in numbers]
         numbers = [number for row, _, _ in self._rows for number in row.values()]
-        shape = (len(self._rows), len(self._items))
+        shape = (len(self._rows), len(self._losses))
         matrix = csr_array((numbers, tuple(zip(*places, strict=True))), shape=shape)
         lowest, highest = ([row[side] for row in self._rows] for side in (1, 2))
         result = milp(
             np.array(self._losses),
             constraints=LinearConstraint(matrix, lowest, highest),
-            integrality=np.ones(len(self._items)),
+            integrality=(np.arange(len(self._losses)) < len(self._items)).astype(int),  # pairs follow from their items
             bounds=Bounds(0, 1),
             options={"mip_rel_gap": 0.0},
         )
@@ -164,7 +226,7 @@ class _Solver:
             return None
         if result.x is None:
             raise ValueError(f"the solver found no choice ({' '.join(str(result.message).split())})")
-        chosen = [index for index, share in enumerate(result.x) if share > 0.5]
+        chosen = [index for index, share in enumerate(result.x[: len(self._items)]) if share > 0.5]
         self._rows.append((dict.fromkeys(chosen, 1.0), -math.inf, float(len(chosen) - 1)))
         return self._as_choice(chosen)
 
@@ -172,10 +234,11 @@ class _Solver:
         items = sorted((self._items[index] for index in chosen), key=lambda item: item.first_block)
         covered = [block for item in items for block in item.blocks]
         assert covered == list(range(self._num_blocks)), "the solver covered a block twice or not at all"
+        pairs = itertools.permutations(chosen, 2)
         names = set.intersection(*(set(item.costs) for item in items)) & set(self._fixed)
         return Choice(
             Architecture(name for item in items for name in item.operators),
-            math.fsum(item.loss for item in items),
+            math.fsum([*(item.loss for item in items), *(self._pairs.get(pair, 0.0) for pair in pairs)]),
             {name: self._fixed[name] + math.fsum(item.costs[name] for item in items) for name in sorted(names)},
             tuple(items),
         )

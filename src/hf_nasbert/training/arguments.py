@@ -101,8 +101,9 @@ class SupernetArguments:
         default="separate",
         metadata={
             "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
-            "(docs/extending.md). separate: each operator has weights of its own. experts: two sets for an ffn, mixed "
-            "by the child's architecture (Mixture-of-Supernets)."
+            "(docs/extending.md). separate: each operator has weights of its own; entangled: conv3 has the middle of "
+            "conv7's kernel, few heads or neurons are the first ones of many; experts: two sets for an ffn, mixed by "
+            "the child's architecture (Mixture-of-Supernets)."
         },
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})

@@ -1,0 +1,87 @@
+"""Searched small, built large: does the order of children survive a change of width?
+
+    OMP_NUM_THREADS=1 python benchmarks/scaled_order.py --width 32 --num_children 16
+
+Children of the table `imdb` (64 wide) that hold a conv3 are trained alone once more at another width, the same choices
+by `SupernetConfig.scaled`, all else by the table's recipe and seed. Prints Kendall's tau between the two widths beside
+that between two trainings of the same children at one width, and keeps the losses in
+benchmarks/records/scaled-order.jsonl, which the same command goes on from.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_nasbert import metrics, records
+from hf_nasbert.data import DataArguments, load_corpus
+from hf_nasbert.modeling import SupernetConfig
+from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.training.arguments import StandaloneArguments
+from hf_nasbert.training.standalone import StandaloneTrainer
+
+RECORDS = Path(__file__).parent / "records" / "scaled-order.jsonl"
+_SIZES = ("ffn_ratio", "attention_head_size", "num_conv_layers")
+
+
+def trainer_of(truth: GroundTruth, width: int) -> StandaloneTrainer:
+    """Trains by the table's recipe, at another width."""
+    recipe: dict[str, Any] = dict(truth.recipe)
+    sizes = {name: recipe[name] for name in _SIZES}
+    table = SupernetConfig(
+        search_space=truth.space,
+        hidden_size=recipe["hidden_size"],
+        vocab_size=recipe["vocab_size"],
+        max_position_embeddings=recipe["sequence_length"],
+        **sizes,
+    )
+    scaled = table.scaled(width)
+    known = StandaloneArguments.__dataclass_fields__
+    settings = {name: value for name, value in recipe.items() if name in known}
+    settings |= {"blocks": [",".join(names) for names in scaled.space.blocks], "hidden_size": width}
+    settings |= {"attention_head_size": scaled.attention_head_size, "num_dev_batches": 16, "eval_steps": 10**9}
+    arguments = StandaloneArguments(**settings)
+    data = DataArguments(packaged="imdb", vocab_size=recipe["vocab_size"], max_seq_length=recipe["sequence_length"])
+    return StandaloneTrainer(arguments, load_corpus(data), source="imdb")
+
+
+def main() -> None:
+    """Train what the records lack, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--num_children", type=int, default=16)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the draw; children are trained under the table's seed 0"
+    )
+    arguments = parser.parse_args()
+    truth = GroundTruth(load_table("imdb"), containing="conv3")
+    places = [place for place, by_seed in enumerate(truth.losses) if {0, 1} <= by_seed.keys()]
+    drawn = sorted(random.Random(arguments.seed).sample(places, min(arguments.num_children, len(places))))
+    found = records.read(RECORDS) if RECORDS.exists() else []
+    done = {(one["architecture"], one["width"]): one["dev_loss"] for one in found}
+    trainer = trainer_of(truth, arguments.width)
+    for place in drawn:
+        child = truth.architectures[place]
+        if (str(child), arguments.width) not in done:
+            scaled = trainer.space.child_at(truth.space.index_of(child))
+            trained = trainer.train(scaled, 0)
+            done[str(child), arguments.width] = trained["dev_loss"]
+            entry = {"architecture": str(child), "width": arguments.width, "dev_loss": trained["dev_loss"]}
+            large = {
+                f"dev_loss_{truth.recipe['hidden_size']}_seed_{seed}": truth.losses[place][seed] for seed in (0, 1)
+            }
+            records.append(RECORDS, {**entry, **large, "timing": trained["timing"], "versions": records.versions()})
+    small = np.array([done[str(truth.architectures[place]), arguments.width] for place in drawn])
+    large, again = (np.array([truth.losses[place][seed] for place in drawn]) for seed in (0, 1))
+    best = int(np.argsort(np.argsort(large))[small.argmin()]) + 1
+    print(
+        f"{len(drawn)} children: tau of width {arguments.width} with the table {metrics.kendall_tau(small, large):.2f}"
+    )
+    print(f"two trainings at the table's width {metrics.kendall_tau(again, large):.2f}")
+    print(f"the best at width {arguments.width} has rank {best} in the table")
+
+
+if __name__ == "__main__":
+    main()
