@@ -449,7 +449,9 @@ def test_what_children_share_runs_once(scored, monkeypatch):
     calls = []
     run_block = type(supernet.nasbert).run_block
     monkeypatch.setattr(
-        type(supernet.nasbert), "run_block", lambda self, *given: calls.append(given[:2]) or run_block(self, *given)
+        type(supernet.nasbert),
+        "run_block",
+        lambda self, *given, **more: calls.append(given[:2]) or run_block(self, *given, **more),
     )
     replace_one(supernet, own[:1], wanted[:1], distance)
     # The full child's blocks once; a block replaced and those behind it, for 2 variants each; a layer skipped and

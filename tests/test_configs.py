@@ -63,6 +63,12 @@ OTHER_SUPERNET = {
     "sparse_prediction": False,
     "search_space": SearchSpace.staged(2, 3, ("ffn", "conv5", "skip"), widths=(48, 96)).to_dict(),
     "weight_layout": "another",  # registered where it is tried
+    "copies": {
+        "number": 2,
+        "owners": [0, 0, 1, 1],
+        "block": 0,
+        "operators": ["ffn@48", "conv5@48", "ffn@96", "conv5@96"],
+    },  # fmt: skip
 }
 
 

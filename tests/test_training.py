@@ -94,7 +94,7 @@ class TestArguments:
             (
                 "uniform",
                 {"alignment_rows": 0.5},
-                "alignment_rows is a setting of magic_a and magic_at, and method=uni",
+                "alignment_rows is a setting of magic_a and magic_at and magic_at_guarded, and method=uni",
             ),
             ("magic_a", {"nonsense": 1}, "nonsense is no setting of any method"),
             ("magic_t", METHODS["magic_a"].Settings(), "method=magic_t has settings of GradualSettings, got MagicAS"),

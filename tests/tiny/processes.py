@@ -37,7 +37,7 @@ TRAININGS = {
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},
-    "alpha": {"method": "sandwich", "distillation_divergence": "alpha"},
+    "alpha": {"method": "sandwich", "distillation_divergence": "alpha", "dtype": torch.float64},
     "attentive": {"method": "attentive", "num_random_children": 1, "num_candidates": 2},
     "conflict_projection": {"method": "conflict_projection", "dtype": torch.float64},
     "complexity_rate": {"method": "complexity_rate"},

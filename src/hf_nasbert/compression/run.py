@@ -187,7 +187,7 @@ class Compression:
             "settings": {
                 name: value for name, value in dataclasses.asdict(self.arguments).items() if name not in _INCIDENTAL
             },
-            "text": dict(self.source.told),
+            "text": self.source.asked,
             "pairs": {"digest": digest_of_pairs(self.arguments.pairs_file)},
         }
         self._claim(asked)

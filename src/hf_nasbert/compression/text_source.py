@@ -1,7 +1,7 @@
 """Where the text, or the labelled examples, of a compression come from, and how some are held out."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class TextSource:
         tokenizer_name: A tokenizer in place of the base model's own.
         tokenizer_revision: Its commit or tag.
         load_task: Labelled examples, for a base model that predicts classes or numbers; None of text without labels.
+        files: Files and folders it comes out of, their kinds of name, and what they are called in a message.
     """
 
     load: Callable[[], Dataset]
@@ -41,6 +42,12 @@ class TextSource:
     tokenizer_name: str | None = None
     tokenizer_revision: str | None = None
     load_task: Callable[[ProblemType], LabelledTask] | None = None
+    files: tuple[Sequence[str], Collection[str], str] | None = None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """`told`, and what is in the files that are named: that may change while their names stay."""
+        return dict(self.told) | ({"digest": digest_files(*self.files)} if self.files else {})
 
     @classmethod
     def of(cls, texts: Dataset | Iterable[str] | DataArguments | LabelledTask | str | Path) -> "TextSource":
@@ -63,21 +70,23 @@ class TextSource:
 
             return cls(
                 load,
-                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
+                texts.describe_labelled() | {"tokenizer_name": texts.tokenizer_name},
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
                 texts.tokenizer_revision,
                 load_task,
+                _files_of(texts),
             )
         if isinstance(texts, DataArguments):
             return cls(
                 partial(load_text, texts),
-                texts.describe() | {"tokenizer_name": texts.tokenizer_name} | _digest_of(texts),
+                texts.describe() | {"tokenizer_name": texts.tokenizer_name},
                 texts.validation_fraction,
                 texts.data_seed,
                 texts.tokenizer_name,
                 texts.tokenizer_revision,
+                files=_files_of(texts),
             )
         if not isinstance(texts, Dataset):
             texts = Dataset.from_dict(
@@ -104,13 +113,12 @@ def _are_labelled(data: CompressDataArguments) -> bool:
     return bool(data.train_file or data.task or data.packaged in LABELLED_SETS)
 
 
-def _digest_of(data: DataArguments) -> dict[str, str]:
-    """A digest of the files that are named: what lies there may change while their names stay."""
+def _files_of(data: DataArguments) -> tuple[Sequence[str], Collection[str], str] | None:
     if data.train_files:
-        return {"digest": digest_files(data.train_files, TEXT_KINDS)}
+        return data.train_files, TEXT_KINDS, "text"
     labelled = [getattr(data, name, None) for name in ("train_file", "validation_file", "test_file")]
     files = [file for file in labelled if file]
-    return {"digest": digest_files(files, ROW_KINDS, "labelled")} if files else {}
+    return (files, ROW_KINDS, "labelled") if files else None
 
 
 def _load_task(data: CompressDataArguments, problem_type: ProblemType) -> LabelledTask:

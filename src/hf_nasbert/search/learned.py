@@ -41,6 +41,7 @@ class LearnedDistributionSearch(Search):
         super().__init__(task)
         self.num_drawn, self.softness, self.step_size = num_drawn, softness, step_size
         self.distribution = Distribution(task.space)
+        self._num_learned = 0  # of the children told
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,18 +49,17 @@ class LearnedDistributionSearch(Search):
         return super().settings | {name: getattr(self, name) for name in self.hyperparameters}
 
     def _next_batch(self) -> None:
+        """Learn from all that was told since the last batch, however it was parted, and draw."""
+        told = list(self._scores.items())[self._num_learned :]
+        self._num_learned += len(told)
+        finite = {child: loss for child, loss in told if loss < math.inf}
+        spread = statistics.pstdev(finite.values()) if finite else 0.0
+        if spread:
+            losses = [loss / spread for loss in finite.values()]
+            self.distribution.learn(list(finite), losses, self.softness, self.step_size)
         number = max(4, round(self.num_drawn * self.distribution.entropy_share()))
         self._draw(min(number, self.task.batch_size))
 
     def _propose(self) -> Iterator[Architecture]:
         while True:
             yield self._sample() if self._rng.random() < _UNIFORM else self.distribution.draw(self._rng)
-
-    def _take(self, children: list[Architecture], scores: list[float], num_batches: int | None) -> None:
-        told = dict(zip(children, scores, strict=True))
-        new = {child: loss for child, loss in told.items() if child not in self._scores and loss < math.inf}
-        super()._take(children, scores, num_batches)
-        spread = statistics.pstdev(new.values()) if new else 0.0
-        if spread:
-            losses = [loss / spread for loss in new.values()]
-            self.distribution.learn(list(new), losses, self.softness, self.step_size)
