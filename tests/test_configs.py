@@ -68,7 +68,7 @@ OTHER_SUPERNET = {
         "owners": [0, 0, 1, 1],
         "block": 0,
         "operators": ["ffn@48", "conv5@48", "ffn@96", "conv5@96"],
-    },  # fmt: skip
+    },
 }
 
 
