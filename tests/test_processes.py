@@ -95,7 +95,7 @@ class TestTheWorldThatWasAskedFor:
         assert list(tmp_path.iterdir()) == []
 
     def test_no_recipe_is_forgotten(self):
-        others = {"report_search", "report_ranking", "report_interference"}  # read records, write a page
+        others = {"report_search", "report_ranking", "report_interference", "shrink_space"}  # read records, write one
         trainers = {"finetune_glue", "finetune_squad", "finetune_tokens", "pretrain_child"}  # see test_trainer_recipes
         found = {recipe.stem for recipe in (ROOT / "recipes").glob("*.py")}
         assert found - others - trainers == set(RECIPES)
