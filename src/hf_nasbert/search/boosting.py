@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.additive import columns_of, one_hot
 from hf_nasbert.search.base import Hyperparameter, Search, needs_extra
 from hf_nasbert.search.evolution import mutated
+from hf_nasbert.search.predictors import columns_of, one_hot
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -112,7 +112,7 @@ class GradientBoostedSearch(Search):
         shares = np.asarray(self._fit(rows, scores).predict(rows, pred_contrib=True))
         found = []
         for block, names in enumerate(self.space.blocks):
-            columns = [self._column_of[block, name] for name in names]
+            columns = [self._column_of[block, (name,)] for name in names]
             of_block = shares[:, columns].sum(axis=1)
             for name, column in zip(names, columns, strict=True):
                 has_it = rows[:, column] > 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.predictors import OperatorRidge
+from hf_nasbert.search.predictors import PENALTIES, OperatorRidge
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import SKIP, Architecture
 
@@ -81,9 +81,9 @@ class PrefixBeamSearch(Search):
         told = [scored for scored in self.history if scored.score < math.inf]
         if not told:
             return [0.0] * len(children)
-        model = OperatorRidge(self.space.blocks).fit([one.architecture for one in told], [one.score for one in told])
-        predicted = model.predict(children)
-        return [self._scores.get(child, float(value)) for child, value in zip(children, predicted, strict=True)]
+        model = OperatorRidge(self.space.blocks, penalties=PENALTIES)
+        predicted = model.fit([one.architecture for one in told], [one.score for one in told]).predict(children)
+        return [self._scores.get(child, value) for child, value in zip(children, predicted, strict=True)]
 
     def _completed(self, prefix: tuple[str, ...]) -> Architecture | None:
         """A child within the budget that begins so; None if none of those that are tried is one."""
