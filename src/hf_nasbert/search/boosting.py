@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,15 +84,6 @@ class GradientBoostedSearch(Search):
         self.num_parents = num_parents
         self._column_of = columns_of(task.space.blocks)
         self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {
-            "num_initial": self.num_initial,
-            "num_candidates": self.num_candidates,
-            "num_parents": self.num_parents,
-        }
 
     def operator_effects(self) -> list[OperatorEffect]:
         """What the scored children say of every operator at every choice block, best first.

@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Iterator
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
@@ -41,11 +40,6 @@ class LearnedDistributionSearch(Search):
         super().__init__(task)
         self.num_drawn, self.softness, self.step_size = num_drawn, softness, step_size
         self.distribution = Distribution(task.space)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {name: getattr(self, name) for name in self.hyperparameters}
 
     def _next_batch(self) -> None:
         number = max(4, round(self.num_drawn * self.distribution.entropy_share()))

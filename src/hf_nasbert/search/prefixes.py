@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.predictors import PENALTIES, OperatorRidge
@@ -36,11 +35,6 @@ class PrefixBeamSearch(Search):
         self._beam: list[tuple[str, ...]] = [()]
         self._num_passes = 0
         self._waiting: list[Architecture] = []  # of the present beam, not yet asked
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"beam_size": self.beam_size}
 
     def _next_batch(self) -> None:
         for _ in range(2 * len(self.space.blocks)):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -47,11 +46,6 @@ class KnapsackSearch(Search):
         self.num_initial = num_initial
         self.num_solved = num_solved
         self._costs = self._fit_costs()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"num_initial": self.num_initial, "num_solved": self.num_solved}
 
     def _fit_costs(self) -> dict[str, OperatorRidge]:
         """A linear model of every capped cost."""
