@@ -32,7 +32,7 @@ from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import AdditiveModel, SearchTask, random_children
+from hf_nasbert.search import OperatorRidge, SearchTask, random_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 from hf_nasbert.training.farm import Job, read_table
@@ -200,7 +200,7 @@ class TestCommands:
         assert len(table) == len(set(in_process)) == 5
         adapted = {record["architecture"]: record["dev_loss"] for record in table}
         sample = [child for child in CHILDREN if str(child) in adapted]
-        model = AdditiveModel(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
+        model = OperatorRidge(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
         assert len(scored) == 9
         found = {child.architecture: child.loss for child in scored}
         assert [found[child] for child in CHILDREN] == pytest.approx(model.predict(CHILDREN))
@@ -362,7 +362,7 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     adapted = {record["architecture"]: record["dev_loss"] for record in records.read(file)}
     assert len(adapted) == len(in_process) == 4
     sample = [child for child in CHILDREN if str(child) in adapted]
-    model = AdditiveModel(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
+    model = OperatorRidge(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
     written = records.read(arguments.scores)[1]["proxy_losses"]
     assert [written[str(child)] for child in CHILDREN] == pytest.approx(model.predict(CHILDREN), abs=1e-5)
     whole = Path(arguments.scores).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from hf_nasbert import records
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.ranking import GroundTruth, calibrations, load_table, proxy_losses, report
-from hf_nasbert.search import AdditiveModel, calibrated
+from hf_nasbert.search import OperatorRidge, calibrated
 from hf_nasbert.space import Architecture, SearchSpace
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
@@ -27,13 +27,13 @@ def tau(predicted, children=CHILDREN, truth=planted):
     return kendall_tau(predicted, [truth(child) for child in children])
 
 
-class TestAdditiveModel:
+class TestOperatorRidge:
     def test_finds_a_planted_sum_from_few_children(self):
         few = random.Random(0).sample(CHILDREN, 30)
-        model = AdditiveModel(SPACE.blocks, penalty=1e-6).fit(few, [planted(child) for child in few])
+        model = OperatorRidge(SPACE.blocks, penalties=(1e-6,)).fit(few, [planted(child) for child in few])
         assert model.predict(CHILDREN) == pytest.approx([planted(child) for child in CHILDREN], abs=1e-4)
         for block, names in enumerate(SPACE.blocks):
-            effects = [model.effects[block, name] for name in names]
+            effects = [model.effects[block, (name,)] for name in names]
             assert np.diff(effects) == pytest.approx(np.diff([WORTH[block, name] for name in names]), abs=1e-4)
 
     def test_ranks_better_by_more_children(self):
@@ -41,7 +41,7 @@ class TestAdditiveModel:
         for number in (3, 10, 30):
             few = random.Random(0).sample(CHILDREN, number)
             noisy = [planted(child) + random.Random(str(child)).gauss(0, 0.3) for child in few]
-            taus.append(tau(AdditiveModel(SPACE.blocks).fit(few, noisy).predict(CHILDREN)))
+            taus.append(tau(OperatorRidge(SPACE.blocks).fit(few, noisy).predict(CHILDREN)))
         assert taus == sorted(taus)
         assert taus[-1] > 0.7
 
@@ -52,21 +52,21 @@ class TestAdditiveModel:
             return float(child[0] == "ffn") - float(child[4] == "ffn")
 
         few = random.Random(1).sample(CHILDREN, 40)
-        model = AdditiveModel(SPACE.blocks).fit(few, [by_place(child) for child in few])
-        assert model.effects[0, "ffn"] > 0.3 > -0.3 > model.effects[4, "ffn"]
+        model = OperatorRidge(SPACE.blocks).fit(few, [by_place(child) for child in few])
+        assert model.effects[0, ("ffn",)] > 0.3 > -0.3 > model.effects[4, ("ffn",)]
 
     def test_children_without_a_finite_loss_say_nothing(self):
         few = CHILDREN[::9]
         losses = [planted(child) for child in few]
-        broken = AdditiveModel(SPACE.blocks).fit([*few, CHILDREN[1]], [*losses, float("nan")])
-        assert broken.predict(CHILDREN) == AdditiveModel(SPACE.blocks).fit(few, losses).predict(CHILDREN)
+        broken = OperatorRidge(SPACE.blocks).fit([*few, CHILDREN[1]], [*losses, float("nan")])
+        assert broken.predict(CHILDREN) == OperatorRidge(SPACE.blocks).fit(few, losses).predict(CHILDREN)
         with pytest.raises(ValueError, match="none of 1 children has a finite loss"):
-            AdditiveModel(SPACE.blocks).fit(few[:1], [float("inf")])
+            OperatorRidge(SPACE.blocks).fit(few[:1], [float("inf")])
 
     def test_the_ridge_by_hand(self):
         """Two children of one block, losses 0 and 1: weights solve (X'X + I) w = X'y, X the centred one-hot rows."""
-        model = AdditiveModel([("ffn", "conv3")]).fit([("ffn",), ("conv3",)], [0.0, 1.0])
-        assert model.effects == pytest.approx({(0, "ffn"): -0.25, (0, "conv3"): 0.25})
+        model = OperatorRidge([("ffn", "conv3")]).fit([("ffn",), ("conv3",)], [0.0, 1.0])
+        assert model.effects == pytest.approx({(0, ("ffn",)): -0.25, (0, ("conv3",)): 0.25})
         assert model.predict([("ffn",), ("conv3",)]) == pytest.approx([0.25, 0.75])
 
 
@@ -80,7 +80,7 @@ class TestCalibrated:
 
         trained = {child: truth(child) for child in random.Random(3).sample(CHILDREN, 20)}
         together = tau(calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN), truth=truth)
-        alone = AdditiveModel(SPACE.blocks).fit(list(trained), list(trained.values())).predict(CHILDREN)
+        alone = OperatorRidge(SPACE.blocks).fit(list(trained), list(trained.values())).predict(CHILDREN)
         assert together > tau(alone, truth=truth) + 0.1
         assert together > tau(score(CHILDREN), truth=truth) + 0.1
 
@@ -156,7 +156,7 @@ def test_adaptation_mends_the_ranking_of_the_recorded_supernets(truth):
             place, found = record["steps"].index(steps), []
             for draw in range(40):
                 few = random.Random(draw).sample(children, 30)
-                model = AdditiveModel(truth.space.blocks).fit(few, [losses[child][place] for child in few])
+                model = OperatorRidge(truth.space.blocks).fit(few, [losses[child][place] for child in few])
                 others = [child for child in loss_of if child not in few]
                 found.append(kendall_tau(model.predict(others), [loss_of[child] for child in others]))
             taus[steps] = np.mean(found)

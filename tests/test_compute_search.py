@@ -11,7 +11,7 @@ from hf_nasbert.costs import Budget
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.search import (
-    AdditiveModel,
+    OperatorRidge,
     Prices,
     RegularizedEvolution,
     SearchTask,
@@ -166,7 +166,7 @@ class TestSearchUnderCompute:
         hands = self.hands()
         search(CHAIN, 0, planned(6, 120), hands)
         (_, sample), (_, trained) = hands.asked
-        model = AdditiveModel(CHAIN.blocks).fit(sample, [self.ADAPTED[child][0] for child in sample])
+        model = OperatorRidge(CHAIN.blocks).fit(sample, [self.ADAPTED[child][0] for child in sample])
         children = list(CHAIN.enumerate())
         predicted = dict(zip(children, model.predict(children), strict=True))
         assert set(trained) == set(sorted(children, key=predicted.get)[:4])

@@ -10,7 +10,7 @@ from tiny.searches import OPERATORS, cost_of, new
 from hf_nasbert.costs import Budget
 from hf_nasbert.search import InnerFrontSearch, KnapsackSearch, PrefixBeamSearch, RandomSearch, inner, pareto_front
 from hf_nasbert.search.knapsack import Item, best_choices
-from hf_nasbert.search.predictors import OperatorRidge, better_ridge
+from hf_nasbert.search.predictors import PENALTIES, OperatorRidge, better_ridge, columns_of, one_hot
 from hf_nasbert.space import Architecture, SearchSpace
 
 WIDE = SearchSpace.chain(6, ("attention", "ffn", "conv3", "conv5"))  # 4,096 children, none skips
@@ -48,25 +48,31 @@ def run(search, score, num_children):
     return asked[:num_children]
 
 
+def rows_of(children, has_pairs):
+    return one_hot(children, columns_of(WIDE.blocks, has_pairs=has_pairs), has_pairs=has_pairs)
+
+
 @pytest.mark.parametrize("count", [40, 400], ids=["fewer children than features", "more"])
 def test_the_ridge_is_the_one_of_the_normal_equations_and_its_error_that_of_leaving_out(count):
     children = draw(WIDE, count)
     scores = with_pairs(children)
     for has_pairs in (False, True):
-        model = OperatorRidge(WIDE.blocks, has_pairs=has_pairs).fit(children, scores, penalties=(1.0,))
+        model = OperatorRidge(WIDE.blocks, has_pairs=has_pairs).fit(children, scores)
 
         def fitted(children, scores, has_pairs=has_pairs):
-            rows = OperatorRidge(WIDE.blocks, has_pairs=has_pairs)._rows(children)
+            rows = rows_of(children, has_pairs)
             centre, mean = rows.mean(axis=0), np.mean(scores)
             square = (rows - centre).T @ (rows - centre) + np.eye(rows.shape[1])
             weights = np.linalg.solve(square, (rows - centre).T @ (np.array(scores) - mean))
             return lambda rows: (rows - centre) @ weights + mean
 
         others = draw(WIDE, 50, seed=1)
-        assert model.predict(others) == pytest.approx(fitted(children, scores)(model._rows(others)), abs=1e-8)
+        assert model.predict(others) == pytest.approx(fitted(children, scores)(rows_of(others, has_pairs)), abs=1e-8)
         if count == 40:
             left = [
-                fitted(children[:i] + children[i + 1 :], scores[:i] + scores[i + 1 :])(model._rows([children[i]]))[0]
+                fitted(children[:i] + children[i + 1 :], scores[:i] + scores[i + 1 :])(
+                    rows_of([children[i]], has_pairs)
+                )[0]
                 for i in range(len(children))
             ]
             # The mean is left out too only nearly: by a term of the order of 1 / n².
@@ -75,18 +81,18 @@ def test_the_ridge_is_the_one_of_the_normal_equations_and_its_error_that_of_leav
 
 def test_a_prediction_is_its_mean_its_effects_and_its_pairs():
     children = draw(WIDE, 60)
-    model = OperatorRidge(WIDE.blocks, has_pairs=True).fit(children, with_pairs(children))
+    model = OperatorRidge(WIDE.blocks, has_pairs=True, penalties=PENALTIES).fit(children, with_pairs(children))
     child = WIDE.child_at(1234)
-    pairs = [model.pair_effect(i, a, b) for i, (a, b) in enumerate(itertools.pairwise(child))]
-    total = model.mean + sum(model.effect(*place) for place in enumerate(child)) + sum(pairs)
+    pairs = [model.effects[place] for place in enumerate(itertools.pairwise(child))]
+    total = model.mean + sum(model.effects[place] for place in enumerate(zip(child, strict=True))) + sum(pairs)
     assert model.predict([child])[0] == pytest.approx(total)
     assert any(pairs)
 
 
 def test_pairs_are_taken_where_additivity_fails_and_nowhere_else():
     children = draw(WIDE, 150)
-    assert better_ridge(WIDE.blocks, children, with_pairs(children))._has_pairs
-    assert not better_ridge(WIDE.blocks, children, additive(children))._has_pairs
+    assert better_ridge(WIDE.blocks, children, with_pairs(children)).has_pairs
+    assert not better_ridge(WIDE.blocks, children, additive(children)).has_pairs
 
 
 def test_pairs_of_items_find_what_a_sum_of_items_misses():
@@ -98,12 +104,12 @@ def test_pairs_of_items_find_what_a_sum_of_items_misses():
     seen = [child for child, count in zip(children, weights, strict=True) for _ in range(count)]
 
     def chosen(has_pairs):
-        model = OperatorRidge(blocks, has_pairs=has_pairs).fit(seen, [losses[child] for child in seen], (1e-6,))
-        items = [Item(b, (name,), model.effect(b, name), {}) for b, names in enumerate(blocks) for name in names]
-        pairs = {
-            (i, j): model.pair_effect(0, items[i].operators[0], items[j].operators[0]) for i in (0, 1) for j in (2, 3)
-        }
-        (choice,) = best_choices(items, 2, {}, pairs=pairs if has_pairs else None)
+        model = OperatorRidge(blocks, has_pairs=has_pairs, penalties=(1e-6,))
+        effects = model.fit(seen, [losses[child] for child in seen]).effects
+        items = [Item(b, (name,), effects[b, (name,)], {}) for b, names in enumerate(blocks) for name in names]
+        both = itertools.product((0, 1), (2, 3)) if has_pairs else ()
+        pairs = {(i, j): effects[0, items[i].operators + items[j].operators] for i, j in both}
+        (choice,) = best_choices(items, 2, {}, pairs=pairs)
         return choice.architecture
 
     assert losses[chosen(has_pairs=False)] > min(losses.values())
@@ -161,7 +167,7 @@ def test_a_program_finds_the_child_that_is_predicted_best_under_the_cap(space):
     model = better_ridge(space.blocks, told, additive(told))
     assert space.why_not(asked) is None
     assert asked not in told
-    assert model.predict([asked])[0] <= model.predict(others).min() + 1e-6
+    assert model.predict([asked])[0] <= min(model.predict(others)) + 1e-6
 
 
 def test_programs_over_a_fitted_model_need_fewer_children_than_random_ones():
@@ -196,7 +202,7 @@ def test_a_beam_is_chosen_by_what_the_model_predicts():
     found = [regret(seed) for seed in range(5)]
     original = OperatorRidge.predict
     try:
-        OperatorRidge.predict = lambda self, children: np.zeros(len(children))
+        OperatorRidge.predict = lambda self, children: [0.0] * len(children)
         blind = [regret(seed) for seed in range(5)]
     finally:
         OperatorRidge.predict = original

@@ -207,7 +207,7 @@ def measure_latencies(
     if min(num_visits, num_children, num_rounds) < 1:
         raise ValueError("num_visits, num_children and num_rounds must all be at least 1")
     operators = _Operators(config, device, seed)
-    children = _Children(config, device, _draw(config, num_children, seed))
+    children = _Children(config, device, draw_children(config, num_children, seed))
     order = list(range(len(children))) * num_rounds
     with device.running():
         operators.visit(1)
@@ -269,7 +269,7 @@ def check_latency(
     if dict(table.setting) != device.setting:
         raise ValueError(f"the table was measured with {dict(table.setting)}, not {device.setting}")
     table.check_sizes(config)
-    children = _Children(config, device, _draw(config, num_children, seed))
+    children = _Children(config, device, draw_children(config, num_children, seed))
     children.visit_all(device, num_rounds)
     return children.record(table)
 
@@ -294,13 +294,13 @@ def check_memory(
     Returns:
         A record: both numbers of every child, `mape_percent` and `spearman` (None where all children need the same).
     """
-    children, inputs = _draw(config, num_children, seed), device.inputs(config)
+    children, inputs = draw_children(config, num_children, seed), device.inputs(config)
     with device.running():
         measured = [(measure or peak_of_forward)(device.place(_child(config, child)), inputs) for child in children]
     shape = (device.batch_size, device.sequence_length, device.dtype.itemsize)
     estimated = [int(peak_activation_bytes(config, child, *shape)) for child in children]
-    compared = _compared("peak_activation_bytes", children, estimated, measured)
-    return {"record": "memory_check", "setting": device.setting, **compared, "versions": records.versions()}
+    check = compared("peak_activation_bytes", children, estimated, measured)
+    return {"record": "memory_check", "setting": device.setting, **check, "versions": records.versions()}
 
 
 def peak_of_forward(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
@@ -417,7 +417,7 @@ class _Children:
         return {
             "record": "latency_check",
             "setting": self._device.setting,
-            **_compared("latency_ms", self._children, expected, measured),
+            **compared("latency_ms", self._children, expected, measured),
             "repeat_mape_percent": _mape_percent(*halves),
             "repeat_spearman": _spearman(*halves),
             "num_measured": len(self._times[0]),
@@ -494,8 +494,12 @@ class _LoneBlock:
         return before + after
 
 
-def _draw(config: SupernetConfig, num_children: int, seed: int) -> list[Architecture]:
-    """Different random children."""
+def draw_children(config: SupernetConfig, num_children: int, seed: int) -> list[Architecture]:
+    """Different random children, or all there are.
+
+    Raises:
+        ValueError: If none is asked for.
+    """
     if num_children < 1:
         raise ValueError(f"num_children must be at least 1, not {num_children}")
     rng, children = random.Random(seed), dict[Architecture, None]()
@@ -513,9 +517,10 @@ def _child_config(config: SupernetConfig, operators: Sequence[str], stage_length
     return NasBertConfig(operators=list(operators), stage_lengths=stage_lengths, **sizes)
 
 
-def _compared(
+def compared(
     name: str, children: Sequence[Architecture], expected: Sequence[float], measured: Sequence[float]
 ) -> Record:
+    """What children need by an estimate and in truth: both numbers of each, `mape_percent` and `spearman`."""
     return {
         "children": [
             {"architecture": str(child), f"expected_{name}": estimate, f"measured_{name}": real}

@@ -177,6 +177,16 @@ class StepContext(NamedTuple):
         return mean * number / max(self.counts.labelled, 1)
 
 
+class RunKind(NamedTuple):
+    """What a method may refuse in a run; the first two as in `StepContext`, the last one the learning rate's."""
+
+    is_sharded: bool
+    is_taught: bool
+    has_base_model: bool
+    is_fp16: bool
+    is_constant: bool
+
+
 class TrainingMethod:
     """One way to train a super-net; the whole of it is one file of this package.
 
@@ -214,8 +224,6 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
-    reads_gradients: ClassVar[bool] = False
-    """Whether `read_gradients` is called, with gradients in one piece and in their own unit."""
     can_be_sharded: ClassVar[bool] = True
     """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
@@ -280,16 +288,10 @@ class TrainingMethod:
         """
         return children
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
-
-        What the two say is said of them in `StepContext`.
-        """
-
-    @property
-    def needs_base_model(self) -> bool:
-        """Whether `loss` reads what the base model makes of a micro-batch (`StepContext.base_model`)."""
-        return False
+    def check_run(self, run: RunKind) -> None:
+        """Refuse a run that the method is not made for, with a ValueError, before anything is trained."""
+        if run.is_sharded and not self.can_be_sharded:
+            raise ValueError(f"method={self.name} needs whole operators: launch with DDP (multi_gpu.yaml)")
 
     def weight(self, number: int, children: Sequence[Architecture]) -> float:
         """What the loss of a step's child is multiplied by; gradients of the children are added up.
@@ -312,7 +314,9 @@ class TrainingMethod:
     def read_gradients(
         self, children: Sequence[Architecture], terms: Mapping[str, float], supernet: "SupernetPreTrainedModel"
     ) -> None:
-        """Look at a step's gradients, all processes' together, before they are clipped; if `reads_gradients`.
+        """Look at a step's gradients, all processes' together, before they are clipped.
+
+        FSDP cuts them into parts and fp16 scales them: a method that reads them refuses both (`check_run`).
 
         Args:
             children: The children.

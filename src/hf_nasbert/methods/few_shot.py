@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
+from hf_nasbert.methods.base import Cost, FindSplit, Paper, RunKind, Score, Whole
 from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
@@ -114,9 +114,10 @@ class FewShot(Uniform):
         """One at least, where gradients are compared on them."""
         return int(self.settings.split == _GRADIENTS)
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+    def check_run(self, run: RunKind) -> None:
         """Refuse gradients of a loss that is not the one of the training."""
-        if is_taught and self.settings.split == _GRADIENTS:
+        super().check_run(run)
+        if run.is_taught and self.settings.split == _GRADIENTS:
             raise ValueError(
                 "split=gradients compares gradients of the loss by masked words, and here a teacher teaches: give "
                 "teacher=none, or another split"

@@ -13,6 +13,7 @@ from hf_nasbert.methods.base import (
     Cost,
     MethodSettings,
     Paper,
+    RunKind,
     Score,
     StepContext,
     TrainingMethod,
@@ -160,6 +161,15 @@ class Aligned(TrainingMethod):
         """The child's three, the anchor's one where it is aligned, and the comparisons on dev batches."""
         aligned: float = self.settings.alignment_rows * (1 - self.settings.alignment_start)
         return 3.0 + aligned + 2 * self.num_dev_batches / int(self.settings.anchor_interval)
+
+    def check_run(self, run: RunKind) -> None:
+        """An anchor that is the base model has to be there."""
+        super().check_run(run)
+        if self.needs_base_model and not run.has_base_model:
+            raise ValueError(
+                f"method={self.name} aligns children to the base model that the super-net was made of, and "
+                "there is none: give base_model, or another anchor"
+            )
 
     @property
     def needs_base_model(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
+from hf_nasbert.methods.base import ChildRun, Cost, Paper, RunKind, StepContext, Wants
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -86,9 +86,10 @@ class Sandwich(Uniform):
         drawn = tuple(self.space.validate(self.sampler.next_architecture()) for _ in range(number))
         return (self.largest, self.smallest, *drawn)
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+    def check_run(self, run: RunKind) -> None:
         """Where a teacher teaches, nothing is learned from the largest child's predictions."""
-        if is_taught and self.settings.distillation_divergence != "kl":
+        super().check_run(run)
+        if run.is_taught and self.settings.distillation_divergence != "kl":
             raise ValueError(
                 f"method={self.name} with distillation_divergence={self.settings.distillation_divergence} learns from "
                 "the largest child's predictions, and here a teacher teaches: give teacher=none, or leave it out"

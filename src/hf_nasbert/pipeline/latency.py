@@ -1,18 +1,15 @@
 """A super-net's folder in, a table of its operators' latencies on this device out, checked against real children."""
 
-import random
-import statistics
 from collections.abc import Sequence
 
-from hf_nasbert import metrics, records
+from hf_nasbert import records
 from hf_nasbert.costs import LatencyTable, carry_table
 from hf_nasbert.extraction import load_supernet_config
-from hf_nasbert.measuring import Device, check_memory, measure_children, measure_latencies
+from hf_nasbert.measuring import Device, check_memory, compared, draw_children, measure_children, measure_latencies
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.arguments import LatencyArguments
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
-from hf_nasbert.space import Architecture
 from hf_nasbert.writing import check_writable
 
 
@@ -64,22 +61,12 @@ def _carry(arguments: LatencyArguments, config: SupernetConfig, device: Device) 
     wanted = {"batch_size": arguments.batch_size, "sequence_length": arguments.sequence_length}
     table = LatencyTable.read(str(arguments.from_table), **wanted)
     table.check_sizes(config)
-    children, rng = dict[Architecture, None](), random.Random(arguments.seed)
-    while len(children) < min(arguments.num_children, config.space.num_children):
-        children[config.space.sample(rng, "children")] = None
-    found = measure_children(config, device, list(children), num_rounds=arguments.num_rounds)
+    children = draw_children(config, arguments.num_children, arguments.seed)
+    found = measure_children(config, device, children, num_rounds=arguments.num_rounds)
     carried = carry_table(table, config, list(children), found, **device.setting)
     entries = {name: getattr(carried.table, name) for name in ("operators_ms", "adapters_ms", "outside_ms", "sizes")}
     about = {"setting": device.setting, "versions": records.versions()}
-    pairs = list(zip(carried.left_out_ms, found, strict=True))
-    check = {
-        "children": [
-            {"architecture": str(child), "expected_latency_ms": expected, "measured_latency_ms": measured}
-            for child, (expected, measured) in zip(children, pairs, strict=True)
-        ],
-        "mape_percent": 100 * statistics.mean(abs(expected / measured - 1) for expected, measured in pairs),
-        "spearman": metrics.spearman(carried.left_out_ms, found) if len(set(found)) > 1 else None,
-    }
+    check = compared("latency_ms", children, carried.left_out_ms, found)
     return [
         {"record": "latency_table", **entries, "carried_from": table.described, "factors": carried.factors, **about},
         {"record": "latency_check", **check, **about},

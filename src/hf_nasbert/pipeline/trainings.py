@@ -24,7 +24,7 @@ from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetP
 from hf_nasbert.pipeline.largest_child import IGNORED, Batch, LargestChild, whole
 from hf_nasbert.pipeline.text_settings import find_tokenizer
 from hf_nasbert.records import Record, versions
-from hf_nasbert.search import AdditiveModel, Predict, Prices
+from hf_nasbert.search import OperatorRidge, Predict, Prices
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.teachers import mask_of, read_child
 from hf_nasbert.training.arguments import AdaptationArguments, ChildRecipe
@@ -242,7 +242,7 @@ class ChildTrainings:
     def fit(self, children: Sequence[Architecture], space: Candidates) -> Predict:
         """Adapt some children; what foretells by them how all others would do."""
         losses = self.adapt(children, self.arguments.adapt_steps)
-        return AdditiveModel(space.blocks).fit(children, losses).predict
+        return OperatorRidge(space.blocks).fit(children, losses).predict
 
     def _losses(self, children: Sequence[Architecture], recipe: ChildRecipe, name: str) -> list[float]:
         tokenizer = str(self.data.tokenizer_name or find_tokenizer(self.folder))

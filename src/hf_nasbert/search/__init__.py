@@ -4,7 +4,6 @@ Every search is asked for children and told their scores (`Search`); `run_search
 survives being killed. Optuna and LightGBM, which two of them need, are the extra `search` and load when first used.
 """
 
-from hf_nasbert.search.additive import AdditiveModel, Predict, calibrated
 from hf_nasbert.search.base import Scored, Search
 from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
 from hf_nasbert.search.boosting import GradientBoostedSearch
@@ -22,6 +21,7 @@ from hf_nasbert.search.inner import InnerFrontSearch
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.search.learned import LearnedDistributionSearch
 from hf_nasbert.search.pareto import ParetoSearch, pareto_front
+from hf_nasbert.search.predictors import OperatorRidge, Predict, calibrated
 from hf_nasbert.search.prefixes import PrefixBeamSearch
 from hf_nasbert.search.programming import KnapsackSearch
 from hf_nasbert.search.runs import Score, run_search
@@ -52,7 +52,6 @@ SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in S
 __all__ = [
     "SEARCHES",
     "SETTINGS",
-    "AdditiveModel",
     "Choice",
     "ComputePlan",
     "GradientBoostedSearch",
@@ -61,6 +60,7 @@ __all__ = [
     "Item",
     "KnapsackSearch",
     "LearnedDistributionSearch",
+    "OperatorRidge",
     "ParetoSearch",
     "Predict",
     "PrefixBeamSearch",

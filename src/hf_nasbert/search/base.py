@@ -98,7 +98,8 @@ class Search(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: two searches of equal settings ask for the same children."""
-        return {"search": self.name, **self.task.described}
+        own = {name: getattr(self, name) for name in self.hyperparameters}
+        return {"search": self.name, **self.task.described, **own}
 
     @property
     def num_batches(self) -> int | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
@@ -64,11 +63,6 @@ class SizeMatchedRandomSearch(Search):
         self.num_draws = num_draws
         self.size = size
         self._cost_of = task.cost
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"num_draws": self.num_draws, "size": self.size}
 
     def _propose(self) -> Iterator[Architecture]:
         while True:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.additive import columns_of, one_hot
 from hf_nasbert.search.base import Hyperparameter, Search, needs_extra
 from hf_nasbert.search.evolution import mutated
+from hf_nasbert.search.predictors import columns_of, one_hot
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -85,15 +85,6 @@ class GradientBoostedSearch(Search):
         self._column_of = columns_of(task.space.blocks)
         self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {
-            "num_initial": self.num_initial,
-            "num_candidates": self.num_candidates,
-            "num_parents": self.num_parents,
-        }
-
     def operator_effects(self) -> list[OperatorEffect]:
         """What the scored children say of every operator at every choice block, best first.
 
@@ -112,7 +103,7 @@ class GradientBoostedSearch(Search):
         shares = np.asarray(self._fit(rows, scores).predict(rows, pred_contrib=True))
         found = []
         for block, names in enumerate(self.space.blocks):
-            columns = [self._column_of[block, name] for name in names]
+            columns = [self._column_of[block, (name,)] for name in names]
             of_block = shares[:, columns].sum(axis=1)
             for name, column in zip(names, columns, strict=True):
                 has_it = rows[:, column] > 0

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from hf_nasbert.search.additive import AdditiveModel, Predict, calibrated
 from hf_nasbert.search.base import Scored
 from hf_nasbert.search.baselines import RandomSearch
+from hf_nasbert.search.predictors import OperatorRidge, Predict, calibrated
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import Architecture
 
@@ -161,7 +161,7 @@ def search_under_compute(
         were trained.
     """
     sample = random_children(task, plan.num_adapted)
-    model = AdditiveModel(task.space.blocks).fit(sample, hands.adapt(sample, plan.num_steps))
+    model = OperatorRidge(task.space.blocks).fit(sample, hands.adapt(sample, plan.num_steps))
     trained: dict[Architecture, float] = {}
 
     def train(children: Sequence[Architecture]) -> None:

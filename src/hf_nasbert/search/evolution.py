@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Iterator
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
@@ -50,14 +49,6 @@ class RegularizedEvolution(Search):
         super().__init__(task)
         self.population_size = population_size
         self.tournament_size = tournament_size
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {
-            "population_size": self.population_size,
-            "tournament_size": self.tournament_size,
-        }
 
     def _propose(self) -> Iterator[Architecture]:
         population = [scored for scored in self.history[-self.population_size :] if scored.score < math.inf]

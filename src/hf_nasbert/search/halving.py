@@ -103,12 +103,7 @@ class SuccessiveHalving(Search):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON."""
-        return super().settings | {
-            "total_batches": self.total_batches,
-            "min_batches": self.min_batches,
-            "reduction": self.reduction,
-            "bracket_size": self.bracket_size,
-        }
+        return super().settings | {"total_batches": self.total_batches, "bracket_size": self.bracket_size}
 
     @property
     def num_batches(self) -> int | None:
@@ -206,6 +201,7 @@ class TrainedHalving(SuccessiveHalving):
         bracket_size: int = 64,
     ) -> None:
         self.check(min_steps=min_steps, max_steps=max_steps, reduction=reduction)
+        self.min_steps, self.max_steps = min_steps, max_steps
         super().__init__(
             task, total_batches=max_steps, min_batches=min_steps, reduction=reduction, bracket_size=bracket_size
         )
@@ -213,5 +209,4 @@ class TrainedHalving(SuccessiveHalving):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON."""
-        renamed = {"total_batches": "max_steps", "min_batches": "min_steps"}
-        return {renamed.get(name, name): value for name, value in super().settings.items()}
+        return {name: value for name, value in super().settings.items() if name != "total_batches"}

@@ -60,11 +60,7 @@ class InnerFrontSearch(Search):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON."""
-        return super().settings | {
-            "objectives": list(self.objectives),
-            "population_size": self.population_size,
-            "num_generations": self.num_generations,
-        }
+        return super().settings | {"objectives": list(self.objectives)}
 
     def _propose(self) -> Iterator[Architecture]:
         told = [scored for scored in self.ranking() if scored.score < math.inf]

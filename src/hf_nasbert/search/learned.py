@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Iterator
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
@@ -42,11 +41,6 @@ class LearnedDistributionSearch(Search):
         self.num_drawn, self.softness, self.step_size = num_drawn, softness, step_size
         self.distribution = Distribution(task.space)
         self._num_learned = 0  # of the children told
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {name: getattr(self, name) for name in self.hyperparameters}
 
     def _next_batch(self) -> None:
         """Learn from all that was told since the last batch, however it was parted, and draw."""

@@ -117,12 +117,7 @@ class ParetoSearch(Search):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON; not where it is kept."""
-        return super().settings | {
-            "objectives": list(self.objectives),
-            "population_size": self.population_size,
-            "crossover_share": self.crossover_share,
-            "max_changes": self.max_changes,
-        }
+        return super().settings | {"objectives": list(self.objectives)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the search had never stopped, in plain JSON types.

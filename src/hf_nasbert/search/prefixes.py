@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.predictors import OperatorRidge
+from hf_nasbert.search.predictors import PENALTIES, OperatorRidge
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import SKIP, Architecture
 
@@ -36,11 +35,6 @@ class PrefixBeamSearch(Search):
         self._beam: list[tuple[str, ...]] = [()]
         self._num_passes = 0
         self._waiting: list[Architecture] = []  # of the present beam, not yet asked
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"beam_size": self.beam_size}
 
     def _next_batch(self) -> None:
         for _ in range(2 * len(self.space.blocks)):
@@ -81,9 +75,9 @@ class PrefixBeamSearch(Search):
         told = [scored for scored in self.history if scored.score < math.inf]
         if not told:
             return [0.0] * len(children)
-        model = OperatorRidge(self.space.blocks).fit([one.architecture for one in told], [one.score for one in told])
-        predicted = model.predict(children)
-        return [self._scores.get(child, float(value)) for child, value in zip(children, predicted, strict=True)]
+        model = OperatorRidge(self.space.blocks, penalties=PENALTIES)
+        predicted = model.fit([one.architecture for one in told], [one.score for one in told]).predict(children)
+        return [self._scores.get(child, value) for child, value in zip(children, predicted, strict=True)]
 
     def _completed(self, prefix: tuple[str, ...]) -> Architecture | None:
         """A child within the budget that begins so; None if none of those that are tried is one."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -47,11 +47,6 @@ class KnapsackSearch(Search):
         self.num_solved = num_solved
         self._costs = self._fit_costs()
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"num_initial": self.num_initial, "num_solved": self.num_solved}
-
     def _fit_costs(self) -> dict[str, OperatorRidge]:
         """A linear model of every capped cost."""
         cost, caps = self.task.cost, self.task.budget.caps
@@ -60,9 +55,8 @@ class KnapsackSearch(Search):
         blocks = self.space.blocks
         children = [self._sample() for _ in range(4 * sum(map(len, blocks)))]
         known = [cost(child) for child in children]
-        return {
-            name: OperatorRidge(blocks).fit(children, [one[name] for one in known], penalties=(1e-7,)) for name in caps
-        }
+        ridge = partial(OperatorRidge, blocks, penalties=(1e-7,))
+        return {name: ridge().fit(children, [one[name] for one in known]) for name in caps}
 
     def _propose(self) -> Iterator[Architecture]:
         told = [scored for scored in self.ranking() if scored.score < math.inf]
@@ -81,24 +75,14 @@ class KnapsackSearch(Search):
 
     def _solve(self, space: SearchSpace, model: OperatorRidge) -> list[Architecture]:
         """The children of least prediction within the budget that are not scored, as the program sees both."""
-        places = [(block, name) for block, names in enumerate(space.blocks) for name in names]
-        items = [
-            Item(
-                block,
-                (name,),
-                model.effect(block, name),
-                {cap: fit.effect(block, name) for cap, fit in self._costs.items()},
-            )
-            for block, name in places
-        ]
-        number = {place: index for index, place in enumerate(places)}
-        pairs = {
-            (number[block, name], number[block + 1, behind]): effect
-            for block, name in places
-            if block + 1 < len(space.blocks)
-            for behind in space.blocks[block + 1]
-            if (effect := model.pair_effect(block, name, behind))
-        }
+        costs = {cap: fit.effects for cap, fit in self._costs.items()}
+        items, pairs, number = list[Item](), dict[tuple[int, int], float](), dict[tuple[int, str], int]()
+        for (block, names), effect in model.effects.items():
+            if len(names) == 1:
+                number[block, names[0]] = len(items)
+                items.append(Item(block, names, effect, {cap: of[block, names] for cap, of in costs.items()}))
+            elif effect:
+                pairs[number[block, names[0]], number[block + 1, names[1]]] = effect
         known = sorted(self._scores, key=self._scores.__getitem__)[:_MAX_FORBIDDEN]
         try:
             choices = best_choices(

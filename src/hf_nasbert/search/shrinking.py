@@ -4,7 +4,6 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
@@ -70,17 +69,6 @@ class ProgressiveShrinking(Search):
         self._pools = [self._bins_of(where) for where in self._where]
         self._means: list[dict[Part, float]] = [{} for _ in self._where]  # of the last round that each part was in
         self._num_judged = 0  # children told before the present round
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {
-            "round_size": self.round_size,
-            "pool_size": self.pool_size,
-            "num_bins": self.num_bins,
-            "num_kept": self.num_kept,
-            "run_length": self.run_length,
-        }
 
     @property
     def num_parts(self) -> list[int]:

@@ -25,7 +25,7 @@ from hf_nasbert.elastic.distance import Pooling
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
 from hf_nasbert.methods import METHODS, TrainingMethod
-from hf_nasbert.methods.base import misnamed
+from hf_nasbert.methods.base import RunKind, misnamed
 from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
@@ -363,8 +363,7 @@ class SupernetTrainer:
         is_made = False
         with narrowed(self.optimizer, losses.trained):
             if self._is_finite("loss", losses.masked_lm + sum(losses.terms.values()), children):
-                if self.method.reads_gradients:
-                    self.method.read_gradients(children, losses.terms, self.supernet)
+                self.method.read_gradients(children, losses.terms, self.supernet)
                 most = (
                     arguments.max_grad_norm or math.inf
                 )  # the norm is wanted without clipping too: it tells divergence
@@ -503,27 +502,11 @@ class SupernetTrainer:
                 f"a {type(self.supernet).__name__} has no head that predicts masked words: let a teacher teach it "
                 "(teacher=base_model)"
             )
-        if self.method.needs_base_model and self.distillation is None:
-            raise ValueError(
-                f"method={arguments.method} aligns children to the base model that the super-net was made of, and "
-                "there is none: give base_model, or another anchor"
-            )
-        if self.method.reads_gradients and (sharding.is_wanted() or arguments.mixed_precision == "fp16"):
-            raise ValueError(
-                f"method={arguments.method} reads gradients, which FSDP cuts into parts and fp16 scales: launch with "
-                "DDP (multi_gpu.yaml), and train in bf16 or without mixed_precision"
-            )
-        changes_decay = type(self.method).decay_exponent is not TrainingMethod.decay_exponent
-        if changes_decay and arguments.lr_scheduler_type == "constant_with_warmup":
-            raise ValueError(
-                f"method={arguments.method} decides how fast the learning rate falls, and with lr_scheduler_type="
-                "constant_with_warmup it does not fall: choose linear or cosine"
-            )
-        if sharding.is_wanted() and not self.method.can_be_sharded:
-            raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
+        is_fp16, is_constant = arguments.mixed_precision == "fp16", arguments.lr_scheduler_type.startswith("constant")
+        has_base_model = self.distillation is not None
+        self.method.check_run(RunKind(sharding.is_wanted(), is_taught, has_base_model, is_fp16, is_constant))
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
-        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
