@@ -408,7 +408,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({"max_flops": "10", "skip": False}, "its flops may be at most 10, and the smallest there is"),
         ({"max_memory": "10", "skip": False}, "its peak_activation_bytes may be at most 10, and the sma"),
         ({"max_flops": "1T"}, r"the base model is within the budget max_flops=1T as it is \(flops"),
-        ({"max_parameters": "5M"}, r"the base model is within the budget max_parameters=5M as it is"),
+        ({"max_parameters": "5M"}, r"max_parameters=5M as it is \(num_parameters [0-9,]+ of at most 5,000,000\)"),
         ({**HALF, "heads": [5]}, "heads has 5: expected numbers from 1 to 2"),
         ({**HALF, "max_seq_length": 48}, "max_seq_length asks for 48 tokens, and the base model has 24 positions"),
         ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
