@@ -1,6 +1,7 @@
 """Super-nets of a base model, trained by a teacher: what is learned, by every method, and what stays as it is."""
 
 import copy
+import dataclasses
 import random
 
 import pytest
@@ -31,6 +32,7 @@ from hf_nasbert.space import Architecture
 from hf_nasbert.teachers import read_child
 from hf_nasbert.training import SupernetArguments, list_checkpoints, read_log
 from hf_nasbert.training.checkpoints import MODEL, read_state
+from hf_nasbert.training.distillation import Distillation
 
 FULL = Architecture.parse("attention-ffn-attention-ffn-attention-ffn")
 CHILD = Architecture.parse("attention1-ffn32-skip-ffn-norm-ffn16")
