@@ -7,18 +7,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from tiny.bases import documents, save_base
+from tiny.bases import classifier_base, documents, save_base
 from tiny.texts import tiny_tokenizer
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipleChoice, ElectraForPreTraining
 
 from hf_nasbert.compression import CompressArguments, folders, materials, sentences
+from hf_nasbert.compression.base_models import difference_from, load_base_model
+from hf_nasbert.compression.choosing import Scored, Worth, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.costs import Budget
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.space import Architecture
 
 TINY = {
     "hidden_size": 32,
@@ -110,7 +114,7 @@ def test_of_several_seeds_the_one_nearest_to_the_base_model_on_the_text_that_cho
     )  # fmt: skip
     row = Row("0.5x", "searched", "attention-ffn", 1, 2, 1.0, 1.0, (), True, 0.3, is_given=True)
     recovered = {
-        (folders.Architecture.parse("attention-ffn"), seed): SimpleNamespace(after=after)
+        (Architecture.parse("attention-ffn"), seed): SimpleNamespace(after=after)
         for seed, after in ((3, 0.5), (1, 0.2), (2, 0.4))
     }
     written = folders.write_folders(found, tmp_path, [row], recovered)
@@ -165,3 +169,26 @@ def test_a_sentence_fits_with_the_prompt_in_front_of_it(monkeypatch):
     texts = Dataset.from_dict({"text": documents(60)})
     sentences.load_sentences(texts, tiny_tokenizer(), max_length=10, prompt="a good film: ")
     assert seen == [40 - len("a good film: ")] * 3
+
+
+def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
+    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
+    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+    found = within_measured(
+        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, full, lambda children: [10.0, 6.0, 4.0]
+    )
+    assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
+
+
+def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):
+    folder = classifier_base(tmp_path / "base")
+    arguments = CompressArguments(
+        base_model=str(folder), output_dir=str(tmp_path / "small"), max_parameters="0.5x", latency_shape="2x16"
+    )
+    found = load_base_model(arguments, None, None)
+    batches = [sentences.tokenised(documents(4), found.tokenizer, 16)]
+    assert difference_from(found, batches, arguments) < 1e-6
+    with torch.no_grad():
+        found.full_child.classifier.bias += 0.1
+    with pytest.raises(ValueError, match="gives other outputs than itself"):
+        difference_from(found, batches, arguments)
