@@ -632,6 +632,21 @@ def test_uniform_widths_are_the_largest_that_fit(scored):
         best_uniform(scorer, cost, {"num_parameters": 10})
 
 
+def test_the_uniform_width_is_the_nearest_to_the_base_model_of_those_that_fit(scored):
+    supernet, own, wanted, distance = scored
+    scorer = Scorer(supernet, own, wanted, distance)
+    sizes = {"attention": 4, "attention1": 2, "ffn": 4, "ffn24": 2, "skip": 0}
+
+    def cost(child):
+        return {"num_parameters": sum(sizes[name] for name in child)}
+
+    fits = [("attention", "ffn24") * 3, ("attention1", "ffn") * 3]
+    losses = dict(zip(fits, scorer(fits), strict=True))
+    found = best_uniform(scorer, cost, {"num_parameters": 18})
+    assert found.num_scored == 2
+    assert (found.architecture, found.loss) == min(losses.items(), key=lambda one: one[1])
+
+
 def test_budgets_that_are_nearly_equal_are_scored_in_files_of_their_own(scored, tmp_path):
     supernet, own, wanted, distance = scored
     scorer = Scorer(supernet, own, wanted, distance, kept_in=tmp_path)

@@ -1,6 +1,7 @@
 """Super-nets of a base model, trained by a teacher: what is learned, by every method, and what stays as it is."""
 
 import copy
+import dataclasses
 import random
 
 import pytest
@@ -31,6 +32,7 @@ from hf_nasbert.space import Architecture
 from hf_nasbert.teachers import read_child
 from hf_nasbert.training import SupernetArguments, list_checkpoints, read_log
 from hf_nasbert.training.checkpoints import MODEL, read_state
+from hf_nasbert.training.distillation import Distillation
 
 FULL = Architecture.parse("attention-ffn-attention-ffn-attention-ffn")
 CHILD = Architecture.parse("attention1-ffn32-skip-ffn-norm-ffn16")
@@ -108,6 +110,23 @@ class TestWhatIsLearned:
         error = (own.hidden_states[-1] - taught.hidden_states[-1])[mask].square().sum(1).mean() / spread.variances[-1]
         expected = 0.2 * error + distillation_loss(own.logits, taught.logits)
         assert loss == pytest.approx(expected.item(), rel=1e-4)
+
+    def test_every_label_is_a_yes_or_no_of_its_own_where_the_base_model_has_several_at_once(self, tmp_path):
+        trainer = make_taught_trainer(tmp_path, head=BertForSequenceClassification)
+        teacher = trainer.distillation.base_model
+        assert not trainer.distillation.distance.is_multi_label
+        teacher.model.config.problem_type = "multi_label_classification"
+        arguments = dataclasses.replace(trainer.arguments, teacher="base_model")
+        assert Distillation(trainer.supernet, teacher, arguments, num_sequences=4).distance.is_multi_label
+
+    def test_children_are_scored_on_the_text_as_it_is(self, tmp_path):
+        """Dev batches are masked, whoever teaches."""
+        distillation = make_taught_trainer(tmp_path).distillation
+        batch = TinyBatches(4, seed=99).batch(0)
+        assert not torch.equal(batch["input_ids"], whole(batch)["input_ids"])
+        found = distillation.score([CHILD], [batch])
+        distillation._targets.clear()
+        assert found == distillation.score([CHILD], [batch | whole(batch)])
 
     @pytest.mark.parametrize(
         ("head", "settings"),
@@ -269,13 +288,17 @@ class TestWhatStays:
         """Without dropout, though the config has it: two steps on one batch are the same."""
         trainer = make_taught_trainer(tmp_path)
         assert trainer.supernet.config.hidden_dropout_prob == 0.1
-        assert step_of(trainer, number=0)[0] == step_of(trainer, number=0)[0]
-        with trainer.distillation.teaching():
+        trainer.supernet.train()  # as it is while it learns
+
+        def losses():
             batch = trainer.batches.batch(0)
-            one, other = (
-                trainer.step.backward(number, [CHILD], batch, is_stopping=False).masked_lm for number in (0, 5)
-            )
+            return [trainer.step.backward(number, [CHILD], batch, is_stopping=False).masked_lm for number in (0, 5)]
+
+        with trainer.distillation.teaching():
+            one, other = losses()
         assert one == other
+        one, other = losses()
+        assert one != other
 
     def test_one_pass_of_the_teacher_serves_all_children_and_the_anchor(self, tmp_path, monkeypatch):
         trainer = make_taught_trainer(tmp_path, method="magic_a", anchor="base_model")

@@ -87,6 +87,8 @@ def test_nothing_within_the_caps_names_the_smallest_cost():
     ]
     with pytest.raises(ValueError, match=r"cap on size of 12 \(the smallest there is: 13\)"):
         best_choices(items, 2, {"size": 12}, fixed={"size": 10})
+    with pytest.raises(ValueError, match=r"size of 5,323,392 \(the smallest there is: 10,646,787\)"):
+        best_choices(items, 2, {"size": 5323392.0}, fixed={"size": 10646784.0})
 
 
 def test_caps_that_exclude_each_other_are_named_together():

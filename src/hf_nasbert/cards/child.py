@@ -31,7 +31,7 @@ _OPERATORS = {
     "conv3": "depth-wise separable convolution over 3 tokens",
     "conv5": "depth-wise separable convolution over 5 tokens",
     "conv7": "depth-wise separable convolution over 7 tokens",
-    "norm": "a learned constant added, and the sum normalised",
+    "norm": "learned constant added, and the sum normalised",
     SKIP: "no operator",
 }
 _SIZES = {"attention": "number of heads", "ffn": "inner width"}

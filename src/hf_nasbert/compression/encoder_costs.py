@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, order_of
+from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, in_digits, order_of
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
@@ -61,15 +61,17 @@ def caps_of(
     for name, budget in budgets.items():
         numbers = budget.of(base)
         if numbers.admits(base):
-            told = ", ".join(f"{one} {base[one]:,.6g} of at most {cap:,.6g}" for one, cap in numbers.caps.items())
+            told = ", ".join(
+                f"{one} {in_digits(base[one])} of at most {in_digits(cap)}" for one, cap in numbers.caps.items()
+            )
             raise ValueError(f"the base model is within the budget {name} as it is ({told}): nothing to make smaller")
         for one, cap in numbers.caps.items():
             smallest = cost(_smallest(supernet.space, cost, one))[one]
             if smallest > cap:
                 raise ValueError(
-                    f"no child of this base model is within the budget {name}: its {one} may be at most {cap:,.6g}, "
-                    f"and the smallest there is has {smallest:,.6g} (the base model {base[one]:,.6g}): allow more, or "
-                    "name smaller variants by heads and ffn"
+                    f"no child of this base model is within the budget {name}: its {one} may be at most "
+                    f"{in_digits(cap)}, and the smallest there is has {in_digits(smallest)} (the base model "
+                    f"{in_digits(base[one])}): allow more, or name smaller variants by heads and ffn"
                 )
         found[name] = numbers.caps
     return found

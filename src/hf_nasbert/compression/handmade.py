@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hf_nasbert.compression.choosing import LATENCY
-from hf_nasbert.costs import Cost
+from hf_nasbert.costs import Cost, in_digits
 from hf_nasbert.elastic.encoders import encoder_of
 from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_kind
@@ -76,7 +76,7 @@ def most_layers(full: Architecture, cost: CostOf, caps: Mapping[str, float]) -> 
 
 
 def _told(caps: Mapping[str, float]) -> str:
-    return ", ".join(f"a {name} of {cap:,.6g}" for name, cap in caps.items())
+    return ", ".join(f"a {name} of {in_digits(cap)}" for name, cap in caps.items())
 
 
 def best_layers(scorer: Scorer, num_kept: int) -> Handmade:

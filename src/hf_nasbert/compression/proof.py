@@ -392,12 +392,15 @@ def rounds_of_a_sitting(seconds: float) -> int:
 def choose_given(rows: Sequence[Row]) -> list[Row]:
     """The rows, with the one of every budget marked that is given out: within it, and the best there.
 
+    The searched child was within it by the clock when it was chosen: where the clock says otherwise now, it is not
+    passed over for that.
+
     Text that chooses decides, not that which judges: by the task's metric where that ranks, else and at a tie by the
     distance from the base model.
     """
     given = {}
     for budget in dict.fromkeys(row.budget for row in rows if row.budget is not None):
-        own = [row for row in rows if row.budget == budget and row.is_within]
+        own = [row for row in rows if row.budget == budget and (row.is_within or row.how == SEARCHED)]
         given[budget] = min(own, key=lambda row: Worth(row.chosen_by or 0.0, row.chosen_metric).rank)
     return [dataclasses.replace(row, is_given=row.budget is not None and row is given[row.budget]) for row in rows]
 
@@ -459,6 +462,12 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        if not given.is_within:
+            told.append(
+                f"{given.budget}: measured again for this table it is above the budget "
+                f"({given.latency_batch_ms:.1f} ms, the base model {base.latency_batch_ms:.1f}): "
+                "measure it on a quiet machine, or ask for less."
+            )
         told += _of_task(whole_vocabulary, others, base)
         if given.trimmed is not None:
             told.append(

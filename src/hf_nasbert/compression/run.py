@@ -579,9 +579,7 @@ class Compression:
             chosen_metric: float | None = None,
         ) -> Row:  # fmt: skip
             own = int(shared.cost(child)["num_parameters"])
-            is_within = (
-                budget is None or how == SEARCHED or self._is_within(budget, costs, child, many[child], many[full])
-            )
+            is_within = budget is None or self._is_within(budget, costs, child, many[child], many[full])
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
                 is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
@@ -627,7 +625,7 @@ class Compression:
         )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:
-        """Whether a child made by hand is within a budget, its latency as it is measured."""
+        """Whether a child is within a budget, its latency as it is measured for the table."""
         found = self.materials.cost(child)
         if LATENCY in costs.caps[budget]:
             found |= {LATENCY: measured}

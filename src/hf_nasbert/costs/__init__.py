@@ -1,6 +1,6 @@
 """What a child costs, without running it: parameters, FLOPs, peak memory, tabled latency; and budgets."""
 
-from hf_nasbert.costs.budget import Budget, Share, parse_cap, parse_quantity
+from hf_nasbert.costs.budget import Budget, Share, in_digits, parse_cap, parse_quantity
 from hf_nasbert.costs.carrying import CarriedTable, carry_table
 from hf_nasbert.costs.child import Cost, CostFunction, bert_beside, cost_function, order_of
 from hf_nasbert.costs.counts import (
@@ -29,6 +29,7 @@ __all__ = [
     "cheapest",
     "cost_function",
     "flops",
+    "in_digits",
     "latency_sizes",
     "num_parameters",
     "operator_flops",

@@ -15,6 +15,7 @@ _COST_OF = {
     "max_latency_ms": "latency_ms",
     "max_memory": "peak_activation_bytes",
 }
+_LARGE = 1e5  # from here on whole numbers say enough
 _LONGEST_QUANTITY = 300  # characters; more digits than that are no wish
 
 
@@ -134,6 +135,15 @@ class Budget:
             if not cost[name] <= cap:  # so written, NaN exceeds every cap
                 return f"{name} is {cost[name]:,} and may be at most {cap:,}"
         return None
+
+
+def in_digits(cost: float) -> str:
+    """A cost or a cap as people read it: no power of ten, however large.
+
+    >>> in_digits(10646784.0), in_digits(12.3456789)
+    ('10,646,784', '12.3457')
+    """
+    return f"{cost:,.0f}" if abs(cost) >= _LARGE else f"{cost:,.6g}"
 
 
 def parse_cap(text: str) -> int | float | Share:

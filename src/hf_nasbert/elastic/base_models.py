@@ -26,7 +26,7 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sente
 
 _HEADS = {
     "ForMaskedLM": NasBertForMaskedLM,
-    "ForPreTraining": NasBertForMaskedLM,
+    "BertForPreTraining": NasBertForMaskedLM,  # of an ELECTRA it tells real words from replaced ones
     "ForSequenceClassification": NasBertForSequenceClassification,
     "ForTokenClassification": NasBertForTokenClassification,
     "ForQuestionAnswering": NasBertForQuestionAnswering,
@@ -105,7 +105,7 @@ def open_base_model(
     modules = read_sentence_modules(name, revision=revision)
     head = next(iter(getattr(config, "architectures", None) or ()), "")
     child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)
-    full_child = load_full_child(name, NasBertModel if modules else child_class, **options)
+    full_child = load_full_child(name, NasBertModel if modules else child_class, may_draw_head=False, **options)
     if tokenizer_name is None:
         try:
             tokenizer = open_tokenizer(name, **options)

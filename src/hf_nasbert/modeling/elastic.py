@@ -59,6 +59,7 @@ def load_full_child(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    may_draw_head: bool = True,
 ) -> NasBertPreTrainedModel:
     """A pretrained encoder as the child that it is, with equal outputs; in float32 and in evaluation mode.
 
@@ -67,6 +68,7 @@ def load_full_child(
         child_class: The head that is wanted: `NasBertModel` is none.
         revision: Branch, tag or commit on the Hub.
         trust_remote_code: Whether code of the repository's own may be run.
+        may_draw_head: Whether weights of the head that the folder lacks, or has in other sizes, are drawn at random.
 
     Raises:
         ValueError: If it is no encoder that children can be made of, or its weights are damaged or incomplete.
@@ -95,6 +97,12 @@ def load_full_child(
     lost = sorted(key for key in absent if key.startswith(body) and not key.startswith(f"{body}pooler."))
     if lost:
         raise ValueError(f"base model {name} lacks {len(lost)} weights, such as {lost[0]}: it is incomplete")
+    of_head = sorted(key for key in absent if body and not key.startswith(body))
+    if of_head and not may_draw_head:
+        raise ValueError(
+            f"base model {name} lacks {len(of_head)} weights of its head, such as {of_head[0]}: train them first, or "
+            "name in its config.json (architectures) what it has"
+        )
     if child_class is NasBertModel and any(key.startswith("pooler.") for key in absent):
         model.pooler = None  # drawn by transformers, not of the model
     return _as_child(model.eval(), child_class)

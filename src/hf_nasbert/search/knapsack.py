@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hf_nasbert.costs import in_digits
 from hf_nasbert.space import Architecture
 
 Rule = tuple[Mapping[int, float], float]
@@ -247,13 +248,15 @@ class _Solver:
 def _why_none(items: Sequence[Item], num_blocks: int, caps: Mapping[str, float], fixed: Mapping[str, float]) -> str:
     smallest = {name: fixed[name] + _smallest(items, num_blocks, name) for name in caps}
     said = [
-        f"{name} of {caps[name]:,.6g} (the smallest there is: {smallest[name]:,.6g})"
+        f"{name} of {in_digits(caps[name])} (the smallest there is: {in_digits(smallest[name])})"
         for name in caps
         if smallest[name] > caps[name]
     ]
     if said:
         return f"no choice is within the cap on {' nor that on '.join(said)}: allow more, or add smaller variants"
-    listed = ", ".join(f"{name} of {cap:,.6g} (smallest: {smallest[name]:,.6g})" for name, cap in caps.items())
+    listed = ", ".join(
+        f"{name} of {in_digits(cap)} (smallest: {in_digits(smallest[name])})" for name, cap in caps.items()
+    )
     return f"no choice is within all caps at once: {listed}: allow more of one of them"
 
 

@@ -1,0 +1,194 @@
+"""What the stages of a compression stand on: settings and what a SentenceTransformer says reach where they act."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny.bases import classifier_base, documents, save_base
+from tiny.texts import tiny_tokenizer
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipleChoice, ElectraForPreTraining
+
+from hf_nasbert.compression import CompressArguments, folders, materials, sentences
+from hf_nasbert.compression.base_models import difference_from, load_base_model
+from hf_nasbert.compression.choosing import Scored, Worth, within_measured
+from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.proof import Row
+from hf_nasbert.compression.run import Compression
+from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.costs import Budget
+from hf_nasbert.elastic.base_models import open_base_model
+from hf_nasbert.modeling import NasBertModel
+from hf_nasbert.modeling.sentence_transformer import SentenceModules
+from hf_nasbert.space import Architecture
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+def made(base, work, modules=None, **settings):
+    """Materials of a base model with other modules around it than its folder has."""
+    asked = {
+        "max_parameters": "0.5x",
+        "max_seq_length": 16,
+        "batch_size": 16,
+        "num_sentences": 64,
+        "latency_shape": "2x16",
+    } | settings
+    arguments = CompressArguments(base_model=str(base), output_dir=str(work / "small"), **asked)
+    texts = Dataset.from_dict({"text": [f"A {text}" for text in documents(90)]})
+    found = Materials(arguments, TextSource.of(texts), work / "work")
+    if modules is not None:
+        found.base = dataclasses.replace(found.base, modules=modules)
+    return found
+
+
+@pytest.mark.parametrize(("pooling", "wanted"), [("cls", "cls"), ("mean", "mean"), ("max", "mean")])
+def test_children_are_compared_by_the_token_that_makes_the_base_models_vectors(base, tmp_path, pooling, wanted):
+    found = made(base, tmp_path, SentenceModules((pooling,)))
+    found.states = {"train": SimpleNamespace(mean=torch.zeros(32))}
+    assert found.distance.pooling == wanted
+
+
+def test_text_is_in_lower_case_where_the_base_model_makes_it_so(base, tmp_path):
+    for is_lower in (True, False):
+        texts = made(base, tmp_path, SentenceModules(do_lower_case=is_lower)).documents["text"][:]
+        assert all(text.startswith("a " if is_lower else "A ") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "modules", "wanted"),
+    [
+        (16, SentenceModules(), 16),
+        (16, SentenceModules(max_seq_length=9), 9),
+        (None, SentenceModules(), 20),
+        (None, SentenceModules(prompts={"q": "a film"}, default_prompt_name="q"), 22),
+        (24, SentenceModules(prompts={"q": "a film"}, default_prompt_name="q"), 24),
+    ],
+)
+def test_a_sentence_is_no_longer_than_the_base_model_reads(base, tmp_path, asked, modules, wanted):
+    assert made(base, tmp_path, modules, max_seq_length=asked).max_length == wanted
+
+
+@pytest.mark.parametrize(("inner_blocks", "weight"), [((1, 3), 10.0), ((), 0.0)])
+def test_recovery_is_made_as_it_was_asked_for(base, tmp_path, monkeypatch, inner_blocks, weight):
+    seen = []
+    monkeypatch.setattr(
+        materials, "recover", lambda model, batches, targets, distance, settings, **_: seen.append(settings)
+    )
+    found = made(base, tmp_path, patience=3, recovery_steps=7, learning_rate=2e-3)
+    found.bf16, found.distance, found.text = True, None, SimpleNamespace(train=[], choosing=[])
+    found.states = {"train": SimpleNamespace(inner_blocks=inner_blocks), "choosing": []}
+    found.start_of = lambda child: (None, "inherited")
+    found.recover(("ffn",), 5)
+    (own,) = seen
+    assert (own.num_steps, own.learning_rate, own.patience, own.seed, own.bf16) == (7, 2e-3, 3, 5, True)
+    assert (own.inner_weight, own.label_weight) == (weight, 0.0)
+
+
+def test_of_several_seeds_the_one_nearest_to_the_base_model_on_the_text_that_chooses_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "native_form", lambda model: (model, None))
+    monkeypatch.setattr(folders, "card_of", lambda *_, **__: "")
+    monkeypatch.setattr(folders.checkpoint_folders, "replace_files", lambda *_, **__: None)
+    asked = []
+
+    def recover(child, seed):
+        asked.append(seed)
+        return torch.nn.Linear(1, 1), None
+
+    found = SimpleNamespace(
+        arguments=SimpleNamespace(seeds=[3, 1, 2]), recover=recover, work=tmp_path,
+        base=SimpleNamespace(tokenizer=None, modules=None),
+    )  # fmt: skip
+    row = Row("0.5x", "searched", "attention-ffn", 1, 2, 1.0, 1.0, (), True, 0.3, is_given=True)
+    recovered = {
+        (Architecture.parse("attention-ffn"), seed): SimpleNamespace(after=after)
+        for seed, after in ((3, 0.5), (1, 0.2), (2, 0.4))
+    }
+    written = folders.write_folders(found, tmp_path, [row], recovered)
+    assert (asked, written.models[0]["seed"]) == ([1], 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "config"),
+    [(ElectraForPreTraining, ElectraConfig), (ElectraForMultipleChoice, ElectraConfig)],
+)
+def test_a_head_that_no_child_has_leaves_the_encoder_alone(tmp_path, head, config):
+    """An ELECTRA as it is published tells real words from replaced ones: it has nothing that predicts masked ones."""
+    head(config(vocab_size=60, embedding_size=16, **TINY)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    found = open_base_model(str(tmp_path))
+    assert (type(found.full_child), found.hub_task) == (NasBertModel, "feature-extraction")
+
+
+@pytest.mark.parametrize("head", ["BertForMaskedLM", "BertForSequenceClassification", "BertForQuestionAnswering"])
+def test_a_base_model_whose_head_is_not_in_its_weights_is_refused(tmp_path, head):
+    """Else what is made of it would have one that was drawn at random."""
+    BertModel(BertConfig(vocab_size=60, **TINY)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": [head]}))
+    with pytest.raises(ValueError, match=r"lacks \d+ weights of its head, such as ") as raised:
+        open_base_model(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_pairs_are_read_before_any_text(base, tmp_path):
+    """What is wrong with them is told at once, not behind an hour of work."""
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence1,sentence2\na cat,a dog\n")
+    source = TextSource(lambda: pytest.fail("read"), {"source": "x"})
+    arguments = CompressArguments(
+        base_model=str(base), output_dir=str(tmp_path / "small"), max_parameters="0.5x", max_seq_length=16,
+        latency_shape="2x16", pairs_file=str(pairs),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no column 'score'"):
+        Compression(arguments, source).run()
+
+
+def test_a_sentence_fits_with_the_prompt_in_front_of_it(monkeypatch):
+    seen = []
+
+    def choose(documents, number, seed, *, most_characters):
+        seen.append(most_characters)
+        return ["a film"]
+
+    monkeypatch.setattr(sentences, "choose_sentences", choose)
+    texts = Dataset.from_dict({"text": documents(60)})
+    sentences.load_sentences(texts, tiny_tokenizer(), max_length=10, prompt="a good film: ")
+    assert seen == [40 - len("a good film: ")] * 3
+
+
+def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
+    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
+    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+    found = within_measured(
+        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, full, lambda children: [10.0, 6.0, 4.0]
+    )
+    assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
+
+
+def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):
+    folder = classifier_base(tmp_path / "base")
+    arguments = CompressArguments(
+        base_model=str(folder), output_dir=str(tmp_path / "small"), max_parameters="0.5x", latency_shape="2x16"
+    )
+    found = load_base_model(arguments, None, None)
+    batches = [sentences.tokenised(documents(4), found.tokenizer, 16)]
+    assert difference_from(found, batches, arguments) < 1e-6
+    with torch.no_grad():
+        found.full_child.classifier.bias += 0.1
+    with pytest.raises(ValueError, match="gives other outputs than itself"):
+        difference_from(found, batches, arguments)
