@@ -186,7 +186,7 @@ class TestTrainer:
         monkeypatch.setattr(ChildTrainer, "_dev_loss", lambda self, child: made.append(child) or 1.0)
         taught = ChildRecipe(num_steps=2, learning_rate=1e-2, batch_size=4, is_taught=True, warmup_steps=1)
         trainer = make_trainer(folder, data, taught)
-        trainer.train(trainer.supernet.largest_architecture[:-2] + ("skip", "skip"), 0)
+        trainer.train((*trainer.supernet.largest_architecture[:-2], "skip", "skip"), 0)
         (child,) = made
         before = trainer.supernet.embeddings.state_dict()
         for name, tensor in encoder_of(child).embeddings.state_dict().items():

@@ -118,6 +118,6 @@ def test_bad_settings_are_named(settings, words):
 def test_a_super_net_in_parts_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "is_wanted", lambda: True)
     monkeypatch.setenv("FSDP_VERSION", "2")
-    words = r"^method=conflict_projection keeps gradients apart, FSDP does not: launch with multi_gpu\.yaml$"
+    words = r"^method=conflict_projection needs whole operators: launch with DDP \(multi_gpu\.yaml\)$"
     with pytest.raises(ValueError, match=words):
         make_trainer(tmp_path, supernet=make_supernet(), method="conflict_projection")

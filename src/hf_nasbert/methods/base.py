@@ -280,10 +280,11 @@ class TrainingMethod:
         """
         return children
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+    def check_run(self, *, is_taught: bool) -> None:
         """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
 
-        What the two say is said of them in `StepContext`.
+        Args:
+            is_taught: As in `StepContext`.
         """
 
     @property

@@ -66,12 +66,7 @@ class ConflictProjection(Sandwich):
     look = ("#56B4E9", "D")
     Settings = ConflictProjectionSettings
     settings: ConflictProjectionSettings
-
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
-        """FSDP adds up gradients within every backward pass, before they could be told apart."""
-        super().check_run(is_sharded=is_sharded, is_taught=is_taught)
-        if is_sharded:
-            raise ValueError(f"method={self.name} keeps gradients apart, FSDP does not: launch with multi_gpu.yaml")
+    can_be_sharded = False  # FSDP adds up gradients within every backward pass, before they could be told apart
 
     def merge(self, step: int) -> Merge | None:
         """The projection, as soon as it has begun."""

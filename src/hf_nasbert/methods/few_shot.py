@@ -119,7 +119,7 @@ class FewShot(Uniform):
         """One at least, where gradients are compared on them."""
         return int(self.settings.split == _GRADIENTS)
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+    def check_run(self, *, is_taught: bool) -> None:
         """Refuse gradients of a loss that is not the one of the training."""
         if is_taught and self.settings.split == _GRADIENTS:
             raise ValueError(

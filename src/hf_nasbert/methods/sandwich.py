@@ -86,7 +86,7 @@ class Sandwich(Uniform):
         drawn = tuple(self.space.validate(self.sampler.next_architecture()) for _ in range(number))
         return (self.largest, self.smallest, *drawn)
 
-    def check_run(self, *, is_sharded: bool, is_taught: bool) -> None:
+    def check_run(self, *, is_taught: bool) -> None:
         """Where a teacher teaches, nothing is learned from the largest child's predictions."""
         if is_taught and self.settings.distillation_divergence != "kl":
             raise ValueError(

@@ -523,7 +523,7 @@ class SupernetTrainer:
             raise ValueError(f"method={arguments.method} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if self.distillation is not None and sharding.is_wanted():
             raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
-        self.method.check_run(is_sharded=sharding.is_wanted(), is_taught=is_taught)
+        self.method.check_run(is_taught=is_taught)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "
