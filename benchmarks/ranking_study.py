@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hf_nasbert.cards import read_table_facts, render_table_card
+from hf_nasbert.costs import num_parameters
 from hf_nasbert.data import DataArguments
 from hf_nasbert.methods import METHODS, methods_with
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
@@ -89,10 +90,16 @@ CONFIRM: dict[str, tuple[str, dict[str, object], float]] = {
 def steps_of(method: str, changes: Mapping[str, object] | None = None, factor: float = 1) -> int:
     """Optimizer steps of a method for the compute that `max_steps` of the config costs without anchor."""
     settings = read_config(CONFIG, [SupernetArguments, DataArguments, SupernetTrainingArguments])
-    space = SupernetArguments(blocks=settings["blocks"]).build_config().space
+    config = SupernetArguments(blocks=settings["blocks"], hidden_size=settings["hidden_size"]).build_config()
     kind = METHODS[method]
     own = {name: value for name, value in (changes or {}).items() if method in methods_with(name)}
-    per_step = kind(space, kind.Settings(**own), cost=len, seed=0, max_steps=1).passes_per_step
+    per_step = kind(
+        config.space,
+        kind.Settings(**own),
+        cost=lambda child: num_parameters(config, child),
+        seed=0,
+        max_steps=settings["max_steps"],
+    ).passes_per_step
     return round(3 * factor * settings["max_steps"] / per_step / QUARTERS) * QUARTERS
 
 

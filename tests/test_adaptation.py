@@ -17,6 +17,7 @@ from tiny.texts import text_arguments
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import load_corpus
+from hf_nasbert.elastic.encoders import encoder_of
 from hf_nasbert.extraction import load_supernet, load_supernet_config
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, SupernetModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
@@ -178,6 +179,19 @@ class TestTrainer:
         largest_child = trainer.supernet.largest_architecture
         assert trainer.train(largest_child, 0)["dev_loss"] < 0.2 * min(after)  # it has nothing to learn
         assert len(trainer._taught) == 12
+
+    def test_a_taught_child_keeps_the_embeddings_that_all_share_and_has_no_dropout(self, base, monkeypatch):
+        folder, data = base
+        made = []
+        monkeypatch.setattr(ChildTrainer, "_dev_loss", lambda self, child: made.append(child) or 1.0)
+        taught = ChildRecipe(num_steps=2, learning_rate=1e-2, batch_size=4, is_taught=True, warmup_steps=1)
+        trainer = make_trainer(folder, data, taught)
+        trainer.train((*trainer.supernet.largest_architecture[:-2], "skip", "skip"), 0)
+        (child,) = made
+        before = trainer.supernet.embeddings.state_dict()
+        for name, tensor in encoder_of(child).embeddings.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+        assert not child.training
 
     def test_the_teacher_says_more_than_words_of_a_masked_lm_too(self, folder, data):
         """Where the largest child teaches, children end nearer to it than where words do."""

@@ -211,6 +211,15 @@ class TestStages:
         assert min(line.score for line in search.history) < 0.5 * max(line.score for line in search.history)
 
 
+@pytest.mark.parametrize("target", ["teacher", "ensemble"])
+def test_operators_whose_weights_depend_on_the_child_are_told_it(tmp_path, target):
+    supernet = make_supernet(weight_layout="experts")
+    before = {name: parameter.detach().clone() for name, parameter in supernet.named_parameters() if "router" in name}
+    settings = {"max_steps": 2, "save_steps": 100, "warmup_ratio": 0.0, "blockwise_target": target}
+    make_trainer(tmp_path, supernet=supernet, method="blockwise", **settings).train()
+    assert any(not torch.equal(supernet.get_parameter(name), old) for name, old in before.items())
+
+
 def test_a_super_net_in_parts_is_refused(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, method="blockwise")
     monkeypatch.setattr(sharding, "is_wanted", lambda: True)

@@ -40,6 +40,27 @@ def test_probabilities_are_a_softmax_of_qualities():
     assert method.probabilities[1:] == [[0.5, 0.5]] * 2, "what was not scored is as good as the row's mean"
 
 
+def test_super_nets_are_drawn_by_their_probabilities():
+    method = make_method(mixture_temperature=2.0, mixture_balance=10.0)
+    method.qualities = [[-1.0, -2.0], [-2.0, -1.0], [None, None]]
+    drawn = []
+    for step in range(400):
+        method.before_step(step, None)
+        drawn.append(method.copies(is_training=True).owners)
+    shares = [sum(column) / 400 for column in zip(*drawn, strict=True)]
+    assert shares == pytest.approx([row[1] for row in method.probabilities], abs=0.06)
+    assert shares[0] < 0.25 < 0.75 < shares[1]
+
+
+def test_a_quality_is_a_moving_average():
+    method = make_method(mixture_interval=1, mixture_decay=0.75)
+    (child,) = method.children()
+    row = SPACE.blocks[0].index(child[0])
+    for step, loss in enumerate((4.0, 2.0)):
+        method.after_step(step + 1, (child,), [9.0], lambda children, number, loss=loss: [loss], None)
+    assert method.qualities[row] == [-0.75 * 4 - 0.25 * 2, None]
+
+
 @pytest.mark.parametrize("rows", ["first_block", "sizes"])
 def test_a_row_goes_where_its_children_do_better_and_none_is_left_out(rows):
     """Super-net 0 is better for all, and most of all for the first row or two; so the others get super-net 1."""

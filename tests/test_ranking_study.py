@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_nasbert import records
+from hf_nasbert.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,13 @@ def test_super_nets_made_the_steps_of_equal_compute(study):
     # 1,732 steps: three forward passes of a child, one of the anchor, and two dev batches twice every 25 steps.
     passes = 3 + 1 + 2 * 2 / 25
     assert 1732 * passes == pytest.approx(3 * 2400, rel=2e-3)
+
+
+def test_equal_compute_is_told_for_any_method(study):
+    found = {method: study["steps_of"](method) for method in METHODS}
+    assert found["complexity_rate"] == found["size_shifted"] == 2400
+    assert found["size_classes"] == 800
+    assert 1600 < study["steps_of"]("few_shot", {"split": "gradients"}) < 2400
 
 
 @pytest.mark.parametrize(

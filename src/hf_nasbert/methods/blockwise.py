@@ -126,7 +126,7 @@ class Blockwise(Averaged, Uniform):
         loss = borders[0].new_zeros(())
         for number, stage in enumerate(self.stages):
             made, target = (
-                run_stage(context.supernet, stage, child[stage], borders[number], masks),
+                run_stage(context.supernet, stage, child[stage], borders[number], masks, child),
                 borders[number + 1],
             )
             if targets and child != self.largest:
@@ -158,7 +158,8 @@ class Blockwise(Averaged, Uniform):
                 return borders, ()
             masks, parts = masks_of(average, batch), zip(self.stages, borders[:-1], strict=True)
             twins = [
-                [run_stage(average, part, child[part], state, masks) for child in self._paths] for part, state in parts
+                [run_stage(average, part, child[part], state, masks, child) for child in self._paths]
+                for part, state in parts
             ]
             return borders, [torch.stack([_directions(one) for one in made]).mean(0) for made in twins]
 

@@ -64,9 +64,9 @@ class ConflictProjection(Sandwich):
     source = "the authors' code (CC-BY-NC, nothing taken)"
     unverified = "the share of training before it begins; `conflict_yields` of others is ours"
     look = ("#56B4E9", "D")
-    can_be_sharded = False  # FSDP adds up gradients within every backward pass, before they could be told apart
     Settings = ConflictProjectionSettings
     settings: ConflictProjectionSettings
+    can_be_sharded = False  # FSDP adds up gradients within every backward pass, before they could be told apart
 
     def merge(self, step: int) -> Merge | None:
         """The projection, as soon as it has begun."""

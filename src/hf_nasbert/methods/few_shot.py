@@ -83,6 +83,11 @@ class FewShot(Uniform):
     ) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
         self.split_step = round(settings.split_at * max_steps)
+        if self.split_step >= max_steps:
+            raise ValueError(
+                f"split_at={settings.split_at} leaves no step of {max_steps} behind the split: expected less, or "
+                "method=uniform"
+            )
         self.block = first_choice(space)
         self.parts: tuple[tuple[str, ...], ...] = ()
         """The operators of each copy; empty before the split."""

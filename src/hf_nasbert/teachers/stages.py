@@ -22,11 +22,19 @@ def masks_of(model: PreTrainedModel, batch: Batch) -> Any:
 
 
 def run_stage(
-    model: PreTrainedModel, blocks: slice, path: Sequence[str], states: torch.Tensor, masks: Any
+    model: PreTrainedModel,
+    blocks: slice,
+    path: Sequence[str],
+    states: torch.Tensor,
+    masks: Any,
+    child: Sequence[str] | None = None,
 ) -> torch.Tensor:
-    """Run what a path has in a stage's choice blocks on states (B, T, D) of any origin; gives (B, T, D)."""
+    """Run what a path has in a stage's choice blocks on states (B, T, D) of any origin; gives (B, T, D).
+
+    Where an operator's weights depend on the whole child, it must be said (`run_block`).
+    """
     for block, name in zip(range(blocks.start, blocks.stop), path, strict=True):
-        states = encoder_of(model).run_block(block, name, states, masks)
+        states = encoder_of(model).run_block(block, name, states, masks, child=child)
     return states
 
 
