@@ -141,8 +141,6 @@ class AttentiveSettings(SandwichSettings):
         super().__post_init__()
         self.check("num_candidates", at_least=2)
         self.check("num_size_bins", at_least=1)
-        if self.attentive_to not in ("best", "worst"):
-            raise ValueError(f"attentive_to={self.attentive_to!r}: expected best or worst")
 
 
 class Attentive(Sandwich):

@@ -4,7 +4,7 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 from hf_nasbert.paths import expand_paths
 from hf_nasbert.ranges import check_range
@@ -63,8 +63,12 @@ class MethodSettings:
     """Settings that earlier versions had, each with the value that did what is done now."""
 
     def __post_init__(self) -> None:
-        """Expand paths; settings that check something call this beside."""
+        """Expand paths, and refuse what is none of a setting's choices; settings that check more call this beside."""
         expand_paths(self)
+        for one in fields(self):
+            value, choices = getattr(self, one.name), get_args(one.type)
+            if get_origin(one.type) is Literal and value not in choices:
+                raise ValueError(f"{one.name}={value!r}: expected {' or '.join(choices)}")
 
     def check(self, *names: str, at_least: float, at_most: float = math.inf) -> None:
         """Refuse numbers outside a range.

@@ -46,8 +46,6 @@ class BlockwiseSettings(AveragedSettings, UniformSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("blockwise_stages", "blockwise_paths", at_least=1)
-        if self.blockwise_target not in ("teacher", "ensemble"):
-            raise ValueError(f"blockwise_target={self.blockwise_target!r}: expected teacher or ensemble")
         if self.blockwise_target == "ensemble" and self.blockwise_paths < 2:
             raise ValueError("blockwise_target=ensemble is a mean of several paths: blockwise_paths is at least 2")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_nasbert.methods.base import ChildRun, Cost, Paper, Score, StepContext, Whole
+from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -88,8 +89,7 @@ class Board(Uniform):
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
         self.cost, number = cost, settings.board_classes
         rng = random.Random("sizes of the board")  # the same classes for every seed
-        sizes = sorted(cost(space.sample(rng)) for _ in range(_NUM_SIZES))
-        self.cuts = sorted({sizes[len(sizes) * part // number] for part in range(1, number)} - {sizes[0]})
+        self.cuts = size_bounds([cost(space.sample(rng)) for _ in range(_NUM_SIZES)], number)
         self.classes: list[list[Entry]] = [[] for _ in range(len(self.cuts) + 1)]
         """The entries of every class of size, best first."""
 

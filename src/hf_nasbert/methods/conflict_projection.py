@@ -38,8 +38,6 @@ class ConflictProjectionSettings(SandwichSettings):
         self.check("conflict_start", at_least=0, at_most=1)
         if self.conflict_start == 1:
             raise ValueError("conflict_start=1 projects nothing; choose method=sandwich")
-        if self.conflict_yields not in ("largest", "others"):
-            raise ValueError(f"conflict_yields={self.conflict_yields!r}: expected largest or others")
 
 
 class ConflictProjection(Sandwich):

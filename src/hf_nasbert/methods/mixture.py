@@ -46,8 +46,6 @@ class MixtureSettings(UniformSettings):
         self.check("mixture_balance", at_least=1e-6)
         self.check("mixture_decay", at_least=0, at_most=1)
         self.check("mixture_interval", at_least=1)
-        if self.mixture_rows not in ("first_block", "sizes"):
-            raise ValueError(f"mixture_rows={self.mixture_rows!r}: expected first_block or sizes")
 
 
 class Mixture(Uniform):

@@ -37,6 +37,12 @@ def by_operator(space: SearchSpace, block: int, owners: Sequence[int], number: i
     return Copies(number=number, owners=tuple(owners), block=block, operators=operators_of(space, block))
 
 
+def size_bounds(sizes: Sequence[float], number: int) -> list[float]:
+    """The smallest size of every class but the first, of equally many of these; fewer where many are of one size."""
+    sizes = sorted(sizes)
+    return sorted({sizes[len(sizes) * part // number] for part in range(1, number)} - {sizes[0]})
+
+
 class SizeClasses:
     """Classes of children by their number of parameters, each with an equal share of children drawn at random.
 

@@ -38,8 +38,6 @@ class SandwichSettings(UniformSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("num_random_children", "divergence_clip", at_least=1)
-        if self.distillation_divergence not in ("kl", "alpha"):
-            raise ValueError(f"distillation_divergence={self.distillation_divergence!r}: expected kl or alpha")
 
 
 class Sandwich(Uniform):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -57,8 +58,7 @@ class SizeShifted(Remembering):
     def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
         super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
         rng, number, self._cost = random.Random(f"size groups, seed {seed}"), settings.num_size_groups, cost
-        sizes = sorted(cost(space.sample(rng, settings.uniform_over)) for _ in range(_NUM_SIZED))
-        self.bounds = sorted({sizes[_NUM_SIZED * place // number] for place in range(1, number)} - {sizes[0]})
+        self.bounds = size_bounds([cost(space.sample(rng, settings.uniform_over)) for _ in range(_NUM_SIZED)], number)
         """The smallest size of every group but the first; fewer where many children are of one size."""
         if not self.bounds:
             raise ValueError(f"method={self.name} goes by size, and the children of this space have one: take uniform")

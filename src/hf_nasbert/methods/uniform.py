@@ -13,11 +13,7 @@ from hf_nasbert.samplers import UniformSampler
 
 @dataclass(kw_only=True)
 class UniformSettings(MethodSettings):
-    """Over what children are drawn uniformly.
-
-    Raises:
-        ValueError: If it is neither of the two.
-    """
+    """Over what children are drawn uniformly."""
 
     uniform_over: Literal["operators", "children"] = field(
         default="operators",
@@ -25,11 +21,6 @@ class UniformSettings(MethodSettings):
             "help": "Draw every block's operator uniformly, or every child: with skip, children are mostly deep ones."
         },
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.uniform_over not in ("operators", "children"):
-            raise ValueError(f"uniform_over={self.uniform_over!r}: expected operators or children")
 
 
 class Uniform(TrainingMethod):
