@@ -46,8 +46,17 @@ def test_it_trains_the_space_of_the_quickstart(tmp_path, text, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_trains_a_base_model_made_elastic(tmp_path, text, method):
-    supernet, log = train(text, tmp_path / "run", method, base_model=text / "base")
+    own = {} if METHODS[method].can_be_taught else {"teacher": "none"}
+    supernet, log = train(text, tmp_path / "run", method, base_model=text / "base", **own)
     assert type(supernet).__name__ == "SupernetForMaskedLM"
     assert [line["step"] for line in log if line["event"] == "train"] == [1, 2, 3, 4]
     assert all(line["grad_norm"] > 0 for line in log if line["event"] == "train"), "nothing was learnt"
     assert all(weight.isfinite().all() for weight in supernet.state_dict().values())
+
+
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.can_be_taught])
+def test_a_teacher_beside_its_own_is_refused(tmp_path, text, method, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train(text, tmp_path / "run", method, base_model=text / "base")
+    assert f"method={method} has a teacher of its own, and here another one teaches" in str(ended.value)
+    assert not list((tmp_path / "run").glob("**/*.safetensors"))

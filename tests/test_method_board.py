@@ -111,9 +111,8 @@ class TestTheBestOfTheClassTeaches:
         child, best = of_class(method, 2)[:2]
         assert float(self.made(child, method)[1]) == 0
         method.classes[2] = [entry(str(best), 1.0, 1)]
-        for one, settings in ((best, {}), (child, {"is_taught": True})):
-            loss, divergence, own, _ = self.made(one, method, **settings)
-            assert (float(loss), float(divergence)) == (float(own.loss), 0)
+        loss, divergence, own, _ = self.made(best, method)
+        assert (float(loss), float(divergence)) == (float(own.loss), 0)
 
     def test_the_teacher_is_a_constant(self):
         method = make_method()

@@ -228,6 +228,8 @@ class TrainingMethod:
     sampler_class: ClassVar[type[Sampler]]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     settings: Any
+    can_be_taught: ClassVar[bool] = True
+    """Whether it works where a teacher teaches: not where its own teacher is the whole idea."""
     can_be_sharded: ClassVar[bool] = True
     """Whether it works where every process holds a part of each operator (FSDP)."""
     terms: ClassVar[tuple[str, ...]] = ()
@@ -296,6 +298,11 @@ class TrainingMethod:
         """Refuse a run that the method is not made for, with a ValueError, before anything is trained."""
         if run.is_sharded and not self.can_be_sharded:
             raise ValueError(f"method={self.name} needs whole operators: launch with DDP (multi_gpu.yaml)")
+        if run.is_taught and not self.can_be_taught:
+            raise ValueError(
+                f"method={self.name} has a teacher of its own, and here another one teaches: give teacher=none, to a "
+                "super-net with a head that predicts words"
+            )
 
     def weight(self, number: int, children: Sequence[Architecture]) -> float:
         """What the loss of a step's child is multiplied by; gradients of the children are added up.

@@ -81,6 +81,7 @@ class Board(Uniform):
     source = "the authors' code (MIT, nothing taken)"
     unverified = "classes of size, the best of a class in place of the meta-network, averages of dev loss: ours"
     look = ("#CC79A7", "h")
+    can_be_taught = False
     Settings = BoardSettings
     settings: BoardSettings
     terms = ("distillation",)
@@ -116,7 +117,7 @@ class Board(Uniform):
         from hf_nasbert.teachers import ChildTeacher
 
         entries, share = self.classes[self.class_of(run.architecture)], self.settings.board_weight
-        if context.is_taught or not entries or entries[0].child == str(run.architecture):
+        if not entries or entries[0].child == str(run.architecture):
             return run.loss, (run.loss.new_zeros(()),)
         teacher = ChildTeacher(context.supernet, Architecture.parse(entries[0].child))
         taught = teacher.teach(context.batch).logits

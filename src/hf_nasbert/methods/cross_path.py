@@ -53,6 +53,7 @@ class CrossPath(Averaged):
     source = "the authors' code (no licence, nothing taken), its README"
     unverified = "the masked-LM form, its weight, and that early averages follow faster: ours"
     look = ("#0072B2", "X")
+    can_be_taught = False
     sampler_class = FairSampler
     sampler: FairSampler
     Settings = CrossPathSettings
@@ -96,8 +97,6 @@ class CrossPath(Averaged):
         variances = token_variances(last if last.dim() == 3 else at_all_tokens(last, labelled), labelled).mean(-1)
         counts = torch.where(labelled.sum(1) > 1, labelled.sum(1), 0)
         variance = (variances * counts).sum() / max(context.counts.labelled, 1)
-        if context.is_taught:
-            return run.loss, (run.loss.new_zeros(()), variance)
         first, second = self._pair
         taught = self.teacher.child(second if run.architecture == first else first).teach(context.batch).logits
         divergence = context.share(distillation_loss(context.at_labels(run.logits), taught), len(taught))
