@@ -2,17 +2,30 @@
 
     python benchmarks/compress.py run half quarter     each run to its end, or on from where it was killed
     python benchmarks/compress.py collect              writes down the stages that are done so far
-    python benchmarks/compress.py show                 prints the table of docs/compress.md, of what is recorded
+    python benchmarks/compress.py show                 prints the tables of docs/compress.md, of what is recorded
+    python benchmarks/compress.py peers                what another package makes of the same, in its own environment
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
 packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
 its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
 is committed of it (compress.jsonl.gz) where that file is not there.
+
+`peers` gives EasySmallEmbeddingModel the base model of the run `half`, the sentences of every step of that run's
+recovery, and its size; the package is installed by pip where it is not there yet. What comes out is judged by the
+same code, is held against what is committed of `half`, and goes to benchmarks/records/compress-peers.jsonl; a child
+that is recorded there is not made again.
 """
 
 import argparse
+import importlib.metadata
+import json
 import os
+import shutil
 import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +37,22 @@ import torch
 
 from hf_nasbert import records
 from hf_nasbert.compression import compress
-from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.compression.arguments import CompressArguments
+from hf_nasbert.compression.materials import Materials
+from hf_nasbert.compression.proof import Judge, read_pairs
+from hf_nasbert.compression.recover import batch_of_step
+from hf_nasbert.compression.sentences import num_tokens
+from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.data.packaged import packaged_model, packaged_text
+from hf_nasbert.elastic.base_models import open_base_model
+from hf_nasbert.elastic.distance import Distance
+from hf_nasbert.elastic.encoders import encoder_of
+from hf_nasbert.writing import write_text
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
+PEERS = ROOT / "benchmarks" / "records" / "compress-peers.jsonl"
+BASE, PAIRS = "packaged:all-MiniLM-L6-v2", "packaged:stsb"
 RUNS: dict[str, dict[str, Any]] = {
     "half": {"max_parameters": "0.5x"},
     "quarter": {"max_parameters": "0.25x", "recovery_steps": 1200},
@@ -38,6 +63,12 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 MAKING = ("costs", "text", "base model", "variants", "lone replacements", "search")
 """Stages that make a child, beside its recovery; the others compare and prove it."""
+PEER = "EasySmallEmbeddingModel==0.1.0"
+PEER_NEEDS = ("sentence-transformers==5.2.0", "transformers==4.57.3")
+"""Of the time when it was published: later releases of the first one have no modules under the names it imports."""
+PEER_RUN = "half"
+PEER_WAYS = (("layers", 2e-5), ("layers", 4e-4), ("compress", 2e-5))
+"""Evenly spaced layers, at its learning rate and at ours; and its own choice of layers, width and vocabulary."""
 
 
 def texts(seed: int = 0) -> datasets.Dataset:
@@ -52,9 +83,7 @@ def run(name: str, folder: Path, output: Path) -> None:
     torch.set_num_threads(1)
     settings = {"seeds": [0, 1, 2], **RUNS[name]}
     text = texts(settings.pop("text_seed", 0))
-    result = compress(
-        "packaged:all-MiniLM-L6-v2", text, output_dir=folder / name, pairs_file="packaged:stsb", **settings
-    )
+    result = compress(BASE, text, output_dir=folder / name, pairs_file=PAIRS, **settings)
     print(result)
     collect(folder, output)
 
@@ -100,9 +129,190 @@ def as_table(made: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show(output: Path) -> None:
-    """Print every run: its children and what they are worth, and the CPU-seconds that they took."""
+def peer_environment(folder: Path) -> Path:
+    """The Python of an environment that holds the peer; made where there is none, or one of other releases."""
+    wanted = "\n".join((PEER, *PEER_NEEDS, f"torch=={importlib.metadata.version('torch').split('+')[0]}")) + "\n"
+    python, mark = folder / "bin" / "python", folder / "installed.txt"
+    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted.split()], check=True)
+        write_text(mark, wanted)
+    return python
+
+
+def make_peer(python: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the peer makes, in its environment, of what `easy_small_embedding_model.py` takes."""
+    folder = Path(asked["output_dir"])
+    shutil.rmtree(folder, ignore_errors=True)
+    write_text(folder / "asked.json", json.dumps(asked))
+    script = Path(__file__).with_name("easy_small_embedding_model.py")
+    subprocess.run([python, script, folder / "asked.json", folder / "made.json"], check=True)
+    found: dict[str, Any] = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+    return found
+
+
+class PeerBench:
+    """What a peer is given, and what judges it: all of it that of the run `half`."""
+
+    def __init__(self, work: Path) -> None:
+        arguments = CompressArguments(base_model=BASE, output_dir="unused", pairs_file=PAIRS, **RUNS[PEER_RUN])
+        self.arguments, self.shared = arguments, Materials(arguments, TextSource.of(texts()), work)
+
+    def sentences(self, seed: int) -> tuple[list[str], int]:
+        """The sentences of every step of a recovery, cut where that cuts them, and how many tokens they have."""
+        batches = self.shared.text.train
+        read = [
+            batches[batch_of_step(len(batches), seed, step)] for step in range(self.arguments.recovery_steps)
+        ]  # fmt: skip
+        tokenizer = self.shared.base.tokenizer
+        cut = [tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) for batch in read]
+        return [sentence for sentences in cut for sentence in sentences], num_tokens(read)
+
+    def judge(self, folder: Path) -> dict[str, Any]:
+        """Parameters of a model, its Spearman on the pairs, and the cosine of its vectors with the base model's."""
+        shared, base = self.shared, self.shared.base
+        made = open_base_model(str(folder))
+        longest = base.full_child.config.max_position_embeddings
+        distance = Distance.of(base.full_child, torch.zeros(base.full_child.config.hidden_size))  # measures nothing
+        judge = Judge(
+            (), (), distance, shared.modules, base.tokenizer, read_pairs(PAIRS),
+            min(longest, shared.modules.max_seq_length or longest),
+        )  # fmt: skip
+        judged = judge.with_tokenizer(
+            made.full_child, made.tokenizer, base.full_child, shared.judging, shared.max_length
+        )
+        blocks = encoder_of(made.full_child).encoder
+        return {
+            "num_encoder_parameters": sum(parameter.numel() for parameter in blocks.parameters()),
+            "num_parameters": made.full_child.num_parameters(),
+            "judged": {"spearman": judged.spearman, "cosine": judged.cosine},
+        }
+
+
+def peer_record(asked: dict[str, Any], made: dict[str, Any], judged: dict[str, Any], tokens: int) -> records.Record:
+    """What is kept of one child of a peer: no path, no text."""
+    way, rate, seed = (asked[name] for name in ("way", "learning_rate", "seed"))
+    return {
+        "run": "peers",
+        "stage": peer_stage(way, rate, seed),
+        "cpu_seconds": round(made["choosing_cpu_seconds"] + made["distilling_cpu_seconds"], 1),
+        "peak_memory_mib": made["peak_memory_mib"],
+        "content": {
+            "package": PEER, "compared_with": PEER_RUN, "way": way, "learning_rate": rate, "seed": seed,
+            "num_steps": len(asked["training"]) // asked["batch_size"], "num_tokens": tokens,
+            **{name: made[name] for name in ("layers", "hidden_size", "choosing_cpu_seconds", "versions")}, **judged,
+        },
+        "versions": records.versions(),
+    }  # fmt: skip
+
+
+def peer_stage(way: str, rate: float, seed: int) -> str:
+    """What a record of a peer is called."""
+    return f"{way}, learning rate {rate:g}, seed {seed}"
+
+
+def searched_row(made: Sequence[records.Record]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The base model's row and that of the searched child, of the run that peers are held against."""
+    proof = next((one for one in made if (one["run"], one["stage"]) == (PEER_RUN, "proof")), None)
+    if proof is None:
+        raise SystemExit(
+            f"the run {PEER_RUN} is not recorded to its end: python benchmarks/compress.py run {PEER_RUN}"
+        )
+    base, *rows = proof["content"]["rows"]
+    return base, next(row for row in rows if row["how"] == "searched")
+
+
+def peers(folder: Path, output: Path, ours: Path, seeds: Sequence[int]) -> None:
+    """Make, judge and record what is not recorded yet."""
+    torch.set_num_threads(1)
+    _, searched = searched_row(records.read(ours))
+    there = {one["stage"] for one in records.read(output)} if output.exists() else set()
+    python = peer_environment(folder / "environment")
+    bench = PeerBench(folder / "work")
+    batches = bench.shared.text.train
+    corpus = [
+        sentence
+        for batch in batches
+        for sentence in bench.shared.base.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    ]
+    for way, rate in PEER_WAYS:
+        for seed in seeds:
+            stage = peer_stage(way, rate, seed)
+            if stage in there:
+                continue
+            training, tokens = bench.sentences(seed)
+            asked = {
+                "base_model": str(packaged_model(BASE.partition(":")[2])), "output_dir": str(folder / stage),
+                "way": way, "num_kept_layers": 3, "max_parameters": searched["num_parameters"], "corpus": corpus,
+                "training": training, "batch_size": bench.arguments.batch_size, "learning_rate": rate, "seed": seed,
+            }  # fmt: skip
+            start = time.monotonic()
+            made = make_peer(python, asked)
+            record = peer_record(asked, made, bench.judge(Path(made["folder"])), tokens)
+            records.append(output, record | {"seconds": round(time.monotonic() - start, 1)})
+            print(peers_table(records.read(ours), records.read(output)), flush=True)
+
+
+def peers_table(ours: Sequence[records.Record], made: Sequence[records.Record]) -> str:
+    """What peers made beside the searched child, as Markdown, and by how much that is ahead of each."""
+    base, searched = searched_row(ours)
+    whole = base["judged"][0]["spearman"]
+    mine = statistics.fmean(one["spearman"] for one in searched["judged"])
+    lines = [
+        "| made by | STS-B test by seed | mean, of the base model's | cosine | parameters of blocks | all parameters "
+        "| CPU-s | `compress` is ahead by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+    def line(name: str, row: dict[str, Any], judged: Sequence[dict[str, Any]], seconds: str, ahead: str) -> str:
+        found = [one["spearman"] for one in judged]
+        mean = statistics.fmean(found)
+        cells = (
+            name, " ".join(f"{value:.4f}" for value in found), f"{mean:.4f}, {mean / whole:.1%}",
+            f"{statistics.fmean(one['cosine'] for one in judged):.3f}",
+            f"{row['num_encoder_parameters'] / base['num_encoder_parameters']:.1%}",
+            f"{row['num_parameters'] / 1e6:.1f} M", seconds, ahead,
+        )  # fmt: skip
+        return f"| {' | '.join(cells)} |"
+
+    own = [one for one in ours if one["run"] == PEER_RUN]
+    making = sum(one["cpu_seconds"] for one in own if one["stage"].startswith(MAKING))
+    recovery = [
+        one["cpu_seconds"] for one in own if one["stage"].startswith(f"recovery {searched['architecture']} seed")
+    ]
+    seconds = f"{making + statistics.fmean(recovery):.0f}"
+    lines.append(line("`compress`, searched", searched, searched["judged"], seconds, ""))
+    groups: dict[tuple[str, float], list[records.Record]] = {}
+    for one in made:
+        groups.setdefault((one["content"]["way"], one["content"]["learning_rate"]), []).append(one)
+    for (way, rate), group in groups.items():
+        content = group[0]["content"]
+        kept = " ".join(map(str, content["layers"]))
+        name = (
+            f"{PEER.partition('=')[0]}: {'its `compress`, ' if way == 'compress' else ''}layers {kept}, rate {rate:g}"
+        )
+        judged = [one["content"]["judged"] for one in group]
+        ahead = mine - statistics.fmean(one["spearman"] for one in judged)
+        seconds = f"{statistics.fmean(one['cpu_seconds'] for one in group):.0f}"
+        lines.append(line(name, content, judged, seconds, f"{ahead:+.4f}"))
+    return "\n".join(lines) + "\n"
+
+
+def committed(output: Path) -> Path:
+    """What is committed of a file of records."""
+    return output.with_suffix(".jsonl.gz")
+
+
+def recorded(output: Path) -> Path:
+    """A file of records, or what is committed of it where it is not there."""
+    return output if output.exists() else committed(output)
+
+
+def show(output: Path, of_peers: Path) -> None:
+    """Print every run: its children and what they are worth, and the CPU-seconds that they took; then peers."""
     print(as_table(records.read(output)), end="")
+    if of_peers.exists():
+        print("\n" + peers_table(records.read(committed(RECORDS)), records.read(of_peers)), end="")
 
 
 def main() -> None:
@@ -110,18 +320,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "compress", help="Of the runs.")
     parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--peers_records", type=Path, default=PEERS)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("names", nargs="+", choices=RUNS)
     commands.add_parser("collect")
     commands.add_parser("show")
+    commands.add_parser("peers").add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     if arguments.command == "run":
         for name in arguments.names:
             run(name, arguments.folder, arguments.records)
     elif arguments.command == "collect":
         collect(arguments.folder, arguments.records)
+    elif arguments.command == "peers":
+        folder = arguments.folder / "peers"
+        peers(folder, arguments.peers_records, committed(arguments.records), arguments.seeds)
     else:
-        show(arguments.records if arguments.records.exists() else arguments.records.with_suffix(".jsonl.gz"))
+        show(recorded(arguments.records), recorded(arguments.peers_records))
 
 
 if __name__ == "__main__":

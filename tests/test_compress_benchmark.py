@@ -1,15 +1,133 @@
-"""The page on compress says what its records say."""
+"""The pages on compress say what the records of their benchmarks say, and these records have the shape they should."""
 
+import json
 import runpy
+import sys
+import types
 from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
 
 from hf_nasbert import records
 
 ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
+PAGE = (ROOT / "docs" / "compress.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_the_page_is_that_of_the_records():
-    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "compress.py"))
-    table = benchmark["as_table"](records.read(ROOT / "benchmarks" / "records" / "compress.jsonl.gz"))
+def script(name):
+    return runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return script("compress")
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return records.read(RECORDS / "compress.jsonl.gz")
+
+
+def test_the_table_of_the_page_is_that_of_the_records(benchmark, ours):
+    table = benchmark["as_table"](ours)
     assert table.count("\n") > 10
-    assert table in (ROOT / "docs" / "compress.md").read_text(encoding="utf-8")
+    assert table in PAGE
+
+
+def test_the_page_shows_the_peers_once_they_are_recorded(benchmark, ours):
+    made = RECORDS / "compress-peers.jsonl.gz"
+    if made.exists():
+        assert benchmark["peers_table"](ours, records.read(made)) in PAGE
+    else:
+        assert "No other package has been run beside it yet: `python benchmarks/compress.py peers`" in PAGE
+
+
+class _Peer:
+    """Stands for the package: writes one weight, and another one when it distils."""
+
+    def __init__(self, output_dir):
+        self.folder, self.layer_indices, self.hidden_dim, self.asked = Path(output_dir), None, 8, {}
+
+    @classmethod
+    def from_teacher(cls, key, *, output_dir):
+        assert key == "base"
+        return cls(output_dir)
+
+    def create(self, *, no_prune):
+        assert no_prune
+        return self.write("student", 0.0)
+
+    def compress(self, **asked):
+        self.layer_indices = [0, 5]
+        Path(self.folder, "compressed.json").write_text(json.dumps(asked))
+        return self.write("student", 0.0)
+
+    def write(self, name, value):
+        (self.folder / name).mkdir(parents=True)
+        save_file({"weight": torch.full((2,), value)}, self.folder / name / "model.safetensors")
+        return str(self.folder / name)
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """What runs in the peer's environment, beside a stand-in for the package."""
+    made = script("easy_small_embedding_model")
+    package, distilling, sizing = (types.ModuleType(f"smallmodel{name}") for name in ("", ".distill", ".sizing"))
+    package.SmallModel, package.register_teacher = _Peer, lambda key, **told: None
+    sizing.make_uniform_indices = lambda number, kept: [round(i * (number - 1) / (kept - 1)) for i in range(kept)]
+
+    def distill(teacher, student, *, texts, epochs, batch_size, lr, device):
+        assert (teacher, epochs, len(texts), device) == (str(tmp_path / "base"), 1, 4, "cpu")
+        return _Peer(tmp_path).write("distilled", lr)
+
+    distilling.distill = distill
+    for module in (package, distilling, sizing):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1")
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    (tmp_path / "base").mkdir()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 6, "intermediate_size": 16, "vocab_size": 9}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(sizes))
+    return made["make"]
+
+
+def _asked(folder, way="layers", rate=0.5):
+    return {
+        "base_model": str(folder / "base"), "output_dir": str(folder), "way": way, "num_kept_layers": 3,
+        "max_parameters": 1 << 20, "corpus": ["a"], "training": ["a", "b", "a", "b"], "batch_size": 2,
+        "learning_rate": rate, "seed": 7,
+    }  # fmt: skip
+
+
+def test_a_peers_record_says_what_was_made_and_who_is_ahead(benchmark, ours, worker, tmp_path):
+    asked = _asked(tmp_path)
+    made = worker(asked)
+    assert made["layers"] == [0, 2, 5]
+    judged = {
+        "num_encoder_parameters": 5323392, "num_parameters": 17389824, "judged": {"spearman": 0.7, "cosine": 0.8}
+    }  # fmt: skip
+    record = benchmark["peer_record"](asked, made, judged, 99)
+    assert record["stage"] == "layers, learning rate 0.5, seed 7"
+    content = record["content"]
+    assert (content["num_steps"], content["num_tokens"], content["judged"]["spearman"]) == (2, 99, 0.7)
+    assert content["package"] == "EasySmallEmbeddingModel==0.1.0"
+    assert str(tmp_path) not in json.dumps(record)
+    records.append(tmp_path / "peers.jsonl", record)  # plain JSON
+    searched, peer = benchmark["peers_table"](ours, records.read(tmp_path / "peers.jsonl")).splitlines()[2:]
+    assert "| 0.8111 0.8115 0.8119 | 0.8115, 98.9% |" in searched
+    assert "layers 0 2 5, rate 0.5 | 0.7000 | 0.7000, 85.3% | 0.800 | 50.0% | 17.4 M |" in peer
+    assert peer.endswith("| +0.1115 |")
+
+
+def test_a_peer_chooses_within_our_size_by_itself(worker, tmp_path):
+    assert worker(_asked(tmp_path, "compress"))["layers"] == [0, 5]
+    asked = json.loads((tmp_path / "compressed.json").read_text())
+    assert asked == {"max_params": 1 << 20, "max_fp32_mb": 4.0, "min_layers": 3}
+
+
+def test_a_peer_that_trained_nothing_is_no_result(worker, tmp_path):
+    with pytest.raises(RuntimeError, match="changed no weight"):
+        worker(_asked(tmp_path, rate=0.0))
