@@ -6,12 +6,15 @@
 
 Base model and sentences come out of pinned packages (recipes/data-requirements.txt). A seed is that of fine-tuning
 and of recovery: every seed has a base model of its own. The validation split chooses and the test split judges. One
-thread; times are CPU-seconds of the process. One record per stage goes to benchmarks/records/compress-task.jsonl.
+thread; times are CPU-seconds of the process. One record per stage goes to benchmarks/records/compress-task.jsonl;
+`show` reads what is committed of it (compress-task.jsonl.gz) where that file is not there.
 """
 
 import argparse
 import os
+import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress-task.jsonl"
 DATA = "rotten_tomatoes"
 LENGTH = 64  # tokens: one sentence in a thousand is longer
+MAKING = ("costs", "text", "base model", "variants", "lone replacements", "super-net", "search")
+"""Stages that make a child, beside its recovery; the others compare and prove it."""
 
 
 def base_of(folder: Path, seed: int) -> Path:
@@ -73,27 +78,58 @@ def collect(folder: Path, output: Path) -> None:
                 records.append(output, {"run": file.parent.name, **record, "content": content})
 
 
-def show(output: Path) -> None:
-    """Means over seeds: accuracy on the test split, its share of the base model's, and CPU-seconds of all stages."""
+def as_table(made: Sequence[records.Record]) -> str:
+    """What is recorded, as Markdown: every budget, and every way to choose a child, means over seeds.
+
+    The standard error is that of drawing other test sentences. All seeds are judged by the same ones, so that more
+    seeds make it no smaller: it is the mean of theirs. CPU-seconds of the searched child are those to choose it and
+    those of its recovery, of the others those of recovery alone.
+    """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    seconds: dict[str, list[float]] = {}
-    all_records = list(records.read(output))
-    for record in all_records:
-        if record["stage"] != "proof":
-            continue
-        what = " ".join(word for word in record["run"].split() if not word.isdigit() and word != "seed")
-        own = [one["cpu_seconds"] for one in all_records if one["run"] == record["run"] and "cpu_seconds" in one]
-        seconds.setdefault(what, []).append(sum(own))
-        whole = record["content"]["rows"][0]["judged"][0]["metrics"]["accuracy"]
-        for row in record["content"]["rows"]:
-            how = "layers" if row["how"].startswith("layers") else row["how"].split()[0]
+    for proof in (one for one in made if one["stage"] == "proof"):
+        own = [one for one in made if one["run"] == proof["run"]]
+        base, *rows = proof["content"]["rows"]
+        whole = base["judged"][0]["metrics"]["accuracy"]
+        making = sum(one["cpu_seconds"] for one in own if one["stage"].startswith(MAKING))
+        budget, _, seed, *told = proof["run"].split()  # 0.5x seed 0, and settings
+        for row in (base, *rows):
+            how = re.sub("^layers .*", "best layers", re.sub("^uniform .*", "uniform width", row["how"]))
             accuracy = row["judged"][0]["metrics"]["accuracy"]
-            found.setdefault((what, how), []).append({"accuracy": accuracy, "kept": accuracy / whole, **row})
-    for (what, how), rows in found.items():
-        accuracy, kept = (statistics.fmean(row[name] for row in rows) for name in ("accuracy", "kept"))
-        print(f"{what:28} {how:12} {len(rows)} seed(s)  accuracy {accuracy:.4f}  kept {kept:.2%}")
-    for what, all_seconds in seconds.items():
-        print(f"{what:28} {statistics.fmean(all_seconds):.0f} CPU-seconds a run, what people choose by hand included")
+            recovery = f"recovery {row['architecture']} seed {seed}"
+            values = {
+                "accuracy": accuracy,
+                "kept": accuracy / whole,
+                "blocks": row["num_encoder_parameters"] / base["num_encoder_parameters"],
+                "recovery": sum(one["cpu_seconds"] for one in own if one["stage"] == recovery),
+                "making": making if how == "searched" else 0.0,
+                "seed": int(seed),
+            }
+            if row is not base:
+                values["difference"], values["standard_error"] = row["against_base"]
+            found.setdefault((" ".join([budget, *told]), how), []).append(values)
+    lines = [
+        "| budget | child | accuracy on test by seed | mean, of the base model's | difference (standard error) "
+        "| parameters of blocks | CPU-s to choose · recover |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (budget, how), of_seeds in found.items():
+        of_seeds.sort(key=lambda values: values["seed"])
+        mean = {name: statistics.fmean(values[name] for values in of_seeds) for name in of_seeds[0]}
+        seconds = [f"{mean['making']:.0f}"] * bool(mean["making"]) + [f"{mean['recovery']:.0f}"]
+        is_base = "difference" not in mean
+        cells = (
+            budget, how, " ".join(f"{values['accuracy']:.4f}" for values in of_seeds),
+            f"{mean['accuracy']:.4f}, {mean['kept']:.1%}",
+            "" if is_base else f"{mean['difference']:+.4f} ({mean['standard_error']:.4f})",
+            f"{mean['blocks']:.1%}", "" if is_base else " · ".join(seconds),
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def show(output: Path) -> None:
+    """Print the table of what is recorded."""
+    print(as_table(records.read(output if output.exists() else output.with_suffix(".jsonl.gz"))), end="")
 
 
 def main() -> None:

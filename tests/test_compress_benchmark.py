@@ -131,3 +131,45 @@ def test_a_peer_chooses_within_our_size_by_itself(worker, tmp_path):
 def test_a_peer_that_trained_nothing_is_no_result(worker, tmp_path):
     with pytest.raises(RuntimeError, match="changed no weight"):
         worker(_asked(tmp_path, rate=0.0))
+
+
+def _task_records(budget, seed, base, searched, layers):
+    """The records of one run of benchmarks/compress_task.py, as `collect` writes them, in short."""
+    run = f"{budget} seed {seed}"
+
+    def row(how, architecture, accuracy, parameters, against_base):
+        metrics = {"accuracy": accuracy, "macro_f1": 0.1}
+        return {
+            "how": how, "architecture": architecture, "num_encoder_parameters": parameters,
+            "judged": [{"metrics": metrics}], "against_base": against_base,
+        }  # fmt: skip
+
+    rows = [
+        row("base model", "f", base, 100, None),
+        row("searched", "s", searched, 49, [searched - base, 0.006]),
+        row(f"layers 0 {seed}", f"l{seed}", layers, 50, [layers - base, 0.008 + seed / 1000]),
+    ]
+    seconds = {"costs": 1.0, "variants": 9.0, "by hand": 99.0, f"recovery s seed {seed}": 20.0 + seed}
+    seconds |= {f"recovery l{seed} seed {seed}": 15.0, "proof": 70.0}
+    content = {"proof": {"rows": rows}}
+    return [
+        {"run": run, "stage": stage, "cpu_seconds": own, "content": content.get(stage, {})}
+        for stage, own in seconds.items()
+    ]
+
+
+def test_the_table_of_a_task_tells_means_differences_and_seconds():
+    made = [*_task_records("0.5x", 2, 0.82, 0.82, 0.78), *_task_records("0.5x", 0, 0.84, 0.82, 0.80)]
+    made.insert(0, {"run": "base", "stage": "seed 0", "seconds": 3.0, "metrics": {"accuracy": 0.84}})
+    *_, base, searched, layers = script("compress_task")["as_table"](made).splitlines()
+    assert base == "| 0.5x | base model | 0.8400 0.8200 | 0.8300, 100.0% |  | 100.0% |  |"
+    assert searched == "| 0.5x | searched | 0.8200 0.8200 | 0.8200, 98.8% | -0.0100 (0.0060) | 49.0% | 10 · 21 |"
+    assert layers == "| 0.5x | best layers | 0.8000 0.7800 | 0.7900, 95.2% | -0.0400 (0.0090) | 50.0% | 15 |"
+
+
+def test_the_page_shows_the_task_once_it_is_recorded():
+    made = RECORDS / "compress-task.jsonl.gz"
+    if made.exists():
+        assert script("compress_task")["as_table"](records.read(made)) in PAGE
+    else:
+        assert "The classifier has not been run to its end yet: `python benchmarks/compress_task.py run`" in PAGE
