@@ -1,5 +1,6 @@
 """The pages on compress say what the records of their benchmarks say, and these records have the shape they should."""
 
+import importlib
 import json
 import runpy
 import sys
@@ -173,3 +174,43 @@ def test_the_page_shows_the_task_once_it_is_recorded():
         assert script("compress_task")["as_table"](records.read(made)) in PAGE
     else:
         assert "The classifier has not been run to its end yet: `python benchmarks/compress_task.py run`" in PAGE
+
+
+def _stage(name, cpu_seconds, peak_memory_mib):
+    return {"stage": name, "cpu_seconds": cpu_seconds, "peak_memory_mib": peak_memory_mib}
+
+
+def test_a_forecast_is_held_against_the_run_stage_by_stage():
+    base_size = script("compress_base_size")
+    made = [
+        _stage("text", 0.1, 100),
+        _stage("recovery a-b seed 0", 30.0, 900),
+        _stage("recovery c seed 0", 60.0, 1000),
+    ]
+    foretold = [_stage("text", 9.0, 140), _stage("recovery (of 3)", 117.0, 720), _stage("folder", 1.0, 5000)]
+    record = {"stages": made, "plan": {"stages": foretold}, "gates": "on"}
+    *_, text, recovery, in_all = base_size["as_table"](record).splitlines()
+    assert text == "| text | 0.00 | 0.15 |  |  | 100 | 140 | 1.40 | no |"
+    assert recovery == "| recovery (of 2, foretold 3) | 1.50 | 1.95 | 1.30 | yes | 1,000 | 720 | 0.72 | yes |"
+    assert in_all == "| in all | 1.50 | 2.10 | 1.40 | no | 1,000 | 720 | 0.72 | yes |"
+    assert base_size["told"](record) == "Stages up to `recovery c seed 0`, with all checks on.\n"
+    record = {"stages": [*made, _stage("folder", 1.0, 1)], "gates": "off"}
+    assert "All stages" in base_size["told"](record)
+    assert "switched off" in base_size["told"](record)
+
+
+def test_what_the_base_size_benchmark_scales_down_is_still_there():
+    base_size = script("compress_base_size")
+    for module, values in base_size["SCALED"].items():
+        found = importlib.import_module(f"hf_nasbert.compression.{module}")
+        assert all(hasattr(found, name) for name in values), module
+
+
+def test_the_page_shows_the_base_size_encoder_once_all_its_stages_are_recorded():
+    base_size = script("compress_base_size")
+    record = json.loads((RECORDS / "compress-base-size.json").read_text(encoding="utf-8"))
+    if "plan" in record and record["stages"][-1]["stage"] == base_size["LAST"]:
+        assert base_size["as_table"](record) in PAGE
+        assert base_size["told"](record) in PAGE
+    else:
+        assert 'A base-size encoder (12 layers of 768) went through the stages up to "by hand"' in PAGE
