@@ -161,9 +161,8 @@ class PeerBench:
     def sentences(self, seed: int) -> tuple[list[str], int]:
         """The sentences of every step of a recovery, cut where that cuts them, and how many tokens they have."""
         batches = self.shared.text.train
-        read = [
-            batches[batch_of_step(len(batches), seed, step)] for step in range(self.arguments.recovery_steps)
-        ]  # fmt: skip
+        steps = range(self.arguments.recovery_steps)
+        read = [batches[batch_of_step(len(batches), seed, step)] for step in steps]
         tokenizer = self.shared.base.tokenizer
         cut = [tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) for batch in read]
         return [sentence for sentences in cut for sentence in sentences], num_tokens(read)
