@@ -90,8 +90,6 @@ from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
 from hf_nasbert.writing import check_folder, write_text
 
-_NUM_CHOOSING, _NUM_JUDGING = 192, 512  # sentences
-_CALIBRATION_TOKENS = 20_000
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
