@@ -1,7 +1,7 @@
 """Search on a cheap model in turn with real scores: what a front of predictions holds is scored, and taught."""
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -119,8 +119,8 @@ def crowded_order(values: NDArray[np.float64]) -> list[int]:
 def _fronts(values: NDArray[np.float64]) -> list[NDArray[np.intp]]:
     """The places of the points of every front: of two objectives in n log n steps, without a table of all pairs.
 
-    In lexicographic order whatever beats a point stands before it. Whom one front beats, all fronts before it beat, so
-    a point's front is found by bisection. Of two objectives the last point of a front has the least second value.
+    In lexicographic order whatever beats a point stands before it, so it stands on the first front that does not beat
+    it. Of two objectives a front's last point has its least second value, which grows from front to front.
     """
     points, twins = np.unique(values, axis=0, return_inverse=True)
     ranks, fronts, least = np.zeros(len(points), dtype=np.intp), list[list[int]](), list[float]()
@@ -128,7 +128,8 @@ def _fronts(values: NDArray[np.float64]) -> list[NDArray[np.intp]]:
         if len(point) < 3:
             rank = bisect_right(least, point[-1])
         else:
-            rank = bisect_left(fronts, True, key=lambda front, p=point: not (points[front] <= p).all(axis=1).any())
+            is_beaten = (bool((points[front] <= point).all(axis=1).any()) for front in fronts)
+            rank = next((place for place, beaten in enumerate(is_beaten) if not beaten), len(fronts))
         if rank == len(fronts):
             fronts.append([])
             least.append(0.0)
