@@ -159,6 +159,8 @@ def test_what_is_compared_counts_as_compute():
         ({"split_parts": 1}, "expected at least 2 parts, or 0"),
         ({"split": "gradients", "split_parts": 3}, "expected two parts by gradients, or 0"),
         ({"split_at": 1.5}, "split_at=1.5"),
+        ({"split_at": 1.0}, "split_at=1.0 leaves no step of 10 behind the split"),
+        ({"split": "gradients", "split_at": 0.04}, "split_at=0.04 leaves no step of 10 before the split"),
         ({"split_at": 0.96}, "split_at=0.96 leaves no step of 10 behind the split"),
         ({"split": "gradients", "space": SPACES["staged"]}, "every block has several"),
         ({"space": SearchSpace.of_blocks(["conv3", "ffn"])}, "this one has a single child"),

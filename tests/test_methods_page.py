@@ -1,4 +1,4 @@
-"""The page that tells all training methods says what they are, and every one of them has a test of its own."""
+"""The page that tells all training methods, layouts and searches says what they are."""
 
 import runpy
 from pathlib import Path
@@ -15,8 +15,12 @@ def methods():
     return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "methods.py")))
 
 
-def test_the_table_is_what_the_methods_say(methods):
-    assert methods.as_table() in methods.PAGE.read_text(encoding="utf-8"), "python benchmarks/methods.py --write"
+def test_the_tables_are_what_methods_layouts_and_searches_say(methods):
+    tables = methods.as_tables()
+    for name in (*methods.METHODS, *methods.LAYOUTS, *methods.SEARCHES):
+        assert f"\n| `{name}` | " in tables, name
+    assert "|  |" not in tables.split("## What operators")[1], "an empty cell"
+    assert tables in methods.PAGE.read_text(encoding="utf-8"), "python benchmarks/methods.py --write"
 
 
 def test_every_method_says_what_was_read_for_it(methods):

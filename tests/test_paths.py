@@ -25,7 +25,7 @@ from hf_nasbert.search import SETTINGS
 NO_PATHS = {
     "anchor", "architecture", "architectures", "base_model_id", "base_model_revision", "baseline", "blocks", "budgets",
     "containing", "dataset_config", "dataset_revision", "dataset_split", "distillation", "finetune_packaged",
-    "compute_budget", "hidden_act", "label", "split",
+    "compute_budget", "dev_files", "hidden_act", "label", "split",
     "label_column", "language", "latency_shape",
     "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_latency_ms", "max_memory",
     "max_parameters", "message", "method", "name",

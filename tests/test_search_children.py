@@ -60,6 +60,7 @@ class StandIn:
         self.cost = scores_room.cost_function(config, sequence_length=8)
         self.settings = {"supernet": "stand-in", "dev_data": "random"}
         self.against_largest = None
+        self.further = {}
         self.predict = None
         self.trainings = StandInTrainings(self)
         self.stop = StopRequest()
@@ -67,6 +68,8 @@ class StandIn:
     __call__ = ProxyScorer.__call__
     budget = ProxyScorer.budget
     scored = ProxyScorer.scored
+    add_dev_sets = ProxyScorer.add_dev_sets
+    dev_losses = ProxyScorer.dev_losses
 
 
 @pytest.fixture
@@ -128,6 +131,62 @@ def test_the_front_is_printed_and_nothing_else(search):
     assert line.split()[-1] == str(scored[0].architecture)
     broken = [replace(scored[0], proxy_loss=None)]
     assert as_front_table(broken, ["flops"]) == "the front of loss against flops, 0 children:"
+
+
+@pytest.mark.parametrize("name", ["random", "halving"])
+def test_every_dev_set_has_its_own_losses_and_front(name, search, monkeypatch):
+    """Every child is scored once on every set, also by a search that is killed and goes on."""
+    seen = []
+
+    def load_dev_batches(config, folder, data, *, num_batches, batch_size):
+        (file,) = data.train_files
+        seen.append(file)
+        ids = torch.randint(60, (num_batches, 2, 8), generator=torch.Generator().manual_seed(len(file)))
+        return [{"input_ids": batch, "labels": batch} for batch in ids], {"dev_data": file}
+
+    monkeypatch.setattr(scores_room, "load_dev_batches", load_dev_batches)
+    calls = []
+    scored_once = scores_room.ProxyScorer.dev_losses
+    monkeypatch.setattr(StandIn, "dev_losses", lambda self, found: calls.extend(found) or scored_once(self, found))
+    settings = {"dev_files": ["one=a.txt", "two=long.txt"], "num_dev_batches": 3}
+    search(name, 12, **settings)
+    arguments, scored = search(name, 20, **settings)
+    assert set(seen) == {"a.txt", "long.txt"}
+    full = [child for child in scored if child.num_batches is None]
+    assert len(calls) == len(set(calls)) >= len(scored)
+    assert all(len({child.loss, *child.dev_losses.values()}) == 3 for child in full)
+    on_file = [record for record in records.read(arguments.output) if "dev_losses" in record]
+    assert {record["architecture"]: record["dev_losses"] for record in on_file} == {
+        str(child.architecture): child.dev_losses for child in full
+    }
+    report = as_search_report(scored, arguments)
+    tables = report.split("the front of ")[1:]
+    assert [table.split(" against")[0] for table in tables] == ["loss", "loss on one", "loss on two"]
+    for key, table in zip(("one", "two"), tables[1:], strict=True):
+        front = pareto_front([(child.dev_losses[key], child.cost["num_parameters"]) for child in full])
+        assert [line.split()[-1] for line in table.strip().splitlines()[1:]] == [
+            str(full[i].architecture) for i in front
+        ]
+        assert float(table.splitlines()[1].split()[0]) == pytest.approx(full[front[0]].dev_losses[key], abs=1e-4)
+    with pytest.raises(ValueError, match="differs in about"):
+        search(name, 20, **settings | {"dev_files": ["one=a.txt"]})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dev_files": ["a.txt"]},
+        {"dev_files": ["a=b.txt", "a=c.txt"]},
+        {"dev_files": ["=b.txt"]},
+        {"dev_files": ["a=b.txt"], "adapt_steps": 3},
+        {"dev_files": ["a=b.txt"], "compute_budget": "5x"},
+        {"dev_files": ["a=b.txt"], "search": "trained_halving"},
+    ],
+    ids=str,
+)
+def test_dev_files_that_say_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match="dev_files"):
+        SearchChildrenArguments(supernet="", output="", **settings)
 
 
 def test_a_scorer_uses_the_first_batches_when_asked_for_few(search):

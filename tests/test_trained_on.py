@@ -159,6 +159,23 @@ def test_an_extracted_child_knows_its_super_nets_text_and_is_trained_on_on_it(tm
     assert "one sequence of 20 tokens" in " ".join((tmp_path / "other" / "README.md").read_text().split())
 
 
+def test_further_dev_files_are_read_whole_from_a_command_line(tmp_path, capsys):
+    """Text of another kind has a front of its own; the text that was trained on is refused."""
+    lines = TEXT.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "short.txt").write_text("\n".join(line[::-1] for line in lines) + "\n", encoding="utf-8")
+    flags = ["--supernet", SUPERNET, "--train_files", str(TEXT), "--cache_dir", str(tmp_path / "cache")]
+    flags += ["--num_dev_batches", "1", "--dev_batch_size", "4", "--search", "random", "--num_evaluations", "6"]
+    output = str(tmp_path / "h.jsonl")
+    assert cli.main(["search", *flags, "--output", output, "--dev_files", f"back={tmp_path / 'short.txt'}"]) == 0
+    assert "the front of loss on back against num_parameters" in capsys.readouterr().out
+    (_, *children) = records.read(output)
+    assert len(children) > 1
+    assert all(child["dev_losses"].keys() == {"back"} for child in children)
+    assert all(child["dev_losses"]["back"] != child["proxy_loss"] for child in children)
+    with pytest.raises(SystemExit, match="would pass for held-out text"):
+        cli.main(["search", *flags, "--output", f"{output}.2", "--dev_files", f"same={TEXT}"])
+
+
 def test_another_tokenizer_of_as_many_tokens_is_used_with_a_warning(tmp_path, caplog):
     other = json.loads((EARLIER / "supernet" / "tokenizer.json").read_text())
     words = other["model"]["vocab"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from hf_nasbert.records import Record, is_finite_number
@@ -22,6 +22,7 @@ class ScoredChild:
         proxy_loss: Its masked-LM loss per labelled token of the dev batches; None where that is not finite.
         cost: What it costs, by name (`costs.Cost`).
         num_batches: On how many of the dev batches it was scored, where that was not all of them.
+        dev_losses: Its loss on further dev sets, by their names; those that are not finite are left out.
         measured_latency_ms: Its latency where it was run as well, in milliseconds; not part of the record.
     """
 
@@ -29,6 +30,7 @@ class ScoredChild:
     proxy_loss: float | None
     cost: Mapping[str, float]
     num_batches: int | None = None
+    dev_losses: Mapping[str, float] = field(default_factory=dict)
     measured_latency_ms: float | None = None
 
     @property
@@ -45,6 +47,7 @@ class ScoredChild:
             "proxy_loss": self.proxy_loss,
             **part,
             "cost": dict(self.cost),
+            **({"dev_losses": dict(self.dev_losses)} if self.dev_losses else {}),
         }
 
     @classmethod
@@ -71,7 +74,8 @@ class ScoredChild:
             raise ValueError(f"{where} is no scored child: its num_batches is no whole number")
         flat = {name: record[name] for name in COSTS if name in record}
         cost = finite_numbers(record.get("cost") or flat, f"{where}: cost")
-        return cls(architecture=architecture, proxy_loss=loss, cost=cost, num_batches=num_batches)
+        others = finite_numbers(record.get("dev_losses", {}), f"{where}: dev_losses")
+        return cls(architecture=architecture, proxy_loss=loss, cost=cost, num_batches=num_batches, dev_losses=others)
 
 
 def begin_scores(about: Mapping[str, Any]) -> Record:

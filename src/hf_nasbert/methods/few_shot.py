@@ -88,6 +88,11 @@ class FewShot(Uniform):
                 f"split_at={settings.split_at} leaves no step of {max_steps} behind the split: expected less, or "
                 "method=uniform"
             )
+        if self.split_step == 0 and settings.split == _GRADIENTS:
+            raise ValueError(
+                f"split_at={settings.split_at} leaves no step of {max_steps} before the split: expected more, for "
+                "gradients of random weights say nothing"
+            )
         self.block = first_choice(space)
         self.parts: tuple[tuple[str, ...], ...] = ()
         """The operators of each copy; empty before the split."""

@@ -45,6 +45,8 @@ class MixtureSettings(UniformSettings):
         self.check("mixture_temperature", at_least=0)
         self.check("mixture_balance", at_least=1e-6)
         self.check("mixture_decay", at_least=0, at_most=1)
+        if self.mixture_decay == 1:
+            raise ValueError("mixture_decay=1 keeps every quality at its first score: expected below 1")
         self.check("mixture_interval", at_least=1)
 
 

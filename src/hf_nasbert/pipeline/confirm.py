@@ -1,5 +1,6 @@
 """What a latency table promised, measured: a search's winner and front are run here before they are returned."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -78,9 +79,10 @@ def confirm_latency(
                 say(f"passed over {child}: {expected[child]:.2f} ms by the table, {milliseconds:.2f} ms measured")
 
 
-def front_of(scored: Sequence[ScoredChild], objectives: Sequence[str]) -> list[ScoredChild]:
-    """The children than which none is better in loss and these costs at once."""
-    finite = [child for child in scored if child.proxy_loss is not None]
-    return [
-        finite[place] for place in pareto_front([[c.loss, *(c.cost[name] for name in objectives)] for c in finite])
-    ]
+def front_of(
+    scored: Sequence[ScoredChild], objectives: Sequence[str], dev_set: str | None = None
+) -> list[ScoredChild]:
+    """The children than which none is better in loss, on this dev set, and these costs at once."""
+    losses = [child.loss if dev_set is None else child.dev_losses.get(dev_set, math.inf) for child in scored]
+    points = [[loss, *(c.cost[name] for name in objectives)] for loss, c in zip(losses, scored, strict=True)]
+    return [scored[place] for place in pareto_front(points)]

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from hf_nasbert import records
@@ -36,7 +36,7 @@ from hf_nasbert.pipeline.text_settings import say
 from hf_nasbert.pipeline.trainings import ChildTrainings
 from hf_nasbert.processes import be_alone, join, leave_world
 from hf_nasbert.records import Record
-from hf_nasbert.scored import ScoredChild, begin_scores, read_scores
+from hf_nasbert.scored import ScoredChild, begin_scores, read_scores, scored_children
 from hf_nasbert.scoring import ScoringReport, score_with_report
 from hf_nasbert.search import (
     SEARCHES,
@@ -60,6 +60,14 @@ from hf_nasbert.writing import check_apart, check_unless_there, check_writable, 
 
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
 _MAX_ENUMERATED = 1_000_000
+_WHOLE = 1 - 1e-9  # of a further dev set all documents are held out, but for the one that must be left
+
+
+class DevSet(NamedTuple):
+    """Fixed batches, and how children are scored on them where no head predicts masked words."""
+
+    batches: list[dict[str, Tensor]]
+    against_largest: LargestChild | None
 
 
 def read_latency_table(arguments: ScoringArguments) -> LatencyTable | None:
@@ -135,10 +143,40 @@ class ProxyScorer:
             arguments, self.supernet, arguments.supernet, self.settings["supernet"], data, self._batches,
             arguments.output,
         )  # fmt: skip
+        self.further: dict[str, DevSet] = {}
+        """Further dev sets, by name."""
         self.predict: Predict | None = None
         """What tells the losses of children in place of their inherited weights."""
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
+
+    def add_dev_sets(self, arguments: SearchChildrenArguments, data: DataArguments) -> None:
+        """Load the further dev sets.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If one is too short, or of the text that the super-net was trained on.
+        """
+        for name, path in arguments.dev_sets.items():
+            its = replace(data, dataset_name=None, packaged=None, train_files=[path], validation_fraction=_WHOLE)
+            batches, about = load_dev_batches(
+                self.config,
+                arguments.supernet,
+                its,
+                num_batches=arguments.num_dev_batches,
+                batch_size=arguments.dev_batch_size,
+            )
+            largest = None if self.against_largest is None else LargestChild(self.supernet, batches)
+            self.further[name] = DevSet(batches, largest)
+            self.settings.setdefault("dev_files", {})[name] = about["dev_data"]
+
+    def dev_losses(self, children: Sequence[Architecture]) -> list[dict[str, float]]:
+        """The finite losses of every child on the further dev sets, by name."""
+        found = {name: _score(self, children, dev_set=name).losses for name in self.further}
+        return [
+            {name: losses[place] for name, losses in found.items() if math.isfinite(losses[place])}
+            for place in range(len(children))
+        ]
 
     def __call__(
         self, children: Sequence[Architecture], *, num_batches: int | None = None, progress: bool = False
@@ -160,24 +198,30 @@ class ProxyScorer:
 
 
 def _score(
-    scorer: ProxyScorer, children: Sequence[Architecture], num_batches: int | None = None, *, progress: bool = False
+    scorer: ProxyScorer,
+    children: Sequence[Architecture],
+    num_batches: int | None = None,
+    dev_set: str | None = None,
+    *,
+    progress: bool = False,
 ) -> ScoringReport:
     if scorer.predict is not None:
         start, losses = time.perf_counter(), list(scorer.predict(children))
         return ScoringReport(losses, len(losses), 0, 0, time.perf_counter() - start, 0, 0)
-    announce((list(children), num_batches))
-    batches, processes = scorer._batches[:num_batches], PartialState()
-    if scorer.against_largest is None:
+    announce((list(children), num_batches, dev_set))
+    own = DevSet(scorer._batches, scorer.against_largest) if dev_set is None else scorer.further[dev_set]
+    batches, processes = own.batches[:num_batches], PartialState()
+    if own.against_largest is None:
         supernet: Any = scorer.supernet
         report = score_with_report(supernet, children, batches, progress=progress, processes=processes)
     else:
-        report = scorer.against_largest.score(children, num_batches, progress=progress, processes=processes)
+        report = own.against_largest.score(children, num_batches, progress=progress, processes=processes)
     if processes.num_processes > 1 and any(gather_object([scorer.stop.is_set])):
         scorer.stop.set()
     return report
 
 
-def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None]) -> None:
+def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None, str | None]) -> None:
     """Score with the main process what it announced."""
     _score(scorer, *task)
 
@@ -285,6 +329,7 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
         if arguments.search == "gbdt":
             check_writable(_operators_file(arguments))
     scorer = ProxyScorer(arguments, data)
+    scorer.add_dev_sets(arguments, data)
     with scorer.stop:
         scored = lead(partial(_search, scorer, arguments), partial(_take_part, scorer))
     leave_world()
@@ -323,11 +368,17 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         about=scorer.settings,
         progress=True,
         should_stop=lambda: scorer.stop.is_set,
+        further=scorer.dev_losses if scorer.further else None,
     )
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
         leave(f"stopped: {arguments.output} has {done:,.0f} of {wanted:,} children; the same command goes on")
-    scored = _confirmed([scorer.scored(child, loss) for child, loss in ranking], scorer, arguments)
+    scored = [scorer.scored(child, loss) for child, loss in ranking]
+    if scorer.further:
+        kept = scored_children(records.read(arguments.output), arguments.output)
+        losses = {child.architecture: child.dev_losses for child in kept}
+        scored = [replace(child, dev_losses=losses.get(child.architecture, {})) for child in scored]
+    scored = _confirmed(scored, scorer, arguments)
     try:
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
@@ -435,21 +486,24 @@ def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **rung
 
 
 def as_search_report(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments, *_: object) -> str:
-    """What a search has found, as text: the best children and the front."""
-    return f"{as_table(scored)}\n\n{as_front_table(scored, arguments.objectives)}"
+    """What a search has found, as text: the best children, and the front of every dev set."""
+    fronts = [as_front_table(scored, arguments.objectives, name) for name in (None, *arguments.dev_sets)]
+    return "\n\n".join([as_table(scored), *fronts])
 
 
-def as_front_table(scored: Sequence[ScoredChild], objectives: Sequence[str]) -> str:
+def as_front_table(scored: Sequence[ScoredChild], objectives: Sequence[str], dev_set: str | None = None) -> str:
     """The front of scored children, those than which none is better in loss and costs at once, as text."""
-    front = front_of(scored, objectives)
+    front = front_of(scored, objectives, dev_set)
     size = "1 child" if len(front) == 1 else f"{len(front):,} children"
-    return "\n".join([f"the front of loss against {' and '.join(objectives)}, {size}:", *map(_line, front)])
+    loss = "loss" if dev_set is None else f"loss on {dev_set}"
+    lines = [_line(child, None if dev_set is None else child.dev_losses[dev_set]) for child in front]
+    return "\n".join([f"the front of {loss} against {' and '.join(objectives)}, {size}:", *lines])
 
 
-def _line(child: ScoredChild) -> str:
+def _line(child: ScoredChild, loss: float | None = None) -> str:
     cost, measured_ms = child.cost, child.measured_latency_ms
     parts = [
-        f"{child.loss:.4f}",
+        f"{child.loss if loss is None else loss:.4f}",
         f"{cost['num_parameters']:>12,} parameters",
         f"{cost['flops'] / 1e6:>10,.1f} MFLOPs",
     ]

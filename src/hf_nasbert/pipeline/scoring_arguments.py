@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget
 from hf_nasbert.costs.budget import parse_quantity
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.paths import expand_paths, expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS, Prices
@@ -101,6 +101,13 @@ class SearchChildrenArguments(ScoringArguments):
         default_factory=lambda: ["num_parameters"],
         metadata={"help": "Costs that the front is of, beside the loss; nsga2 and linas search for that front."},
     )
+    dev_files: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Further dev sets, each as name=path of a file of text: every child is scored on them too, and "
+            "each has a front of its own. The search itself goes by the held-out text."
+        },
+    )
     storage: str | None = field(
         default=None,
         metadata={
@@ -164,6 +171,11 @@ class SearchChildrenArguments(ScoringArguments):
             )
         if self.compute_budget is not None:
             self._check_compute()
+        if self.dev_sets and (self.adapt_steps or self.compute_budget is not None or self.search in _TRAINING):
+            raise ValueError(
+                "dev_files scores children with the weights that they inherit: leave adapt_steps and compute_budget "
+                "out, and choose another search than trained_halving"
+            )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
         if self.max_latency_ms is not None and self.latency_table is None:
@@ -186,6 +198,21 @@ class SearchChildrenArguments(ScoringArguments):
         if self.child_learning_rate is not None and not 0 < self.child_learning_rate < math.inf:
             raise ValueError(f"child_learning_rate={self.child_learning_rate} must be a positive number")
         self.passes(Prices(1.0, 1.0, 1.0, 1.0))
+
+    @property
+    def dev_sets(self) -> dict[str, str]:
+        """The file of every further dev set, by its name.
+
+        Raises:
+            ValueError: If one has no name or no file, or two have one name.
+        """
+        found: dict[str, str] = {}
+        for given in self.dev_files or ():
+            name, _, path = given.partition("=")
+            if not (name.isidentifier() and path) or name in found:
+                raise ValueError(f"dev_files: expected name=path, a letter first and no name twice, found {given!r}")
+            found[name] = expanded(path)
+        return found
 
     def passes(self, prices: Prices) -> float:
         """The compute budget in passes.

@@ -1,6 +1,7 @@
 """Search on a cheap model in turn with real scores: what a front of predictions holds is scored, and taught."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -103,11 +104,8 @@ def crowded_order(values: NDArray[np.float64]) -> list[int]:
     Args:
         values: (points, objectives), smaller is better.
     """
-    no_worse = (values[:, None] <= values[None]).all(axis=2)
-    beats = no_worse & ~no_worse.T
-    left, order = np.ones(len(values), dtype=bool), list[int]()
-    while left.any():
-        front = np.flatnonzero(left & ~(beats & left[:, None]).any(axis=0))
+    order = list[int]()
+    for front in _fronts(values):
         room = np.zeros(len(front))
         for column in values[front].T:
             by_value = np.argsort(column, kind="stable")
@@ -115,5 +113,27 @@ def crowded_order(values: NDArray[np.float64]) -> list[int]:
             room[by_value[[0, -1]]] = math.inf
             room[by_value[1:-1]] += (column[by_value[2:]] - column[by_value[:-2]]) / span
         order += front[np.argsort(-room, kind="stable")].tolist()
-        left[front] = False
     return order
+
+
+def _fronts(values: NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """The places of the points of every front: of two objectives in n log n steps, without a table of all pairs.
+
+    In lexicographic order whatever beats a point stands before it, so it stands on the first front that does not beat
+    it. Of two objectives a front's last point has its least second value, which grows from front to front.
+    """
+    points, twins = np.unique(values, axis=0, return_inverse=True)
+    ranks, fronts, least = np.zeros(len(points), dtype=np.intp), list[list[int]](), list[float]()
+    for number, point in enumerate(points):
+        if len(point) < 3:
+            rank = bisect_right(least, point[-1])
+        else:
+            is_beaten = (bool((points[front] <= point).all(axis=1).any()) for front in fronts)
+            rank = next((place for place, beaten in enumerate(is_beaten) if not beaten), len(fronts))
+        if rank == len(fronts):
+            fronts.append([])
+            least.append(0.0)
+        fronts[rank].append(number)
+        ranks[number], least[rank] = rank, point[-1]
+    of_point = ranks[twins.reshape(-1)]
+    return np.split(np.argsort(of_point, kind="stable"), np.cumsum(np.bincount(of_point))[:-1])[: len(fronts)]

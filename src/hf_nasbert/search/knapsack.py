@@ -22,6 +22,10 @@ Rule = tuple[Mapping[int, float], float]
 _LARGEST_LOSS = 1e4  # losses are scaled to this: the solver takes totals within 1e-6 for equal
 
 
+class NoChoiceError(ValueError):
+    """Nothing is within the caps, keeps to the rules and is not forbidden."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One thing to choose: operators for one or several neighbouring blocks.
@@ -81,7 +85,8 @@ def best_choices(
         forbidden: Architectures that are not to be given; of items for one block each.
 
     Raises:
-        ValueError: If nothing is within the caps: names the smallest cost there is. If a block has no item, an item
+        NoChoiceError: If nothing is within the caps: names the smallest cost there is.
+        ValueError: If a block has no item, an item
             lies outside of the blocks or lacks a capped cost, a number is not finite, or a pair is not of items for
             one block each, the first one's block before the second one's.
     """
@@ -101,7 +106,7 @@ def best_choices(
         if is_new and all(found.costs[name] <= cap for name, cap in caps.items()):
             choices.append(found)
     if not choices:
-        raise ValueError(_why_none(items, num_blocks, caps, fixed))
+        raise NoChoiceError(_why_none(items, num_blocks, caps, fixed))
     # Equal but for the solver's tolerance they may come in another order.
     return sorted(choices, key=lambda choice: choice.loss)
 

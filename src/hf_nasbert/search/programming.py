@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.knapsack import Item, Rule, best_choices
+from hf_nasbert.search.knapsack import Item, NoChoiceError, Rule, best_choices
 from hf_nasbert.search.predictors import OperatorRidge, better_ridge
 from hf_nasbert.search.task import SearchTask
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, operator_width
@@ -95,7 +95,7 @@ class KnapsackSearch(Search):
                 rules=list(_rules(space, number)),
                 forbidden=[*known, *self._pending],
             )
-        except ValueError:  # all of them are known, or the linear costs leave none
+        except NoChoiceError:  # all of them are known, or the linear costs leave none
             return []
         return [choice.architecture for choice in choices if space.why_not(choice.architecture) is None]
 

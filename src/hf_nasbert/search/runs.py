@@ -31,6 +31,7 @@ def run_search(
     about: Mapping[str, Any] | None = None,
     progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    further: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None,
 ) -> list[Scored]:
     """Ask, score and tell until enough children are scored or none is left; returns all, best first.
 
@@ -47,6 +48,8 @@ def run_search(
         about: What the scores depend on (super-net, dev set), as plain JSON: it is written into the history, and a
             history of something else is refused.
         progress: Whether to show a bar with the best score so far.
+        further: Called once with children that were scored on all dev batches, for their losses on further dev sets,
+            by name: the search never learns of them, and the history keeps them.
         should_stop: Asked before children are chosen; True ends the search early, with what it has found.
 
     Raises:
@@ -56,7 +59,7 @@ def run_search(
     known = {} if history_path is None else _open_history(Path(history_path), search, about)
     if history_path is not None:  # a study may know more than the file, as where that was lost
         lost = [scored for scored in search.history if (scored.architecture, None) not in known]
-        records.extend(history_path, [_record(search, child, value) for child, value in lost])
+        records.extend(history_path, _records(search, dict(lost), further))
     with tqdm(total=num_evaluations, unit=" children", disable=not progress, leave=False) as bar:
         bar.update(search.num_evaluations)
         while (done := search.num_evaluations) < num_evaluations and not should_stop():
@@ -71,7 +74,7 @@ def run_search(
                 check_writable(history_path, is_appended=True)  # else what they cost would be lost
             values = _scored(score, new, num_batches)
             if history_path is not None:
-                records.extend(history_path, [_record(search, child, value) for child, value in values.items()])
+                records.extend(history_path, _records(search, values, further if num_batches is None else None))
             known |= {(child, num_batches): value for child, value in values.items()}
             search.tell(children, [known[child, num_batches] for child in children], num_batches=num_batches)
             best = search.best()
@@ -89,11 +92,22 @@ def _scored(score: Score, children: Sequence[Architecture], num_batches: int | N
     return dict(zip(children, map(float, scores), strict=True))
 
 
-def _record(search: Search, child: Architecture, score: float) -> records.Record:
-    cost = {} if search.task.cost is None else search.task.cost(child)
-    return ScoredChild(
-        architecture=child, proxy_loss=finite_or_none(score), cost=cost, num_batches=search.num_batches
-    ).to_record()
+def _records(
+    search: Search,
+    scores: Mapping[Architecture, float],
+    further: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None,
+) -> list[records.Record]:
+    others = further(list(scores)) if further is not None and scores else [{}] * len(scores)
+    return [
+        ScoredChild(
+            architecture=child,
+            proxy_loss=finite_or_none(score),
+            cost={} if search.task.cost is None else search.task.cost(child),
+            num_batches=search.num_batches,
+            dev_losses=losses,
+        ).to_record()
+        for (child, score), losses in zip(scores.items(), others, strict=True)
+    ]
 
 
 def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -> _Known:
