@@ -3,13 +3,13 @@
     python benchmarks/minilm_table.py plan                          CPU-hours of every command below; runs nothing
     python benchmarks/minilm_table.py design                        base model's states, variants, and the children
     python benchmarks/minilm_table.py train --factor 1 --pilot      30 children; likewise with --factor 4 and 16
-    python benchmarks/minilm_table.py pilot                         how the order changes with the tokens, and the choice
+    python benchmarks/minilm_table.py pilot                         how the order changes with the tokens
     python benchmarks/minilm_table.py train --factor F              all children with F times the tokens
     python benchmarks/minilm_table.py rank --factor F               what ranks them without any training
 
 Killed at any moment, the same command goes on: a child in hand is lost, none is doubled. The design, and in it which
-children have a second seed or are the pilot's, is a file of the records, written before any child is trained; the
-same records say what each table was made by. Text and pairs come out of pinned packages (recipes/data-requirements.txt).
+children have a second seed or are the pilot's, is a file of the records, written before any child is trained. Text and
+pairs come out of pinned packages (recipes/data-requirements.txt).
 
 The rule of the choice, written down before the pilot was run: the fewest tokens by which the pilot's children stand in
 an order that agrees with that at 16 times the tokens to a tau of 0.9 over all of them and 0.8 within bands (mean over
@@ -54,12 +54,13 @@ from hf_nasbert.compression.sentences import PARTS, Batch, digest_of
 from hf_nasbert.compression.stages import Variants
 from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.costs import CostFunction, cost_function
 from hf_nasbert.data import load_labelled
 from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.elastic.batches import num_tokens
 from hf_nasbert.elastic.distance import Distance
 from hf_nasbert.elastic.importance import importance
-from hf_nasbert.elastic.scores import Scorer, score_model
+from hf_nasbert.elastic.scores import score_model
 from hf_nasbert.extraction import extract_child, load_supernet
 from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import Kept, write_json
@@ -72,7 +73,7 @@ from hf_nasbert.search import OperatorRidge
 from hf_nasbert.search.knapsack import best_choices
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.farm import Job, compress_table, read_table, restore_table, run_farm
-from hf_nasbert.writing import write_bytes
+from hf_nasbert.writing import whole_folder, write_bytes
 
 ROOT = Path(__file__).parents[1]
 RECORDS, WORK = ROOT / "benchmarks" / "records", ROOT / "runs" / "minilm"
@@ -284,9 +285,7 @@ class AloneTrainer:
         }
 
     @cached_property
-    def _costs(self) -> Any:
-        from hf_nasbert.costs import cost_function
-
+    def _costs(self) -> CostFunction:
         supernet = self.supernet
         return cost_function(supernet.config, 1, self.settings.max_length, None, supernet.head_parameters or 0)
 
@@ -343,7 +342,7 @@ def prepare(
         batch_size=settings.batch_size, max_seq_length=settings.max_length, num_sentences=settings.num_sentences,
         latency_shape=f"1x{settings.max_length}",
     )  # fmt: skip
-    with locked(work / "prepare.lock"):
+    with locked(work):
         made = Materials(arguments, TextSource.of(texts), work / "materials")
         made.bf16 = False
         states, asked = made.states, {"text": digest_of(made.text.train), "base_model": settings.base_model}
@@ -353,8 +352,9 @@ def prepare(
         made.table = replace_one(
             made.supernet, *made.replacing, made.distance, kept=work / "replace-one.json", progress=True
         )
-        if not (work / "supernet" / "config.json").exists():
-            made.supernet.save_pretrained(work / "supernet")
+        if not (work / "supernet").exists():
+            with whole_folder(work / "supernet") as folder:
+                made.supernet.save_pretrained(folder)
         if not (work / "batches.safetensors").exists():
             write_batches(work / "batches.safetensors", {part: getattr(made.text, part) for part in PARTS})
     longest = made.base.full_child.config.max_position_embeddings
@@ -443,7 +443,7 @@ def make_design(prepared: Prepared, path: Path) -> Record:
 
 
 def jobs_of(design: Record, *, is_pilot: bool = False) -> list[Job]:
-    """What to train, in an order in which a table that is not finished is of use: the pilot, second seeds, the rest."""
+    """What to train: the pilot, second seeds, the rest, so that a table that is not finished is of use."""
     children = [(Architecture.parse(one["architecture"]), one) for one in design["children"]]
     if is_pilot:
         return [Job(child, 0) for child, one in children if one["is_pilot"]]
@@ -521,7 +521,8 @@ def rank_lines(prepared: Prepared, design: Record, folder: Path) -> Iterator[str
     table = read_table(path, trainer.recipe_hash, trainer.space)
     truth = {str(job.architecture): record["dev_loss"] for job, record in table.items() if job.seed == 0}
     size = {str(job.architecture): record["num_encoder_parameters"] for job, record in table.items()}
-    children = [Architecture.parse(name) for name in truth]
+    # In the order of the design: those of the pilot, of all bands and kinds alike, are what is fitted to.
+    children = [Architecture.parse(one["architecture"]) for one in design["children"] if one["architecture"] in truth]
     inherited = made.scorer(children, kept_as=f"minilm-{trainer.factor}")
     scores: dict[str, dict[str, float]] = {
         "parameters": {name: -number for name, number in size.items()},
