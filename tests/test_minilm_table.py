@@ -164,5 +164,17 @@ def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
         one["architecture"]: one["dev_loss"] for one in records.read(bench.table_of(1, tmp_path)) if not one["seed"]
     }
     assert bench.taus(design, own, own) == pytest.approx((1.0, 1.0))
-    card = render_table_card("minilm", truth)
+
+
+def test_the_card_says_that_children_were_distilled(bench, prepared):
+    rows = [prepared.trainer.train(job.architecture, job.seed) for job in draw(bench, prepared)]
+    card = render_table_card("minilm", GroundTruth(Dataset.from_list(rows)))
     assert "8 steps of 16 sequences" in card
+    assert "distance from the base model" in card
+    assert "`stsb_validation`" in card
+    assert not any(words in card for words in ("from scratch", "nats", "masks"))
+
+
+def draw(bench, prepared):
+    """Jobs of three children."""
+    return [bench.Job(Architecture.parse(one["architecture"]), 0) for one in bench.draw_children(prepared)[:3]]
