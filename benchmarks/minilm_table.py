@@ -49,7 +49,7 @@ from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judge
 from hf_nasbert.compression.recover import RecoverySettings, recover
-from hf_nasbert.compression.replace_one import as_items, replace_one, sum_of
+from hf_nasbert.compression.replace_one import as_items, replace_one, screened, sum_of
 from hf_nasbert.compression.sentences import PARTS, Batch, digest_of
 from hf_nasbert.compression.stages import Variants
 from hf_nasbert.compression.states import TeacherStates
@@ -83,7 +83,7 @@ KINDS = ("near", "screened", "whole")
 _AGREES, _AGREES_WITHIN = 0.9, 0.8  # with the order at most tokens
 _QUARTERS = 4  # looks of a learning curve behind its start
 _CURVE_BATCHES = 3
-_MOST_TRIES = 200_000
+_MOST_TRIES = 50_000
 _SOLUTIONS = 8  # of a knapsack, of which neighbours are taken
 _FITTED = 30  # children that a fitted scorer may see
 
@@ -101,6 +101,8 @@ class Settings:
         kernels: Sizes of convolutions in an attention's place.
         bands: Shares of the encoder's parameters.
         tolerance: How far a child's share may be from its band.
+        limits: What a lone replacement may cost in a screened space: where a band has too few children of the first
+            one, as that of a quarter has, others follow.
         num_children: Of a band, a third of each of `KINDS`.
         num_pilot: Of a band, the first of them.
         num_repeated: Of a band, those with a second seed.
@@ -119,6 +121,7 @@ class Settings:
     kernels: tuple[int, ...] = (7,)
     bands: tuple[float, ...] = (0.25, 0.375, 0.5)
     tolerance: float = 0.015
+    limits: tuple[float, ...] = (0.3, 0.6, 1.2)
     num_children: int = 100
     num_pilot: int = 10
     num_repeated: int = 20
@@ -375,7 +378,7 @@ def draw_children(prepared: Prepared) -> list[Record]:
         return sum(sizes[block][name] for block, name in enumerate(child)) / whole
 
     whole = sum(sizes[block][name] for block, name in enumerate(full))
-    screened, fewest = made.screened_space, -(-settings.num_children // len(KINDS))
+    fewest = -(-settings.num_children // len(KINDS))
     items, fixed = as_items(made.table, full, made.cost, {})
     by_band: list[list[Record]] = []
     for band in settings.bands:
@@ -383,31 +386,30 @@ def draw_children(prepared: Prepared) -> list[Record]:
         solutions = [
             one.architecture for one in best_choices(items, len(full), cap, fixed=fixed, num_choices=_SOLUTIONS)
         ]
-        drawn: dict[str, Callable[[int], Architecture]] = {
-            "near": lambda tries, known=solutions: (
-                known[tries] if tries < len(known) else _neighbour(known, screened, rng)
-            ),
-            "screened": lambda tries: screened.sample(rng),
-            "whole": lambda tries: made.space.sample(rng),
-        }
-        found: dict[Architecture, str] = {}
+        found: dict[Architecture, tuple[str, float | None]] = {}
         of_kind: dict[str, list[Architecture]] = {}
         for kind in KINDS:
             own = of_kind.setdefault(kind, [])
-            for tries in range(_MOST_TRIES):
-                if len(own) == fewest:
-                    break
-                child = drawn[kind](tries)
-                if child not in found and abs(share(child) - band) <= settings.tolerance and set(child) != {"skip"}:
-                    found[child] = kind
-                    own.append(child)
+            for limit in (None,) if kind == "whole" else settings.limits:
+                space = made.space if limit is None else screened(made.space, made.table, full, limit)
+                for tries in range(_MOST_TRIES):
+                    if len(own) == fewest:
+                        break
+                    if kind == "near":
+                        child = solutions[tries] if tries < len(solutions) else _neighbour(solutions, space, rng)
+                    else:
+                        child = space.sample(rng)
+                    if child not in found and abs(share(child) - band) <= settings.tolerance:
+                        found[child] = kind, limit
+                        own.append(child)
         turns = [own[place] for place in range(fewest) for own in of_kind.values() if place < len(own)]
         if len(turns) < settings.num_children:
             raise ValueError(f"the band {band} has {len(turns)} of {settings.num_children} children: widen tolerance")
         by_band.append(
             [
-                {"architecture": str(child), "band": band, "kind": found[child], "share": round(share(child), 4)}
+                dict(zip(("architecture", "band", "kind", "limit", "share"), row, strict=True))
                 for child in turns[: settings.num_children]
+                for row in [(str(child), band, *found[child], round(share(child), 4))]
             ]
         )
     return [one for ones in zip(*by_band, strict=True) for one in ones]
@@ -434,8 +436,8 @@ def make_design(prepared: Prepared, path: Path) -> Record:
         for place, child in enumerate(children):
             child["is_pilot"] = place < bands * settings.num_pilot
             child["num_seeds"] = 2 if place < bands * settings.num_repeated else 1
-        screened = [list(names) for names in made.screened_space.blocks]
-        write_json(path, {"settings": asked, "screened": screened, "factors": list(FACTORS), "children": children})
+        blocks = [list(names) for names in made.screened_space.blocks]
+        write_json(path, {"settings": asked, "screened": blocks, "factors": list(FACTORS), "children": children})
     design = read_object(path)
     if design["settings"] != asked:
         raise ValueError(f"{path} is of other settings: name another file, or go back to them")
@@ -570,8 +572,8 @@ def _by_counts(
 
 
 CPU_SECONDS_PREPARED = 600.0
-CPU_SECONDS_OF_STEP, CPU_SECONDS_JUDGED = 0.25, 6.0
-"""Of a child of three eighths of MiniLM-L6, the mean over bands, before any record says better."""
+CPU_SECONDS_OF_STEP, CPU_SECONDS_JUDGED = 0.23, 4.5
+"""Means of three children, one of a band, on one thread without bfloat16; records say better once there are some."""
 
 
 def plan_lines(settings: Settings, folder: Path) -> Iterator[str]:
