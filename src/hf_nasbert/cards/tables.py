@@ -126,6 +126,7 @@ def render_table_card(
         truth=truth,
         facts=facts,
         is_small=num_rows < 1000,
+        base_model=Markdown(code(str(recipe["base_model"]))) if recipe.get("base_model") else None,
         sequence_length=recipe.get("sequence_length"),
         metadata=Markdown(str(metadata)),
         num_seeds=num_seeds,

@@ -165,6 +165,7 @@ def recover(
     held_out: tuple[Sequence[Batch], Sequence[Target]] | None = None,
     output_dir: str | Path | None = None,
     progress: bool = False,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> Recovery:
     """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
@@ -181,6 +182,7 @@ def recover(
         held_out: Batches and targets to choose by.
         output_dir: Folder of the checkpoints, from the newest of which a killed run goes on.
         progress: Whether to show a bar.
+        on_step: Called with the number of every step, from 0, before it; an exception out of it ends the recovery.
 
     Raises:
         ValueError: If there is no batch, or one without labels where they have a weight; if a loss is not finite and
@@ -206,6 +208,7 @@ def recover(
         return scored().loss + _label_loss_on(child, held_out[0], settings)
 
     def loss_of(step: int, share: _Share) -> torch.Tensor:
+        on_step(step)
         return _loss_of(child, share, distance, settings, settings.label_weight, {}, places)
 
     before = None

@@ -1,0 +1,180 @@
+"""The table of children that are distilled alone, on a tiny base model: its design, its records, a killed farm."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from tiny.bases import documents, save_base
+
+from hf_nasbert import records
+from hf_nasbert.cards import render_table_card
+from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.space import Architecture
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The benchmark as a module, which the farm's workers can import too."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.find_spec("minilm_table")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["minilm_table"] = module
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        sys.modules.pop("minilm_table", None)
+
+
+@pytest.fixture(scope="module")
+def prepared(bench, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("minilm")
+    settings = bench.Settings(
+        base_model=str(save_base(folder / "base")), heads=(1,), ffn=(32,), kernels=(3,), bands=(0.5, 0.75),
+        tolerance=0.12, num_children=6, num_pilot=3, num_repeated=3, num_steps=8, batch_size=16, max_length=12,
+        num_sentences=64,
+    )  # fmt: skip
+    lines = documents(40)
+    pairs = Dataset.from_dict(
+        {"sentence1": lines[:20], "sentence2": lines[20:], "score": [float(number % 5) for number in range(20)]}
+    )
+    texts = Dataset.from_dict({"text": documents(300)})
+    return bench.prepare(settings, folder / "work", texts, pairs, "words", 1)
+
+
+def test_the_design_is_written_once_and_holds_what_was_asked_for(bench, prepared, tmp_path):
+    file = tmp_path / "design.json"
+    design = bench.make_design(prepared, file)
+    written = file.read_bytes()
+    assert bench.make_design(prepared, file) == design
+    assert file.read_bytes() == written
+    children = design["children"]
+    names = [one["architecture"] for one in children]
+    assert len(set(names)) == len(names) == 12
+    assert Counter((one["band"], one["kind"]) for one in children) == {
+        (band, kind): 2 for band in (0.5, 0.75) for kind in bench.KINDS
+    }
+    supernet = prepared.materials.supernet
+    whole = prepared.materials.cost(supernet.largest_architecture)["num_parameters"]
+    for one in children:
+        share = prepared.materials.cost(Architecture.parse(one["architecture"]))["num_parameters"] / whole
+        assert share == pytest.approx(one["share"], abs=1e-4)
+        assert abs(share - one["band"]) <= 0.12
+    pilot = bench.jobs_of(design, is_pilot=True)
+    jobs = bench.jobs_of(design)
+    assert len(pilot) == 6
+    assert len(jobs) == len(set(jobs)) == 12 + 6
+    assert Counter(job.seed for job in jobs) == {0: 12, 1: 6}
+    assert set(pilot) <= set(jobs[:6])
+
+
+def test_a_design_of_other_settings_is_refused(bench, prepared, tmp_path):
+    file = tmp_path / "design.json"
+    design = bench.make_design(prepared, file)
+    file.write_text(json.dumps(design | {"settings": design["settings"] | {"num_steps": 9}}))
+    with pytest.raises(ValueError, match="other settings"):
+        bench.make_design(prepared, file)
+
+
+def test_the_same_child_and_seed_give_the_same_record_and_training_helps(bench, prepared):
+    trainer = prepared.trainer
+    child = Architecture(("attention1", "ffn32") * 3)
+    first, again, other = (trainer.train(child, seed) for seed in (0, 0, 1))
+    timing = first.pop("timing"), again.pop("timing")
+    assert all(one["cpu_seconds"] >= one["training_cpu_seconds"] > 0 for one in timing)
+    assert first == again
+    assert other["dev_loss"] != first["dev_loss"]
+    assert other["recipe_hash"] == first["recipe_hash"]
+    assert [step for step, _ in first["curve"]] == [0, 2, 4, 6, 8]
+    assert first["curve"][-1][1] < first["curve"][0][1]
+    inherited = prepared.materials.scorer([child])  # its one batch chooses
+    assert first["curve"][0][1] == pytest.approx(inherited[0], rel=1e-5)
+    assert -1 <= first["stsb_validation"] <= 1
+    assert first["passes"] > 24
+    assert first["num_encoder_parameters"] == prepared.materials.cost(child)["num_parameters"]
+
+
+def test_what_judges_is_of_other_documents_than_what_chooses_and_trains(prepared):
+    parts = prepared.trainer.batches
+    seen = {part: {tuple(row.tolist()) for one in own for row in one["input_ids"]} for part, own in parts.items()}
+    assert all(seen.values())
+    assert not seen["judging"] & (seen["train"] | seen["choosing"])
+
+
+def test_the_more_tokens_are_another_recipe(prepared):
+    more = dataclasses.replace(prepared.trainer, factor=4)
+    assert more.recipe["max_steps"] == 4 * prepared.trainer.recipe["max_steps"]
+    assert more.recipe_hash != prepared.trainer.recipe_hash
+
+
+def test_an_exception_before_a_step_ends_a_training(prepared):
+    def stop(step):
+        if step == 3:
+            raise SystemExit("the farm is gone")
+
+    with pytest.raises(SystemExit):
+        prepared.trainer.train(("attention1", "ffn32") * 3, 0, on_step=stop)
+
+
+def test_the_plan_tells_hours_of_every_part(bench, tmp_path):
+    lines = list(bench.plan_lines(bench.Settings(), tmp_path))
+    assert len(lines) == 1 + len(bench.FACTORS)
+    assert "(360)" in lines[1]
+    path = bench.table_of(4, tmp_path)
+    records.append(path, {"timing": {"cpu_seconds": 3600.0}})
+    assert "360.0" in list(bench.plan_lines(bench.Settings(), tmp_path))[2]
+
+
+@pytest.mark.parametrize(("turned", "chosen"), [((), 1), ((1,), 4), ((1, 4), 16)])
+def test_the_rule_takes_the_fewest_tokens_that_keep_the_order(bench, tmp_path, turned, chosen):
+    names = [f"child{number}" for number in range(12)]
+    children = [{"architecture": name, "band": number % 2, "is_pilot": True} for number, name in enumerate(names)]
+    for factor in bench.FACTORS:
+        sign = -1 if factor in turned else 1
+        for number, name in enumerate(names):
+            row = {"architecture": name, "seed": 0, "dev_loss": sign * number + 20}
+            records.append(bench.table_of(factor, tmp_path), row)
+    assert list(bench.pilot_lines({"children": children}, tmp_path))[-1] == f"By the rule: {chosen} times the tokens."
+
+
+@pytest.mark.slow
+def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
+    design = bench.make_design(prepared, tmp_path / "design.json")
+    pilot = bench.train(prepared, design, tmp_path, is_pilot=True, num_workers=2)
+    assert set(pilot) == set(bench.jobs_of(design, is_pilot=True))
+    first = bench.table_of(1, tmp_path).read_bytes()
+    table = bench.train(prepared, design, tmp_path, is_pilot=False, num_workers=2)
+    assert set(table) == set(bench.jobs_of(design))
+    assert bench.table_of(1, tmp_path).read_bytes().startswith(first)
+    truth = GroundTruth(load_table(f"{bench.table_of(1, tmp_path)}.gz"))
+    assert len(truth.architectures) == 12
+    assert truth.seed_noise > 0
+    text = "\n".join(bench.rank_lines(prepared, design, tmp_path))
+    assert "inherited weights" in text
+    assert "another training" in text
+    own = {
+        one["architecture"]: one["dev_loss"] for one in records.read(bench.table_of(1, tmp_path)) if not one["seed"]
+    }
+    assert bench.taus(design, own, own) == pytest.approx((1.0, 1.0))
+
+
+def test_the_card_says_that_children_were_distilled(bench, prepared):
+    rows = [prepared.trainer.train(job.architecture, job.seed) for job in draw(bench, prepared)]
+    card = render_table_card("minilm", GroundTruth(Dataset.from_list(rows)))
+    assert "8 steps of 16 sequences" in card
+    assert "distance from the base model" in card
+    assert "`stsb_validation`" in card
+    assert not any(words in card for words in ("from scratch", "nats", "masks"))
+
+
+def draw(bench, prepared):
+    """Jobs of three children."""
+    return [bench.Job(Architecture.parse(one["architecture"]), 0) for one in bench.draw_children(prepared)[:3]]
