@@ -19,7 +19,7 @@ FLOORS = [  # lowest first
         "paths",
         "geometry",
         "lazy",
-        "ranges",
+        "settings",
         "tolerances",
         "yaml_files",
     },  # what every room may need

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.base import Cost, Paper, RunKind
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 
@@ -15,16 +16,12 @@ from hf_nasbert.space import Architecture, SearchSpace
 class ComplexityRateSettings(UniformSettings):
     """How fast the learning rate of small and of large children falls; no number may be negative."""
 
-    smallest_exponent: float = field(
-        default=4.0, metadata={"help": "Power of the smallest child's decay; above 1, its rate falls fast at first."}
+    smallest_exponent: float = setting(
+        4.0, "Power of the smallest child's decay; above 1, its rate falls fast at first.", at_least=0
     )
-    largest_exponent: float = field(
-        default=0.25, metadata={"help": "That of the largest; the larger of the two, and the sign is reversed."}
+    largest_exponent: float = setting(
+        0.25, "That of the largest; the larger of the two, and the sign is reversed.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("smallest_exponent", "largest_exponent", at_least=0)
 
 
 class ComplexityRate(Uniform):

@@ -1,12 +1,13 @@
 """Cross-path consistency: two children without a common operator, each learns from the other one's averaged twin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
 from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
 from hf_nasbert.samplers import FairSampler
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -15,19 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CrossPathSettings(AveragedSettings):
-    """How much the children learn from each other.
+    """How much the children learn from each other."""
 
-    Raises:
-        ValueError: If it is less than nothing.
-    """
-
-    consistency_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the divergence from the other child's twin. 1 is ours."}
+    consistency_weight: float = setting(
+        1.0, "Weight of the divergence from the other child's twin. 1 is ours.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("consistency_weight", at_least=0)
 
 
 class CrossPath(Averaged):

@@ -3,11 +3,12 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from hf_nasbert.methods.base import ChildRun, Cost, Paper, RunKind, StepContext
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
+from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
 
 if TYPE_CHECKING:
@@ -20,22 +21,16 @@ if TYPE_CHECKING:
 class ImportanceSettings(UniformSettings):
     """How far draws follow the norms, and whether losses make up for it, within ranges."""
 
-    importance_floor: float = field(
-        default=0.5, metadata={"help": "Share of the draws, of operators and of sequences, that stays uniform."}
+    importance_floor: float = setting(
+        0.5, "Share of the draws, of operators and of sequences, that stays uniform.", at_least=0.01, at_most=1
     )
-    norm_decay: float = field(default=0.9, metadata={"help": "Decay of the running gradient norm of an operator."})
-    importance_unbiased: bool = field(
-        default=True,
-        metadata={"help": "Weigh losses by 1 / (N p), so that gradients are unbiased; without, as published, biased."},
+    norm_decay: float = setting(0.9, "Decay of the running gradient norm of an operator.", at_least=0, at_most=0.9999)
+    importance_unbiased: bool = setting(
+        True, "Weigh losses by 1 / (N p), so that gradients are unbiased; without, as published, biased."
     )
-    sequence_importance: bool = field(
-        default=True, metadata={"help": "Draw a step's sequences by importance too; not where a teacher teaches."}
+    sequence_importance: bool = setting(
+        True, "Draw a step's sequences by importance too; not where a teacher teaches."
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("importance_floor", at_least=0.01, at_most=1)
-        self.check("norm_decay", at_least=0, at_most=0.9999)
 
 
 class Importance(Remembering):

@@ -3,13 +3,14 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
 from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 Table = list[list[float]]
@@ -18,36 +19,21 @@ _MOST_ROUNDS = 1000  # of the balance, which comes near much sooner
 
 @dataclass(kw_only=True)
 class MixtureSettings(UniformSettings):
-    """How many super-nets there are, what children they tell apart, and how they are drawn.
+    """How many super-nets there are, what children they tell apart, and how they are drawn."""
 
-    Raises:
-        ValueError: If a number lies outside its range, or there are no such rows.
-    """
-
-    num_supernets: int = field(default=2, metadata={"help": "Copies of the choice blocks."})
-    mixture_rows: Literal["first_block", "sizes"] = field(
-        default="first_block",
-        metadata={"help": "What tells children apart: the operator of the first block with a choice, or their size."},
+    num_supernets: int = setting(2, "Copies of the choice blocks.", at_least=2)
+    mixture_rows: Literal["first_block", "sizes"] = setting(
+        "first_block", "What tells children apart: the operator of the first block with a choice, or their size."
     )
-    num_size_rows: int = field(default=4, metadata={"help": "Classes of size, where that tells them apart."})
-    mixture_temperature: float = field(
-        default=10.0, metadata={"help": "What the qualities, in nats, are multiplied by before the softmax."}
+    num_size_rows: int = setting(4, "Classes of size, where that tells them apart.", at_least=2)
+    mixture_temperature: float = setting(
+        10.0, "What the qualities, in nats, are multiplied by before the softmax.", at_least=0
     )
-    mixture_balance: float = field(
-        default=0.01, metadata={"help": "The divergence from equal shares, in nats, that super-nets may have."}
+    mixture_balance: float = setting(
+        0.01, "The divergence from equal shares, in nats, that super-nets may have.", at_least=1e-6
     )
-    mixture_decay: float = field(default=0.9, metadata={"help": "What of a quality a new one leaves."})
-    mixture_interval: int = field(default=10, metadata={"help": "Steps between two children that are scored."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_supernets", "num_size_rows", at_least=2)
-        self.check("mixture_temperature", at_least=0)
-        self.check("mixture_balance", at_least=1e-6)
-        self.check("mixture_decay", at_least=0, at_most=1)
-        if self.mixture_decay == 1:
-            raise ValueError("mixture_decay=1 keeps every quality at its first score: expected below 1")
-        self.check("mixture_interval", at_least=1)
+    mixture_decay: float = setting(0.9, "What of a quality a new one leaves.", at_least=0, below=1)
+    mixture_interval: int = setting(10, "Steps between two children that are scored.", at_least=1)
 
 
 class Mixture(Uniform):

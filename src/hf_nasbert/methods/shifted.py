@@ -5,12 +5,13 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, Paper, Score, Whole
 from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_SIZED = 256  # children drawn to find the groups' bounds
@@ -21,19 +22,12 @@ _NUM_DRAWS = 100  # for one child of a group, for every group
 class SizeShiftedSettings(UniformSettings):
     """How many groups there are, and how their probabilities follow from their losses, within ranges."""
 
-    num_size_groups: int = field(default=4, metadata={"help": "Groups by parameters, of equally many uniform draws."})
-    shift_interval: int = field(default=100, metadata={"help": "Steps between two changes of their probabilities."})
-    shift_temperature: float = field(
-        default=1.0, metadata={"help": "Divides the standardised loss drops: high, and all groups stay alike."}
+    num_size_groups: int = setting(4, "Groups by parameters, of equally many uniform draws.", at_least=2)
+    shift_interval: int = setting(100, "Steps between two changes of their probabilities.", at_least=1)
+    shift_temperature: float = setting(
+        1.0, "Divides the standardised loss drops: high, and all groups stay alike.", at_least=1e-3
     )
-    group_floor: float = field(default=0.3, metadata={"help": "Share of steps of a uniform group, 0.3 at least."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_size_groups", at_least=2)
-        self.check("shift_interval", at_least=1)
-        self.check("shift_temperature", at_least=1e-3)
-        self.check("group_floor", at_least=0.3, at_most=1)
+    group_floor: float = setting(0.3, "Share of steps of a uniform group, 0.3 at least.", at_least=0.3, at_most=1)
 
 
 class SizeShifted(Remembering):

@@ -1,13 +1,14 @@
 """Super-nets of size classes: a copy for the small children, one for the large ones, each trained by its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hf_nasbert.methods.base import Cost, Paper
 from hf_nasbert.methods.rows import SizeClasses
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 _MOST_DRAWS = 1000
@@ -15,21 +16,12 @@ _MOST_DRAWS = 1000
 
 @dataclass(kw_only=True)
 class SizeClassesSettings(UniformSettings):
-    """How many classes there are, and how many children of one a step trains.
+    """How many classes there are, and how many children of one a step trains."""
 
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    num_size_classes: int = field(default=3, metadata={"help": "Classes of children, by their size."})
-    num_random_of_class: int = field(
-        default=1, metadata={"help": "Random children of a step, beside the largest and the smallest of its class."}
+    num_size_classes: int = setting(3, "Classes of children, by their size.", at_least=2)
+    num_random_of_class: int = setting(
+        1, "Random children of a step, beside the largest and the smallest of its class.", at_least=1
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_size_classes", at_least=2)
-        self.check("num_random_of_class", at_least=1)
 
 
 class SizeClassesMethod(Uniform):

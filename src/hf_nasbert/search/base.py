@@ -14,8 +14,8 @@ from dataclasses import field, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
-from hf_nasbert.ranges import check_range
 from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
+from hf_nasbert.settings import check_range
 from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 200  # draws for one child before a new one is looked for in another way: among all children

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hf_nasbert.ranges import check_range
 from hf_nasbert.search.base import Hyperparameter, Search
 from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import check_range
 from hf_nasbert.space import Architecture
 
 
