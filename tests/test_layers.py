@@ -19,11 +19,10 @@ FLOORS = [  # lowest first
         "paths",
         "geometry",
         "lazy",
-        "settings",
         "tolerances",
         "yaml_files",
     },  # what every room may need
-    {"terminal"},
+    {"terminal", "settings"},
     {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
     {"configs"},
     {"modeling", "samplers", "objectives", "native", "scored"},

@@ -32,12 +32,21 @@ class Settings:
     def __post_init__(self) -> None:
         """Expand paths, and refuse what a field does not take."""
         expand_paths(self)
-        for one in fields(self):
-            value, choices, bounds = getattr(self, one.name), get_args(one.type), one.metadata.get("bounds")
-            if get_origin(one.type) is Literal and value not in choices:
-                raise ValueError(f"{one.name}={value!r}: expected {' or '.join(map(str, choices))}")
-            if bounds and value is not None:
-                check_range(one.name, value, **bounds)
+        check_fields(self)
+
+
+def check_fields(settings: Any) -> None:
+    """Refuse what the fields of a dataclass do not take.
+
+    Raises:
+        ValueError: If a value is none of its field's choices, or outside its range.
+    """
+    for one in fields(settings):
+        value, choices, bounds = getattr(settings, one.name), get_args(one.type), one.metadata.get("bounds")
+        if get_origin(one.type) is Literal and value not in choices:
+            raise ValueError(f"{one.name}={value!r}: expected {' or '.join(map(str, choices))}")
+        if bounds and value is not None:
+            check_range(one.name, value, **bounds)
 
 
 def check_range(
