@@ -155,21 +155,18 @@ class Attentive(Sandwich):
     Settings = AttentiveSettings
     settings: AttentiveSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: AttentiveSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        if not callable(cost):
-            raise ValueError(f"method={self.name} draws children by their size: it needs a cost, a child's parameters")
-        self._cost = cost
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        super()._prepare()
         self._groups: Sequence[tuple[Architecture, ...]] = ()
 
     def make_sampler(self, seed: int) -> SizedSampler:
         """Groups of one size."""
+        if not callable(self.cost):
+            raise ValueError(f"method={self.name} draws children by their size: it needs a cost, a child's parameters")
         return SizedSampler(
             self.space,
             seed=seed,
-            cost=self._cost,
+            cost=self.cost,
             num_bins=self.settings.num_size_bins,
             uniform_over=self.settings.uniform_over,
         )

@@ -179,10 +179,10 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
-    `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict` and
-    `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it is
-    not made for, `check_run` refuses.
+    A method overrides what it does otherwise than plain training: `make_sampler`, `_prepare`, `children`,
+    `chosen_on`, `wants`, `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`,
+    `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors`
+    too. What it is not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -221,8 +221,16 @@ class TrainingMethod:
             raise ValueError(
                 f"the settings of method {self.name} are a {self.Settings.__name__}, got {type(settings).__name__}"
             )
-        self.space, self.settings, self.max_steps = space, settings, max_steps
+        self.space, self.settings, self.cost, self.max_steps = space, settings, cost, max_steps
         self.sampler = self.make_sampler(seed)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the method's own state, in the constructor, behind the sampler.
+
+        Raises:
+            ValueError: If the settings do not fit the space.
+        """
 
     def make_sampler(self, seed: int) -> Sampler:
         """The sampler, with whatever of the settings is its own."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
 from hf_nasbert.settings import setting
@@ -75,13 +75,10 @@ class Blockwise(Averaged, Uniform):
     terms = ("stage_error",)
     can_be_sharded = False
 
-    def __init__(
-        self, space: SearchSpace, settings: BlockwiseSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.largest = cheapest(space, lambda child: -cost(child))
-        self.stages = stages_of(space, settings.blockwise_stages)
-        self.is_ensemble = settings.blockwise_target == "ensemble"
+    def _prepare(self) -> None:
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
+        self.stages = stages_of(self.space, self.settings.blockwise_stages)
+        self.is_ensemble = self.settings.blockwise_target == "ensemble"
         self._paths: tuple[Architecture, ...] = ()
         self._lesson: Any = None
         self._has_base_model = False

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, Score, StepContext, Whole
+from hf_nasbert.methods.base import ChildRun, Paper, Score, StepContext, Whole
 from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -85,11 +85,11 @@ class Board(Uniform):
     settings: BoardSettings
     terms = ("distillation",)
 
-    def __init__(self, space: SearchSpace, settings: BoardSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.cost, number = cost, settings.board_classes
+    def _prepare(self) -> None:
         rng = random.Random("sizes of the board")  # the same classes for every seed
-        self.cuts = size_bounds([cost(space.sample(rng)) for _ in range(_NUM_SIZES)], number)
+        self.cuts = size_bounds(
+            [self.cost(self.space.sample(rng)) for _ in range(_NUM_SIZES)], self.settings.board_classes
+        )
         self.classes: list[list[Entry]] = [[] for _ in range(len(self.cuts) + 1)]
         """The entries of every class of size, best first."""
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext, Wants
 from hf_nasbert.samplers import FairSampler
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +53,7 @@ class CrossPath(Averaged):
     settings: CrossPathSettings
     terms = ("consistency", "token_variance")
 
-    def __init__(
-        self, space: SearchSpace, settings: CrossPathSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         if self.sampler.children_per_step < 2:
             raise ValueError(
                 "method=cross_path trains pairs that differ, and no block of this space has two operators"

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, RunKind, Score, Whole
+from hf_nasbert.methods.base import FindSplit, Paper, RunKind, Score, Whole
 from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
 from hf_nasbert.settings import setting
-from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.space import SKIP, Architecture
 
 _SPLIT = re.compile(r"first_block|gradients|block:([0-9]{1,4})")
 _GRADIENTS = "gradients"
@@ -73,10 +73,8 @@ class FewShot(Uniform):
     Settings = FewShotSettings
     settings: FewShotSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: FewShotSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        space, settings, max_steps = self.space, self.settings, self.max_steps
         self.split_step = round(settings.split_at * max_steps)
         if self.split_step >= max_steps:
             raise ValueError(

@@ -4,12 +4,12 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, RunKind, StepContext
+from hf_nasbert.methods.base import ChildRun, Paper, RunKind, StepContext
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.settings import setting
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
+from hf_nasbert.space import SKIP, Architecture, operator_width
 
 if TYPE_CHECKING:
     import torch
@@ -64,10 +64,9 @@ class Importance(Remembering):
     Settings = ImportanceSettings
     terms = ("row_score",)
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         # The score is at first what a guess among many words has.
-        self.memory = {"norms": [{} for _ in space.blocks], "mean_score": 1.0}
+        self.memory = {"norms": [{} for _ in self.space.blocks], "mean_score": 1.0}
 
     def check_run(self, run: RunKind) -> None:
         """Gradients are read in one piece, and in their own unit."""

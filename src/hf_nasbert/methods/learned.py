@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.base import Paper, Score, Whole
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, Distribution, SearchSpace
+from hf_nasbert.space import Architecture, Distribution
 
 _NUM_DEV_BATCHES = 2
 
@@ -51,9 +51,8 @@ class LearnedDistribution(Remembering):
     look = ("#D55E00", "*")
     Settings = LearnedDistributionSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self._cost, self.memory = cost, {"logits": Distribution(space).logits}
+    def _prepare(self) -> None:
+        self.memory = {"logits": Distribution(self.space).logits}
 
     @property
     def distribution(self) -> Distribution:
@@ -90,7 +89,7 @@ class LearnedDistribution(Remembering):
         worth = dict(zip(unlike, score(unlike, self.num_dev_batches), strict=True))
         if own.target_parameters:
             worth = {
-                child: loss + max(0.0, self._cost(child) / own.target_parameters - 1) for child, loss in worth.items()
+                child: loss + max(0.0, self.cost(child) / own.target_parameters - 1) for child, loss in worth.items()
             }
         distribution.learn(
             drawn, [worth[child] for child in drawn], own.distribution_temperature, own.distribution_rate

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_nasbert.methods.base import (
     ChildRun,
-    Cost,
     MethodSettings,
     Paper,
     RunKind,
@@ -23,7 +22,7 @@ from hf_nasbert.methods.base import (
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -131,10 +130,9 @@ class Aligned(TrainingMethod):
 
     terms: ClassVar[tuple[str, ...]] = ("alignment",)
 
-    def __init__(self, space: SearchSpace, settings: MethodSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         first = self.settings.anchor
-        self.anchor = None if first in (None, _BASE_MODEL) else space.validate(Architecture.parse(first))
+        self.anchor = None if first in (None, _BASE_MODEL) else self.space.validate(Architecture.parse(first))
         self.history: list[dict[str, Any]] = []
 
     @property

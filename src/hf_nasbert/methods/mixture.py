@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
+from hf_nasbert.methods.base import FindSplit, Paper, Score, Whole
 from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 Table = list[list[float]]
 _MOST_ROUNDS = 1000  # of the balance, which comes near much sooner
@@ -59,14 +59,12 @@ class Mixture(Uniform):
     Settings = MixtureSettings
     settings: MixtureSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: MixtureSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        space, settings = self.space, self.settings
         self._block = first_choice(space)
         self._operators = operators_of(space, self._block)
         is_by_size = settings.mixture_rows == "sizes"
-        self._sizes = SizeClasses(space, cost, settings.num_size_rows) if is_by_size else None
+        self._sizes = SizeClasses(space, self.cost, settings.num_size_rows) if is_by_size else None
         num_rows = settings.num_size_rows if is_by_size else len(self._operators)
         if settings.num_supernets > num_rows:
             raise ValueError(f"num_supernets={settings.num_supernets}: there are {num_rows} rows of children for them")

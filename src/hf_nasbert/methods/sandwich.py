@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, RunKind, StepContext, Wants
+from hf_nasbert.methods.base import ChildRun, Paper, RunKind, StepContext, Wants
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -57,12 +57,9 @@ class Sandwich(Uniform):
     settings: SandwichSettings
     terms = ("distillation",)
 
-    def __init__(
-        self, space: SearchSpace, settings: SandwichSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.smallest = cheapest(space, cost)
-        self.largest = cheapest(space, lambda child: -cost(child))
+    def _prepare(self) -> None:
+        self.smallest = cheapest(self.space, self.cost)
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
 
     @property
     def passes_per_step(self) -> float:

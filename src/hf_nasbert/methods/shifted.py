@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.base import Paper, Score, Whole
 from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 _NUM_SIZED = 256  # children drawn to find the groups' bounds
 _NUM_DRAWS = 100  # for one child of a group, for every group
@@ -49,10 +49,10 @@ class SizeShifted(Remembering):
     look = ("#56B4E9", "H")
     Settings = SizeShiftedSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        rng, number, self._cost = random.Random(f"size groups, seed {seed}"), settings.num_size_groups, cost
-        self.bounds = size_bounds([cost(space.sample(rng, settings.uniform_over)) for _ in range(_NUM_SIZED)], number)
+    def _prepare(self) -> None:
+        rng, settings = random.Random(f"size groups, seed {self.sampler.seed}"), self.settings
+        drawn = (self.space.sample(rng, settings.uniform_over) for _ in range(_NUM_SIZED))
+        self.bounds = size_bounds([*map(self.cost, drawn)], settings.num_size_groups)
         """The smallest size of every group but the first; fewer where many children are of one size."""
         if not self.bounds:
             raise ValueError(f"method={self.name} goes by size, and the children of this space have one: take uniform")
@@ -62,7 +62,7 @@ class SizeShifted(Remembering):
 
     def group_of(self, child: Architecture) -> int:
         """The number of a child's group, from the smallest."""
-        return bisect.bisect_right(self.bounds, self._cost(child))
+        return bisect.bisect_right(self.bounds, self.cost(child))
 
     def children(self) -> tuple[Architecture, ...]:
         """A uniform child of a group drawn by its probability; of a group that hardly exists, any."""

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper
+from hf_nasbert.methods.base import Paper
 from hf_nasbert.methods.rows import SizeClasses
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.settings import setting
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import Architecture
 
 _MOST_DRAWS = 1000
 
@@ -46,11 +46,8 @@ class SizeClassesMethod(Uniform):
     Settings = SizeClassesSettings
     settings: SizeClassesSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: SizeClassesSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.classes = SizeClasses(space, cost, settings.num_size_classes)
+    def _prepare(self) -> None:
+        self.classes = SizeClasses(self.space, self.cost, self.settings.num_size_classes)
         self._turn = 0
 
     @property
