@@ -136,6 +136,7 @@ def test_names_that_load_on_first_use_are_those_that_type_checkers_see(name):
     tree = ast.parse((PACKAGE / name / "__init__.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and len(node.module.split(".")) > 2]
     seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert all(alias.name == alias.asname for node in imports for alias in node.names)
     assert all(getattr(package, name) is getattr(importlib.import_module(seen[name]), name) for name in seen)
     # A module that is imported becomes an attribute of its package, and would take the place of a name.
     assert not seen.keys() & {file.stem for file in (PACKAGE / name).iterdir()}
