@@ -162,11 +162,7 @@ class FewShot(Uniform):
         return super().state_dict() | {"block": self.block, "parts": [list(part) for part in self.parts]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the split that was made.
-
-        Raises:
-            ValueError: If the parts are not those of the block.
-        """
+        """Go on with the split that was made."""
         block, parts = state["block"], tuple(map(tuple, state["parts"]))
         given = sorted(name for part in parts for name in part)
         if parts and (len(parts) != self.num_copies or given != sorted(operators_of(self.space, block))):

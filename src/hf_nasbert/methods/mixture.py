@@ -12,6 +12,7 @@ from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
+from hf_nasbert.space.distribution import softmax
 
 Table = list[list[float]]
 _MOST_ROUNDS = 1000  # of the balance, which comes near much sooner
@@ -87,7 +88,7 @@ class Mixture(Uniform):
         """P(m | row), balanced."""
         if self._balanced is None:
             temperature = self.settings.mixture_temperature
-            rows = [_softmax([temperature * one for one in _filled(row)]) for row in self.qualities]
+            rows = [softmax([temperature * one for one in _filled(row)]) for row in self.qualities]
             self._balanced = balanced(rows, self.settings.mixture_balance)
         return self._balanced
 
@@ -129,11 +130,7 @@ class Mixture(Uniform):
         return super().state_dict() | {"qualities": [list(row) for row in self.qualities]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with these qualities.
-
-        Raises:
-            ValueError: If they are no numbers, or those of other rows.
-        """
+        """Go on with these qualities."""
         rows = [[None if one is None else float(one) for one in row] for row in state["qualities"]]
         if list(map(len, rows)) != list(map(len, self.qualities)):
             raise ValueError(f"the qualities are of {len(rows)} rows, expected {len(self.qualities)}")
@@ -146,11 +143,6 @@ def _filled(row: Sequence[float | None]) -> list[float]:
     known = [one for one in row if one is not None]
     mean = sum(known) / len(known) if known else 0.0
     return [mean if one is None else one for one in row]
-
-
-def _softmax(row: Sequence[float]) -> list[float]:
-    powers = [math.exp(one - max(row)) for one in row]
-    return [power / sum(powers) for power in powers]
 
 
 def balanced(rows: Sequence[Sequence[float]], tolerance: float) -> Table:

@@ -77,11 +77,7 @@ class SizeClassesMethod(Uniform):
         return super().state_dict() | {"turn": self._turn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the class whose turn it is.
-
-        Raises:
-            ValueError: If there is no such class.
-        """
+        """Go on with the class whose turn it is."""
         if type(state["turn"]) is not int or not 0 <= state["turn"] < self.classes.number:
             raise ValueError(f"turn {state['turn']!r:.80} is none of {self.classes.number} classes")
         super().load_state_dict(state)

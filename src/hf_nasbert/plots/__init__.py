@@ -7,7 +7,7 @@ are neither read nor written. `save_figure` writes it as PNG and SVG, byte for b
 from hf_nasbert.plots.children import plot_architecture, plot_operator_frequency, plot_pareto_front, plot_training
 from hf_nasbert.plots.interference import plot_gradient_similarity, plot_similarity_by_block
 from hf_nasbert.plots.ranking import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps
-from hf_nasbert.plots.search import plot_regret, plot_search_trajectory
+from hf_nasbert.plots.search import plot_regret
 from hf_nasbert.plots.style import OPERATOR_COLOURS, save_figure
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "plot_pareto_front",
     "plot_proxy_against_truth",
     "plot_regret",
-    "plot_search_trajectory",
     "plot_similarity_by_block",
     "plot_tau_by_method",
     "plot_tau_over_steps",

@@ -192,20 +192,10 @@ class SupernetTrainingArguments(Settings):
         ValueError: If a number lies outside its range, or there is no backend of the name that is to compile.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset(
-        {
-            "dataloader_num_workers",
-            "disable_tqdm",
-            "logging_steps",
-            "output_dir",
-            "overwrite_output_dir",
-            "report_to",
-            "resume_from_checkpoint",
-            "save_steps",
-            "save_total_limit",
-            "step_timeout",
-        }
-    )
+    incidental: ClassVar[frozenset[str]] = frozenset({
+        "dataloader_num_workers", "disable_tqdm", "logging_steps", "output_dir", "overwrite_output_dir", "report_to",
+        "resume_from_checkpoint", "save_steps", "save_total_limit", "step_timeout",
+    })  # fmt: skip
     """What decides where things lie, what is shown or how often a run is saved, and not what comes out of it."""
 
     choices: ClassVar[dict[str, Choice]] = {"method_settings": Choice("method", settings_by_method)}
