@@ -98,7 +98,7 @@ def test_what_is_above_the_target_pays():
         method = make(cost=lambda child: 100.0 + 100 * Counter(child)["ffn"], distribution_interval=1, **settings)
         steps(method, 40, lambda child: 1.0)
         rng = random.Random(0)
-        return sum(method._cost(method.distribution.draw(rng)) for _ in range(200)) / 200
+        return sum(method.cost(method.distribution.draw(rng)) for _ in range(200)) / 200
 
     assert mean_size() == pytest.approx(mean_size(target_parameters=500)), "none is above"
     assert mean_size(target_parameters=100) < mean_size() - 40

@@ -144,7 +144,10 @@ def test_the_base_model_as_the_anchor_is_no_average(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [({"average_decay": 1.0}, "average_decay=1 keeps"), ({"variance_weight": -1.0}, "variance_weight=-1")],
+    [
+        ({"average_decay": 1.0}, "average_decay=1.0: expected below 1"),
+        ({"variance_weight": -1.0}, "variance_weight=-1"),
+    ],
 )
 def test_refusals(setting, words):
     with pytest.raises(ValueError, match=words):

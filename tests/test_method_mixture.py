@@ -126,7 +126,7 @@ def test_a_run_goes_on(tmp_path):
         ({"num_supernets": 5}, "num_supernets=5: there are 3 rows of children"),
         ({"mixture_rows": "blocks"}, "mixture_rows='blocks'"),
         ({"mixture_decay": 2.0}, "mixture_decay=2.0"),
-        ({"mixture_decay": 1.0}, "mixture_decay=1 keeps every quality at its first score"),
+        ({"mixture_decay": 1.0}, "mixture_decay=1.0: expected below 1"),
         ({"mixture_balance": 0.0}, "mixture_balance=0.0"),
         (
             {"space": SearchSpace.of_blocks(["ffn,conv3"]), "mixture_rows": "sizes"},

@@ -1,6 +1,5 @@
 """The one door for config.json files of others: checked before anything believes, prints or builds what they say."""
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from transformers.utils.hub import cached_file
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.terminal import quiet
 
 OURS = ("nasbert", "nasbert_supernet", "bert")
 """The model types that are built, published and fetched here: child, super-net, and child that is a stock BERT."""
@@ -116,7 +116,7 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
     _check_place(model)
     check_revision(model, revision)
     try:
-        with _quiet_retries():
+        with quiet("huggingface_hub.utils._http"):  # requests are tried again; the last error says so in one line
             file = cached_file(model, "config.json", revision=revision)
     except OSError as error:
         if model in str(error):
@@ -148,18 +148,6 @@ def check_revision(model: str | Path, revision: str | None) -> None:
             f"revision={printable(revision, 100)} is of a model on the Hub, and {printable(model, 200)} is a folder: "
             "leave it out, or name the model on the Hub"
         )
-
-
-@contextmanager
-def _quiet_retries() -> Iterator[None]:
-    """Say nothing of requests that are tried again: where the last one fails, the error says so in one line."""
-    logger = logging.getLogger("huggingface_hub.utils._http")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_place(model: str) -> None:

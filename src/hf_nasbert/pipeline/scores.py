@@ -446,10 +446,8 @@ def _confirmed(
 
 
 def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
-    costs = scorer.cost(scorer.space.child_at(0))
-    for name in arguments.objectives:
-        if name not in costs:
-            raise ValueError(f"objective {name} is none of the costs of a child: {', '.join(costs)}")
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
+    task.check_objectives(arguments.objectives)
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
@@ -471,7 +469,6 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         steps = arguments.search_settings
         size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
         further = {"bracket_size": size}
-    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
