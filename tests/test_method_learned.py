@@ -83,6 +83,23 @@ def test_the_better_operator_is_learned_and_trained_more():
     assert 0.6 < share < 0.95, "a third or so of it stays uniform"
 
 
+def test_it_learns_from_every_draw_on_the_same_dev_batches(monkeypatch):
+    """A child that is drawn twice counts twice, as in PARSEC's sum over draws; it is scored once."""
+    learned, scored = [], []
+    monkeypatch.setattr(Distribution, "learn", lambda self, children, losses, *_: learned.append((children, losses)))
+    method = make(distribution_interval=1, distribution_draws=400)
+
+    def score(children, number):
+        scored.append((children, number))
+        return [float(place) for place in range(len(children))]
+
+    method.after_step(1, method.children(), [1.0], score, None)
+    ((children, losses),), ((unlike, number),) = learned, scored
+    assert len(children) == 400 > len(set(children)) == len(unlike)
+    assert losses == [unlike.index(child) for child in children]
+    assert number == method.num_dev_batches == 2
+
+
 def test_a_floor_of_one_learns_and_draws_uniformly():
     method = make(distribution_interval=2, distribution_floor=1.0)
     trained, _ = steps(method, 150, good)
