@@ -173,6 +173,32 @@ class TestSearch:
 
         assert asked(1.0) == asked(1024.0)
 
+    def test_a_tenth_of_the_draws_is_uniform(self, monkeypatch):
+        calls = Counter()
+
+        def counted(kind, name, original):
+            monkeypatch.setattr(kind, name, lambda self, *given: calls.update([name]) or original(self, *given))
+
+        counted(SearchSpace, "child_at", SearchSpace.child_at)
+        counted(Distribution, "draw", Distribution.draw)
+        search = new(SEARCHES["learned"], SearchSpace.chain(8, ("attention", "ffn", "conv3")), seed=0)
+        for _ in range(20):
+            children = search.ask()
+            search.tell(children, [1.0] * len(children))
+        assert calls.total() >= 320
+        assert calls["child_at"] / calls.total() == pytest.approx(0.1, abs=0.05)
+
+    def test_every_score_teaches_once(self, monkeypatch):
+        learned = []
+        monkeypatch.setattr(Distribution, "learn", lambda self, children, *_: learned.extend(children))
+        search = new(SEARCHES["learned"], CHAIN, seed=0)
+        for _ in range(3):
+            children = search.ask()
+            for part in (children[:3], children[3:]):  # told in parts
+                search.tell(part, made_up(part))
+        search.ask()
+        assert learned == [scored.architecture for scored in search.history]
+
     def test_children_without_a_finite_score_teach_nothing(self):
         search = new(SEARCHES["learned"], CHAIN, seed=0)
         children = search.ask()
