@@ -244,3 +244,13 @@ def test_messages_name_a_packaged_model_as_the_user_did(monkeypatch):
         with pytest.raises(ValueError, match=name) as caught:
             call()
         assert str(base.place) not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_fetched_is_named_in_one_line(monkeypatch):
+    def unreachable(*given, **options):
+        raise OSError("no route\nto the host")
+
+    monkeypatch.setattr("hf_nasbert.modeling.sentence_transformer.cached_file", unreachable)
+    with pytest.raises(OSError, match=r"^the model owner/model cannot be loaded: .*no route") as caught:
+        open_base_model("owner/model")
+    assert "\n" not in str(caught.value)

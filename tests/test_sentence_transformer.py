@@ -207,14 +207,24 @@ def test_the_encoder_of_an_old_folder_lies_in_a_folder_of_its_own(tmp_path, monk
     assert encoder_place(tmp_path) == (str(tmp_path / "0_Transformer"), None)
     assert read_sentence_modules(tmp_path) == dataclasses.replace(FULL, normalize=False)
     asked = []
-    monkeypatch.setattr(
-        sentence_transformer,
-        "cached_file",
-        lambda model, name, *, revision, **options: asked.append((name, revision)) or tmp_path / name,
-    )
+
+    def fetched(model, name, *, revision, **options):
+        asked.append((model, name, revision))
+        return tmp_path / name if (tmp_path / name).is_file() else None
+
+    monkeypatch.setattr(sentence_transformer, "cached_file", fetched)
+    for name in ("config.json", "vocab.txt", "pytorch_model.bin"):
+        with pytest.raises(
+            ValueError, match=r"owner/old has no 0_Transformer/config\.json, or no model\.safetensors or"
+        ):
+            encoder_place("owner/old", revision="v2")
+        (tmp_path / "0_Transformer" / name).touch()
+    asked.clear()
     assert encoder_place("owner/old", revision="v2") == (str(tmp_path / "0_Transformer"), None)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
-        assert (f"0_Transformer/{name}", "v2") in asked
+    assert {(model, revision) for model, _, revision in asked} == {("owner/old", "v2")}
+    assert {"modules.json", "0_Transformer/vocab.txt", "0_Transformer/model.safetensors"} <= {
+        one for _, one, _ in asked
+    }
 
 
 def test_a_folder_that_is_none(tmp_path):

@@ -114,13 +114,8 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
         OSError: If there is no such model, or it has no config.json.
     """
     check_model(model, revision)
-    try:
-        with quiet("huggingface_hub.utils._http"):  # requests are tried again; the last error says so in one line
-            file = cached_file(model, "config.json", revision=revision)
-    except OSError as error:
-        if model in str(error):
-            raise
-        raise OSError(f"the model {printable(model, 200)} cannot be loaded: {_one_line(error)}") from error
+    with fetching(model):
+        file = cached_file(model, "config.json", revision=revision)
     with loading_errors(model):
         fields = read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
         model_type = fields.get("model_type")
@@ -158,6 +153,22 @@ def check_revision(model: str | Path, revision: str | None) -> None:
             f"revision={printable(revision, 100)} is of a model on the Hub, and {printable(model, 200)} is a folder: "
             "leave it out, or name the model on the Hub"
         )
+
+
+@contextmanager
+def fetching(model: str) -> Iterator[None]:
+    """Name a model in the error of its files that cannot be fetched, and say nothing of requests that are repeated.
+
+    Raises:
+        OSError: In place of one that does not name it.
+    """
+    try:
+        with quiet("huggingface_hub.utils._http"):  # requests are tried again; the last error says so in one line
+            yield
+    except OSError as error:
+        if model in str(error):
+            raise
+        raise OSError(f"the model {printable(model, 200)} cannot be loaded: {_one_line(error)}") from error
 
 
 def _check_place(model: str) -> None:

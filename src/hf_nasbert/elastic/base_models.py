@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_nasbert.configs import check_model, load_config
+from hf_nasbert.configs import check_model, fetching, load_config
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
@@ -100,7 +100,8 @@ def open_base_model(
     """
     whole = model_folder(base_model)
     check_model(whole, revision)
-    place, own_revision = encoder_place(whole, revision=revision)
+    with fetching(whole):
+        place, own_revision = encoder_place(whole, revision=revision)
     options: dict[str, Any] = {"revision": own_revision, "trust_remote_code": trust_remote_code}
     try:
         config = load_config(place, **options)

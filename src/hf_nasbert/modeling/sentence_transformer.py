@@ -36,13 +36,6 @@ SUPERNET_FOLDER = "sentence_transformer"
 MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 """What lies beside the encoder's own files in the folder of a SentenceTransformer."""
 
-_ENCODER_FILES = (
-    "config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spm.model",
-    "sentencepiece.bpe.model", "sentence_bert_config.json",
-)  # fmt: skip
-"""What an encoder and its tokenizer may consist of; one that is cut into several files is found in no old folder."""
-
 # Of that library's own: other modules, a Router say, name further classes in files of theirs.
 _OWN_MODULE = re.compile(
     r"sentence_transformers(\.\w+)*\.(Transformer|Pooling|Normalize|Dense|LayerNorm|Dropout)", re.ASCII
@@ -65,6 +58,11 @@ _PLAIN = {
     "module_output_name": "token_embeddings",
     "text": {"method": "forward", "method_output_name": "last_hidden_state"},
 }
+_ENCODER_FILES = (
+    "config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt",
+    "sentencepiece.bpe.model", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _VECTOR = "sentence_embedding"
 _BEHIND: tuple[list[str], ...] = ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])  # what may follow the pooling
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Za-z]+", re.ASCII)
@@ -289,11 +287,16 @@ def encoder_place(model: str | Path, *, revision: str | None = None) -> tuple[st
     path = "" if modules is None else module_entries(modules, f"modules.json of {printable(model, 200)}")[0][1]
     if not path:
         return str(model), revision
-    folder = Path(model)
-    if not folder.is_dir():
-        found = [_find(model, f"{path}/{name}", revision) for name in _ENCODER_FILES]
-        folder = next((file.parents[path.count("/") + 1] for file in found if file is not None), folder)
-    return str(folder / path), None
+    if Path(model).is_dir():
+        return str(Path(model, path)), None
+    there = [file for name in _ENCODER_FILES if (file := _find(model, f"{path}/{name}", revision)) is not None]
+    weights = next(filter(None, (_find(model, f"{path}/{name}", revision) for name in _WEIGHTS)), None)
+    if not there or weights is None:
+        raise ForeignFileError(
+            f"the SentenceTransformer {printable(model, 200)} has no {printable(path, 100)}/config.json, or no "
+            f"{' or '.join(_WEIGHTS)} beside it"
+        )
+    return str(weights.parent), None
 
 
 def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:
