@@ -29,6 +29,7 @@ from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.largest_child import LargestChild
+from hf_nasbert.pipeline.mixture import Mixture
 from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
@@ -316,6 +317,8 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     """
     if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
         be_alone("training children")
+    if arguments.search == "gradient_mixture":
+        be_alone("mixing operators")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
         check_apart(
@@ -471,6 +474,13 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         steps = arguments.search_settings
         size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
         further = {"bracket_size": size}
+    elif arguments.search == "gradient_mixture":
+        mixture, steps = Mixture(scorer.supernet, scorer.space), arguments.search_settings.mixture_steps
+        scorer.settings["mixture_passes"] = round(steps * mixture.passes, 3)
+        begun = _begun(arguments.output, "logits")
+        if not _are_logits(begun, scorer.space):
+            begun = mixture.learn(scorer._batches, steps, arguments.search_settings.mixture_rate)
+        further = {"logits": begun}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
@@ -478,11 +488,23 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
 def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **rungs: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
     largest = largest_bracket(arguments.num_evaluations, total_batches=total_batches, **rungs)
-    output = Path(arguments.output)
-    head = next(iter(records.read(output)), {}) if output.exists() else {}
-    settings = head.get("settings")
-    begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None
+    begun = _begun(arguments.output, "bracket_size")
     return begun if type(begun) is int and 1 <= begun <= largest else largest
+
+
+def _are_logits(begun: Any, space: Candidates) -> bool:
+    """Whether what a history says are architecture parameters of a space."""
+    if not isinstance(begun, list) or not all(isinstance(of, Mapping) for of in begun):
+        return False
+    are_numbers = all(type(value) in (int, float) for of in begun for value in of.values())
+    return are_numbers and [set(of) for of in begun] == [set(names) for names in space.blocks]
+
+
+def _begun(output: str, setting: str) -> Any:
+    """A setting of the search whose history the output holds, if it does."""
+    head = next(iter(records.read(output)), {}) if Path(output).exists() else {}
+    settings = head.get("settings")
+    return settings.get(setting) if isinstance(settings, Mapping) else None
 
 
 def as_search_report(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments, *_: object) -> str:

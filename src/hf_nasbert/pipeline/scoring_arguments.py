@@ -26,6 +26,7 @@ SearchName = Literal[
     "pnas",
     "linas",
     "knapsack",
+    "gradient_mixture",
 ]
 _TRAINING = {"trained_halving"}  # searches that train what they ask for
 
@@ -191,7 +192,7 @@ class SearchChildrenArguments(ScoringArguments):
     def _check_compute(self) -> None:
         if self.adapt_steps:
             raise ValueError("compute_budget decides how long children are adapted: leave adapt_steps out")
-        if self.search in _TRAINING | {"halving", "nsga2"}:
+        if self.search in _TRAINING | {"halving", "nsga2", "gradient_mixture"}:
             raise ValueError(f"compute_budget divides its compute itself, and so does search={self.search}")
         if self.child_steps < 1:
             raise ValueError(f"child_steps={self.child_steps} must be at least 1")

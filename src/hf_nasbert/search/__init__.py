@@ -16,6 +16,7 @@ from hf_nasbert.search.compute import (
     search_under_compute,
 )
 from hf_nasbert.search.evolution import RegularizedEvolution
+from hf_nasbert.search.gradients import GradientMixtureSearch
 from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, largest_bracket
 from hf_nasbert.search.inner import InnerFrontSearch
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
@@ -43,6 +44,7 @@ SEARCHES: dict[str, type[Search]] = {
         PrefixBeamSearch,
         InnerFrontSearch,
         KnapsackSearch,
+        GradientMixtureSearch,
     )
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "Choice",
     "ComputePlan",
     "GradientBoostedSearch",
+    "GradientMixtureSearch",
     "Hands",
     "InnerFrontSearch",
     "Item",
