@@ -116,7 +116,7 @@ class Mixture:
                 for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas), strict=True):
                     alpha.grad = gradient
                 optimizer.step()
-        numbers = [[round(value, 6) for value in alpha.tolist()] for alpha in alphas]
+        numbers = [[round(value, 3) for value in alpha.tolist()] for alpha in alphas]  # on any machine alike
         return [dict(zip(names, of, strict=True)) for names, of in zip(self.space.blocks, numbers, strict=True)]
 
 

@@ -475,12 +475,9 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
         further = {"bracket_size": size}
     elif arguments.search == "gradient_mixture":
-        mixture, steps = Mixture(scorer.supernet, scorer.space), arguments.search_settings.mixture_steps
-        scorer.settings["mixture_passes"] = round(steps * mixture.passes, 3)
-        begun = _begun(arguments.output, "logits")
-        if not _are_logits(begun, scorer.space):
-            begun = mixture.learn(scorer._batches, steps, arguments.search_settings.mixture_rate)
-        further = {"logits": begun}
+        mixture, asked = Mixture(scorer.supernet, scorer.space), arguments.search_settings
+        scorer.settings["mixture_passes"] = round(asked.mixture_steps * mixture.passes, 3)
+        further = {"logits": mixture.learn(scorer._batches, asked.mixture_steps, asked.mixture_rate)}
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
@@ -488,23 +485,11 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
 def _bracket_size(arguments: SearchChildrenArguments, total_batches: int, **rungs: int) -> int:
     """What the evaluations pay for; a run that is extended goes on with the smaller brackets it began with."""
     largest = largest_bracket(arguments.num_evaluations, total_batches=total_batches, **rungs)
-    begun = _begun(arguments.output, "bracket_size")
-    return begun if type(begun) is int and 1 <= begun <= largest else largest
-
-
-def _are_logits(begun: Any, space: Candidates) -> bool:
-    """Whether what a history says are architecture parameters of a space."""
-    if not isinstance(begun, list) or not all(isinstance(of, Mapping) for of in begun):
-        return False
-    are_numbers = all(type(value) in (int, float) for of in begun for value in of.values())
-    return are_numbers and [set(of) for of in begun] == [set(names) for names in space.blocks]
-
-
-def _begun(output: str, setting: str) -> Any:
-    """A setting of the search whose history the output holds, if it does."""
-    head = next(iter(records.read(output)), {}) if Path(output).exists() else {}
+    output = Path(arguments.output)
+    head = next(iter(records.read(output)), {}) if output.exists() else {}
     settings = head.get("settings")
-    return settings.get(setting) if isinstance(settings, Mapping) else None
+    begun = settings.get("bracket_size") if isinstance(settings, Mapping) else None
+    return begun if type(begun) is int and 1 <= begun <= largest else largest
 
 
 def as_search_report(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments, *_: object) -> str:
