@@ -60,7 +60,7 @@ class Mixture:
 
     def _parts(self, layout: Any, names: Sequence[str]) -> list[_Mixed]:
         families: dict[str, list[int]] = {}
-        shared = layout.chunks if isinstance(layout, NestedWeights) else {}
+        shared: Any = layout.chunks if isinstance(layout, NestedWeights) else {}
         for place, name in enumerate(names):
             kind = operator_kind(name).rstrip("357")
             families.setdefault(kind if kind in shared else name, []).append(place)
