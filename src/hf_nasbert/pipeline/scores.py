@@ -453,6 +453,7 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
     for name in arguments.objectives:
         if name not in costs:
             raise ValueError(f"objective {name} is none of the costs of a child: {', '.join(costs)}")
+    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
@@ -478,7 +479,6 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         mixture, asked = Mixture(scorer.supernet, scorer.space), arguments.search_settings
         scorer.settings["mixture_passes"] = round(asked.mixture_steps * mixture.passes, 3)
         further = {"logits": mixture.learn(scorer._batches, asked.mixture_steps, asked.mixture_rate)}
-    task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 
