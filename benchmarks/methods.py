@@ -88,7 +88,7 @@ def as_tables() -> str:
     return (
         f"{as_table()}\n## What operators of a block share\n\nTested in {tests('layouts')}.\n\n{layouts}\n"
         "## Ways to search\n\nWhat they find is compared in [search.md](search.md). Each is tested in "
-        f"{tests('search')}, {tests('predictor_searches')} or {tests('compute_search')}, "
+        f"{tests('search')}, {tests('predictor_searches')}, {tests('gradient_mixture')} or {tests('compute_search')}, "
         f"and all in {tests('search_contract')}.\n\n{searches}"
     )
 

@@ -847,7 +847,7 @@ def test_the_front_is_what_no_point_beats():
 
 def test_every_search_is_known_by_its_name():
     assert {name: kind.name for name, kind in SEARCHES.items()} == {name: name for name in SEARCHES}
-    assert len(SEARCHES) == 12
+    assert len(SEARCHES) == 13
 
 
 @pytest.mark.parametrize(("kind", "package"), [(ParetoSearch, "optuna"), (GradientBoostedSearch, "lightgbm")])

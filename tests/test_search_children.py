@@ -375,6 +375,7 @@ OUT_OF_RANGE = [
     ("pnas", "beam_size", 0),
     *(("linas", name, value) for name, value in (("population_size", 1), ("num_generations", 0))),
     *(("knapsack", name, 0) for name in ("num_initial", "num_solved")),
+    *(("gradient_mixture", name, -1) for name in ("mixture_steps", "mixture_rate")),
     ("size_matched", "num_draws", 0),
     ("size_matched", "size", "weight"),
 ]
@@ -406,6 +407,7 @@ UNSUITABLE = {
     "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],
     "shrinking": [{"max_memory": 1}, {"num_dev_batches": 0}, {"adapt_steps": -1}, {"compute_budget": "0"}],
     "trained_halving": [{"adapt_steps": 3}, {"compute_budget": "5x"}, {"num_evaluations": 1}],
+    "gradient_mixture": [{"max_parameters": "1K"}, {"compute_budget": "5x"}],
     "pnas": [{"max_parameters": "1K"}, {"num_evaluations": 0}],
     "linas": [{"objectives": ["weight"]}, {"worker": 1}],
     "knapsack": [{"max_flops": 1}, {"storage": "sqlite:y"}],
@@ -421,7 +423,14 @@ def test_what_does_not_suit_a_search_is_told_by_flags_that_exist(name, settings,
         search(name, **settings)
     message = str(raised.value)
     named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", message))
-    costs = {"num_parameters", "peak_activation_bytes", "latency_ms", "size_matched", "trained_halving"}
+    costs = {
+        "num_parameters",
+        "peak_activation_bytes",
+        "latency_ms",
+        "size_matched",
+        "trained_halving",
+        "gradient_mixture",
+    }
     assert named <= FLAGS | costs, message
     told = {"objectives": "objective"}
     given = next(iter(settings))

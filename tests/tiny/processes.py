@@ -61,6 +61,7 @@ TRAININGS = {
     "cross_path": {"method": "cross_path"},
     "board": {"method": "board", "board_interval": 2},
     "blockwise": {"method": "blockwise", "blockwise_stages": 2},
+    "assembled": {"method": "assembled"},
     "blockwise_taught": {"method": "blockwise", "blockwise_target": "ensemble", "head": BertModel},
 }
 """One by every method, and some that are harder on several processes."""

@@ -6,6 +6,7 @@ import reprlib
 from dataclasses import fields
 from typing import Any
 
+from hf_nasbert.methods.assembled import Assembled
 from hf_nasbert.methods.attentive import Attentive
 from hf_nasbert.methods.base import LOGGED, names_of_settings
 from hf_nasbert.methods.base import BatchLosses as BatchLosses
@@ -55,6 +56,7 @@ METHODS: dict[str, type[TrainingMethod]] = {
         CrossPath,
         Board,
         Blockwise,
+        Assembled,
         FewShot,
         Mixture,
         SizeClassesMethod,

@@ -1,7 +1,7 @@
 """What a training method is: which children a step trains, what each one learns, and what follows the step."""
 
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from hf_nasbert.modeling.copies import Copies
     from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
@@ -180,9 +181,9 @@ class TrainingMethod:
     whatever it decides must follow from its arguments and its state.
 
     A method overrides what it does otherwise than plain training: `make_sampler`, `_prepare`, `children`,
-    `chosen_on`, `wants`, `chosen_rows`, `run`, `loss`, `merge`, `decay_exponent`, `read_gradients`, `after_step`,
-    `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors`
-    too. What it is not made for, `check_run` refuses.
+    `chosen_on`, `wants`, `chosen_rows`, `run`, `loss`, `merge`, `learning`, `decay_exponent`, `read_gradients`,
+    `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin`
+    and `tensors` too. What it is not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -320,6 +321,17 @@ class TrainingMethod:
         """How the gradients of the first child and of all others become one, tensor by tensor; `None`: their sum.
 
         Both are those of the whole batch. Tensors that only one of them has are left as they are.
+        """
+        return None
+
+    def learning(
+        self, children: Sequence[Architecture], supernet: "SupernetPreTrainedModel"
+    ) -> "Collection[nn.Parameter] | None":
+        """Which parameters a step trains, of those that its children use; `None`: all. The others lose their gradient.
+
+        Args:
+            children: The children.
+            supernet: The super-net, to be read.
         """
         return None
 

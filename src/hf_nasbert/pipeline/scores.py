@@ -29,6 +29,7 @@ from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
 from hf_nasbert.pipeline.largest_child import LargestChild
+from hf_nasbert.pipeline.mixture import Mixture
 from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
@@ -316,6 +317,8 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
     """
     if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
         be_alone("training children")
+    if arguments.search == "gradient_mixture":
+        be_alone("mixing operators")
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
         check_apart(
@@ -469,6 +472,10 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         steps = arguments.search_settings
         size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
         further = {"bracket_size": size}
+    elif arguments.search == "gradient_mixture":
+        mixture, asked = Mixture(scorer.supernet, scorer.space), arguments.search_settings
+        scorer.settings["mixture_passes"] = round(asked.mixture_steps * mixture.passes, 3)
+        further = {"logits": mixture.learn(scorer._batches, asked.mixture_steps, asked.mixture_rate)}
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 
 

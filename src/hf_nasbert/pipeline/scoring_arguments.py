@@ -16,7 +16,7 @@ from hf_nasbert.training.arguments import AdaptationArguments
 
 SearchName = Literal[
     "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned", "trained_halving",
-    "pnas", "linas", "knapsack",
+    "pnas", "linas", "knapsack", "gradient_mixture",
 ]  # fmt: skip
 _TRAINING = {"trained_halving"}  # searches that train what they ask for
 
@@ -149,7 +149,7 @@ class SearchChildrenArguments(ScoringArguments):
     def _check_compute(self) -> None:
         if self.adapt_steps:
             raise ValueError("compute_budget decides how long children are adapted: leave adapt_steps out")
-        if self.search in _TRAINING | {"halving", "nsga2"}:
+        if self.search in _TRAINING | {"halving", "nsga2", "gradient_mixture"}:
             raise ValueError(f"compute_budget divides its compute itself, and so does search={self.search}")
         if self.child_steps < 1:
             raise ValueError(f"child_steps={self.child_steps} must be at least 1")

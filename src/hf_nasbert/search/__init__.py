@@ -16,6 +16,7 @@ from hf_nasbert.search.compute import plan_compute as plan_compute
 from hf_nasbert.search.compute import random_children as random_children
 from hf_nasbert.search.compute import search_under_compute as search_under_compute
 from hf_nasbert.search.evolution import RegularizedEvolution as RegularizedEvolution
+from hf_nasbert.search.gradients import GradientMixtureSearch as GradientMixtureSearch
 from hf_nasbert.search.halving import SuccessiveHalving as SuccessiveHalving
 from hf_nasbert.search.halving import TrainedHalving as TrainedHalving
 from hf_nasbert.search.halving import largest_bracket as largest_bracket
@@ -51,6 +52,7 @@ SEARCHES: dict[str, type[Search]] = {
         PrefixBeamSearch,
         InnerFrontSearch,
         KnapsackSearch,
+        GradientMixtureSearch,
     )
 }
 

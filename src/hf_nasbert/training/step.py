@@ -136,6 +136,10 @@ class TrainingStep:
             for parameter, gradient in of_first.items():
                 parameter.grad = gradient if parameter.grad is None else merge(gradient, parameter.grad)
             trained = with_gradient(self.parameters)
+        learning = self.method.learning(children, self.supernet)
+        if learning is not None:
+            _taken([parameter for parameter in trained if parameter not in learning])
+            trained = with_gradient(trained)
         sums = self.group.sums(torch.cat([losses.flatten(), losses.new_tensor([is_stopping])]))
         of_children = sums[:-1].view_as(losses)
         means = (of_children.sum(0) / len(children)).tolist()
