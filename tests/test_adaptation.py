@@ -276,7 +276,9 @@ class TestCommands:
         assert len(alone) == 3
         assert sum(record["passes"] for record in [*adapted, *alone]) <= 248
         assert scored[0].loss == min(record["dev_loss"] for record in alone)
-        assert {record["recipe"]["is_inherited"] for record in alone} == {False}
+        for records_of, expected in ((adapted, (3e-3, False, True)), (alone, (2e-3, True, False))):
+            recipes = [record["recipe"] for record in records_of]
+            assert {(one["learning_rate"], one["falls"], one["is_inherited"]) for one in recipes} == {expected}
         before = (tmp_path / "h.jsonl").read_bytes()
         assert search_children(arguments, data) == scored
         assert (tmp_path / "h.jsonl").read_bytes() == before
