@@ -137,8 +137,9 @@ class TestTrainer:
         assert orders[0] != orders[1]
 
     def test_a_record_says_what_was_done_and_the_same_again_to_the_bit(self, folder, data):
-        trainer = make_trainer(folder, data)
+        trainer, state = make_trainer(folder, data), torch.get_rng_state()
         record, again = (make_trainer(folder, data).train(CHILDREN[4], 0) for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), state), "a training draws from a generator of its own"
         assert {**record, "timing": 0} == {**again, "timing": 0}
         assert record["architecture"] == str(CHILDREN[4])
         assert record["passes"] == 3 * 4 + 8 / 4
@@ -148,6 +149,10 @@ class TestTrainer:
         others = [replace(RECIPE, num_steps=5), replace(RECIPE, learning_rate=2e-2), replace(RECIPE, is_taught=True)]
         hashes = {make_trainer(folder, data, recipe).recipe_hash for recipe in (RECIPE, *others)}
         assert len(hashes) == 4
+        text = trainer.masking | {"mlm_probability": 0.5}
+        for part in ({"digest": "other"}, {"dev_batches": trainer.dev_batches[:1]}, {"masking": text}):
+            hashes.add(replace(trainer, **part).recipe_hash)
+        assert len(hashes) == 7, "losses of another super-net, or on other text, are not looked up"
 
     def test_the_learning_rate_rises_and_stays_or_falls(self):
         assert [RECIPE.learning_rate_at(step) for step in (0, 4, 9, 50)] == pytest.approx([1e-3, 5e-3, 1e-2, 1e-2])
