@@ -180,6 +180,23 @@ def test_a_program_finds_the_child_that_is_predicted_best_under_the_cap(space):
     assert model.predict([asked])[0] <= min(model.predict(others)) + 1e-6
 
 
+def test_a_program_keeps_to_the_cap_itself(monkeypatch):
+    """What is best without a cap is far over this one, and so are its neighbours, which would be asked for instead."""
+    monkeypatch.setattr(programming, "_MAX_ENUMERATED", 1)
+    cost = cost_of(WIDE)
+    by_size = sorted(WIDE.enumerate(), key=lambda child: cost(child)["num_parameters"])
+    cap = cost(by_size[400])["num_parameters"]
+    fits = [child for child in by_size if cost(child)["num_parameters"] <= cap]
+    told = fits[::7]
+    search = new(
+        KnapsackSearch, WIDE, seed=0, cost=cost, budget=Budget(max_parameters=cap), num_solved=1, batch_size=1
+    )
+    search.tell(told, additive(told))
+    left = [child for child in fits if child not in told]
+    predicted = better_ridge(WIDE.blocks, told, additive(told)).predict(left)
+    assert search.ask() == [left[int(np.argmin(predicted))]]
+
+
 def test_programs_over_a_fitted_model_need_fewer_children_than_random_ones():
     best = min(WIDE.enumerate(), key=lambda child: additive([child])[0])
     for seed in range(3):
