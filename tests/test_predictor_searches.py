@@ -181,19 +181,20 @@ def test_a_program_finds_the_child_that_is_predicted_best_under_the_cap(space):
 
 
 def test_a_program_keeps_to_the_cap_itself(monkeypatch):
-    """What is best without a cap is far over this one, and so are its neighbours, which would be asked for instead."""
+    """What is best without a cap, the largest child, is far over this one, and so are all of its neighbours."""
     monkeypatch.setattr(programming, "_MAX_ENUMERATED", 1)
-    cost = cost_of(WIDE)
-    by_size = sorted(WIDE.enumerate(), key=lambda child: cost(child)["num_parameters"])
-    cap = cost(by_size[400])["num_parameters"]
-    fits = [child for child in by_size if cost(child)["num_parameters"] <= cap]
+    size = {child: cost_of(WIDE)(child)["num_parameters"] for child in WIDE.enumerate()}
+    by_size = sorted(size, key=size.__getitem__)
+    cap, unit = size[by_size[400]], (size[by_size[-1]] - size[by_size[0]]) / 20
+    fits = [child for child in by_size if size[child] <= cap]
     told = fits[::7]
+    losses = [loss - size[child] / unit for child, loss in zip(told, additive(told), strict=True)]
     search = new(
-        KnapsackSearch, WIDE, seed=0, cost=cost, budget=Budget(max_parameters=cap), num_solved=1, batch_size=1
+        KnapsackSearch, WIDE, seed=0, cost=cost_of(WIDE), budget=Budget(max_parameters=cap), num_solved=1, batch_size=1
     )
-    search.tell(told, additive(told))
+    search.tell(told, losses)
     left = [child for child in fits if child not in told]
-    predicted = better_ridge(WIDE.blocks, told, additive(told)).predict(left)
+    predicted = better_ridge(WIDE.blocks, told, losses).predict(left)
     assert search.ask() == [left[int(np.argmin(predicted))]]
 
 
