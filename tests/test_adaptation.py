@@ -137,8 +137,9 @@ class TestTrainer:
         assert orders[0] != orders[1]
 
     def test_a_record_says_what_was_done_and_the_same_again_to_the_bit(self, folder, data):
-        trainer = make_trainer(folder, data)
+        trainer, state = make_trainer(folder, data), torch.get_rng_state()
         record, again = (make_trainer(folder, data).train(CHILDREN[4], 0) for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), state), "a training draws from a generator of its own"
         assert {**record, "timing": 0} == {**again, "timing": 0}
         assert record["architecture"] == str(CHILDREN[4])
         assert record["passes"] == 3 * 4 + 8 / 4
@@ -148,6 +149,10 @@ class TestTrainer:
         others = [replace(RECIPE, num_steps=5), replace(RECIPE, learning_rate=2e-2), replace(RECIPE, is_taught=True)]
         hashes = {make_trainer(folder, data, recipe).recipe_hash for recipe in (RECIPE, *others)}
         assert len(hashes) == 4
+        text = trainer.masking | {"mlm_probability": 0.5}
+        for part in ({"digest": "other"}, {"dev_batches": trainer.dev_batches[:1]}, {"masking": text}):
+            hashes.add(replace(trainer, **part).recipe_hash)
+        assert len(hashes) == 7, "losses of another super-net, or on other text, are not looked up"
 
     def test_the_learning_rate_rises_and_stays_or_falls(self):
         assert [RECIPE.learning_rate_at(step) for step in (0, 4, 9, 50)] == pytest.approx([1e-3, 5e-3, 1e-2, 1e-2])
@@ -276,7 +281,9 @@ class TestCommands:
         assert len(alone) == 3
         assert sum(record["passes"] for record in [*adapted, *alone]) <= 248
         assert scored[0].loss == min(record["dev_loss"] for record in alone)
-        assert {record["recipe"]["is_inherited"] for record in alone} == {False}
+        for records_of, expected in ((adapted, (3e-3, False, True)), (alone, (2e-3, True, False))):
+            recipes = [record["recipe"] for record in records_of]
+            assert {(one["learning_rate"], one["falls"], one["is_inherited"]) for one in recipes} == {expected}
         before = (tmp_path / "h.jsonl").read_bytes()
         assert search_children(arguments, data) == scored
         assert (tmp_path / "h.jsonl").read_bytes() == before

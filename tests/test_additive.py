@@ -132,6 +132,14 @@ def test_calibration_beats_the_supernets_score_on_our_records(truth, uniform):
     assert half.measured["kendall_tau"].mean > alone.measured["kendall_tau"].mean > own + 0.05
 
 
+def test_every_draw_takes_another_super_net_of_a_method(truth, monkeypatch):
+    monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 4)
+    good, bad = truth.loss, np.random.default_rng(0).permutation(truth.loss)
+    kinds = {"good": [good], "bad": [bad], "both": [good, bad]}
+    taus = {row.name.partition(",")[0]: row.measured["kendall_tau"].mean for row in calibrations(truth, 15, kinds)[1:]}
+    assert taus["bad"] + 0.1 < taus["both"] < taus["good"] - 0.1
+
+
 def test_the_report_has_calibrated_rows_where_they_are_asked_for(truth, uniform, monkeypatch):
     monkeypatch.setattr("hf_nasbert.ranking.study.baselines", lambda *_, **__: [])
     monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 3)

@@ -2,6 +2,7 @@
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 from tiny.models import tiny_supernet
@@ -64,6 +65,34 @@ def test_the_same_device_stays_as_it_is():
     children = drawn(10)
     carried = carry_table(THEIRS, CONFIG, children, [THEIRS.latency_ms(CONFIG, child) for child in children])
     assert carried.factors == {kind: pytest.approx(1.0, abs=1e-6) for kind in carried.factors}
+
+
+def test_a_kind_that_no_measured_child_has_is_slower_by_as_much_as_all_others():
+    children = [child for child in drawn(40) if "conv5" not in child][:6]
+    carried = carry_table(THEIRS, CONFIG, children, [2 * THEIRS.latency_ms(CONFIG, child) for child in children])
+    assert carried.factors == {kind: pytest.approx(2.0, rel=1e-6) for kind in (*FACTORS, "all else")}
+    assert carried.table.operators_ms == pytest.approx({name: 2 * ms for name, ms in OPERATORS.items()}, rel=1e-6)
+
+
+def test_no_kind_is_faster_than_a_tenth_of_what_is_common():
+    """Whatever a ridge on ten children says: attention for nothing would be taken for all blocks."""
+    children, free = drawn(10), replace(THEIRS, operators_ms={**OPERATORS, "attention@64": -0.5})
+    carried = carry_table(THEIRS, CONFIG, children, [free.latency_ms(CONFIG, child) for child in children])
+    assert 0.05 < carried.factors["attention"] < 0.1
+
+
+def test_adapters_between_widths_are_a_kind_of_their_own():
+    space = SearchSpace.staged(3, 2, ("attention", "ffn", "skip"), widths=(32, 64))
+    config = SupernetConfig(search_space=space, hidden_size=64, vocab_size=50)
+    operators = {f"{kind}@{width}": ms for kind, ms in (("attention", 5.0), ("ffn", 2.0)) for width in (32, 64)}
+    theirs = LatencyTable(operators | {"skip": 0.0}, {"64->32": 3.0, "32->64": 4.0}, 6.0, setting={}, sizes={})
+    ours = replace(theirs, adapters_ms={name: 3 * ms for name, ms in theirs.adapters_ms.items()})
+    rng = random.Random(0)
+    children = [space.sample(rng) for _ in range(12)]
+    carried = carry_table(theirs, config, children, [ours.latency_ms(config, child) for child in children])
+    assert carried.factors["adapters"] == pytest.approx(3, rel=0.05)
+    assert carried.table.adapters_ms == pytest.approx(ours.adapters_ms, rel=0.05)
+    assert carried.table.operators_ms == pytest.approx(ours.operators_ms, rel=0.05)
 
 
 def test_what_cannot_be_carried_is_refused():

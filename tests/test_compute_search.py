@@ -50,6 +50,7 @@ class TestPlan:
         assert (planned(3).num_adapted, planned(3).num_steps, planned(3).num_best) == (15, 69, 2)
         assert (planned(5).num_adapted, planned(5).num_best, planned(5).num_drawn) == (30, 3, 0)
         assert (planned(40).num_drawn, planned(40).num_best) == (15, 23)
+        assert (planned(1000).num_steps, planned(1000).num_best) == (100, 243 - 15), "all are trained, none for longer"
 
     def test_more_compute_never_trains_fewer(self):
         trained = [planned(quarter / 4).num_best + planned(quarter / 4).num_drawn for quarter in range(1, 200)]

@@ -151,6 +151,10 @@ def test_gradients_are_compared_in_so_many_settings_of_the_runs_seed():
     assert method.num_dev_batches == 1, "which a run without dev batches is refused by"
     assert method.before_step(5, lambda *given: asked.append(given) or (1, (("attention", "ffn"), ("conv3", "skip"))))
     assert asked == [(7, 3)]
+    other = make_method(split="gradients")
+    other.load_state_dict(method.state_dict())
+    assert other.copies(is_training=True) == method.copies(is_training=True)
+    assert other.shown() == method.shown() == {"split": "block 1: attention,ffn | conv3,skip"}
 
 
 def test_what_is_compared_counts_as_compute(monkeypatch):

@@ -1,6 +1,7 @@
 """`importance`: operators and sequences of large gradients are drawn more, and weighed so that nothing is biased."""
 
 import itertools
+import json
 import math
 from collections import Counter
 
@@ -33,6 +34,19 @@ def test_probabilities_by_hand_and_draws_that_follow_them():
     assert {name: count / 1500 for name, count in drawn.items()} == pytest.approx(expected, abs=0.04)
     method.memory["norms"][0] = {"attention": 1e9, "ffn": 0.0, "conv3": 0.0}
     assert method.probabilities(0, "ffn")["ffn"] == pytest.approx(0.5 / 3), "the floor"
+
+
+def test_a_run_goes_on_with_its_norms_and_its_mean_score():
+    method, other = make(), make()
+    method.memory |= {"norms": [{"attention": 3.0, "ffn": 1.0}, {"conv3": 0.5}], "mean_score": 0.25}
+    first = [method.children() for _ in range(5)]
+    other.load_state_dict(json.loads(json.dumps(method.state_dict())))
+    children = [method.children() for _ in range(5)]
+    assert [other.children() for _ in range(5)] == children != first
+    assert [other.weight(0, pair) for pair in children] == [method.weight(0, pair) for pair in children]
+    assert [other.loss(data(3)[1], (), data(3)[0])[0]] == [method.loss(data(3)[1], (), data(3)[0])[0]]
+    with pytest.raises(ValueError, match="the memory of method importance is of another one"):
+        other.load_state_dict(method.state_dict() | {"memory": {"norms": [{}], "mean_score": 1.0}})
 
 
 def test_weights_make_the_mean_over_children_that_of_uniform_draws():

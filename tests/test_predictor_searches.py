@@ -180,6 +180,24 @@ def test_a_program_finds_the_child_that_is_predicted_best_under_the_cap(space):
     assert model.predict([asked])[0] <= min(model.predict(others)) + 1e-6
 
 
+def test_a_program_keeps_to_the_cap_itself(monkeypatch):
+    """What is best without a cap, the largest child, is far over this one, and so are all of its neighbours."""
+    monkeypatch.setattr(programming, "_MAX_ENUMERATED", 1)
+    size = {child: cost_of(WIDE)(child)["num_parameters"] for child in WIDE.enumerate()}
+    by_size = sorted(size, key=size.__getitem__)
+    cap, unit = size[by_size[400]], (size[by_size[-1]] - size[by_size[0]]) / 20
+    fits = [child for child in by_size if size[child] <= cap]
+    told = fits[::7]
+    losses = [loss - size[child] / unit for child, loss in zip(told, additive(told), strict=True)]
+    search = new(
+        KnapsackSearch, WIDE, seed=0, cost=cost_of(WIDE), budget=Budget(max_parameters=cap), num_solved=1, batch_size=1
+    )
+    search.tell(told, losses)
+    left = [child for child in fits if child not in told]
+    predicted = better_ridge(WIDE.blocks, told, losses).predict(left)
+    assert search.ask() == [left[int(np.argmin(predicted))]]
+
+
 def test_programs_over_a_fitted_model_need_fewer_children_than_random_ones():
     best = min(WIDE.enumerate(), key=lambda child: additive([child])[0])
     for seed in range(3):

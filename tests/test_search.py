@@ -511,6 +511,12 @@ class TestSuccessiveHalving:
         assert asked == [1] * 10 + [4] * 3 + [None]
         assert largest_bracket(search.num_evaluations, total_batches=16, reduction=4) == 10
 
+    def test_children_without_a_finite_score_do_not_go_on(self):
+        search = new(SuccessiveHalving, CHAIN, seed=0, total_batches=4, reduction=2, bracket_size=8)
+        children = search.ask()
+        search.tell(children, [math.inf] * 3 + [1.0] + [math.inf] * 4, num_batches=1)
+        assert (search.ask(), search.num_batches) == ([children[3]], 2)
+
     def test_a_run_scores_on_as_many_batches_as_were_asked_for_and_records_it(self, tmp_path):
         seen = []
 
