@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from datasets import Dataset
 from helpers import run_recipe
 from torch.distributed.tensor import DTensor
 from transformers import BertForMaskedLM, BertModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
@@ -251,10 +253,11 @@ def main():
     run_recipe("pretrain_supernet", "--config", folder / "recipe" / "tiny.yaml")  # it leaves the world
 
 
-def launch(function, num_processes, *arguments, timeout=60):
+def launch(function, num_processes, *arguments, timeout=60, grace=None):
     """Run a function in so many forked processes that find each other; what each returned, or its exit code.
 
-    Whatever is not done after `timeout` seconds is killed, and its result is "hung".
+    Whatever is not done after `timeout` seconds is killed, and its result is "hung"; so is, `grace` seconds after the
+    first one is done, whatever is not done by then.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -277,6 +280,7 @@ def launch(function, num_processes, *arguments, timeout=60):
                 results.append("hung")
             else:
                 results.append(pipe.recv())
+                end = min(end, time.monotonic() + (timeout if grace is None else grace))
         except EOFError:
             child.join(5)
             results.append(child.exitcode)
@@ -318,6 +322,28 @@ def _in_fork(function, arguments):
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def run_without_our_package(command, *, cwd, env, stdout, **_):
+    """In place of `subprocess.run` of `hub.proof`: the same program in a fork, which finds the libraries imported.
+
+    As in the process that it stands for, nobody has hf_nasbert there: neither imported, nor its classes registered.
+    """
+
+    def program():
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        sys.stdout = sys.stderr = os.fdopen(os.dup(stdout.fileno()), "w", buffering=1)
+        for name in [name for name in sys.modules if name.split(".")[0] == "hf_nasbert"]:
+            del sys.modules[name]
+        CONFIG_MAPPING._extra_content = {}
+        sys.argv = ["-c", *command[4:]]
+        exec(command[3], {"__name__": "__main__"})
+
+    process = forked(program)
+    process.join()
+    return subprocess.CompletedProcess(command, process.exitcode)
 
 
 if __name__ == "__main__":
