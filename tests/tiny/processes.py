@@ -324,6 +324,20 @@ def _in_fork(function, arguments):
     os._exit(0)
 
 
+def exit_code_of(function, output):
+    """Run a function in a forked process, which writes what it says to a file; how that ended."""
+
+    def speaking():
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
+        function()
+
+    process = forked(speaking)
+    process.join()
+    return process.exitcode
+
+
 def run_without_our_package(command, *, cwd, env, stdout, **_):
     """In place of `subprocess.run` of `hub.proof`: the same program in a fork, which finds the libraries imported.
 
@@ -334,16 +348,13 @@ def run_without_our_package(command, *, cwd, env, stdout, **_):
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(env)
-        sys.stdout = sys.stderr = os.fdopen(os.dup(stdout.fileno()), "w", buffering=1)
         for name in [name for name in sys.modules if name.split(".")[0] == "hf_nasbert"]:
             del sys.modules[name]
         CONFIG_MAPPING._extra_content = {}
         sys.argv = ["-c", *command[4:]]
         exec(command[3], {"__name__": "__main__"})
 
-    process = forked(program)
-    process.join()
-    return subprocess.CompletedProcess(command, process.exitcode)
+    return subprocess.CompletedProcess(command, exit_code_of(program, stdout))
 
 
 if __name__ == "__main__":
