@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -322,6 +323,12 @@ def _in_fork(function, arguments):
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def with_a_fork_server_of_its_own(function, *arguments, **options):
+    """What a forked process runs that starts workers: the fork server that it finds is its parent's child."""
+    forkserver._forkserver.__init__()
+    return function(*arguments, **options)
 
 
 def exit_code_of(function, output):
