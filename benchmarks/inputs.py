@@ -353,11 +353,16 @@ def read_truth(named: tuple[str, bytes], folder: Path) -> None:
     assert all(map(math.isfinite, truth.loss))
 
 
+@functools.cache
+def scored_table() -> GroundTruth:
+    """The table that scores are of."""
+    with tempfile.TemporaryDirectory() as folder:
+        return GroundTruth(load_table(str(put(Path(folder), ("table.jsonl", lines(TABLE))))))
+
+
 def read_scored(named: tuple[str, bytes], folder: Path) -> None:
     """Proxy scores of a table's children."""
-    (folder / "table.jsonl").write_bytes(lines(TABLE))
-    truth = GroundTruth(load_table(str(folder / "table.jsonl")))
-    (folder / "table.jsonl").unlink()
+    truth = scored_table()
     with quiet():
         for record in read_scores(put(folder, named), truth):
             assert len(proxy_losses(record, truth)) == len(CHILDREN)

@@ -27,7 +27,6 @@ from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Budget
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
-from hf_nasbert.data.packaged import packaged_text
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.elastic.scores import Score
 from hf_nasbert.hub import PushArguments
@@ -756,17 +755,3 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
     assert dataclasses.replace(result, _scratch=None)._scratch is None
     result._scratch.cleanup()
     assert not folder.exists()
-
-
-@pytest.mark.slow
-def test_half_of_minilm_beats_what_people_choose_by_hand(tmp_path):
-    """After few steps already; by the distance on text that chose nothing."""
-    result = hf_nasbert.compress(
-        packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
-        output_dir=tmp_path / "small", num_sentences=384, recovery_steps=8, learning_rate=1e-4, num_rescored=4,
-        latency_shape="2x32", max_parameters="0.5x", bf16="no",
-    )  # fmt: skip
-    assert result.best.row.how == "searched"
-    assert "nearer to the base model than all others" in "\n".join(result.verdicts)
-    assert result.best.row.mean("cosine") > 0.8
-    assert SentenceTransformer(str(result.folder), trust_remote_code=True, device="cpu").encode("a").shape == (384,)

@@ -41,6 +41,7 @@ def run_script(script, *argv):
 
     def as_main():
         sys.argv = [str(script), *map(str, argv)]
+        sys.path.insert(0, str(script.parent))
         runpy.run_path(str(script), run_name="__main__")
 
     process = forked(as_main)
@@ -81,15 +82,16 @@ class TestMethod:
         assert whole == again
 
     def test_it_keeps_its_promises(self, script):
-        run("checks.py", cwd=script.parent)
+        run_script(script.parent / "checks.py")
 
     def test_one_step_trains_neighbours(self, script):
-        code = (
+        one_step = script.parent / "one_step.py"
+        one_step.write_text(
             "from neighbour import NeighbourSampler; from hf_nasbert.space import SearchSpace, hamming\n"
             "sampler = NeighbourSampler(SearchSpace.chain(4, ('attention', 'ffn', 'conv3')), seed=0)\n"
             "assert all(hamming(*sampler.next_step()) == 1 for _ in range(50))"
         )
-        run("-c", code, cwd=script.parent)
+        run_script(one_step)
 
 
 @pytest.fixture(scope="module")

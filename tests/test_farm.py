@@ -6,16 +6,16 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from tiny.farm import JOBS, RECIPE, SPACE, FakeTrainer, record_of, without_timing
+from tiny.processes import forked, with_a_fork_server_of_its_own
 from tiny.texts import save_tokenizer_with_padding_at_one, text_arguments
 
 from hf_nasbert import records
@@ -121,26 +121,29 @@ class TestFarm:
             run_farm(FakeTrainer(), [(("conv7", "ffn", "ffn"), 0)], tmp_path / "table.jsonl")
 
 
+def farm_that_says(path, writer):
+    """A farm in a fork: whatever it and its workers say goes into a pipe."""
+    os.dup2(writer, 2)
+    os.close(writer)
+    with_a_fork_server_of_its_own(run_farm, FakeTrainer(0.1), JOBS, path, num_workers=2)
+
+
 @pytest.mark.slow
 def test_a_killed_farm_leaves_no_worker_and_goes_on(tmp_path):
-    """Kill the parent at random moments: it takes about ten seconds to start each time."""
-    path, script = tmp_path / "table.jsonl", tmp_path / "farm.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tiny.farm import JOBS, FakeTrainer\n"
-        "from hf_nasbert.training.farm import run_farm\n"
-        "if __name__ == '__main__':\n"
-        "    run_farm(FakeTrainer(0.1), JOBS, sys.argv[2], num_workers=2)\n"
-    )
+    """Kill the parent at random moments: its fork server takes some seconds to start each time."""
+    path = tmp_path / "table.jsonl"
     rng = random.Random(0)
     for num_done in (2, 8):
-        command = [sys.executable, str(script), str(Path(__file__).parent), str(path)]
-        farm = subprocess.Popen(command, stderr=subprocess.PIPE)
+        reader, writer = os.pipe()
+        farm = forked(farm_that_says, path, writer)
+        os.close(writer)
         wait_until(lambda number=num_done: path.exists() and len(path.read_bytes().splitlines()) >= number, 120)
         time.sleep(rng.random())
         farm.kill()
+        farm.join()
         # The workers hold the pipe too: it ends when the last of them is gone.
-        assert "farm is gone" in farm.communicate(timeout=20)[1].decode()
+        with os.fdopen(reader) as pipe, ThreadPoolExecutor(1) as reading:
+            assert "farm is gone" in reading.submit(pipe.read).result(timeout=20)
         done = keys(path)
         assert len(done) < len(JOBS)
         assert max(done.values()) == 1

@@ -376,7 +376,9 @@ class TestAProcessThatFails:
         assert seconds < 30
 
     def test_stalled(self, tmp_path):
-        (error, message, seconds), code = launch(train_beside_one_that, 2, "stalls", str(tmp_path), 2, timeout=10)
+        (error, message, seconds), code = launch(
+            train_beside_one_that, 2, "stalls", str(tmp_path), 2, timeout=10, grace=1
+        )
         assert code == "hung"
         assert error == "ConnectionError", message
         assert "another process died, or did not come within" in message

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 from tiny.families import stock
 from tiny.models import assert_close, padded_batch
+from tiny.processes import run_without_our_package
 from tiny.texts import tiny_tokenizer
 
 import hf_nasbert
@@ -232,9 +233,9 @@ def test_half_a_sentence_transformer_is_refused(hub, send, tmp_path, spoil, said
     assert hub.requests == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # processes that load sentence_transformers
-def test_the_proof_compares_the_vectors(tmp_path):
+def test_the_proof_compares_the_vectors(tmp_path, monkeypatch):
+    """In forks; a process that has to import the libraries proves the smaller MiniLM below."""
+    monkeypatch.setattr("hf_nasbert.hub.proof.subprocess.run", run_without_our_package)
     for name, operators in (("code", TRAVELLING), ("stock", STOCK)):
         make(tmp_path / name, operators=operators, modules=MODULES)
         assert check_leaves_home(gather(tmp_path / name, "user/small").files) < 1e-6

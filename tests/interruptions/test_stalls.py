@@ -68,7 +68,9 @@ class TestData:
         ],
         ids=["killed", "stalled"],
     )
-    def test_a_worker_that_dies_or_stalls(self, tmp_path, end, kind, words):
+    def test_a_worker_that_dies_or_stalls(self, tmp_path, end, kind, words, monkeypatch):
+        # torch gives a worker that sleeps five seconds to end before it ends it.
+        monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
         with pytest.raises(kind, match=rf"step \d has no batch: {words}.*=latest"):
             tiny_trainer(tmp_path, batches=WorkerBatches(end), dataloader_num_workers=1).train()
 

@@ -7,9 +7,11 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from datasets import Dataset
 from helpers import run_recipe
 from torch.distributed.tensor import DTensor
 from transformers import BertForMaskedLM, BertModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
@@ -252,10 +255,11 @@ def main():
     run_recipe("pretrain_supernet", "--config", folder / "recipe" / "tiny.yaml")  # it leaves the world
 
 
-def launch(function, num_processes, *arguments, timeout=60):
+def launch(function, num_processes, *arguments, timeout=60, grace=None):
     """Run a function in so many forked processes that find each other; what each returned, or its exit code.
 
-    Whatever is not done after `timeout` seconds is killed, and its result is "hung".
+    Whatever is not done after `timeout` seconds is killed, and its result is "hung"; so is, `grace` seconds after the
+    first one is done, whatever is not done by then.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -278,6 +282,7 @@ def launch(function, num_processes, *arguments, timeout=60):
                 results.append("hung")
             else:
                 results.append(pipe.recv())
+                end = min(end, time.monotonic() + (timeout if grace is None else grace))
         except EOFError:
             child.join(5)
             results.append(child.exitcode)
@@ -319,6 +324,45 @@ def _in_fork(function, arguments):
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def with_a_fork_server_of_its_own(function, *arguments, **options):
+    """What a forked process runs that starts workers: the fork server that it finds is its parent's child."""
+    forkserver._forkserver.__init__()
+    return function(*arguments, **options)
+
+
+def exit_code_of(function, output):
+    """Run a function in a forked process, which writes what it says to a file; how that ended."""
+
+    def speaking():
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
+        function()
+
+    process = forked(speaking)
+    process.join()
+    return process.exitcode
+
+
+def run_without_our_package(command, *, cwd, env, stdout, **_):
+    """In place of `subprocess.run` of `hub.proof`: the same program in a fork, which finds the libraries imported.
+
+    As in the process that it stands for, nobody has hf_nasbert there: neither imported, nor its classes registered.
+    """
+
+    def program():
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        for name in [name for name in sys.modules if name.split(".")[0] == "hf_nasbert"]:
+            del sys.modules[name]
+        CONFIG_MAPPING._extra_content = {}
+        sys.argv = ["-c", *command[4:]]
+        exec(command[3], {"__name__": "__main__"})
+
+    return subprocess.CompletedProcess(command, exit_code_of(program, stdout))
 
 
 if __name__ == "__main__":
