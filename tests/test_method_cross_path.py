@@ -24,6 +24,7 @@ def test_the_two_share_no_operator(name):
     for _ in range(20):
         first, second = method.children()
         assert all(one != other or one == "skip" for one, other in zip(first, second, strict=True))
+    assert method.passes_per_step == 2 * 3 + 2, "each has a twin, which runs forward"
 
 
 @torch.no_grad()

@@ -113,8 +113,7 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
         ValueError: If a revision is asked of a folder.
         OSError: If there is no such model, or it has no config.json.
     """
-    _check_place(model)
-    check_revision(model, revision)
+    check_model(model, revision)
     try:
         with quiet("huggingface_hub.utils._http"):  # requests are tried again; the last error says so in one line
             file = cached_file(model, "config.json", revision=revision)
@@ -135,6 +134,17 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision, trust_remote_code=trust_remote_code
         )
     return config
+
+
+def check_model(model: str, revision: str | None = None) -> None:
+    """Refuse what is neither a folder nor a name on the Hub, and a revision of a folder, without asking the Hub.
+
+    Raises:
+        ValueError: If a revision is asked of a folder.
+        OSError: If there is no such folder, and no model on the Hub can be called so.
+    """
+    _check_place(model)
+    check_revision(model, revision)
 
 
 def check_revision(model: str | Path, revision: str | None) -> None:

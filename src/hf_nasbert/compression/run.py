@@ -568,7 +568,7 @@ class Compression:
         sizes: dict[Architecture, int | None] = {
             child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
         }
-        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
+        sizes[full] = bytes_of_base_model(shared.base.place, shared.base.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 

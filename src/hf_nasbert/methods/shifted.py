@@ -85,12 +85,9 @@ class SizeShifted(Remembering):
         memory["sums"][group] += losses[0]
         if step % self.settings.shift_interval:
             return None
-        seen = zip(memory["sums"], memory["counts"], memory["means"], strict=True)
+        seen = list(zip(memory["sums"], memory["counts"], memory["means"], strict=True))
         means = [total / count if count else before for total, count, before in seen]
-        drops = [
-            None if before is None or mean is None else before - mean
-            for before, mean in zip(memory["means"], means, strict=True)
-        ]
+        drops = [before - total / count if count and before is not None else None for total, count, before in seen]
         probabilities = shifted(drops, self.settings.shift_temperature, self.settings.group_floor)
         event = {"event": "shift", "bounds": self.bounds, "counts": memory["counts"], "losses": means}
         memory |= {"probabilities": probabilities, "means": means}
@@ -101,7 +98,8 @@ class SizeShifted(Remembering):
 def shifted(drops: Sequence[float | None], temperature: float, floor: float) -> list[float]:
     """Probabilities of groups: softmax(z(drop) / temperature), mixed with a share `floor` of uniform ones.
 
-    A group whose drop is not known, for it was not seen in two windows, is taken for one like the mean.
+    A group whose drop is not known, for it was not seen in this window or in none before, is taken for one like the
+    mean.
     """
     known = [drop for drop in drops if drop is not None] or [0.0]
     mean, deviation = statistics.fmean(known), statistics.pstdev(known) or 1.0
