@@ -365,6 +365,95 @@ class TestOneKernelForAllSizes:
             assert float(weight.std()) == pytest.approx(separate.layers[0].depthwise.initial_std, rel=0.05)
 
 
+SLICED = SearchSpace.staged(1, 3, ("attention", "attention1", "ffn", "ffn40", "conv3", "conv7"), widths=(64, 96, 128))
+SHARED = {  # what of an operator's weights is a slice
+    "attention": [f"self.{part}" for part in ("query", "key", "value")],
+    "ffn": ["intermediate.dense"],
+    "conv": ["layers.0.depthwise"],
+}
+
+
+@pytest.fixture
+def sliced():
+    config = SupernetConfig(search_space=SLICED, hidden_size=96, vocab_size=50, weight_layout="entangled")
+    return randomise_(SupernetForMaskedLM(config), 1).eval()
+
+
+def corner(small, large):
+    """The slice of a weight that is another one's: the first rows and columns, or channels, and the middle taps."""
+    found = large[tuple(slice(0, size) for size in small.shape[:2])]
+    outside = (large.shape[-1] - small.shape[-1]) // 2 if small.dim() == 4 else 0
+    return found[..., outside : outside + small.shape[-1]]
+
+
+class TestOneMatrixForAllWidths:
+    def test_a_narrow_operator_is_a_slice_of_a_wide_one(self, sliced):
+        operators = sliced.nasbert.encoder.blocks[1].operators
+        pairs = [
+            ("attention1@64", "attention@128"),
+            ("attention@64", "attention@96"),
+            ("ffn40@64", "ffn@128"),
+            ("ffn@64", "ffn@96"),
+            ("conv3@64", "conv7@128"),
+            ("conv7@96", "conv7@128"),
+        ]
+        for small, large in pairs:
+            one, other = operators.state_of(small), operators.state_of(large)
+            for path in SHARED[parse_operator(small).kind.rstrip("37")]:
+                for kind in KINDS:
+                    part = one[f"{path}.{kind}"]
+                    assert torch.equal(part, corner(part, other[f"{path}.{kind}"])), (small, large, path, kind)
+                    assert part.shape != other[f"{path}.{kind}"].shape or (kind, part.dim()) == ("bias", 1)
+        ends = [operators.output_of(name) for name in ("ffn@64", "ffn@128")]
+        assert ends[0].dense.weight.shape == (64, 256)
+        assert not torch.equal(ends[0].dense.weight, ends[1].dense.weight[:64, :256]), "what writes is its own"
+        separate = SupernetForMaskedLM(SupernetConfig(search_space=SLICED, hidden_size=96, vocab_size=50))
+        assert sliced.num_parameters() < 0.8 * separate.num_parameters()
+
+    @pytest.mark.parametrize("child", ["attention1@64-ffn40@64-conv3@64", "conv7@96-attention@96-ffn@96"])
+    def test_a_step_moves_the_slice_in_use_and_nothing_else(self, sliced, child):
+        child = child.split("-")
+        blocks = sliced.nasbert.encoder.blocks
+        wide = {"attention": "attention@128", "ffn": "ffn@128", "conv": "conv7@128"}
+        kinds = [parse_operator(name).kind.rstrip("37") for name in child]
+        places = list(zip(blocks, child, kinds, strict=True))
+
+        def weights():
+            states = [(block.operators.state_of(wide[kind]), kind) for block, _, kind in places]
+            return [{path: state[f"{path}.weight"].clone() for path in SHARED[kind]} for state, kind in states]
+
+        before = weights()
+        sliced(**padded_batch(), architecture=child).logits.square().mean().backward()
+        moved = {id(parameter) for parameter in sliced.parameters() if parameter.grad is not None}
+        assert moved == {id(parameter) for parameter in sliced.parameters_of(child)}
+        torch.optim.AdamW(sliced.parameters(), lr=0.1).step()
+        for (block, name, _), old, new in zip(places, before, weights(), strict=True):
+            for path, weight in old.items():
+                inside = torch.zeros_like(weight, dtype=torch.bool)
+                corner(block.operators.state_of(name)[f"{path}.weight"], inside).fill_(True)  # a view of it
+                changed = new[path] != weight
+                assert not changed[~inside].any(), (name, path)
+                assert changed[inside].float().mean() > 0.9, (name, path)
+
+    def test_a_child_is_extracted_scored_and_saved_as_it_is(self, sliced, tmp_path):
+        sliced.save_pretrained(tmp_path)
+        again, batch = load_supernet(tmp_path).eval(), padded_batch() | {"labels": torch.full((3, 11), 3)}
+        for child in (SLICED.child_at(number) for number in (0, 77, 300, 647)):
+            alone = extract_child(sliced, child)
+            assert prove_equal_logits(again, child, alone) < 1e-6
+            with torch.no_grad():
+                assert score_architectures(sliced, [child], [batch]) == pytest.approx([float(alone(**batch).loss)])
+
+    def test_an_operator_is_given_weights(self, sliced):
+        operators = sliced.nasbert.encoder.blocks[0].operators
+        for name in operators.candidates:
+            given = randomise_(build_operator(sliced.config, name), 7).state_dict()
+            operators.load_state_of(name, given)
+            assert all(torch.equal(operators.state_of(name)[key], given[key]) for key in given)
+        with pytest.raises(RuntimeError, match=r"ffn@128: intermediate\.dense\.weight is \(256, 64\), expected"):
+            operators.load_state_of("ffn@128", operators.state_of("ffn@64"))
+
+
 class TestScaled:
     @pytest.mark.parametrize(
         "space", [SPACES["sized"], KERNELS, SearchSpace.chain(3, ("attention1", "ffn", "skip"), "anywhere")]

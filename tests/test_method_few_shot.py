@@ -8,6 +8,7 @@ from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer, tra
 from transformers import BertForMaskedLM
 
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.interference import gradients
 from hf_nasbert.methods import METHODS
 from hf_nasbert.methods.rows import operators_of
 from hf_nasbert.modeling import SupernetConfig
@@ -152,10 +153,25 @@ def test_gradients_are_compared_in_so_many_settings_of_the_runs_seed():
     assert asked == [(7, 3)]
 
 
-def test_what_is_compared_counts_as_compute():
-    """Every setting has one child, and three others in each of four blocks; but none begins with a skip."""
+def test_what_is_compared_counts_as_compute(monkeypatch):
+    """As many backward passes as the measurement makes, in a space where only a last block may become a skip."""
     assert make_method().passes_per_step == 3
-    assert make_method(split="gradients", split_settings=5, max_steps=100).passes_per_step == pytest.approx(4.8)
+    passes = []
+
+    def counted(supernet, batch, architecture):
+        passes.append(architecture)
+        return {}
+
+    monkeypatch.setattr(gradients, "shared_gradients", counted)
+    monkeypatch.setattr(gradients, "_outside_similarity", lambda *_: 0.5)
+    gradients.measure_blocks(make_supernet(), [{}], num_settings=5, seed=0)
+    method = make_method(split="gradients", split_settings=5, max_steps=100)
+    assert method.passes_per_step == pytest.approx(3 + 3 * len(passes) / 100)
+    two = SearchSpace.chain(2, ("attention", "ffn", "skip"))
+    # Behind any first operator the second block has two more to try; the first one has one more, or none but itself.
+    by_hand = 50 * (1 + 2 + 1)
+    method = make_method(two, split="gradients", split_settings=50, max_steps=100)
+    assert method.passes_per_step == pytest.approx(3 + 3 * by_hand / 100)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from hf_nasbert.methods import (
     methods_with,
     register,
 )
+from hf_nasbert.methods.base import RunKind
 from hf_nasbert.methods.uniform import Uniform
 from hf_nasbert.modeling import last_mixing_block
 from hf_nasbert.objectives import alignment_loss, alpha_divergence_loss, distillation_loss
@@ -532,6 +533,33 @@ def test_of_a_step_that_is_not_made_nobody_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.method, "after_step", lambda step, *_: told.append(step))
     trainer.train()
     assert told == [2]
+
+
+class Slowing(Weighted):
+    def decay_exponent(self, children):
+        return 2.0
+
+
+class Reading(Weighted):
+    def read_gradients(self, children, terms, supernet):
+        """Look."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "run", "words"),
+    [
+        (Slowing, {"is_constant": True}, "decides how fast the learning rate falls"),
+        (Reading, {"is_fp16": True}, "reads gradients, which FSDP cuts into parts and fp16 scales"),
+        (Reading, {"is_sharded": True}, "reads gradients"),
+    ],
+)
+def test_a_run_is_refused_by_what_a_method_overrides(kind, run, words):
+    runs = RunKind(*[False] * 5), RunKind(*[False] * 5)._replace(**run)
+    own, plain = (one(SPACES["chain"], one.Settings(), cost=len, seed=0, max_steps=3) for one in (kind, Weighted))
+    with pytest.raises(ValueError, match=words):
+        own.check_run(runs[1])
+    own.check_run(runs[0])
+    plain.check_run(runs[1])
 
 
 class Listening(Weighted):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from hf_nasbert.elastic.encoders import running
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
+from hf_nasbert.samplers import settings_of_blocks
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
 
 Batch = Mapping[str, torch.Tensor]
@@ -280,12 +281,7 @@ def measure_blocks(
         raise ValueError("no batch to measure gradients on")
     if num_settings < 1:
         raise ValueError(f"num_settings={num_settings} must be at least 1")
-    space, rng = supernet.space, random.Random(f"settings of blocks {seed}")
-    settings = []
-    for _ in range(num_settings):
-        child = space.sample(rng)
-        choices = [{child[block], *space.alternatives(child, block)} for block in range(len(child))]
-        settings.append((child, choices))
+    space, settings = supernet.space, settings_of_blocks(supernet.space, num_settings, seed)
     total = sum(1 + sum(len(names) - 1 for names in choices) for _, choices in settings)
     if total == num_settings:
         raise ValueError("no choice block of the children that were drawn may hold another operator")

@@ -284,7 +284,10 @@ class TrainingMethod:
         return children
 
     def check_run(self, run: RunKind) -> None:
-        """Refuse a run that the method is not made for, with a ValueError, before anything is trained."""
+        """Refuse a run that the method is not made for, with a ValueError, before anything is trained.
+
+        What follows from what a method overrides is refused here, for all of them: one's own calls this beside.
+        """
         if run.is_sharded and not self.can_be_sharded:
             raise ValueError(f"method={self.name} needs whole operators: launch with DDP (multi_gpu.yaml)")
         if run.is_taught and not self.can_be_taught:
@@ -292,6 +295,19 @@ class TrainingMethod:
                 f"method={self.name} has a teacher of its own, and here another one teaches: give teacher=none, to a "
                 "super-net with a head that predicts words"
             )
+        if run.is_constant and self._overrides("decay_exponent"):
+            raise ValueError(
+                f"method={self.name} decides how fast the learning rate falls, and with lr_scheduler_type="
+                "constant_with_warmup it does not fall: choose linear or cosine"
+            )
+        if (run.is_sharded or run.is_fp16) and self._overrides("read_gradients"):
+            raise ValueError(
+                f"method={self.name} reads gradients, which FSDP cuts into parts and fp16 scales: launch with "
+                "DDP (multi_gpu.yaml), and train in bf16 or without mixed_precision"
+            )
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(TrainingMethod, name)
 
     def weight(self, number: int, children: Sequence[Architecture]) -> float:
         """What the loss of a step's child is multiplied by; gradients of the children are added up.
@@ -316,7 +332,7 @@ class TrainingMethod:
     ) -> None:
         """Look at a step's gradients, all processes' together, before they are clipped.
 
-        FSDP cuts them into parts and fp16 scales them: a method that reads them refuses both (`check_run`).
+        FSDP cuts them into parts and fp16 scales them: a method that overrides this is refused with both.
 
         Args:
             children: The children.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import Paper, RunKind
+from hf_nasbert.methods.base import Paper
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
@@ -49,14 +49,6 @@ class ComplexityRate(Uniform):
         self._smallest, self._largest = (math.log(cost(child)) for child in ends)
         if self._smallest == self._largest:
             raise ValueError(f"method={self.name} goes by size, and all children of this space have one: take uniform")
-
-    def check_run(self, run: RunKind) -> None:
-        """A rate that stays has no decay."""
-        if run.is_constant:
-            raise ValueError(
-                f"method={self.name} decides how fast the learning rate falls, and with lr_scheduler_type="
-                "constant_with_warmup it does not fall: choose linear or cosine"
-            )
 
     def decay_exponent(self, children: Sequence[Architecture]) -> float:
         """Gamma of the step's child."""

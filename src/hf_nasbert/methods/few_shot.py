@@ -10,6 +10,7 @@ from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
+from hf_nasbert.samplers import settings_of_blocks
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture
 
@@ -109,8 +110,9 @@ class FewShot(Uniform):
         """A child's; by gradients, all that are compared beside."""
         if self.settings.split != _GRADIENTS:
             return 3.0
-        of_setting = 1 + sum(len(operators_of(self.space, block)) - 1 for block in range(len(self.space.blocks)))
-        return 3.0 * (1 + self.settings.split_settings * of_setting / self.max_steps)
+        settings = settings_of_blocks(self.space, self.settings.split_settings, self.sampler.seed)
+        number = sum(1 + sum(len(names) - 1 for names in choices) for _, choices in settings)
+        return 3.0 * (1 + number / self.max_steps)
 
     @property
     def num_dev_batches(self) -> int:

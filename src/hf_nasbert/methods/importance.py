@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from hf_nasbert.methods.base import ChildRun, Paper, RunKind, StepContext
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, operator_width
@@ -67,14 +67,6 @@ class Importance(Remembering):
     def _prepare(self) -> None:
         # The score is at first what a guess among many words has.
         self.memory = {"norms": [{} for _ in self.space.blocks], "mean_score": 1.0}
-
-    def check_run(self, run: RunKind) -> None:
-        """Gradients are read in one piece, and in their own unit."""
-        if run.is_sharded or run.is_fp16:
-            raise ValueError(
-                f"method={self.name} reads gradients, which FSDP cuts into parts and fp16 scales: launch with "
-                "DDP (multi_gpu.yaml), and train in bf16 or without mixed_precision"
-            )
 
     def probabilities(self, block: int, like: str) -> dict[str, float]:
         """Of the operators of a block, given that it does not skip and has the width of one of them.

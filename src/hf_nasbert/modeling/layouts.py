@@ -8,8 +8,9 @@ module's name.
 """
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
@@ -128,69 +129,120 @@ _INNER = {"attention": ("self.query", "self.key", "self.value"), "ffn": ("interm
 """The linear maps into an operator of heads or neurons: what their number cuts."""
 
 
+def _cells(shapes: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pieces that matrices, all with one first corner, cut the largest one into.
+
+    Each lies within one of them, and every matrix is made of those that lie within it.
+    """
+    rows, columns = (itertools.pairwise([0, *sorted(set(sizes))]) for sizes in zip(*shapes, strict=True))
+    places = itertools.product(itertools.starmap(slice, rows), itertools.starmap(slice, columns))
+    return [place for place in places if any(_is_within(place, shape) for shape in shapes)]
+
+
+def _is_within(place: tuple[slice, slice], shape: tuple[int, int]) -> bool:
+    return all(part.stop <= size for part, size in zip(place, shape, strict=True))
+
+
+def _joined(parts: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
+
+
 class LinearChunk(nn.Linear):
-    """Some rows of a linear map, which `forward` gives: whoever moves weights when a module runs, moves these too."""
+    """A piece of a linear map, which `forward` gives: whoever moves weights when a module runs, moves these too.
+
+    Args:
+        place: Its rows and columns in the whole; those of the first columns have the bias.
+    """
+
+    def __init__(self, place: tuple[slice, slice]):
+        rows, columns = place
+        super().__init__(columns.stop - columns.start, rows.stop - rows.start, bias=not columns.start)
+        self.place = place
 
     def forward(self):  # type: ignore[override]  # it has no input: its weights are what is asked for
         return self.weight, self.bias
 
 
 class NestedLinear(nn.Module):
-    """The first rows of a linear map that several operators share: some of its chunks, one behind the other.
+    """The first rows, and columns, of a linear map that several operators share: some of its chunks, put together.
 
     The chunks belong to the layout. All of them are one product, as in an operator of that size alone.
     """
 
-    def __init__(self, chunks: Sequence[LinearChunk]):
+    def __init__(self, chunks: Iterable[LinearChunk], shape: tuple[int, int]):
         super().__init__()
-        self.chunks = tuple(chunks)  # no submodules: each has one place, and one name in a file
-        self.in_features = chunks[0].in_features
-        self.out_features = sum(chunk.out_features for chunk in chunks)
+        # No submodules: each has one place, and one name in a file.
+        self.chunks = tuple(chunk for chunk in chunks if _is_within(chunk.place, shape))
+        self.out_features, self.in_features = shape
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Its weight (out_features, in_features) and its bias (out_features,)."""
-        weights, biases = zip(*(chunk() for chunk in self.chunks), strict=True)
-        return (weights[0], biases[0]) if len(weights) == 1 else (torch.cat(weights), torch.cat(biases))
+        weights: dict[int, list[torch.Tensor]] = {}
+        biases = []
+        for chunk in self.chunks:
+            weight, bias = chunk()
+            weights.setdefault(chunk.place[0].start, []).append(weight)
+            biases += [] if bias is None else [bias]
+        return _joined([_joined(parts, dim=1) for parts in weights.values()]), _joined(biases)
 
-    def split(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def split(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Weight and bias of every chunk: the inverse of `rows`."""
-        sizes = [chunk.out_features for chunk in self.chunks]
-        return list(zip(weight.split(sizes), bias.split(sizes), strict=True))
+        places = [chunk.place for chunk in self.chunks]
+        return [(weight[place], None if place[1].start else bias[place[0]]) for place in places]
 
     def forward(self, hidden_states):
         return nn.functional.linear(hidden_states, *self.rows())
 
 
 class KernelRing(nn.Conv2d):
-    """The taps of a depth-wise kernel around a smaller one, which `forward` gives; the innermost has the bias."""
+    """The taps of a depth-wise kernel around a smaller one, which `forward` gives; the innermost has the bias.
+
+    Args:
+        place: Its channels in the widest kernel, and the sizes of the smaller kernel and of this one.
+    """
+
+    def __init__(self, place: tuple[slice, slice]):
+        channels, taps = place
+        number = channels.stop - channels.start
+        super().__init__(number, number, (1, taps.stop - taps.start), groups=number, bias=not taps.start)
+        self.place = place
 
     def forward(self):  # type: ignore[override]  # as `LinearChunk`
         return self.weight, self.bias
 
 
 class NestedDepthwise(nn.Module):
-    """A depth-wise convolution whose kernel is the middle of a larger one: some of its rings, one around the other."""
+    """A depth-wise convolution whose kernel is the middle of a larger one, at the first channels: some rings."""
 
-    def __init__(self, chunks: Sequence[KernelRing]):
+    def __init__(self, chunks: Iterable[KernelRing], shape: tuple[int, int]):
         super().__init__()
-        self.chunks = tuple(chunks)  # as `NestedLinear`
+        self.chunks = tuple(chunk for chunk in chunks if _is_within(chunk.place, shape))  # as `NestedLinear`
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Its weight (width, 1, 1, kernel size) and its bias (width,)."""
-        weight, bias = self.chunks[0]()
-        for chunk in self.chunks[1:]:
-            left, right = chunk()[0].chunk(2, dim=-1)
-            weight = torch.cat((left, weight, right), dim=-1)
-        return weight, bias
+        weights: dict[int, torch.Tensor] = {}
+        biases = []
+        for chunk in self.chunks:
+            (weight, bias), first = chunk(), chunk.place[0].start
+            if bias is None:
+                left, right = weight.chunk(2, dim=-1)
+                weight = torch.cat((left, weights[first], right), dim=-1)
+            else:
+                biases.append(bias)
+            weights[first] = weight
+        return _joined(list(weights.values())), _joined(biases)
 
     def split(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Weight and bias of every ring: the inverse of `rows`."""
         found: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-        for chunk in reversed(self.chunks[1:]):
-            side = chunk.kernel_size[1] // 2
-            found.append((torch.cat((weight[..., :side], weight[..., -side:]), dim=-1), None))
-            weight = weight[..., side:-side]
-        return [(weight, bias), *reversed(found)]
+        for channels, taps in (chunk.place for chunk in self.chunks):
+            side, outside = (taps.stop - taps.start) // 2, (weight.shape[-1] - taps.stop) // 2
+            here = weight[channels, ..., outside : weight.shape[-1] - outside]
+            if taps.start:
+                found.append((torch.cat((here[..., :side], here[..., -side:]), dim=-1), None))
+            else:
+                found.append((here, bias[channels]))
+        return found
 
     def forward(self, tokens):
         weight, bias = self.rows()
@@ -206,28 +258,39 @@ class NestedWeights(WeightLayout):
     operators have weights of their own.
     """
 
+    shares_widths: ClassVar[bool] = False
+    """Whether operators of several widths, too, are slices of one."""
+
     def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
         super().__init__()
         self.candidates = tuple(candidates)
         self.operators = nn.ModuleDict({name: build_operator(config, name) for name in candidates})
         self.chunks = nn.ModuleDict()
-        families: dict[tuple[str, int | None], list[str]] = {}
-        for name in sorted(candidates, key=lambda name: inner_width(config, name)):
-            kind, width = parse_operator(name).kind, parse_operator(name).width
-            if kind in _INNER:
-                families.setdefault((kind, width), []).append(name)
-        for (kind, width), names in families.items():
+        for key, names in self._families(config, {kind: kind for kind in _INNER}).items():
             shared = nn.ModuleDict()
-            for path in _INNER[kind]:
+            for path in _INNER[parse_operator(names[0]).kind]:
                 parent, _, part = path.rpartition(".")
-                ends = [inner_width(config, name) for name in names]
-                num_inputs = cast(nn.Linear, self.operators[names[0]].get_submodule(path)).in_features
-                sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-                chunks = [LinearChunk(num_inputs, size) for size in sizes]
-                shared[part] = nn.ModuleList(chunks)
-                for count, name in enumerate(names, 1):
-                    setattr(self.operators[name].get_submodule(parent), part, NestedLinear(chunks[:count]))
-            self.chunks[kind if width is None else f"{kind}@{width}"] = shared
+                maps = {name: cast(nn.Linear, self.operators[name].get_submodule(path)) for name in names}
+                shapes = {name: (one.out_features, one.in_features) for name, one in maps.items()}
+                chunks = nn.ModuleList(map(LinearChunk, _cells(list(shapes.values()))))
+                shared[part] = chunks
+                for name, shape in shapes.items():
+                    nested = NestedLinear(cast(Iterable[LinearChunk], chunks), shape)
+                    setattr(self.operators[name].get_submodule(parent), part, nested)
+            self.chunks[key] = shared
+
+    def _families(self, config: NasBertShapeConfig, shared: Mapping[str, str]) -> dict[str, list[str]]:
+        """The operators that share weights, by the name of what they share, which `shared` has by their kind."""
+        found: dict[tuple[str, int | None], list[str]] = {}
+        for name in sorted(self.candidates, key=lambda name: inner_width(config, name)):
+            kind, width = parse_operator(name).kind, parse_operator(name).width
+            if kind in shared:
+                found.setdefault((shared[kind], None if self.shares_widths else width), []).append(name)
+        families = {}
+        for (what, _), names in found.items():
+            widths = {parse_operator(name).width for name in names}
+            families[f"{what}@{widths.pop()}" if len(widths) == 1 and None not in widths else what] = names
+        return families
 
     def forward(self, name, hidden_states, attention_mask=None, padding_mask=None, positions=None, **kwargs):
         return self.operators[name](hidden_states, attention_mask, padding_mask, positions, **kwargs)
@@ -279,35 +342,34 @@ class NestedWeights(WeightLayout):
 
 
 class EntangledWeights(NestedWeights):
-    """As `NestedWeights`, and convolutions share kernels: `conv3` has the middle of the taps of `conv7`.
+    """As `NestedWeights`, and convolutions share kernels, and widths slices: `conv3` has the middle taps of `conv7`.
 
     For super-nets from scratch: one super-kernel serves all sizes (Single-Path NAS: Stamoulis et al., 2019,
-    https://arxiv.org/abs/1904.02877; entangled weights: AutoFormer, Chen et al., 2021,
-    https://arxiv.org/abs/2107.00651 [public code]). Point-wise maps are an operator's own [ours].
+    https://arxiv.org/abs/1904.02877), and the first rows and columns of one matrix, or the first channels of a kernel,
+    all widths of a stage (entangled weights: AutoFormer, Chen et al., 2021, https://arxiv.org/abs/2107.00651 [public
+    code]). What writes, the point-wise maps of a convolution, and a stage's projections stay an operator's, or a
+    width's, own, where AutoFormer slices these too [ours].
     """
+
+    shares_widths = True
 
     def __init__(self, config: NasBertShapeConfig, candidates: Sequence[str]):
         super().__init__(config, candidates)
-        families: dict[int | None, list[tuple[int, NasBertConvolution]]] = {}
-        for name, operator in self.operators.items():
-            if isinstance(operator, NasBertConvolution):
-                size = int(parse_operator(name).kind.removeprefix("conv"))
-                families.setdefault(parse_operator(name).width, []).append((size, operator))
-        for width, family in families.items():
-            family.sort(key=lambda one: one[0])
+        for key, names in self._families(config, dict.fromkeys(("conv3", "conv5", "conv7"), "conv")).items():
+            family = {name: cast(NasBertConvolution, self.operators[name]) for name in names}
             layers = nn.ModuleList()
-            for depth, widest in enumerate(family[-1][1].layers):
-                of_widest = cast(nn.Conv2d, widest.get_submodule("depthwise"))
-                rings = nn.ModuleList()
-                for place, (size, operator) in enumerate(family):
-                    num_taps = size - (family[place - 1][0] if place else 0)
-                    channels = of_widest.out_channels
-                    ring = KernelRing(channels, channels, (1, num_taps), groups=channels, bias=not place)
+            for depth in range(config.num_conv_layers):
+                of_name = {name: cast(nn.Conv2d, one.layers[depth].depthwise) for name, one in family.items()}
+                shapes = {name: (one.out_channels, one.kernel_size[1]) for name, one in of_name.items()}
+                rings = nn.ModuleList(map(KernelRing, _cells(list(shapes.values()))))
+                of_widest = max(of_name.values(), key=lambda one: one.out_channels * one.kernel_size[1])
+                for ring in rings:
                     ring.initial_std = of_widest.initial_std  # all are taps of the widest kernel
-                    rings.append(ring)
-                    operator.layers[depth].depthwise = NestedDepthwise(list(rings))  # type: ignore[arg-type]
                 layers.append(rings)
-            self.chunks["conv" if width is None else f"conv@{width}"] = layers
+                for name, shape in shapes.items():
+                    nested = NestedDepthwise(cast(Iterable[KernelRing], rings), shape)
+                    family[name].layers[depth].depthwise = nested
+            self.chunks[key] = layers
 
 
 _NUM_EXPERTS, _ROUTER_WIDTH = 2, 128
