@@ -105,6 +105,7 @@ class Row:
         against_given: Likewise than what is given out for its budget.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
+        is_as_it_began: Whether recovery brought it no nearer to the base model, under any seed.
     """
 
     budget: str | None
@@ -123,6 +124,7 @@ class Row:
     against_given: Difference | None = None
     file_bytes: int | None = None
     trimmed: Trimmed | None = None
+    is_as_it_began: bool = False
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
@@ -473,6 +475,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        if given.is_as_it_began:
+            told.append(
+                f"{given.budget}: recovery brought it no nearer to the base model, so it is as it was cut and "
+                "refitted: try another learning_rate, more recovery_steps or more text."
+            )
         if not given.is_within:
             told.append(
                 f"{given.budget}: measured again for this table it is above the budget "

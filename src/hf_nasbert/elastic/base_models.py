@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.configs import check_model, load_config
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import model_folder
+from hf_nasbert.data.packaged import PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.modeling import (
@@ -122,6 +122,8 @@ def open_base_model(
             ) from error
     else:
         tokenizer = open_tokenizer(tokenizer_name, revision=tokenizer_revision, trust_remote_code=trust_remote_code)
+    if tokenizer_name is None and base_model.startswith(PREFIX):
+        tokenizer.name_or_path = base_model  # as messages call it
     size, positions = vocabulary_size(tokenizer), full_child.config.max_position_embeddings
     if size > full_child.config.vocab_size:
         raise ValueError(

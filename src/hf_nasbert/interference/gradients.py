@@ -16,8 +16,7 @@ from tqdm import tqdm
 from hf_nasbert.elastic.encoders import running
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
-from hf_nasbert.samplers import settings_of_blocks
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, settings_of_blocks
 
 Batch = Mapping[str, torch.Tensor]
 

@@ -10,9 +10,8 @@ from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
-from hf_nasbert.samplers import settings_of_blocks
 from hf_nasbert.settings import setting
-from hf_nasbert.space import SKIP, Architecture
+from hf_nasbert.space import SKIP, Architecture, settings_of_blocks
 
 _SPLIT = re.compile(r"first_block|gradients|block:([0-9]{1,4})")
 _GRADIENTS = "gradients"

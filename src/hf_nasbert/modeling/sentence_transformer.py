@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
@@ -36,6 +35,13 @@ SUPERNET_FOLDER = "sentence_transformer"
 """In a folder of a super-net: what makes a SentenceTransformer of its children."""
 MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 """What lies beside the encoder's own files in the folder of a SentenceTransformer."""
+
+_ENCODER_FILES = (
+    "config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spm.model",
+    "sentencepiece.bpe.model", "sentence_bert_config.json",
+)  # fmt: skip
+"""What an encoder and its tokenizer may consist of; one that is cut into several files is found in no old folder."""
 
 # Of that library's own: other modules, a Router say, name further classes in files of theirs.
 _OWN_MODULE = re.compile(
@@ -285,7 +291,8 @@ def encoder_place(model: str | Path, *, revision: str | None = None) -> tuple[st
         return str(model), revision
     folder = Path(model)
     if not folder.is_dir():
-        folder = Path(snapshot_download(str(model), revision=revision, allow_patterns=[f"{path}/*"]))
+        found = [_find(model, f"{path}/{name}", revision) for name in _ENCODER_FILES]
+        folder = next((file.parents[path.count("/") + 1] for file in found if file is not None), folder)
     return str(folder / path), None
 
 

@@ -9,5 +9,6 @@ from hf_nasbert.space.architecture import num_shared_operators as num_shared_ope
 from hf_nasbert.space.candidates import Candidates as Candidates
 from hf_nasbert.space.distribution import Distribution as Distribution
 from hf_nasbert.space.search_space import SearchSpace as SearchSpace
+from hf_nasbert.space.search_space import settings_of_blocks as settings_of_blocks
 from hf_nasbert.space.stages import FreeStage as FreeStage
 from hf_nasbert.space.stages import Stage as Stage
