@@ -326,7 +326,7 @@ class TestCommands:
         [
             ({"adapt_steps": -1}, "adapt_steps=-1: expected at least 0"),
             ({"num_adapted": 1}, "num_adapted=1: expected at least 2"),
-            ({"adapt_learning_rate": 0.0}, "adapt_learning_rate=0.0: expected a positive number"),
+            ({"adapt_learning_rate": 0.0}, "adapt_learning_rate=0.0: expected above 0"),
             ({"adapt_steps": 3, "search": "halving"}, "adapt_steps=3: an additive model foretells no loss on a part"),
             ({"adapt_steps": 3, "search": "trained_halving"}, "as trained_halving asks for it; choose another"),
             ({"compute_budget": "5x", "adapt_steps": 3}, "compute_budget decides how long children are adapted"),

@@ -395,7 +395,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"teacher": "mine"}, "teacher='mine': expected base_model, full_child or none"),
+            ({"teacher": "mine"}, "teacher='mine': expected auto or base_model or full_child or none"),
             ({"distillation": ["states", "logit"]}, "distillation has 'logit': expected some of states, vectors"),
             ({"distillation": ["states", "states"]}, "distillation has one of them twice"),
             ({"distillation": []}, "distillation holds nothing"),

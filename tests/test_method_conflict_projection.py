@@ -112,7 +112,7 @@ class TestAStep:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"conflict_start": 1}, "conflict_start=1 projects nothing; choose method=sandwich"),
+        ({"conflict_start": 1}, "conflict_start=1: expected below 1"),
         ({"conflict_start": -0.1}, "conflict_start=-0.1"),
         ({"conflict_yields": "both"}, "conflict_yields='both': expected largest or others"),
         ({"num_random_children": 0}, "num_random_children=0: expected at least 1"),

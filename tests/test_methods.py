@@ -355,7 +355,7 @@ class TestMagicA:
         ("settings", "words"),
         [
             ({"alignment_rows": 0}, "alignment_rows=0"),
-            ({"alignment_start": 1}, "alignment_start=1 aligns nothing"),
+            ({"alignment_start": 1}, "alignment_start=1: expected below 1"),
             ({"anchor_interval": 0}, "anchor_interval=0: expected at least 1"),
             ({"anchor_dev_batches": 0}, "anchor_dev_batches=0: expected at least 1"),
             ({"alignment_rows": 1.5}, "alignment_rows=1.5"),

@@ -27,7 +27,6 @@ from hf_nasbert.metrics import (
     sparse_kendall_tau,
     spearman,
     supernet_gap,
-    top_tau,
 )
 
 MEASURES = {
@@ -38,7 +37,6 @@ MEASURES = {
     "precision_at_top": lambda a, b: precision_at_top(a, b, 0.5),
     "best_rank_at": lambda a, b: metrics.best_rank_at(a, b, 1),
     "worst_rank_at": lambda a, b: metrics.worst_rank_at(a, b, 1),
-    "top_tau": lambda a, b: top_tau(a, b, max(2, len(a) // 2)),
     "relative_improvement": relative_improvement,
     "supernet_gap": supernet_gap,
     "bucketed_tau": lambda a, b: bucketed_tau(a, b, [1.0] * len(a)),
@@ -194,13 +192,8 @@ def test_measures_of_the_top_by_hand():
     assert precision_at_top(score, truth, 0.3) == 1.0
     assert [metrics.best_rank_at(score, truth, k) for k in (1, 2, 3)] == [2, 2, 1]
     assert [metrics.worst_rank_at(score, truth, k) for k in (1, 2, 9)] == [2, 3, 10]
-    assert top_tau(score, truth, 3) == pytest.approx(-1 / 3)
     assert relative_improvement(score, truth) == pytest.approx(100 * (55 - 20) / 55)
     assert supernet_gap([1.5, 2.0], [1.0, 1.5]) == pytest.approx(0.5)
-
-
-def test_top_tau_takes_in_all_that_tie_with_the_last():
-    assert top_tau([1, 2, 2, 3], [1, 2, 3, 0], 2) == pytest.approx(tau_by_definition([1, 2, 2], [1, 2, 3]))
 
 
 def test_relative_improvement_is_the_mean_over_tied_picks_and_needs_losses():
@@ -352,7 +345,6 @@ def test_bad_options_are_refused_by_name():
         (lambda: precision_at_top(a, a, 1.5), "fraction"),
         (lambda: metrics.best_rank_at(a, a, 0), "k must"),
         (lambda: metrics.worst_rank_at(a, a, 4), "k must"),
-        (lambda: top_tau(a, a, 1), "k must"),
         (lambda: draw(3, 0, seed=0), "num_resamples"),
         (lambda: interval_of_rows(a, a, confidence=1.0), "confidence"),
         (lambda: metrics.paired_difference(a, confidence=0), "confidence"),

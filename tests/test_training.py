@@ -77,7 +77,7 @@ class TestArguments:
             ({"max_steps": 0}, "max_steps=0: expected at least 1"),
             ({"alignment_rows": 0}, "alignment_rows=0"),
             ({"alignment_rows": 1.5}, "alignment_rows=1.5: expected at most 1"),
-            ({"alignment_start": 1}, "alignment_start=1 aligns nothing"),
+            ({"alignment_start": 1}, "alignment_start=1: expected below 1"),
             ({"alignment_start": -0.1}, "alignment_start=-0.1: expected at least 0"),
             ({"learning_rate": float("nan")}, "learning_rate=nan"),
             ({"adam_beta2": 2.0}, "adam_beta2"),

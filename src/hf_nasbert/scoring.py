@@ -34,7 +34,6 @@ _IGNORED = -100  # the label of positions where nothing is to be predicted
 # Positions whose logits are held at once: few enough for a CPU's cache, many enough for an accelerator's cores.
 _ROWS_ON_CPU = 256
 _ROWS_ELSEWHERE = 4096
-_LEAVES_PER_HEAD = 8  # children that go through the head together
 _LOG2_E = math.log2(math.e)
 
 
@@ -96,6 +95,7 @@ def score_with_report(
     batches: Iterable[Batch],
     *,
     progress: bool = False,
+    leaves_per_head: int = 8,
     processes: PartialState | None = None,
 ) -> ScoringReport:
     """The proxy loss of every child: its mean masked-LM loss per labelled token over all batches, lower is better.
@@ -106,6 +106,7 @@ def score_with_report(
         batches: Batches as the model takes them, with `labels` (-100 where nothing is to be predicted). Every child
             sees them all.
         progress: Whether to show a bar with the time left, on the main process.
+        leaves_per_head: How many children go through the head together.
         processes: Those among which the work is split; each has to call with the same arguments, and each gets all
             losses. None: this process scores alone, whatever others there are. On devices that compute the same
             bits twice the losses do not depend on the number of processes.
@@ -119,6 +120,8 @@ def score_with_report(
     """
     if not architectures:
         raise ValueError("no architecture to score")
+    if leaves_per_head < 1:
+        raise ValueError(f"leaves_per_head must be at least 1, not {leaves_per_head}")
     asked = [supernet.space.validate(architecture) for architecture in architectures]
     batches = list(batches)
     num_labels = sum(_count_labels(batch) for batch in batches)
@@ -133,7 +136,7 @@ def score_with_report(
         set(asked), key=lambda child: (encoder.owner_of(child), [(tokenwise[name], name) for name in child])
     )
     num_processes = 1 if processes is None else processes.num_processes
-    shares = _shares(distinct, len(batches), _LEAVES_PER_HEAD, num_processes, encoder.num_shared)
+    shares = _shares(distinct, len(batches), leaves_per_head, num_processes, encoder.num_shared)
     mine = shares[0 if processes is None else processes.process_index]
     is_shown = progress and (processes is None or processes.is_main_process)
     start = time.perf_counter()
@@ -148,8 +151,8 @@ def score_with_report(
             if not part or not _count_labels(batch):
                 continue
             walk = _Walk(supernet, batch)
-            for first in range(part.start, part.stop, _LEAVES_PER_HEAD):
-                group = slice(first, min(first + _LEAVES_PER_HEAD, part.stop))
+            for first in range(part.start, part.stop, leaves_per_head):
+                group = slice(first, min(first + leaves_per_head, part.stop))
                 children = distinct[group]
                 rows = torch.cat([walk.leaf(child) for child in children])
                 losses = head.losses(rows, walk.labels.repeat(len(children)))

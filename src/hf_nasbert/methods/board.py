@@ -30,7 +30,7 @@ class BoardSettings(UniformSettings):
     """
 
     board_weight: float = setting(
-        0.5, "Share of the teacher's predictions in the loss; the labels have the rest.", at_least=0, at_most=1
+        0.5, "Share of the teacher's predictions in the loss; the labels have the rest.", above=0, at_most=1
     )
     board_size: int = setting(3, "Children on the board in every class of size.", at_least=1)
     board_classes: int = setting(4, "Classes of size, of about equally many children.", at_least=1)
@@ -38,11 +38,6 @@ class BoardSettings(UniformSettings):
         10, "Steps between two measurements, of the child last trained and of its class.", at_least=1
     )
     board_dev_batches: int = setting(2, "Dev batches of a measurement, the first ones.", at_least=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.board_weight == 0:
-            raise ValueError("board_weight=0 learns nothing from the board: choose uniform")
 
 
 class Entry(NamedTuple):

@@ -24,18 +24,13 @@ class ConflictProjectionSettings(SandwichSettings):
         "Share of max_steps before the projection begins; until then gradients are added up. The authors' code "
         "begins at epoch 101; this share is ours.",
         at_least=0,
-        at_most=1,
+        below=1,
     )
     conflict_yields: Literal["largest", "others"] = setting(
         "largest",
         "Whose gradient loses its component against the other one: the largest child's, as in the authors' code, or "
         "that of all other children.",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.conflict_start == 1:
-            raise ValueError("conflict_start=1 projects nothing; choose method=sandwich")
 
 
 class ConflictProjection(Sandwich):

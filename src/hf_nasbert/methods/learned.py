@@ -9,8 +9,6 @@ from hf_nasbert.methods.uniform import Remembering, UniformSettings
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, Distribution
 
-_NUM_DEV_BATCHES = 2
-
 
 @dataclass(kw_only=True)
 class LearnedDistributionSettings(UniformSettings):
@@ -50,6 +48,7 @@ class LearnedDistribution(Remembering):
     unverified = "the temperature, the mean weight taken off, the uniform floor: ours; children train unweighed"
     look = ("#D55E00", "*")
     Settings = LearnedDistributionSettings
+    num_dev_batches = 2
 
     def _prepare(self) -> None:
         self.memory = {"logits": Distribution(self.space).logits}
@@ -64,11 +63,6 @@ class LearnedDistribution(Remembering):
         """Three, and the children scored on dev batches: as many as at the beginning."""
         draws, interval = self.settings.distribution_draws, self.settings.distribution_interval
         return float(3 + draws * self.num_dev_batches / interval)
-
-    @property
-    def num_dev_batches(self) -> int:
-        """Dev batches that the drawn children are scored on."""
-        return _NUM_DEV_BATCHES
 
     def children(self) -> tuple[Architecture, ...]:
         """A child of the distribution, or a uniform one."""

@@ -74,14 +74,14 @@ class AlignmentSettings(MethodSettings):
         0.5, "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified.", at_least=0
     )
     alignment_rows: float = setting(
-        1.0, "Share of the sequences that are aligned: at 0.25 the same mean for less time.", at_least=0, at_most=1
+        1.0, "Share of the sequences that are aligned: at 0.25 the same mean for less time.", above=0, at_most=1
     )
     alignment_start: float = setting(
         0.0,
         "Share of max_steps before alignment begins. Early alignment can collapse all token states; if it does, "
         "start after the warm-up.",
         at_least=0,
-        at_most=1,
+        below=1,
     )
     anchor: str | None = setting(
         None,
@@ -95,14 +95,6 @@ class AlignmentSettings(MethodSettings):
         at_least=1,
     )
     anchor_dev_batches: int = setting(2, "Dev batches that a comparison uses, always the first ones.", at_least=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, nothing in {"alignment_rows": 0, "alignment_start": 1}.items():
-            if getattr(self, name) == nothing:
-                raise ValueError(
-                    f"{name}={nothing} aligns nothing; choose a method without alignment: uniform or magic_t"
-                )
 
 
 @dataclass(kw_only=True)

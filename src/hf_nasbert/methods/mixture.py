@@ -59,6 +59,7 @@ class Mixture(Uniform):
     can_be_sharded = False
     Settings = MixtureSettings
     settings: MixtureSettings
+    num_dev_batches = 1
 
     def _prepare(self) -> None:
         space, settings = self.space, self.settings
@@ -77,11 +78,6 @@ class Mixture(Uniform):
     def passes_per_step(self) -> float:
         """A child's, and the scores."""
         return 3.0 + 1 / self.settings.mixture_interval
-
-    @property
-    def num_dev_batches(self) -> int:
-        """One."""
-        return 1
 
     @property
     def probabilities(self) -> Table:

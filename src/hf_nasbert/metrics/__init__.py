@@ -22,7 +22,6 @@ from hf_nasbert.metrics.rankings import size_buckets as size_buckets
 from hf_nasbert.metrics.rankings import sparse_kendall_tau as sparse_kendall_tau
 from hf_nasbert.metrics.rankings import spearman as spearman
 from hf_nasbert.metrics.rankings import supernet_gap as supernet_gap
-from hf_nasbert.metrics.rankings import top_tau as top_tau
 from hf_nasbert.metrics.rankings import worst_rank_at as worst_rank_at
 from hf_nasbert.metrics.redraws import Redraws as Redraws
 from hf_nasbert.metrics.redraws import draw as draw

@@ -74,15 +74,6 @@ def worst_rank_at(score: ArrayLike, truth: ArrayLike, k: int) -> float:
     return float(Redraws(score, truth).worst_rank_at(k)[0])
 
 
-def top_tau(score: ArrayLike, truth: ArrayLike, k: int) -> float:
-    """Kendall's tau-b among the predicted best `k` children, and those that tie with the last of them."""
-    score, truth = paired(score=score, truth=truth)
-    if not 2 <= k <= len(score):
-        raise ValueError(f"k must lie between 2 and the {len(score)} children, not {k}")
-    chosen = score <= np.partition(score, k - 1)[k - 1]
-    return kendall_tau(score[chosen], truth[chosen])
-
-
 def relative_improvement(score: ArrayLike, truth: ArrayLike) -> float:
     """How many percent lower the true loss of the predicted best child is than that of the average child."""
     return float(Redraws(score, truth).relative_improvement()[0])

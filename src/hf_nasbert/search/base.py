@@ -50,6 +50,8 @@ class Search:
     """
 
     name: ClassVar[str]
+    incidental: ClassVar[frozenset[str]] = frozenset({"task"})
+    """Fields that do not decide which children are asked for; the task says itself what it is."""
 
     task: SearchTask
 
@@ -94,8 +96,9 @@ class Search:
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: two searches of equal settings ask for the same children."""
-        own = {name: getattr(self, name) for name in self.hyperparameters()}
-        return {"search": self.name, **self.task.described, **own}
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in self.incidental}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+        return {"search": self.name, **self.task.described, **plain}
 
     @property
     def num_batches(self) -> int | None:

@@ -67,11 +67,6 @@ class _Halving(Search):
         self._num_batches_told = 0
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"bracket_size": self.bracket_size}
-
-    @property
     def num_batches(self) -> int | None:
         """On how many batches the children of `ask` are to be scored; None: on all."""
         return self._rungs[self._rung]
@@ -150,11 +145,6 @@ class SuccessiveHalving(_Halving):
                 f"there is nothing to save between {self.min_batches} and {self.total_batches} dev batches: give more "
                 f"total_batches than min_batches"
             )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"total_batches": self.total_batches}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

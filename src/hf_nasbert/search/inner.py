@@ -4,7 +4,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +44,6 @@ class InnerFrontSearch(Search):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.objectives = () if self.task.cost is None else self.task.check_objectives(self.objectives)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON."""
-        return super().settings | {"objectives": list(self.objectives)}
 
     def _propose(self) -> Iterator[Architecture]:
         told = [scored for scored in self.ranking() if scored.score < math.inf]

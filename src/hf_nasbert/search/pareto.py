@@ -65,6 +65,7 @@ class ParetoSearch(Search):
     """
 
     name = "nsga2"
+    incidental = Search.incidental | {"storage", "study_name", "worker"}
 
     objectives: Sequence[str] = ("num_parameters",)
     population_size: int = setting(50, "Children of a generation; the first one is random.", at_least=2)
@@ -96,11 +97,6 @@ class ParetoSearch(Search):
         self._sampler = _make_sampler(self.population_size)
         with storage_errors(self.storage):
             self._open_study(optuna, self.study_name)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What this search is, as plain JSON; not where it is kept."""
-        return super().settings | {"objectives": list(self.objectives)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the search had never stopped, in plain JSON types.
