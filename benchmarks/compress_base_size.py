@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks" / "records" / "compress-base-size.json"
 SETTINGS = {
     "max_parameters": "0.5x", "scorer": "supernet", "max_replace_one_loss": 10.0, "num_rescored": 4,
-    "supernet_steps": 4, "recovery_steps": 4, "learning_rate": 1e-6, "batch_size": 8, "num_sentences": 64,
+    "supernet_steps": 4, "recovery_steps": 16, "learning_rate": 1e-6, "batch_size": 8, "num_sentences": 64,
     "max_seq_length": 32, "latency_shape": "1x32", "bf16": "no",
 }  # fmt: skip
 SCALED = {

@@ -6,6 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+gc.disable()  # imports and collection make next to no garbage, and looking for it takes two seconds
+
 # Read when huggingface_hub, datasets and evaluate are imported, hence before any import of theirs: no test reads or
 # fills the caches of whoever runs it.
 _HF_HOME = tempfile.TemporaryDirectory(prefix="hf_home_")
@@ -43,6 +45,7 @@ def pytest_collection_finish():
     """Garbage is looked for among what tests make, not among all that was imported: half a second each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -96,11 +96,12 @@ class TestCalibrated:
         other = calibrated(SPACE.blocks, trained, lambda c: [100 * x - 3 for x in score(c)], CHILDREN)
         assert other(CHILDREN) == pytest.approx(model(CHILDREN))
 
-    def test_a_child_without_a_finite_score_is_foretold_badly(self):
+    @pytest.mark.parametrize("broken", [float("inf"), float("nan")])
+    def test_a_child_without_a_finite_score_is_foretold_badly(self, broken):
         trained = {child: planted(child) for child in CHILDREN[::9]}
 
         def score(children):
-            return [float("inf") if child == CHILDREN[1] else planted(child) for child in children]
+            return [broken if child == CHILDREN[1] else planted(child) for child in children]
 
         losses = dict(zip(CHILDREN, calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN), strict=True))
         assert max(losses, key=losses.get) == CHILDREN[1]

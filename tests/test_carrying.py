@@ -89,4 +89,4 @@ def test_the_command_adds_the_carried_table_and_its_error(tmp_path, capsys):
     assert len(check["children"]) == 4
     with pytest.raises(SystemExit):
         cli.main([*argv, "--output", ours, "--from_table", theirs, *few, "2"])
-    assert "num_children=2 must be at least 3" in capsys.readouterr().err
+    assert "num_children=2: a table is carried by at least 3" in capsys.readouterr().err

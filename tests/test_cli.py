@@ -52,7 +52,8 @@ def ended(name, argv, status):
 for name, command in cli.COMMANDS.items():
     assert "--config" in ended(name, ["--help"], 0)
     kinds = [cli.find(kind) for kind in command.arguments]
-    hints = {f.name: typing.get_type_hints(kind)[f.name] for kind in kinds for f in dataclasses.fields(kind)}
+    fields = [(kind, f) for kind in kinds for f in dataclasses.fields(kind) if f.init]
+    hints = {f.name: typing.get_type_hints(kind)[f.name] for kind, f in fields}
     wanted = [f for kind in kinds for f in dataclasses.fields(kind) if is_wanted(f)]
     required = [word for f in wanted for word in (f"--{f.name}", "user/x" if f.name == "repo_id" else "x.jsonl")]
     assert wanted and "required" in ended(name, [], 2)

@@ -19,16 +19,20 @@ from hf_nasbert import cli
 from hf_nasbert.cards import check_card
 from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, local, materials, plan, run
 from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
 from hf_nasbert.compression.recover import Recovery
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
+from hf_nasbert.costs import Budget
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
 from hf_nasbert.data.packaged import packaged_text
+from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.elastic.scores import Score
 from hf_nasbert.hub import PushArguments
 from hf_nasbert.hub.contents import gather
+from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
@@ -307,6 +311,41 @@ def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(b
     assert compress(base, tmp_path / "small", **settings).rows == result.rows
     assert calls == [f"block-{block:03}.safetensors" for block in (0, 1, 2, 2, 3, 4, 5)]
     assert weights(tmp_path / "small") == weights(tmp_path / "whole")
+
+
+def test_a_peak_of_memory_is_held_to_from_end_to_end(base, tmp_path):
+    result = compress(base, tmp_path / "small", max_memory="0.7x", scorer="additive")
+    costs = content_of(result, "costs")
+    for name in ("search", "recovery"):
+        assert content_of(result, name)
+    peak = content_of(result, "search")["choices"][0]["costs"]["peak_activation_bytes"]
+    assert peak <= 0.7 * costs["base_model"]["peak_activation_bytes"]
+    assert {row.how.split()[0] for row in result.rows} >= {"base", "searched"}
+
+
+def test_caps_that_no_child_meets_together_are_told_with_the_costs(base):
+    """Before anything is trained; here FLOPs fall as parameters rise."""
+
+    class Odd(EncoderCost):
+        def __call__(self, architecture):
+            costs = super().__call__(architecture)
+            return costs | {"flops": 1e6 - costs["num_parameters"]}
+
+    full_child = open_base_model(str(base)).full_child
+    supernet = elastic_supernet(full_child, elastic_space(full_child))
+    cost = Odd(EncoderCost.of(supernet, 16, None).whole, supernet.space.num_choice_blocks)
+    own = cost(supernet.largest_architecture)
+    half = own["num_parameters"] / 2
+    both = Budget(max_parameters=int(half), max_flops=int(1e6 - half - 1000))
+    for alone in (
+        Budget(max_parameters=both.max_parameters),
+        Budget(max_parameters=both.max_parameters + 2000, max_flops=both.max_flops),
+    ):
+        assert caps_of({"one": alone}, cost, supernet)["one"] == alone.caps
+    refused(
+        "no child of this base model is within the budget both: no choice is within all caps at once: .*smallest: ",
+        lambda: caps_of({"both": both}, cost, supernet),
+    )
 
 
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
@@ -622,7 +661,9 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     compress(base, tmp_path / "small", learning_rate=1e-30, patience=1, additivity=3, **HALF)
     told = capsys.readouterr().out
     assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
-    report = (tmp_path / "small" / "report.md").read_text()
+    report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
+    for text in (report, card):
+        assert "recovery brought it no nearer to the base model, so it is as it was cut and refitted" in text
     for space in ("whole", "screened"):
         line = f"the real distances of 3 random children, {space} space"
         assert line in told
@@ -672,6 +713,24 @@ def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_pat
     assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
     assert '"a family/0.5x"' in snippet
     assert "hf-nasbert push --source 'a family/0.5x' --repo_id" in told
+
+
+DEAD = ["vocab_size", "do_lower_case", "strip_accents", "mlm_probability", "whole_word_mask", "language"]
+
+
+@pytest.mark.parametrize("command", ["compress", "plan-compress"])
+def test_settings_that_do_nothing_here_are_none(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    told = capsys.readouterr().out
+    assert "--tokenizer_name" in told
+    for name in [*DEAD, "preprocessing_num_workers"]:
+        assert f"--{name}" not in told
+    with pytest.raises(SystemExit):
+        cli.main([command, "--vocab_size", "9", "--base_model", "x", "--output_dir", "y", "--train_files", "z"])
+    assert "--vocab_size" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(TypeError, match="mlm_probability"):
+        CompressDataArguments(train_files=["x"], mlm_probability=0.2)
 
 
 def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):

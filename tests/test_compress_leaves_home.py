@@ -1,8 +1,11 @@
 """What a compression writes leaves home: sizes, card, prompts, longest texts, and a base model left as it is."""
 
+import json
 import re
 
 import pytest
+import torch
+from safetensors.torch import save
 from sentence_transformers import SentenceTransformer
 from tiny.bases import classifier_base, documents, save_base
 from tiny.compressing import pairs, quiet_clock
@@ -11,6 +14,7 @@ from transformers import BertForSequenceClassification, BertModel
 import hf_nasbert
 from hf_nasbert.cards import check_card, metadata_problems
 from hf_nasbert.metrics import spearman
+from hf_nasbert.modeling.sentence_dense import Dense
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 
 assert pairs and quiet_clock  # fixtures  # noqa: PT018
@@ -114,6 +118,35 @@ def test_the_longest_text_is_kept_where_the_tokenizer_says_it(tmp_path):
     assert "max_seq_length" not in (tmp_path / "base" / "sentence_bert_config.json").read_text()
     compress(tmp_path / "base", tmp_path / "small")
     assert SentenceTransformer(str(tmp_path / "small"), trust_remote_code=True, device="cpu").max_seq_length == 20
+
+
+def test_an_old_sentence_transformer_is_found_in_its_subfolder_and_its_layer_is_kept(tmp_path, pairs):
+    """As versions before 2 wrote it: encoder and tokenizer in 0_Transformer, and a Dense behind the pooling."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(32, 8)
+    weights = {f"linear.{name}": tensor.detach() for name, tensor in linear.named_parameters()}
+    dense = Dense(32, 8, bias=True, activation_function="torch.nn.modules.activation.Tanh", weights=save(weights))
+    modules = SentenceModules(("mean",), True, 16, dense=dense)
+    base = save_base(tmp_path / "base", modules=modules)
+    (base / "0_Transformer").mkdir()
+    for path in list(base.iterdir()):
+        if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
+            path.rename(base / "0_Transformer" / path.name)
+    entries = json.loads((base / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    (base / "modules.json").write_text(json.dumps(entries))
+    (base / "config.json").write_text('{"__version__": "0.3.6"}')
+    result = compress(base, tmp_path / "small", pairs_file=str(pairs))
+    assert read_sentence_modules(tmp_path / "small") == modules
+    assert not (tmp_path / "small" / "0_Transformer").exists()
+    assert result.rows[0].file_bytes == (base / "0_Transformer" / "model.safetensors").stat().st_size
+    firsts, seconds, scores = zip(*(line.split("\t") for line in pairs.read_text().splitlines()[1:]), strict=True)
+    for folder, row in ((base, result.rows[0]), (tmp_path / "small", result.best.row)):
+        theirs = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+        vectors = theirs.encode(list(firsts))
+        assert vectors.shape[1] == 8
+        found = theirs.similarity_pairwise(vectors, theirs.encode(list(seconds))).tolist()
+        assert row.judged[0].spearman == pytest.approx(spearman(found, [float(one) for one in scores]), abs=1e-6)
 
 
 def everything(folder):

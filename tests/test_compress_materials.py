@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,13 +13,14 @@ from tiny.texts import tiny_tokenizer
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipleChoice, ElectraForPreTraining
 
 from hf_nasbert.compression import CompressArguments, folders, materials, sentences
-from hf_nasbert.compression.base_models import difference_from, load_base_model
+from hf_nasbert.compression.base_models import check_classifier, difference_from, load_base_model
 from hf_nasbert.compression.choosing import Scored, Worth, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Budget
+from hf_nasbert.elastic import base_models
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
@@ -192,3 +194,63 @@ def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path)
         found.full_child.classifier.bias += 0.1
     with pytest.raises(ValueError, match="gives other outputs than itself"):
         difference_from(found, batches, arguments)
+
+
+def test_a_tokenizer_is_loaded_by_its_own_name_and_revision(base, monkeypatch):
+    """That of `tokenizer_name` by `tokenizer_revision`, the base model's by its; code runs where it is trusted."""
+    asked, tokenizer = [], open_base_model(str(base)).tokenizer
+    child = open_base_model(str(base)).full_child
+
+    def opened(name, **options):
+        asked.append((str(name), options))
+        return tokenizer
+
+    for name, found in (
+        ("open_tokenizer", opened),
+        ("check_model", lambda model, revision: None),
+        ("encoder_place", lambda model, *, revision: (model, revision)),
+        ("load_config", lambda model, **options: child.config),
+        ("read_sentence_modules", lambda model, *, revision: None),
+        ("load_full_child", lambda model, kind, **options: child),
+    ):
+        monkeypatch.setattr(base_models, name, found)
+    of_base = {"max_parameters": "0.5x", "base_model": "owner/model", "output_dir": "x", "revision": "v2"}
+    of_base["latency_shape"] = "1x8"
+    for trusted in (False, True):
+        arguments = CompressArguments(**of_base, trust_remote_code=trusted)
+        load_base_model(arguments, None, None)
+        load_base_model(arguments, "owner/pieces", None)
+        load_base_model(arguments, "owner/pieces", "v3")
+        assert asked == [
+            ("owner/model", {"revision": "v2", "trust_remote_code": trusted}),
+            ("owner/pieces", {"revision": None, "trust_remote_code": trusted}),
+            ("owner/pieces", {"revision": "v3", "trust_remote_code": trusted}),
+        ]
+        asked.clear()
+
+
+def test_messages_name_a_packaged_model_as_the_user_did(monkeypatch):
+    name = "packaged:all-MiniLM-L6-v2"
+    base = open_base_model(name)
+    assert Path(base.place).is_dir()
+    assert (base.name, base.tokenizer.name_or_path, base.revision) == (name, name, None)
+    arguments = CompressArguments(base_model=name, output_dir="x", max_parameters="0.5x")
+    batch = sentences.tokenised(["a film"], base.tokenizer, 8)
+    monkeypatch.setattr("hf_nasbert.compression.base_models.TOLERANCE", -1.0)
+    for call in (
+        lambda: check_classifier(base),
+        lambda: difference_from(base, [batch], arguments),
+    ):
+        with pytest.raises(ValueError, match=name) as caught:
+            call()
+        assert str(base.place) not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_fetched_is_named_in_one_line(monkeypatch):
+    def unreachable(*given, **options):
+        raise OSError("no route\nto the host")
+
+    monkeypatch.setattr("hf_nasbert.modeling.sentence_transformer.cached_file", unreachable)
+    with pytest.raises(OSError, match=r"^the model owner/model cannot be loaded: .*no route") as caught:
+        open_base_model("owner/model")
+    assert "\n" not in str(caught.value)

@@ -61,6 +61,23 @@ def test_every_stage_is_foretold_and_nothing_left(settings, searches, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+def test_what_stages_left_in_memory_counts_where_children_are_scored(tmp_path, monkeypatch):
+    """Behind the super-net's training a run holds more than when scoring was measured."""
+    trained = plan._Planner._trained
+
+    def and_forget_what_scoring_took(planner):
+        found = trained(planner)
+        planner.scoring_peak = 0
+        return found
+
+    monkeypatch.setattr(plan._Planner, "_trained", and_forget_what_scoring_took)
+    found = plan_compression(
+        save_base(tmp_path / "base"), documents(120), **SETTINGS, scorer="supernet", max_parameters="0.5x"
+    )
+    peaks = {one.stage.split()[0]: one.peak_memory_mib for one in found.stages}
+    assert min(peaks["search"], peaks["by"]) > 50
+
+
 def test_more_steps_and_sentences_take_longer(tmp_path):
     base = save_base(tmp_path / "base")
     few, many = (

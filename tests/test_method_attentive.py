@@ -58,6 +58,17 @@ class TestSizes:
         assert len(tried) == 150, "none had to be drawn twice"
         assert {len({child[0] for child in group}) for group in groups} == {1}
 
+    def test_shares_are_of_draws_and_not_of_children(self):
+        """Drawn beforehand, attention-skip-skip comes three times as often as any other child of its size."""
+        space = SearchSpace.chain(3, ("attention", "ffn", "skip"))
+        sampler = self.sampler(space, cost=lambda child: (child[0] == "attention") == (child[1] == "skip"), num_bins=2)
+        size = sampler.size_of(("attention", "skip", "skip"))
+        drawn = [group for group in draws(sampler, 900) if sampler.size_of(group[0]) == size]
+        first = [child[0] == "attention" for group in drawn for child in group]
+        # A third of the draws of this size are shallow, a third begin with attention: 1/9 of shallow ones that do
+        # are kept, and 4/9 of deep ones that do not.
+        assert sum(first) / len(first) == pytest.approx(0.2, abs=0.05)
+
     def test_after_a_hundred_draws_the_last_one_is_taken(self):
         sampler = self.sampler()
         tried = []

@@ -1,5 +1,7 @@
 """`board`: who is on it, by numbers; and that the best child of a class of size teaches that class."""
 
+import json
+
 import pytest
 import torch
 from tiny.models import randomise_
@@ -35,6 +37,12 @@ def test_classes_hold_about_equally_many_drawn_children():
     assert all(60 < drawn.count(number) < 140 for number in range(4))
 
 
+def test_a_size_that_a_class_begins_with_is_in_it():
+    kind = METHODS["board"]
+    method = kind(SPACES["chain"], kind.Settings(), cost=lambda child: 7.0 + (child[0] == "ffn"), seed=0, max_steps=9)
+    assert {method.class_of(child): child[0] == "ffn" for child in CHILDREN} == {0: False, 1: True}
+
+
 class TestWhoIsOnTheBoard:
     BOARD = (entry("a", 2.0, 100), entry("b", 3.0, 200))
 
@@ -67,6 +75,24 @@ class TestWhoIsOnTheBoard:
         found = {line.child: line.loss for line in method.classes[1]}
         assert found == {str(one): pytest.approx(3.25), str(other): pytest.approx(2.35)}
         assert [line.child for line in method.classes[1]] == [str(other), str(one)]
+
+    def test_it_is_the_same_in_a_run_that_goes_on(self):
+        method, other = make_method(), make_method()
+        for number, child in enumerate(of_class(method, 1)[:2]):
+            method.after_step(
+                10, (child,), (1.0,), lambda asked, _: [4.0 - place for place in range(len(asked))], None
+            )
+            assert len(method.classes[1]) == number + 1
+        other.load_state_dict(json.loads(json.dumps(method.state_dict())))
+        assert other.classes == method.classes
+
+    def test_a_measurement_is_on_so_many_dev_batches_and_counts(self):
+        method = make_method(board_size=2, board_interval=6, board_dev_batches=3)
+        asked = []
+        method.after_step(6, (CHILDREN[0],), (1.0,), lambda children, number: asked.append(number) or [1.0], None)
+        assert asked == [3]
+        # Three of the child, one of its teacher; three children on three batches, every sixth step.
+        assert method.passes_per_step == pytest.approx(3 + 1 + 3 * 3 / 6)
 
     def test_a_damaged_state_is_refused(self):
         method = make_method()

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tiny.models import gradients, randomise_
-from tiny.trainings import TinyBatches, make_supernet, make_trainer
+from tiny.trainings import SPACES, TinyBatches, make_supernet, make_trainer
 
+from hf_nasbert.methods import METHODS
 from hf_nasbert.methods.conflict_projection import ConflictProjectionSettings, projected
 from hf_nasbert.training import sharding
 
@@ -91,6 +92,13 @@ class TestAStep:
         found, losses = step_of(tmp_path / "conflict", "conflict_projection", number=2, **WHOLE)
         assert losses[:-1] == expected[:-1]
         assert all(torch.equal(found[name], grad) for name, grad in plain.items())
+
+    @pytest.mark.parametrize(("start", "first"), [(0.0, 0), (0.3, 3)])
+    def test_it_begins_with_the_step_of_its_share(self, start, first):
+        method = METHODS["conflict_projection"](
+            SPACES["chain"], ConflictProjectionSettings(conflict_start=start), cost=len, seed=0, max_steps=10
+        )
+        assert [method.merge(step) is not None for step in range(10)] == [step >= first for step in range(10)]
 
     def test_a_child_that_runs_first_alone_keeps_its_gradient(self, tmp_path):
         one, other = (

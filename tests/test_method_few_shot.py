@@ -145,6 +145,14 @@ def test_parts_are_neighbours_and_the_first_block_is_one_with_a_choice():
             other.load_state_dict(method.state_dict() | {"parts": parts})
 
 
+def test_gradients_are_compared_in_so_many_settings_of_the_runs_seed():
+    kind, asked = METHODS["few_shot"], []
+    method = kind(SPACE, kind.Settings(split="gradients", split_settings=7), cost=len, seed=3, max_steps=10)
+    assert method.num_dev_batches == 1, "which a run without dev batches is refused by"
+    assert method.before_step(5, lambda *given: asked.append(given) or (1, (("attention", "ffn"), ("conv3", "skip"))))
+    assert asked == [(7, 3)]
+
+
 def test_what_is_compared_counts_as_compute(monkeypatch):
     """As many backward passes as the measurement makes, in a space where only a last block may become a skip."""
     assert make_method().passes_per_step == 3

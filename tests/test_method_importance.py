@@ -67,6 +67,7 @@ def test_norms_are_those_of_the_childs_own_gradient(tmp_path):
     child = Architecture(["attention", "ffn", "conv3", "skip"])
     method.children = lambda: (child,)
     method.memory["norms"] = [{"attention": 8.0, "ffn": 1.0, "conv3": 2.0} for _ in range(4)]
+    del method.memory["norms"][2]["conv3"]
     assert method.weight(0, [child]) != 1.0
     batch = trainer.batches.batch(0)
     supernet.train()(**batch, architecture=child).loss.backward()
@@ -77,10 +78,11 @@ def test_norms_are_those_of_the_childs_own_gradient(tmp_path):
     supernet.zero_grad(set_to_none=True)
     trainer.train()
     norms = method.memory["norms"]
-    for block, (name, before) in enumerate((("attention", 8.0), ("ffn", 1.0), ("conv3", 2.0))):
+    for block, (name, before) in enumerate((("attention", 8.0), ("ffn", 1.0), ("conv3", own[2]))):
         assert norms[block][name] == pytest.approx(0.75 * before + 0.25 * own[block], rel=1e-4)
     assert norms[3] == {"attention": 8.0, "ffn": 1.0, "conv3": 2.0}, "a skip has no gradient"
     assert norms[0]["ffn"] == 1.0
+    assert norms[2]["conv3"] == pytest.approx(own[2], rel=1e-4), "the first norm is taken whole"
 
 
 def data(step, **more):

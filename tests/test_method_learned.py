@@ -83,6 +83,23 @@ def test_the_better_operator_is_learned_and_trained_more():
     assert 0.6 < share < 0.95, "a third or so of it stays uniform"
 
 
+def test_it_learns_from_every_draw_on_the_same_dev_batches(monkeypatch):
+    """A child that is drawn twice counts twice, as in PARSEC's sum over draws; it is scored once."""
+    learned, scored = [], []
+    monkeypatch.setattr(Distribution, "learn", lambda self, children, losses, *_: learned.append((children, losses)))
+    method = make(distribution_interval=1, distribution_draws=400)
+
+    def score(children, number):
+        scored.append((children, number))
+        return [float(place) for place in range(len(children))]
+
+    method.after_step(1, method.children(), [1.0], score, None)
+    ((children, losses),), ((unlike, number),) = learned, scored
+    assert len(children) == 400 > len(set(children)) == len(unlike)
+    assert losses == [unlike.index(child) for child in children]
+    assert number == method.num_dev_batches == 2
+
+
 def test_a_floor_of_one_learns_and_draws_uniformly():
     method = make(distribution_interval=2, distribution_floor=1.0)
     trained, _ = steps(method, 150, good)
@@ -98,7 +115,7 @@ def test_what_is_above_the_target_pays():
         method = make(cost=lambda child: 100.0 + 100 * Counter(child)["ffn"], distribution_interval=1, **settings)
         steps(method, 40, lambda child: 1.0)
         rng = random.Random(0)
-        return sum(method._cost(method.distribution.draw(rng)) for _ in range(200)) / 200
+        return sum(method.cost(method.distribution.draw(rng)) for _ in range(200)) / 200
 
     assert mean_size() == pytest.approx(mean_size(target_parameters=500)), "none is above"
     assert mean_size(target_parameters=100) < mean_size() - 40
@@ -155,6 +172,32 @@ class TestSearch:
             return found
 
         assert asked(1.0) == asked(1024.0)
+
+    def test_a_tenth_of_the_draws_is_uniform(self, monkeypatch):
+        calls = Counter()
+
+        def counted(kind, name, original):
+            monkeypatch.setattr(kind, name, lambda self, *given: calls.update([name]) or original(self, *given))
+
+        counted(SearchSpace, "child_at", SearchSpace.child_at)
+        counted(Distribution, "draw", Distribution.draw)
+        search = new(SEARCHES["learned"], SearchSpace.chain(8, ("attention", "ffn", "conv3")), seed=0)
+        for _ in range(20):
+            children = search.ask()
+            search.tell(children, [1.0] * len(children))
+        assert calls.total() >= 320
+        assert calls["child_at"] / calls.total() == pytest.approx(0.1, abs=0.05)
+
+    def test_every_score_teaches_once(self, monkeypatch):
+        learned = []
+        monkeypatch.setattr(Distribution, "learn", lambda self, children, *_: learned.extend(children))
+        search = new(SEARCHES["learned"], CHAIN, seed=0)
+        for _ in range(3):
+            children = search.ask()
+            for part in (children[:3], children[3:]):  # told in parts
+                search.tell(part, made_up(part))
+        search.ask()
+        assert learned == [scored.architecture for scored in search.history]
 
     def test_children_without_a_finite_score_teach_nothing(self):
         search = new(SEARCHES["learned"], CHAIN, seed=0)

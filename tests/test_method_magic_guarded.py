@@ -70,6 +70,26 @@ class TestEqualStates:
         assert found[-1] > 1.2 * found[0], found
 
 
+def test_both_terms_are_means_over_the_blocks_and_over_the_tokens_that_there_are(monkeypatch):
+    """Real tokens of three blocks, tokens to predict of the last one; each by how many the whole step has."""
+    method, batch = make_method(variance_floor=2.0), TinyBatches(4, padding=True).batch(0)
+    (child,), real, labelled = method.children(), batch["attention_mask"].bool(), batch["labels"] != -100
+    own, taught = ([random(4, 10, 32, seed=seed + block) for block in range(4)] for seed in (0, 50))
+    monkeypatch.setattr(method, "_taught", lambda context: taught)
+    counts = Counts(17, 90, 13, 70)
+    context = StepContext(None, 0, batch["input_ids"], batch["attention_mask"], batch["labels"], None, counts, False)
+    states = [own[0], *own[:3], own[3][labelled]]
+    _, terms = method.loss(ChildRun(child, torch.zeros(()), torch.zeros(0, 0), states), (), context)
+    parts = [(*pair, real, 70) for pair in zip(own[:3], taught[:3], strict=True)]
+    parts.append((at_all_tokens(own[3][labelled], labelled), taught[3], labelled, 13))
+    expected = (
+        sum(relative_error(one, target, mask, number) for one, target, mask, number in parts) / 4,
+        sum(variance_hinge(one, mask, floor=2.0, num_tokens=number) for one, _, mask, number in parts) / 4,
+    )
+    assert [float(term) for term in terms] == pytest.approx([float(one) for one in expected], rel=1e-5)
+    assert min(map(float, terms)) > 0.1
+
+
 class TestNumbers:
     STATES = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
     MASK = torch.tensor([[True, True, False]])
@@ -144,7 +164,10 @@ def test_the_base_model_as_the_anchor_is_no_average(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [({"average_decay": 1.0}, "average_decay=1 keeps"), ({"variance_weight": -1.0}, "variance_weight=-1")],
+    [
+        ({"average_decay": 1.0}, "average_decay=1.0: expected below 1"),
+        ({"variance_weight": -1.0}, "variance_weight=-1"),
+    ],
 )
 def test_refusals(setting, words):
     with pytest.raises(ValueError, match=words):

@@ -57,6 +57,26 @@ def test_the_group_that_improves_is_drawn_more_and_no_other_below_the_floor():
     assert min(drawn.values()) > 0.3 / 4 * 200 * 0.4
 
 
+def test_a_size_that_a_group_begins_with_is_in_it():
+    method = make(cost=lambda child: 7.0 + (child[0] == "ffn"))
+    assert method.bounds == [8.0]
+    assert {method.group_of(child): child[0] == "ffn" for child in method.space.enumerate()} == {0: False, 1: True}
+
+
+def test_of_a_group_that_was_not_seen_no_drop_is_known():
+    """It is taken for one like the mean, and not for one that does not improve; its loss is kept for later."""
+    method = make(num_size_groups=4, shift_interval=8)
+    of_group = {method.group_of(child): child for child in method.space.enumerate()}
+    told = [(group, 5.0) for group in range(4)] * 2 + [(0, 3.0), (1, 4.0), (2, 4.5), (0, 3.0)] * 2
+    told += [(group, 3.0) for group in range(4)] * 2
+    events = [
+        method.after_step(step, (of_group[group],), [loss], None, None) for step, (group, loss) in enumerate(told, 1)
+    ]
+    _, second, third = (event["probabilities"] for event in events if event is not None)
+    assert second == pytest.approx(shifted([2.0, 1.0, 0.5, None], 1.0, 0.3))
+    assert third == pytest.approx(shifted([0.0, 1.0, 1.5, 2.0], 1.0, 0.3))
+
+
 def test_the_log_has_exact_counts(tmp_path):
     trainer = make_trainer(tmp_path, method="size_shifted", shift_interval=4, max_steps=12, num_eval_children=0)
     trainer.train()

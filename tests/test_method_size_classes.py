@@ -97,6 +97,13 @@ def test_what_is_none_is_refused(settings, words):
         make_method(**settings)
 
 
+def test_a_run_goes_on_with_the_class_whose_turn_it_is():
+    method, other = make_method(), make_method()
+    method.children()
+    other.load_state_dict(method.state_dict())
+    assert other.children() == method.children()
+
+
 def test_a_turn_of_no_class_is_refused():
     method = make_method()
     with pytest.raises(ValueError, match="turn 3 is none of 3 classes"):

@@ -1,6 +1,7 @@
 """The walk over the source: no file is opened for writing but by `writing.py`, with a short list of exceptions."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,6 +197,7 @@ def may_write(call: ast.Call, name: str) -> bool:
     return name in WRITERS and (is_method or name not in OURS)
 
 
+@functools.cache
 def found() -> dict[str, list[str]]:
     """The calls that may write, as FILE:FUNCTION:CALL, and the lines they stand in."""
     calls: dict[str, list[str]] = {}
@@ -207,16 +209,13 @@ def found() -> dict[str, list[str]]:
     return calls
 
 
-CALLS = found()
-
-
 def test_nothing_is_written_but_by_writing():
-    others = {call: lines for call, lines in CALLS.items() if call not in EXCEPTIONS}
+    others = {call: lines for call, lines in found().items() if call not in EXCEPTIONS}
     assert list(others.items()) == [], "use whole_file, write_text or whole_folder of hf_nasbert.writing"
 
 
 def test_every_exception_is_needed():
-    assert not [call for call in EXCEPTIONS if call not in CALLS]
+    assert not [call for call in EXCEPTIONS if call not in found()]
 
 
 @pytest.mark.parametrize(

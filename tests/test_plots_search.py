@@ -4,17 +4,8 @@ import math
 
 import pytest
 
-from hf_nasbert.plots import plot_regret, plot_search_trajectory, save_figure
+from hf_nasbert.plots import plot_regret, save_figure
 from hf_nasbert.plots.search import regret_at
-
-HISTORY = [
-    {"record": "search", "settings": {}},
-    {"record": "child", "architecture": "ffn", "score": 3.0},
-    {"record": "child", "architecture": "conv3", "score": None},
-    {"record": "child", "architecture": "conv5", "score": 1.0, "num_batches": 1},
-    {"record": "child", "architecture": "conv7", "score": 4.0},
-    {"record": "child", "architecture": "attention", "score": 2.0},
-]
 
 
 def searched(search, budget, traces):
@@ -22,22 +13,6 @@ def searched(search, budget, traces):
         {"search": search, "budget": budget, "seed": seed, "trace": trace, "optimum": 1.0, "num_evaluations": 96}
         for seed, trace in enumerate(traces)
     ]
-
-
-def test_a_trajectory_is_every_fully_scored_child_and_the_best_so_far(tmp_path):
-    figure = plot_search_trajectory(HISTORY)
-    (axes,) = figure.axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[3.0, 4.0, 2.0], [3.0, 3.0, 2.0]]
-    assert axes._left_title.get_text() == "3 children scored, the best 2.0000"
-    first = save_figure(figure, tmp_path / "a")
-    again = save_figure(plot_search_trajectory(HISTORY), tmp_path / "b")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
-
-
-@pytest.mark.parametrize("history", [[], HISTORY[:1], HISTORY[2:4]])
-def test_a_history_without_a_score_is_refused(history):
-    with pytest.raises(ValueError, match="no child with a finite score"):
-        plot_search_trajectory(history)
 
 
 def test_regret_is_what_the_best_so_far_lacks():

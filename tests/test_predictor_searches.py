@@ -201,6 +201,17 @@ def test_a_beam_scores_the_shallow_children_first_and_grows_those_that_are_best(
     assert {child[:2] for child in search.ask()} <= {child[:2] for child in second}
 
 
+def test_after_the_first_pass_prefixes_go_on_as_the_best_child():
+    search = new(PrefixBeamSearch, SearchSpace.chain(6, OPERATORS), seed=0, batch_size=50, beam_size=2)
+    for _ in range(6):  # one for each block
+        children = search.ask()
+        losses = zip(additive(children), children, strict=True)
+        search.tell(children, [loss + child.count("skip") for loss, child in losses])  # deep ones are better
+    best = search.best().architecture
+    assert best.count("skip") == 0
+    assert {child[1:] for child in search.ask()} == {best[1:]}
+
+
 def test_a_beam_is_chosen_by_what_the_model_predicts():
     """With a model that knows nothing it is a random beam, which needs more children."""
     best = min(map(float, additive(list(WIDE.enumerate()))))
@@ -239,6 +250,20 @@ def test_the_inner_search_finds_a_front_that_random_children_do_not(monkeypatch)
     assert (found > volumes(RandomSearch)).all()
     monkeypatch.setattr(InnerFrontSearch, "_evolved", lambda self, *_: [self._sample() for _ in range(40)])
     assert (found > volumes(InnerFrontSearch, **settings)).all()
+
+
+def test_parents_in_the_inner_search_are_the_better_of_two(monkeypatch):
+    told, parents, crossover = draw(WIDE, 250)[:200], [], SearchSpace.crossover
+    monkeypatch.setattr(
+        SearchSpace, "crossover", lambda self, *both: parents.extend(both[:2]) or crossover(self, *both)
+    )
+    search = new(InnerFrontSearch, WIDE, seed=0, batch_size=8, population_size=200, num_generations=1)
+    search.tell(told, additive(told))
+    search.ask()
+    assert len(parents) == 400
+    rank = {child: place for place, child in enumerate(sorted(told, key=lambda child: additive([child])[0]))}
+    # Of two random ones the better one has a mean rank of a third of their number.
+    assert np.mean([rank[child] for child in parents]) == pytest.approx(len(told) / 3, rel=0.15)
 
 
 def test_points_stand_front_by_front_with_the_ends_first():

@@ -67,7 +67,8 @@ def test_any_grouping_of_leaves_and_rows_gives_the_same(monkeypatch, leaves_per_
     children = [CHAIN.sample(random.Random(seed)) for seed in range(10)]
     expected = score_architectures(supernet, children, BATCHES)
     monkeypatch.setattr(scoring, "_ROWS_ON_CPU", rows)
-    found = score_architectures(supernet, children, BATCHES, leaves_per_head=leaves_per_head)
+    monkeypatch.setattr(scoring, "_LEAVES_PER_HEAD", leaves_per_head)
+    found = score_architectures(supernet, children, BATCHES)
     assert found == pytest.approx(expected, rel=1e-6)
 
 

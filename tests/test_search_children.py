@@ -393,7 +393,7 @@ def test_hyper_parameters_out_of_range_are_refused_before_anything_is_loaded(sea
 
 def test_every_hyper_parameter_has_a_range():
     tried = {(search, name) for search, name, _ in OUT_OF_RANGE}
-    assert tried == {(search, name) for search, kind in SEARCHES.items() for name in kind.hyperparameters}
+    assert tried == {(search, name) for search, kind in SEARCHES.items() for name in kind.hyperparameters()}
 
 
 FLAGS = {field.name for kind in (SearchChildrenArguments, DataArguments) for field in fields(kind)}

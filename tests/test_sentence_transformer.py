@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 from sentence_transformers import SentenceTransformer, SimilarityFunction
 from tiny.families import stock
 from tiny.models import assert_close
@@ -12,10 +13,12 @@ from tiny.texts import tiny_tokenizer
 
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.extraction import extract_child
-from hf_nasbert.modeling import SupernetModel
+from hf_nasbert.modeling import SupernetModel, sentence_transformer
+from hf_nasbert.modeling.sentence_dense import Dense
 from hf_nasbert.modeling.sentence_transformer import (
     POOLINGS,
     SentenceModules,
+    encoder_place,
     foreign_modules,
     read_sentence_modules,
 )
@@ -137,6 +140,93 @@ def test_only_the_librarys_own_modules_are_no_code_of_others(tmp_path):
         assert foreign_modules(changed, "x") == ["the activation_function of 3_Dense/config.json"] * found
 
 
+def dense_layer(in_features, out_features, activation="torch.nn.modules.activation.Tanh", bias=True):
+    torch.manual_seed(3)
+    linear = torch.nn.Linear(in_features, out_features, bias)
+    weights = {f"linear.{name}": tensor.detach() for name, tensor in linear.named_parameters()}
+    return Dense(in_features, out_features, bias, activation, save_tensors(weights))
+
+
+@pytest.mark.parametrize("activation", ["linear.Identity", "activation.Tanh", "activation.GELU"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_layer_behind_the_pooling_is_kept_and_gives_what_its_library_gives(child, activation, normalize, tmp_path):
+    width = child.config.hidden_size
+    dense = dense_layer(2 * width, 5, f"torch.nn.modules.{activation}", bias=normalize)
+    modules = dataclasses.replace(FULL, normalize=normalize, default_prompt_name=None, dense=dense)
+    folder = save(child, tmp_path / "child", modules)
+    assert read_sentence_modules(folder) == modules
+    theirs = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+    batch = tiny_tokenizer()(TEXTS, padding=True, truncation=True, max_length=9, return_tensors="pt")
+    with torch.no_grad():
+        expected = modules.pool(child(**batch).last_hidden_state, batch["attention_mask"])
+    assert expected.shape == (3, 5)
+    assert_close(theirs.encode(TEXTS, convert_to_tensor=True), expected, 1e-5)
+    theirs.save(str(tmp_path / "again"))
+    again = read_sentence_modules(tmp_path / "again").dense
+    assert again.config() == dense.config()
+    vectors = torch.randn(2, 2 * width)
+    assert torch.equal(again(vectors), dense(vectors))
+    modules.check_width(width)
+    with pytest.raises(ValueError, match=f"takes vectors of {2 * width} numbers .* makes {2 * width + 2}$"):
+        modules.check_width(width + 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"activation_function": "os.system"}, "has the activation os.system"),
+        ({"activation_function": "torch.nn.modules.activation.MultiheadAttention"}, "expected a plain one, with GELU"),
+        ({"use_residual": True}, "a residual, or other input"),
+        ({"module_input_name": "token_embeddings"}, "other input than the pooled vectors"),
+        ({"in_features": "8"}, "has in_features, out_features or bias that are none"),
+        ({"in_features": 9}, "model.safetensors and its config.json do not fit .*size mismatch"),
+        ({"bias": False}, "do not fit"),
+    ],
+)
+def test_a_layer_of_another_kind_is_refused(fields, message, tmp_path):
+    dataclasses.replace(FULL, dense=dense_layer(8, 5)).write(tmp_path, 4)
+    file = tmp_path / "2_Dense" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_sentence_modules(tmp_path)
+    assert "\n" not in str(caught.value)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"in_features": 8, "bias": True}))
+    (tmp_path / "2_Dense" / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ValueError, match="Dense layer of") as caught:
+        read_sentence_modules(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_encoder_of_an_old_folder_lies_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    FULL.write(tmp_path, 32)
+    assert encoder_place(tmp_path) == (str(tmp_path), None)
+    modules = [{**FIRST, "path": "0_Transformer"}, POOLING]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "0_Transformer").mkdir()
+    (tmp_path / "sentence_bert_config.json").rename(tmp_path / "0_Transformer" / "sentence_bert_config.json")
+    assert encoder_place(tmp_path) == (str(tmp_path / "0_Transformer"), None)
+    assert read_sentence_modules(tmp_path) == dataclasses.replace(FULL, normalize=False)
+    asked = []
+
+    def fetched(model, name, *, revision, **options):
+        asked.append((model, name, revision))
+        return tmp_path / name if (tmp_path / name).is_file() else None
+
+    monkeypatch.setattr(sentence_transformer, "cached_file", fetched)
+    for name in ("config.json", "vocab.txt", "pytorch_model.bin"):
+        with pytest.raises(
+            ValueError, match=r"owner/old has no 0_Transformer/config\.json, or no model\.safetensors or"
+        ):
+            encoder_place("owner/old", revision="v2")
+        (tmp_path / "0_Transformer" / name).touch()
+    asked.clear()
+    assert encoder_place("owner/old", revision="v2") == (str(tmp_path / "0_Transformer"), None)
+    assert {(model, revision) for model, _, revision in asked} == {("owner/old", "v2")}
+    assert {"modules.json", "0_Transformer/vocab.txt", "0_Transformer/model.safetensors"} <= {
+        one for _, one, _ in asked
+    }
+
+
 def test_a_folder_that_is_none(tmp_path):
     stock("BertModel").save_pretrained(tmp_path)
     assert read_sentence_modules(tmp_path) is None
@@ -145,9 +235,9 @@ def test_a_folder_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("modules.json", [FIRST, POOLING, {"type": f"{OWN}.Dense", "path": "2"}], "of Transformer, Pooling, Dense;"),
+        ("modules.json", [FIRST, POOLING, {"type": f"{OWN}.LayerNorm", "path": "2"}], "LayerNorm; .*: give a mod"),
         ("modules.json", [FIRST, {"type": "mine.Pooling", "path": "1"}], "of Transformer, mine.Pooling; expected"),
-        ("modules.json", [{**FIRST, "path": "0_Transformer"}, POOLING], "its encoder in 0_Transformer.*save it anew"),
+        ("modules.json", [FIRST, POOLING, {"type": f"{OWN}.Dense", "path": "2"}], "no model.safetensors: load and"),
         ("modules.json", [], "is no list of modules"),
         ("modules.json", [{"type": "a.Transformer", "path": "../x"}], "is no list of modules"),
         ("modules.json", {"a": 1}, "is no list of modules"),

@@ -34,29 +34,7 @@ if TYPE_CHECKING:
     __version__: str
 
 
-_NAMES_OF = {
-    "hf_nasbert.costs": ("Budget",),
-    "hf_nasbert.child_folders": ("save_child",),
-    "hf_nasbert.compression": ("compress",),
-    "hf_nasbert.extraction": ("extract_child", "load_supernet"),
-    "hf_nasbert.modeling.families": ("from_bert", "to_bert"),
-    "hf_nasbert.modeling": (
-        "NasBertConfig",
-        "NasBertForMaskedLM",
-        "NasBertForMultipleChoice",
-        "NasBertForQuestionAnswering",
-        "NasBertForSequenceClassification",
-        "NasBertForTokenClassification",
-        "NasBertModel",
-        "SupernetConfig",
-        "SupernetForMaskedLM",
-        "SupernetModel",
-    ),
-    "hf_nasbert.samplers": ("FairSampler", "GradualSampler", "UniformSampler"),
-    "hf_nasbert.space": ("Architecture", "SearchSpace"),
-}
-
-_find, _known, __all__ = load_on_first_use(__name__, _NAMES_OF)
+_find, _known, __all__ = load_on_first_use(__name__)
 
 
 def __getattr__(name: str) -> Any:

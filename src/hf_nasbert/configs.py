@@ -1,6 +1,5 @@
 """The one door for config.json files of others: checked before anything believes, prints or builds what they say."""
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from transformers.utils.hub import cached_file
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.terminal import quiet
 
 OURS = ("nasbert", "nasbert_supernet", "bert")
 """The model types that are built, published and fetched here: child, super-net, and child that is a stock BERT."""
@@ -113,15 +113,9 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
         ValueError: If a revision is asked of a folder.
         OSError: If there is no such model, or it has no config.json.
     """
-    _check_place(model)
-    check_revision(model, revision)
-    try:
-        with _quiet_retries():
-            file = cached_file(model, "config.json", revision=revision)
-    except OSError as error:
-        if model in str(error):
-            raise
-        raise OSError(f"the model {printable(model, 200)} cannot be loaded: {_one_line(error)}") from error
+    check_model(model, revision)
+    with fetching(model):
+        file = cached_file(model, "config.json", revision=revision)
     with loading_errors(model):
         fields = read_model_config(Path(str(file)), f"config.json of {printable(model, 200)}")
         model_type = fields.get("model_type")
@@ -135,6 +129,17 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision, trust_remote_code=trust_remote_code
         )
     return config
+
+
+def check_model(model: str, revision: str | None = None) -> None:
+    """Refuse what is neither a folder nor a name on the Hub, and a revision of a folder, without asking the Hub.
+
+    Raises:
+        ValueError: If a revision is asked of a folder.
+        OSError: If there is no such folder, and no model on the Hub can be called so.
+    """
+    _check_place(model)
+    check_revision(model, revision)
 
 
 def check_revision(model: str | Path, revision: str | None) -> None:
@@ -151,15 +156,19 @@ def check_revision(model: str | Path, revision: str | None) -> None:
 
 
 @contextmanager
-def _quiet_retries() -> Iterator[None]:
-    """Say nothing of requests that are tried again: where the last one fails, the error says so in one line."""
-    logger = logging.getLogger("huggingface_hub.utils._http")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def fetching(model: str) -> Iterator[None]:
+    """Name a model in the error of its files that cannot be fetched, and say nothing of requests that are repeated.
+
+    Raises:
+        OSError: In place of one that does not name it.
+    """
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        with quiet("huggingface_hub.utils._http"):  # requests are tried again; the last error says so in one line
+            yield
+    except OSError as error:
+        if model in str(error):
+            raise
+        raise OSError(f"the model {printable(model, 200)} cannot be loaded: {_one_line(error)}") from error
 
 
 def _check_place(model: str) -> None:

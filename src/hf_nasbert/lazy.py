@@ -1,20 +1,29 @@
 """Packages whose names load on first use, so that their light modules are there without torch."""
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
 from typing import Any
 
 
-def load_on_first_use(
-    package: str, names_of: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """The `__getattr__`, `__dir__` and `__all__` of a package.
+def load_on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, `__dir__` and `__all__` of a package: its names are those that it imports for type checkers.
 
     Args:
-        package: Its `__name__`.
-        names_of: Its names, by the module that each is imported from.
+        package: Its `__name__`. The imports in its `if TYPE_CHECKING` are read, and a name's is done when it is asked
+            for.
     """
-    home_of = {name: module for module, names in names_of.items() for name in names}
+    body = ast.parse(inspect.getsource(sys.modules[package])).body
+    block = next(node for node in body if isinstance(node, ast.If))
+    home_of = {
+        alias.name: importlib.util.resolve_name("." * node.level + str(node.module), package)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
     def find(name: str) -> Any:
         if name not in home_of:
@@ -22,6 +31,6 @@ def load_on_first_use(
         return getattr(importlib.import_module(home_of[name]), name)
 
     def known() -> list[str]:
-        return sorted({*vars(importlib.import_module(package)), *home_of})
+        return sorted({*vars(sys.modules[package]), *home_of})
 
     return find, known, sorted(home_of)

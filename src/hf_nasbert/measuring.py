@@ -241,39 +241,6 @@ def measure_children(
     return timed.medians()
 
 
-def check_latency(
-    table: LatencyTable,
-    config: SupernetConfig,
-    device: Device,
-    *,
-    num_children: int = 30,
-    num_rounds: int = 10,
-    seed: int = 0,
-) -> Record:
-    """Build random children, time each as a whole, and compare with a table made earlier: does it still hold?
-
-    Args:
-        table: The table.
-        config: As in `measure_latencies`.
-        device: As in `measure_latencies`.
-        num_children: As in `measure_latencies`.
-        num_rounds: As in `measure_latencies`.
-        seed: As in `measure_latencies`.
-
-    Returns:
-        The second record of `measure_latencies`.
-
-    Raises:
-        ValueError: If the table is of another setting or other sizes.
-    """
-    if dict(table.setting) != device.setting:
-        raise ValueError(f"the table was measured with {dict(table.setting)}, not {device.setting}")
-    table.check_sizes(config)
-    children = _Children(config, device, draw_children(config, num_children, seed))
-    children.visit_all(device, num_rounds)
-    return children.record(table)
-
-
 def check_memory(
     config: SupernetConfig,
     device: Device,

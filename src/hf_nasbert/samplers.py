@@ -113,16 +113,6 @@ class Sampler(abc.ABC):
             )
 
 
-def settings_of_blocks(space: SearchSpace, number: int, seed: int) -> list[tuple[Architecture, list[set[str]]]]:
-    """Random children as uniform training draws them, with all that each block may hold while the others stay."""
-    rng = random.Random(f"settings of blocks {seed}")
-    children = [space.sample(rng) for _ in range(number)]
-    return [
-        (child, [{child[block], *space.alternatives(child, block)} for block in range(len(child))])
-        for child in children
-    ]
-
-
 def _check_space(saved: Any, space: SearchSpace, what: str) -> None:
     """Refuse what was saved over another space, naming the first difference."""
     try:

@@ -10,17 +10,17 @@ import logging
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from tqdm import tqdm
 
+from hf_nasbert.elastic.encoders import running
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.modeling.geometry_nasbert import TOKENWISE_KINDS, last_mixing_block
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators, operator_kind
@@ -34,6 +34,7 @@ _IGNORED = -100  # the label of positions where nothing is to be predicted
 # Positions whose logits are held at once: few enough for a CPU's cache, many enough for an accelerator's cores.
 _ROWS_ON_CPU = 256
 _ROWS_ELSEWHERE = 4096
+_LEAVES_PER_HEAD = 8  # children that go through the head together
 _LOG2_E = math.log2(math.e)
 
 
@@ -82,42 +83,10 @@ class ScoringReport:
 
 
 def score_architectures(
-    supernet: SupernetForMaskedLM,
-    architectures: Sequence[Sequence[str]],
-    batches: Iterable[Batch],
-    *,
-    progress: bool = False,
-    leaves_per_head: int = 8,
-    processes: PartialState | None = None,
+    supernet: SupernetForMaskedLM, architectures: Sequence[Sequence[str]], batches: Iterable[Batch], **options: Any
 ) -> list[float]:
-    """The proxy loss of every child: its mean masked-LM loss per labelled token over all batches, lower is better.
-
-    Args:
-        supernet: The weights that children inherit. Scored in evaluation mode; its own mode is restored afterwards.
-        architectures: Any children, in any order; one that comes twice is scored once.
-        batches: Batches as the model takes them, with `labels` (-100 where nothing is to be predicted). Every child
-            sees them all.
-        progress: Whether to show a bar with the time left, on the main process.
-        leaves_per_head: How many children go through the head together.
-        processes: Those among which the work is split; each has to call with the same arguments, and each gets all
-            losses. None: this process scores alone, whatever others there are. On devices that compute the same
-            bits twice the losses do not depend on the number of processes.
-
-    Returns:
-        One loss per architecture, in the order given. One that is not finite is named in a warning of this module's
-        logger and returned as it is.
-
-    Raises:
-        ValueError: If an architecture is not in the space, or there is no labelled token.
-    """
-    return score_with_report(
-        supernet,
-        architectures,
-        batches,
-        progress=progress,
-        leaves_per_head=leaves_per_head,
-        processes=processes,
-    ).losses
+    """The losses alone that `score_with_report` finds, which says what the options are."""
+    return score_with_report(supernet, architectures, batches, **options).losses
 
 
 @torch.inference_mode()
@@ -127,14 +96,29 @@ def score_with_report(
     batches: Iterable[Batch],
     *,
     progress: bool = False,
-    leaves_per_head: int = 8,
     processes: PartialState | None = None,
 ) -> ScoringReport:
-    """As `score_architectures`, with the speed and the share of operator calls that was saved."""
+    """The proxy loss of every child: its mean masked-LM loss per labelled token over all batches, lower is better.
+
+    Args:
+        supernet: The weights that children inherit. Scored in evaluation mode; its own mode is restored afterwards.
+        architectures: Any children, in any order; one that comes twice is scored once.
+        batches: Batches as the model takes them, with `labels` (-100 where nothing is to be predicted). Every child
+            sees them all.
+        progress: Whether to show a bar with the time left, on the main process.
+        processes: Those among which the work is split; each has to call with the same arguments, and each gets all
+            losses. None: this process scores alone, whatever others there are. On devices that compute the same
+            bits twice the losses do not depend on the number of processes.
+
+    Returns:
+        One loss per architecture, in the order given, and what they took. A loss that is not finite is named in a
+        warning of this module's logger and returned as it is.
+
+    Raises:
+        ValueError: If an architecture is not in the space, or there is no labelled token.
+    """
     if not architectures:
         raise ValueError("no architecture to score")
-    if leaves_per_head < 1:
-        raise ValueError(f"leaves_per_head must be at least 1, not {leaves_per_head}")
     asked = [supernet.space.validate(architecture) for architecture in architectures]
     batches = list(batches)
     num_labels = sum(_count_labels(batch) for batch in batches)
@@ -149,14 +133,14 @@ def score_with_report(
         set(asked), key=lambda child: (encoder.owner_of(child), [(tokenwise[name], name) for name in child])
     )
     num_processes = 1 if processes is None else processes.num_processes
-    shares = _shares(distinct, len(batches), leaves_per_head, num_processes, encoder.num_shared)
+    shares = _shares(distinct, len(batches), _LEAVES_PER_HEAD, num_processes, encoder.num_shared)
     mine = shares[0 if processes is None else processes.process_index]
     is_shown = progress and (processes is None or processes.is_main_process)
     start = time.perf_counter()
     sums = torch.zeros(len(batches), len(distinct), dtype=torch.float64)
     num_calls = 0
     with (
-        evaluating(supernet),
+        running(supernet),
         tqdm(total=sum(map(len, mine)), unit=" children x batches", disable=not is_shown, leave=False) as bar,
     ):
         head = _Head(supernet)
@@ -164,8 +148,8 @@ def score_with_report(
             if not part or not _count_labels(batch):
                 continue
             walk = _Walk(supernet, batch)
-            for first in range(part.start, part.stop, leaves_per_head):
-                group = slice(first, min(first + leaves_per_head, part.stop))
+            for first in range(part.start, part.stop, _LEAVES_PER_HEAD):
+                group = slice(first, min(first + _LEAVES_PER_HEAD, part.stop))
                 children = distinct[group]
                 rows = torch.cat([walk.leaf(child) for child in children])
                 losses = head.losses(rows, walk.labels.repeat(len(children)))
@@ -316,15 +300,3 @@ class _Head:
             logits = torch.addmm(self._bias, states, self._weight.T)
             losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         return losses
-
-
-@contextmanager
-def evaluating(supernet: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, so no dropout; every module's own mode comes back, also after an error."""
-    modes = [(module, module.training) for module in supernet.modules()]
-    supernet.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

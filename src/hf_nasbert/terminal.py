@@ -140,3 +140,15 @@ def _ignore_interrupts() -> None:
 
 # Ctrl-C reaches all processes of a terminal: forked ones, each with a traceback, although this one ends them.
 os.register_at_fork(after_in_child=_ignore_interrupts)
+
+
+@contextmanager
+def quiet(logger: str = "") -> Iterator[None]:
+    """Nothing but errors of a logger, by its name, or of the root; its level comes back."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)

@@ -4,34 +4,22 @@ A card says what its record says and nothing else: an absent number is an absent
 All text that comes from a record is escaped for YAML, Markdown and HTML, and the same record gives the same bytes.
 """
 
-from hf_nasbert.cards.child import ChildRecord, render_child_card
-from hf_nasbert.cards.compressed import CompressedRecord, render_compressed_card
-from hf_nasbert.cards.evaluations import Evaluation
-from hf_nasbert.cards.fields import FIGURES
-from hf_nasbert.cards.finetuned import FinetunedRecord, render_finetuned_card
-from hf_nasbert.cards.metadata import FOR_PUBLISHING, check_card, metadata_problems, read_card
-from hf_nasbert.cards.pages import fill_page, marked_tables
-from hf_nasbert.cards.supernet import SupernetRecord, render_supernet_card
-from hf_nasbert.cards.tables import TableFacts, read_table_facts, render_table_card
-
-__all__ = [
-    "FIGURES",
-    "FOR_PUBLISHING",
-    "ChildRecord",
-    "CompressedRecord",
-    "Evaluation",
-    "FinetunedRecord",
-    "SupernetRecord",
-    "TableFacts",
-    "check_card",
-    "fill_page",
-    "marked_tables",
-    "metadata_problems",
-    "read_card",
-    "read_table_facts",
-    "render_child_card",
-    "render_compressed_card",
-    "render_finetuned_card",
-    "render_supernet_card",
-    "render_table_card",
-]
+from hf_nasbert.cards.child import ChildRecord as ChildRecord
+from hf_nasbert.cards.child import render_child_card as render_child_card
+from hf_nasbert.cards.compressed import CompressedRecord as CompressedRecord
+from hf_nasbert.cards.compressed import render_compressed_card as render_compressed_card
+from hf_nasbert.cards.evaluations import Evaluation as Evaluation
+from hf_nasbert.cards.fields import FIGURES as FIGURES
+from hf_nasbert.cards.finetuned import FinetunedRecord as FinetunedRecord
+from hf_nasbert.cards.finetuned import render_finetuned_card as render_finetuned_card
+from hf_nasbert.cards.metadata import FOR_PUBLISHING as FOR_PUBLISHING
+from hf_nasbert.cards.metadata import check_card as check_card
+from hf_nasbert.cards.metadata import metadata_problems as metadata_problems
+from hf_nasbert.cards.metadata import read_card as read_card
+from hf_nasbert.cards.pages import fill_page as fill_page
+from hf_nasbert.cards.pages import marked_tables as marked_tables
+from hf_nasbert.cards.supernet import SupernetRecord as SupernetRecord
+from hf_nasbert.cards.supernet import render_supernet_card as render_supernet_card
+from hf_nasbert.cards.tables import TableFacts as TableFacts
+from hf_nasbert.cards.tables import read_table_facts as read_table_facts
+from hf_nasbert.cards.tables import render_table_card as render_table_card

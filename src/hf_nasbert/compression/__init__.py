@@ -20,11 +20,4 @@ if TYPE_CHECKING:
     from hf_nasbert.compression.run import compress as compress
     from hf_nasbert.compression.run import run_compression as run_compression
 
-_NAMES_OF = {
-    "hf_nasbert.compression.arguments": ("CompressArguments", "CompressDataArguments"),
-    "hf_nasbert.compression.plan": ("Plan", "plan_compression", "run_plan"),
-    "hf_nasbert.compression.results": ("Compressed", "CompressResult"),
-    "hf_nasbert.compression.run": ("compress", "run_compression"),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

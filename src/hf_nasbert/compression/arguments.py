@@ -24,6 +24,8 @@ _CAP_OF = {"latency_ms": "max_latency_ms", "num_parameters": "max_parameters", "
 class CompressDataArguments(DataArguments):
     """Text, or labelled examples, like what the smaller model will read: exactly one source is given.
 
+    What `DataArguments` say of a tokenizer that is trained, of masks and of packing is no setting here.
+
     Raises:
         ValueError: If no source or more than one is given, or a setting goes with another source.
     """
@@ -56,6 +58,22 @@ class CompressDataArguments(DataArguments):
     text_columns: list[str] | None = field(
         default=None, metadata={"help": "One or two text columns of them; found if not given."}
     )
+    tokenizer_name: str | None = field(
+        default=None,
+        metadata={"help": "Hub name or folder of a tokenizer in place of the base model's own, with its vocabulary."},
+    )
+    validation_fraction: float = field(
+        default=0.05,
+        metadata={"help": "Share of the documents, or examples, that choose, and as large a share that judge."},
+    )
+    data_seed: int = field(default=0, metadata={"help": "Seed of these shares, and of the sentences that are drawn."})
+    vocab_size: int = field(default=8192, init=False, repr=False)
+    do_lower_case: bool = field(default=True, init=False, repr=False)
+    strip_accents: bool | None = field(default=None, init=False, repr=False)
+    mlm_probability: float = field(default=0.15, init=False, repr=False)
+    whole_word_mask: bool = field(default=False, init=False, repr=False)
+    preprocessing_num_workers: int | None = field(default=None, init=False, repr=False)
+    language: str | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.max_seq_length = self.max_seq_length or 128  # the command fills it with the other dataclass's: maybe None

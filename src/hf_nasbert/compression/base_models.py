@@ -60,9 +60,9 @@ def difference_from(base: BaseModel, batches: Sequence[Batch], arguments: Compre
     """
     with loading_errors(base.name):
         stock: PreTrainedModel = base.auto_class.from_pretrained(
-            base.name,
+            base.place,
             dtype=torch.float32,
-            revision=arguments.revision,
+            revision=base.revision,
             trust_remote_code=arguments.trust_remote_code,
         )
     child, largest, scale = base.full_child, 0.0, 1.0

@@ -64,7 +64,8 @@ def ranked_choices(
     """
     items, fixed = as_items(replacements, full, cost, caps)
     number = 1 if score is None and LATENCY not in caps else num_choices
-    choices: list[Choice] = best_choices(items, len(full), caps, fixed=fixed, num_choices=number)
+    summed = {name: cap for name, cap in caps.items() if name in fixed}  # a peak of memory is no sum
+    choices: list[Choice] = best_choices(items, len(full), summed, fixed=fixed, num_choices=number)
     children = [one.architecture for one in choices]
     worths = [Worth(one.loss) for one in choices] if score is None else score(children)
     found = [

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from hf_nasbert.compression.replace_one import Replacement, as_items, places
 from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, in_digits, order_of
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
+from hf_nasbert.search.knapsack import NoChoiceError, best_choices
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 
@@ -73,8 +75,27 @@ def caps_of(
                     f"{in_digits(cap)}, and the smallest there is has {in_digits(smallest)} (the base model "
                     f"{in_digits(base[one])}): allow more, or name smaller variants by heads and ffn"
                 )
+        if len(numbers.caps) > 1:
+            _check_together(name, numbers.caps, cost, supernet)
         found[name] = numbers.caps
     return found
+
+
+def _check_together(
+    budget: str, caps: Mapping[str, float], cost: EncoderCost, supernet: SupernetPreTrainedModel
+) -> None:
+    """Refuse caps that children meet one by one and none meets together.
+
+    Raises:
+        ValueError: If there is no such child: names the smallest costs.
+    """
+    full = supernet.largest_architecture
+    items, fixed = as_items([Replacement(*one, 0.0) for one in places(supernet.space, full)], full, cost, caps)
+    summed = {name: cap for name, cap in caps.items() if name in fixed}
+    try:
+        best_choices(items, len(full), summed, fixed=fixed)
+    except NoChoiceError as error:
+        raise ValueError(f"no child of this base model is within the budget {budget}: {error}") from None
 
 
 def _smallest(space: SearchSpace, cost: EncoderCost, name: str) -> Architecture:

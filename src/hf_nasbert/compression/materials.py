@@ -271,7 +271,7 @@ class Materials:
             self.text.judging, self.states["judging"], self.distance, self.modules, self.base.tokenizer,
             None if pairs is None else read_pairs(pairs, self.work / "pairs"),
             min(longest, self.modules.max_seq_length or longest),
-            None if self.examples is None else self.examples.metric,
+            None if self.examples is None else self.examples.metric, self.base.full_child,
         )  # fmt: skip
 
     @property

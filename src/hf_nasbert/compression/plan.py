@@ -373,7 +373,12 @@ class _Planner:
                     child = one.put_into(child)
                 near.append(child)
             seconds += self.rates.together(near) * self.sizes["choosing"] + self.digest
-        return Forecast(f"search {budget}", seconds, self.scoring_peak)
+        return Forecast(f"search {budget}", seconds, self._scoring())
+
+    def _scoring(self) -> int:
+        """Peak memory of scoring children now: what stages before it, such as the super-net, left is held."""
+        forget_peak()
+        return max(self.scoring_peak, peak_memory())
 
     def _by_hand(self, chosen: list[Architecture]) -> Forecast:
         scorer: Any = _Counter(self.supernet, self.rates, self.sizes["choosing"])
@@ -384,7 +389,7 @@ class _Planner:
                     chosen.append(way(scorer, number).architecture)
             with suppress(ValueError):
                 chosen.append(best_uniform(scorer, self.cost, caps).architecture)
-        return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self.scoring_peak)
+        return Forecast("by hand", scorer.seconds + scorer.calls * self.digest, self._scoring())
 
     def _recovery(self, children: Sequence[Architecture]) -> Forecast:
         num_steps = self.arguments.recovery_steps

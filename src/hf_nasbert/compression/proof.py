@@ -7,7 +7,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nasbert import metrics, records
 from hf_nasbert.compression.choosing import Worth
+from hf_nasbert.compression.head_predictions import head_predictions, states_of
 from hf_nasbert.compression.sentences import Batch, tokenised
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of, ranking_names, score_of
 from hf_nasbert.data import load_labelled, read_rows
@@ -25,7 +26,7 @@ from hf_nasbert.data.files import digest_files
 from hf_nasbert.data.formats import ROW_KINDS
 from hf_nasbert.data.packaged import PREFIX
 from hf_nasbert.elastic.distance import Distance, Target
-from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.elastic.encoders import encoder_of, logits_of, running
 from hf_nasbert.elastic.scores import predictions_of
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
@@ -47,7 +48,8 @@ class Judged:
     Args:
         loss: Its distance from the base model; None where it cuts text into other tokens.
         cosine: Of its sentence vectors with the base model's, mean over sentences.
-        agreement: Share of the base model's predictions that it gives too; None without a classifier.
+        agreement: Share of the base model's predictions that it gives too: classes, masked words, beginnings and ends
+            of answers. None without a head, and where words or answers are cut into other tokens.
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
         metrics: Those of the task on labelled examples, by name; None without labels.
         predictions: What it says of each of these examples; None without labels, and in a table.
@@ -103,6 +105,7 @@ class Row:
         against_given: Likewise than what is given out for its budget.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
+        is_as_it_began: Whether recovery brought it no nearer to the base model, under any seed.
     """
 
     budget: str | None
@@ -121,6 +124,7 @@ class Row:
     against_given: Difference | None = None
     file_bytes: int | None = None
     trimmed: Trimmed | None = None
+    is_as_it_began: bool = False
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
@@ -164,6 +168,7 @@ class Judge:
         pairs: Rows of `read_pairs`; None measures no correlation.
         max_length: Tokens of a sentence of a pair.
         metric: The task's, where the batches have labels.
+        base_model: Whose predictions of words or answers are the wanted ones; None compares none.
     """
 
     def __init__(
@@ -176,8 +181,9 @@ class Judge:
         pairs: Dataset | None,
         max_length: int,
         metric: TaskMetric | None = None,
+        base_model: PreTrainedModel | None = None,
     ) -> None:
-        self._metric = metric
+        self._metric, self._base_model = metric, base_model
         self._batches, self._targets, self._distance, self._modules = batches, targets, distance, modules
         self._tokenizer, self._pairs, self._max_length = tokenizer, pairs, max_length
         self._num_prompt_tokens = modules.num_prompt_tokens(tokenizer)
@@ -188,7 +194,7 @@ class Judge:
         predictions: list[float] = []
         with running(model):
             for batch, target in zip(self._batches, self._targets, strict=True):
-                states, mask = _run(model, batch)
+                states, mask = states_of(model, batch)
                 logits = None if target.logits is None else logits_of(model, states, mask)
                 parts = self._distance.parts(states, mask, target, logits)
                 losses.append(float(self._distance.total(parts)))
@@ -203,7 +209,7 @@ class Judge:
         return Judged(
             statistics.fmean(losses),
             statistics.fmean(cosines),
-            statistics.fmean(agreements) if agreements else None,
+            statistics.fmean(agreements) if agreements else self._agreement_of_head(model),
             None if self._pairs is None else self._spearman(model, self._tokenizer),
             None if self._metric is None else self._metric(predictions, labels_of(self._batches)),
             None if self._metric is None else tuple(predictions),
@@ -258,7 +264,7 @@ class Judge:
 
     def _said(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sentence vectors of a batch, and what a classifier of whole sentences makes of it."""
-        states, mask = _run(model, batch)
+        states, mask = states_of(model, batch)
         logits = None if encoder_of(model).pooler is None else logits_of(model, states, mask)
         return self._vectors(states, mask), logits
 
@@ -267,20 +273,27 @@ class Judge:
             return ((logits > 0) == (wanted > 0)).float().flatten().tolist()
         return (logits.argmax(-1) == wanted.argmax(-1)).float().tolist()
 
+    @cached_property
+    def _wanted_of_head(self) -> torch.Tensor | None:
+        if self._base_model is None:
+            return None
+        return head_predictions(self._base_model, self._batches, self._tokenizer)
+
+    def _agreement_of_head(self, model: PreTrainedModel) -> float | None:
+        """The share of predicted words or answers that are the base model's; None of other heads."""
+        if self._wanted_of_head is None:
+            return None
+        found = head_predictions(model, self._batches, self._tokenizer)
+        assert found is not None
+        return float((found == self._wanted_of_head).float().mean())
+
     def _spearman(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
         assert self._pairs is not None
         with running(model):
             return spearman_on_pairs(
-                lambda batch: self._vectors(*_run(model, batch)), self._pairs, tokenizer, self._max_length,
+                lambda batch: self._vectors(*states_of(model, batch)), self._pairs, tokenizer, self._max_length,
                 self._modules,
             )  # fmt: skip
-
-
-def _run(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last states of a batch (B, T, D), and where its real tokens are."""
-    encoder, device = encoder_of(model), next(model.parameters()).device
-    hidden_states, masks = encoder.embed(**inputs_of(batch, device))
-    return encoder.encoder(hidden_states, masks).float(), mask_of(batch, device)
 
 
 def read_pairs(path: str | Path, cache_dir: str | Path | None = None) -> Dataset:
@@ -462,6 +475,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        if given.is_as_it_began:
+            told.append(
+                f"{given.budget}: recovery brought it no nearer to the base model, so it is as it was cut and "
+                "refitted: try another learning_rate, more recovery_steps or more text."
+            )
         if not given.is_within:
             told.append(
                 f"{given.budget}: measured again for this table it is above the budget "

@@ -568,19 +568,20 @@ class Compression:
         sizes: dict[Architecture, int | None] = {
             child: bytes_of_child(extract_child(shared.supernet, child)) for child in distinct[1:]
         }
-        sizes[full] = bytes_of_base_model(shared.base.name, self.arguments.revision)
+        sizes[full] = bytes_of_base_model(shared.base.place, shared.base.revision)
         whole = shared.base.full_child.num_parameters()
         base = shared.cost(full)["num_parameters"]
 
         def row(
             budget: str | None, how: str, child: Architecture, judged: list[Judged], chosen_by: float | None = None,
-            chosen_metric: float | None = None,
+            chosen_metric: float | None = None, is_as_it_began: bool = False,
         ) -> Row:  # fmt: skip
             own = int(shared.cost(child)["num_parameters"])
             is_within = budget is None or self._is_within(budget, costs, child, many[child], many[full])
             return Row(
                 budget, how, str(child), own, int(whole - base + own), one[child], many[child], tuple(judged),
                 is_within, chosen_by, chosen_metric=chosen_metric, file_bytes=sizes[child],
+                is_as_it_began=is_as_it_began,
             )  # fmt: skip
 
         rows = [row(None, "base model", full, [shared.judge(shared.base.full_child)])]
@@ -591,7 +592,8 @@ class Compression:
                 metrics = [one.metric for one in own if one.metric is not None]
                 chosen_metric = sum(metrics) / len(metrics) if metrics else None
                 judged = [Judged.from_dict(one.judged) for one in own]
-                rows.append(row(budget, how, child, judged, chosen_by, chosen_metric))
+                is_as_it_began = all(one.kept_step == 0 for one in own)
+                rows.append(row(budget, how, child, judged, chosen_by, chosen_metric, is_as_it_began))
         rows = choose_given(rows)
         if shared.examples is not None:
             rows = compare(rows, shared.examples.metric, labels_of(shared.text.judging))

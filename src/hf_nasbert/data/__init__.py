@@ -25,21 +25,4 @@ if TYPE_CHECKING:
     from hf_nasbert.data.tokenization import load_tokenizer as load_tokenizer
     from hf_nasbert.data.tokenization import train_tokenizer as train_tokenizer
 
-_NAMES_OF = {
-    "hf_nasbert.data.arguments": ("DataArguments",),
-    "hf_nasbert.data.batches": ("MaskedBatches", "digest_of", "fixed_masked_batches"),
-    "hf_nasbert.data.corpus": ("Corpus", "load_corpus", "load_held_out", "pack_texts", "split_dev"),
-    "hf_nasbert.data.named": ("load_splits",),
-    "hf_nasbert.data.packaged": (
-        "PACKAGED_MODELS",
-        "PACKAGED_SOURCES",
-        "load_labelled",
-        "model_folder",
-        "packaged_model",
-    ),
-    "hf_nasbert.data.rows": ("read_rows",),
-    "hf_nasbert.data.sources": ("load_text",),
-    "hf_nasbert.data.tokenization": ("load_tokenizer", "train_tokenizer"),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

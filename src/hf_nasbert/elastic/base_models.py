@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_nasbert.configs import load_config
+from hf_nasbert.configs import check_model, fetching, load_config
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import model_folder
+from hf_nasbert.data.packaged import PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.modeling import (
@@ -22,7 +22,7 @@ from hf_nasbert.modeling import (
 )
 from hf_nasbert.modeling.elastic import AUTO_CLASSES, SUPPORTED, load_full_child
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
-from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
+from hf_nasbert.modeling.sentence_transformer import SentenceModules, encoder_place, read_sentence_modules
 
 _HEADS = {
     "ForMaskedLM": NasBertForMaskedLM,
@@ -47,13 +47,17 @@ class BaseModel:
     """An encoder that is to be made smaller.
 
     Args:
-        name: Folder, or name on the Hub.
+        name: What the user calls it: a folder, a name on the Hub, or `packaged:NAME`.
+        place: Where its encoder and its tokenizer are loaded from: a folder, or a name on the Hub.
+        revision: Branch, tag or commit of that place.
         full_child: The child that it is, with its head.
         tokenizer: Its tokenizer.
         modules: What makes a SentenceTransformer of it; `None` where it is none.
     """
 
     name: str
+    place: str
+    revision: str | None
     full_child: NasBertPreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     modules: SentenceModules | None
@@ -94,28 +98,33 @@ def open_base_model(
             tokens.
         OSError: If there is no such model.
     """
-    name = model_folder(base_model)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    whole = model_folder(base_model)
+    check_model(whole, revision)
+    with fetching(whole):
+        place, own_revision = encoder_place(whole, revision=revision)
+    options: dict[str, Any] = {"revision": own_revision, "trust_remote_code": trust_remote_code}
     try:
-        config = load_config(name, **options)
+        config = load_config(place, **options)
     except ForeignFileError as error:
         if not _NO_KIND.search(str(error)):
             raise
         raise ForeignFileError(f"{printable(str(error), 600)}; {SUPPORTED}") from error
-    modules = read_sentence_modules(name, revision=revision)
+    modules = read_sentence_modules(whole, revision=revision)
     head = next(iter(getattr(config, "architectures", None) or ()), "")
     child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)
-    full_child = load_full_child(name, NasBertModel if modules else child_class, may_draw_head=False, **options)
+    full_child = load_full_child(place, NasBertModel if modules else child_class, may_draw_head=False, **options)
     if tokenizer_name is None:
         try:
-            tokenizer = open_tokenizer(name, **options)
+            tokenizer = open_tokenizer(place, **options)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"the base model {printable(name, 200)} has no tokenizer to cut text with ({error}): put its own "
-                "beside it, or name one by tokenizer_name"
+                f"the base model {printable(base_model, 200)} has no tokenizer to cut text with ({error}): put its "
+                "own beside it, or name one by tokenizer_name"
             ) from error
     else:
         tokenizer = open_tokenizer(tokenizer_name, revision=tokenizer_revision, trust_remote_code=trust_remote_code)
+    if tokenizer_name is None and base_model.startswith(PREFIX):
+        tokenizer.name_or_path = base_model  # as messages call it
     size, positions = vocabulary_size(tokenizer), full_child.config.max_position_embeddings
     if size > full_child.config.vocab_size:
         raise ValueError(
@@ -128,4 +137,5 @@ def open_base_model(
     if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
         longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
         modules = dataclasses.replace(modules, max_seq_length=longest)
-    return BaseModel(name, full_child, tokenizer, modules)
+        modules.check_width(full_child.config.hidden_size)
+    return BaseModel(base_model, place, own_revision, full_child, tokenizer, modules)

@@ -11,9 +11,4 @@ if TYPE_CHECKING:
     from hf_nasbert.export.onnx import export_child as export_child
     from hf_nasbert.export.onnx import export_onnx as export_onnx
 
-_NAMES_OF = {
-    "hf_nasbert.export.arguments": ("ExportArguments",),
-    "hf_nasbert.export.onnx": ("Exported", "INPUTS", "export_child", "export_onnx"),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

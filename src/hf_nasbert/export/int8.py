@@ -1,9 +1,8 @@
 """An ONNX file in int8: weights once, activations as they come (onnxruntime's dynamic quantisation)."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from hf_nasbert.terminal import quiet
 
 
 def quantise(file: Path, to: Path) -> None:
@@ -21,17 +20,5 @@ def quantise(file: Path, to: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # Given as a file, the graph would get a copy beside it for a while, which a kill would leave there.
-    with _quiet():
+    with quiet():  # the advice to preprocess is for networks of convolutions
         quantize_dynamic(onnx.load(file), to, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice to preprocess, which is for networks of convolutions."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

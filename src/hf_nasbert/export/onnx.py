@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +19,7 @@ from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.export.arguments import ExportArguments
 from hf_nasbert.processes import be_alone
+from hf_nasbert.terminal import quiet
 from hf_nasbert.tolerances import EXPORT
 from hf_nasbert.writing import check_whole_folder, whole_folder
 
@@ -180,7 +179,8 @@ class _Graph(nn.Module):
         axes = ("batch", "choices", "length") if self.has_choices else ("batch", "length")
         shapes = dict(enumerate(axes))
         longest = self.model.config.max_position_embeddings
-        with _quiet(), torch.no_grad():
+        # What the exporter has to say is about its own insides, and packages that are not needed.
+        with quiet("torch.onnx._internal.exporter"), warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.onnx.export(
                 self,
                 self.example(4, min(16, max(longest // 2, 2))),  # at the longest, torch would take it for a constant
@@ -233,17 +233,3 @@ def check_extra() -> None:
             raise ImportError(
                 f"ONNX export needs {package}, which is not installed: pip install 'hf_nasbert[onnx]'", name=package
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter has to say about its own insides and about packages that are not needed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -30,24 +30,4 @@ if TYPE_CHECKING:
     from hf_nasbert.finetuning.token_classification_data import load_tagged_dataset as load_tagged_dataset
     from hf_nasbert.finetuning.token_classification_data import load_tagged_files as load_tagged_files
 
-_NAMES_OF = {
-    "hf_nasbert.finetuning.arguments": (
-        "FinetuneArguments",
-        "FinetuneSquadArguments",
-        "FinetuneTokensArguments",
-        "PretrainChildArguments",
-    ),
-    "hf_nasbert.finetuning.glue": ("GLUE_TASKS", "GlueMetric"),
-    "hf_nasbert.finetuning.sequence_classification_data": ("LabelledTask", "load_files", "load_glue", "load_packaged"),
-    "hf_nasbert.finetuning.pretraining": ("dev_loss", "pretrain_child"),
-    "hf_nasbert.finetuning.question_answering": ("finetune_squad",),
-    "hf_nasbert.finetuning.sequence_classification": ("finetune",),
-    "hf_nasbert.finetuning.question_answering_data": ("Questions", "load_squad_dataset", "load_squad_files"),
-    "hf_nasbert.finetuning.squad_metric": ("SquadMetric",),
-    "hf_nasbert.finetuning.token_classification_data": ("TaggedWords", "load_tagged_dataset", "load_tagged_files"),
-    "hf_nasbert.finetuning.tagging_metric": ("TaggingMetric",),
-    "hf_nasbert.finetuning.tasks": ("FinetuneResult",),
-    "hf_nasbert.finetuning.token_classification": ("finetune_tokens",),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

@@ -1,18 +1,17 @@
 """What a user may say to fine-tuning and to the pre-training of one model: dataclasses, without torch."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.settings import Settings, setting
 
 Distillation = Literal["auto", "logits", "hidden", "relations"]
 _SPECIAL = 4  # most special tokens of a pair: <s> question </s></s> passage </s>
 
 
 @dataclass(kw_only=True)
-class RunArguments:
+class RunArguments(Settings):
     """Model and optimization of one run.
 
     Raises:
@@ -38,39 +37,27 @@ class RunArguments:
         metadata={"help": "Folder or Hub name of the model: a child, a BERT, any that the Auto class knows."}
     )
     output_dir: str = field(metadata={"help": "Folder of the models and records; an interrupted run continues in it."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the model."})
-    from_scratch: bool = field(default=False, metadata={"help": "Fresh random weights of the same configuration."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Highest learning rate of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    warmup_steps: float = field(
-        default=0.06, metadata={"help": "Steps of rising learning rate; below 1, a share of all."}
+    revision: str | None = setting(None, "Branch, tag or commit of a Hub model.")
+    trust_remote_code: bool = setting(False, "Run model code that comes with the model.")
+    from_scratch: bool = setting(False, "Fresh random weights of the same configuration.")
+    learning_rate: float = setting(5e-5, "Highest learning rate of AdamW.", above=0)
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", at_least=0)
+    warmup_steps: float = setting(0.06, "Steps of rising learning rate; below 1, a share of all.", at_least=0)
+    lr_scheduler_type: str = setting("linear", "Any of transformers' schedules.")
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", at_least=0)
+    batch_size: int = setting(
+        32, "Sequences of one optimizer step, over all devices and accumulated parts.", at_least=1
     )
-    lr_scheduler_type: str = field(default="linear", metadata={"help": "Any of transformers' schedules."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
-    batch_size: int = field(
-        default=32, metadata={"help": "Sequences of one optimizer step, over all devices and accumulated parts."}
-    )
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Parts that a step's batch is cut into."})
-    bf16: bool = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
-    fp16: bool = field(default=False, metadata={"help": "Mixed precision in float16."})
-    records: str | None = field(
-        default=None, metadata={"help": "File that results are appended to; by default records.jsonl in output_dir."}
-    )
-    report_to: str = field(default="none", metadata={"help": "A tracker that transformers knows, e.g. tensorboard."})
-    logging_steps: int = field(default=50, metadata={"help": "Steps between two logged losses."})
-    disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
+    gradient_accumulation_steps: int = setting(1, "Parts that a step's batch is cut into.", at_least=1)
+    bf16: bool = setting(False, "Mixed precision in bfloat16.")
+    fp16: bool = setting(False, "Mixed precision in float16.")
+    records: str | None = setting(None, "File that results are appended to; by default records.jsonl in output_dir.")
+    report_to: str = setting("none", "A tracker that transformers knows, e.g. tensorboard.")
+    logging_steps: int = setting(50, "Steps between two logged losses.", at_least=1)
+    disable_tqdm: bool = setting(False, "No progress bar.")
 
     def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0, and finite")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more, and finite")
+        super().__post_init__()
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be cut into gradient_accumulation_steps="
@@ -97,44 +84,28 @@ class PretrainChildArguments(RunArguments):
 
     incidental: ClassVar[frozenset[str]] = RunArguments.incidental | {"teacher_revision"}
 
-    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate of AdamW."})
-    max_steps: int = field(default=1000, metadata={"help": "Optimizer steps."})
-    save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints to resume from."})
-    num_dev_batches: int = field(
-        default=8, metadata={"help": "Fixed batches of the dev set for the loss before and after."}
+    learning_rate: float = setting(5e-4, "Highest learning rate of AdamW.", above=0)
+    max_steps: int = setting(1000, "Optimizer steps.", at_least=1)
+    save_steps: int = setting(500, "Steps between two checkpoints to resume from.", at_least=1)
+    num_dev_batches: int = setting(8, "Fixed batches of the dev set for the loss before and after.", at_least=1)
+    dev_batch_size: int = setting(32, "Sequences in each of them.", at_least=1)
+    seed: int = setting(0, "Seed of dropout, and of the weights from scratch.")
+    teacher: str | None = setting(None, "Folder or Hub name of an encoder to learn from as well.")
+    teacher_revision: str | None = setting(None, "Branch, tag or commit of a Hub teacher.")
+    distillation: Distillation = setting(
+        "auto",
+        "What to learn from it: logits at masked positions, hidden states, or attention relations; auto takes logits "
+        "where the teacher has a masked-LM head and the model's vocabulary, hidden otherwise. With another "
+        "vocabulary, states and relations are those of whole words, and logits are refused.",
     )
-    dev_batch_size: int = field(default=32, metadata={"help": "Sequences in each of them."})
-    seed: int = field(default=0, metadata={"help": "Seed of dropout, and of the weights from scratch."})
-    teacher: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub name of an encoder to learn from as well."},
+    distillation_weight: float = setting(
+        0.5, "The teacher's share of the loss; the masked-LM loss has the rest.", above=0, at_most=1
     )
-    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub teacher."})
-    distillation: Distillation = field(
-        default="auto",
-        metadata={
-            "help": "What to learn from it: logits at masked positions, hidden states, or attention relations; auto "
-            "takes logits where the teacher has a masked-LM head and the model's vocabulary, hidden otherwise. With "
-            "another vocabulary, states and relations are those of whole words, and logits are refused."
-        },
-    )
-    distillation_weight: float = field(
-        default=0.5, metadata={"help": "The teacher's share of the loss; the masked-LM loss has the rest."}
-    )
-    temperature: float = field(default=2.0, metadata={"help": "Softens both distributions of logits."})
-    num_relation_heads: int = field(default=8, metadata={"help": "Heads that relations are cut into."})
+    temperature: float = setting(2.0, "Softens both distributions of logits.", above=0)
+    num_relation_heads: int = setting(8, "Heads that relations are cut into.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_steps", "save_steps", "num_dev_batches", "dev_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.distillation_weight <= 1:
-            raise ValueError(f"distillation_weight={self.distillation_weight} must lie in (0, 1]")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
-        if self.num_relation_heads < 1:
-            raise ValueError(f"num_relation_heads={self.num_relation_heads} must be at least 1")
         if self.teacher is None and self.distillation != "auto":
             raise ValueError(f"distillation={self.distillation!r} needs a teacher")
 
@@ -158,37 +129,27 @@ class TaskArguments(RunArguments):
         "tokenizer_name",
     }  # fmt: skip
 
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name; by default the model's own."}
+    tokenizer_name: str | None = setting(None, "Folder or Hub name; by default the model's own.")
+    max_seq_length: int = setting(128, "Tokens of the longest input.")
+    max_train_samples: int | None = setting(None, "Train on a random part only.", at_least=1)
+    max_eval_samples: int | None = setting(None, "Evaluate on a random part of each split only.", at_least=1)
+    num_train_epochs: float = setting(3.0, "Passes over the training split.")
+    max_steps: int | None = setting(None, "Optimizer steps, instead of epochs.", at_least=1)
+    group_by_length: bool = setting(
+        True, "Batches of inputs of like length, which need less padding, instead of mixed ones."
     )
-    max_seq_length: int = field(default=128, metadata={"help": "Tokens of the longest input."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random part only."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on a random part of each split only."}
+    eval_batch_size: int = setting(64, "Sequences evaluated at once on each device.")
+    eval_steps: int | None = setting(
+        None, "Steps between evaluations and checkpoints; by default one epoch.", at_least=1
     )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
-    max_steps: int | None = field(default=None, metadata={"help": "Optimizer steps, instead of epochs."})
-    group_by_length: bool = field(
-        default=True,
-        metadata={"help": "Batches of inputs of like length, which need less padding, instead of mixed ones."},
+    early_stopping_patience: int | None = setting(
+        None, "Stop after so many evaluations without a better score, and keep the best weights.", at_least=1
     )
-    eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at once on each device."})
-    eval_steps: int | None = field(
-        default=None, metadata={"help": "Steps between evaluations and checkpoints; by default one epoch."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after so many evaluations without a better score, and keep the best weights."},
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout in place of the model's own."})
-    classifier_dropout: float | None = field(
-        default=None, metadata={"help": "Dropout before the classifier likewise."}
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "One run each; the table shows their spread."}
-    )
-    save_models: bool = field(default=True, metadata={"help": "Keep the fine-tuned model of every seed."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Folder of the Arrow files of the data."})
+    hidden_dropout_prob: float | None = setting(None, "Dropout in place of the model's own.")
+    classifier_dropout: float | None = setting(None, "Dropout before the classifier likewise.")
+    seeds: list[int] = setting(lambda: [0], "One run each; the table shows their spread.")
+    save_models: bool = setting(True, "Keep the fine-tuned model of every seed.")
+    cache_dir: str | None = setting(None, "Folder of the Arrow files of the data.")
 
     def model_folder(self, task: str, seed: int) -> Path:
         """Where the model of one seed of a task lies."""
@@ -198,9 +159,6 @@ class TaskArguments(RunArguments):
         super().__post_init__()
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={self.seeds} must be one or more different numbers")
-        for name in ("max_steps", "eval_steps", "early_stopping_patience", "max_train_samples", "max_eval_samples"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(kw_only=True)
@@ -216,22 +174,17 @@ class DataTaskArguments(TaskArguments):
     }  # fmt: skip
     sources: ClassVar[tuple[str, ...]] = ("dataset_name", "train_file")
 
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Data set of the Hub, or a folder that `save_to_disk` wrote: train, validation, maybe test."
-        },
+    dataset_name: str | None = setting(
+        None, "Data set of the Hub, or a folder that `save_to_disk` wrote: train, validation, maybe test."
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    train_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv "
-            "where rows are flat), each also with .gz."
-        },
+    dataset_config: str | None = setting(None, "Configuration of that data set.")
+    train_file: str | None = setting(
+        None,
+        "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv where rows "
+        "are flat), each also with .gz.",
     )
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "The same for a last test, which selects nothing."})
+    validation_file: str | None = setting(None, "The same for validation.")
+    test_file: str | None = setting(None, "The same for a last test, which selects nothing.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -252,9 +205,6 @@ class FinetuneArguments(DataTaskArguments):
     """What to fine-tune on which sentence task, and how.
 
     Exactly one of task, packaged, dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the task is not given exactly once, or a setting does not fit the others.
     """
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {
@@ -262,26 +212,18 @@ class FinetuneArguments(DataTaskArguments):
     }  # fmt: skip
     sources: ClassVar[tuple[str, ...]] = ("task", "packaged", *DataTaskArguments.sources)
 
-    task: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = field(
-        default=None, metadata={"help": "A GLUE task from the Hub."}
+    task: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = setting(
+        None, "A GLUE task from the Hub."
     )
-    packaged: str | None = field(
-        default=None,
-        metadata={
-            "help": "A labelled set inside an installed wheel, needing no network: stsb, rotten_tomatoes, boolq."
-        },
+    packaged: str | None = setting(
+        None, "A labelled set inside an installed wheel, needing no network: stsb, rotten_tomatoes, boolq."
     )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels in a file or data set."})
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns; found if not given."}
+    label_column: str = setting("label", "Column of the labels in a file or data set.")
+    text_columns: list[str] | None = setting(None, "One or two text columns; found if not given.")
+    problem_type: Literal["classification", "regression"] | None = setting(
+        None, "By default regression for numbers that are not all whole, else classification."
     )
-    problem_type: Literal["classification", "regression"] | None = field(
-        default=None,
-        metadata={"help": "By default regression for numbers that are not all whole, else classification."},
-    )
-    glue_source: str = field(
-        default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a copy of it."}
-    )
+    glue_source: str = setting("nyu-mll/glue", "GLUE on the Hub, or a folder with a copy of it.")
 
 
 @dataclass(kw_only=True)
@@ -294,25 +236,18 @@ class FinetuneSquadArguments(DataTaskArguments):
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"drop_misaligned"}
 
-    drop_misaligned: bool = field(
-        default=False,
-        metadata={"help": "Leave out training questions whose answers do not stand where they say."},
-    )
-    max_seq_length: int = field(default=384, metadata={"help": "Tokens of a window: question and a part of the text."})
-    max_question_length: int = field(default=64, metadata={"help": "Longer questions are cut to so many tokens."})
-    doc_stride: int = field(default=128, metadata={"help": "Tokens that neighbouring windows of a text share."})
-    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer to consider."})
-    n_best_size: int = field(default=20, metadata={"help": "Starts and ends to combine, and answers to keep."})
-    no_answer_threshold: float = field(
-        default=0.5,
-        metadata={"help": "With unanswerable questions: withhold an answer if none is likelier than this."},
+    drop_misaligned: bool = setting(False, "Leave out training questions whose answers do not stand where they say.")
+    max_seq_length: int = setting(384, "Tokens of a window: question and a part of the text.")
+    max_question_length: int = setting(64, "Longer questions are cut to so many tokens.", at_least=1)
+    doc_stride: int = setting(128, "Tokens that neighbouring windows of a text share.")
+    max_answer_length: int = setting(30, "Tokens of the longest answer to consider.", at_least=1)
+    n_best_size: int = setting(20, "Starts and ends to combine, and answers to keep.", at_least=1)
+    no_answer_threshold: float = setting(
+        0.5, "With unanswerable questions: withhold an answer if none is likelier than this.", at_least=0, at_most=1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_question_length", "max_answer_length", "n_best_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         room = self.max_seq_length - self.max_question_length - _SPECIAL
         if not 0 <= self.doc_stride < room:
             raise ValueError(
@@ -320,19 +255,13 @@ class FinetuneSquadArguments(DataTaskArguments):
                 f"max_question_length={self.max_question_length} in max_seq_length={self.max_seq_length}: windows "
                 "must move on"
             )
-        if not 0 <= self.no_answer_threshold <= 1:
-            raise ValueError(f"no_answer_threshold={self.no_answer_threshold} must lie in [0, 1]")
 
 
 @dataclass(kw_only=True)
 class FinetuneTokensArguments(DataTaskArguments):
-    """What to fine-tune on which tagged words, and how. Exactly one of dataset_name and train_file is given.
-
-    Raises:
-        ValueError: If the data are not given exactly once, or a setting does not fit the others.
-    """
+    """What to fine-tune on which tagged words, and how. Exactly one of dataset_name and train_file is given."""
 
     incidental: ClassVar[frozenset[str]] = DataTaskArguments.incidental | {"tags_column", "tokens_column"}
 
-    tokens_column: str = field(default="tokens", metadata={"help": "Column of the lists of words."})
-    tags_column: str = field(default="tags", metadata={"help": "Column of their tags, e.g. ner_tags."})
+    tokens_column: str = setting("tokens", "Column of the lists of words.")
+    tags_column: str = setting("tags", "Column of their tags, e.g. ner_tags.")

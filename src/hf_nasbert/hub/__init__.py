@@ -15,12 +15,4 @@ if TYPE_CHECKING:
     from hf_nasbert.hub.pushing import Pushed as Pushed
     from hf_nasbert.hub.pushing import push as push
 
-_NAMES_OF = {
-    "hf_nasbert.hub.arguments": ("PullArguments", "PushArguments"),
-    "hf_nasbert.hub.contents": ("Contents", "gather"),
-    "hf_nasbert.hub.proof": ("check_leaves_home",),
-    "hf_nasbert.hub.pulling": ("Pulled", "pull"),
-    "hf_nasbert.hub.pushing": ("Pushed", "push"),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.settings import Settings, setting
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
-class PushArguments:
+class PushArguments(Settings):
     """What to push, where to, and how. The token is the one of `hf auth login`, or of HF_TOKEN.
 
     Raises:
@@ -25,27 +25,21 @@ class PushArguments:
         }
     )
     repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child; made if it is missing."})
-    private: bool = field(default=False, metadata={"help": "Only you see it; refused where it is public already."})
-    revision: str | None = field(
-        default=None, metadata={"help": "Branch to push to, made if it is missing; by default main."}
-    )
-    create_pr: bool = field(default=False, metadata={"help": "Open a pull request against main instead."})
-    message: str | None = field(default=None, metadata={"help": "Message of the commit."})
-    attachments: list[str] = field(
-        default_factory=list, metadata={"help": "Figures and records (jsonl, jsonl.gz) to put beside it."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace another model that the repository holds."})
-    dry_run: bool = field(default=False, metadata={"help": "Only list what would be pushed."})
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={
-            "help": "Run, and publish, code of the folder that is not hf_nasbert's own: whoever wrote it may then "
-            "do whatever you may."
-        },
+    private: bool = setting(False, "Only you see it; refused where it is public already.")
+    revision: str | None = setting(None, "Branch to push to, made if it is missing; by default main.")
+    create_pr: bool = setting(False, "Open a pull request against main instead.")
+    message: str | None = setting(None, "Message of the commit.")
+    attachments: list[str] = setting(list, "Figures and records (jsonl, jsonl.gz) to put beside it.")
+    overwrite: bool = setting(False, "Replace another model that the repository holds.")
+    dry_run: bool = setting(False, "Only list what would be pushed.")
+    trust_remote_code: bool = setting(
+        False,
+        "Run, and publish, code of the folder that is not hf_nasbert's own: whoever wrote it may then do whatever "
+        "you may.",
     )
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         check_repo_id(self.repo_id)
         if self.create_pr and self.revision not in (None, "main"):
             raise ValueError(f"a pull request is opened against main, not {self.revision!r}: leave out one of the two")
@@ -54,7 +48,7 @@ class PushArguments:
 
 
 @dataclass
-class PullArguments:
+class PullArguments(Settings):
     """What to pull, and where to.
 
     Raises:
@@ -63,14 +57,12 @@ class PullArguments:
 
     repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child."})
     output_dir: str = field(metadata={"help": "Folder to write to."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit; by default main."})
-    repo_type: Literal["model", "dataset"] = field(
-        default="model", metadata={"help": "model (a child or super-net) or dataset (a table)."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a model that lies in output_dir."})
+    revision: str | None = setting(None, "Branch, tag or commit; by default main.")
+    repo_type: Literal["model", "dataset"] = setting("model", "model (a child or super-net) or dataset (a table).")
+    overwrite: bool = setting(False, "Replace a model that lies in output_dir.")
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         check_repo_id(self.repo_id)
 
 

@@ -13,11 +13,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hf_nasbert.elastic.encoders import running
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
-from hf_nasbert.samplers import settings_of_blocks
-from hf_nasbert.scoring import evaluating
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming
+from hf_nasbert.space import SKIP, Architecture, SearchSpace, hamming, settings_of_blocks
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -57,7 +56,7 @@ def operator_gradients(supernet: SupernetForMaskedLM, batch: Batch, architecture
     child = supernet.space.validate(architecture)
     blocks = supernet.nasbert.encoder.blocks_of(child)
     owned = [block.operators.parameters_of(name) for block, name in zip(blocks, child, strict=True)]
-    with evaluating(supernet), torch.enable_grad():
+    with running(supernet, gradients=True):
         loss, states = _forward(supernet, batch, child)
         flat = torch.autograd.grad(loss, [parameter for parameters in owned for parameter in parameters])
     remaining = iter(flat)
@@ -74,7 +73,7 @@ def shared_gradients(
     """
     child = supernet.space.validate(architecture)
     parameters = supernet.parameters_of(child)
-    with evaluating(supernet), torch.enable_grad():
+    with running(supernet, gradients=True):
         loss, _ = _forward(supernet, batch, child)
         gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True))

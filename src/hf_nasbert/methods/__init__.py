@@ -8,20 +8,17 @@ from typing import Any
 
 from hf_nasbert.methods.assembled import Assembled
 from hf_nasbert.methods.attentive import Attentive
-from hf_nasbert.methods.base import (
-    LOGGED,
-    BatchLosses,
-    ChildRun,
-    Counts,
-    Merge,
-    MethodSettings,
-    Paper,
-    StepContext,
-    TrainingMethod,
-    Wants,
-    Whole,
-    names_of_settings,
-)
+from hf_nasbert.methods.base import LOGGED, names_of_settings
+from hf_nasbert.methods.base import BatchLosses as BatchLosses
+from hf_nasbert.methods.base import ChildRun as ChildRun
+from hf_nasbert.methods.base import Counts as Counts
+from hf_nasbert.methods.base import Merge as Merge
+from hf_nasbert.methods.base import MethodSettings as MethodSettings
+from hf_nasbert.methods.base import Paper as Paper
+from hf_nasbert.methods.base import StepContext as StepContext
+from hf_nasbert.methods.base import TrainingMethod as TrainingMethod
+from hf_nasbert.methods.base import Wants as Wants
+from hf_nasbert.methods.base import Whole as Whole
 from hf_nasbert.methods.blockwise import Blockwise
 from hf_nasbert.methods.board import Board
 from hf_nasbert.methods.complexity import ComplexityRate
@@ -128,21 +125,3 @@ def settings_by_method() -> dict[str, type[MethodSettings]]:
 def methods_with(setting: str) -> list[str]:
     """The names of the methods that have a setting of that name."""
     return [name for name, kind in settings_by_method().items() if setting in {field.name for field in fields(kind)}]
-
-
-__all__ = [
-    "METHODS",
-    "BatchLosses",
-    "ChildRun",
-    "Counts",
-    "Merge",
-    "MethodSettings",
-    "Paper",
-    "StepContext",
-    "TrainingMethod",
-    "Wants",
-    "Whole",
-    "methods_with",
-    "register",
-    "settings_by_method",
-]

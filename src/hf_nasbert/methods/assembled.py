@@ -1,13 +1,14 @@
 """Modules trained apart: one block's operator learns in a model that stays, and children are assembled of them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, RunKind
+from hf_nasbert.methods.base import FindSplit, Paper, RunKind
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
+from hf_nasbert.settings import setting
+from hf_nasbert.space import SKIP, Architecture, operator_width
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
 class AssembledSettings(UniformSettings):
     """How long the meta model is trained before its modules are."""
 
-    meta_share: float = field(
-        default=0.25,
-        metadata={"help": "The share of max_steps that trains the meta model; none where a base model is that."},
+    meta_share: float = setting(
+        0.25,
+        "The share of max_steps that trains the meta model; none where a base model is that.",
+        at_least=0,
+        at_most=1,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("meta_share", at_least=0, at_most=1)
 
 
 class Assembled(Remembering):
@@ -54,22 +53,22 @@ class Assembled(Remembering):
     Settings = AssembledSettings
     settings: AssembledSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         self.memory = {}
-        self.largest = cheapest(space, lambda child: -cost(child))
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
         wide = [
             [name for name in names if name != SKIP and operator_width(name) == operator_width(widest)]
-            for names, widest in zip(space.blocks, self.largest, strict=True)
+            for names, widest in zip(self.space.blocks, self.largest, strict=True)
         ]
         self.meta = Architecture(names[block % len(names)] for block, names in enumerate(wide))
-        self.meta_steps = round(settings.meta_share * max_steps)
+        self.meta_steps = round(self.settings.meta_share * self.max_steps)
         self.is_meta = True
         """Whether the next step trains the meta model."""
-        if all({*names} <= {SKIP, own} for names, own in zip(space.blocks, self.meta, strict=True)):
+        if all({*names} <= {SKIP, own} for names, own in zip(self.space.blocks, self.meta, strict=True)):
             raise ValueError(f"method={self.name} replaces operators of one child, and this space has no others")
-        if self.meta_steps >= max_steps:
-            raise ValueError(f"meta_share={settings.meta_share} leaves no step of {max_steps} for the modules")
+        if self.meta_steps >= self.max_steps:
+            share = self.settings.meta_share
+            raise ValueError(f"meta_share={share} leaves no step of {self.max_steps} for the modules")
 
     def check_run(self, run: RunKind) -> None:
         """A base model, the largest child of its super-net, is a meta model that is trained."""

@@ -4,12 +4,13 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from hf_nasbert.methods.base import BatchLosses, Cost, Paper
 from hf_nasbert.methods.sandwich import Sandwich, SandwichSettings
 from hf_nasbert.samplers import UniformSampler
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, SearchSpace
 
 _NUM_PRESAMPLED = 1000  # children, from which is learned how often each size comes, and of what
@@ -119,28 +120,15 @@ class SizedSampler(UniformSampler):
 
 @dataclass(kw_only=True)
 class AttentiveSettings(SandwichSettings):
-    """Which of how many candidates is trained, and how sizes are told apart.
+    """Which of how many candidates is trained, and how sizes are told apart."""
 
-    Raises:
-        ValueError: If there is nothing to choose, or nothing to choose by.
-    """
-
-    attentive_to: Literal["best", "worst"] = field(
-        default="best",
-        metadata={
-            "help": "Which candidate is trained: best (BestUp) serves the children that will be taken, worst "
-            "(WorstUp) those that are behind."
-        },
+    attentive_to: Literal["best", "worst"] = setting(
+        "best",
+        "Which candidate is trained: best (BestUp) serves the children that will be taken, worst (WorstUp) those "
+        "that are behind.",
     )
-    num_candidates: int = field(
-        default=3, metadata={"help": "Candidates for each random child, each a forward pass more."}
-    )
-    num_size_bins: int = field(default=20, metadata={"help": "Sizes of children that are told apart."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_candidates", at_least=2)
-        self.check("num_size_bins", at_least=1)
+    num_candidates: int = setting(3, "Candidates for each random child, each a forward pass more.", at_least=2)
+    num_size_bins: int = setting(20, "Sizes of children that are told apart.", at_least=1)
 
 
 class Attentive(Sandwich):
@@ -167,21 +155,18 @@ class Attentive(Sandwich):
     Settings = AttentiveSettings
     settings: AttentiveSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: AttentiveSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        if not callable(cost):
-            raise ValueError(f"method={self.name} draws children by their size: it needs a cost, a child's parameters")
-        self._cost = cost
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        super()._prepare()
         self._groups: Sequence[tuple[Architecture, ...]] = ()
 
     def make_sampler(self, seed: int) -> SizedSampler:
         """Groups of one size."""
+        if not callable(self.cost):
+            raise ValueError(f"method={self.name} draws children by their size: it needs a cost, a child's parameters")
         return SizedSampler(
             self.space,
             seed=seed,
-            cost=self._cost,
+            cost=self.cost,
             num_bins=self.settings.num_size_bins,
             uniform_over=self.settings.uniform_over,
         )

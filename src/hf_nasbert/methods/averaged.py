@@ -1,10 +1,11 @@
 """What methods have in common that learn from moving averages of the weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_nasbert.methods.base import MethodSettings, Score, TrainingMethod, Whole
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
@@ -13,22 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class AveragedSettings(MethodSettings):
-    """How slowly the averages follow.
+    """How slowly the averages follow."""
 
-    Raises:
-        ValueError: If they never would.
-    """
-
-    average_decay: float = field(
-        default=0.999,
-        metadata={"help": "What a step keeps of averaged weights; early steps less, (1 + s) / (10 + s). 0: nothing."},
+    average_decay: float = setting(
+        0.999,
+        "What a step keeps of averaged weights; early steps less, (1 + s) / (10 + s). 0: nothing.",
+        at_least=0,
+        below=1,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("average_decay", at_least=0, at_most=1)
-        if self.average_decay == 1:
-            raise ValueError("average_decay=1 keeps the averages at the weights of the start: expected below 1")
 
 
 class Averaged(TrainingMethod):

@@ -1,14 +1,12 @@
 """What a training method is: which children a step trains, what each one learns, and what follows the step."""
 
-import math
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from hf_nasbert.paths import expand_paths
-from hf_nasbert.ranges import check_range
 from hf_nasbert.samplers import Sampler
+from hf_nasbert.settings import Settings
 from hf_nasbert.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -57,28 +55,11 @@ class Paper(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class MethodSettings:
+class MethodSettings(Settings):
     """Settings of a method, each with a `help` in its metadata; a method without any uses this class itself."""
 
     retired: ClassVar[Mapping[str, Any]] = {}
     """Settings that earlier versions had, each with the value that did what is done now."""
-
-    def __post_init__(self) -> None:
-        """Expand paths, and refuse what is none of a setting's choices; settings that check more call this beside."""
-        expand_paths(self)
-        for one in fields(self):
-            value, choices = getattr(self, one.name), get_args(one.type)
-            if get_origin(one.type) is Literal and value not in choices:
-                raise ValueError(f"{one.name}={value!r}: expected {' or '.join(choices)}")
-
-    def check(self, *names: str, at_least: float, at_most: float = math.inf) -> None:
-        """Refuse numbers outside a range.
-
-        Raises:
-            ValueError: If one of them is smaller or larger, or is no finite number.
-        """
-        for name in names:
-            check_range(name, getattr(self, name), at_least, at_most)
 
     @classmethod
     def as_now(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,10 +180,10 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `make_sampler`, `children`, `chosen_on`, `wants`,
-    `chosen_rows`, `run`, `loss`, `merge`, `learning`, `decay_exponent`, `read_gradients`, `after_step`, `state_dict`
-    and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin` and `tensors` too. What it
-    is not made for, `check_run` refuses.
+    A method overrides what it does otherwise than plain training: `make_sampler`, `_prepare`, `children`,
+    `chosen_on`, `wants`, `chosen_rows`, `run`, `loss`, `merge`, `learning`, `decay_exponent`, `read_gradients`,
+    `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin`
+    and `tensors` too. What it is not made for, `check_run` refuses.
 
     Args:
         space: The space of the children.
@@ -241,8 +222,16 @@ class TrainingMethod:
             raise ValueError(
                 f"the settings of method {self.name} are a {self.Settings.__name__}, got {type(settings).__name__}"
             )
-        self.space, self.settings, self.max_steps = space, settings, max_steps
+        self.space, self.settings, self.cost, self.max_steps = space, settings, cost, max_steps
         self.sampler = self.make_sampler(seed)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the method's own state, in the constructor, behind the sampler.
+
+        Raises:
+            ValueError: If the settings do not fit the space.
+        """
 
     def make_sampler(self, seed: int) -> Sampler:
         """The sampler, with whatever of the settings is its own."""

@@ -3,14 +3,15 @@
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.search.knapsack import Choice, Item, best_choices
+from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace
 
 if TYPE_CHECKING:
@@ -27,25 +28,18 @@ class BlockwiseSettings(AveragedSettings, UniformSettings):
         ValueError: If a number is below 1, the target neither of the two, or an ensemble one of a single path.
     """
 
-    blockwise_stages: int = field(
-        default=4,
-        metadata={
-            "help": "Stages that the blocks are cut into; a space of several stages, or of widths, keeps its own."
-        },
+    blockwise_stages: int = setting(
+        4, "Stages that the blocks are cut into; a space of several stages, or of widths, keeps its own.", at_least=1
     )
-    blockwise_paths: int = field(
-        default=2, metadata={"help": "Random children of a step, beside the largest one; their gradients add up."}
+    blockwise_paths: int = setting(
+        2, "Random children of a step, beside the largest one; their gradients add up.", at_least=1
     )
-    blockwise_target: Literal["teacher", "ensemble"] = field(
-        default="teacher",
-        metadata={
-            "help": "What stages learn: the teacher's state, or the mean of the averaged twins of the step's paths."
-        },
+    blockwise_target: Literal["teacher", "ensemble"] = setting(
+        "teacher", "What stages learn: the teacher's state, or the mean of the averaged twins of the step's paths."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("blockwise_stages", "blockwise_paths", at_least=1)
         if self.blockwise_target == "ensemble" and self.blockwise_paths < 2:
             raise ValueError("blockwise_target=ensemble is a mean of several paths: blockwise_paths is at least 2")
 
@@ -81,13 +75,10 @@ class Blockwise(Averaged, Uniform):
     terms = ("stage_error",)
     can_be_sharded = False
 
-    def __init__(
-        self, space: SearchSpace, settings: BlockwiseSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.largest = cheapest(space, lambda child: -cost(child))
-        self.stages = stages_of(space, settings.blockwise_stages)
-        self.is_ensemble = settings.blockwise_target == "ensemble"
+    def _prepare(self) -> None:
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
+        self.stages = stages_of(self.space, self.settings.blockwise_stages)
+        self.is_ensemble = self.settings.blockwise_target == "ensemble"
         self._paths: tuple[Architecture, ...] = ()
         self._lesson: Any = None
         self._has_base_model = False

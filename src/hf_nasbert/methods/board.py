@@ -4,13 +4,14 @@ import bisect
 import random
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, Score, StepContext, Whole
+from hf_nasbert.methods.base import ChildRun, Paper, Score, StepContext, Whole
 from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -28,20 +29,18 @@ class BoardSettings(UniformSettings):
         ValueError: If a number lies outside its range.
     """
 
-    board_weight: float = field(
-        default=0.5, metadata={"help": "Share of the teacher's predictions in the loss; the labels have the rest."}
+    board_weight: float = setting(
+        0.5, "Share of the teacher's predictions in the loss; the labels have the rest.", at_least=0, at_most=1
     )
-    board_size: int = field(default=3, metadata={"help": "Children on the board in every class of size."})
-    board_classes: int = field(default=4, metadata={"help": "Classes of size, of about equally many children."})
-    board_interval: int = field(
-        default=10, metadata={"help": "Steps between two measurements, of the child last trained and of its class."}
+    board_size: int = setting(3, "Children on the board in every class of size.", at_least=1)
+    board_classes: int = setting(4, "Classes of size, of about equally many children.", at_least=1)
+    board_interval: int = setting(
+        10, "Steps between two measurements, of the child last trained and of its class.", at_least=1
     )
-    board_dev_batches: int = field(default=2, metadata={"help": "Dev batches of a measurement, the first ones."})
+    board_dev_batches: int = setting(2, "Dev batches of a measurement, the first ones.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("board_weight", at_least=0, at_most=1)
-        self.check("board_size", "board_classes", "board_interval", "board_dev_batches", at_least=1)
         if self.board_weight == 0:
             raise ValueError("board_weight=0 learns nothing from the board: choose uniform")
 
@@ -86,11 +85,11 @@ class Board(Uniform):
     settings: BoardSettings
     terms = ("distillation",)
 
-    def __init__(self, space: SearchSpace, settings: BoardSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.cost, number = cost, settings.board_classes
+    def _prepare(self) -> None:
         rng = random.Random("sizes of the board")  # the same classes for every seed
-        self.cuts = size_bounds([cost(space.sample(rng)) for _ in range(_NUM_SIZES)], number)
+        self.cuts = size_bounds(
+            [self.cost(self.space.sample(rng)) for _ in range(_NUM_SIZES)], self.settings.board_classes
+        )
         self.classes: list[list[Entry]] = [[] for _ in range(len(self.cuts) + 1)]
         """The entries of every class of size, best first."""
 

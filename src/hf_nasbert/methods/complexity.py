@@ -2,29 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import Cost, Paper
+from hf_nasbert.methods.base import Paper
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 
 @dataclass(kw_only=True)
 class ComplexityRateSettings(UniformSettings):
     """How fast the learning rate of small and of large children falls; no number may be negative."""
 
-    smallest_exponent: float = field(
-        default=4.0, metadata={"help": "Power of the smallest child's decay; above 1, its rate falls fast at first."}
+    smallest_exponent: float = setting(
+        4.0, "Power of the smallest child's decay; above 1, its rate falls fast at first.", at_least=0
     )
-    largest_exponent: float = field(
-        default=0.25, metadata={"help": "That of the largest; the larger of the two, and the sign is reversed."}
+    largest_exponent: float = setting(
+        0.25, "That of the largest; the larger of the two, and the sign is reversed.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("smallest_exponent", "largest_exponent", at_least=0)
 
 
 class ComplexityRate(Uniform):
@@ -47,9 +43,9 @@ class ComplexityRate(Uniform):
     Settings = ComplexityRateSettings
     settings: ComplexityRateSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self._cost, ends = cost, (cheapest(space, cost), cheapest(space, lambda child: -cost(child)))
+    def _prepare(self) -> None:
+        cost, space = self.cost, self.space
+        ends = cheapest(space, cost), cheapest(space, lambda child: -cost(child))
         self._smallest, self._largest = (math.log(cost(child)) for child in ends)
         if self._smallest == self._largest:
             raise ValueError(f"method={self.name} goes by size, and all children of this space have one: take uniform")
@@ -57,5 +53,5 @@ class ComplexityRate(Uniform):
     def decay_exponent(self, children: Sequence[Architecture]) -> float:
         """Gamma of the step's child."""
         first, last = self.settings.smallest_exponent, self.settings.largest_exponent
-        share = (math.log(self._cost(children[0])) - self._smallest) / (self._largest - self._smallest)
+        share = (math.log(self.cost(children[0])) - self._smallest) / (self._largest - self._smallest)
         return first + share * (last - first)

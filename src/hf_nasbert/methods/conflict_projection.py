@@ -1,10 +1,11 @@
 """Conflict projection: where the gradients of the largest child and of the others point apart, one gives way."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.methods.base import Merge, Paper
 from hf_nasbert.methods.sandwich import Sandwich, SandwichSettings
+from hf_nasbert.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -18,24 +19,21 @@ class ConflictProjectionSettings(SandwichSettings):
         ValueError: If it never begins, or nobody gives way.
     """
 
-    conflict_start: float = field(
-        default=0.25,
-        metadata={
-            "help": "Share of max_steps before the projection begins; until then gradients are added up. The authors' "
-            "code begins at epoch 101; this share is ours."
-        },
+    conflict_start: float = setting(
+        0.25,
+        "Share of max_steps before the projection begins; until then gradients are added up. The authors' code "
+        "begins at epoch 101; this share is ours.",
+        at_least=0,
+        at_most=1,
     )
-    conflict_yields: Literal["largest", "others"] = field(
-        default="largest",
-        metadata={
-            "help": "Whose gradient loses its component against the other one: the largest child's, as in the "
-            "authors' code, or that of all other children."
-        },
+    conflict_yields: Literal["largest", "others"] = setting(
+        "largest",
+        "Whose gradient loses its component against the other one: the largest child's, as in the authors' code, or "
+        "that of all other children.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("conflict_start", at_least=0, at_most=1)
         if self.conflict_start == 1:
             raise ValueError("conflict_start=1 projects nothing; choose method=sandwich")
 

@@ -1,13 +1,14 @@
 """Cross-path consistency: two children without a common operator, each learns from the other one's averaged twin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext, Wants
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext, Wants
 from hf_nasbert.samplers import FairSampler
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -15,19 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CrossPathSettings(AveragedSettings):
-    """How much the children learn from each other.
+    """How much the children learn from each other."""
 
-    Raises:
-        ValueError: If it is less than nothing.
-    """
-
-    consistency_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the divergence from the other child's twin. 1 is ours."}
+    consistency_weight: float = setting(
+        1.0, "Weight of the divergence from the other child's twin. 1 is ours.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("consistency_weight", at_least=0)
 
 
 class CrossPath(Averaged):
@@ -60,10 +53,7 @@ class CrossPath(Averaged):
     settings: CrossPathSettings
     terms = ("consistency", "token_variance")
 
-    def __init__(
-        self, space: SearchSpace, settings: CrossPathSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         if self.sampler.children_per_step < 2:
             raise ValueError(
                 "method=cross_path trains pairs that differ, and no block of this space has two operators"

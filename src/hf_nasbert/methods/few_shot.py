@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, RunKind, Score, Whole
+from hf_nasbert.methods.base import FindSplit, Paper, RunKind, Score, Whole
 from hf_nasbert.methods.rows import by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import operator_width
-from hf_nasbert.samplers import settings_of_blocks
-from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import SKIP, Architecture, settings_of_blocks
 
 _SPLIT = re.compile(r"first_block|gradients|block:([0-9]{1,4})")
 _GRADIENTS = "gradients"
@@ -25,32 +25,26 @@ class FewShotSettings(UniformSettings):
         ValueError: If the block is not named so, or a number lies outside its range.
     """
 
-    split: str = field(
-        default="first_block",
-        metadata={
-            "help": "Whose operators the copies share out: first_block, the first one with a choice; block:N, from 0; "
-            "gradients: the block and the two halves whose gradients differ most (GM-NAS)."
-        },
+    split: str = setting(
+        "first_block",
+        "Whose operators the copies share out: first_block, the first one with a choice; block:N, from 0; gradients: "
+        "the block and the two halves whose gradients differ most (GM-NAS).",
     )
-    split_at: float = field(default=0.5, metadata={"help": "The share of max_steps that comes before the split."})
-    split_parts: int = field(
-        default=0,
-        metadata={
-            "help": "Copies. 0: one for each operator of the block; by gradients two. Fewer: neighbours in the list "
-            "of candidates are together."
-        },
+    split_at: float = setting(0.5, "The share of max_steps that comes before the split.", at_least=0, at_most=1)
+    split_parts: int = setting(
+        0,
+        "Copies. 0: one for each operator of the block; by gradients two. Fewer: neighbours in the list of "
+        "candidates are together.",
+        at_least=0,
     )
-    split_settings: int = field(
-        default=20, metadata={"help": "By gradients: random children in which all candidates of all blocks are tried."}
+    split_settings: int = setting(
+        20, "By gradients: random children in which all candidates of all blocks are tried.", at_least=1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.split, str) or _SPLIT.fullmatch(self.split) is None:
             raise ValueError(f"split={self.split!r}: expected first_block, gradients, or block:N")
-        self.check("split_at", at_least=0, at_most=1)
-        self.check("split_settings", at_least=1)
-        self.check("split_parts", at_least=0)
         if self.split_parts == 1 or (self.split == _GRADIENTS and self.split_parts not in (0, 2)):
             few = "two parts by gradients" if self.split == _GRADIENTS else "at least 2 parts"
             raise ValueError(f"split_parts={self.split_parts}: expected {few}, or 0")
@@ -79,10 +73,8 @@ class FewShot(Uniform):
     Settings = FewShotSettings
     settings: FewShotSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: FewShotSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        space, settings, max_steps = self.space, self.settings, self.max_steps
         self.split_step = round(settings.split_at * max_steps)
         if self.split_step >= max_steps:
             raise ValueError(
@@ -171,11 +163,7 @@ class FewShot(Uniform):
         return super().state_dict() | {"block": self.block, "parts": [list(part) for part in self.parts]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the split that was made.
-
-        Raises:
-            ValueError: If the parts are not those of the block.
-        """
+        """Go on with the split that was made."""
         block, parts = state["block"], tuple(map(tuple, state["parts"]))
         given = sorted(name for part in parts for name in part)
         if parts and (len(parts) != self.num_copies or given != sorted(operators_of(self.space, block))):

@@ -3,12 +3,13 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, StepContext
+from hf_nasbert.methods.base import ChildRun, Paper, StepContext
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
-from hf_nasbert.space import SKIP, Architecture, SearchSpace, operator_width
+from hf_nasbert.settings import setting
+from hf_nasbert.space import SKIP, Architecture, operator_width
 
 if TYPE_CHECKING:
     import torch
@@ -20,22 +21,16 @@ if TYPE_CHECKING:
 class ImportanceSettings(UniformSettings):
     """How far draws follow the norms, and whether losses make up for it, within ranges."""
 
-    importance_floor: float = field(
-        default=0.5, metadata={"help": "Share of the draws, of operators and of sequences, that stays uniform."}
+    importance_floor: float = setting(
+        0.5, "Share of the draws, of operators and of sequences, that stays uniform.", at_least=0.01, at_most=1
     )
-    norm_decay: float = field(default=0.9, metadata={"help": "Decay of the running gradient norm of an operator."})
-    importance_unbiased: bool = field(
-        default=True,
-        metadata={"help": "Weigh losses by 1 / (N p), so that gradients are unbiased; without, as published, biased."},
+    norm_decay: float = setting(0.9, "Decay of the running gradient norm of an operator.", at_least=0, at_most=0.9999)
+    importance_unbiased: bool = setting(
+        True, "Weigh losses by 1 / (N p), so that gradients are unbiased; without, as published, biased."
     )
-    sequence_importance: bool = field(
-        default=True, metadata={"help": "Draw a step's sequences by importance too; not where a teacher teaches."}
+    sequence_importance: bool = setting(
+        True, "Draw a step's sequences by importance too; not where a teacher teaches."
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("importance_floor", at_least=0.01, at_most=1)
-        self.check("norm_decay", at_least=0, at_most=0.9999)
 
 
 class Importance(Remembering):
@@ -69,10 +64,9 @@ class Importance(Remembering):
     Settings = ImportanceSettings
     terms = ("row_score",)
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         # The score is at first what a guess among many words has.
-        self.memory = {"norms": [{} for _ in space.blocks], "mean_score": 1.0}
+        self.memory = {"norms": [{} for _ in self.space.blocks], "mean_score": 1.0}
 
     def probabilities(self, block: int, like: str) -> dict[str, float]:
         """Of the operators of a block, given that it does not skip and has the width of one of them.

@@ -1,12 +1,13 @@
 """A learned distribution of operators, by which children are drawn and which moves towards the better of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.base import Paper, Score, Whole
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
-from hf_nasbert.space import Architecture, Distribution, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture, Distribution
 
 _NUM_DEV_BATCHES = 2
 
@@ -15,26 +16,18 @@ _NUM_DEV_BATCHES = 2
 class LearnedDistributionSettings(UniformSettings):
     """When the distribution learns, from how many children, and what a child should cost, within ranges."""
 
-    distribution_interval: int = field(default=25, metadata={"help": "Steps between two steps of the distribution."})
-    distribution_draws: int = field(
-        default=8, metadata={"help": "Children scored for its first step; the fewer, the less entropy it has."}
+    distribution_interval: int = setting(25, "Steps between two steps of the distribution.", at_least=1)
+    distribution_draws: int = setting(
+        8, "Children scored for its first step; the fewer, the less entropy it has.", at_least=2
     )
-    distribution_rate: float = field(default=1.0, metadata={"help": "How far the distribution moves in a step."})
-    distribution_temperature: float = field(
-        default=0.1, metadata={"help": "In the loss's unit: lower, and the best child of a step takes all."}
+    distribution_rate: float = setting(1.0, "How far the distribution moves in a step.", at_least=0)
+    distribution_temperature: float = setting(
+        0.1, "In the loss's unit: lower, and the best child of a step takes all.", at_least=1e-6
     )
-    distribution_floor: float = field(default=0.3, metadata={"help": "Share of training draws that stay uniform."})
-    target_parameters: int = field(
-        default=0, metadata={"help": "Parameters above which a child pays, a nat for as many again; 0: it does not."}
+    distribution_floor: float = setting(0.3, "Share of training draws that stay uniform.", at_least=0, at_most=1)
+    target_parameters: int = setting(
+        0, "Parameters above which a child pays, a nat for as many again; 0: it does not.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("distribution_interval", at_least=1)
-        self.check("distribution_draws", at_least=2)
-        self.check("distribution_temperature", at_least=1e-6)
-        self.check("distribution_rate", "target_parameters", at_least=0)
-        self.check("distribution_floor", at_least=0, at_most=1)
 
 
 class LearnedDistribution(Remembering):
@@ -58,9 +51,8 @@ class LearnedDistribution(Remembering):
     look = ("#D55E00", "*")
     Settings = LearnedDistributionSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self._cost, self.memory = cost, {"logits": Distribution(space).logits}
+    def _prepare(self) -> None:
+        self.memory = {"logits": Distribution(self.space).logits}
 
     @property
     def distribution(self) -> Distribution:
@@ -97,7 +89,7 @@ class LearnedDistribution(Remembering):
         worth = dict(zip(unlike, score(unlike, self.num_dev_batches), strict=True))
         if own.target_parameters:
             worth = {
-                child: loss + max(0.0, self._cost(child) / own.target_parameters - 1) for child, loss in worth.items()
+                child: loss + max(0.0, self.cost(child) / own.target_parameters - 1) for child, loss in worth.items()
             }
         distribution.learn(
             drawn, [worth[child] for child in drawn], own.distribution_temperature, own.distribution_rate

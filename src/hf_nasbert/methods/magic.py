@@ -5,12 +5,11 @@ Xu et al., Analyzing and Mitigating Interference in Neural Architecture Search, 
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_nasbert.methods.base import (
     ChildRun,
-    Cost,
     MethodSettings,
     Paper,
     RunKind,
@@ -22,7 +21,8 @@ from hf_nasbert.methods.base import (
 )
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.samplers import GradualSampler
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -38,19 +38,9 @@ _HISTORY = 1000  # replacements kept in memory and checkpoints; the log has them
 
 @dataclass(kw_only=True)
 class GradualSettings(MethodSettings):
-    """How far a child is from the one before.
+    """How far a child is from the one before."""
 
-    Raises:
-        ValueError: If it is none.
-    """
-
-    num_changes: int = field(
-        default=1, metadata={"help": "Choice blocks that change between two steps; the paper's is 1."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_changes", at_least=1)
+    num_changes: int = setting(1, "Choice blocks that change between two steps; the paper's is 1.", at_least=1)
 
 
 class MagicT(TrainingMethod):
@@ -80,44 +70,34 @@ class AlignmentSettings(MethodSettings):
 
     retired = {"alignment_layers": "all", "alignment_normalize": False, "alignment_detach": True}
 
-    alignment_weight: float = field(
-        default=0.5,
-        metadata={"help": "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified."},
+    alignment_weight: float = setting(
+        0.5, "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified.", at_least=0
     )
-    alignment_rows: float = field(
-        default=1.0,
-        metadata={"help": "Share of the sequences that are aligned: at 0.25 the same mean for less time."},
+    alignment_rows: float = setting(
+        1.0, "Share of the sequences that are aligned: at 0.25 the same mean for less time.", at_least=0, at_most=1
     )
-    alignment_start: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of max_steps before alignment begins. Early alignment can collapse all token states; if it "
-            "does, start after the warm-up."
-        },
+    alignment_start: float = setting(
+        0.0,
+        "Share of max_steps before alignment begins. Early alignment can collapse all token states; if it does, "
+        "start after the warm-up.",
+        at_least=0,
+        at_most=1,
     )
-    anchor: str | None = field(
-        default=None,
-        metadata={
-            "help": "First anchor, such as attention-ffn-conv3; by default the first child drawn. base_model: always "
-            "the encoder that the super-net was made of."
-        },
+    anchor: str | None = setting(
+        None,
+        "First anchor, such as attention-ffn-conv3; by default the first child drawn. base_model: always the encoder "
+        "that the super-net was made of.",
     )
-    anchor_interval: int = field(
-        default=25,
-        metadata={
-            "help": "Steps between two comparisons of anchor and child on dev batches. The paper compares after every "
-            "step; a comparison costs about a step, so they are spread out."
-        },
+    anchor_interval: int = setting(
+        25,
+        "Steps between two comparisons of anchor and child on dev batches. The paper compares after every step; a "
+        "comparison costs about a step, so they are spread out.",
+        at_least=1,
     )
-    anchor_dev_batches: int = field(
-        default=2, metadata={"help": "Dev batches that a comparison uses, always the first ones."}
-    )
+    anchor_dev_batches: int = setting(2, "Dev batches that a comparison uses, always the first ones.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("anchor_interval", "anchor_dev_batches", at_least=1)
-        self.check("alignment_weight", at_least=0)
-        self.check("alignment_rows", "alignment_start", at_least=0, at_most=1)
         for name, nothing in {"alignment_rows": 0, "alignment_start": 1}.items():
             if getattr(self, name) == nothing:
                 raise ValueError(
@@ -150,10 +130,9 @@ class Aligned(TrainingMethod):
 
     terms: ClassVar[tuple[str, ...]] = ("alignment",)
 
-    def __init__(self, space: SearchSpace, settings: MethodSettings, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
         first = self.settings.anchor
-        self.anchor = None if first in (None, _BASE_MODEL) else space.validate(Architecture.parse(first))
+        self.anchor = None if first in (None, _BASE_MODEL) else self.space.validate(Architecture.parse(first))
         self.history: list[dict[str, Any]] = []
 
     @property

@@ -1,12 +1,13 @@
 """MAGIC-AT that cannot win by making all tokens alike: relative errors, an averaged anchor, a floor under variance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
 from hf_nasbert.methods.base import ChildRun, StepContext
 from hf_nasbert.methods.magic import MagicAT, MagicATSettings
+from hf_nasbert.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -14,26 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MagicATGuardedSettings(AveragedSettings, MagicATSettings):
-    """MAGIC-AT's settings, and the guards; each can be taken out, the averaged anchor by `average_decay` 0.
+    """MAGIC-AT's settings, and the guards; each can be taken out, the averaged anchor by `average_decay` 0."""
 
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    relative_alignment: bool = field(
-        default=True,
-        metadata={"help": "Divide the distance from the anchor by the variance of the anchor's states over tokens."},
+    relative_alignment: bool = setting(
+        True, "Divide the distance from the anchor by the variance of the anchor's states over tokens."
     )
-    variance_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the hinge on the spread of every block's states over tokens."}
+    variance_weight: float = setting(
+        1.0, "Weight of the hinge on the spread of every block's states over tokens.", at_least=0
     )
-    variance_floor: float = field(
-        default=0.5, metadata={"help": "Standard deviation of a state's numbers over tokens that the hinge asks for."}
+    variance_floor: float = setting(
+        0.5, "Standard deviation of a state's numbers over tokens that the hinge asks for.", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("variance_weight", "variance_floor", at_least=0)
 
 
 class MagicATGuarded(Averaged, MagicAT):

@@ -3,14 +3,16 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_nasbert.methods.base import Cost, FindSplit, Paper, Score, Whole
+from hf_nasbert.methods.base import FindSplit, Paper, Score, Whole
 from hf_nasbert.methods.rows import SizeClasses, by_operator, first_choice, operators_of
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
+from hf_nasbert.space.distribution import softmax
 
 Table = list[list[float]]
 _MOST_ROUNDS = 1000  # of the balance, which comes near much sooner
@@ -18,36 +20,21 @@ _MOST_ROUNDS = 1000  # of the balance, which comes near much sooner
 
 @dataclass(kw_only=True)
 class MixtureSettings(UniformSettings):
-    """How many super-nets there are, what children they tell apart, and how they are drawn.
+    """How many super-nets there are, what children they tell apart, and how they are drawn."""
 
-    Raises:
-        ValueError: If a number lies outside its range, or there are no such rows.
-    """
-
-    num_supernets: int = field(default=2, metadata={"help": "Copies of the choice blocks."})
-    mixture_rows: Literal["first_block", "sizes"] = field(
-        default="first_block",
-        metadata={"help": "What tells children apart: the operator of the first block with a choice, or their size."},
+    num_supernets: int = setting(2, "Copies of the choice blocks.", at_least=2)
+    mixture_rows: Literal["first_block", "sizes"] = setting(
+        "first_block", "What tells children apart: the operator of the first block with a choice, or their size."
     )
-    num_size_rows: int = field(default=4, metadata={"help": "Classes of size, where that tells them apart."})
-    mixture_temperature: float = field(
-        default=10.0, metadata={"help": "What the qualities, in nats, are multiplied by before the softmax."}
+    num_size_rows: int = setting(4, "Classes of size, where that tells them apart.", at_least=2)
+    mixture_temperature: float = setting(
+        10.0, "What the qualities, in nats, are multiplied by before the softmax.", at_least=0
     )
-    mixture_balance: float = field(
-        default=0.01, metadata={"help": "The divergence from equal shares, in nats, that super-nets may have."}
+    mixture_balance: float = setting(
+        0.01, "The divergence from equal shares, in nats, that super-nets may have.", at_least=1e-6
     )
-    mixture_decay: float = field(default=0.9, metadata={"help": "What of a quality a new one leaves."})
-    mixture_interval: int = field(default=10, metadata={"help": "Steps between two children that are scored."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_supernets", "num_size_rows", at_least=2)
-        self.check("mixture_temperature", at_least=0)
-        self.check("mixture_balance", at_least=1e-6)
-        self.check("mixture_decay", at_least=0, at_most=1)
-        if self.mixture_decay == 1:
-            raise ValueError("mixture_decay=1 keeps every quality at its first score: expected below 1")
-        self.check("mixture_interval", at_least=1)
+    mixture_decay: float = setting(0.9, "What of a quality a new one leaves.", at_least=0, below=1)
+    mixture_interval: int = setting(10, "Steps between two children that are scored.", at_least=1)
 
 
 class Mixture(Uniform):
@@ -73,14 +60,12 @@ class Mixture(Uniform):
     Settings = MixtureSettings
     settings: MixtureSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: MixtureSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
+    def _prepare(self) -> None:
+        space, settings = self.space, self.settings
         self._block = first_choice(space)
         self._operators = operators_of(space, self._block)
         is_by_size = settings.mixture_rows == "sizes"
-        self._sizes = SizeClasses(space, cost, settings.num_size_rows) if is_by_size else None
+        self._sizes = SizeClasses(space, self.cost, settings.num_size_rows) if is_by_size else None
         num_rows = settings.num_size_rows if is_by_size else len(self._operators)
         if settings.num_supernets > num_rows:
             raise ValueError(f"num_supernets={settings.num_supernets}: there are {num_rows} rows of children for them")
@@ -103,7 +88,7 @@ class Mixture(Uniform):
         """P(m | row), balanced."""
         if self._balanced is None:
             temperature = self.settings.mixture_temperature
-            rows = [_softmax([temperature * one for one in _filled(row)]) for row in self.qualities]
+            rows = [softmax([temperature * one for one in _filled(row)]) for row in self.qualities]
             self._balanced = balanced(rows, self.settings.mixture_balance)
         return self._balanced
 
@@ -145,11 +130,7 @@ class Mixture(Uniform):
         return super().state_dict() | {"qualities": [list(row) for row in self.qualities]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with these qualities.
-
-        Raises:
-            ValueError: If they are no numbers, or those of other rows.
-        """
+        """Go on with these qualities."""
         rows = [[None if one is None else float(one) for one in row] for row in state["qualities"]]
         if list(map(len, rows)) != list(map(len, self.qualities)):
             raise ValueError(f"the qualities are of {len(rows)} rows, expected {len(self.qualities)}")
@@ -162,11 +143,6 @@ def _filled(row: Sequence[float | None]) -> list[float]:
     known = [one for one in row if one is not None]
     mean = sum(known) / len(known) if known else 0.0
     return [mean if one is None else one for one in row]
-
-
-def _softmax(row: Sequence[float]) -> list[float]:
-    powers = [math.exp(one - max(row)) for one in row]
-    return [power / sum(powers) for power in powers]
 
 
 def balanced(rows: Sequence[Sequence[float]], tolerance: float) -> Table:

@@ -1,13 +1,14 @@
 """Sandwich rule with in-place distillation: the largest child learns from labels, the others from its predictions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.costs import cheapest
-from hf_nasbert.methods.base import ChildRun, Cost, Paper, RunKind, StepContext, Wants
+from hf_nasbert.methods.base import ChildRun, Paper, RunKind, StepContext, Wants
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -15,29 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SandwichSettings(UniformSettings):
-    """How many children a step trains, how the random ones are drawn, and by what they learn from the largest one.
+    """How many children a step trains, how the random ones are drawn, and by what they learn from the largest one."""
 
-    Raises:
-        ValueError: If there is no random child, or no such divergence.
-    """
-
-    num_random_children: int = field(
-        default=2, metadata={"help": "Random children of a step, beside the largest and the smallest one."}
+    num_random_children: int = setting(
+        2, "Random children of a step, beside the largest and the smallest one.", at_least=1
     )
-    distillation_divergence: Literal["kl", "alpha"] = field(
-        default="kl",
-        metadata={
-            "help": "How far predictions are from the largest child's: kl, Kullback-Leibler; alpha, for each one the "
-            "larger of the alpha-divergences of -1 and 1 (AlphaNet)."
-        },
+    distillation_divergence: Literal["kl", "alpha"] = setting(
+        "kl",
+        "How far predictions are from the largest child's: kl, Kullback-Leibler; alpha, for each one the larger of "
+        "the alpha-divergences of -1 and 1 (AlphaNet).",
     )
-    divergence_clip: float = field(
-        default=5.0, metadata={"help": "The largest weight, a ratio of probabilities, in the alpha-divergence of -1."}
+    divergence_clip: float = setting(
+        5.0, "The largest weight, a ratio of probabilities, in the alpha-divergence of -1.", at_least=1
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_random_children", "divergence_clip", at_least=1)
 
 
 class Sandwich(Uniform):
@@ -66,12 +57,9 @@ class Sandwich(Uniform):
     settings: SandwichSettings
     terms = ("distillation",)
 
-    def __init__(
-        self, space: SearchSpace, settings: SandwichSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.smallest = cheapest(space, cost)
-        self.largest = cheapest(space, lambda child: -cost(child))
+    def _prepare(self) -> None:
+        self.smallest = cheapest(self.space, self.cost)
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
 
     @property
     def passes_per_step(self) -> float:

@@ -5,13 +5,14 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper, Score, Whole
+from hf_nasbert.methods.base import Paper, Score, Whole
 from hf_nasbert.methods.rows import size_bounds
 from hf_nasbert.methods.uniform import Remembering, UniformSettings
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 _NUM_SIZED = 256  # children drawn to find the groups' bounds
 _NUM_DRAWS = 100  # for one child of a group, for every group
@@ -21,19 +22,12 @@ _NUM_DRAWS = 100  # for one child of a group, for every group
 class SizeShiftedSettings(UniformSettings):
     """How many groups there are, and how their probabilities follow from their losses, within ranges."""
 
-    num_size_groups: int = field(default=4, metadata={"help": "Groups by parameters, of equally many uniform draws."})
-    shift_interval: int = field(default=100, metadata={"help": "Steps between two changes of their probabilities."})
-    shift_temperature: float = field(
-        default=1.0, metadata={"help": "Divides the standardised loss drops: high, and all groups stay alike."}
+    num_size_groups: int = setting(4, "Groups by parameters, of equally many uniform draws.", at_least=2)
+    shift_interval: int = setting(100, "Steps between two changes of their probabilities.", at_least=1)
+    shift_temperature: float = setting(
+        1.0, "Divides the standardised loss drops: high, and all groups stay alike.", at_least=1e-3
     )
-    group_floor: float = field(default=0.3, metadata={"help": "Share of steps of a uniform group, 0.3 at least."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_size_groups", at_least=2)
-        self.check("shift_interval", at_least=1)
-        self.check("shift_temperature", at_least=1e-3)
-        self.check("group_floor", at_least=0.3, at_most=1)
+    group_floor: float = setting(0.3, "Share of steps of a uniform group, 0.3 at least.", at_least=0.3, at_most=1)
 
 
 class SizeShifted(Remembering):
@@ -55,10 +49,10 @@ class SizeShifted(Remembering):
     look = ("#56B4E9", "H")
     Settings = SizeShiftedSettings
 
-    def __init__(self, space: SearchSpace, settings: Any, *, cost: Cost, seed: int, max_steps: int) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        rng, number, self._cost = random.Random(f"size groups, seed {seed}"), settings.num_size_groups, cost
-        self.bounds = size_bounds([cost(space.sample(rng, settings.uniform_over)) for _ in range(_NUM_SIZED)], number)
+    def _prepare(self) -> None:
+        rng, settings = random.Random(f"size groups, seed {self.sampler.seed}"), self.settings
+        drawn = (self.space.sample(rng, settings.uniform_over) for _ in range(_NUM_SIZED))
+        self.bounds = size_bounds([*map(self.cost, drawn)], settings.num_size_groups)
         """The smallest size of every group but the first; fewer where many children are of one size."""
         if not self.bounds:
             raise ValueError(f"method={self.name} goes by size, and the children of this space have one: take uniform")
@@ -68,7 +62,7 @@ class SizeShifted(Remembering):
 
     def group_of(self, child: Architecture) -> int:
         """The number of a child's group, from the smallest."""
-        return bisect.bisect_right(self.bounds, self._cost(child))
+        return bisect.bisect_right(self.bounds, self.cost(child))
 
     def children(self) -> tuple[Architecture, ...]:
         """A uniform child of a group drawn by its probability; of a group that hardly exists, any."""
@@ -91,12 +85,9 @@ class SizeShifted(Remembering):
         memory["sums"][group] += losses[0]
         if step % self.settings.shift_interval:
             return None
-        seen = zip(memory["sums"], memory["counts"], memory["means"], strict=True)
+        seen = list(zip(memory["sums"], memory["counts"], memory["means"], strict=True))
         means = [total / count if count else before for total, count, before in seen]
-        drops = [
-            None if before is None or mean is None else before - mean
-            for before, mean in zip(memory["means"], means, strict=True)
-        ]
+        drops = [before - total / count if count and before is not None else None for total, count, before in seen]
         probabilities = shifted(drops, self.settings.shift_temperature, self.settings.group_floor)
         event = {"event": "shift", "bounds": self.bounds, "counts": memory["counts"], "losses": means}
         memory |= {"probabilities": probabilities, "means": means}
@@ -107,7 +98,8 @@ class SizeShifted(Remembering):
 def shifted(drops: Sequence[float | None], temperature: float, floor: float) -> list[float]:
     """Probabilities of groups: softmax(z(drop) / temperature), mixed with a share `floor` of uniform ones.
 
-    A group whose drop is not known, for it was not seen in two windows, is taken for one like the mean.
+    A group whose drop is not known, for it was not seen in this window or in none before, is taken for one like the
+    mean.
     """
     known = [drop for drop in drops if drop is not None] or [0.0]
     mean, deviation = statistics.fmean(known), statistics.pstdev(known) or 1.0

@@ -1,35 +1,27 @@
 """Super-nets of size classes: a copy for the small children, one for the large ones, each trained by its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.methods.base import Cost, Paper
+from hf_nasbert.methods.base import Paper
 from hf_nasbert.methods.rows import SizeClasses
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
 from hf_nasbert.modeling.copies import Copies
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.settings import setting
+from hf_nasbert.space import Architecture
 
 _MOST_DRAWS = 1000
 
 
 @dataclass(kw_only=True)
 class SizeClassesSettings(UniformSettings):
-    """How many classes there are, and how many children of one a step trains.
+    """How many classes there are, and how many children of one a step trains."""
 
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    num_size_classes: int = field(default=3, metadata={"help": "Classes of children, by their size."})
-    num_random_of_class: int = field(
-        default=1, metadata={"help": "Random children of a step, beside the largest and the smallest of its class."}
+    num_size_classes: int = setting(3, "Classes of children, by their size.", at_least=2)
+    num_random_of_class: int = setting(
+        1, "Random children of a step, beside the largest and the smallest of its class.", at_least=1
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check("num_size_classes", at_least=2)
-        self.check("num_random_of_class", at_least=1)
 
 
 class SizeClassesMethod(Uniform):
@@ -54,11 +46,8 @@ class SizeClassesMethod(Uniform):
     Settings = SizeClassesSettings
     settings: SizeClassesSettings
 
-    def __init__(
-        self, space: SearchSpace, settings: SizeClassesSettings, *, cost: Cost, seed: int, max_steps: int
-    ) -> None:
-        super().__init__(space, settings, cost=cost, seed=seed, max_steps=max_steps)
-        self.classes = SizeClasses(space, cost, settings.num_size_classes)
+    def _prepare(self) -> None:
+        self.classes = SizeClasses(self.space, self.cost, self.settings.num_size_classes)
         self._turn = 0
 
     @property
@@ -88,11 +77,7 @@ class SizeClassesMethod(Uniform):
         return super().state_dict() | {"turn": self._turn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the class whose turn it is.
-
-        Raises:
-            ValueError: If there is no such class.
-        """
+        """Go on with the class whose turn it is."""
         if type(state["turn"]) is not int or not 0 <= state["turn"] < self.classes.number:
             raise ValueError(f"turn {state['turn']!r:.80} is none of {self.classes.number} classes")
         super().load_state_dict(state)

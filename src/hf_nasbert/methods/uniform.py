@@ -4,22 +4,20 @@ import copy
 import random
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_nasbert.methods.base import MethodSettings, Paper, TrainingMethod
 from hf_nasbert.samplers import UniformSampler
+from hf_nasbert.settings import setting
 
 
 @dataclass(kw_only=True)
 class UniformSettings(MethodSettings):
     """Over what children are drawn uniformly."""
 
-    uniform_over: Literal["operators", "children"] = field(
-        default="operators",
-        metadata={
-            "help": "Draw every block's operator uniformly, or every child: with skip, children are mostly deep ones."
-        },
+    uniform_over: Literal["operators", "children"] = setting(
+        "operators", "Draw every block's operator uniformly, or every child: with skip, children are mostly deep ones."
     )
 
 

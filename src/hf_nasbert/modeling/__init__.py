@@ -9,6 +9,8 @@ blocks, N labelled positions.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_nasbert.lazy import load_on_first_use
+
 if TYPE_CHECKING:
     from .configuration_nasbert import NasBertConfig
     from .configuration_supernet import SupernetConfig
@@ -29,30 +31,10 @@ if TYPE_CHECKING:
         SupernetModel,
     )
 
-_HOME_OF = {
-    "OPERATOR_KINDS": "geometry_nasbert",
-    "TOKENWISE_KINDS": "geometry_nasbert",
-    "NasBertConfig": "configuration_nasbert",
-    "NasBertForMaskedLM": "modeling_nasbert",
-    "NasBertForMultipleChoice": "modeling_nasbert",
-    "NasBertForQuestionAnswering": "modeling_nasbert",
-    "NasBertForSequenceClassification": "modeling_nasbert",
-    "NasBertForTokenClassification": "modeling_nasbert",
-    "NasBertModel": "modeling_nasbert",
-    "SupernetConfig": "configuration_supernet",
-    "SupernetForMaskedLM": "modeling_supernet",
-    "SupernetForQuestionAnswering": "modeling_supernet",
-    "SupernetForSequenceClassification": "modeling_supernet",
-    "SupernetForTokenClassification": "modeling_supernet",
-    "SupernetModel": "modeling_supernet",
-    "last_mixing_block": "geometry_nasbert",
-}
-
-__all__ = [*_HOME_OF]
+_find, __dir__, __all__ = load_on_first_use(__name__)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module(f"{__name__}.auto_classes")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name in __all__:
+        importlib.import_module(f"{__name__}.auto_classes")
+    return _find(name)

@@ -1,4 +1,4 @@
-"""What makes a SentenceTransformer of an encoder: pooling, normalisation, longest text, prompts; read and written."""
+"""What makes a SentenceTransformer of an encoder: pooling, a layer, normalisation, longest text, prompts."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
-from hf_nasbert.writing import whole_folder, write_text
+from hf_nasbert.modeling.sentence_dense import Dense
+from hf_nasbert.writing import whole_folder, write_bytes, write_text
 
 POOLINGS = {
     "cls": "pooling_mode_cls_token",
@@ -57,7 +58,13 @@ _PLAIN = {
     "module_output_name": "token_embeddings",
     "text": {"method": "forward", "method_output_name": "last_hidden_state"},
 }
+_ENCODER_FILES = (
+    "config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt",
+    "sentencepiece.bpe.model", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _VECTOR = "sentence_embedding"
+_BEHIND: tuple[list[str], ...] = ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])  # what may follow the pooling
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Za-z]+", re.ASCII)
 
 
@@ -75,6 +82,7 @@ class SentenceModules:
         similarity: How two vectors are compared; `None` says nothing.
         include_prompt: Whether the tokens of a prompt are pooled too, by that library; `pool` is told by its mask.
         truncate_dim: Numbers of a vector that are kept, behind all else; `None` keeps all.
+        dense: A layer between pooling and normalisation; `None` is none.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -86,6 +94,7 @@ class SentenceModules:
     similarity: str | None = None
     include_prompt: bool = True
     truncate_dim: int | None = None
+    dense: Dense | None = None
 
     @property
     def default_prompt(self) -> str:
@@ -109,7 +118,10 @@ class SentenceModules:
         return torch.nn.functional.cosine_similarity(first, second, dim=-1)
 
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The sentence vectors, (B, W) times the number of poolings, of states (B, T, W) and their mask (B, T)."""
+        """The sentence vectors of states (B, T, W) and their mask (B, T).
+
+        (B, W) times the number of poolings; of a layer behind them as many numbers as it gives.
+        """
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         count = real.sum(1).clamp(min=1e-9)
         total = (states * real).sum(1)
@@ -125,9 +137,24 @@ class SentenceModules:
             "lasttoken": lambda: states[row, (attention_mask * place).argmax(1)],
         }
         vectors = torch.cat([found[name]() for name in self.pooling], dim=-1)
+        if self.dense is not None:
+            vectors = self.dense(vectors)
         if self.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors[:, : self.truncate_dim]
+
+    def check_width(self, hidden_size: int) -> None:
+        """Refuse a layer behind the pooling that takes other vectors than an encoder's states of this width make.
+
+        Raises:
+            ForeignFileError: If it does.
+        """
+        width = hidden_size * len(self.pooling)
+        if self.dense is not None and self.dense.in_features != width:
+            raise ForeignFileError(
+                f"the Dense layer takes vectors of {self.dense.in_features} numbers (in_features of its config.json), "
+                f"and the pooling makes {width}"
+            )
 
     def write(self, folder: str | Path, hidden_size: int) -> None:
         """Make a SentenceTransformer of the folder of an encoder, in the form that its versions 2 to 6 read.
@@ -139,7 +166,7 @@ class SentenceModules:
         Raises:
             WriteError: If a file cannot be written.
         """
-        parts = ["Transformer", "Pooling", *["Normalize"] * self.normalize]
+        parts = ["Transformer", "Pooling", *["Dense"] * (self.dense is not None), *["Normalize"] * self.normalize]
         modules = [
             {
                 "idx": index,
@@ -173,6 +200,10 @@ class SentenceModules:
         folder = Path(folder)
         with whole_folder(folder / str(modules[1]["path"])) as place:
             write_text(place / "config.json", json.dumps(pooling, indent=2) + "\n")
+        if self.dense is not None:
+            with whole_folder(folder / str(modules[2]["path"])) as place:
+                write_text(place / "config.json", json.dumps(self.dense.config(), indent=2) + "\n")
+                write_bytes(place / "model.safetensors", self.dense.weights)
         for name, content in (
             ("modules.json", modules),
             ("sentence_bert_config.json", texts),
@@ -195,20 +226,29 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
     entries = module_entries(modules, f"modules.json of {shown}")
     kinds = [kind.rpartition(".")[2] if _is_own(kind) else kind for kind, _ in entries]
     paths = [path for _, path in entries]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in _BEHIND:
         raise ValueError(
             f"the SentenceTransformer {shown} is made of {printable(', '.join(kinds), 200)}; expected Transformer, "
-            "Pooling and perhaps Normalize, all of sentence_transformers itself"
+            "Pooling, perhaps Dense and perhaps Normalize, all of sentence_transformers itself: give a model without "
+            "the others, or the encoder alone, from a folder without modules.json"
         )
-    if paths[0]:
-        raise ValueError(
-            f"the SentenceTransformer {shown} has its encoder in {printable(paths[0], 100)}, as old ones do; expected "
-            "it in the model's own folder: load and save it anew with sentence_transformers"
-        )
+    path_of = dict(zip(kinds, paths, strict=True))
     pooling = _read(model, f"{paths[1]}/config.json", revision) or {}
-    texts: Any = next(filter(None, (_read(model, name, revision) for name in _TEXT_FILES)), {})
+    beside = [f"{paths[0]}/{name}" if paths[0] else name for name in _TEXT_FILES]
+    texts: Any = next(filter(None, (_read(model, name, revision) for name in beside)), {})
     whole = _read(model, "config_sentence_transformers.json", revision) or {}
-    of_normalize = (_read(model, f"{paths[2]}/config.json", revision) or {}) if len(paths) == 3 else {}
+    of_normalize: Any = {}
+    if "Normalize" in path_of:
+        of_normalize = _read(model, f"{path_of['Normalize']}/config.json", revision) or {}
+    dense = None
+    if "Dense" in path_of:
+        place = path_of["Dense"]
+        weights = _find(model, f"{place}/model.safetensors", revision)
+        dense = Dense.of(
+            _read(model, f"{place}/config.json", revision) or {},
+            None if weights is None else weights.read_bytes(),
+            shown,
+        )
     _check_settings(texts, whole, of_normalize, shown)
     length, prompts, similarity = texts.get("max_seq_length"), whole.get("prompts"), whole.get("similarity_fn_name")
     default, width = whole.get("default_prompt_name"), whole.get("truncate_dim")
@@ -230,7 +270,33 @@ def read_sentence_modules(model: str | Path, *, revision: str | None = None) -> 
         similarity=similarity if similarity in _SIMILARITIES else None,
         include_prompt=pooling.get("include_prompt") is not False,
         truncate_dim=width,
+        dense=dense,
     )
+
+
+def encoder_place(model: str | Path, *, revision: str | None = None) -> tuple[str, str | None]:
+    """Where a model's encoder and tokenizer lie, and the revision to load them with.
+
+    A SentenceTransformer of old has them in a folder of its own within, `0_Transformer` say, which is fetched from the
+    Hub; all others have them in the model's own folder.
+
+    Raises:
+        ForeignFileError: If its modules.json is damaged.
+    """
+    modules = _read(model, "modules.json", revision)
+    path = "" if modules is None else module_entries(modules, f"modules.json of {printable(model, 200)}")[0][1]
+    if not path:
+        return str(model), revision
+    if Path(model).is_dir():
+        return str(Path(model, path)), None
+    there = [file for name in _ENCODER_FILES if (file := _find(model, f"{path}/{name}", revision)) is not None]
+    weights = next(filter(None, (_find(model, f"{path}/{name}", revision) for name in _WEIGHTS)), None)
+    if not there or weights is None:
+        raise ForeignFileError(
+            f"the SentenceTransformer {printable(model, 200)} has no {printable(path, 100)}/config.json, or no "
+            f"{' or '.join(_WEIGHTS)} beside it"
+        )
+    return str(weights.parent), None
 
 
 def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:
@@ -330,11 +396,17 @@ def _poolings(config: dict[str, Any], shown: str) -> tuple[str, ...]:
 
 def _read(model: str | Path, name: str, revision: str | None) -> Any:
     """A JSON file of a folder or Hub model; `None` where there is none."""
+    file = _find(model, name, revision)
+    if file is None:
+        return None
+    where = f"{name} of {printable(model, 200)}"
+    return read_json(file, where) if name == "modules.json" else read_object(file, where)
+
+
+def _find(model: str | Path, name: str, revision: str | None) -> Path | None:
+    """A file of a folder or Hub model; `None` where there is none."""
     file = cached_file(
         str(model), name, revision=revision,
         _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=False,
     )  # fmt: skip
-    if file is None:
-        return None
-    where = f"{name} of {printable(model, 200)}"
-    return read_json(Path(str(file)), where) if name == "modules.json" else read_object(Path(str(file)), where)
+    return None if file is None else Path(str(file))

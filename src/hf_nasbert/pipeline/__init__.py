@@ -38,32 +38,4 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.whole import Pipeline as Pipeline
     from hf_nasbert.pipeline.whole import run_pipeline as run_pipeline
 
-_NAMES_OF = {
-    "hf_nasbert.pipeline.arguments": (
-        "ExtractionArguments",
-        "InterferenceArguments",
-        "InterferenceReportArguments",
-        "LatencyArguments",
-        "PipelineArguments",
-        "RankChildrenArguments",
-        "RankingReportArguments",
-        "SearchReportArguments",
-        "ShrinkSpaceArguments",
-    ),
-    "hf_nasbert.pipeline.extraction": ("Extracted", "extract"),
-    "hf_nasbert.pipeline.finetuned": ("describe_finetuned", "finetune_with_cards"),
-    "hf_nasbert.pipeline.fresh_process": ("ask_in_fresh_process",),
-    "hf_nasbert.pipeline.interference": ("measure_interference", "report_interference"),
-    "hf_nasbert.pipeline.latency": ("measure_latency",),
-    "hf_nasbert.pipeline.ranking": ("rank_children", "report_ranking"),
-    "hf_nasbert.pipeline.report": ("report_search",),
-    "hf_nasbert.pipeline.scores": ("ProxyScorer", "score_children", "search_children"),
-    "hf_nasbert.pipeline.scoring_arguments": ("ScoreChildrenArguments", "SearchChildrenArguments"),
-    "hf_nasbert.pipeline.shrinking": ("shrink_space",),
-    "hf_nasbert.pipeline.stages": ("StageResult",),
-    "hf_nasbert.pipeline.supernet_card": ("describe_supernet", "write_supernet_card"),
-    "hf_nasbert.pipeline.text_settings": ("trained_on",),
-    "hf_nasbert.pipeline.whole": ("Pipeline", "run_pipeline"),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

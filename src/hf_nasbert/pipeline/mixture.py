@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from hf_nasbert.elastic.encoders import running
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.modeling.layouts import NestedWeights
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.operators_nasbert import build_operator
-from hf_nasbert.scoring import evaluating
 from hf_nasbert.space import SKIP, Candidates, operator_kind
 
 Batch = Mapping[str, torch.Tensor]
@@ -110,7 +110,7 @@ class Mixture:
         alphas = [torch.zeros(len(names), device=self.supernet.device) for names in self.space.blocks]
         optimizer = torch.optim.Adam([alpha.requires_grad_() for alpha in alphas], lr=rate, betas=(0.5, 0.999))
         usable = [batch for batch in batches if bool((batch["labels"] != -100).any())]
-        with evaluating(self.supernet), torch.enable_grad():
+        with running(self.supernet, gradients=True):
             for step in range(num_steps):
                 loss = self.loss(usable[step % len(usable)], [alpha.softmax(-1) for alpha in alphas])
                 for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas), strict=True):

@@ -449,11 +449,8 @@ def _confirmed(
 
 
 def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
-    costs = scorer.cost(scorer.space.child_at(0))
-    for name in arguments.objectives:
-        if name not in costs:
-            raise ValueError(f"objective {name} is none of the costs of a child: {', '.join(costs)}")
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
+    task.check_objectives(arguments.objectives)
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)

@@ -7,60 +7,37 @@ from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget
 from hf_nasbert.costs.budget import parse_quantity
-from hf_nasbert.paths import expand_paths, expanded
+from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
 from hf_nasbert.search import SETTINGS, Prices
+from hf_nasbert.settings import setting
 from hf_nasbert.training.arguments import AdaptationArguments
 
 SearchName = Literal[
-    "random",
-    "size_matched",
-    "evolution",
-    "nsga2",
-    "halving",
-    "gbdt",
-    "shrinking",
-    "learned",
-    "trained_halving",
-    "pnas",
-    "linas",
-    "knapsack",
-    "gradient_mixture",
-]
+    "random", "size_matched", "evolution", "nsga2", "halving", "gbdt", "shrinking", "learned", "trained_halving",
+    "pnas", "linas", "knapsack", "gradient_mixture",
+]  # fmt: skip
 _TRAINING = {"trained_halving"}  # searches that train what they ask for
 
 
 @dataclass(kw_only=True)
 class ScoringArguments(AdaptationArguments):
-    """What children are scored with: a super-net's weights, on how much of the held-out text.
-
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
+    """What children are scored with: a super-net's weights, on how much of the held-out text."""
 
     supernet: str = field(metadata={"help": "Folder of the super-net."})
     output: str = field(metadata={"help": "File of records; an interrupted run continues from it."})
-    num_dev_batches: int = field(default=4, metadata={"help": "Fixed batches of held-out text."})
-    dev_batch_size: int = field(default=16, metadata={"help": "Sequences in each of them."})
-    seed: int = field(default=0, metadata={"help": "Seed of the draw of children."})
-    native_only: bool = field(
-        default=False, metadata={"help": "Only children that are a stock BERT, which need no code of ours."}
+    num_dev_batches: int = setting(4, "Fixed batches of held-out text.", at_least=1)
+    dev_batch_size: int = setting(16, "Sequences in each of them.", at_least=1)
+    seed: int = setting(0, "Seed of the draw of children.")
+    native_only: bool = setting(False, "Only children that are a stock BERT, which need no code of ours.")
+    latency_table: str | None = setting(
+        None, "File of a table from `hf-nasbert latency`: children then have a latency_ms."
     )
-    latency_table: str | None = field(
-        default=None, metadata={"help": "File of a table from `hf-nasbert latency`: children then have a latency_ms."}
+    latency_batch_size: int | None = setting(
+        None, "Which of the file's tables, if it holds several: that of this batch size,"
     )
-    latency_batch_size: int | None = field(
-        default=None, metadata={"help": "Which of the file's tables, if it holds several: that of this batch size,"}
-    )
-    latency_sequence_length: int | None = field(default=None, metadata={"help": "and of this sequence length."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expand_paths(self)
-        for name in ("num_dev_batches", "dev_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+    latency_sequence_length: int | None = setting(None, "and of this sequence length.")
 
 
 @dataclass(kw_only=True)
@@ -71,16 +48,14 @@ class ScoreChildrenArguments(ScoringArguments):
         ValueError: If not exactly one choice of children is given.
     """
 
-    architectures: list[str] | None = field(default=None, metadata={"help": "These children."})
-    num_random: int | None = field(default=None, metadata={"help": "So many different children, drawn uniformly."})
-    all_children: bool = field(default=False, metadata={"help": "Every child of the space."})
+    architectures: list[str] | None = setting(None, "These children.")
+    num_random: int | None = setting(None, "So many different children, drawn uniformly.", at_least=1)
+    all_children: bool = setting(False, "Every child of the space.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
             raise ValueError("choose children by exactly one of architectures, num_random and all_children")
-        if self.num_random is not None and self.num_random < 1:
-            raise ValueError(f"num_random={self.num_random} must be at least 1")
 
 
 @dataclass(kw_only=True)
@@ -94,63 +69,47 @@ class SearchChildrenArguments(ScoringArguments):
     choices: ClassVar[dict[str, Choice]] = {"search_settings": Choice("search", lambda: SETTINGS)}
     """Settings of their own that come with a choice."""
 
-    search: SearchName = field(
-        default="evolution", metadata={"help": "How children are chosen; --help beside it lists its settings too."}
+    search: SearchName = setting("evolution", "How children are chosen; --help beside it lists its settings too.")
+    num_evaluations: int = setting(1000, "Children to score.", at_least=1)
+    objectives: list[str] = setting(
+        lambda: ["num_parameters"],
+        "Costs that the front is of, beside the loss; nsga2 and linas search for that front.",
     )
-    num_evaluations: int = field(default=1000, metadata={"help": "Children to score."})
-    objectives: list[str] = field(
-        default_factory=lambda: ["num_parameters"],
-        metadata={"help": "Costs that the front is of, beside the loss; nsga2 and linas search for that front."},
+    dev_files: list[str] | None = setting(
+        None,
+        "Further dev sets, each as name=path of a file of text: every child is scored on them too, and each has a "
+        "front of its own. The search itself goes by the held-out text.",
     )
-    dev_files: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Further dev sets, each as name=path of a file of text: every child is scored on them too, and "
-            "each has a front of its own. The search itself goes by the held-out text."
-        },
+    storage: str | None = setting(
+        None,
+        "Where nsga2 keeps its study, which optuna-dashboard opens and several machines may share: a database's URL "
+        "or the path of a journal; by default a SQLite file beside the output.",
     )
-    storage: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where nsga2 keeps its study, which optuna-dashboard opens and several machines may share: a "
-            "database's URL or the path of a journal; by default a SQLite file beside the output."
-        },
+    report: str | None = setting(None, "HTML file to draw the result to, as `hf-nasbert report` does.")
+    worker: int = setting(0, "This machine's number among those that share the storage.")
+    max_parameters: int | str | None = setting(
+        None, "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
     )
-    report: str | None = field(
-        default=None, metadata={"help": "HTML file to draw the result to, as `hf-nasbert report` does."}
+    max_flops: int | str | None = setting(None, "Cap on FLOPs of one sequence, such as 2.5G.")
+    max_latency_ms: float | str | None = setting(
+        None, "Cap on the latency of the table's batch, in milliseconds (latency_table)."
     )
-    worker: int = field(default=0, metadata={"help": "This machine's number among those that share the storage."})
-    max_parameters: int | str | None = field(
-        default=None,
-        metadata={
-            "help": "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
-        },
+    measure_winner: bool = setting(
+        True,
+        "Under max_latency_ms: run the winner and the front here before they are returned, and pass over what is "
+        "slower than the table says it is. Only on the table's own device.",
     )
-    max_flops: int | str | None = field(default=None, metadata={"help": "Cap on FLOPs of one sequence, such as 2.5G."})
-    max_latency_ms: float | str | None = field(
-        default=None, metadata={"help": "Cap on the latency of the table's batch, in milliseconds (latency_table)."}
+    max_memory: int | str | None = setting(
+        None, "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."
     )
-    measure_winner: bool = field(
-        default=True,
-        metadata={
-            "help": "Under max_latency_ms: run the winner and the front here before they are returned, and pass over "
-            "what is slower than the table says it is. Only on the table's own device."
-        },
+    compute_budget: str | None = setting(
+        None,
+        "Compute to spend, in place of adapt_steps: passes of a training batch, such as 20K, or trainings of a "
+        "child, such as 5x. The search decides itself between scoring, adapting and training children.",
     )
-    max_memory: int | str | None = field(
-        default=None,
-        metadata={"help": "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."},
-    )
-    compute_budget: str | None = field(
-        default=None,
-        metadata={
-            "help": "Compute to spend, in place of adapt_steps: passes of a training batch, such as 20K, or trainings "
-            "of a child, such as 5x. The search decides itself between scoring, adapting and training children."
-        },
-    )
-    child_steps: int = field(default=1200, metadata={"help": "Steps of one training of a child under compute_budget."})
-    child_learning_rate: float | None = field(
-        default=None, metadata={"help": "Its highest learning rate; by default 2e-3, 5e-4 where a base model teaches."}
+    child_steps: int = setting(1200, "Steps of one training of a child under compute_budget.")
+    child_learning_rate: float | None = setting(
+        None, "Its highest learning rate; by default 2e-3, 5e-4 where a base model teaches."
     )
     search_settings: Any = None
     """The search's hyper-parameters: an instance of its class in `SETTINGS`, made of a mapping or of all defaults."""
@@ -158,8 +117,6 @@ class SearchChildrenArguments(ScoringArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.search_settings = self.choices["search_settings"].settings_of(self.search, self.search_settings)
-        if self.num_evaluations < 1:
-            raise ValueError(f"num_evaluations={self.num_evaluations} must be at least 1")
         if self.search == "halving" and self.num_dev_batches <= (first := self.search_settings.min_batches):
             raise ValueError(
                 f"num_dev_batches={self.num_dev_batches}: there is nothing to save; the search halving scores "

@@ -4,24 +4,15 @@ Every function returns a matplotlib `Figure` of its own: no pyplot state, no cha
 are neither read nor written. `save_figure` writes it as PNG and SVG, byte for byte the same for the same records.
 """
 
-from hf_nasbert.plots.children import plot_architecture, plot_operator_frequency, plot_pareto_front, plot_training
-from hf_nasbert.plots.interference import plot_gradient_similarity, plot_similarity_by_block
-from hf_nasbert.plots.ranking import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps
-from hf_nasbert.plots.search import plot_regret, plot_search_trajectory
-from hf_nasbert.plots.style import OPERATOR_COLOURS, save_figure
-
-__all__ = [
-    "OPERATOR_COLOURS",
-    "plot_architecture",
-    "plot_gradient_similarity",
-    "plot_operator_frequency",
-    "plot_pareto_front",
-    "plot_proxy_against_truth",
-    "plot_regret",
-    "plot_search_trajectory",
-    "plot_similarity_by_block",
-    "plot_tau_by_method",
-    "plot_tau_over_steps",
-    "plot_training",
-    "save_figure",
-]
+from hf_nasbert.plots.children import plot_architecture as plot_architecture
+from hf_nasbert.plots.children import plot_operator_frequency as plot_operator_frequency
+from hf_nasbert.plots.children import plot_pareto_front as plot_pareto_front
+from hf_nasbert.plots.children import plot_training as plot_training
+from hf_nasbert.plots.interference import plot_gradient_similarity as plot_gradient_similarity
+from hf_nasbert.plots.interference import plot_similarity_by_block as plot_similarity_by_block
+from hf_nasbert.plots.ranking import plot_proxy_against_truth as plot_proxy_against_truth
+from hf_nasbert.plots.ranking import plot_tau_by_method as plot_tau_by_method
+from hf_nasbert.plots.ranking import plot_tau_over_steps as plot_tau_over_steps
+from hf_nasbert.plots.search import plot_regret as plot_regret
+from hf_nasbert.plots.style import OPERATOR_COLOURS as OPERATOR_COLOURS
+from hf_nasbert.plots.style import save_figure as save_figure

@@ -1,13 +1,12 @@
-"""Figures of searches: one as it ran, and many compared by their regret."""
+"""Figures of searches, compared by their regret."""
 
 import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
+from hf_nasbert.plots.style import INK, figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
-from hf_nasbert.scored import scored_children
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,46 +15,8 @@ if TYPE_CHECKING:
 
 # The style's colours, ink and four more: there are eleven searches.
 _COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    INK,
-    "#8C8C8C",
-    "#F0E442",
-    "#8C510A",
-    "#5E3C99",
-)
-
-
-def plot_search_trajectory(history: Sequence[Record]) -> "Figure":
-    """Draw one search as it ran: the loss of every child in the order in which it was scored, and the best so far.
-
-    Args:
-        history: Records of `search.run_search`, as they lie in its file. Children scored on a part of the dev batches,
-            and those without a finite score, are left out.
-
-    Raises:
-        ValueError: If no child was scored on all dev batches.
-    """
-    found = scored_children(history, "the history")
-    scores = [child.proxy_loss for child in found if child.proxy_loss is not None]
-    if not scores:
-        raise ValueError("the history holds no child with a finite score: nothing to draw")
-    places = range(1, len(scores) + 1)
-    best = list(itertools.accumulate(scores, min))
-    with figure_style():
-        figure = new_figure(6.4, 3.6)
-        axes = figure.add_subplot()
-        axes.plot(places, scores, ".", ms=3.5, mew=0, color=QUIET_COLOUR, label="a child")
-        axes.plot(places, best, drawstyle="steps-post", color=FRONT_COLOUR, label="the best so far")
-        axes.set_title(f"{count_of(len(scores), 'child', 'children')} scored, the best {best[-1]:.4f}")
-        axes.set_xlabel("children scored")
-        axes.set_ylabel("proxy loss (nats per masked token)")
-        legend_below(figure)
-    return figure
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#8C8C8C", "#F0E442", "#8C510A", "#5E3C99",
+)  # fmt: skip
 
 
 def regret_at(record: Record, num_evaluations: float) -> float:

@@ -4,7 +4,6 @@ The file needs no network and nothing beside it. All text that comes from record
 named by its digest so that no other runs, and the same records give the same bytes.
 """
 
-from hf_nasbert.report.findings import Findings, read_findings
-from hf_nasbert.report.page import render_search_report
-
-__all__ = ["Findings", "read_findings", "render_search_report"]
+from hf_nasbert.report.findings import Findings as Findings
+from hf_nasbert.report.findings import read_findings as read_findings
+from hf_nasbert.report.page import render_search_report as render_search_report

@@ -4,30 +4,38 @@ Every search is asked for children and told their scores (`Search`); `run_search
 survives being killed. Optuna and LightGBM, which two of them need, are the extra `search` and load when first used.
 """
 
-from hf_nasbert.search.base import Scored, Search
-from hf_nasbert.search.baselines import RandomSearch, SizeMatchedRandomSearch
-from hf_nasbert.search.boosting import GradientBoostedSearch
-from hf_nasbert.search.compute import (
-    ComputePlan,
-    Hands,
-    Prices,
-    plan_compute,
-    random_children,
-    search_under_compute,
-)
-from hf_nasbert.search.evolution import RegularizedEvolution
-from hf_nasbert.search.gradients import GradientMixtureSearch
-from hf_nasbert.search.halving import SuccessiveHalving, TrainedHalving, largest_bracket
-from hf_nasbert.search.inner import InnerFrontSearch
-from hf_nasbert.search.knapsack import Choice, Item, best_choices
-from hf_nasbert.search.learned import LearnedDistributionSearch
-from hf_nasbert.search.pareto import ParetoSearch, pareto_front
-from hf_nasbert.search.predictors import OperatorRidge, Predict, calibrated
-from hf_nasbert.search.prefixes import PrefixBeamSearch
-from hf_nasbert.search.programming import KnapsackSearch
-from hf_nasbert.search.runs import Score, run_search
-from hf_nasbert.search.shrinking import ProgressiveShrinking
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Scored as Scored
+from hf_nasbert.search.base import Search as Search
+from hf_nasbert.search.baselines import RandomSearch as RandomSearch
+from hf_nasbert.search.baselines import SizeMatchedRandomSearch as SizeMatchedRandomSearch
+from hf_nasbert.search.boosting import GradientBoostedSearch as GradientBoostedSearch
+from hf_nasbert.search.compute import ComputePlan as ComputePlan
+from hf_nasbert.search.compute import Hands as Hands
+from hf_nasbert.search.compute import Prices as Prices
+from hf_nasbert.search.compute import plan_compute as plan_compute
+from hf_nasbert.search.compute import random_children as random_children
+from hf_nasbert.search.compute import search_under_compute as search_under_compute
+from hf_nasbert.search.evolution import RegularizedEvolution as RegularizedEvolution
+from hf_nasbert.search.gradients import GradientMixtureSearch as GradientMixtureSearch
+from hf_nasbert.search.halving import SuccessiveHalving as SuccessiveHalving
+from hf_nasbert.search.halving import TrainedHalving as TrainedHalving
+from hf_nasbert.search.halving import largest_bracket as largest_bracket
+from hf_nasbert.search.inner import InnerFrontSearch as InnerFrontSearch
+from hf_nasbert.search.knapsack import Choice as Choice
+from hf_nasbert.search.knapsack import Item as Item
+from hf_nasbert.search.knapsack import best_choices as best_choices
+from hf_nasbert.search.learned import LearnedDistributionSearch as LearnedDistributionSearch
+from hf_nasbert.search.pareto import ParetoSearch as ParetoSearch
+from hf_nasbert.search.pareto import pareto_front as pareto_front
+from hf_nasbert.search.predictors import OperatorRidge as OperatorRidge
+from hf_nasbert.search.predictors import Predict as Predict
+from hf_nasbert.search.predictors import calibrated as calibrated
+from hf_nasbert.search.prefixes import PrefixBeamSearch as PrefixBeamSearch
+from hf_nasbert.search.programming import KnapsackSearch as KnapsackSearch
+from hf_nasbert.search.runs import Score as Score
+from hf_nasbert.search.runs import run_search as run_search
+from hf_nasbert.search.shrinking import ProgressiveShrinking as ProgressiveShrinking
+from hf_nasbert.search.task import SearchTask as SearchTask
 
 SEARCHES: dict[str, type[Search]] = {
     search.name: search
@@ -50,40 +58,3 @@ SEARCHES: dict[str, type[Search]] = {
 
 SETTINGS: dict[str, type] = {name: search.settings_class() for name, search in SEARCHES.items()}
 """The hyper-parameters of every search, as a dataclass of flags."""
-
-__all__ = [
-    "SEARCHES",
-    "SETTINGS",
-    "Choice",
-    "ComputePlan",
-    "GradientBoostedSearch",
-    "GradientMixtureSearch",
-    "Hands",
-    "InnerFrontSearch",
-    "Item",
-    "KnapsackSearch",
-    "LearnedDistributionSearch",
-    "OperatorRidge",
-    "ParetoSearch",
-    "Predict",
-    "PrefixBeamSearch",
-    "Prices",
-    "ProgressiveShrinking",
-    "RandomSearch",
-    "RegularizedEvolution",
-    "Score",
-    "Scored",
-    "Search",
-    "SearchTask",
-    "SizeMatchedRandomSearch",
-    "SuccessiveHalving",
-    "TrainedHalving",
-    "best_choices",
-    "calibrated",
-    "largest_bracket",
-    "pareto_front",
-    "plan_compute",
-    "random_children",
-    "run_search",
-    "search_under_compute",
-]

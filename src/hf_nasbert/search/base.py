@@ -5,17 +5,15 @@ what it was told, and a search that was interrupted goes on from there as if it 
 """
 
 import importlib
-import inspect
 import math
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, make_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
-from hf_nasbert.ranges import check_range
 from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
+from hf_nasbert.settings import Settings, check_fields
 from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 200  # draws for one child before a new one is looked for in another way: among all children
@@ -29,21 +27,8 @@ class Scored(NamedTuple):
     score: float
 
 
-class Hyperparameter(NamedTuple):
-    """An argument of a search that is a setting of a command.
-
-    Attributes:
-        help: What it says, for `--help`.
-        at_least: The smallest number that it may be; `None` of a text.
-        at_most: The largest one.
-    """
-
-    help: str
-    at_least: float | None = 1
-    at_most: float = math.inf
-
-
-class Search(ABC):
+@dataclass(eq=False, repr=False)
+class Search:
     """What every search promises.
 
     - `ask` names children of the space, within the budget, none of them twice. It names the same ones again until all
@@ -55,41 +40,52 @@ class Search(ABC):
     - `best` is the best child ever told, of those that were scored on all dev batches.
     - The same settings, asked and told alike, ask the same; `state_dict` is plain JSON and resumes exactly.
 
+    A search is a dataclass: its fields with a help are its hyper-parameters, settings of a command where it is chosen.
+
     Args:
         task: Where to search, and what no search may leave.
+
+    Raises:
+        ValueError: If a hyper-parameter is out of its range.
     """
 
     name: ClassVar[str]
-    hyperparameters: ClassVar[Mapping[str, Hyperparameter]] = {}
-    """Arguments that are settings of a command where this search is chosen."""
+
+    task: SearchTask
 
     @classmethod
-    def settings_class(cls) -> type:
-        """A dataclass of the hyper-parameters, with the defaults of the arguments; it refuses what they may not be."""
-        arguments = inspect.signature(cls).parameters
-        fields = [
-            (name, arguments[name].annotation, field(default=arguments[name].default, metadata={"help": one.help}))
-            for name, one in cls.hyperparameters.items()
+    def hyperparameters(cls) -> "dict[str, Field[Any]]":
+        """The fields that are settings, by name."""
+        return {one.name: one for one in fields(cls) if "help" in one.metadata}
+
+    @classmethod
+    def settings_class(cls) -> type[Settings]:
+        """A dataclass of the hyper-parameters; it refuses what they may not be."""
+        own = [
+            (name, one.type, field(default=one.default, metadata=one.metadata))
+            for name, one in cls.hyperparameters().items()
         ]
-        checking = {"__post_init__": lambda settings: cls.check(**vars(settings))}
-        return make_dataclass(f"{cls.__name__}Settings", fields, namespace=checking, kw_only=True)
 
-    @classmethod
-    def check(cls, **values: Any) -> None:
-        """Refuse hyper-parameters that are out of their range.
+        def check(settings: Settings) -> None:
+            Settings.__post_init__(settings)
+            cls.check(settings)
+
+        name, namespace = f"{cls.__name__}Settings", {"__post_init__": check}
+        return make_dataclass(name, own, bases=(Settings,), namespace=namespace, kw_only=True)
+
+    @staticmethod
+    def check(settings: Any) -> None:
+        """Refuse hyper-parameters that do not fit each other: attributes of a search, or of its settings.
 
         Raises:
-            ValueError: If one is.
+            ValueError: If they do not.
         """
-        for name, value in values.items():
-            one = cls.hyperparameters[name]
-            if one.at_least is not None:
-                check_range(name, value, one.at_least, one.at_most)
 
-    def __init__(self, task: SearchTask) -> None:
-        self.task = task
-        self.space = task.space
-        self._rng = random.Random(task.seed)
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.check(self)
+        self.space = self.task.space
+        self._rng = random.Random(self.task.seed)
         self._scores: dict[Architecture, float] = {}  # in the order told
         self._pending: list[Architecture] = []  # asked, not yet told
         self._events: list[dict[str, Any] | None] = []  # what was told, and None where a new batch was drawn
@@ -98,7 +94,7 @@ class Search(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: two searches of equal settings ask for the same children."""
-        own = {name: getattr(self, name) for name in self.hyperparameters}
+        own = {name: getattr(self, name) for name in self.hyperparameters()}
         return {"search": self.name, **self.task.described, **own}
 
     @property
@@ -209,9 +205,10 @@ class Search(ABC):
                 break
             self._pending.append(child)
 
-    @abstractmethod
     def _propose(self) -> Iterator[Architecture]:
-        """Endless proposals for the next batch; those that are seen or over the budget are passed over."""
+        """Endless proposals for the next batch, at random; those that are seen or over the budget are passed over."""
+        while True:
+            yield self._sample()
 
     def _sample(self) -> Architecture:
         """Any child of the space, each as likely as any other."""

@@ -1,10 +1,11 @@
 """Searches that learn nothing from scores: what any other has to beat."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
-from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Search
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
 
@@ -19,11 +20,8 @@ class RandomSearch(Search):
 
     name = "random"
 
-    def _propose(self) -> Iterator[Architecture]:
-        while True:
-            yield self._sample()
 
-
+@dataclass(eq=False, repr=False, kw_only=True)
 class SizeMatchedRandomSearch(Search):
     """Of several random children within the budget take the largest: random search that spends what it may spend.
 
@@ -33,35 +31,24 @@ class SizeMatchedRandomSearch(Search):
 
     Args:
         task: As every search; its `cost` is always needed.
-        num_draws: Of how many random children the largest is taken.
-        size: The cost that is size where nothing is capped.
 
     Raises:
         ValueError: If there is no cost, or none of that name.
     """
 
     name = "size_matched"
-    hyperparameters = {
-        "num_draws": Hyperparameter("Of how many random children the largest is taken."),
-        "size": Hyperparameter("The cost that is size where nothing is capped.", at_least=None),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        num_draws: int = 10,
-        size: str = "num_parameters",
-    ) -> None:
-        self.check(num_draws=num_draws)
-        super().__init__(task)
+    num_draws: int = setting(10, "Of how many random children the largest is taken.", at_least=1)
+    size: str = setting("num_parameters", "The cost that is size where nothing is capped.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        task = self.task
         if task.cost is None:
             raise ValueError("a search by size needs the costs of a child: give `cost`")
         known = task.cost(task.start)
-        if not task.budget.caps and size not in known:
-            raise ValueError(f"size={size} is none of the costs of a child: {', '.join(known)}")
-        self.num_draws = num_draws
-        self.size = size
+        if not task.budget.caps and self.size not in known:
+            raise ValueError(f"size={self.size} is none of the costs of a child: {', '.join(known)}")
         self._cost_of = task.cost
 
     def _propose(self) -> Iterator[Architecture]:

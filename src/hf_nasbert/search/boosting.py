@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.base import Hyperparameter, Search, needs_extra
+from hf_nasbert.search.base import Search, needs_extra
 from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.predictors import columns_of, one_hot
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class OperatorEffect(NamedTuple):
     num_children: int
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GradientBoostedSearch(Search):
     """Fit trees to the scores so far, predict many children, score those predicted best; and again.
 
@@ -53,36 +55,21 @@ class GradientBoostedSearch(Search):
     Args:
         task: As every search; the trees see costs if it has them. Its `batch_size` are the children scored between
             two fits.
-        num_initial: Random children before the first fit.
-        num_candidates: Children predicted between two fits.
-        num_parents: How many of the best are copied and changed for candidates.
 
     Raises:
         ImportError: If LightGBM is not installed.
     """
 
     name = "gbdt"
-    hyperparameters = {
-        "num_initial": Hyperparameter("Random children before the first fit."),
-        "num_candidates": Hyperparameter("Children predicted between two fits."),
-        "num_parents": Hyperparameter("How many of the best are copied and changed for candidates."),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        num_initial: int = 50,
-        num_candidates: int = 5000,
-        num_parents: int = 25,
-    ) -> None:
+    num_initial: int = setting(50, "Random children before the first fit.", at_least=1)
+    num_candidates: int = setting(5000, "Children predicted between two fits.", at_least=1)
+    num_parents: int = setting(25, "How many of the best are copied and changed for candidates.", at_least=1)
+
+    def __post_init__(self) -> None:
         self._lightgbm = needs_extra("lightgbm", "GBDT-guided search")
-        self.check(num_initial=num_initial, num_candidates=num_candidates, num_parents=num_parents)
-        super().__init__(task)
-        self.num_initial = num_initial
-        self.num_candidates = num_candidates
-        self.num_parents = num_parents
-        self._column_of = columns_of(task.space.blocks)
+        super().__post_init__()
+        self._column_of = columns_of(self.space.blocks)
         self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children
 
     def operator_effects(self) -> list[OperatorEffect]:
@@ -124,8 +111,7 @@ class GradientBoostedSearch(Search):
     def _propose(self) -> Iterator[Architecture]:
         children, scores = self._told()
         if len(self._scores) < self.num_initial or len(children) < 2:
-            while True:
-                yield self._sample()
+            yield from super()._propose()
         candidates = self._candidates()
         if candidates:
             predicted = np.asarray(self._fit(self._known(children), scores).predict(self._features_of(candidates)))

@@ -3,9 +3,10 @@
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Search
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, Candidates
 
 
@@ -15,6 +16,7 @@ def mutated(space: Candidates, child: Architecture, rng: random.Random, max_chan
     return space.mutate(child, rng, num_changes=rng.randint(1, most)) if most else child
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class RegularizedEvolution(Search):
     """Change one choice block of the best of a few, drawn from the youngest children: what is old is forgotten.
 
@@ -26,29 +28,16 @@ class RegularizedEvolution(Search):
     Args:
         task: As every search. Its `batch_size` are children drawn from the same population; the paper's workers draw
             one at a time.
-        population_size: The youngest children; so many are random at first.
-        tournament_size: Of how many children, drawn with replacement, the best has the offspring.
     """
 
     name = "evolution"
-    hyperparameters = {
-        "population_size": Hyperparameter(
-            "The youngest children, of which parents are drawn; so many are random at first."
-        ),
-        "tournament_size": Hyperparameter("Of how many of them, drawn with replacement, the best has the offspring."),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        population_size: int = 50,
-        tournament_size: int = 25,
-    ) -> None:
-        self.check(population_size=population_size, tournament_size=tournament_size)
-        super().__init__(task)
-        self.population_size = population_size
-        self.tournament_size = tournament_size
+    population_size: int = setting(
+        50, "The youngest children, of which parents are drawn; so many are random at first.", at_least=1
+    )
+    tournament_size: int = setting(
+        25, "Of how many of them, drawn with replacement, the best has the offspring.", at_least=1
+    )
 
     def _propose(self) -> Iterator[Architecture]:
         population = [scored for scored in self.history[-self.population_size :] if scored.score < math.inf]

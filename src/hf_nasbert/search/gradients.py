@@ -1,15 +1,17 @@
 """Search by gradients: architecture parameters, learned in a mixture of all operators, and read off best first."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Search
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, Distribution
 
 _UNIFORM = 0.1  # of all draws
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GradientMixtureSearch(Search):
     """Weigh all operators of every block, learn the weights by gradient, score the children likeliest by them.
 
@@ -21,8 +23,6 @@ class GradientMixtureSearch(Search):
 
     Args:
         task: As every search.
-        mixture_steps: Steps of the architecture parameters, before any child is scored; none: every operator is alike.
-        mixture_rate: Their learning rate.
         logits: What they have become, by block and operator; by default all are alike, and this is random search.
 
     Raises:
@@ -30,31 +30,22 @@ class GradientMixtureSearch(Search):
     """
 
     name = "gradient_mixture"
-    hyperparameters = {
-        "mixture_steps": Hyperparameter("Steps of the architecture parameters, each on one dev batch.", at_least=0),
-        "mixture_rate": Hyperparameter("Learning rate of the architecture parameters.", at_least=0),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        mixture_steps: int = 50,
-        mixture_rate: float = 0.1,
-        logits: Sequence[Mapping[str, float]] | None = None,
-    ) -> None:
-        self.check(mixture_steps=mixture_steps, mixture_rate=mixture_rate)
-        super().__init__(task)
-        self.mixture_steps, self.mixture_rate = mixture_steps, mixture_rate
-        self.logits = [dict.fromkeys(names, 0.0) for names in task.space.blocks] if logits is None else logits
-        if [set(of) for of in self.logits] != [set(names) for names in task.space.blocks]:
+    mixture_steps: int = setting(50, "Steps of the architecture parameters, each on one dev batch.", at_least=0)
+    mixture_rate: float = setting(0.1, "Learning rate of the architecture parameters.", at_least=0)
+    logits: Sequence[Mapping[str, float]] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.logits = self.logits or [dict.fromkeys(names, 0.0) for names in self.space.blocks]
+        if [set(of) for of in self.logits] != [set(names) for names in self.space.blocks]:
             raise ValueError("the architecture parameters are not those of the operators of this space")
-        self.distribution = Distribution(task.space, [dict(of) for of in self.logits])
+        self.distribution = Distribution(self.space, [dict(of) for of in self.logits])
 
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: the learned weights are part of it."""
-        return super().settings | {"logits": [dict(of) for of in self.logits]}
+        return super().settings | {"logits": [dict(of) for of in self.logits or ()]}
 
     def _propose(self) -> Iterator[Architecture]:
         yield self.distribution.draw()

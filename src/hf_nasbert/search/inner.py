@@ -3,18 +3,20 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.base import Hyperparameter, Search
+from hf_nasbert.search.base import Search
 from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.predictors import better_ridge
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InnerFrontSearch(Search):
     """Score some children, fit a model, search the front of its predictions by NSGA-II, score that front; and again.
 
@@ -27,36 +29,22 @@ class InnerFrontSearch(Search):
     Args:
         task: As every search; without a cost the front has one end, the child of the least prediction.
         objectives: The costs to keep low beside the loss.
-        population_size: Children of a generation of the inner search; so many are random and scored at first.
-        num_generations: Generations between two batches.
 
     Raises:
         ValueError: If an objective is no cost.
     """
 
     name = "linas"
-    hyperparameters = {
-        "population_size": Hyperparameter("Children of a generation; the first one is random.", at_least=2),
-        "num_generations": Hyperparameter("Generations on the model's predictions between two batches."),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        objectives: Sequence[str] = ("num_parameters",),
-        population_size: int = 50,
-        num_generations: int = 20,
-    ) -> None:
-        self.check(population_size=population_size, num_generations=num_generations)
-        super().__init__(task)
-        known = {} if task.cost is None else task.cost(task.start)
-        unknown = [name for name in objectives if name not in known]
-        if unknown and task.cost is not None:
-            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(known)}")
-        self.objectives = () if task.cost is None else tuple(objectives)
-        self.population_size = population_size
-        self.num_generations = num_generations
+    objectives: Sequence[str] = ("num_parameters",)
+    population_size: int = setting(
+        50, "Children of a generation; the first one is random, and scored whole.", at_least=2
+    )
+    num_generations: int = setting(20, "Generations on the model's predictions between two batches.", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.objectives = () if self.task.cost is None else self.task.check_objectives(self.objectives)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -66,8 +54,7 @@ class InnerFrontSearch(Search):
     def _propose(self) -> Iterator[Architecture]:
         told = [scored for scored in self.ranking() if scored.score < math.inf]
         if len(self._scores) < self.population_size or len(told) < 2:
-            while True:
-                yield self._sample()
+            yield from super()._propose()
         yield from self._evolved([scored.architecture for scored in told], [scored.score for scored in told])
 
     def _evolved(self, children: list[Architecture], scores: list[float]) -> list[Architecture]:

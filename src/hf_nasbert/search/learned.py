@@ -3,14 +3,16 @@
 import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Search
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, Distribution
 
 _UNIFORM = 0.1  # of all draws
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LearnedDistributionSearch(Search):
     """Draw children of a distribution, score them, and let it move towards the better ones; and again.
 
@@ -21,25 +23,19 @@ class LearnedDistributionSearch(Search):
 
     Args:
         task: As every search. Its `batch_size` is the most children scored between two steps of the distribution.
-        num_drawn: So many at the beginning; fewer as the entropy falls, four at least.
-        softness: Divides the standardised losses.
-        step_size: How far the distribution moves in a step.
     """
 
     name = "learned"
-    hyperparameters = {
-        "num_drawn": Hyperparameter("Children scored for the distribution's first step.", at_least=4),
-        "softness": Hyperparameter("Divides standardised losses: lower, and the best takes all.", at_least=0.01),
-        "step_size": Hyperparameter("How far the distribution moves in a step.", at_least=0),
-    }
 
-    def __init__(
-        self, task: SearchTask, *, num_drawn: int = 16, softness: float = 0.5, step_size: float = 2.0
-    ) -> None:
-        self.check(num_drawn=num_drawn, softness=softness, step_size=step_size)
-        super().__init__(task)
-        self.num_drawn, self.softness, self.step_size = num_drawn, softness, step_size
-        self.distribution = Distribution(task.space)
+    num_drawn: int = setting(
+        16, "Children scored for the distribution's first step; fewer as its entropy falls.", at_least=4
+    )
+    softness: float = setting(0.5, "Divides standardised losses: lower, and the best takes all.", at_least=0.01)
+    step_size: float = setting(2.0, "How far the distribution moves in a step.", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.distribution = Distribution(self.space)
         self._num_learned = 0  # of the children told
 
     def _next_batch(self) -> None:

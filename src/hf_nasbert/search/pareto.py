@@ -3,13 +3,14 @@
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.search.base import Hyperparameter, Search, needs_extra, refuse_other_settings
+from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
 from hf_nasbert.search.evolution import mutated
 from hf_nasbert.search.storage import name_of, open_storage, storage_errors
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
     return front
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ParetoSearch(Search):
     """Search for the whole front of loss against one or two costs: NSGA-II, over Optuna's sampler and storage.
 
@@ -50,9 +52,6 @@ class ParetoSearch(Search):
     Args:
         task: As every search; its `cost` is always needed.
         objectives: The costs to keep low beside the loss.
-        population_size: Children of a generation; the first one is random. 50 is Optuna's default.
-        crossover_share: The probability that an offspring has two parents. 0.9 is Optuna's default.
-        max_changes: The most choice blocks that a mutation changes.
         storage: Where the study is kept: a database's URL such as `sqlite:///search.db`, a `pathlib.Path` of a SQLite
             file, the path of a journal file as text, or a storage of Optuna's. None: in memory.
         study_name: The study's name in the storage.
@@ -66,40 +65,24 @@ class ParetoSearch(Search):
     """
 
     name = "nsga2"
-    hyperparameters = {
-        "population_size": Hyperparameter("Children of a generation; the first one is random.", at_least=2),
-        "crossover_share": Hyperparameter("The probability that an offspring has two parents.", at_least=0, at_most=1),
-        "max_changes": Hyperparameter("The most choice blocks that a mutation changes."),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        objectives: Sequence[str] = ("num_parameters",),
-        population_size: int = 50,
-        crossover_share: float = 0.9,
-        max_changes: int = 2,
-        storage: "str | Path | BaseStorage | None" = None,
-        study_name: str = "search",
-        worker: int = 0,
-    ) -> None:
-        optuna = needs_extra("optuna", "NSGA-II")
-        self.check(population_size=population_size, crossover_share=crossover_share, max_changes=max_changes)
-        super().__init__(task)
-        if task.cost is None or not objectives:
+    objectives: Sequence[str] = ("num_parameters",)
+    population_size: int = setting(50, "Children of a generation; the first one is random.", at_least=2)
+    crossover_share: float = setting(
+        0.9, "The probability that an offspring has two parents.", at_least=0, at_most=1
+    )  # and 50 children: Optuna's defaults
+    max_changes: int = setting(2, "The most choice blocks that a mutation changes.", at_least=1)
+    storage: "str | Path | BaseStorage | None" = None
+    study_name: str = "search"
+    worker: int = 0
+
+    def __post_init__(self) -> None:
+        optuna, task = needs_extra("optuna", "NSGA-II"), self.task
+        super().__post_init__()
+        if task.cost is None or not self.objectives:
             raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")
-        known = task.cost(task.start)
-        unknown = [name for name in objectives if name not in known]
-        if unknown:
-            raise ValueError(f"objective {unknown[0]} is none of the costs of a child: {', '.join(known)}")
-        self.objectives = tuple(objectives)
-        self.population_size = population_size
-        self.crossover_share = crossover_share
-        self.max_changes = max_changes
-        self.worker = worker
+        self.objectives = task.check_objectives(self.objectives)
         self._cost_of = task.cost
-        self._storage = storage
         self._elsewhere: set[Architecture] = set()  # asked by other workers, not told yet
         self._number_of: dict[Architecture, int] = {}  # of the trial of each pending child
         self._num_drawn = 0  # batches of this worker
@@ -107,12 +90,12 @@ class ParetoSearch(Search):
         self._create_trial = optuna.trial.create_trial
         self._distributions = {
             f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
-            for block, names in enumerate(task.space.blocks)
+            for block, names in enumerate(self.space.blocks)
         }
         self._news = _News()
-        self._sampler = _make_sampler(population_size)
-        with storage_errors(storage):
-            self._open_study(optuna, study_name)
+        self._sampler = _make_sampler(self.population_size)
+        with storage_errors(self.storage):
+            self._open_study(optuna, self.study_name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,7 +108,7 @@ class ParetoSearch(Search):
         Raises:
             ValueError: If the study is in a storage: it is the state.
         """
-        if self._storage is not None:
+        if self.storage is not None:
             raise ValueError("the state of this search is in its storage: make the search again with the same one")
         return super().state_dict()
 
@@ -133,7 +116,7 @@ class ParetoSearch(Search):
         """Make the study, or go on with the one that is there."""
         self._study: Study = optuna.create_study(
             study_name=name,
-            storage=open_storage(self._storage),
+            storage=open_storage(self.storage),
             sampler=self._sampler,
             directions=["minimize"] * (1 + len(self.objectives)),
             load_if_exists=True,
@@ -145,14 +128,14 @@ class ParetoSearch(Search):
                 self._study.set_metric_names(["proxy_loss", *self.objectives])
             self._study.set_user_attr("settings", self.settings)
             return
-        where = f"{name_of(self._storage)}: the study {name!r}"
+        where = f"{name_of(self.storage)}: the study {name!r}"
         if not isinstance(theirs, Mapping):
             raise ValueError(f"{where} was not made by this search: name another storage")
         refuse_other_settings(self.settings, dict(theirs), where, "name another storage")
         self._go_on()
 
     def _next_batch(self) -> None:
-        with storage_errors(self._storage):
+        with storage_errors(self.storage):
             self._learn()
             self._draw_batch()
             self._write(self._pending)
@@ -180,7 +163,7 @@ class ParetoSearch(Search):
         for child, score in zip(children, scores, strict=True):
             if child not in self._scores:
                 first.setdefault(child, score)
-        with storage_errors(self._storage):
+        with storage_errors(self.storage):
             self._tell(first)
         super()._take(children, scores, num_batches)
 

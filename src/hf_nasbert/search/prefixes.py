@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from hf_nasbert.search.base import Hyperparameter, Search
+from hf_nasbert.search.base import Search
 from hf_nasbert.search.predictors import PENALTIES, OperatorRidge
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class PrefixBeamSearch(Search):
     """Grow a beam of prefixes by one choice block at a time; of the grown ones those predicted best are scored.
 
@@ -19,19 +21,14 @@ class PrefixBeamSearch(Search):
     A prefix is scored as a child that begins with it. As in PNAS that is the shallow one, which skips what follows in
     the stage; where the space has no such child it goes on as the best one known. What follows the first pass is ours:
     another pass over the blocks, whose prefixes go on as the best child known, and so on.
-
-    Args:
-        task: As every search.
-        beam_size: Prefixes of one length that are kept, and scored where that has not been done.
     """
 
     name = "pnas"
-    hyperparameters = {"beam_size": Hyperparameter("Prefixes of one length that are scored and kept.")}
 
-    def __init__(self, task: SearchTask, *, beam_size: int = 32) -> None:
-        self.check(beam_size=beam_size)
-        super().__init__(task)
-        self.beam_size = beam_size
+    beam_size: int = setting(32, "Prefixes of one length that are scored and kept.", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._beam: list[tuple[str, ...]] = [()]
         self._num_passes = 0
         self._waiting: list[Architecture] = []  # of the present beam, not yet asked

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from hf_nasbert.search.base import Hyperparameter, Search
+from hf_nasbert.search.base import Search
 from hf_nasbert.search.knapsack import Item, NoChoiceError, Rule, best_choices
 from hf_nasbert.search.predictors import OperatorRidge, better_ridge
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, operator_width
 
 _MAX_ENUMERATED = 5000  # children of a space that are all predicted: the same choice, and sooner
 _MAX_FORBIDDEN = 200  # known children that a program is told to pass over; another one costs it a round
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class KnapsackSearch(Search):
     """Fit what every operator adds to the loss, solve for the best sum within the budget, score it; and again.
 
@@ -27,24 +29,15 @@ class KnapsackSearch(Search):
 
     Costs enter the program as a linear fit to those of random children, which is exact where they are sums over the
     blocks. A child that is over the budget all the same is passed over.
-
-    Args:
-        task: As every search.
-        num_initial: Random children before the first fit.
-        num_solved: Children that a program gives for each batch.
     """
 
     name = "knapsack"
-    hyperparameters = {
-        "num_initial": Hyperparameter("Random children before the first fit."),
-        "num_solved": Hyperparameter("Children that an integer program gives for each batch."),
-    }
 
-    def __init__(self, task: SearchTask, *, num_initial: int = 50, num_solved: int = 4) -> None:
-        self.check(num_initial=num_initial, num_solved=num_solved)
-        super().__init__(task)
-        self.num_initial = num_initial
-        self.num_solved = num_solved
+    num_initial: int = setting(50, "Random children before the first fit.", at_least=1)
+    num_solved: int = setting(4, "Children that an integer program gives for each batch.", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._costs = self._fit_costs()
 
     def _fit_costs(self) -> dict[str, OperatorRidge]:
@@ -61,8 +54,7 @@ class KnapsackSearch(Search):
     def _propose(self) -> Iterator[Architecture]:
         told = [scored for scored in self.ranking() if scored.score < math.inf]
         if len(self._scores) < self.num_initial or len(told) < 2:
-            while True:
-                yield self._sample()
+            yield from super()._propose()
         model = better_ridge(self.space.blocks, [one.architecture for one in told], [one.score for one in told])
         if isinstance(self.space, SearchSpace) and self.space.num_children > _MAX_ENUMERATED:
             solved = self._solve(self.space, model)

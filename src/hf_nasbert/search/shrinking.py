@@ -4,9 +4,10 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from hf_nasbert.search.base import Hyperparameter, Search
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.search.base import Search
+from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, Candidates, SearchSpace, operator_width
 
 _MAX_JOINED = 5000  # children looked at when the best of what is left are joined
@@ -15,6 +16,7 @@ _NUM_DRAWS = 2000  # for one child
 Part = tuple[str, ...]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ProgressiveShrinking(Search):
     """Drop the worse half of each stage's parts within bins of similar size, then try the best joined ones.
 
@@ -31,41 +33,21 @@ class ProgressiveShrinking(Search):
     Args:
         task: As every search. A part's size is the cost that is capped first, or the first there is; without costs
             it is the number of its operators.
-        round_size: Children scored between two drops.
-        pool_size: Parts of each stage to begin with; drawn, where there are more. A round should show most of them.
-        num_bins: Size bins of each stage.
-        num_kept: Parts of a bin that are never dropped.
-        run_length: Choice blocks of a part, where the space has a single stage.
     """
 
     name = "shrinking"
-    hyperparameters = {
-        "round_size": Hyperparameter("Children scored between two drops."),
-        "pool_size": Hyperparameter("Parts of each stage to begin with."),
-        "num_bins": Hyperparameter("Size bins of each stage."),
-        "num_kept": Hyperparameter("Parts of a bin that are never dropped."),
-        "run_length": Hyperparameter("Choice blocks of a part, where the space has a single stage."),
-    }
 
-    def __init__(
-        self,
-        task: SearchTask,
-        *,
-        round_size: int = 25,
-        pool_size: int = 32,
-        num_bins: int = 2,
-        num_kept: int = 2,
-        run_length: int = 2,
-    ) -> None:
-        counts = {"round_size": round_size, "pool_size": pool_size, "num_bins": num_bins, "num_kept": num_kept}
-        self.check(**counts, run_length=run_length)
-        super().__init__(task)
-        self.round_size = round_size
-        self.pool_size = pool_size
-        self.num_bins = num_bins
-        self.num_kept = num_kept
-        self.run_length = run_length
-        self._where = _cut(task.space, run_length)
+    round_size: int = setting(25, "Children scored between two drops.", at_least=1)
+    pool_size: int = setting(
+        32, "Parts of each stage to begin with; drawn, where there are more. A round should show most.", at_least=1
+    )
+    num_bins: int = setting(2, "Size bins of each stage.", at_least=1)
+    num_kept: int = setting(2, "Parts of a bin that are never dropped.", at_least=1)
+    run_length: int = setting(2, "Choice blocks of a part, where the space has a single stage.", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._where = _cut(self.space, self.run_length)
         self._pools = [self._bins_of(where) for where in self._where]
         self._means: list[dict[Part, float]] = [{} for _ in self._where]  # of the last round that each part was in
         self._num_judged = 0  # children told before the present round

@@ -1,6 +1,6 @@
 """What every search is given: where to search, from which seed, what children cost and what they may cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,18 @@ class SearchTask:
     def why_not(self, child: Architecture) -> str | None:
         """Which cap a child exceeds, in words, or None."""
         return None if self.cost is None or not self.budget.caps else self.budget.why_not(self.cost(child))
+
+    def check_objectives(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of costs.
+
+        Raises:
+            ValueError: If one is none of the costs of a child.
+        """
+        known = {} if self.cost is None else self.cost(self.start)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"objective {name} is none of the costs of a child: {', '.join(known)}")
+        return tuple(names)
 
     def _affordable_child(self) -> Architecture:
         cost, caps = self.cost, self.budget.caps

@@ -2,8 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hf_nasbert.space.architecture import Architecture
 from hf_nasbert.space.candidates import Candidates
@@ -34,7 +33,8 @@ class Distribution:
         else:  # few children, listed
             names = tuple(dict.fromkeys(c[block] for c in space.enumerate() if c[:block] == tuple(before)))
         if (block, names) not in self._known:
-            self._known[block, names] = _softmax({name: self.logits[block][name] for name in names})
+            shares = softmax([self.logits[block][name] for name in names])
+            self._known[block, names] = dict(zip(names, shares, strict=True))
         return self._known[block, names]
 
     def draw(self, rng: random.Random | None = None) -> Architecture:
@@ -47,7 +47,7 @@ class Distribution:
 
     def entropy_share(self) -> float:
         """The entropy of the blocks' own categoricals, added up, as a share of the largest that it can be."""
-        entropy = -sum(p * math.log(p) for logits in self.logits for p in _softmax(logits).values() if p)
+        entropy = -sum(p * math.log(p) for logits in self.logits for p in softmax([*logits.values()]) if p)
         return entropy / (sum(math.log(len(logits)) for logits in self.logits) or 1.0)
 
     def learn(
@@ -58,7 +58,7 @@ class Distribution:
         The logits climb by `rate` times sum_k (omega_k - 1/K) grad log p(child_k), omega = softmax(-loss /
         temperature): PARSEC's step less the weights' mean, which changes no expectation; equal losses move nothing.
         """
-        weights = _softmax({place: -loss / temperature for place, loss in enumerate(losses)})
+        weights = softmax([-loss / temperature for loss in losses])
         gradients = [
             (block, self.probabilities(child[:block]), name, weights[place] - 1 / len(children))
             for place, child in enumerate(children)
@@ -70,8 +70,9 @@ class Distribution:
         self._known.clear()
 
 
-def _softmax(logits: Mapping[Any, float]) -> dict[Any, float]:
-    most = max(logits.values())
-    powers = {name: math.exp(logit - most) for name, logit in logits.items()}
-    total = sum(powers.values())
-    return {name: power / total for name, power in powers.items()}
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Probabilities that are proportional to the exponentials of numbers."""
+    most = max(logits)
+    powers = [math.exp(logit - most) for logit in logits]
+    total = sum(powers)
+    return [power / total for power in powers]

@@ -410,3 +410,13 @@ def _fields(data: object, what: str, required: tuple[str, ...], optional: tuple[
             f"{what} has the keys {', '.join(required + optional)}: missing {missing}, unknown {shown(unknown)}"
         )
     return dict(data)
+
+
+def settings_of_blocks(space: SearchSpace, number: int, seed: int) -> list[tuple[Architecture, list[set[str]]]]:
+    """Random children as uniform training draws them, with all that each block may hold while the others stay."""
+    rng = random.Random(f"settings of blocks {seed}")
+    children = [space.sample(rng) for _ in range(number)]
+    return [
+        (child, [{child[block], *space.alternatives(child, block)} for block in range(len(child))])
+        for child in children
+    ]

@@ -19,13 +19,4 @@ if TYPE_CHECKING:
     from hf_nasbert.training.machine import tune_allocator as tune_allocator
     from hf_nasbert.training.pretrain import pretrain_supernet as pretrain_supernet
 
-_NAMES_OF = {
-    "hf_nasbert.training.arguments": ("SupernetArguments", "SupernetTrainingArguments"),
-    "hf_nasbert.training.checkpoints": ("DamagedCheckpointError", "find_checkpoint", "list_checkpoints"),
-    "hf_nasbert.training.journal": ("read_log",),
-    "hf_nasbert.training.loop": ("DivergenceError", "SupernetTrainer", "TrainingOutput", "train_supernet"),
-    "hf_nasbert.training.machine": ("make_accelerator", "tune_allocator"),
-    "hf_nasbert.training.pretrain": ("pretrain_supernet",),
-}
-
-__getattr__, __dir__, __all__ = load_on_first_use(__name__, _NAMES_OF)
+__getattr__, __dir__, __all__ = load_on_first_use(__name__)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
 from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
-from hf_nasbert.paths import expand_paths
-from hf_nasbert.ranges import check_range
 from hf_nasbert.recipe_arguments import Choice
+from hf_nasbert.settings import Settings, setting
 from hf_nasbert.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -33,94 +32,72 @@ DISTILLED = ("states", "vectors", "relations", "logits", "masked_lm")
 
 
 @dataclass
-class SupernetArguments:
+class SupernetArguments(Settings):
     """Which super-net to train: that of a base model, a preset, or a space of one's own; sizes override the last two.
 
     Raises:
         ValueError: If the settings of a space do not make one.
     """
 
-    base_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "An encoder whose super-net is trained: a folder or a name on the Hub, a SentenceTransformer too. "
-            "Its sizes, its tokenizer and its weights are those of the super-net; nothing is written there."
-        },
+    base_model: str | None = setting(
+        None,
+        "An encoder whose super-net is trained: a folder or a name on the Hub, a SentenceTransformer too. Its sizes, "
+        "its tokenizer and its weights are those of the super-net; nothing is written there.",
     )
-    base_model_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the base model."}
+    base_model_revision: str | None = setting(None, "Branch, tag or commit of the base model.")
+    trust_remote_code: bool = setting(False, "Run code that the base model brings.")
+    heads: list[int] | None = setting(
+        None, "Of a base model: heads that an attention may keep; by default a half and a quarter."
     )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the base model brings."})
-    heads: list[int] | None = field(
-        default=None,
-        metadata={"help": "Of a base model: heads that an attention may keep; by default a half and a quarter."},
+    ffn: list[int] | None = setting(
+        None, "Of a base model: neurons that a feed-forward may keep; by default a half and a quarter."
     )
-    ffn: list[int] | None = field(
-        default=None,
-        metadata={"help": "Of a base model: neurons that a feed-forward may keep; by default a half and a quarter."},
+    kernels: list[int] = setting(
+        list, "Of a base model: sizes of convolutions that may stand for an attention: 3, 5, 7."
     )
-    kernels: list[int] = field(
-        default_factory=list,
-        metadata={"help": "Of a base model: sizes of convolutions that may stand for an attention: 3, 5, 7."},
+    drop_blocks: bool = setting(True, "Of a base model: whether blocks may be left out.")
+    refit: bool = setting(
+        True,
+        "Of a base model: sort heads and neurons by what they write on the text, and refit what is left of each "
+        "operator by least squares, before training.",
     )
-    drop_blocks: bool = field(default=True, metadata={"help": "Of a base model: whether blocks may be left out."})
-    refit: bool = field(
-        default=True,
-        metadata={
-            "help": "Of a base model: sort heads and neurons by what they write on the text, and refit what is left "
-            "of each operator by least squares, before training."
-        },
+    preset: str | None = setting(None, "A named space and its sizes: quickstart, magic-base or nasbert.")
+    operators: list[str] | None = setting(
+        None, "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, norm, skip."
     )
-    preset: str | None = field(
-        default=None, metadata={"help": "A named space and its sizes: quickstart, magic-base or nasbert."}
+    num_choice_blocks: int | None = setting(None, "Choice blocks, over all stages.")
+    blocks: list[str] | None = setting(
+        None,
+        "Instead of operators: the candidates of every choice block, as in: conv3 attention,ffn,conv3 "
+        "attention,ffn,conv3.",
     )
-    operators: list[str] | None = field(
-        default=None,
-        metadata={"help": "Candidates of every choice block: attention, ffn, conv3, conv5, conv7, norm, skip."},
+    num_stages: int = setting(1, "Stages into which the choice blocks are cut, equally long.")
+    widths: list[int] | None = setting(None, "Widths a stage may choose from; without them all have hidden_size.")
+    skip: Literal["end", "anywhere"] = setting(
+        "end",
+        "Where skip may stand: at the end of a stage, so that a child's depth says which blocks it has; or anywhere, "
+        "in one stage without widths.",
     )
-    num_choice_blocks: int | None = field(default=None, metadata={"help": "Choice blocks, over all stages."})
-    blocks: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of operators: the candidates of every choice block, as in: conv3 attention,ffn,conv3 "
-            "attention,ffn,conv3."
-        },
+    weight_layout: str = setting(
+        "separate",
+        f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
+        "(docs/extending.md). separate: each operator has weights of its own; entangled: conv3 has the middle of "
+        "conv7's kernel, few heads or neurons are the first ones of many; experts: two sets for an ffn, mixed by "
+        "the child's architecture (Mixture-of-Supernets).",
     )
-    num_stages: int = field(default=1, metadata={"help": "Stages into which the choice blocks are cut, equally long."})
-    widths: list[int] | None = field(
-        default=None, metadata={"help": "Widths a stage may choose from; without them all have hidden_size."}
-    )
-    skip: Literal["end", "anywhere"] = field(
-        default="end",
-        metadata={
-            "help": "Where skip may stand: at the end of a stage, so that a child's depth says which blocks it has; "
-            "or anywhere, in one stage without widths."
-        },
-    )
-    weight_layout: str = field(
-        default="separate",
-        metadata={
-            "help": f"What a block's operators are made of: {', '.join(LAYOUT_NAMES)}, or a layout of your own "
-            "(docs/extending.md). separate: each operator has weights of its own; entangled: conv3 has the middle of "
-            "conv7's kernel, few heads or neurons are the first ones of many; experts: two sets for an ffn, mixed by "
-            "the child's architecture (Mixture-of-Supernets)."
-        },
-    )
-    hidden_size: int | None = field(default=None, metadata={"help": "Width of the states between stages."})
-    embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding tables."})
-    ffn_ratio: int | None = field(default=None, metadata={"help": "Inner width of ffn, in widths."})
-    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
-    num_conv_layers: int | None = field(default=None, metadata={"help": "Convolutions stacked in one conv operator."})
-    max_position_embeddings: int | None = field(default=None, metadata={"help": "Longest sequence."})
-    hidden_act: str | None = field(default=None, metadata={"help": "Activation, by transformers' name."})
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout behind every operator."})
-    attention_probs_dropout_prob: float | None = field(
-        default=None, metadata={"help": "Dropout of attention probabilities."}
-    )
-    initializer_range: float | None = field(default=None, metadata={"help": "Deviation of the initial weights."})
+    hidden_size: int | None = setting(None, "Width of the states between stages.")
+    embedding_size: int | None = setting(None, "Width of the embedding tables.")
+    ffn_ratio: int | None = setting(None, "Inner width of ffn, in widths.")
+    attention_head_size: int | None = setting(None, "Width of an attention head.")
+    num_conv_layers: int | None = setting(None, "Convolutions stacked in one conv operator.")
+    max_position_embeddings: int | None = setting(None, "Longest sequence.")
+    hidden_act: str | None = setting(None, "Activation, by transformers' name.")
+    hidden_dropout_prob: float | None = setting(None, "Dropout behind every operator.")
+    attention_probs_dropout_prob: float | None = setting(None, "Dropout of attention probabilities.")
+    initializer_range: float | None = setting(None, "Deviation of the initial weights.")
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
             self.blocks = [self.blocks]
         own = {
@@ -141,8 +118,6 @@ class SupernetArguments:
             raise ValueError(
                 f"num_choice_blocks={self.num_choice_blocks} cannot be cut into {self.num_stages} equal stages"
             )
-        if self.skip not in ("end", "anywhere"):
-            raise ValueError(f"skip={self.skip!r}: expected end or anywhere")
         if self.skip == "anywhere" and (self.preset is not None or self.num_stages > 1 or self.widths is not None):
             what = "preset" if self.preset is not None else "num_stages" if self.num_stages > 1 else "widths"
             raise ValueError(
@@ -207,7 +182,7 @@ class SupernetArguments:
 
 
 @dataclass
-class SupernetTrainingArguments:
+class SupernetTrainingArguments(Settings):
     """How to train a super-net.
 
     Learning rate, dropout of the step and architecture are functions of the step and the seeds alone, so a run that
@@ -217,162 +192,115 @@ class SupernetTrainingArguments:
         ValueError: If a number lies outside its range, or there is no backend of the name that is to compile.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset(
-        {
-            "dataloader_num_workers",
-            "disable_tqdm",
-            "logging_steps",
-            "output_dir",
-            "overwrite_output_dir",
-            "report_to",
-            "resume_from_checkpoint",
-            "save_steps",
-            "save_total_limit",
-            "step_timeout",
-        }
-    )
+    incidental: ClassVar[frozenset[str]] = frozenset({
+        "dataloader_num_workers", "disable_tqdm", "logging_steps", "output_dir", "overwrite_output_dir", "report_to",
+        "resume_from_checkpoint", "save_steps", "save_total_limit", "step_timeout",
+    })  # fmt: skip
     """What decides where things lie, what is shown or how often a run is saved, and not what comes out of it."""
 
     choices: ClassVar[dict[str, Choice]] = {"method_settings": Choice("method", settings_by_method)}
     """Settings of their own that come with a choice."""
 
     output_dir: str = field(metadata={"help": "Folder of checkpoints, log and final super-net."})
-    method: str = field(default="uniform", metadata={"help": _help_of_methods})
-    teacher: Literal["auto", "base_model", "full_child", "none"] = field(
-        default="auto",
-        metadata={
-            "help": "What children of a base model's super-net learn from: the base_model, or the full_child of that "
-            "super-net, which itself learns from the base model; none: from masked words. auto: the base model, "
-            "where there is one."
-        },
+    method: str = setting("uniform", _help_of_methods)
+    teacher: Literal["auto", "base_model", "full_child", "none"] = setting(
+        "auto",
+        "What children of a base model's super-net learn from: the base_model, or the full_child of that super-net, "
+        "which itself learns from the base model; none: from masked words. auto: the base model, where there is one.",
     )
-    distillation: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "What they learn from a teacher: states (the last ones), vectors (of sequences), relations (of "
-            "the last attention), logits (of the base model's head), masked_lm. By default states and vectors; of a "
-            "classifier, logits and states."
-        },
+    distillation: list[str] | None = setting(
+        None,
+        "What they learn from a teacher: states (the last ones), vectors (of sequences), relations (of the last "
+        "attention), logits (of the base model's head), masked_lm. By default states and vectors; of a classifier, "
+        "logits and states.",
     )
-    distillation_weights: list[float] | None = field(
-        default=None,
-        metadata={"help": "Weights of these, in their order; by default as in compress: 1 for states, 5 for vectors."},
+    distillation_weights: list[float] | None = setting(
+        None, "Weights of these, in their order; by default as in compress: 1 for states, 5 for vectors."
     )
-    max_steps: int = field(default=10_000, metadata={"help": "Optimizer steps."})
-    per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "Sequences that one process computes at once."}
+    max_steps: int = setting(10_000, "Optimizer steps.", at_least=1)
+    per_device_train_batch_size: int = setting(32, "Sequences that one process computes at once.", at_least=1)
+    gradient_accumulation_steps: int = setting(
+        1, "Micro-batches per optimizer step; all train the same children.", at_least=1
     )
-    gradient_accumulation_steps: int = field(
-        default=1, metadata={"help": "Micro-batches per optimizer step; all train the same children."}
+    global_batch_size: int = setting(
+        0,
+        "Sequences of an optimizer step over all processes: gradient_accumulation_steps then follows from the number "
+        "of processes, and a run may go on with another one. 0: what the other settings give.",
+        at_least=0,
     )
-    global_batch_size: int = field(
-        default=0,
-        metadata={
-            "help": "Sequences of an optimizer step over all processes: gradient_accumulation_steps then follows from "
-            "the number of processes, and a run may go on with another one. 0: what the other settings give."
-        },
+    learning_rate: float = setting(5e-4, "Highest learning rate.", at_least=0)
+    weight_decay: float = setting(
+        0.01, "Decoupled weight decay of everything but biases and normalisations.", at_least=0
     )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "Decoupled weight decay of everything but biases and normalisations."}
+    adam_beta1: float = setting(0.9, "Decay of AdamW's first moment.", at_least=0, at_most=1)
+    adam_beta2: float = setting(0.98, "Decay of AdamW's second moment.", at_least=0, at_most=1)
+    adam_epsilon: float = setting(1e-6, "Epsilon of AdamW.", at_least=0)
+    warmup_steps: int = setting(0, "Steps of linear warm-up; 0: warmup_ratio decides.", at_least=0)
+    warmup_ratio: float = setting(0.1, "Warm-up as a share of max_steps.", at_least=0, at_most=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = setting(
+        "linear", "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."
     )
-    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
-    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up; 0: warmup_ratio decides."})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps."})
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = field(
-        default="linear",
-        metadata={"help": "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."},
+    min_lr_ratio: float = setting(
+        0.0,
+        "Floor under the falling learning rate, as a share of the highest: at 0.05 a constant tail, as in BigNAS.",
+        at_least=0,
+        at_most=1,
     )
-    min_lr_ratio: float = field(
-        default=0.0,
-        metadata={
-            "help": "Floor under the falling learning rate, as a share of the highest: at 0.05 a constant tail, as in "
-            "BigNAS."
-        },
+    max_grad_norm: float = setting(1.0, "Clip the gradient to this norm; 0: do not.", at_least=0)
+    max_skipped_steps: int = setting(
+        0,
+        "Steps, over the whole run, that may be left without effect because their loss or gradient is no finite "
+        "number; one more ends the run. The log names them.",
+        at_least=0,
     )
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm; 0: do not."})
-    max_skipped_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Steps, over the whole run, that may be left without effect because their loss or gradient is no "
-            "finite number; one more ends the run. The log names them."
-        },
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = setting(
+        "auto",
+        "auto: bf16 on CPUs with units for it (AVX512_BF16 or AMX), no elsewhere, GPUs included. bf16 gives other "
+        "numbers than no, the same ones from run to run; CPUs without such units are ten times slower with it.",
     )
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
-        default="auto",
-        metadata={
-            "help": "auto: bf16 on CPUs with units for it (AVX512_BF16 or AMX), no elsewhere, GPUs included. bf16 "
-            "gives other numbers than no, the same ones from run to run; CPUs without such units are ten times slower "
-            "with it."
-        },
+    activation_checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: less memory, more time."
     )
-    activation_checkpointing: bool = field(
-        default=False, metadata={"help": "Recompute activations in the backward pass: less memory, more time."}
+    torch_compile: bool = setting(
+        False, "Compile every operator by itself. On two CPU cores it took longer than it saved."
     )
-    torch_compile: bool = field(
-        default=False,
-        metadata={"help": "Compile every operator by itself. On two CPU cores it took longer than it saved."},
+    torch_compile_backend: str = setting("inductor", "Backend of torch_compile.")
+    step_timeout: float = setting(
+        60, "Seconds that processes wait for each other within a step before the run ends in an error.", at_least=1
     )
-    torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch_compile."})
-    step_timeout: float = field(
-        default=60,
-        metadata={"help": "Seconds that processes wait for each other within a step before the run ends in an error."},
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU though there is a GPU."})
-    seed: int = field(
-        default=0, metadata={"help": "Seed of weights, sampler, text order, masks, dropout and evaluated children."}
-    )
-    dataloader_num_workers: int = field(
-        default=0, metadata={"help": "Processes that prepare batches ahead; 0: the training process itself."}
+    use_cpu: bool = setting(False, "Train on the CPU though there is a GPU.")
+    seed: int = setting(0, "Seed of weights, sampler, text order, masks, dropout and evaluated children.", at_least=0)
+    dataloader_num_workers: int = setting(
+        0, "Processes that prepare batches ahead; 0: the training process itself.", at_least=0
     )
 
-    logging_steps: int = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    eval_steps: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})
-    num_eval_batches: int = field(
-        default=8, metadata={"help": "Dev batches, of per_device_train_batch_size sequences, that all scores use."}
+    logging_steps: int = setting(50, "Steps between two lines of the log.", at_least=1)
+    eval_steps: int = setting(0, "Steps between evaluations; 0: at the end only.", at_least=0)
+    num_eval_batches: int = setting(
+        8, "Dev batches, of per_device_train_batch_size sequences, that all scores use.", at_least=1
     )
-    num_eval_children: int = field(
-        default=8, metadata={"help": "Children evaluated, always the same: the largest one and random ones."}
+    num_eval_children: int = setting(
+        8, "Children evaluated, always the same: the largest one and random ones.", at_least=0, at_most=10_000
     )
-    save_steps: int = field(default=500, metadata={"help": "Steps between checkpoints; the last step has one too."})
-    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; 0: all."})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint's folder, or latest: the newest whole one, if there is any."}
+    save_steps: int = setting(500, "Steps between checkpoints; the last step has one too.", at_least=1)
+    save_total_limit: int = setting(2, "Checkpoints kept; 0: all.", at_least=0)
+    resume_from_checkpoint: str | None = setting(
+        None, "A checkpoint's folder, or latest: the newest whole one, if there is any."
     )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Start anew and delete the checkpoints and the log of an earlier run."}
+    overwrite_output_dir: bool = setting(False, "Start anew and delete the checkpoints and the log of an earlier run.")
+    report_to: str = setting(
+        "auto", "A tracker of Accelerate by name, none, or auto: tensorboard where it is installed."
     )
-    report_to: str = field(
-        default="auto",
-        metadata={"help": "A tracker of Accelerate by name, none, or auto: tensorboard where it is installed."},
-    )
-    disable_tqdm: bool = field(default=False, metadata={"help": "Show no progress bar."})
+    disable_tqdm: bool = setting(False, "Show no progress bar.")
     method_settings: Any = None
     """The settings of the method: an instance of its `Settings`, made of a mapping or of all defaults."""
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
         self._check_teacher()
-        for name in (
-            "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
-            "num_eval_batches", "step_timeout",
-        ):  # fmt: skip
-            check_range(name, getattr(self, name), at_least=1)
-        for name in (
-            "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
-            "warmup_ratio", "max_grad_norm", "max_skipped_steps", "seed", "dataloader_num_workers", "eval_steps",
-            "num_eval_children", "save_total_limit", "global_batch_size",
-        ):  # fmt: skip
-            check_range(name, getattr(self, name), at_least=0)
-        for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
-            check_range(name, getattr(self, name), at_most=1)
-        check_range("min_lr_ratio", self.min_lr_ratio, at_least=0, at_most=1)
-        check_range("num_eval_children", self.num_eval_children, at_most=10_000)  # all are drawn, and scored, at once
         if self.global_batch_size and self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} decides on gradient_accumulation_steps: give one of them"
@@ -381,8 +309,6 @@ class SupernetTrainingArguments:
             self._check_backend()
 
     def _check_teacher(self) -> None:
-        if self.teacher not in ("auto", "base_model", "full_child", "none"):
-            raise ValueError(f"teacher={self.teacher!r}: expected base_model, full_child or none")
         terms, weights = self.distillation, self.distillation_weights
         if terms is None:
             if weights is not None:
@@ -447,7 +373,7 @@ class SupernetTrainingArguments:
 
 
 @dataclass
-class StandaloneArguments:
+class StandaloneArguments(Settings):
     """The space whose children are trained, their sizes, and the recipe that is the same for all of them.
 
     Whatever changes a child's loss stands here or in `DataArguments`; only architecture and seed vary within a table.
@@ -462,54 +388,34 @@ class StandaloneArguments:
             "single candidate is the same in all children."
         }
     )
-    hidden_size: int = field(default=128, metadata={"help": "Width of the model."})
-    ffn_ratio: int = field(default=4, metadata={"help": "Inner width of ffn, in widths."})
-    attention_head_size: int | None = field(default=None, metadata={"help": "Width of an attention head."})
-    num_conv_layers: int = field(default=2, metadata={"help": "Convolutions stacked in one conv operator."})
-    hidden_dropout_prob: float = field(
-        default=0.0, metadata={"help": "Dropout; a run too short to see its text twice needs none."}
+    hidden_size: int = setting(128, "Width of the model.")
+    ffn_ratio: int = setting(4, "Inner width of ffn, in widths.")
+    attention_head_size: int | None = setting(None, "Width of an attention head.")
+    num_conv_layers: int = setting(2, "Convolutions stacked in one conv operator.")
+    hidden_dropout_prob: float = setting(0.0, "Dropout; a run too short to see its text twice needs none.")
+    max_steps: int = setting(500, "Optimizer steps of one child.", at_least=1)
+    train_batch_size: int = setting(32, "Sequences of one step.", at_least=1)
+    learning_rate: float = setting(2e-3, "Highest learning rate of AdamW.", above=0)
+    warmup_ratio: float = setting(0.1, "Warm-up as a share of max_steps; then down to zero.", at_least=0, at_most=1)
+    weight_decay: float = setting(0.01, "Weight decay of matrices.")
+    adam_beta1: float = setting(0.9, "Decay of AdamW's first moment.", at_least=0, below=1)
+    adam_beta2: float = setting(0.98, "Decay of AdamW's second moment.", at_least=0, below=1)
+    adam_epsilon: float = setting(1e-6, "Epsilon of AdamW.", above=0)
+    max_grad_norm: float = setting(1.0, "Clip the gradient to this norm.", above=0)
+    num_dev_batches: int = setting(
+        16,
+        "Batches of the fixed dev set. Two trainings of one child differ on few sequences for no other reason than "
+        "that they are few.",
+        at_least=1,
     )
-    max_steps: int = field(default=500, metadata={"help": "Optimizer steps of one child."})
-    train_batch_size: int = field(default=32, metadata={"help": "Sequences of one step."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of AdamW."})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "Warm-up as a share of max_steps; then down to zero."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
-    adam_beta1: float = field(default=0.9, metadata={"help": "Decay of AdamW's first moment."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moment."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Clip the gradient to this norm."})
-    num_dev_batches: int = field(
-        default=16,
-        metadata={
-            "help": "Batches of the fixed dev set. Two trainings of one child differ on few sequences for no other "
-            "reason than that they are few."
-        },
-    )
-    dev_batch_size: int = field(default=64, metadata={"help": "Sequences in each of them."})
-    eval_steps: int = field(default=100, metadata={"help": "Steps between two points of the learning curve."})
-    num_curve_batches: int = field(default=8, metadata={"help": "Dev batches, the first ones, behind those points."})
+    dev_batch_size: int = setting(64, "Sequences in each of them.", at_least=1)
+    eval_steps: int = setting(100, "Steps between two points of the learning curve.", at_least=1)
+    num_curve_batches: int = setting(8, "Dev batches, the first ones, behind those points.", at_least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.blocks, str):  # YAML readers check no types, and a str is a sequence of str
             self.blocks = [self.blocks]
-        for name in (
-            "max_steps",
-            "train_batch_size",
-            "num_dev_batches",
-            "dev_batch_size",
-            "eval_steps",
-            "num_curve_batches",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a positive number")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio={self.warmup_ratio}: expected a share between 0 and 1")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0 and below 1")
         self.build_space()
 
     def build_space(self) -> SearchSpace:
@@ -525,7 +431,7 @@ class StandaloneArguments:
 
 
 @dataclass
-class FarmArguments:
+class FarmArguments(Settings):
     """Which children to train, how often, and by how many processes.
 
     Raises:
@@ -533,24 +439,21 @@ class FarmArguments:
     """
 
     table: str = field(metadata={"help": "File of the records, .jsonl; at the end compressed beside itself."})
-    num_children: int = field(
-        default=0, metadata={"help": "How many children of the space to train, drawn at random; 0: all of them."}
+    num_children: int = setting(
+        0, "How many children of the space to train, drawn at random; 0: all of them.", at_least=0
     )
-    num_repeated: int = field(default=30, metadata={"help": "How many of them to train under more seeds than one."})
-    num_seeds: int = field(default=3, metadata={"help": "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0."})
-    num_workers: int = field(
-        default=2, metadata={"help": "Worker processes of one thread each; several small children share a GPU well."}
+    num_repeated: int = setting(30, "How many of them to train under more seeds than one.", at_least=0)
+    num_seeds: int = setting(3, "Seeds of the repeated ones, 0, 1, 2, ...; the others get 0.", at_least=1)
+    num_workers: int = setting(
+        2, "Worker processes of one thread each; several small children share a GPU well.", at_least=1
     )
-    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU even where there is a GPU."})
-    order_seed: int = field(default=0, metadata={"help": "Seed of the draw and of the order."})
+    use_cpu: bool = setting(False, "Train on the CPU even where there is a GPU.")
+    order_seed: int = setting(0, "Seed of the draw and of the order.")
 
     def __post_init__(self) -> None:
-        expand_paths(self)
+        super().__post_init__()
         if not self.table.endswith(".jsonl"):
             raise ValueError(f"table={self.table}: expected the name of a .jsonl file")
-        for name, least in {"num_children": 0, "num_repeated": 0, "num_seeds": 1, "num_workers": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -586,31 +489,19 @@ class ChildRecipe:
 
 
 @dataclass(kw_only=True)
-class AdaptationArguments:
-    """Whether children are ranked by what a few of them become when they are trained on alone for some steps.
+class AdaptationArguments(Settings):
+    """Whether children are ranked by what a few of them become when they are trained on alone for some steps."""
 
-    Raises:
-        ValueError: If a number lies outside its range.
-    """
-
-    adapt_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Adapted ranking: some children are trained on alone for so many steps from the weights they "
-            "inherit, and an additive model of their losses scores all others; 0: children are scored as they stand. "
-            "25 doubled the rank correlation in our pilot (docs/search.md)."
-        },
+    adapt_steps: int = setting(
+        0,
+        "Adapted ranking: some children are trained on alone for so many steps from the weights they inherit, and an "
+        "additive model of their losses scores all others; 0: children are scored as they stand. 25 doubled the rank "
+        "correlation in our pilot (docs/search.md).",
+        at_least=0,
     )
-    num_adapted: int = field(default=30, metadata={"help": "How many children are adapted."})
-    adapt_learning_rate: float | None = field(
-        default=None, metadata={"help": "Its learning rate; by default 3e-3, and 5e-4 where a base model teaches."}
+    num_adapted: int = setting(30, "How many children are adapted.", at_least=2)
+    adapt_learning_rate: float | None = setting(
+        None, "Its learning rate; by default 3e-3, and 5e-4 where a base model teaches.", above=0
     )
-    adapt_batch_size: int = field(default=16, metadata={"help": "Sequences of one of its steps."})
-    num_workers: int = field(default=2, metadata={"help": "Processes that train children, of one thread each."})
-
-    def __post_init__(self) -> None:
-        for name, least in {"adapt_steps": 0, "num_adapted": 2, "adapt_batch_size": 1, "num_workers": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
-        if self.adapt_learning_rate is not None and not 0 < self.adapt_learning_rate < math.inf:
-            raise ValueError(f"adapt_learning_rate={self.adapt_learning_rate}: expected a positive number")
+    adapt_batch_size: int = setting(16, "Sequences of one of its steps.", at_least=1)
+    num_workers: int = setting(2, "Processes that train children, of one thread each.", at_least=1)

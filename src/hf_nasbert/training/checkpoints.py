@@ -17,47 +17,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nasbert import checkpoint_folders
-from hf_nasbert.checkpoint_folders import (
-    MANIFEST,
-    DamagedCheckpointError,
-    delete_checkpoint,
-    delete_leftovers,
-    list_checkpoints,
-    set_aside,
-    set_later_aside,
-)
+from hf_nasbert.checkpoint_folders import MANIFEST as MANIFEST
+from hf_nasbert.checkpoint_folders import DamagedCheckpointError as DamagedCheckpointError
+from hf_nasbert.checkpoint_folders import delete_checkpoint as delete_checkpoint
+from hf_nasbert.checkpoint_folders import delete_leftovers as delete_leftovers
+from hf_nasbert.checkpoint_folders import list_checkpoints as list_checkpoints
+from hf_nasbert.checkpoint_folders import set_aside as set_aside
+from hf_nasbert.checkpoint_folders import set_later_aside as set_later_aside
 from hf_nasbert.foreign import printable
-from hf_nasbert.kept import first_difference, write_json
+from hf_nasbert.kept import first_difference as first_difference
+from hf_nasbert.kept import write_json as write_json
 from hf_nasbert.records import is_finite_number
-
-__all__ = [
-    "MANIFEST",
-    "MODEL",
-    "OPTIMIZER",
-    "STATE",
-    "TENSORS",
-    "DamagedCheckpointError",
-    "apart",
-    "delete_checkpoint",
-    "delete_leftovers",
-    "find_checkpoint",
-    "first_difference",
-    "list_checkpoints",
-    "load_model",
-    "load_optimizer",
-    "load_tensors",
-    "read_json",
-    "read_state",
-    "replace_files",
-    "save_model",
-    "save_optimizer",
-    "save_tensors",
-    "set_aside",
-    "set_later_aside",
-    "verify_checkpoint",
-    "write_checkpoint",
-    "write_json",
-]
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"

@@ -90,24 +90,9 @@ class TrainingOutput:
         return f"stopped at step {self.global_step}, all of it saved; {_HOW_TO_GO_ON}"
 
 
-def train_supernet(
-    supernet: SupernetPreTrainedModel,
-    arguments: SupernetTrainingArguments,
-    batches: TrainingBatches,
-    dev_batches: Sequence[Batch] = (),
-    *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    accelerator: Accelerator | None = None,
-    text: Mapping[str, Any] | None = None,
-    base_model: BaseModelTeacher | None = None,
-    pooling: Pooling = "mean",
-) -> TrainingOutput:
-    """Train a super-net; see `SupernetTrainer`."""
-    trainer = SupernetTrainer(
-        supernet, arguments, batches, dev_batches, tokenizer=tokenizer, accelerator=accelerator, text=text,
-        base_model=base_model, pooling=pooling,
-    )  # fmt: skip
-    return trainer.train()
+def train_supernet(supernet: SupernetPreTrainedModel, *arguments: Any, **options: Any) -> TrainingOutput:
+    """Train a super-net; takes what a `SupernetTrainer` takes."""
+    return SupernetTrainer(supernet, *arguments, **options).train()
 
 
 class SupernetTrainer:

@@ -55,9 +55,7 @@ def pretrain_supernet(
             lengths={"max_seq_length": data_arguments.max_seq_length},
         )
         if data_arguments.tokenizer_name is None:
-            data_arguments = replace(
-                data_arguments, tokenizer_name=base.name, tokenizer_revision=supernet_arguments.base_model_revision
-            )
+            data_arguments = replace(data_arguments, tokenizer_name=base.place, tokenizer_revision=base.revision)
     with accelerator.main_process_first():  # the others find tokenizer and packed text in the cache
         corpus = load_corpus(data_arguments)
     supernet: SupernetPreTrainedModel

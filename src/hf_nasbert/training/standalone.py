@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM, SupernetConfig
 from hf_nasbert.records import Record, versions
-from hf_nasbert.space import Architecture
+from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 
 Batch = dict[str, torch.Tensor]
@@ -26,6 +26,7 @@ Batch = dict[str, torch.Tensor]
 _SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "hidden_dropout_prob")
 
 
+@dataclass(frozen=True)
 class StandaloneTrainer:
     """Trains children of one space on one text by one recipe.
 
@@ -42,34 +43,34 @@ class StandaloneTrainer:
             far as they go round.
     """
 
-    def __init__(
-        self,
-        arguments: StandaloneArguments,
-        corpus: Corpus,
-        *,
-        data_seed: int = 0,
-        source: str = "",
-        device: str = "cpu",
-    ) -> None:
-        self.arguments, self.corpus, self.data_seed, self.source = arguments, corpus, data_seed, source
-        self.device = device
-        self.space = arguments.build_space()
-        self.config = self._build_config()
-        """The super-net's configuration whose children these are; what none can be built by is refused here."""
+    arguments: StandaloneArguments
+    corpus: Corpus
+    data_seed: int = field(default=0, kw_only=True)
+    source: str = field(default="", kw_only=True)
+    device: str = field(default="cpu", kw_only=True)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __post_init__(self) -> None:
+        _ = self.config  # what no child can be built by is refused here
+
+    def __getstate__(self) -> dict[str, Any]:
         """Travel to a worker without what it can compute itself."""
-        return _make_trainer, (self.arguments, self.corpus, self.data_seed, self.source, self.device)
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
-    def _build_config(self) -> SupernetConfig:
-        sizes = {name: getattr(self.arguments, name) for name in _SIZES}
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space of the children."""
+        return self.arguments.build_space()
+
+    @cached_property
+    def config(self) -> SupernetConfig:
+        """The super-net's configuration whose children these are."""
         return SupernetConfig(
             search_space=self.space,
             vocab_size=vocabulary_size(self.corpus.tokenizer),
             pad_token_id=padding_id(self.corpus.tokenizer),
             max_position_embeddings=self.train_batches(0).sequence_length,
             attention_probs_dropout_prob=self.arguments.hidden_dropout_prob,
-            **sizes,
+            **{name: getattr(self.arguments, name) for name in _SIZES},
         )
 
     @cached_property
@@ -153,12 +154,6 @@ class StandaloneTrainer:
                 "seconds": round(time.perf_counter() - start, 2),
             },
         }
-
-
-def _make_trainer(
-    arguments: StandaloneArguments, corpus: Corpus, data_seed: int, source: str, device: str
-) -> StandaloneTrainer:
-    return StandaloneTrainer(arguments, corpus, data_seed=data_seed, source=source, device=device)
 
 
 def fit(
@@ -266,14 +261,14 @@ def _place(batch: Batch, device: torch.device) -> Batch:
 
 
 @torch.no_grad()
-def dev_loss(model: torch.nn.Module, batches: Iterable[Batch], **forward_arguments: Any) -> float:
+def dev_loss(model: torch.nn.Module, batches: Iterable[Batch]) -> float:
     """The mean masked-LM loss per labelled token over all batches."""
     was_training = model.training
     model.eval()
     total, num_labels = 0.0, 0
     for batch in batches:
         count = int((batch["labels"] != -100).sum())
-        total += count * float(model(input_ids=batch["input_ids"], labels=batch["labels"], **forward_arguments).loss)
+        total += count * float(model(input_ids=batch["input_ids"], labels=batch["labels"]).loss)
         num_labels += count
     model.train(was_training)
     return total / num_labels

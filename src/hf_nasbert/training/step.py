@@ -12,10 +12,10 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from hf_nasbert.data.batches import NothingToPredictError
+from hf_nasbert.elastic.encoders import running
 from hf_nasbert.methods import ChildRun, Counts, StepContext, TrainingMethod, Wants
 from hf_nasbert.modeling.modeling_supernet import SupernetEncoder, SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup
-from hf_nasbert.scoring import evaluating
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.distillation import Distillation
@@ -156,7 +156,7 @@ class TrainingStep:
         """The loss of each child on the whole batch, without dropout and without gradient; called as `backward` is."""
         counts = self._count(batch, children)
         losses = torch.zeros(len(children), dtype=torch.float64)
-        with evaluating(self.supernet):
+        with running(self.supernet):
             for micro_batch in self._split(batch):
                 context = self._context(step, micro_batch, counts)
                 for number, child in enumerate(children):
