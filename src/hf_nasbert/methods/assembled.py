@@ -21,9 +21,11 @@ class AssembledSettings(UniformSettings):
     """How long the meta model is trained before its modules are."""
 
     meta_share: float = setting(
-        0.25, "The share of max_steps that trains the meta model; none where a base model is that.",
-        at_least=0, at_most=1,
-    )  # fmt: skip
+        0.25,
+        "The share of max_steps that trains the meta model; none where a base model is that.",
+        at_least=0,
+        at_most=1,
+    )
 
 
 class Assembled(Remembering):
@@ -52,21 +54,21 @@ class Assembled(Remembering):
     settings: AssembledSettings
 
     def _prepare(self) -> None:
-        space, cost, share, max_steps = self.space, self.cost, self.settings.meta_share, self.max_steps
         self.memory = {}
-        self.largest = cheapest(space, lambda child: -cost(child))
+        self.largest = cheapest(self.space, lambda child: -self.cost(child))
         wide = [
             [name for name in names if name != SKIP and operator_width(name) == operator_width(widest)]
-            for names, widest in zip(space.blocks, self.largest, strict=True)
+            for names, widest in zip(self.space.blocks, self.largest, strict=True)
         ]
         self.meta = Architecture(names[block % len(names)] for block, names in enumerate(wide))
-        self.meta_steps = round(share * max_steps)
+        self.meta_steps = round(self.settings.meta_share * self.max_steps)
         self.is_meta = True
         """Whether the next step trains the meta model."""
-        if all({*names} <= {SKIP, own} for names, own in zip(space.blocks, self.meta, strict=True)):
+        if all({*names} <= {SKIP, own} for names, own in zip(self.space.blocks, self.meta, strict=True)):
             raise ValueError(f"method={self.name} replaces operators of one child, and this space has no others")
-        if self.meta_steps >= max_steps:
-            raise ValueError(f"meta_share={share} leaves no step of {max_steps} for the modules")
+        if self.meta_steps >= self.max_steps:
+            share = self.settings.meta_share
+            raise ValueError(f"meta_share={share} leaves no step of {self.max_steps} for the modules")
 
     def check_run(self, run: RunKind) -> None:
         """A base model, the largest child of its super-net, is a meta model that is trained."""

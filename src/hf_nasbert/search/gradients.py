@@ -31,26 +31,21 @@ class GradientMixtureSearch(Search):
 
     name = "gradient_mixture"
 
-    mixture_steps: int = setting(
-        50,
-        "Steps of the architecture parameters before any child is scored, each on one dev batch; 0: all are alike.",
-        at_least=0,
-    )
+    mixture_steps: int = setting(50, "Steps of the architecture parameters, each on one dev batch.", at_least=0)
     mixture_rate: float = setting(0.1, "Learning rate of the architecture parameters.", at_least=0)
     logits: Sequence[Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        blocks = self.space.blocks
-        logits = [dict.fromkeys(names, 0.0) for names in blocks] if self.logits is None else self.logits
-        if [set(of) for of in logits] != [set(names) for names in blocks]:
+        self.logits = self.logits or [dict.fromkeys(names, 0.0) for names in self.space.blocks]
+        if [set(of) for of in self.logits] != [set(names) for names in self.space.blocks]:
             raise ValueError("the architecture parameters are not those of the operators of this space")
-        self.distribution = Distribution(self.space, [dict(of) for of in logits])
+        self.distribution = Distribution(self.space, [dict(of) for of in self.logits])
 
     @property
     def settings(self) -> dict[str, Any]:
         """What this search is, as plain JSON: the learned weights are part of it."""
-        return super().settings | {"logits": self.distribution.logits}
+        return super().settings | {"logits": [dict(of) for of in self.logits or ()]}
 
     def _propose(self) -> Iterator[Architecture]:
         yield self.distribution.draw()
