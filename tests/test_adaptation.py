@@ -1,11 +1,7 @@
 """Children trained on alone from what they inherit: what that changes, that it is done once, and what ranks by it."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny.bases import documents, save_base
+from tiny.processes import forked, with_a_fork_server_of_its_own
 from tiny.texts import text_arguments
 
 from hf_nasbert import cli, records
@@ -404,16 +401,16 @@ def test_the_command_killed_and_run_again_on_its_farm_doubles_nothing(folder, da
     ]  # fmt: skip
     argv = list(map(str, argv))
     table = tmp_path / "h.adapted-40.jsonl"
-    command = [sys.executable, "-m", "hf_nasbert", *argv]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            end = time.monotonic() + 600
-            while not (table.exists() and table.read_bytes().count(b"\n")):
-                assert time.monotonic() < end
-                assert process.poll() is None
-                time.sleep(0.05)
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
+    process = forked(with_a_fork_server_of_its_own, cli.main, argv)
+    try:
+        end = time.monotonic() + 600
+        while not (table.exists() and table.read_bytes().count(b"\n")):
+            assert time.monotonic() < end
+            assert process.is_alive()
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.join()
     begun = table.read_bytes()
     assert cli.main(argv) == 0
     assert table.read_bytes().startswith(begun[: begun.rfind(b"\n") + 1])

@@ -267,6 +267,7 @@ def content_of(result, name):
     return next(stage for stage in result.stages if stage["stage"].startswith(name))["content"]
 
 
+@pytest.mark.slow
 def test_the_screened_super_net_chooses_and_recovery_begins_with_the_better_weights(base, tmp_path, monkeypatch):
     settings = {"scorer": "supernet", "supernet_steps": 6, "max_replace_one_loss": 1e3, "handmade": False, **HALF}
     result = compress(base, tmp_path / "small", **settings)
@@ -287,6 +288,7 @@ def test_the_screened_super_net_chooses_and_recovery_begins_with_the_better_weig
     assert better["before"] < worse["before"]
 
 
+@pytest.mark.slow
 def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(base, tmp_path, monkeypatch):
     settings = {"warmup_steps": 24, "heads": [1], "ffn": [16], "skip": False, "kernels": [3], "handmade": False}
     settings |= {"scorer": "additive", "max_parameters": "0.8x", "recovery_steps": 4}

@@ -15,7 +15,7 @@ from hf_nasbert.cards import fill_page
 from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, RankingReportArguments, rank_children, report_ranking
-from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses
+from hf_nasbert.ranking import GroundTruth, agreement, load_table, proxy_losses
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
@@ -55,7 +55,9 @@ def save_supernet(folder, config, tokenizer, seed=0):
 
 
 @pytest.fixture
-def arguments(folder, tmp_path):
+def arguments(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "_NUM_DRAWS", 10)  # of the random baselines, which take most of a report's time
+
     def make(*supernets, **others):
         settings = {
             "table": str(folder / "table.jsonl"),

@@ -17,6 +17,7 @@ from hf_nasbert.methods import METHODS
 from hf_nasbert.plots import plot_proxy_against_truth, plot_tau_by_method, plot_tau_over_steps, save_figure
 from hf_nasbert.ranking import (
     GroundTruth,
+    agreement,
     baselines,
     compare,
     find_table,
@@ -41,6 +42,13 @@ RECIPE = {
     "mlm_probability": 0.15, "source": "reviews", "text": "ab12", "num_dev_batches": 8, "dev_batch_size": 64,
 }  # fmt: skip
 FEW = {"num_resamples": 20}
+FEW_DRAWS = 20
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Of the random baselines, which take most of a report's time."""
+    monkeypatch.setattr(agreement, "_NUM_DRAWS", FEW_DRAWS)
 
 
 def child_record(child, loss, seed=0, **others):
@@ -134,6 +142,7 @@ class TestTable:
                 Dataset.from_list([*rows[:8], rows[0] | {"seed": 7, "architecture": rows[-1]["architecture"]}])
             )
 
+    @pytest.mark.usefixtures("few_draws")
     def test_children_may_be_those_that_hold_an_operator(self, truth):
         some = GroundTruth(Dataset.from_list(make_records()), containing="attention")
         assert len(some.architectures) == 81 - 16
@@ -415,6 +424,7 @@ class TestScores:
         scored = [score_record(truth, truth.loss, method=name) for name in sorted(names)]
         assert list(last_steps(scored)) == names
 
+    @pytest.mark.usefixtures("few_draws")
     def test_runs_that_say_neither_seed_nor_step_are_runs_of_their_own(self, truth):
         unknown = {"method": "found", "seed": None, "step": None, "max_steps": None}
         scored = [score_record(truth, truth.loss, supernet=name, **unknown) for name in ("b", "a")]
@@ -457,9 +467,12 @@ class TestScores:
 
 @pytest.fixture(scope="module")
 def outcome(truth):
-    return report(truth, make_scores(truth), **FEW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "_NUM_DRAWS", FEW_DRAWS)
+        return report(truth, make_scores(truth), **FEW)
 
 
+@pytest.mark.usefixtures("few_draws")
 class TestReport:
     def test_finds_the_better_method_seed_by_seed(self, outcome):
         uniform, magic_t = outcome.methods
