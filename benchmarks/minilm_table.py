@@ -660,6 +660,8 @@ def _by_counts(
 CPU_SECONDS_PREPARED = 600.0
 CPU_SECONDS_OF_STEP, CPU_SECONDS_JUDGED = 0.23, 4.5
 """Means of three children, one of a band, on one thread without bfloat16; records say better once there are some."""
+CPU_SECONDS_OF_WAYS, CPU_SECONDS_SCORED = 450.0, 0.35
+"""What `rank` takes: super-nets, sums and random children, and a child's score by each set of weights."""
 
 
 def plan_lines(settings: Settings, folder: Path) -> Iterator[str]:
@@ -678,6 +680,9 @@ def plan_lines(settings: Settings, folder: Path) -> Iterator[str]:
             seconds, how = statistics.fmean(known), f"by {len(known)} children on record"
         parts = ", ".join(f"{what} ({number}) {number * seconds / 3600:.1f}" for what, number in numbers.items())
         yield f"factor {factor}: {seconds:.0f} CPU-s a child ({how}); CPU-hours: {parts}"
+    for what, number in (("the pilot", settings.num_pilot), ("all children", settings.num_children)):
+        scored = bands * number * (1 + len(SUPERNETS)) * CPU_SECONDS_SCORED
+        yield f"rank, {what}: {(CPU_SECONDS_OF_WAYS + scored) / 3600:.1f} CPU-hours, for each factor"
 
 
 def texts() -> datasets.Dataset:

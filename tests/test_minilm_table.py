@@ -17,6 +17,7 @@ from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.space import Architecture
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,8 @@ def test_an_exception_before_a_step_ends_a_training(prepared):
 
 def test_the_plan_tells_hours_of_every_part(bench, tmp_path):
     lines = list(bench.plan_lines(bench.Settings(), tmp_path))
-    assert len(lines) == 1 + len(bench.FACTORS)
+    assert len(lines) == 1 + len(bench.FACTORS) + 2
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["rank, the pilot", "rank, all children"]
     assert "(360)" in lines[1]
     path = bench.table_of(4, tmp_path)
     records.append(path, {"timing": {"cpu_seconds": 3600.0}})
@@ -143,6 +145,13 @@ def test_the_rule_takes_the_fewest_tokens_that_keep_the_order(bench, tmp_path, t
             row = {"architecture": name, "seed": 0, "dev_loss": sign * number + 20}
             records.append(bench.table_of(factor, tmp_path), row)
     assert list(bench.pilot_lines({"children": children}, tmp_path))[-1] == f"By the rule: {chosen} times the tokens."
+
+
+def test_the_page_shows_how_well_children_are_ranked_as_the_records_say(bench):
+    design = json.loads((bench.RECORDS / "minilm-design.json").read_text(encoding="utf-8"))
+    table = "\n".join(bench.report_lines(design, 1, bench.RECORDS))
+    assert "super-net, uniform, seed 0" in table
+    assert table in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
