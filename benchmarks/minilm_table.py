@@ -5,7 +5,8 @@
     python benchmarks/minilm_table.py train --factor 1 --pilot      30 children; likewise with --factor 4 and 16
     python benchmarks/minilm_table.py pilot                         how the order changes with the tokens
     python benchmarks/minilm_table.py train --factor F              all children with F times the tokens
-    python benchmarks/minilm_table.py rank --factor F               what ranks them without any training
+    python benchmarks/minilm_table.py rank --factor F               scores them by what `compress` ranks children by
+    python benchmarks/minilm_table.py report --factor F             how well that ranks them, from the records alone
 
 Killed at any moment, the same command goes on: a child in hand is lost, none is doubled. The design, and in it which
 children have a second seed or are the pilot's, is a file of the records, written before any child is trained. Text and
@@ -24,6 +25,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import random
 import statistics
@@ -31,7 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,9 @@ from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judge
 from hf_nasbert.compression.recover import RecoverySettings, recover
 from hf_nasbert.compression.replace_one import as_items, replace_one, screened, sum_of
+from hf_nasbert.compression.results import additivity_lines
 from hf_nasbert.compression.sentences import PARTS, Batch, digest_of
-from hf_nasbert.compression.stages import Variants
+from hf_nasbert.compression.stages import Additive, Variants
 from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import CostFunction, cost_function
@@ -65,7 +68,7 @@ from hf_nasbert.extraction import extract_child, load_supernet
 from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import Kept, write_json
 from hf_nasbert.locking import locked
-from hf_nasbert.metrics import kendall_tau
+from hf_nasbert.metrics import Array, Interval, Redraws, cluster_interval
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.records import Record, versions
@@ -86,6 +89,10 @@ _CURVE_BATCHES = 3
 _MOST_TRIES = 50_000
 _SOLUTIONS = 8  # of a knapsack, of which neighbours are taken
 _FITTED = 30  # children that a fitted scorer may see
+_DRAWN = 100  # children of each space that say how well lone replacements add up
+_ADDITIVITY = "additivity"
+SUPERNETS = (("uniform", 0), ("uniform", 1), ("magic_t", 0))
+"""Methods and seeds of the super-nets that rank; the first is what `compress --scorer supernet` trains."""
 
 Parts = Mapping[str, list[Batch]]
 
@@ -475,24 +482,34 @@ def train(prepared: Prepared, design: Record, folder: Path, *, is_pilot: bool, n
 # Orders
 
 
-def taus(design: Record, scores: Mapping[str, float], truth: Mapping[str, float]) -> tuple[float, float]:
-    """Kendall's tau of the children that both know: of all, and the mean of those within bands."""
+def taus(design: Record, scores: Mapping[str, float], truth: Mapping[str, float]) -> tuple[Interval, Interval]:
+    """Kendall's tau of the children that both know, with 90 % bootstrap intervals over them: of all, and within bands.
+
+    Within bands is the mean over bands, each weighted by its pairs of children; NaN where there is no pair.
+    """
     known = [one for one in design["children"] if one["architecture"] in scores and one["architecture"] in truth]
+    if len(known) < 2:
+        return (Interval(math.nan, math.nan, math.nan),) * 2
+    names, bands = [one["architecture"] for one in known], np.array([one["band"] for one in known])
+    each, real = [scores[name] for name in names], [truth[name] for name in names]
 
-    def tau(of: Sequence[Record]) -> float:
-        names = [one["architecture"] for one in of]
-        return kendall_tau([scores[name] for name in names], [truth[name] for name in names])
+    def interval(measure: Callable[[Redraws], Array]) -> Interval:
+        return cluster_interval(measure, range(len(names)), each, real, seed=0)
 
-    bands = [[one for one in known if one["band"] == band] for band in dict.fromkeys(one["band"] for one in known)]
-    return tau(known), statistics.fmean(tau(own) for own in bands)
+    return interval(Redraws.kendall_tau), interval(lambda redraws: redraws.mean_bucketed_tau(bands))
+
+
+def rows_of(path: Path) -> list[Record]:
+    """The records of a table's children; none where there is no such file."""
+    for file in (path, path.with_name(path.name + ".gz")):
+        if file.exists():
+            return records.read(file)
+    return []
 
 
 def losses_of(path: Path, seed: int = 0) -> dict[str, float]:
-    """The losses of a table's children under a seed; none where there is no such file."""
-    for file in (path, path.with_name(path.name + ".gz")):
-        if file.exists():
-            return {one["architecture"]: one["dev_loss"] for one in records.read(file) if one["seed"] == seed}
-    return {}
+    """The losses of a table's children under a seed."""
+    return {one["architecture"]: one["dev_loss"] for one in rows_of(path) if one["seed"] == seed}
 
 
 def pilot_lines(design: Record, folder: Path) -> Iterator[str]:
@@ -507,49 +524,118 @@ def pilot_lines(design: Record, folder: Path) -> Iterator[str]:
     yield f"| tokens | tau with {most} times | within bands | second seed, tau |"
     yield "|---|---|---|---|"
     for factor in reversed(FACTORS):
-        overall, within = taus(design, found[factor], last)
+        overall, within = (one.estimate for one in taus(design, found[factor], last))
         if overall >= _AGREES and within >= _AGREES_WITHIN:
             chosen = factor
         again = losses_of(table_of(factor, folder), seed=1)
-        twice = f"{taus(design, again, found[factor])[0]:.3f}" if len(again) > 2 else ""
+        twice = f"{taus(design, again, found[factor])[0].estimate:.3f}" if len(again) > 2 else ""
         yield f"| {factor} | {overall:.3f} | {within:.3f} | {twice} |"
     yield f"By the rule: {chosen} times the tokens."
 
 
-def rank_lines(prepared: Prepared, design: Record, folder: Path) -> Iterator[str]:
-    """How well the table's children are ranked by what needs no training of a super-net."""
+def ranks_of(factor: int, folder: Path) -> Path:
+    """The file of what scores the children that were given so many times the tokens."""
+    return folder / f"ranks-minilm-x{factor}.json"
+
+
+def score(prepared: Prepared, design: Record, folder: Path, *, num_drawn: int = _DRAWN) -> None:
+    """Score the table's children by each way of `compress`, and write that down with its CPU-seconds, one by one.
+
+    What all ways stand on, the base model's states and the refitted variants, is not counted. A super-net ranks the
+    children of the screened space alone, which it was trained with. The sums of lone replacements are held against
+    the distances of `num_drawn` random children as well.
+
+    Raises:
+        ValueError: If no children are trained, or the file is of others: delete it to score anew.
+    """
     made, trainer = prepared.materials, prepared.trainer
     path = table_of(trainer.factor, folder)
-    table = read_table(path, trainer.recipe_hash, trainer.space)
-    truth = {str(job.architecture): record["dev_loss"] for job, record in table.items() if job.seed == 0}
-    size = {str(job.architecture): record["num_encoder_parameters"] for job, record in table.items()}
+    restore_table(path, trainer.recipe_hash, trainer.space)
+    trained = {job.architecture for job in read_table(path, trainer.recipe_hash, trainer.space) if job.seed == 0}
+    children = [child for one in design["children"] if (child := Architecture.parse(one["architecture"])) in trained]
+    if len(children) < 2:
+        raise ValueError(f"{path} has {len(children)} children: train those of the pilot at least")
+    screened_space = made.screened_space
+    asked = {
+        "children": list(map(str, children)),
+        "recipe_hash": trainer.recipe_hash,
+        "screened": [list(names) for names in screened_space.blocks],
+    }
+    kept = Kept(ranks_of(trainer.factor, folder), asked)
+
+    def keep(name: str, make: Callable[[], Record]) -> None:
+        def timed() -> Record:
+            start = time.process_time()
+            found = make()
+            return {"cpu_seconds": round(time.process_time() - start, 1)} | found | {"versions": versions()}
+
+        kept.get(name, timed)
+
+    def by_sums() -> Record:
+        table = replace_one(made.supernet, *made.replacing, made.distance, progress=True)  # anew, for its time
+        return {"scores": {str(child): sum_of(table, child) for child in children}}
+
+    def by_weights(supernet: SupernetPreTrainedModel, of: Sequence[Architecture]) -> Record:
+        return {"scores": dict(zip(map(str, of), made.scorer_of(supernet)(of), strict=True))}
+
+    def by_supernet(method: str, seed: int) -> Record:
+        supernet, done = made.distilled(method, seed)
+        settings = {"method": method, "seed": seed, "num_steps": made.arguments.supernet_steps}
+        within = [child for child in children if screened_space.why_not(child) is None]
+        return by_weights(supernet, within) | {"supernet": settings | dataclasses.asdict(done)}
+
+    keep("replace-one sums", by_sums)
+    keep("inherited weights", lambda: by_weights(made.supernet, children))
+    for method, seed in SUPERNETS:
+        keep(f"super-net, {method}, seed {seed}", partial(by_supernet, method, seed))
+    if num_drawn:
+        keep(_ADDITIVITY, lambda: dataclasses.asdict(made.additive(num_drawn)))
+
+
+def report_lines(design: Record, factor: int, folder: Path) -> Iterator[str]:
+    """How well each way ranks a table's children, from the records alone."""
+    rows = [row for row in rows_of(table_of(factor, folder)) if row["seed"] == 0]
+    truth = {row["architecture"]: row["dev_loss"] for row in rows}
+    seconds = {row["architecture"]: row["timing"]["cpu_seconds"] for row in rows}
+    ranked = read_object(ranks_of(factor, folder))
+    made = ranked["made"]
+    ways: dict[str, tuple[float, dict[str, float]]] = {
+        "parameters": (0.0, {row["architecture"]: -row["num_encoder_parameters"] for row in rows})
+    }
+    ways |= {name: (one["cpu_seconds"], one["scores"]) for name, one in made.items() if name != _ADDITIVITY}
     # In the order of the design: those of the pilot, of all bands and kinds alike, are what is fitted to.
     children = [Architecture.parse(one["architecture"]) for one in design["children"] if one["architecture"] in truth]
-    inherited = made.scorer(children, kept_as=f"minilm-{trainer.factor}")
-    scores: dict[str, dict[str, float]] = {
-        "parameters": {name: -number for name, number in size.items()},
-        "replace-one sums": {str(child): sum_of(made.table, child) for child in children},
-        "inherited weights": dict(zip(map(str, children), inherited, strict=True)),
-    }
     fitted = children[: min(_FITTED, len(children) // 2)]
-    others = [child for child in children if child not in fitted]
-    losses = [truth[str(child)] for child in fitted]
-    scores[f"additive, fitted on {len(fitted)}"] = dict(
-        zip(map(str, others), OperatorRidge(trainer.space.blocks).fit(fitted, losses).predict(others), strict=True)
-    )
-    scores[f"operator counts, fitted on {len(fitted)}"] = _by_counts(fitted, losses, others)
-    again = {str(job.architecture): record["dev_loss"] for job, record in table.items() if job.seed == 1}
+    others, losses = children[len(fitted) :], [truth[str(child)] for child in fitted]
+    taken, space = sum(seconds[str(child)] for child in fitted), SearchSpace.from_dict(rows[0]["recipe"]["space"])
+    additive = OperatorRidge(space.blocks).fit(fitted, losses).predict(others)
+    ways[f"additive, fitted on {len(fitted)}"] = taken, dict(zip(map(str, others), additive, strict=True))
+    ways[f"operator counts, fitted on {len(fitted)}"] = taken, _by_counts(fitted, losses, others)
+    again = {row["architecture"]: row for row in rows_of(table_of(factor, folder)) if row["seed"] == 1}
     if len(again) > 2:
-        scores["another training (second seed)"] = again
-    best = set(sorted(truth, key=lambda name: truth[name])[: len(truth) // 3])
-    yield f"{len(truth)} children; {path.name}, recipe {trainer.recipe_hash}"
-    yield "| ranked by | children | tau | within bands | among the best third |"
-    yield "|---|---|---|---|---|"
-    for name, own in scores.items():
-        overall, within = taus(design, own, truth)
-        top = {child: loss for child, loss in truth.items() if child in best and child in own}
-        among = kendall_tau([own[child] for child in top], list(top.values())) if len(top) > 2 else float("nan")
-        yield f"| {name} | {len(own.keys() & truth.keys())} | {overall:.3f} | {within:.3f} | {among:.3f} |"
+        taken = sum(row["timing"]["cpu_seconds"] for row in again.values())
+        ways["another training (second seed)"] = taken, {name: row["dev_loss"] for name, row in again.items()}
+    blocks = [",".join(names) for names in ranked["asked"]["screened"]]
+    space_of_supernets = SearchSpace.of_blocks(blocks, skip="anywhere")
+    within = {name: loss for name, loss in truth.items() if space_of_supernets.why_not(name) is None}
+    yield "| ranked by | CPU-s | children | tau | within bands | of the screened space | tau | within bands |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, (taken, own) in ways.items():
+        is_of_screened = "supernet" in made.get(name, {})
+        cells = [name, f"{taken:.0f}", *(("", "", "") if is_of_screened else _tau_cells(design, own, truth))]
+        yield f"| {' | '.join([*cells, *_tau_cells(design, own, within)])} |"
+    if _ADDITIVITY in made:
+        yield ""
+        yield from (f"- {line}" for line in additivity_lines(Additive(made[_ADDITIVITY]["spaces"])))
+
+
+def _tau_cells(design: Record, scores: Mapping[str, float], truth: Mapping[str, float]) -> list[str]:
+    """How many children both know, their tau and that within bands."""
+
+    def cell(one: Interval) -> str:
+        return "" if math.isnan(one.estimate) else f"{one.estimate:.2f} ({one.low:.2f} to {one.high:.2f})"
+
+    return [str(len(scores.keys() & truth.keys())), *map(cell, taus(design, scores, truth))]
 
 
 def _by_counts(
@@ -574,6 +660,8 @@ def _by_counts(
 CPU_SECONDS_PREPARED = 600.0
 CPU_SECONDS_OF_STEP, CPU_SECONDS_JUDGED = 0.23, 4.5
 """Means of three children, one of a band, on one thread without bfloat16; records say better once there are some."""
+CPU_SECONDS_OF_WAYS, CPU_SECONDS_SCORED = 450.0, 0.35
+"""What `rank` takes: super-nets, sums and random children, and a child's score by each set of weights."""
 
 
 def plan_lines(settings: Settings, folder: Path) -> Iterator[str]:
@@ -585,15 +673,16 @@ def plan_lines(settings: Settings, folder: Path) -> Iterator[str]:
     }
     yield f"design: {CPU_SECONDS_PREPARED / 3600:.1f} CPU-hours, once"
     for factor in FACTORS:
-        path, known = table_of(factor, folder), []
-        for file in (path, path.with_name(path.name + ".gz")):
-            known = known or ([one["timing"]["cpu_seconds"] for one in records.read(file)] if file.exists() else [])
+        known = [one["timing"]["cpu_seconds"] for one in rows_of(table_of(factor, folder))]
         seconds = factor * settings.num_steps * CPU_SECONDS_OF_STEP + CPU_SECONDS_JUDGED
         how = "foretold"
         if known:
             seconds, how = statistics.fmean(known), f"by {len(known)} children on record"
         parts = ", ".join(f"{what} ({number}) {number * seconds / 3600:.1f}" for what, number in numbers.items())
         yield f"factor {factor}: {seconds:.0f} CPU-s a child ({how}); CPU-hours: {parts}"
+    for what, number in (("the pilot", settings.num_pilot), ("all children", settings.num_children)):
+        scored = bands * number * (1 + len(SUPERNETS)) * CPU_SECONDS_SCORED
+        yield f"rank, {what}: {(CPU_SECONDS_OF_WAYS + scored) / 3600:.1f} CPU-hours, for each factor"
 
 
 def texts() -> datasets.Dataset:
@@ -612,7 +701,7 @@ def pairs_of(settings: Settings) -> datasets.Dataset:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["plan", "design", "train", "pilot", "rank"])
+    parser.add_argument("command", choices=["plan", "design", "train", "pilot", "rank", "report"])
     parser.add_argument("--plan", action="store_true", help="Print the cost only.")
     parser.add_argument("--factor", type=int, default=1, choices=FACTORS, help="Times the tokens.")
     parser.add_argument("--pilot", action="store_true", help="Of train: the pilot's children only.")
@@ -622,6 +711,9 @@ def main() -> None:
     arguments = parser.parse_args()
     settings, design_file = Settings(), arguments.records / "minilm-design.json"
     torch.set_num_threads(1)
+    if arguments.command == "report":
+        print("\n".join(report_lines(read_object(design_file), arguments.factor, arguments.records)))
+        return
     for line in plan_lines(settings, arguments.records):
         print(line, flush=True)
     if arguments.plan or arguments.command == "plan":
@@ -643,7 +735,8 @@ def main() -> None:
     if arguments.command == "train":
         train(prepared, design, arguments.records, is_pilot=arguments.pilot, num_workers=arguments.workers)
     else:
-        print("\n".join(rank_lines(prepared, design, arguments.records)))
+        score(prepared, design, arguments.records)
+        print("\n".join(report_lines(design, arguments.factor, arguments.records)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.space import Architecture
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,8 @@ def test_an_exception_before_a_step_ends_a_training(prepared):
 
 def test_the_plan_tells_hours_of_every_part(bench, tmp_path):
     lines = list(bench.plan_lines(bench.Settings(), tmp_path))
-    assert len(lines) == 1 + len(bench.FACTORS)
+    assert len(lines) == 1 + len(bench.FACTORS) + 2
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["rank, the pilot", "rank, all children"]
     assert "(360)" in lines[1]
     path = bench.table_of(4, tmp_path)
     records.append(path, {"timing": {"cpu_seconds": 3600.0}})
@@ -145,6 +147,13 @@ def test_the_rule_takes_the_fewest_tokens_that_keep_the_order(bench, tmp_path, t
     assert list(bench.pilot_lines({"children": children}, tmp_path))[-1] == f"By the rule: {chosen} times the tokens."
 
 
+def test_the_page_shows_how_well_children_are_ranked_as_the_records_say(bench):
+    design = json.loads((bench.RECORDS / "minilm-design.json").read_text(encoding="utf-8"))
+    table = "\n".join(bench.report_lines(design, 1, bench.RECORDS))
+    assert "super-net, uniform, seed 0" in table
+    assert table in PAGE.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
     design = bench.make_design(prepared, tmp_path / "design.json")
@@ -157,13 +166,88 @@ def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
     truth = GroundTruth(load_table(f"{bench.table_of(1, tmp_path)}.gz"))
     assert len(truth.architectures) == 12
     assert truth.seed_noise > 0
-    text = "\n".join(bench.rank_lines(prepared, design, tmp_path))
-    assert "inherited weights" in text
-    assert "another training" in text
-    own = {
-        one["architecture"]: one["dev_loss"] for one in records.read(bench.table_of(1, tmp_path)) if not one["seed"]
+    own = bench.losses_of(bench.table_of(1, tmp_path))
+    assert [one.estimate for one in bench.taus(design, own, own)] == pytest.approx([1.0, 1.0])
+
+
+def test_the_pilot_alone_is_scored_and_super_nets_rank_their_screened_space(bench, prepared, tmp_path, monkeypatch):
+    made, trainer = prepared.materials, prepared.trainer
+    design = bench.make_design(prepared, tmp_path / "design.json")
+    short = {"supernet_steps": 12, "learning_rate": 2e-3, "max_replace_one_loss": 0.1}
+    monkeypatch.setattr(made, "arguments", dataclasses.replace(made.arguments, **short))
+    # Convolutions leave the space, all else stays.
+    losses = [1.0 if "conv3" in one.operators else 0.05 for one in made.table]
+    monkeypatch.setattr(
+        made, "table", [dataclasses.replace(one, loss=loss) for one, loss in zip(made.table, losses, strict=True)]
+    )
+    pilot = [Architecture.parse(one["architecture"]) for one in design["children"] if one["is_pilot"]]
+    within = [str(child) for child in pilot if "conv3" not in child]
+    assert 1 < len(within) < len(pilot)
+    with pytest.raises(ValueError, match="0 children: train those of the pilot"):
+        bench.score(prepared, design, tmp_path)
+    for place, child in enumerate(pilot):
+        row = {"architecture": str(child), "seed": 0, "dev_loss": 1.0 + place, "recipe_hash": trainer.recipe_hash}
+        told = {"num_encoder_parameters": 9 - place, "recipe": trainer.recipe, "timing": {"cpu_seconds": 1.0}}
+        records.append(bench.table_of(1, tmp_path), row | told)
+    bench.score(prepared, design, tmp_path, num_drawn=4)
+    file = bench.ranks_of(1, tmp_path)
+    made_then = json.loads(file.read_text())["made"]
+    inherited = made_then["inherited weights"]["scores"]
+    assert inherited == dict(zip(map(str, pilot), made.scorer(pilot), strict=True))
+    nets = [made_then[f"super-net, {method}, seed {seed}"] for method, seed in bench.SUPERNETS]
+    assert [one["supernet"]["method"] for one in nets] == ["uniform", "uniform", "magic_t"]
+    for one in nets:
+        assert list(one["scores"]) == within
+        assert one["supernet"]["num_steps"] == 12
+        assert one["supernet"]["after"] < one["supernet"]["before"]
+        assert one["cpu_seconds"] > 0
+        assert all(one["scores"][name] != pytest.approx(inherited[name], rel=1e-3) for name in within)
+    assert len({json.dumps(one["scores"]) for one in nets}) == 3
+    assert len(made_then["additivity"]["spaces"]["screened space"]["sums"]) == 4
+    written = file.read_bytes()
+    bench.score(prepared, design, tmp_path, num_drawn=4)
+    assert file.read_bytes() == written  # nothing is made twice
+    text = "\n".join(bench.report_lines(design, 1, tmp_path))
+    assert "| parameters | 0 | 6 | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | 5 |" in text
+    for method, seed in bench.SUPERNETS:
+        assert f"| super-net, {method}, seed {seed} | " in text
+    assert text.count("random children") == 2
+
+
+def test_a_report_tells_all_children_from_those_of_the_screened_space(bench, tmp_path):
+    """Scores that turn the order of the screened space round, and keep it elsewhere."""
+    names = [
+        f"{attention}-{ffn}" for attention in ("attention", "attention6") for ffn in ("ffn", "ffn8", "norm", "skip")
+    ]
+    space = bench.SearchSpace.of_blocks(["attention,attention6", "ffn,ffn8,norm,skip"], skip="anywhere")
+    children = [{"architecture": name, "band": number % 2} for number, name in enumerate(names)]
+    design, screened = {"children": children}, [["attention"], ["ffn", "ffn8", "norm", "skip"]]
+    for number, name in enumerate(names):
+        row = {"architecture": name, "seed": 0, "dev_loss": 1.0 + number, "num_encoder_parameters": number}
+        told = {"recipe": {"space": space.to_dict()}, "timing": {"cpu_seconds": 2.0}}
+        records.append(bench.table_of(4, tmp_path), row | told)
+    inherited = dict(zip(names, [3.0, 2.0, 1.0, 0.0, 4.0, 5.0, 6.0, 7.0], strict=True))
+    made = {
+        "inherited weights": {"cpu_seconds": 7.4, "scores": inherited},
+        "super-net, uniform, seed 0": {"cpu_seconds": 8.0, "scores": dict.fromkeys(names[:4], 1.0), "supernet": {}},
     }
-    assert bench.taus(design, own, own) == pytest.approx((1.0, 1.0))
+    made["super-net, uniform, seed 0"]["scores"] = {name: float(place) for place, name in enumerate(names[:4])}
+    bench.ranks_of(4, tmp_path).write_text(json.dumps({"asked": {"screened": screened}, "made": made}))
+    lines = {line.split("|")[1].strip(): line for line in bench.report_lines(design, 4, tmp_path)}
+    by_weights = [cell.strip().split(" ")[0] for cell in lines["inherited weights"].split("|")[2:-1]]
+    assert by_weights == [
+        "7",
+        "8",
+        "0.57",
+        "0.67",
+        "4",
+        "-1.00",
+        "-1.00",
+    ]  # 22 pairs of 28 agree; within bands 10 of 12
+    supernet = [cell.strip().split(" ")[0] for cell in lines["super-net, uniform, seed 0"].split("|")[2:-1]]
+    assert supernet == ["8", "", "", "", "4", "1.00", "1.00"]
+    assert lines["parameters"].split("|")[4].strip().startswith("-1.00 (-1.00 to -1.00)")
+    assert lines["additive, fitted on 4"].split("|")[2].strip() == "8"  # CPU-seconds of the four trainings
 
 
 def test_the_card_says_that_children_were_distilled(bench, prepared):

@@ -1,11 +1,12 @@
 """What the stages of a compression stand on: model, text, states, super-net, scorers, each made when first needed."""
 
 import copy
+import dataclasses
 import hashlib
 import math
 import sys
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from hf_nasbert.compression.examples import Examples, make_examples
 from hf_nasbert.compression.local import distil_blocks
 from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import Recovery, RecoverySettings, distil_supernet, recover
-from hf_nasbert.compression.replace_one import Replacement, screened
+from hf_nasbert.compression.replace_one import Replacement, additivity, screened
 from hf_nasbert.compression.sentences import (
     PARTS,
     Batch,
@@ -31,7 +32,7 @@ from hf_nasbert.compression.sentences import (
     num_tokens,
     split_parts,
 )
-from hf_nasbert.compression.stages import TrainedSupernet, Variants
+from hf_nasbert.compression.stages import Additive, TrainedSupernet, Variants
 from hf_nasbert.compression.states import TeacherStates, teacher_states
 from hf_nasbert.compression.task_metric import labels_of
 from hf_nasbert.compression.text_source import TextSource
@@ -357,19 +358,35 @@ class Materials:
     @cached_property
     def trained(self) -> tuple[SupernetPreTrainedModel, TrainedSupernet]:
         """The super-net of the screened space, distilled."""
+        return self.distilled(self.arguments.supernet_method, _SUPERNET_SEED, self.work / "supernet")
+
+    def distilled(
+        self, method: str, seed: int, folder: Path | None = None
+    ) -> tuple[SupernetPreTrainedModel, TrainedSupernet]:
+        """A super-net of the screened space, distilled by a method; checkpoints lie in a folder where one is given."""
         space = self.screened_space
         supernet = copy.deepcopy(self.supernet)
         settings = RecoverySettings(
             num_steps=self.arguments.supernet_steps, learning_rate=self.arguments.learning_rate, bf16=self.bf16,
-            seed=_SUPERNET_SEED, save_steps=SAVE_STEPS, label_weight=self.label_weight,
+            seed=seed, save_steps=SAVE_STEPS, label_weight=self.label_weight,
         )  # fmt: skip
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
-            held_out=(self.text.choosing, self.states["choosing"]), method=self.arguments.supernet_method,
-            output_dir=self.work / "supernet",
+            held_out=(self.text.choosing, self.states["choosing"]), method=method, output_dir=folder,
             progress=self.processes.is_main_process, processes=self.processes,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
+
+    def additive(self, num_drawn: int) -> Additive:
+        """How far sums of lone replacements are from the real distances of random children, of either space."""
+        batches, targets = self.replacing
+        scorer = dataclasses.replace(self.scorer_of(self.supernet), batches=batches, targets=targets)
+        spaces = {"whole space": self.space, "screened space": self.screened_space}
+        found = {}
+        for name, space in spaces.items():
+            score = partial(scorer, kept_as=f"additivity-{name.split()[0]}")
+            found[name] = dataclasses.asdict(additivity(space, self.table, score, num_drawn))
+        return Additive(found)
 
     def start_of(self, child: Architecture) -> tuple[PreTrainedModel, str]:
         """A child as recovery begins with it, and whose weights these are.

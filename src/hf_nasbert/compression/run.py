@@ -46,7 +46,7 @@ from hf_nasbert.compression.proof import (
     measure_side_by_side,
     read_pairs,
 )
-from hf_nasbert.compression.replace_one import Replacement, additivity, as_record, replace_one
+from hf_nasbert.compression.replace_one import Replacement, as_record, replace_one
 from hf_nasbert.compression.results import Compressed, CompressResult, additivity_lines
 from hf_nasbert.compression.sentences import PARTS, num_tokens, unknown_share
 from hf_nasbert.compression.sizes import bytes_of_base_model, bytes_of_child
@@ -93,7 +93,6 @@ from hf_nasbert.writing import check_folder, write_text
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
-_SUPERNET_SEED = 0
 
 _Made = TypeVar("_Made")
 
@@ -220,7 +219,8 @@ class Compression:
         found = stage("lone replacements", Replacements, self._make_replacements)
         shared.table = [Replacement(one["first_block"], tuple(one["operators"]), one["loss"]) for one in found.table]
         if self.arguments.additivity:
-            for line in additivity_lines(stage("additivity", Additive, self._make_additive)):
+            additive = partial(shared.additive, self.arguments.additivity)
+            for line in additivity_lines(stage("additivity", Additive, additive)):
                 self._say(line)
         if costs.latency_table is not None:
             shared.latency_table = LatencyTable.from_record(costs.latency_table)
@@ -444,18 +444,6 @@ class Compression:
             kept=shared.work / "lone-replacements.json", progress=True, processes=shared.processes,
         )  # fmt: skip
         return Replacements(as_record(table))
-
-    def _make_additive(self) -> Additive:
-        shared = self.materials
-        batches, targets = shared.replacing
-        scorer = dataclasses.replace(shared.scorer_of(shared.supernet), batches=batches, targets=targets)
-        spaces = {"whole space": shared.space, "screened space": shared.screened_space}
-        found = {}
-        for name, space in spaces.items():
-            score = partial(scorer, kept_as=f"additivity-{name.split()[0]}")
-            one = additivity(space, shared.table, score, self.arguments.additivity)
-            found[name] = dataclasses.asdict(one)
-        return Additive(found)
 
     def _make_trained(self, caps: Mapping[str, Mapping[str, float]]) -> TrainedSupernet:
         shared = self.materials
