@@ -436,7 +436,7 @@ class TestCompress:
         assert not (tmp_path / "small" / "stages.jsonl").exists()
 
     def test_a_count_that_means_nothing_is_refused(self):
-        with pytest.raises(ValueError, match="min_piece_count=0 must be at least 1"):
+        with pytest.raises(ValueError, match="min_piece_count=0: expected at least 1"):
             CompressArguments(base_model="x", output_dir="y", max_parameters="0.5x", min_piece_count=0)
 
 

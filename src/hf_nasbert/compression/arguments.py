@@ -1,6 +1,5 @@
 """What a user may say about an encoder that is to be made smaller: one dataclass, without torch."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget, Share, parse_cap
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.paths import expand_paths
+from hf_nasbert.settings import Settings, setting
 
 _SHAPE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _CAPS = {
@@ -32,41 +31,30 @@ class CompressDataArguments(DataArguments):
 
     alternatives: ClassVar[tuple[str, ...]] = (*DataArguments.alternatives, "train_file", "task")
 
-    packaged: str | None = field(
-        default=None,
-        metadata={
-            "help": "Data inside an installed PyPI wheel, needing no network: the texts imdb, boolq-wikipedia; "
-            "labelled stsb, rotten_tomatoes, boolq."
-        },
+    packaged: str | None = setting(
+        None,
+        "Data inside an installed PyPI wheel, needing no network: the texts imdb, boolq-wikipedia; "
+        "labelled stsb, rotten_tomatoes, boolq.",
     )
-    train_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Labelled examples of the task that the base model is fine-tuned on, as `finetune` reads them: "
-            ".csv, .tsv, .json, .jsonl, .parquet, a folder or a pattern."
-        },
+    train_file: str | None = setting(
+        None,
+        "Labelled examples of the task that the base model is fine-tuned on, as `finetune` reads them: "
+        ".csv, .tsv, .json, .jsonl, .parquet, a folder or a pattern.",
     )
-    validation_file: str | None = field(
-        default=None,
-        metadata={"help": "The same, to choose by; without test_file one half of it judges. By default held out."},
+    validation_file: str | None = setting(
+        None, "The same, to choose by; without test_file one half of it judges. By default held out."
     )
-    test_file: str | None = field(default=None, metadata={"help": "The same, to judge by; it chooses nothing."})
-    task: str | None = field(
-        default=None, metadata={"help": "A GLUE task from the Hub as labelled examples, such as sst2 or stsb."}
+    test_file: str | None = setting(None, "The same, to judge by; it chooses nothing.")
+    task: str | None = setting(None, "A GLUE task from the Hub as labelled examples, such as sst2 or stsb.")
+    label_column: str = setting("label", "Column of the labels in these files.")
+    text_columns: list[str] | None = setting(None, "One or two text columns of them; found if not given.")
+    tokenizer_name: str | None = setting(
+        None, "Hub name or folder of a tokenizer in place of the base model's own, with its vocabulary."
     )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels in these files."})
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns of them; found if not given."}
+    validation_fraction: float = setting(
+        0.05, "Share of the documents, or examples, that choose, and as large a share that judge.", above=0, below=1
     )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={"help": "Hub name or folder of a tokenizer in place of the base model's own, with its vocabulary."},
-    )
-    validation_fraction: float = field(
-        default=0.05,
-        metadata={"help": "Share of the documents, or examples, that choose, and as large a share that judge."},
-    )
-    data_seed: int = field(default=0, metadata={"help": "Seed of these shares, and of the sentences that are drawn."})
+    data_seed: int = setting(0, "Seed of these shares, and of the sentences that are drawn.", at_least=0)
     vocab_size: int = field(default=8192, init=False, repr=False)
     do_lower_case: bool = field(default=True, init=False, repr=False)
     strip_accents: bool | None = field(default=None, init=False, repr=False)
@@ -94,7 +82,7 @@ class CompressDataArguments(DataArguments):
 
 
 @dataclass(kw_only=True)
-class CompressArguments:
+class CompressArguments(Settings):
     """Which encoder to make smaller, how much, from which variants, and how long to train what is chosen.
 
     The budget is one or more caps, or a list of budgets of one cost. Parameters are those of the encoder's blocks:
@@ -114,170 +102,110 @@ class CompressArguments:
     output_dir: str = field(
         metadata={"help": "Folder of the smaller model; of several budgets, one folder in it each."}
     )
-    max_latency: float | str | None = field(
-        default=None, metadata={"help": "Budget: milliseconds of a batch of latency_shape, or a share such as 0.5x."}
+    max_latency: float | str | None = setting(
+        None, "Budget: milliseconds of a batch of latency_shape, or a share such as 0.5x."
     )
-    max_parameters: int | str | None = field(
-        default=None, metadata={"help": "Budget of the blocks' parameters, embeddings not counted: 5M, or 0.5x."}
+    max_parameters: int | str | None = setting(
+        None, "Budget of the blocks' parameters, embeddings not counted: 5M, or 0.5x."
     )
-    max_flops: int | str | None = field(default=None, metadata={"help": "Budget of FLOPs for one sequence, or 0.5x."})
-    max_memory: int | str | None = field(
-        default=None, metadata={"help": "Budget of bytes that activations take at most, or 0.5x."}
+    max_flops: int | str | None = setting(None, "Budget of FLOPs for one sequence, or 0.5x.")
+    max_memory: int | str | None = setting(None, "Budget of bytes that activations take at most, or 0.5x.")
+    budgets: list[str] | None = setting(
+        None, "Several budgets of one cost, such as 0.75x 0.5x 0.25x: a family in one run."
     )
-    budgets: list[str] | None = field(
-        default=None, metadata={"help": "Several budgets of one cost, such as 0.75x 0.5x 0.25x: a family in one run."}
+    cost: Literal["num_parameters", "latency_ms", "flops"] = setting("num_parameters", "The cost that budgets are of.")
+    heads: list[int] | None = setting(
+        None, "Numbers of heads that an attention may keep; by default three quarters, a half and a quarter."
     )
-    cost: Literal["num_parameters", "latency_ms", "flops"] = field(
-        default="num_parameters", metadata={"help": "The cost that budgets are of."}
+    ffn: list[int] | None = setting(
+        None, "Neurons that a feed-forward may keep; by default six widths from three quarters to an eighth."
     )
-    heads: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Numbers of heads that an attention may keep; by default three quarters, a half and a quarter."
-        },
+    kernels: list[int] = setting(list, "Sizes of convolutions that may stand for an attention: 3, 5, 7.")
+    skip: bool = setting(True, "Whether blocks, and whole layers, may be left out.")
+    warmup_steps: int = setting(
+        0,
+        "Steps that all variants of a block are trained for behind the least squares, each alone and side "
+        "by side, on the base model's states there; for convolutions and deep cuts. 0: none.",
+        at_least=0,
     )
-    ffn: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Neurons that a feed-forward may keep; by default six widths from three quarters to an eighth."
-        },
+    max_replace_one_loss: float = setting(
+        0.3, "Variants whose lone replacement costs more leave the space before a super-net is trained."
     )
-    kernels: list[int] = field(
-        default_factory=list, metadata={"help": "Sizes of convolutions that may stand for an attention: 3, 5, 7."}
+    additivity: int = setting(
+        0,
+        "Random children, of the whole space and of the screened one, that say how well sums of lone "
+        "replacements foretell real distances; 0: none.",
+        at_least=0,
     )
-    skip: bool = field(default=True, metadata={"help": "Whether blocks, and whole layers, may be left out."})
-    warmup_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Steps that all variants of a block are trained for behind the least squares, each alone and side "
-            "by side, on the base model's states there; for convolutions and deep cuts. 0: none."
-        },
+    scorer: Literal["additive", "inherited", "supernet"] = setting(
+        "inherited",
+        "What chooses among the best sums of lone replacements: the sums (additive), the loss with "
+        "inherited weights, or that in a super-net distilled first (supernet).",
     )
-    max_replace_one_loss: float = field(
-        default=0.3,
-        metadata={"help": "Variants whose lone replacement costs more leave the space before a super-net is trained."},
+    num_rescored: int = setting(24, "How many of the best sums are scored again.", at_least=1)
+    rank_by: Literal["metric", "distance"] = setting(
+        "metric",
+        "Of labelled examples: whether the task's metric ranks children on the part that chooses, ties "
+        "broken by their distance from the base model, or that distance alone.",
     )
-    additivity: int = field(
-        default=0,
-        metadata={
-            "help": "Random children, of the whole space and of the screened one, that say how well sums of lone "
-            "replacements foretell real distances; 0: none."
-        },
+    label_weight: float = setting(
+        0.5, "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none.", at_least=0
     )
-    scorer: Literal["additive", "inherited", "supernet"] = field(
-        default="inherited",
-        metadata={
-            "help": "What chooses among the best sums of lone replacements: the sums (additive), the loss with "
-            "inherited weights, or that in a super-net distilled first (supernet)."
-        },
+    supernet_method: Literal["uniform", "magic_t"] = setting(
+        "uniform",
+        "How that super-net is trained: each step on another random child, or on one that differs from "
+        "the last in one operator (magic_t).",
     )
-    num_rescored: int = field(default=24, metadata={"help": "How many of the best sums are scored again."})
-    rank_by: Literal["metric", "distance"] = field(
-        default="metric",
-        metadata={
-            "help": "Of labelled examples: whether the task's metric ranks children on the part that chooses, ties "
-            "broken by their distance from the base model, or that distance alone."
-        },
+    supernet_steps: int = setting(200, "Steps of that super-net's training.", at_least=1)
+    recovery_steps: int = setting(400, "Steps that each chosen child is distilled for.", at_least=1)
+    learning_rate: float = setting(4e-4, "The highest one of recovery.", above=0)
+    patience: int = setting(
+        0,
+        "Recovery looks at the text that chooses every 25 steps, and stops after so many looks in a row "
+        "that brought nothing; the best weights are kept. 0: all steps.",
+        at_least=0,
     )
-    label_weight: float = field(
-        default=0.5,
-        metadata={"help": "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none."},
+    batch_size: int = setting(32, "Sentences of a batch.", at_least=1)
+    max_seq_length: int | None = setting(
+        None,
+        "Tokens of a sentence, by default 20, since short ones teach most in the same time; of an example "
+        "128. Longer ones come last, and are cut.",
+        at_least=4,
     )
-    supernet_method: Literal["uniform", "magic_t"] = field(
-        default="uniform",
-        metadata={
-            "help": "How that super-net is trained: each step on another random child, or on one that differs from "
-            "the last in one operator (magic_t)."
-        },
+    num_sentences: int = setting(8000, "Most sentences, or examples, to train on.", at_least=1)
+    pairs_file: str | None = setting(
+        None,
+        "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "
+        "test split); Spearman's correlation is told.",
     )
-    supernet_steps: int = field(default=200, metadata={"help": "Steps of that super-net's training."})
-    recovery_steps: int = field(default=400, metadata={"help": "Steps that each chosen child is distilled for."})
-    learning_rate: float = field(default=4e-4, metadata={"help": "The highest one of recovery."})
-    patience: int = field(
-        default=0,
-        metadata={
-            "help": "Recovery looks at the text that chooses every 25 steps, and stops after so many looks in a row "
-            "that brought nothing; the best weights are kept. 0: all steps."
-        },
+    latency_shape: str = setting(
+        "32x128", "Batch that latency is measured on: sequences x tokens; and of one sequence."
     )
-    batch_size: int = field(default=32, metadata={"help": "Sentences of a batch."})
-    max_seq_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Tokens of a sentence, by default 20, since short ones teach most in the same time; of an example "
-            "128. Longer ones come last, and are cut."
-        },
+    seeds: list[int] = setting(lambda: [0], "Seeds of recovery: each child is distilled once under each.")
+    handmade: bool = setting(
+        True, "Whether to recover what people choose by hand beside it: the proof, and most of the time."
     )
-    num_sentences: int = field(default=8000, metadata={"help": "Most sentences, or examples, to train on."})
-    pairs_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "
-            "test split); Spearman's correlation is told."
-        },
+    bf16: Literal["auto", "yes", "no"] = setting(
+        "auto", "Products in bfloat16; auto: where they are faster here, by the clock."
     )
-    latency_shape: str = field(
-        default="32x128",
-        metadata={"help": "Batch that latency is measured on: sequences x tokens; and of one sequence."},
+    trim_vocabulary: bool = setting(
+        False,
+        "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
+        "embeddings shrink together.",
     )
-    seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Seeds of recovery: each child is distilled once under each."}
+    min_piece_count: int = setting(
+        1, "With trim_vocabulary: how often a piece must occur in the text to stay.", at_least=1
     )
-    handmade: bool = field(
-        default=True,
-        metadata={"help": "Whether to recover what people choose by hand beside it: the proof, and most of the time."},
-    )
-    bf16: Literal["auto", "yes", "no"] = field(
-        default="auto", metadata={"help": "Products in bfloat16; auto: where they are faster here, by the clock."}
-    )
-    trim_vocabulary: bool = field(
-        default=False,
-        metadata={
-            "help": "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
-            "embeddings shrink together."
-        },
-    )
-    min_piece_count: int = field(
-        default=1, metadata={"help": "With trim_vocabulary: how often a piece must occur in the text to stay."}
-    )
-    onnx: bool = field(
-        default=False,
-        metadata={"help": "Write onnx/model.onnx beside the model as well, where its outputs are the model's."},
-    )
-    int8: bool = field(
-        default=False,
-        metadata={"help": "Write that and its int8 version, where it keeps the model's vectors or predictions."},
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that the base model or its tokenizer brings."}
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the base model."})
-    base_model_id: str | None = field(
-        default=None,
-        metadata={"help": "The base model's name on the Hub, for the card, where base_model is a folder."},
+    onnx: bool = setting(False, "Write onnx/model.onnx beside the model as well, where its outputs are the model's.")
+    int8: bool = setting(False, "Write that and its int8 version, where it keeps the model's vectors or predictions.")
+    trust_remote_code: bool = setting(False, "Run code that the base model or its tokenizer brings.")
+    revision: str | None = setting(None, "Branch, tag or commit of the base model.")
+    base_model_id: str | None = setting(
+        None, "The base model's name on the Hub, for the card, where base_model is a folder."
     )
 
     def __post_init__(self) -> None:
-        expand_paths(self)
-        for name in (
-            "num_rescored",
-            "supernet_steps",
-            "recovery_steps",
-            "batch_size",
-            "num_sentences",
-            "min_piece_count",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("patience", "additivity", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.max_seq_length is not None and self.max_seq_length < 4:
-            raise ValueError(f"max_seq_length={self.max_seq_length} leaves no room for text: 4 is the least")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
-        if not 0 <= self.label_weight < math.inf:
-            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
+        super().__post_init__()
         if not self.max_replace_one_loss >= 0:
             raise ValueError(f"max_replace_one_loss={self.max_replace_one_loss} must not be negative")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
