@@ -45,7 +45,7 @@ def _a_world_of_its_own(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def run(*command, timeout=250):
+def run(*command, timeout=600):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     environment.pop("ACCELERATE_USE_CPU", None)
     command = [sys.executable, *map(str, command)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+from transformers import HfArgumentParser
 
 from hf_nasbert.settings import Settings, check_range, setting
 
@@ -46,3 +47,8 @@ def test_a_number_without_bounds_is_finite():
     check_range("x", -1e300)
     with pytest.raises(ValueError, match="x=inf: expected a finite number"):
         check_range("x", math.inf)
+
+
+def test_the_parser_of_transformers_takes_them_too():
+    (made,) = HfArgumentParser(Some).parse_args_into_dataclasses(["--number", "3"])
+    assert made == Some(number=3)

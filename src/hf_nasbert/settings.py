@@ -7,6 +7,12 @@ from typing import Any, Literal, get_args, get_origin
 from hf_nasbert.paths import expand_paths
 
 
+class _BoundedHelp(str):
+    """A help that knows its field's bounds: parsers such as `HfArgumentParser` take nothing else of the metadata."""
+
+    bounds: dict[str, float]
+
+
 def setting(default: Any, help: Any, **bounds: float) -> Any:
     """A field of a dataclass with a default, with what `--help` says of it, and with what `Settings` takes for it.
 
@@ -15,7 +21,10 @@ def setting(default: Any, help: Any, **bounds: float) -> Any:
         help: A text, or a function that gives one when it is asked for.
         **bounds: Of a number, those of `check_range`.
     """
-    metadata = {"help": help, "bounds": bounds}
+    if bounds:
+        help = _BoundedHelp(help)
+        help.bounds = bounds
+    metadata = {"help": help}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -42,7 +51,8 @@ def check_fields(settings: Any) -> None:
         ValueError: If a value is none of its field's choices, or outside its range.
     """
     for one in fields(settings):
-        value, choices, bounds = getattr(settings, one.name), get_args(one.type), one.metadata.get("bounds")
+        value, choices = getattr(settings, one.name), get_args(one.type)
+        bounds = getattr(one.metadata.get("help"), "bounds", {})
         if get_origin(one.type) is Literal and value not in choices:
             raise ValueError(f"{one.name}={value!r}: expected {' or '.join(map(str, choices))}")
         if bounds and value is not None:

@@ -180,10 +180,8 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides what it does otherwise than plain training: `make_sampler`, `_prepare`, `children`,
-    `chosen_on`, `wants`, `chosen_rows`, `run`, `loss`, `merge`, `learning`, `decay_exponent`, `read_gradients`,
-    `after_step`, `state_dict` and `load_state_dict`; with tensors of its own, as averages of the weights are, `begin`
-    and `tensors` too. What it is not made for, `check_run` refuses.
+    A method overrides those hooks below in which it does otherwise than plain training; with tensors of its own, as
+    averages of the weights are, `begin` and `tensors` too.
 
     Args:
         space: The space of the children.
