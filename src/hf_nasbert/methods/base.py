@@ -180,7 +180,7 @@ class TrainingMethod:
     follows the step, and saves its state with the run's. All processes hold the same object and call it alike, so
     whatever it decides must follow from its arguments and its state.
 
-    A method overrides the hooks in which it differs from plain training; with tensors of its own, `begin` and `tensors`.
+    A method overrides the hooks in which it differs from plain training; with own tensors, `begin` and `tensors`.
 
     Args:
         space: The space of the children.
