@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 gc.disable()  # imports and collection make next to no garbage, and looking for it takes two seconds
@@ -36,6 +37,10 @@ os.fsync = _fsync_of_others
 
 import pytest
 from hypothesis import settings
+from tqdm import tqdm
+
+# Forks are killed in tests. They share tqdm's own lock: held by one that is killed, it would stop all bars here.
+tqdm.set_lock(threading.RLock())
 
 settings.register_profile("the same each time", derandomize=True, database=None)
 settings.load_profile("the same each time")
