@@ -7,7 +7,7 @@
 The encoder has 12 layers of 768, 12 heads, and 30,522 pieces: random weights serve, with MiniLM's tokenizer. Text is
 Wikipedia's, out of a pinned package. One thread; figures are CPU-seconds of the process and the most memory taken
 in a stage. What grows with steps and sentences is scaled down, which the record says: peaks do not depend on it.
-Stages that are finished are recorded also where a later one stops. Random weights may learn nothing in four steps:
+Stages that are finished are recorded also where a later one stops. Random weights may learn nothing in so few steps:
 where the check on that stops the super-net or a recovery, `--gates off` goes on without it, and the record says so.
 """
 
