@@ -14,6 +14,8 @@ from transformers import PreTrainedConfig
 
 from hf_nasbert import cli, costs, records
 from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.compression.proof import SEARCHED, Row
+from hf_nasbert.compression.results import markdown_table
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
@@ -35,6 +37,17 @@ def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     (said,) = re.findall(r"next_architecture\(\)  # (.*)", code)
     assert said == repr(names["architecture"])
     assert (tmp_path / "runs/my-child/modeling_nasbert.py").exists()
+
+
+def test_the_quickstart_table_is_what_its_record_holds():
+    file = ROOT / "benchmarks" / "records" / "quickstart-compress.jsonl.gz"
+    stages = {record["stage"]: record for record in records.read(file)}
+    rows = [Row.from_dict(row) for row in stages["proof"]["content"]["rows"]]
+    shape = (32, 128)
+    assert markdown_table(rows, shape) in (ROOT / "README.md").read_text(encoding="utf-8")
+    winner = next(row for row in rows if row.is_given)
+    assert winner.how == SEARCHED
+    assert sum(record["seconds"] for record in stages.values()) < 600  # what README promises
 
 
 def test_readme_links_lead_somewhere():
