@@ -171,8 +171,8 @@ def recover(
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
-    were looked at on them; its start is among these, so that recovery never makes it worse. Best is the least distance,
-    or where labels have a weight the least loss of these: a child that learns the task may well leave the base model.
+    were looked at on them; its start is among these, so that recovery never makes it worse. Best is the least
+    distance, or where labels have a weight the least loss of these: who learns the task may leave the base model.
 
     Args:
         child: Alone or with the base model's head.
