@@ -529,10 +529,8 @@ class Compression:
                 f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
             )
         if done.kept_step == 0:
-            say(
-                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
-                "text that chooses): it is left as it began"
-            )
+            by = "loss of the labels" if shared.label_weight else "distance from the base model"
+            say(f"{child}: recovery made it no better on the text that chooses, by its {by}: it is left as it began")
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
