@@ -77,7 +77,7 @@ from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
-from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.export.onnx import check_onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
@@ -174,7 +174,7 @@ class Compression:
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         if self.arguments.onnx:
-            check_extra()
+            check_onnx()
         with ExitStack() as stack:
             self._once(partial(self._enter, stack))
             return self._run()
