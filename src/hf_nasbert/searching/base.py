@@ -12,7 +12,7 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
-from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
+from hf_nasbert.searching.task import MAX_ENUMERATED, SearchTask
 from hf_nasbert.settings import Settings, check_fields
 from hf_nasbert.space import Architecture
 
