@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_nasbert import records
-from hf_nasbert import search as room
+from hf_nasbert import searching as room
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import Budget, Cost
-from hf_nasbert.search import GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
+from hf_nasbert.searching import GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
 _LEARN = ("trained_halving", "gradient_mixture")  # of the super-net itself, and not of scores

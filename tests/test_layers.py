@@ -29,7 +29,7 @@ FLOORS = [  # lowest first
     {"costs"},  # what has no formula is built
     {"elastic"},
     # measuring runs models; what it finds is data, which costs reads
-    {"scoring", "search", "measuring", "processes", "teachers"},
+    {"scoring", "searching", "measuring", "processes", "teachers"},
     {"methods"},
     {"ranking", "interference"},
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
@@ -42,7 +42,7 @@ FLOORS = [  # lowest first
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
 LIGHT = [
-    "space", "native", "metrics", "records", "samplers", "costs", "search", "cards", "report", "stopping", "cli",
+    "space", "native", "metrics", "records", "samplers", "costs", "searching", "cards", "report", "stopping", "cli",
     "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
     "recipe_arguments", "methods",
     # packages whose names load on first use, and what the command line knows of them

@@ -49,7 +49,7 @@ from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import be_alone
 from hf_nasbert.recipe_arguments import command_of
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
 _LAYER = 2  # blocks

@@ -50,7 +50,7 @@ from hf_nasbert.pipeline.stages import (
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild, scored_children
-from hf_nasbert.search import SearchTask
+from hf_nasbert.searching import SearchTask
 from hf_nasbert.space import Architecture, Candidates
 from hf_nasbert.stopping import leave
 from hf_nasbert.terminal import say
