@@ -1047,7 +1047,7 @@ KILLED = {
     "board": {"board_interval": 2, "board_dev_batches": 1},
     "importance": {},
     "cross_path": {},
-    "size_classes": {},
+    "size_classes": {"save_steps": 4},  # after three the turn is where it began
     "few_shot": {"split": "gradients", "split_settings": 1},
     "mixture": {"mixture_interval": 2},
 }
