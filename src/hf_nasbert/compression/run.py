@@ -39,7 +39,6 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
-    Trimmed,
     choose_given,
     compare,
     digest_of_pairs,
@@ -54,7 +53,6 @@ from hf_nasbert.compression.stages import (
     Additive,
     ByHand,
     Chosen,
-    Content,
     Costs,
     OnnxFile,
     Proof,
@@ -86,6 +84,7 @@ from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
+from hf_nasbert.records import Content
 from hf_nasbert.space import Architecture
 from hf_nasbert.terminal import say
 from hf_nasbert.writing import check_folder, write_text
@@ -607,7 +606,7 @@ class Compression:
             judged=tuple(judged),
             against_base=None,
             against_given=None,
-            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+            trimmed=Vocabulary(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:

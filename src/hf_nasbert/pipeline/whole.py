@@ -30,10 +30,7 @@ from hf_nasbert.pipeline.child_card import Made, describe_child, draw_figures, n
 from hf_nasbert.pipeline.extraction import read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
-from hf_nasbert.pipeline.scores import (
-    as_table as as_score_table,
-)
-from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.scores import as_table, children_space, score_children, search_children
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
@@ -287,7 +284,7 @@ class Pipeline:
         if not admitted:
             raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
         winner = admitted[0]
-        say(as_score_table(scored))
+        say(as_table(scored))
         say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner.architecture}")
         return Scores(
             how=how,
