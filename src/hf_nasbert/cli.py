@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 _DATA = "hf_nasbert.data.DataArguments"
 _TRAINED_ON = "hf_nasbert.pipeline.text_settings.settings_of_model"  # text, lengths, masking: as the model was trained
+_LENGTH = "hf_nasbert.pipeline.text_settings.length_of_model"
 _LOOKED_UP = (
     "settings of the text that are not given are those that the model was trained with, if its folder says them"
 )
@@ -49,7 +50,7 @@ COMMANDS = {
         "foretell what compress will take with the same settings: CPU-minutes and memory of every stage",
         "hf_nasbert.compression.run_plan",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
-        lambda plan, *given: find("hf_nasbert.compression.plan.as_screen")(plan, *given),
+        lambda plan, *_: str(plan),
         "nothing was written: run the same command again",
     ),
     "pretrain": Command(
@@ -124,6 +125,7 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+        _LENGTH,
     ),
     "finetune-squad": Command(
         "fine-tune on questions about passages, SQuAD v1.1 or v2",
@@ -138,6 +140,7 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneTokensArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+        _LENGTH,
     ),
     "train-children": Command(
         "train children of a space alone, from scratch: the table that super-nets are ranked against",
@@ -209,11 +212,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_mistakes(program, kept=command.kept):  # from here on: the imports take seconds
         parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
         look = None if command.look is None else find(command.look)
-        description = command.help if look is None else f"{command.help}; {_LOOKED_UP}"
+        description = f"{command.help}; {_LOOKED_UP}" if command.look == _TRAINED_ON else command.help
         arguments = parse([find(name) for name in command.arguments], argv[1:], description=description, look=look)
         with user_mistakes(program, arguments, command.kept):
             result = find(command.function)(*arguments)
             say(command.report(result, *arguments))
+            say(find("hf_nasbert.next_commands.ending_of")(argv[0], result, *arguments))
     return 0
 
 
