@@ -4,7 +4,7 @@
     python benchmarks/search.py run                                  searches, on the scores alone; no model is needed
     python benchmarks/search.py report                               makes docs/search.md and its figures anew
 
-`--space staged` does the first two for the space of several widths (recipes/configs/staged-small.yaml). Killed at any
+`--space staged` does the first two for the space of several widths (`--config staged-small`). Killed at any
 moment, the same command goes on. Records lie in benchmarks/records.
 """
 

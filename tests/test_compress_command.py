@@ -664,7 +664,7 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
     report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
     for text in (report, card):
-        assert "recovery brought it no nearer to the base model, so it is as it was cut and refitted" in text
+        assert "recovery made it no better on the text that chooses, so it is as it was cut and refitted" in text
     for space in ("whole", "screened"):
         line = f"the real distances of 3 random children, {space} space"
         assert line in told

@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -337,7 +338,7 @@ class TestPackagedSources:
             packaged_model("minilm")
 
     def test_the_requirements_pin_what_the_table_names(self):
-        lines = (TEXT.parents[2] / "recipes" / "data-requirements.txt").read_text().splitlines()
+        lines = Path(packaged.__file__).with_name("data-requirements.txt").read_text().splitlines()
         pinned = {line.split(" ")[0] for line in lines if "==" in line}
         sources = [*PACKAGED_SOURCES.values(), *PACKAGED_MODELS.values()]
         assert pinned == {f"{source.distribution}=={source.version}" for source in sources}

@@ -985,9 +985,8 @@ def tiny_recipe(tmp_path):
 class TestRecipe:
     @pytest.mark.parametrize(("name", "method"), [("quickstart-scratch", "magic_at"), ("supernet", "uniform")])
     def test_configs_parse_and_say_their_method(self, name, method):
-        config = RECIPES / "configs" / f"{name}.yaml"
         supernet, data, training = parse_recipe_arguments(
-            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", name]
         )
         assert training.method == method
         built = supernet.build_config(vocab_size=data.vocab_size)

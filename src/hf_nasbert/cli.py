@@ -255,7 +255,7 @@ def usage() -> str:
     width = max(len(name) for name in COMMANDS)
     commands = "\n".join(f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items())
     return (
-        "usage: hf-nasbert COMMAND [--config FILE.yaml] [--setting VALUE ...]\n\n"
+        "usage: hf-nasbert COMMAND [--config NAME|FILE.yaml] [--setting VALUE ...]\n\n"
         f"Find a better BERT for a budget.\n\n{commands}\n\n"
         "hf-nasbert COMMAND --help lists the settings of a command."
     )

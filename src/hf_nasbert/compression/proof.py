@@ -105,7 +105,7 @@ class Row:
         against_given: Likewise than what is given out for its budget.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
-        is_as_it_began: Whether recovery brought it no nearer to the base model, under any seed.
+        is_as_it_began: Whether recovery made it no better on the text that chooses, under any seed.
     """
 
     budget: str | None
@@ -477,7 +477,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
         if given.is_as_it_began:
             told.append(
-                f"{given.budget}: recovery brought it no nearer to the base model, so it is as it was cut and "
+                f"{given.budget}: recovery made it no better on the text that chooses, so it is as it was cut and "
                 "refitted: try another learning_rate, more recovery_steps or more text."
             )
         if not given.is_within:

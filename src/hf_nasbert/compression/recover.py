@@ -125,7 +125,7 @@ class Recovery:
         before: The child's distance on the held-out batches before, where some were given.
         after: Likewise with the weights that it is left with.
         kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
-            was looked at came nearer to the base model than its start.
+            was looked at was better than its start.
         looks: The distance at every look, by step.
     """
 
@@ -173,7 +173,8 @@ def recover(
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
-    were looked at on them; its start is among these, so that recovery never makes it worse.
+    were looked at on them; its start is among these, so that recovery never makes it worse. Best is the least
+    distance, or where labels have a weight the least loss of these: who learns the task may leave the base model.
 
     Args:
         child: Alone or with the base model's head.
@@ -207,7 +208,7 @@ def recover(
 
     def look() -> float:
         assert held_out is not None
-        return scored().loss + _label_loss_on(child, held_out[0], settings)
+        return _label_loss_on(child, held_out[0], settings) if settings.label_weight else scored().loss
 
     def loss_of(step: int, share: _Share) -> torch.Tensor:
         on_step(step)
@@ -216,7 +217,7 @@ def recover(
     before = None
     if held_out is not None:
         before = scored()
-        run.keep_best(0, before.loss + _label_loss_on(child, held_out[0], settings))
+        run.keep_best(0, look())
     _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
     after = None
     if held_out is not None:
@@ -413,12 +414,13 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
 
 
 def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
-    """The weighted mean loss of held-out labels; 0 where they have no weight."""
-    if not settings.label_weight:
-        return 0.0
+    """The mean loss of held-out labels, an example as much as any other."""
     with running(child):
-        losses = [float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches]
-    return settings.label_weight * sum(losses) / len(losses)
+        losses = [
+            len(batch[LABELS]) * float(_label_loss(_run_child(child, batch, settings, {})[2], batch))
+            for batch in batches
+        ]
+    return sum(losses) / sum(len(batch[LABELS]) for batch in batches)
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:

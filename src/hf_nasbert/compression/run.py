@@ -77,7 +77,7 @@ from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
-from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.export.onnx import check_onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
@@ -175,7 +175,7 @@ class Compression:
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         if self.arguments.onnx:
-            check_extra()
+            check_onnx()
         with ExitStack() as stack:
             self._once(partial(self._enter, stack))
             return self._run()
@@ -532,10 +532,8 @@ class Compression:
                 f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
             )
         if done.kept_step == 0:
-            say(
-                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
-                "text that chooses): it is left as it began"
-            )
+            by = "loss of the labels" if shared.label_weight else "distance from the base model"
+            say(f"{child}: recovery made it no better on the text that chooses, by its {by}: it is left as it began")
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
