@@ -902,6 +902,16 @@ class TestFixedBatches:
         with pytest.raises(ValueError, match="7 dev batches of 8 need 56 sequences, the dev set has 50"):
             fixed_masked_batches(sequences(tokenizer), tokenizer, 7, 8, 0)
 
+    def test_or_gives_the_largest_that_there_is(self, tokenizer, caplog):
+        """50 sequences in batches of 30 at most are two of 25, none left out; what fits stays as it is."""
+        fitted = fixed_masked_batches(sequences(tokenizer), tokenizer, 3, 30, 0, is_at_most=True)
+        assert [len(batch["labels"]) for batch in fitted] == [25, 25]
+        assert "the dev set has 50: taken are 2 of 25" in caplog.text
+        (whole,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 50, 0)
+        assert torch.equal(torch.cat([batch["labels"] for batch in fitted]), whole["labels"])
+        (asked,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 50, 0, is_at_most=True)
+        assert torch.equal(asked["labels"], whole["labels"])
+
     def test_the_digest_tells_tokens_and_labels_apart(self, tokenizer):
         (batch,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 8, 0)
         assert digest_of([batch]) == digest_of([{name: tensor.clone() for name, tensor in batch.items()}])

@@ -35,7 +35,8 @@ FLOORS = [  # lowest first
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
     {"pipeline", "compression"},
-    {"testing"},  # contracts of all that others may write, hence above all of it
+    # contracts of all that others may write, and what follows on every command: hence above all of it
+    {"testing", "next_commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -44,7 +45,7 @@ TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", 
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "searching", "cards", "report", "stopping", "cli",
     "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
-    "recipe_arguments", "methods",
+    "recipe_arguments", "methods", "next_commands",
     # packages whose names load on first use, and what the command line knows of them
     "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",
     "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings", "compression.arguments",

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -36,6 +37,7 @@ from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.settings import check_fields, setting
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -352,6 +354,7 @@ def _fit(
                     run.keep_best(step + 1, look())
                 run.save_where_due()
                 bar.update()
+                run.leave_in_time()
         if look is not None:
             run.restore_best()
     finally:
@@ -604,16 +607,36 @@ class _Run:
         self._optimizer.step()
         self.losses.append(value)
 
-    def save_where_due(self) -> None:
-        """Write a checkpoint behind the last step, and every so many before it; one process does."""
+    def save_where_due(self, *, is_leaving: bool = False) -> None:
+        """Write a checkpoint behind the last step, every so many before it, and to leave; one process does."""
         step = len(self.losses)
         is_main = self.processes is None or self.processes.is_main_process
         if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):
             return
-        if self.is_over or step % self.settings.save_steps == 0:
+        is_due = step % self.settings.save_steps == 0
+        if self.is_over or is_due != is_leaving:  # one that is due is there when the program leaves
             checkpoint_folders.write_checkpoint(
                 self._folder, step, self._write, limit=2, advice="call it again: it goes on from there"
             )
+
+    def leave_in_time(self) -> None:
+        """End the program where its time is up, what is done being saved; several processes agree where they save.
+
+        Raises:
+            SystemExit: With status 0.
+        """
+        step = len(self.losses)
+        if self._folder is None or self.is_over:
+            return
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            is_up = is_time_up()
+        elif self.processes is None:  # this process alone is at it: the others would wait for it
+            return
+        else:
+            is_up = step % self.settings.save_steps == 0 and on_main_process(self.processes, is_time_up)
+        if is_up:
+            self.save_where_due(is_leaving=True)
+            leave(f"stopped after step {step} of a distillation: the same command goes on from there")
 
     def _write(self, folder: Path) -> None:
         save_model(self.model, folder)

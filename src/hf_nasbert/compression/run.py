@@ -86,6 +86,7 @@ from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
 from hf_nasbert.records import Content
 from hf_nasbert.space import Architecture
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.writing import check_folder, write_text
 
@@ -306,6 +307,8 @@ class Compression:
         once: Callable[[Callable[[], Any]], Any] = self._once if is_shared else lambda work: work()
         record = once(partial(self._recorded, name, kind, is_there))
         if record is None:
+            if is_shared and once(is_time_up):
+                leave(f"stopped before {name}: the same command goes on from there")
             if self.materials.processes.is_main_process or not is_shared:
                 say(f"== {name}")
             start, cpu = time.perf_counter(), time.process_time()

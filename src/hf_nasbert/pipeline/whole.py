@@ -49,7 +49,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild, scored_children
 from hf_nasbert.searching import SearchTask
 from hf_nasbert.space import Architecture, Candidates
-from hf_nasbert.stopping import leave
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
@@ -174,6 +174,8 @@ class Pipeline:
             record = earlier[name]
             content = records.read_content(kind, record, file)
         else:
+            if is_time_up():
+                leave(f"stopped before {name}: the same command goes on from there")
             say(f"\n== {name}: {made}")
             check_folder(self.folder)
             start = time.perf_counter()
