@@ -193,6 +193,7 @@ def run(program, *arguments, cwd):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # on a busy machine
 class TestBuilt:
     def test_the_wheel_holds_what_the_package_holds(self, built):
         names = zipfile.ZipFile(built[1]).namelist()
@@ -210,8 +211,8 @@ class TestBuilt:
             assert (built[0] / name).exists(), name
 
     def test_the_sources_tests_run(self, built):
-        """Those that read the most of the checkout; on the sources' own package."""
-        files = ["tests/test_layers.py", "tests/test_packaging.py", "tests/test_records.py", "tests/test_space.py"]
+        """Some that read the checkout; with the sources' own package."""
+        files = ["tests/test_records.py", "tests/test_ranking_study.py", "tests/test_packaging.py::TestLicence"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files], cwd=built[0],
             env={**os.environ, "PYTHONPATH": str(built[0] / "src")}, capture_output=True, text=True, check=False,
@@ -240,9 +241,9 @@ class TestBuilt:
     def test_a_super_net_is_trained_without_extras(self, installed, tmp_path):
         (tmp_path / "text.txt").write_text("a film of words that nobody saw\n" * 400)
         trained = run(
-            installed / "hf-nasbert", "pretrain", "--config", "supernet", "--train_files", "text.txt",
+            installed / "hf-nasbert", "pretrain", "--operators", "attention", "ffn", "--train_files", "text.txt",
             "--vocab_size", 40, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
-            "--num_choice_blocks", 2, "--num_eval_batches", 1, "--output_dir", "out", "--use_cpu", "true",
+            "--num_choice_blocks", 2, "--hidden_size", 16, "--attention_head_size", 8, "--num_eval_batches", 1, "--output_dir", "out", "--use_cpu", "true",
             cwd=tmp_path,
         )  # fmt: skip
         assert trained.returncode == 0, trained.stderr[-3000:]
