@@ -62,7 +62,7 @@ def run(folder: Path, output: Path, seeds: list[int], budgets: list[str], option
 
 
 def collect(folder: Path, output: Path) -> None:
-    """Append the records of finished stages that are not there yet, without what every example was called and every neuron worth."""
+    """Append the records of finished stages that are not there yet, less predictions and importances."""
     there = {(one["run"], one["stage"]) for one in records.read(output)} if output.exists() else set()
     for file in sorted(folder.glob("base/records.jsonl")):
         for record in records.read(file):
