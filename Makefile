@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart quickstart-scratch test test-fast study-smoke common-suite check
 
-# An encoder and text in, one twice as fast out, beside what people choose by hand (20 minutes on two busy cores).
+# An encoder and text in, one twice as fast out, beside what people choose by hand (ten minutes on two cores).
 quickstart: .venv/.data-ready
 	$(BIN)/hf-nasbert compress --config quickstart --output_dir runs/quickstart
 

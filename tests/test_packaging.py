@@ -93,8 +93,8 @@ def test_nothing_of_the_package_is_a_link():
 EXTRAS = {  # what asks for each package of an extra, without anything else
     "matplotlib": ("plots", "hf_nasbert.plots.style", "new_figure", (1, 1)),
     "sklearn": ("glue", "hf_nasbert.finetuning.glue", "GlueMetric", ("mrpc",)),
-    "optuna": ("search", "hf_nasbert.search.base", "needs_extra", ("optuna", "NSGA-II")),
-    "lightgbm": ("search", "hf_nasbert.search.base", "needs_extra", ("lightgbm", "GBDT-guided search")),
+    "optuna": ("search", "hf_nasbert.searching.base", "needs_extra", ("optuna", "NSGA-II")),
+    "lightgbm": ("search", "hf_nasbert.searching.base", "needs_extra", ("lightgbm", "GBDT-guided search")),
     "onnx": ("onnx", "hf_nasbert.export.onnx", "check_onnx", ()),
     "onnxruntime": ("onnx", "hf_nasbert.export.onnx", "check_onnx", ()),
     "tensorboard": ("tracking", "hf_nasbert.training.machine", "_tracker", ("tensorboard",)),

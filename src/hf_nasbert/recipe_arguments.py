@@ -137,10 +137,13 @@ def parse_recipe_arguments(
 def command_of(program: str, *arguments: Any) -> str:
     """The command line that fills these dataclasses, as a shell reads it; what has its default is left out.
 
-    A setting that two of them share is told by the last one. Settings that belong to a choice are none of theirs.
+    A setting that two of them share is told by the last one. Settings that belong to a choice (see `Choice`) follow.
     """
+    chosen = [getattr(one, name) for one in arguments for name in getattr(one, "choices", {})]
     given = {
-        field.name: (field, getattr(one, field.name)) for one in arguments for field, _ in _settings_of(type(one))
+        field.name: (field, getattr(one, field.name))
+        for one in [*arguments, *chosen]
+        for field, _ in _settings_of(type(one))
     }
     words: list[str] = []
     for name, (field, value) in given.items():

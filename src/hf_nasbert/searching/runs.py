@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from hf_nasbert import records
 from hf_nasbert.scored import ScoredChild
-from hf_nasbert.search.base import Scored, Search, finite_or_none, refuse_other_settings
+from hf_nasbert.searching.base import Scored, Search, finite_or_none, refuse_other_settings
 from hf_nasbert.space import Architecture
 from hf_nasbert.writing import check_writable
 
