@@ -164,6 +164,7 @@ def test_a_filter_orders_all_children_and_its_best_are_scored_exactly(stubs, tmp
     assert kinds == ["filtered"] * 27 + ["child"] * 5
     estimates = {record["architecture"]: record["filter_loss"] for record in written[:27]}
     losses = {str(child.architecture): child.loss for child in exact}
+    assert not set(estimates.values()) & set(losses.values())
     assert {str(child.architecture): child.loss for child in scored} == pytest.approx(
         {name: losses[name] for name in sorted(estimates, key=estimates.__getitem__)[:5]}, rel=1e-6
     )
@@ -212,6 +213,7 @@ def test_where_no_filter_can_be_is_said(stubs, monkeypatch, tmp_path):
         score_children(arguments, DATA)
     assert records.read(output) == written
     monkeypatch.setattr(scores_room, "load_supernet", lambda *_: SupernetForSequenceClassification(CONFIG))
+    monkeypatch.setattr(scores_room, "LargestChild", lambda *_: object())
     with pytest.raises(
         ValueError, match=r"exact_share=0\.1: the filter saves words of a vocabulary, and x predicts none"
     ):
