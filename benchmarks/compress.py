@@ -6,7 +6,7 @@
     python benchmarks/compress.py peers                what another package makes of the same, in its own environment
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
-packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
+packages (data/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
 its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
 is committed of it (compress.jsonl.gz) where that file is not there.
 

@@ -4,7 +4,7 @@
     python benchmarks/compress_task.py collect                         records the stages that are finished so far
     python benchmarks/compress_task.py show                            prints means over the seeds that are recorded
 
-Base model and sentences come out of pinned packages (recipes/data-requirements.txt). A seed is that of fine-tuning
+Base model and sentences come out of pinned packages (data/data-requirements.txt). A seed is that of fine-tuning
 and of recovery: every seed has a base model of its own. The validation split chooses and the test split judges. One
 thread; times are CPU-seconds of the process. One record per stage goes to benchmarks/records/compress-task.jsonl;
 `show` reads what is committed of it (compress-task.jsonl.gz) where that file is not there.

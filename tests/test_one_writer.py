@@ -49,7 +49,7 @@ EXCEPTIONS = {
     "hub/pulling.py:pull:copyfile": INTO_STAGING,
     "pipeline/whole.py:Pipeline._make_text:save_pretrained": INTO_STAGING,
     "pipeline/scores.py:_make_search:mkdir": "the folder of the study, which its database opens itself",
-    "search/storage.py:open_storage:mkdir": "the folder of the study, which Optuna opens itself",
+    "searching/storage.py:open_storage:mkdir": "the folder of the study, which Optuna opens itself",
     "plots/style.py:save_figure:savefig": "draws into memory",
     "training/loop.py:SupernetTrainer.save_model.write:save_model": INTO_STAGING,
     "training/loop.py:SupernetTrainer.save_checkpoint.write:save_model": INTO_STAGING,

@@ -6,7 +6,7 @@ import pytest
 from tiny.searches import CHAIN, OPERATORS, cost_of, drain, new
 
 from hf_nasbert.costs import counts
-from hf_nasbert.search import GradientBoostedSearch, ParetoSearch
+from hf_nasbert.searching import GradientBoostedSearch, ParetoSearch
 from hf_nasbert.space import SearchSpace
 
 SPACE = SearchSpace.chain(num_choice_blocks=7, operators=OPERATORS)  # 3,279 children
@@ -35,9 +35,9 @@ def numbers_of_batches(search, counter, num_batches=12):
 
 def test_a_trial_that_has_ended_is_not_read_again(monkeypatch):
     counter = Counter(lambda trial: child_of(trial))
-    from hf_nasbert.search.pareto import _child_of as child_of
+    from hf_nasbert.searching.pareto import _child_of as child_of
 
-    monkeypatch.setattr("hf_nasbert.search.pareto._child_of", counter)
+    monkeypatch.setattr("hf_nasbert.searching.pareto._child_of", counter)
     search = new(ParetoSearch, SPACE, seed=0, cost=cost_of(SPACE), batch_size=10, population_size=10)
     numbers = numbers_of_batches(search, counter)
     assert max(numbers[-3:]) <= 2 * min(numbers[1:4])  # read anew, they would be 5 times as many and more

@@ -20,6 +20,7 @@ from hf_nasbert.yaml_files import load_yaml, one_line, shown
 
 __all__ = ["check_settings", "command_of", "parse_recipe_arguments", "read_config", "user_mistakes"]
 
+_CONFIGS = Path(__file__).parent / "recipe_configs"
 
 Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
@@ -100,12 +101,16 @@ def parse_recipe_arguments(
         allow_abbrev=False,
         conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
+        usage="%(prog)s [--config NAME|FILE.yaml] [--setting VALUE ...]",
     )
     for kind in (*dataclass_types, *chosen.values()):
         for field, hint in _settings_of(kind):
             _add_flags(parser, field, hint)
-    parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
+    parser.add_argument(
+        "--config",
+        metavar="NAME|FILE.yaml",
+        help="settings to start from, a file or a config of the package (quickstart, say); flags override them",
+    )
     with _refused_by(parser):
         for word in argv:
             _check_locale(word)
@@ -132,10 +137,13 @@ def parse_recipe_arguments(
 def command_of(program: str, *arguments: Any) -> str:
     """The command line that fills these dataclasses, as a shell reads it; what has its default is left out.
 
-    A setting that two of them share is told by the last one. Settings that belong to a choice are none of theirs.
+    A setting that two of them share is told by the last one. Settings that belong to a choice (see `Choice`) follow.
     """
+    chosen = [getattr(one, name) for one in arguments for name in getattr(one, "choices", {})]
     given = {
-        field.name: (field, getattr(one, field.name)) for one in arguments for field, _ in _settings_of(type(one))
+        field.name: (field, getattr(one, field.name))
+        for one in [*arguments, *chosen]
+        for field, _ in _settings_of(type(one))
     }
     words: list[str] = []
     for name, (field, value) in given.items():
@@ -187,7 +195,7 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
     YAML 1.2's words are understood: `no` and `on` are words, not booleans, and `1e-3` is a number.
 
     Args:
-        path: The file.
+        path: The file, or the name of a config of the package (see `find_config`).
         dataclass_types: The dataclasses.
         argv: Flags that override the file; one of them may make a choice (see `Choice`).
 
@@ -196,13 +204,28 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
         ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
             suggested) or a value of the wrong type.
     """
-    path = Path(expanded(path))
+    path = find_config(path)
     return check_settings(f"config {path}", _load_yaml(path), dataclass_types, argv)
 
 
+def find_config(config: str | Path) -> Path:
+    """The file of a config: a path, or the name of a config that comes with the package, such as `quickstart`.
+
+    A file of that name in the working folder comes first.
+
+    Raises:
+        FileNotFoundError: If there is neither; names the configs that there are.
+    """
+    path = Path(expanded(config))
+    if path.is_file():
+        return path
+    packaged = {file.stem: file for file in sorted(_CONFIGS.glob("*.yaml"))}
+    if str(config) in packaged:
+        return packaged[str(config)]
+    raise FileNotFoundError(f"config {path}: no such file, nor one of the configs {', '.join(packaged)}")
+
+
 def _load_yaml(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path}: no such file")
     try:
         settings = load_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -320,7 +343,7 @@ def _settings_of_config(argv: Sequence[str]) -> dict[str, Any]:
     """The settings in the `--config` among the arguments, unchecked; none of a file that cannot be read."""
     path = _find(argv, "config")
     try:
-        return {} if path is None else _load_yaml(Path(expanded(path)))
+        return {} if path is None else _load_yaml(find_config(path))
     except (ValueError, OSError):
         return {}
 

@@ -17,6 +17,7 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
@@ -38,7 +39,7 @@ from hf_nasbert.ranking import (
 )
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import SearchTask, random_children
+from hf_nasbert.searching import SearchTask, random_children
 from hf_nasbert.space import SearchSpace, operator_kind
 from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 
@@ -114,6 +115,7 @@ def _check_outputs(arguments: RankingReportArguments) -> None:
     if arguments.page is not None:
         check_writable(arguments.page)
     if arguments.figures is not None:
+        check_extra("a figure", "plots", "matplotlib")
         check_folder(arguments.figures)
 
 

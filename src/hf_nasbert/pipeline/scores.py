@@ -46,7 +46,7 @@ from hf_nasbert.scored import (
     scored_children,
 )
 from hf_nasbert.scoring import LIKELY_SHARE, LikelyWords, ScoringReport, score_with_report
-from hf_nasbert.search import (
+from hf_nasbert.searching import (
     SEARCHES,
     ComputePlan,
     GradientBoostedSearch,
@@ -61,7 +61,7 @@ from hf_nasbert.search import (
     run_search,
     search_under_compute,
 )
-from hf_nasbert.search.base import refuse_other_settings
+from hf_nasbert.searching.base import refuse_other_settings
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text

@@ -10,7 +10,7 @@ from hf_nasbert.costs.budget import parse_quantity
 from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
-from hf_nasbert.search import SETTINGS, Prices
+from hf_nasbert.searching import SETTINGS, Prices
 from hf_nasbert.settings import setting
 from hf_nasbert.training.arguments import AdaptationArguments
 

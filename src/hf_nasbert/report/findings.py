@@ -8,7 +8,7 @@ from typing import Any
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.records import Record
 from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, is_filtered, settings_of
-from hf_nasbert.search import pareto_front
+from hf_nasbert.searching import pareto_front
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import unmasked_batches
+from hf_nasbert.data.trained_on import write_text_files
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.elastic.base_models import BaseModel, open_base_model
 from hf_nasbert.elastic.batches import Batch
@@ -96,6 +97,7 @@ def pretrain_supernet(
         num_batches=arguments.num_eval_batches,
         batch_size=arguments.per_device_train_batch_size,
         seed=data_arguments.data_seed,  # runs of several seeds are scored alike
+        is_at_most=True,
         **masking,
     )
     output = train_supernet(
@@ -108,6 +110,7 @@ def pretrain_supernet(
         text=data_arguments.describe(),
         **given,
     )
+    on_main_process(accelerator, lambda: write_text_files(arguments.output_dir, data_arguments.train_files))
     if base is not None and base.modules is not None:
         place, width = Path(arguments.output_dir) / SUPERNET_FOLDER, base.full_child.config.hidden_size
         modules = base.modules
