@@ -98,6 +98,7 @@ def main() -> None:
         if number >= 0:  # the first one warms up
             rounds.append(found)
             loads.append(round(os.getloadavg()[0], 1))
+            print(json.dumps(found), loads[-1], file=sys.stderr, flush=True)
     result: dict[str, Any] = {
         "benchmark": "step_versions",
         "commits": {name: commit_of(tree) for name, tree in trees.items()},
