@@ -22,8 +22,19 @@ FLOORS = [  # lowest first
         "tolerances",
         "yaml_files",
     },  # what every room may need
-    {"terminal", "settings"},
-    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
+    {"terminal", "settings", "help_pages"},
+    {
+        "guides",
+        "space",
+        "data",
+        "metrics",
+        "records",
+        "recipe_arguments",
+        "stopping",
+        "locking",
+        "checkpoint_folders",
+        "kept",
+    },
     {"configs"},
     {"modeling", "samplers", "objectives", "native", "scored"},
     {"costs"},  # what has no formula is built
@@ -45,7 +56,7 @@ TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", 
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "searching", "cards", "report", "stopping", "cli",
     "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
-    "recipe_arguments", "methods", "next_commands",
+    "recipe_arguments", "methods", "next_commands", "help_pages", "guides",
     # packages whose names load on first use, and what the command line knows of them
     "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",
     "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings", "compression.arguments",
