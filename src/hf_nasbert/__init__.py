@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hf_nasbert.lazy import load_on_first_use
 
 if TYPE_CHECKING:
+    from hf_nasbert.api.found import search
+    from hf_nasbert.api.trainer import SupernetTrainer
     from hf_nasbert.child_folders import save_child
     from hf_nasbert.compression import compress
-    from hf_nasbert.costs import Budget
     from hf_nasbert.extraction import extract_child, load_supernet
     from hf_nasbert.modeling import (
         NasBertConfig,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
         SupernetModel,
     )
     from hf_nasbert.modeling.families import from_bert, to_bert
-    from hf_nasbert.samplers import FairSampler, GradualSampler, UniformSampler
     from hf_nasbert.space import Architecture, SearchSpace
+    from hf_nasbert.training import SupernetTrainingArguments
 
     __version__: str
 
