@@ -71,7 +71,8 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
 
     The train part, which is most of the text, is not packed.
     """
-    _, dev = _parts(arguments)
+    given = _given_held_out(arguments)
+    dev = _parts(arguments)[1] if given is None else given
     tokenizer = load_tokenizer(arguments)
     packed = pack_texts(
         dev,
@@ -86,11 +87,17 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
 
 def _parts(arguments: DataArguments) -> tuple[Dataset, Dataset]:
     """The documents to train on, and those to hold out."""
-    if isinstance(arguments, GivenTexts) and arguments.is_given and arguments.held_out is not None:
-        return load_text(arguments), arguments.held_out
+    given = _given_held_out(arguments)
+    if given is not None:
+        return load_text(arguments), given
     return split_dev(
         load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
     )
+
+
+def _given_held_out(arguments: DataArguments) -> Dataset | None:
+    """The documents that were given to be held out, if any were."""
+    return arguments.held_out if isinstance(arguments, GivenTexts) and arguments.is_given else None
 
 
 def split_dev(
