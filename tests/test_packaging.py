@@ -1,4 +1,4 @@
-"""What a release holds: licence, citation, configs and tables in the wheel, tests in the sdist; and what extras bring."""
+"""What a release holds: licence, citation, configs and tables in the wheel, tests in the sdist; what extras bring."""
 
 import importlib.metadata
 import os
@@ -59,7 +59,7 @@ class TestLicence:
 
 class TestConfigs:
     def test_every_config_of_the_package_is_tried_here(self):
-        assert sorted(CONFIGS) == [file.stem for file in sorted((PACKAGE / "recipe_configs").iterdir())]
+        assert sorted(CONFIGS) == sorted(file.stem for file in (PACKAGE / "recipe_configs").iterdir())
 
     @pytest.mark.parametrize(("name", "command"), CONFIGS.items())
     def test_is_found_by_its_name_from_anywhere(self, name, command, tmp_path, monkeypatch):
@@ -193,6 +193,7 @@ def run(program, *arguments, cwd):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # on a busy machine
 class TestBuilt:
     def test_the_wheel_holds_what_the_package_holds(self, built):
         names = zipfile.ZipFile(built[1]).namelist()
@@ -206,12 +207,12 @@ class TestBuilt:
 
     def test_the_sources_hold_what_their_tests_read(self, built):
         for name in ("tests/conftest.py", "tests/tiny/files.py", "tests/data", "docs/search.md", "recipes", "LICENSE",
-                     "CHANGELOG.md", "benchmarks/records/ranking.jsonl.gz", "model_cards", "constraints.txt"):  # fmt: skip
+                     "CHANGELOG.md", "benchmarks/records/ranking.jsonl.gz", "model_cards"):  # fmt: skip
             assert (built[0] / name).exists(), name
 
     def test_the_sources_tests_run(self, built):
-        """Those that read the most of the checkout; on the sources' own package."""
-        files = ["tests/test_layers.py", "tests/test_packaging.py", "tests/test_records.py", "tests/test_space.py"]
+        """Some that read the checkout; with the sources' own package."""
+        files = ["tests/test_records.py", "tests/test_ranking_study.py", "tests/test_packaging.py::TestLicence"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files], cwd=built[0],
             env={**os.environ, "PYTHONPATH": str(built[0] / "src")}, capture_output=True, text=True, check=False,
@@ -240,9 +241,11 @@ class TestBuilt:
     def test_a_super_net_is_trained_without_extras(self, installed, tmp_path):
         (tmp_path / "text.txt").write_text("a film of words that nobody saw\n" * 400)
         trained = run(
-            installed / "hf-nasbert", "pretrain", "--config", "supernet", "--packaged", "null", "--train_files", "text.txt",
+            installed / "hf-nasbert", "pretrain", "--operators", "attention", "ffn", "--train_files", "text.txt",
             "--vocab_size", 40, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
-            "--num_choice_blocks", 2, "--num_eval_batches", 1, "--output_dir", "out", "--use_cpu", "true", cwd=tmp_path,
+            "--num_choice_blocks", 2, "--hidden_size", 16, "--attention_head_size", 8, "--num_eval_batches", 1,
+            "--output_dir", "out", "--use_cpu", "true",
+            cwd=tmp_path,
         )  # fmt: skip
         assert trained.returncode == 0, trained.stderr[-3000:]
         assert (tmp_path / "out" / "model.safetensors").is_file()
@@ -253,6 +256,5 @@ class TestBuilt:
         drawn = run(installed / "hf-nasbert", "report-ranking", "--table", "imdb", "--scores", "scores.jsonl",
                     "--figures", "figures", cwd=tmp_path)  # fmt: skip
         assert drawn.returncode == 1
-        assert drawn.stderr == (
-            'hf-nasbert report-ranking: a figure needs matplotlib, which is not installed: pip install "hf_nasbert[plots]"\n'
-        )
+        how = 'pip install "hf_nasbert[plots]"'
+        assert drawn.stderr == f"hf-nasbert report-ranking: a figure needs matplotlib, which is not installed: {how}\n"
