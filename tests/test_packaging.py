@@ -85,6 +85,15 @@ def test_the_list_of_packages_with_texts_is_where_the_message_says():
     assert Path(packaged.INSTALL_COMMAND.split()[-1].strip("'")).is_file()
 
 
+def test_every_figure_is_shown_and_none_twice():
+    """Figures that no page shows weigh on every clone."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]
+    shown = set(re.findall(r"figures/([\w-]+\.png)", "".join(page.read_text(encoding="utf-8") for page in pages)))
+    files = list((ROOT / "docs" / "figures").glob("*.png"))
+    assert {file.name for file in files} - {"ranking-scatter.png", "ranking-steps.png"} <= shown
+    assert len({file.read_bytes() for file in files}) == len(files)
+
+
 def test_nothing_of_the_package_is_a_link():
     """A checkout on Windows has text files in the place of links, and an sdist what they happen to point at."""
     assert not [path for path in PACKAGE.rglob("*") if path.is_symlink()]
