@@ -248,7 +248,9 @@ class TestBuilt:
         assert Path(line.split()[-1]).is_file()
 
     def test_a_super_net_is_trained_without_extras(self, installed, tmp_path):
-        (tmp_path / "text.txt").write_text("a film of words that nobody saw\n" * 400)
+        words = "a film of words that nobody saw twice and all of them liked".split()
+        lines = (" ".join(words[number % 13 :] + words[: number % 7]) for number in range(400))
+        (tmp_path / "text.txt").write_text("\n".join(lines))
         trained = run(
             installed / "hf-nasbert", "pretrain", "--operators", "attention", "ffn", "--train_files", "text.txt",
             "--vocab_size", 40, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
