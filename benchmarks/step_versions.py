@@ -3,8 +3,8 @@
     python benchmarks/step_versions.py --before ../older --after . --json
 
 Trains the tiny super-net of the tests by each method, so that the part of a step that is not arithmetic is as large as
-it gets. Every process is one checkout's, trains by all methods several times, and keeps the quickest, in milliseconds
-of CPU a step. A round is a process of each checkout; medians of its ratios and differences are told, with their range.
+it gets. Each checkout has one process, the two take turns: a round trains by every method in both, and tells
+milliseconds of CPU a step. Medians of the rounds' ratios and differences are printed, with their range.
 """
 
 import argparse
@@ -24,27 +24,35 @@ import json, sys, tempfile, time
 import hf_nasbert
 from tiny.processes import make_trainer_of_many
 
-tree, steps, repeats, *methods = sys.argv[1:]
+tree, steps = sys.argv[1:]
 assert hf_nasbert.__file__.startswith(tree), hf_nasbert.__file__
-found = {}
-for _ in range(int(repeats)):
-    for method in methods:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = make_trainer_of_many(folder, method=method, max_steps=int(steps), logging_steps=1000)
-            start = time.process_time()
-            trainer.train()
-            found.setdefault(method, []).append(1000 * (time.process_time() - start) / int(steps))
-print(json.dumps({method: min(times) for method, times in found.items()}))
+for method in sys.stdin:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer_of_many(folder, method=method.strip(), max_steps=int(steps), logging_steps=1000)
+        start = time.process_time()
+        trainer.train()
+        print(json.dumps(1000 * (time.process_time() - start) / int(steps)), flush=True)
 """
 
 
-def probe(tree: Path, steps: int, repeats: int) -> dict[str, float]:
-    """CPU-milliseconds of a step of every method, in a process of a checkout."""
-    environment = {**os.environ, "PYTHONPATH": f"{tree}/src:{tree}/tests", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROBE, f"{tree}/", str(steps), str(repeats), *METHODS]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class Worker:
+    """A process of a checkout, which trains by the methods that it is told."""
+
+    def __init__(self, tree: Path, steps: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": f"{tree}/src:{tree}/tests", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", PROBE, f"{tree}/", str(steps)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def milliseconds(self, method: str) -> float:
+        """CPU-milliseconds of a step."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(method, file=self.process.stdin, flush=True)
+        while not (line := self.process.stdout.readline()).strip().replace(".", "").isdigit():
+            if not line:
+                raise ChildProcessError(f"the process of {method} ended with {self.process.wait()}")
+        return round(float(line), 3)
 
 
 def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -77,16 +85,20 @@ def main() -> None:
     parser.add_argument("--after", type=Path, default=Path(), help="the newer one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     arguments = parser.parse_args()
     trees = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}
+    workers = {name: Worker(tree, arguments.steps) for name, tree in trees.items()}
     rounds, loads = [], []
-    for number in range(arguments.rounds):
-        order = list(trees) if number % 2 == 0 else list(reversed(trees))
-        found = {name: probe(trees[name], arguments.steps, arguments.repeats) for name in order}
-        rounds.append({name: {key: round(ms, 2) for key, ms in found[name].items()} for name in trees})
-        loads.append(round(os.getloadavg()[0], 1))
+    for number in range(-1, arguments.rounds):
+        found: dict[str, dict[str, float]] = {name: {} for name in trees}
+        for method in METHODS:
+            for name in list(trees) if number % 2 else list(reversed(trees)):
+                found[name][method] = workers[name].milliseconds(method)
+        if number >= 0:  # the first one warms up
+            rounds.append(found)
+            loads.append(round(os.getloadavg()[0], 1))
+            print(json.dumps(found), loads[-1], file=sys.stderr, flush=True)
     result: dict[str, Any] = {
         "benchmark": "step_versions",
         "commits": {name: commit_of(tree) for name, tree in trees.items()},

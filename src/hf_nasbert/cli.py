@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from hf_nasbert.foreign import printable
+from hf_nasbert.guides import GUIDES
 from hf_nasbert.terminal import KEPT, say, user_mistakes
 
 
@@ -227,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         look = None if command.look is None else find(command.look)
         description = f"{command.help}; {_LOOKED_UP}" if command.look == _TRAINED_ON else command.help
         kinds = [find(name) for name in (*command.arguments, *([_TIME] if command.is_long else []))]
-        arguments = parse(kinds, argv[1:], description=description, look=look)
+        arguments = parse(kinds, argv[1:], description=description, look=look, guide=GUIDES[argv[0]])
         limit = None
         if command.is_long:
             *arguments, time = arguments
@@ -257,5 +258,5 @@ def usage() -> str:
     return (
         "usage: hf-nasbert COMMAND [--config NAME|FILE.yaml] [--setting VALUE ...]\n\n"
         f"Find a better BERT for a budget.\n\n{commands}\n\n"
-        "hf-nasbert COMMAND --help lists the settings of a command."
+        "hf-nasbert COMMAND --help shows an example and the usual settings of a command, --help all every setting."
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 from hf_nasbert.foreign import printable
+from hf_nasbert.help_pages import Guide, entries_of, page_of
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 from hf_nasbert.yaml_files import load_yaml, one_line, shown
@@ -73,6 +74,7 @@ def parse_recipe_arguments(
     *,
     description: str | None = None,
     look: Look | None = None,
+    guide: Guide | None = None,
 ) -> tuple[Any, ...]:
     """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
 
@@ -84,8 +86,9 @@ def parse_recipe_arguments(
     Args:
         dataclass_types: The dataclasses; their fields are the settings.
         argv: Arguments of the command line; by default those of this process.
-        description: First line of `--help`.
+        description: What `--help` says of the program.
         look: Looks up the defaults of settings that neither a flag nor the file gives. What it raises is let through.
+        guide: What `--help` shows, where that is not all; `--help all` shows that.
 
     Returns:
         One instance per dataclass, in their order.
@@ -97,21 +100,24 @@ def parse_recipe_arguments(
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
     parser = argparse.ArgumentParser(
-        description=description,
+        add_help=False,
         allow_abbrev=False,
         conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         usage="%(prog)s [--config NAME|FILE.yaml] [--setting VALUE ...]",
     )
     for kind in (*dataclass_types, *chosen.values()):
         for field, hint in _settings_of(kind):
             _add_flags(parser, field, hint)
-    parser.add_argument(
-        "--config",
-        metavar="NAME|FILE.yaml",
-        help="settings to start from, a file or a config of the package (quickstart, say); flags override them",
-    )
+    parser.add_argument("--config", metavar="NAME|FILE.yaml")
     with _refused_by(parser):
+        if asked := {"-h", "--help"} & set(argv):
+            topic = next((word for word in argv[argv.index(asked.pop()) + 1 :][:1] if word[0:1] != "-"), None)
+            groups = entries_of(dataclass_types, chosen, _settings_of)
+            if guide is not None:
+                own = (field.name for kind in chosen.values() for field, _ in _settings_of(kind))
+                guide = guide._replace(shown=(*guide.shown, *own))
+            sys.stdout.write(page_of(parser.prog, description, groups, guide, topic) + "\n")
+            raise SystemExit(0)
         for word in argv:
             _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
@@ -293,8 +299,7 @@ def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     `--a_b` and `--a-b` are one. A list takes one value or more. A boolean stands alone or takes a word; one that is on
     by default has a `--no_a_b` beside it.
     """
-    text = field.metadata.get("help")
-    options: dict[str, Any] = {"help": text() if callable(text) else text}  # a list that may have grown since
+    options: dict[str, Any] = {}
     if field.default_factory is not dataclasses.MISSING:
         options["default"] = field.default_factory()
     elif field.default is not dataclasses.MISSING:
@@ -318,7 +323,7 @@ def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     parser.add_argument(*_spellings(field.name), **options)
     if kind is bool and field.default is True:
         spellings = _spellings(f"no_{field.name}")
-        parser.add_argument(*spellings, action="store_false", dest=field.name, help=options["help"], default=False)
+        parser.add_argument(*spellings, action="store_false", dest=field.name, default=False)
 
 
 def _options_of(hint: Any) -> tuple[Any, ...]:
