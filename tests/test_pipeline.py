@@ -291,8 +291,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
 
 def test_the_quickstart_says_its_language():
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments]
-    config = Path(__file__).parents[1] / "recipes" / "configs" / "quickstart-scratch.yaml"
-    assert parse_recipe_arguments(types, ["--config", str(config)])[1].language == "en"
+    assert parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[1].language == "en"
 
 
 @pytest.mark.parametrize(

@@ -860,7 +860,7 @@ def test_every_search_is_known_by_its_name():
 def test_a_missing_extra_is_named_with_the_way_to_get_it(kind, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ImportError, match=rf"needs {package}, which is not installed: pip install 'hf_nasbert\[search\]'"
+        ImportError, match=rf'needs {package}, which is not installed: pip install "hf_nasbert\[search\]"'
     ):
         new(kind, CHAIN, seed=0, cost=cost_of(CHAIN))
 

@@ -1,4 +1,8 @@
-"""A scored child: its architecture, its proxy loss and what it costs, and the one record of it that files hold."""
+"""A scored child: its architecture, its proxy loss and what it costs, and the one record of it that files hold.
+
+A child that only a filter has seen has a record of another kind, with a `filter_loss` and no `proxy_loss`: nobody who
+reads scored children finds it among them.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +15,7 @@ from hf_nasbert.space import Architecture
 COSTS = ("num_parameters", "flops", "latency_ms", "peak_activation_bytes")
 """The costs that version 0.1.0 wrote beside other entries, without a name for them all."""
 _FILE = "scores"  # the record that a file of scored children begins with
+_FILTERED = "filtered"  # the record of a child whose loss is an estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,52 @@ def is_begin(record: Mapping[str, Any]) -> bool:
     return record.get("record") in ("search", _FILE)
 
 
+def is_filtered(record: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a child which only a filter has seen: its loss is an estimate."""
+    return record.get("record") == _FILTERED
+
+
+def filtered_record(architecture: Architecture, loss: float, about: str) -> Record:
+    """The record of a child that a filter has seen.
+
+    Args:
+        architecture: The child.
+        loss: What the filter makes of it: orders children that the same filter has seen, and no others.
+        about: The filter, in words: other words are another filter.
+    """
+    filter_loss = loss if math.isfinite(loss) else None
+    return {"record": _FILTERED, "architecture": str(architecture), "filter_loss": filter_loss, "filter": about}
+
+
+def read_filtered(found: Sequence[Record], about: str, source: str) -> dict[Architecture, float]:
+    """What a filter made of the children of a file, by architecture; infinite where that is not finite.
+
+    Args:
+        found: Its records.
+        about: The filter, in words.
+        source: What messages call the file.
+
+    Raises:
+        ValueError: If a record is no filtered child, or another filter's.
+    """
+    losses = {}
+    for number, record in enumerate(found, start=1):
+        if not is_filtered(record):
+            continue
+        where = f"{source}, record {number}"
+        try:
+            child = Architecture.parse(record["architecture"])
+            loss = record["filter_loss"]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{where} is no filtered child: {error}") from None
+        if record.get("filter") != about:
+            raise ValueError(f"{where} is another filter's: losses of two kinds do not compare: name another output")
+        if loss is not None:
+            _check_number(loss, f"{where}: filter_loss")
+        losses[child] = float(loss) if is_finite_number(loss) else math.inf
+    return losses
+
+
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the loss of a child of version 0.1.0 depends on: it stood in every record. None in a record of today's."""
     others = ("architecture", "proxy_loss", *COSTS)
@@ -112,7 +163,7 @@ def read_scores(found: Sequence[Record], about: Mapping[str, Any], source: str) 
             head = record.get("settings")
             settings = head.get("about") if isinstance(head, Mapping) else None
             settings = dict(settings) if isinstance(settings, Mapping) else {}
-        else:
+        elif not is_filtered(record):
             try:
                 child = ScoredChild.from_record(record, f"record {number}")
             except ValueError as error:
@@ -134,7 +185,7 @@ def scored_children(found: Iterable[Record], source: str) -> list[ScoredChild]:
     children = [
         ScoredChild.from_record(record, f"{source}, record {number}")
         for number, record in enumerate(found, start=1)
-        if not is_begin(record) and record.get("record") != "measured"
+        if not is_begin(record) and not is_filtered(record) and record.get("record") != "measured"
     ]
     return [child for child in children if child.num_batches is None]
 

@@ -48,7 +48,6 @@ from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import be_alone
-from hf_nasbert.recipe_arguments import command_of
 from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
@@ -138,11 +137,6 @@ def _plan(arguments: CompressArguments, source: TextSource) -> Plan:
         stages = _Planner(arguments, source, Path(scratch)).stages()
     stages = [Forecast(one.stage, round(one.cpu_seconds, 1), one.peak_memory_mib) for one in stages]
     return Plan(tuple(stages), round(time.process_time() - start, 1))
-
-
-def as_screen(plan: Plan, data: DataArguments, arguments: CompressArguments) -> str:
-    """What a terminal shows at the end: the forecast, and the command that it is of."""
-    return f"{plan}\n\nto run it:\n\n{command_of('hf-nasbert compress', data, arguments)}"
 
 
 class _Timed(NamedTuple, Generic[_Made]):

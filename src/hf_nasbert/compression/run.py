@@ -39,7 +39,6 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
-    Trimmed,
     choose_given,
     compare,
     digest_of_pairs,
@@ -54,7 +53,6 @@ from hf_nasbert.compression.stages import (
     Additive,
     ByHand,
     Chosen,
-    Content,
     Costs,
     OnnxFile,
     Proof,
@@ -77,7 +75,7 @@ from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
-from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.export.onnx import check_onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
@@ -86,7 +84,9 @@ from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
+from hf_nasbert.records import Content
 from hf_nasbert.space import Architecture
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.writing import check_folder, write_text
 
@@ -174,7 +174,7 @@ class Compression:
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         if self.arguments.onnx:
-            check_extra()
+            check_onnx()
         with ExitStack() as stack:
             self._once(partial(self._enter, stack))
             return self._run()
@@ -307,6 +307,8 @@ class Compression:
         once: Callable[[Callable[[], Any]], Any] = self._once if is_shared else lambda work: work()
         record = once(partial(self._recorded, name, kind, is_there))
         if record is None:
+            if is_shared and once(is_time_up):
+                leave(f"stopped before {name}: the same command goes on from there")
             if self.materials.processes.is_main_process or not is_shared:
                 say(f"== {name}")
             start, cpu = time.perf_counter(), time.process_time()
@@ -529,10 +531,8 @@ class Compression:
                 f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
             )
         if done.kept_step == 0:
-            say(
-                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
-                "text that chooses): it is left as it began"
-            )
+            by = "loss of the labels" if shared.label_weight else "distance from the base model"
+            say(f"{child}: recovery made it no better on the text that chooses, by its {by}: it is left as it began")
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
@@ -609,7 +609,7 @@ class Compression:
             judged=tuple(judged),
             against_base=None,
             against_given=None,
-            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+            trimmed=Vocabulary(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:

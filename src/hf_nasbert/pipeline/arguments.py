@@ -88,13 +88,22 @@ class ShrinkSpaceArguments(Settings):
             raise ValueError("give the scored children by exactly one of records and table")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ExtractionArguments(Settings):
-    """Which child of which super-net, and where to put it."""
+    """Which child of which super-net, and where to put it.
+
+    Raises:
+        ValueError: If the child is not named in exactly one way, or a number lies outside its range.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("architecture", "best", "rank")
 
     supernet: str = field(metadata={"help": "Folder of the super-net."})
-    architecture: str = field(metadata={"help": "The child, such as attention-ffn-conv3-skip."})
     output_dir: str = field(metadata={"help": "Folder to write the child to."})
+    architecture: str | None = setting(None, "The child, such as attention-ffn-conv3-skip.")
+    search: str | None = setting(None, "Or the file that `search` or `score` wrote, to take a child of:")
+    best: bool = setting(False, "its best child,")
+    rank: int | None = setting(None, "or the one of this rank, from 1.", at_least=1)
     tokenizer_name: str | None = setting(None, "Folder of the tokenizer; by default the super-net's.")
     native: Literal["auto", "always", "never"] = setting(
         "auto",
@@ -113,6 +122,16 @@ class ExtractionArguments(Settings):
     )
     card: str | None = setting(None, "JSON file with what else the card shall say: fields of cards.ChildRecord.")
     overwrite: bool = setting(False, "Replace a model that lies in output_dir.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum([self.architecture is not None, self.best, self.rank is not None]) != 1:
+            raise ValueError(
+                "which child? Give exactly one of architecture (--architecture attention-ffn), best and rank; the "
+                "last two go with the file of a search (--search found.jsonl --best)"
+            )
+        if (self.search is None) == (self.architecture is None):
+            raise ValueError("search is the file that best and rank are of: give it with one of these, else leave it")
 
 
 @dataclass(kw_only=True)

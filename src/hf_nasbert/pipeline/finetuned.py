@@ -57,7 +57,11 @@ def finetune_with_cards(
             folder = arguments.model_folder(result.task, seed)
             packaged = arguments.packaged if isinstance(arguments, FinetuneArguments) else None
             about = describe_finetuned(
-                folder, latest[seed], list(latest.values()), _data_of(arguments), split_of(packaged)
+                folder,
+                latest[seed],
+                list(latest.values()),
+                _data_of(arguments),
+                "hf_nasbert" if arguments.is_held_out else split_of(packaged),
             )
             _write_card(folder, about)
     return result

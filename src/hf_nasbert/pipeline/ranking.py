@@ -17,6 +17,7 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
@@ -114,6 +115,7 @@ def _check_outputs(arguments: RankingReportArguments) -> None:
     if arguments.page is not None:
         check_writable(arguments.page)
     if arguments.figures is not None:
+        check_extra("a figure", "plots", "matplotlib")
         check_folder(arguments.figures)
 
 

@@ -30,10 +30,7 @@ from hf_nasbert.pipeline.child_card import Made, describe_child, draw_figures, n
 from hf_nasbert.pipeline.extraction import read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
 from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
-from hf_nasbert.pipeline.scores import (
-    as_table as as_score_table,
-)
-from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.scores import as_table, children_space, score_children, search_children
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
@@ -52,7 +49,7 @@ from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild, scored_children
 from hf_nasbert.searching import SearchTask
 from hf_nasbert.space import Architecture, Candidates
-from hf_nasbert.stopping import leave
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
@@ -177,6 +174,8 @@ class Pipeline:
             record = earlier[name]
             content = records.read_content(kind, record, file)
         else:
+            if is_time_up():
+                leave(f"stopped before {name}: the same command goes on from there")
             say(f"\n== {name}: {made}")
             check_folder(self.folder)
             start = time.perf_counter()
@@ -287,7 +286,7 @@ class Pipeline:
         if not admitted:
             raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
         winner = admitted[0]
-        say(as_score_table(scored))
+        say(as_table(scored))
         say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner.architecture}")
         return Scores(
             how=how,

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.space import SKIP, operator_kind
 from hf_nasbert.writing import write_bytes
 
@@ -79,6 +80,7 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Our look and nobody else's settings, inside a `with`."""
+    check_extra("a figure", "plots", "matplotlib")
     from matplotlib import style
 
     # "default" first: a user's matplotlibrc would change the figures.
@@ -88,6 +90,7 @@ def figure_style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of so many inches that pyplot knows nothing of."""
+    check_extra("a figure", "plots", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.records import Record
-from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, settings_of
+from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, is_filtered, settings_of
 from hf_nasbert.searching import pareto_front
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
@@ -21,6 +21,8 @@ class Findings:
     num_without_loss: int
     num_partial: int
     """Scorings on a part of the dev batches: they do not compare with the others, and are in no figure."""
+    num_filtered: int
+    """Children that were passed over on a filter's word: they have no exact loss, and are in no figure."""
     costs: tuple[str, ...]
     """The costs that are known of every child."""
     caps: dict[str, float]
@@ -76,6 +78,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     space_record = search.pop("space", None)
     scored: dict[Architecture, ScoredChild] = {}
     measured_ms: dict[Architecture, float] = {}
+    filtered: set[Architecture] = set()
     num_partial = 0
     for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
         where = f"{source}, record {number}"
@@ -83,6 +86,9 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
             continue  # of another process that began the file at the same moment
         if head and record.get("record") == "measured":
             measured_ms[_architecture(record, where)] = finite_numbers({"ms": record.get("latency_ms")}, where)["ms"]
+            continue
+        if is_filtered(record):
+            filtered.add(_architecture(record, where))
             continue
         child = ScoredChild.from_record(record, where)
         if child.num_batches is not None:
@@ -117,6 +123,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         children=children,
         num_without_loss=len(kept) - len(children),
         num_partial=num_partial,
+        num_filtered=len(filtered - scored.keys()),
         costs=tuple(sorted(common, key=lambda name: COSTS.index(name) if name in COSTS else len(COSTS))),
         caps=caps,
         settings=settings,

@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.searching.task import MAX_ENUMERATED, SearchTask
 from hf_nasbert.settings import Settings, check_fields
 from hf_nasbert.space import Architecture
@@ -262,14 +263,8 @@ def needs_extra(package: str, what: str) -> Any:
     Raises:
         ImportError: If it is not installed; says how to get it.
     """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(
-            f"{what} needs {package}, which is not installed: pip install 'hf_nasbert[search]'", name=package
-        ) from None
+    check_extra(what, "search", package)
+    return importlib.import_module(package)
 
 
 def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: str, advice: str = "") -> None:

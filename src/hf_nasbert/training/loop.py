@@ -195,7 +195,8 @@ class SupernetLoop:
             try:
                 return self._train()
             finally:
-                self._stop.is_set = self._is_stopping = False  # what was asked of this call is not of the next one
+                self._stop.clear()  # what was asked of this call is not of the next one
+                self._is_stopping = False
 
     def _train(self) -> TrainingOutput:
         arguments = self.arguments

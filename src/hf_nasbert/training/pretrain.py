@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import unmasked_batches
+from hf_nasbert.data.trained_on import write_text_files
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.elastic.base_models import BaseModel, open_base_model
 from hf_nasbert.elastic.batches import Batch
@@ -77,6 +78,9 @@ def pretrain_supernet(
     """
     made = prepare_pretraining(supernet_arguments, data_arguments, arguments)
     output = train_supernet(made.supernet, made.arguments, made.batches, made.dev_batches, **made.options)
+    on_main_process(
+        made.options["accelerator"], lambda: write_text_files(arguments.output_dir, data_arguments.train_files)
+    )
     made.keep_modules()
     leave_world()
     return output
@@ -148,6 +152,7 @@ def prepare_pretraining(
         num_batches=arguments.num_eval_batches,
         batch_size=arguments.per_device_train_batch_size,
         seed=data_arguments.data_seed,  # runs of several seeds are scored alike
+        is_at_most=True,
         **masking,
     )
     given |= {"tokenizer": corpus.tokenizer, "accelerator": accelerator, "text": data_arguments.describe()}
