@@ -43,7 +43,7 @@ def test_both_names_are_one_setting(name, old, new, tmp_path, caplog):
     config = tmp_path / "old.yaml"
     config.write_text(f"{old}: 7\n")
     made, told = parse("--config", str(config))
-    assert getattr(made, new) == getattr(expected, new)
+    assert float(getattr(made, new)) == float(getattr(expected, new))
     assert f"{config}: {old} is now called {new}" in told
     config.write_text(f"{old}: 7\n{new}: 7\n")
     with pytest.raises(ValueError, match=f"{old} is the old name of {new}, which is given too"):
