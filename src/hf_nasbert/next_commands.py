@@ -110,7 +110,7 @@ def after_latency(_: Any, arguments: Any) -> Ending:
         supernet=arguments.supernet,
         output=_beside(arguments.output, "search.jsonl"),
         latency_table=arguments.output,
-        max_latency_ms="0.7x",
+        max_latency="0.7x",
     )
     return Ending((("the table of latencies", arguments.output),), (("the best child under a cap", search),))
 

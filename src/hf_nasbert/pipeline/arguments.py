@@ -20,7 +20,7 @@ class PipelineArguments(Settings):
     """
 
     output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
-    num_scored: int = setting(
+    num_evaluations: int = setting(
         5000, "Children to score: all of a space that has no more, else by evolution.", at_least=1
     )
     num_dev_batches: int = setting(2, "Fixed dev batches that children are scored on.", at_least=1)
@@ -144,8 +144,8 @@ class LatencyArguments(Settings):
 
     supernet: str = field(metadata={"help": "Folder of the super-net; only its config.json is read."})
     output: str = field(metadata={"help": "File of records that the table and its check are added to."})
-    batch_size: int = setting(8, "Sequences in the batch.")
-    sequence_length: int = setting(128, "Tokens of each, all of them real.")
+    batch_size: int = setting(8, "Sequences in the batch.", at_least=1)
+    max_seq_length: int = setting(128, "Tokens of each, all of them real.", at_least=1)
     device: Literal["cpu", "cuda"] = setting("cpu", "Where children will run.")
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Their precision.")
     num_threads: int = setting(1, "Torch's threads on a CPU.")
@@ -210,7 +210,7 @@ class RankChildrenArguments(RankingReportArguments, AdaptationArguments):
 
     supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
     label: str | None = setting(None, "What the super-nets are ranked as; by default the method that trained them.")
-    num_score_batches: int = setting(
+    num_dev_batches: int = setting(
         16, "Dev batches that children are scored on, the first ones of the table's.", at_least=1
     )
 

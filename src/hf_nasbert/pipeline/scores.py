@@ -523,7 +523,7 @@ def _confirmed(
 ) -> list[ScoredChild]:
     """The children that keep to their cap on latency, where that can be measured."""
     table = read_latency_table(arguments)
-    if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
+    if table is None or arguments.max_latency is None or not arguments.measure_winner:
         return scored
     measure = measure_here(table, scorer.config)
     if measure is None:
