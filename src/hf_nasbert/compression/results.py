@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,11 @@ class CompressResult:
             WriteError: If the file cannot be written.
         """
         path = Path(path)
-        makers = {".html": partial(self._as_html, other), ".md": self.as_markdown, ".json": self._as_json}
+        makers: dict[str, Callable[[], str]] = {
+            ".html": partial(self._as_html, other),
+            ".md": self.as_markdown,
+            ".json": self._as_json,
+        }
         if other is not None and path.suffix != ".html":
             raise ValueError(f"{path}: two compressions are held side by side on a page of HTML: name a file of .html")
         if path.suffix not in makers:

@@ -32,7 +32,10 @@ def report_search(arguments: SearchReportArguments) -> Path:
     check_writable(arguments.output)
     check_apart(records=arguments.records, other=arguments.other, output=arguments.output)
     places = [Path(place) for place in (arguments.records, arguments.other) if place is not None]
-    if any(place.suffix == ".json" for place in places):
+    kinds = {place.suffix == ".json" for place in places}
+    if len(kinds) > 1:
+        raise ValueError(f"other: {arguments.other} is of another kind than records: give two searches, or two summaries")
+    if kinds == {True}:
         names = _names(places)
         page = render_compression_report(*(_compressed(*one) for one in zip(places, names, strict=True)))
     else:

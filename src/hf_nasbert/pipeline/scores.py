@@ -435,8 +435,7 @@ def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> No
             for child, loss in zip(missing.values(), losses, strict=True)
         ]
         told = [
-            {**child.to_record(), "record": CONTROL, "name": name}
-            for name, child in zip(missing, scored, strict=True)
+            {**child.to_record(), "record": CONTROL, "name": name} for name, child in zip(missing, scored, strict=True)
         ]
         records.extend(arguments.output, told)
 

@@ -64,7 +64,9 @@ class Measure:
         for one, two in ((place, other), (other, place)):
             if two == self.reference and one in self.known:
                 return self.known[one]
-        return half_width(self.samples[place], self.samples[other], are_paired=self.are_paired) if self.samples else None
+        return (
+            half_width(self.samples[place], self.samples[other], are_paired=self.are_paired) if self.samples else None
+        )
 
     def ahead(self, place: int, other: int) -> float | None:
         """How much better one point is than another; None where it was not measured."""
@@ -89,8 +91,9 @@ class Mark(NamedTuple):
     """A point with a sign of its own in the figures."""
 
     place: int
-    kind: str  # "base", "bert", "hand" or "given"
+    kind: str  # "base", "bert", "hand", "found" or "given"
     name: str
+    series: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

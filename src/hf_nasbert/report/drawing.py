@@ -12,6 +12,7 @@ from hf_nasbert.space import Architecture, operator_kind
 WIDTH, HEIGHT = 760, 400  # of a figure, in units of its own
 LEFT, RIGHT, TOP, BOTTOM = 76, 742, 18, 344  # of the field that the points lie in
 _LETTER, _LINE, _WIDE = 10, 16, 260  # of names: half a height, from line to line, and what two may take across
+_LETTER_WIDTH = 6.8
 _FAR = 0.25  # a budget further away, in widths of the children's range, would squeeze them together
 
 
@@ -75,8 +76,9 @@ class Drawn(NamedTuple):
 class Scatter(NamedTuple):
     """A measure over a cost: every point, and of each series the front, the winner and the budget.
 
-    `tied` are the points that cannot be told apart from the winner of the first series, `errors` the 95 % intervals
-    of the differences from it, of its front and of the marked points.
+    `tied` are the points that cannot be told apart from the winner of the first series, `errors` the 95 % intervals of
+    the differences from it, of its front and of the marked points. `caps` are the budgets, and whether each is near
+    enough to be drawn.
     """
 
     measure: int
@@ -89,6 +91,7 @@ class Scatter(NamedTuple):
     errors: str
     markers: tuple[Marker, ...]
     labels: tuple[Label, ...]
+    caps: tuple[tuple[float, bool], ...]
 
 
 class Trajectory(NamedTuple):
@@ -149,9 +152,10 @@ def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
     }
     costs = [spent for spent, _ in known.values()]
     unit = unit_of(price.key, max(costs))
-    caps = [one.caps.get(price.key) for one in content.series]
+    asked_for = [one.caps.get(price.key) for one in content.series]
     reach = _FAR * (max(costs) - min(costs) or abs(max(costs)))
-    caps = [cap if cap is not None and min(costs) - reach <= cap <= max(costs) + reach else None for cap in caps]
+    near = (min(costs) - reach, max(costs) + reach)
+    caps = [cap if cap is not None and near[0] <= cap <= near[1] else None for cap in asked_for]
     shown = [cap for cap in caps if cap is not None]
     x = _axis([value / unit.size for value in [*costs, *shown]], LEFT, RIGHT)
     y = _axis([value for _, value in known.values()], BOTTOM, TOP)
@@ -192,6 +196,7 @@ def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
         ),
         markers=markers,
         labels=_labels(markers),
+        caps=tuple(dict.fromkeys((asked, asked in shown) for asked in asked_for if asked is not None)),
     )
 
 
@@ -206,7 +211,7 @@ def _labels(markers: Sequence[Marker]) -> tuple[Label, ...]:
     """Names beside their points, each below the one above it where they would lie on each other."""
     labels: list[Label] = []
     for marker in sorted(markers, key=lambda one: one.y):
-        is_left = marker.x > (LEFT + RIGHT) / 2
+        is_left = marker.x + 13 + _LETTER_WIDTH * len(marker.name) > WIDTH
         x = round(marker.x + (-13 if is_left else 13), 1)
         y = min(max(marker.y, TOP + _LETTER), BOTTOM - _LETTER)
         for other in labels:

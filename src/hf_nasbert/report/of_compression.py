@@ -74,13 +74,15 @@ def content_of_compression(compressed: Sequence[Compressed], note: str | None = 
         letter = f" ({_LETTERS[number]})" if len(of_series) > 1 else ""
         for place in places:
             kind = "given" if rows[place]["is_given"] else "hand" if rows[place]["how"] != "searched" else "found"
-            marks.append(Mark(place, kind, _name(rows[place], rows) + letter))
+            marks.append(Mark(place, kind, _name(rows[place], rows) + letter, number))
     costs = _costs(rows, compressed[0].summary["latency_shape"])
     return Content(
         title="A smaller encoder" if len(compressed) == 1 else "Two smaller encoders",
         noun=("model", "models"),
         lead=" ".join(_lead(rows, one, measures[0], costs) for one in series),
-        doubts=tuple(line for number in range(len(series)) for line in _sure(rows, series, measures[0], marks, number)),
+        doubts=tuple(
+            line for number in range(len(series)) for line in _sure(rows, series, measures[0], marks, number)
+        ),
         facts=tuple(fact for one in compressed for fact in _facts(one, len(compressed) > 1)),
         architectures=tuple(row["architecture"] for row in rows),
         measures=measures,
@@ -116,7 +118,9 @@ def _rows(one: Compressed) -> list[Mapping[str, Any]]:
     rows = one.summary["rows"]
     if not (isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows)):
         raise ValueError(f"{one.name}: its rows are no table of models")
-    missing = [key for key in ("budget", "how", "architecture", "judged", "is_given", "is_within") if key not in rows[0]]
+    missing = [
+        key for key in ("budget", "how", "architecture", "judged", "is_given", "is_within") if key not in rows[0]
+    ]
     if missing:
         raise ValueError(f"{one.name}: a row has no {missing[0]}: it is not the summary of a compression")
     if rows[0]["budget"] is not None or not any(row["is_given"] for row in rows):
@@ -135,8 +139,8 @@ def _check_alike(base: Mapping[str, Any], other: Mapping[str, Any], compressed: 
         one, two = (_mean(row, name) for row in (base, other))
         if one is not None and two is not None and abs(one - two) > 1e-3:
             raise ValueError(
-                f"{compressed[1].name} was judged on other text than {compressed[0].name} (the base model has {two:.4f} "
-                f"in {name}, and {one:.4f} there): they do not compare"
+                f"{compressed[1].name} was judged on other text than {compressed[0].name} (the base model has "
+                f"{two:.4f} in {name}, and {one:.4f} there): they do not compare"
             )
 
 
@@ -224,22 +228,33 @@ def _name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _lead(rows: Sequence[Mapping[str, Any]], series: Series, measure: Measure, costs: Sequence[Cost]) -> str:
     winner = series.winner
-    how = "The searched model" if rows[winner]["how"] == "searched" else f"What was chosen by hand ({rows[winner]['how']})"
+    how = (
+        "The searched model"
+        if rows[winner]["how"] == "searched"
+        else f"What was chosen by hand ({rows[winner]['how']})"
+    )
     value, whole = measure.values[winner], measure.values[0]
     said = []
     if value is not None and whole is not None:
         if measure.is_low_better or whole <= 0:
             said.append(f"has a {measure.name} of {value:.4f}")
         else:
-            said.append(f"keeps {100 * value / whole:.1f} % of the base model's {measure.name} ({value:.4f} of {whole:.4f})")
-    speed = next((one for one in costs if one.key == "latency_batch_ms"), None)
-    if speed is not None and speed.values[winner] and speed.values[0]:
-        said.append(f"is {speed.values[0] / speed.values[winner]:.2f} times as fast")
-    size = next((one for one in costs if one.key == "num_encoder_parameters"), None)
-    if size is not None and size.values[winner] is not None and size.values[0]:
-        said.append(f"has {100 * size.values[winner] / size.values[0]:.1f} % of its blocks' parameters")
+            said.append(
+                f"keeps {100 * value / whole:.1f} % of the base model's {measure.name} ({value:.4f} of {whole:.4f})"
+            )
+    share = {one.key: _share(one, winner) for one in costs}
+    if speed := share.get("latency_batch_ms"):
+        said.append(f"is {1 / speed:.2f} times as fast")
+    if size := share.get("num_encoder_parameters"):
+        said.append(f"has {100 * size:.1f} % of its blocks' parameters")
     begin = f"{series.name}: {how[0].lower()}{how[1:]}" if series.name else how
     return f"{begin} {', '.join(said[:-1])}{' and ' if len(said) > 1 else ''}{said[-1]}."
+
+
+def _share(cost: Cost, place: int) -> float | None:
+    """A model's cost in shares of the base model's."""
+    own, whole = cost.values[place], cost.values[0]
+    return own / whole if own is not None and whole else None
 
 
 def _sure(
@@ -265,7 +280,7 @@ def _sure(
 
 def _rivals(row: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether a row is another child for the same budget, and not the same one with its whole vocabulary."""
-    return row["budget"] == given["budget"] and (row["how"] != given["how"])
+    return bool(row["budget"] == given["budget"] and row["how"] != given["how"])
 
 
 def _beside(measure: Measure, winner: int, other: int, name: str) -> str:

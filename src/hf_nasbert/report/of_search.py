@@ -86,7 +86,7 @@ def content_of_search(searched: Sequence[Searched], note: str | None = None) -> 
                 children.append(child)
             place = scored.get(child.architecture, len(children) - 1)
             told = name if number == 0 else f"{name} ({_LETTERS[number]})"
-            marks.append(Mark(place, _KINDS.get(name, "base"), told))
+            marks.append(Mark(place, _KINDS.get(name, "base"), told, number))
     costs = [name for name in first.costs if all(name in one.findings.costs for one in searched)]
     space = first.space
     slices = [] if space is None or len(space.stage_slices) < 2 else space.stage_slices

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  document.documentElement.classList.add("js");
   const tip = document.getElementById("tip");
   const [left, right, top, bottom] = data.frame;
   const reach = 28; // pixels around a point in which the pointer means it

@@ -1,6 +1,7 @@
 """The content of a page to its HTML: which words, numbers, figures and commands stand where."""
 
 import base64
+import functools
 import hashlib
 from importlib import resources
 from typing import NamedTuple
@@ -89,7 +90,9 @@ def render_page(content: Content) -> str:
             rank=content.series[series].ranks.get(place, 0),
             name=marked.get(place, ""),
             measures=tuple((one.values[place], _digits(one.values[place])) for one in content.measures),
-            costs=tuple((one.values[place], _cost_text(content, number, place)) for number, one in enumerate(content.costs)),
+            costs=tuple(
+                (one.values[place], _cost_text(content, number, place)) for number, one in enumerate(content.costs)
+            ),
             blocks=blocks(place),
             architecture=content.architectures[place],
             command=content.commands.text(content, place),
@@ -102,9 +105,10 @@ def render_page(content: Content) -> str:
     ]
     script = _file("page.js")
     few = not content.trajectory
-    shares = [] if few else [
-        (one.name, draw_shares([children[place] for place in one.ranking], kinds, _BEST_SHARE)) for one in content.series
-    ]  # fmt: skip
+    series = () if few else content.series
+    shares = [
+        (one.name, draw_shares([children[place] for place in one.ranking], kinds, _BEST_SHARE)) for one in series
+    ]
     return _template().render(
         content=content,
         winners=[row(one.winner) for one in content.series],
@@ -117,7 +121,7 @@ def render_page(content: Content) -> str:
         share=f"{100 * _BEST_SHARE:.0f} %",
         frame={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
         dot=5 if len(children) < 300 else 3.6 if len(children) < 3000 else 2.6,
-        kinds={mark.kind: _KIND_NAMES.get(mark.kind, mark.name) for mark in content.marks},
+        kinds={mark.kind: _KIND_NAMES.get(mark.kind, mark.name) for mark in reversed(content.marks)},
         data={
             **_data(content, marked),
             "colours": {
@@ -148,9 +152,13 @@ def _data(content: Content, marked: dict[int, str]) -> dict[str, object]:
             }
             for one in content.measures
         ],
-        "costs": [{"key": one.key, "format": one.format[1:], "name": one.format.name, "values": one.values} for one in content.costs],
+        "costs": [
+            {"key": one.key, "format": one.format[1:], "name": one.format.name, "values": one.values}
+            for one in content.costs
+        ],
         "series": [
-            {"name": one.name, "ranking": one.ranking, "winner": one.winner, "caps": one.caps} for one in content.series
+            {"name": one.name, "ranking": one.ranking, "winner": one.winner, "caps": one.caps}
+            for one in content.series
         ],
         "marks": marked,
         "notes": content.notes,
@@ -183,6 +191,7 @@ def _file(name: str) -> str:
     return (resources.files("hf_nasbert.report") / name).read_text(encoding="utf-8")
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,

@@ -33,14 +33,19 @@ def _two(content: Content) -> tuple[str, tuple[str, ...]]:
         lead = f"The winner of {names[best]} is ahead of that of {names[other]} by {abs(ahead):.4f} in {measure.name}"
     else:
         lead = f"The winners of {names[0]} and {names[1]} are level in {measure.name}"
-    lead += f" ({_loss(measure, content.series[best].winner)} against {_loss(measure, content.series[other].winner)})."
+    values = [measure.values[content.series[number].winner] for number in (best, other)]
+    lead += f": {values[0]:.4f} against {values[1]:.4f}."
     if doubt is None:
         sure = "How much of that is chance cannot be said: the records hold no losses of single dev batches."
     elif abs(ahead) > doubt:
-        sure = f"That is more than the noise of the {_batches(measure)} (95 % interval: {_interval(ahead, doubt)})."
+        sure = f"That is more than the noise of the {_batches(measure)}: {_interval(abs(ahead), doubt)} (95 %)."
     else:
-        sure = f"That may be chance: on the {_batches(measure)} the 95 % interval is {_interval(ahead, doubt)}."
-    return lead, (sure, *(f"{name}: {line}" for at, name in enumerate(names) for line in _sure(content, at)), _TRAIN_SOME)
+        sure = f"That may be chance: on the {_batches(measure)} it is {_interval(abs(ahead), doubt)} (95 %)."
+    return lead, (
+        sure,
+        *(f"{name}: {line}" for at, name in enumerate(names) for line in _sure(content, at)),
+        _TRAIN_SOME,
+    )
 
 
 def _sure(content: Content, number: int) -> list[str]:
@@ -50,10 +55,11 @@ def _sure(content: Content, number: int) -> list[str]:
     told = []
     for mark in content.marks:
         doubt, ahead = measure.doubt(winner, mark.place), measure.ahead(winner, mark.place)
-        if mark.place != winner and doubt is not None and ahead is not None and number == 0:
+        if mark.series == number and mark.place != winner and doubt is not None and ahead is not None:
             sure = "more than" if abs(ahead) > doubt else "no more than"
             told.append(
-                f"Its lead over the {mark.name} is {_interval(ahead, doubt)} (95 %), {sure} the noise of the dev batches."
+                f"Its lead over the {mark.name} is {_interval(ahead, doubt)} (95 %), {sure} the noise of the dev "
+                "batches."
             )
     if not others:
         return told
@@ -66,11 +72,13 @@ def _sure(content: Content, number: int) -> list[str]:
     tied = sum(measure.is_tied(place, winner) for place in series.ranking[1:])
     if tied:
         told.append(
-            f"{tied:,} of the {others:,} other {content.noun[1]} cannot be told apart from it on these "
-            f"{_batches(measure)} (their 95 % interval of the difference holds 0): they are marked below."
+            f"{tied:,} of the {others:,} other {content.noun[1]} cannot be told apart from it on the "
+            f"{_batches(measure)}: {'it is' if tied == 1 else 'they are'} marked below."
         )
     else:
-        told.append(f"It is ahead of all {others:,} other {content.noun[1]} by more than the noise of the dev batches.")
+        told.append(
+            f"It is ahead of all {others:,} other {content.noun[1]} by more than the noise of the dev batches."
+        )
     return told
 
 
