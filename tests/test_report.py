@@ -696,7 +696,10 @@ def test_the_command_takes_summaries_and_two_files(tmp_path, capsys):
     records.extend(source, history())
     for arguments, message in (
         (["--records", str(source)], "supernet: the commands of s.jsonl need"),
-        (["--records", str(source), "--other", files[0], "--supernet", "x"], "other: .*summary.json is of another kind than records"),
+        (
+            ["--records", str(source), "--other", files[0], "--supernet", "x"],
+            "other: .* is of another kind than records",
+        ),
         (["--records", str(output)], "report.html"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -34,7 +34,9 @@ def report_search(arguments: SearchReportArguments) -> Path:
     places = [Path(place) for place in (arguments.records, arguments.other) if place is not None]
     kinds = {place.suffix == ".json" for place in places}
     if len(kinds) > 1:
-        raise ValueError(f"other: {arguments.other} is of another kind than records: give two searches, or two summaries")
+        raise ValueError(
+            f"other: {arguments.other} is of another kind than records: give two searches, or two summaries"
+        )
     if kinds == {True}:
         names = _names(places)
         page = render_compression_report(*(_compressed(*one) for one in zip(places, names, strict=True)))
