@@ -363,6 +363,7 @@ class Pipeline:
             stage_lengths=stage_lengths,
             is_native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
+            example=self._examples()[0],
             split_by=split_of(self.arguments.finetune_packaged),
             figures=figures,
         )
