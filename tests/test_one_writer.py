@@ -51,6 +51,8 @@ EXCEPTIONS = {
     "pipeline/scores.py:_make_search:mkdir": "the folder of the study, which its database opens itself",
     "searching/storage.py:open_storage:mkdir": "the folder of the study, which Optuna opens itself",
     "plots/style.py:save_figure:savefig": "draws into memory",
+    "plots/style.py:_with_palette:open": "reads what was drawn into memory",
+    "plots/style.py:_with_palette:save": "draws into memory",
     "training/loop.py:SupernetLoop.save_model.write:save_model": INTO_STAGING,
     "training/loop.py:SupernetLoop.save_checkpoint.write:save_model": INTO_STAGING,
     "training/loop.py:SupernetLoop._finish:save_model": "its own method, which does that",

@@ -59,6 +59,13 @@ COMMANDS = {
         lambda plan, *_: str(plan),
         "nothing was written: run the same command again",
     ),
+    "plan": Command(
+        "a space and steps for a budget of parameters and minutes, by a short measurement on this machine",
+        "hf_nasbert.pipeline.plan_search",
+        ("hf_nasbert.pipeline.PlanArguments",),
+        lambda plan, *_: str(plan),
+        "nothing was written: run the same command again",
+    ),
     "pretrain": Command(
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",

@@ -56,6 +56,10 @@ GUIDES = {
         "hf-nasbert plan-compress --base_model my-encoder --train_files my.txt --max_latency 0.5x --output_dir small",
         _COMPRESS[:-1],  # a plan has no time limit
     ),
+    "plan": Guide(
+        "hf-nasbert plan --max_parameters 1.5M --minutes 15",
+        ("minutes", "train_files", "vocab_size", "max_seq_length", "per_device_train_batch_size"),
+    ),
     "pretrain": Guide(
         "hf-nasbert pretrain --preset quickstart --train_files my.txt --max_steps 1000 --output_dir supernet",
         (

@@ -55,6 +55,22 @@ class PipelineArguments(Settings):
 
 
 @dataclass(kw_only=True)
+class PlanArguments(Settings):
+    """For which budget and how much time to plan a super-net from text, its search and its best child's training.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    max_parameters: int | str = field(metadata={"help": "Budget of the child, embeddings included, such as 1.5M."})
+    minutes: float = setting(15.0, "Minutes for all of it on this machine.", above=0, at_most=1e6)
+    train_files: list[str] | None = setting(None, "Your text, for the commands that are printed; it is not read.")
+    vocab_size: int = setting(8192, "Tokens of the vocabulary.", at_least=10, at_most=10**6)
+    max_seq_length: int = setting(128, "Tokens of a sequence.", at_least=4, at_most=10**5)
+    per_device_train_batch_size: int = setting(32, "Sequences of a step.", at_least=1, at_most=10**5)
+
+
+@dataclass(kw_only=True)
 class SearchReportArguments(Settings):
     """Which records to report on, and where to."""
 
