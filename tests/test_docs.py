@@ -240,14 +240,15 @@ def test_the_pilots_table_is_that_of_its_records():
 
 
 def test_what_the_pilot_is_said_to_show_later():
+    read = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))["read"]
     page = " ".join((ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8").split())
 
     def losses_of(name):
         """Children scored by the setting's super-net: their mean loss alone, and the super-net's at its end."""
         found = {}
-        for record in records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}.jsonl.gz"):
+        for record in read(f"pilot-{name}"):
             found.setdefault(record["architecture"], []).append(record["dev_loss"])
-        (supernet,) = records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}-supernet.jsonl.gz")
+        (supernet,) = read(f"pilot-{name}-supernet")
         return {
             child: (sum(found[child]) / len(found[child]), score)
             for child, score in zip(supernet["children"], supernet["scores"][-1][1], strict=True)

@@ -276,6 +276,8 @@ class InterferenceArguments(Settings):
 class InterferenceReportArguments(Settings):
     """Which records to turn into tables and figures."""
 
-    measured: str = field(metadata={"help": "File of records of measure-interference, .jsonl or .jsonl.gz."})
+    measured: str = field(
+        metadata={"help": "File of records of measure-interference: .jsonl, .jsonl.gz or .jsonl.xz."}
+    )
     page: str | None = setting(None, "Markdown page whose marked tables are made anew.")
     figures: str | None = setting(None, "Folder to draw the figures into.")

@@ -164,7 +164,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     if not missing:
         return scored
     refuse_duplicates(known)
-    if path.suffix == ".gz":
+    if path.suffix in (".gz", ".xz"):
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     check_writable(path, is_appended=True)
     batches = _dev_batches(truth, data, *next(iter(missing.values())))
