@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_nasbert.search import SEARCHES, SearchTask, run_search
-
 from hf_nasbert import metrics, records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import Budget
+from hf_nasbert.searching import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.writing import write_text
 

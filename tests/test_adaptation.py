@@ -366,7 +366,7 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 3)
     arguments = RankChildrenArguments(
         table=str(study / "table.jsonl"), scores=str(tmp_path / "scores.jsonl"), supernets=[str(study / "supernet")],
-        num_score_batches=2, num_resamples=5, calibrate=4,
+        num_dev_batches=2, num_resamples=5, calibrate=4,
     )  # fmt: skip
     plain = rank_children(arguments, data)
     both = rank_children(replace(arguments, adapt_steps=3, num_adapted=4, adapt_batch_size=4), data)

@@ -71,7 +71,7 @@ def make(tmp_path, monkeypatch):
         )
         settings = {
             "output_dir": str(tmp_path / "run"),
-            "num_scored": 27,
+            "num_evaluations": 27,
             "num_dev_batches": 1,
             "dev_batch_size": 4,
             "child_steps": 2,
@@ -183,8 +183,8 @@ def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, mo
 def test_a_folder_of_other_settings_is_refused(make):
     make()
     make()
-    with pytest.raises(ValueError, match=r"num_scored=27, now it is 5"):
-        make(num_scored=5)
+    with pytest.raises(ValueError, match=r"num_evaluations=27, now it is 5"):
+        make(num_evaluations=5)
 
 
 def test_settings_that_decide_nothing_may_change(make, tmp_path):

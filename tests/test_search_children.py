@@ -401,7 +401,7 @@ UNSUITABLE = {
     "halving": [{"num_dev_batches": 1}, {"num_evaluations": 1}],
     "nsga2": [{"objectives": ["weight"]}, {"storage": "sqlite:y"}],
     "evolution": [{"max_parameters": 0}, {"max_flops": "2 apples"}, {"max_memory": "-1"}, {"max_parameters": "1K"}],
-    "random": [{"max_latency_ms": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
+    "random": [{"max_latency": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
     "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
     "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
     "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from
+from hf_nasbert.compression.base_models import difference_from, hub_name
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -363,6 +363,7 @@ class Compression:
 
     def _report(self, result: CompressResult) -> None:
         if self._is_changed:
+            result.report(self.folder / "report.html")
             result.report(self.folder / "report.md")
             result.report(self.folder / "summary.json")
 
@@ -655,4 +656,7 @@ class Compression:
         front = tuple(
             Compressed(self.folder / one["folder"], given[one["budget"]], one["class"]) for one in written.models
         )
-        return CompressResult(self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records))
+        name = hub_name(self.arguments) or ""  # the path of a folder is nobody's business
+        return CompressResult(
+            self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records), base_model=name
+        )

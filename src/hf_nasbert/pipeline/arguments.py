@@ -20,7 +20,7 @@ class PipelineArguments(Settings):
     """
 
     output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
-    num_scored: int = setting(
+    num_evaluations: int = setting(
         5000, "Children to score: all of a space that has no more, else by evolution.", at_least=1
     )
     num_dev_batches: int = setting(2, "Fixed dev batches that children are scored on.", at_least=1)
@@ -55,12 +55,36 @@ class PipelineArguments(Settings):
 
 
 @dataclass(kw_only=True)
+class PlanArguments(Settings):
+    """For which budget and how much time to plan a super-net from text, its search and its best child's training.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    max_parameters: int | str = field(metadata={"help": "Budget of the child, embeddings included, such as 1.5M."})
+    minutes: float = setting(15.0, "Minutes for all of it on this machine.", above=0, at_most=1e6)
+    train_files: list[str] | None = setting(None, "Your text, for the commands that are printed; it is not read.")
+    vocab_size: int = setting(8192, "Tokens of the vocabulary.", at_least=10, at_most=10**6)
+    max_seq_length: int = setting(128, "Tokens of a sequence.", at_least=4, at_most=10**5)
+    per_device_train_batch_size: int = setting(32, "Sequences of a step.", at_least=1, at_most=10**5)
+
+
+@dataclass(kw_only=True)
 class SearchReportArguments(Settings):
     """Which records to report on, and where to."""
 
-    records: str = field(metadata={"help": "File that a search or the scoring of children wrote."})
+    records: str = field(
+        metadata={"help": "File that a search or the scoring of children wrote, or the summary.json of compress."}
+    )
     output: str = field(metadata={"help": "HTML file to write; it is replaced."})
-    supernet: str = field(metadata={"help": "Folder of the super-net that they are of, for the commands to extract."})
+    supernet: str | None = setting(
+        None, "Folder of the super-net that the children are of, for the commands to extract; compress needs none."
+    )
+    other: str | None = setting(
+        None, "Another file of that kind to hold beside it: scored on the same text, or made of the same base model."
+    )
+    other_supernet: str | None = setting(None, "Its super-net, where that is another one.")
 
 
 @dataclass(kw_only=True)
@@ -144,8 +168,8 @@ class LatencyArguments(Settings):
 
     supernet: str = field(metadata={"help": "Folder of the super-net; only its config.json is read."})
     output: str = field(metadata={"help": "File of records that the table and its check are added to."})
-    batch_size: int = setting(8, "Sequences in the batch.")
-    sequence_length: int = setting(128, "Tokens of each, all of them real.")
+    batch_size: int = setting(8, "Sequences in the batch.", at_least=1)
+    max_seq_length: int = setting(128, "Tokens of each, all of them real.", at_least=1)
     device: Literal["cpu", "cuda"] = setting("cpu", "Where children will run.")
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Their precision.")
     num_threads: int = setting(1, "Torch's threads on a CPU.")
@@ -210,7 +234,7 @@ class RankChildrenArguments(RankingReportArguments, AdaptationArguments):
 
     supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
     label: str | None = setting(None, "What the super-nets are ranked as; by default the method that trained them.")
-    num_score_batches: int = setting(
+    num_dev_batches: int = setting(
         16, "Dev batches that children are scored on, the first ones of the table's.", at_least=1
     )
 

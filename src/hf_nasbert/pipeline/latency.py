@@ -32,7 +32,7 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
     config = load_supernet_config(arguments.supernet)
     device = Device(
         batch_size=arguments.batch_size,
-        sequence_length=arguments.sequence_length,
+        sequence_length=arguments.max_seq_length,
         device=arguments.device,
         dtype=arguments.dtype,
         num_threads=arguments.num_threads,
@@ -58,7 +58,7 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
 
 def _carry(arguments: LatencyArguments, config: SupernetConfig, device: Device) -> list[Record]:
     """The table of another device for this one, and its check."""
-    wanted = {"batch_size": arguments.batch_size, "sequence_length": arguments.sequence_length}
+    wanted = {"batch_size": arguments.batch_size, "sequence_length": arguments.max_seq_length}
     table = LatencyTable.read(str(arguments.from_table), **wanted)
     table.check_sizes(config)
     children = draw_children(config, arguments.num_children, arguments.seed)

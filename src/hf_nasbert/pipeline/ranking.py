@@ -129,12 +129,12 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     scored = read_scores(path, truth) if path.exists() else []
     adapted = _adaptation(arguments)
     done = {record.get("supernet"): record for record in scored if record.get("adapted") == adapted}
-    num_batches = min(arguments.num_score_batches, truth.recipe["num_dev_batches"])
+    num_batches = min(arguments.num_dev_batches, truth.recipe["num_dev_batches"])
     for record in scored:
         if record.get("num_score_batches", num_batches) != num_batches:
             raise ValueError(
                 f"{path} holds scores on {record['num_score_batches']} dev batches, now it would be {num_batches}: "
-                "the two do not compare; give the same num_score_batches, or another file"
+                "the two do not compare; give the same num_dev_batches, or another file"
             )
     missing: dict[str, tuple[str, SupernetForMaskedLM]] = {}
     about: dict[str, dict[str, Any]] = {}

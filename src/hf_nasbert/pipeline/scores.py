@@ -38,6 +38,9 @@ from hf_nasbert.pipeline.trainings import ChildTrainings
 from hf_nasbert.processes import be_alone, join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scored import (
+    BERT,
+    CONTROL,
+    LARGEST,
     ScoredChild,
     begin_scores,
     filtered_record,
@@ -168,6 +171,7 @@ class ProxyScorer:
         """What tells the losses of children in place of their inherited weights."""
         self.filter: LikelyWords | None = None
         """What estimates losses, once it was asked to."""
+        self._batch_losses: dict[Architecture, tuple[float, ...]] = {}  # of the children scored last
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
 
@@ -206,16 +210,35 @@ class ProxyScorer:
 
         Several processes (`accelerate launch`, `torchrun`) share the work: see `team.lead`.
         """
-        return _score(self, children, num_batches, progress=progress).losses
+        report = _score(self, children, num_batches, progress=progress)
+        self._batch_losses = _by_batch(children, report) if num_batches is None else {}
+        return report.losses
+
+    def by_batch(self, child: Architecture) -> tuple[float, ...]:
+        """The loss of a child that was scored last, on each of the dev batches; nothing where it is not known."""
+        return self._batch_losses.get(child, ())
 
     def budget(self, arguments: SearchChildrenArguments) -> Budget:
         """The caps in numbers."""
         return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
-    def scored(self, child: Architecture, loss: float) -> ScoredChild:
+    def scored(self, child: Architecture, loss: float, batch_losses: tuple[float, ...] = ()) -> ScoredChild:
         """One child with its loss and its costs."""
-        proxy_loss = loss if math.isfinite(loss) else None
-        return ScoredChild(architecture=child, proxy_loss=proxy_loss, cost=self.cost(child))
+        return ScoredChild(
+            architecture=child,
+            proxy_loss=loss if math.isfinite(loss) else None,
+            cost=self.cost(child),
+            batch_losses=batch_losses,
+        )
+
+
+def _by_batch(children: Sequence[Architecture], report: ScoringReport) -> dict[Architecture, tuple[float, ...]]:
+    """The losses batch by batch of children that have finite ones, to seven digits."""
+    return {
+        child: tuple(float(f"{loss:.7g}") for loss in losses)
+        for child, losses in zip(children, report.batch_losses, strict=bool(report.batch_losses))
+        if all(map(math.isfinite, losses))
+    }
 
 
 def _score(
@@ -303,8 +326,8 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     def known(written: list[Record]) -> dict[Architecture, ScoredChild]:
         return read_scores(written, scorer.settings, str(output))
 
-    def scored(child: Architecture, loss: float) -> Record:
-        return scorer.scored(child, loss).to_record()
+    def scored(child: Architecture, loss: float, batch_losses: tuple[float, ...]) -> Record:
+        return scorer.scored(child, loss, batch_losses).to_record()
 
     if arguments.exact_share is not None:
         children = _best_by_filter(scorer, children, output, known, arguments.exact_share)
@@ -325,7 +348,7 @@ def _best_by_filter(
         known_exactly(written)  # refuses what was scored with other settings
         return read_filtered(written, _FILTER, str(output))
 
-    def filtered(child: Architecture, loss: float) -> Record:
+    def filtered(child: Architecture, loss: float, _: tuple[float, ...]) -> Record:
         return filtered_record(child, loss, _FILTER)
 
     num_best = max(1, round(share * len(children)))
@@ -340,7 +363,7 @@ def _complete(
     children: Sequence[Architecture],
     output: Path,
     known: Callable[[list[Record]], dict[Architecture, _Known]],
-    to_record: Callable[[Architecture, float], Record],
+    to_record: Callable[[Architecture, float, tuple[float, ...]], Record],
     *,
     is_filter: bool = False,
     num_to_come: int = 0,
@@ -352,7 +375,7 @@ def _complete(
         children: Those that it is to hold.
         output: The file.
         known: What it says of children; refuses a file of other settings.
-        to_record: What is written of a child and its loss.
+        to_record: What is written of a child, its loss, and that on each dev batch.
         is_filter: Whether losses are estimated.
         num_to_come: How many children are scored after these, for the message to those who stop.
 
@@ -375,7 +398,11 @@ def _complete(
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, is_filter=is_filter, progress=True)
-            scored = {child: to_record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            by_batch = _by_batch(chunk, done)
+            scored = {
+                child: to_record(child, loss, by_batch.get(child, ()))
+                for child, loss in zip(chunk, done.losses, strict=True)
+            }
             # Another process may have begun the file since, with these settings or with others.
             found = known(records.update(output, partial(unwritten, scored)))
             report = done if report is None else report + done
@@ -462,6 +489,7 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         progress=True,
         should_stop=lambda: scorer.stop.is_set,
         further=scorer.dev_losses if scorer.further else None,
+        by_batch=scorer.by_batch if score is scorer else None,
     )
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
@@ -472,6 +500,8 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         losses = {child.architecture: child.dev_losses for child in kept}
         scored = [replace(child, dev_losses=losses.get(child.architecture, {})) for child in scored]
     scored = _confirmed(scored, scorer, arguments)
+    if score is scorer and scorer.predict is None:
+        _add_controls(scorer, arguments)
     try:
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
@@ -484,6 +514,38 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
     return scored
+
+
+def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> None:
+    """Score what the children are held against, where the history does not hold it yet."""
+    found = records.read(arguments.output)
+    known = {record["name"] for record in found if record.get("record") == CONTROL}
+    missing = {name: child for name, child in controls(scorer, arguments).items() if name not in known}
+    if missing:
+        losses = scorer(list(missing.values()))
+        scored = [
+            scorer.scored(child, loss, scorer.by_batch(child))
+            for child, loss in zip(missing.values(), losses, strict=True)
+        ]
+        told = [
+            {**child.to_record(), "record": CONTROL, "name": name} for name, child in zip(missing, scored, strict=True)
+        ]
+        records.extend(arguments.output, told)
+
+
+def controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> dict[str, Architecture]:
+    """What the children of a search are held against: the largest child, and the largest BERT within the budget."""
+    named = {LARGEST: scorer.supernet.largest_architecture}
+    config, budget = scorer.config, scorer.budget(arguments)
+    try:
+        # of BERT's blocks, whatever the width of the embeddings before them
+        berts = native_children(config.space, hidden_size=config.hidden_size, embedding_size=config.hidden_size)
+    except ValueError:  # none, or too many to list
+        return named
+    within = [child for child in berts.enumerate() if budget.admits(scorer.cost(child))]
+    if within:
+        named[BERT] = max(within, key=lambda child: scorer.cost(child)["num_parameters"])
+    return named
 
 
 def _search_under_compute(
@@ -523,7 +585,7 @@ def _confirmed(
 ) -> list[ScoredChild]:
     """The children that keep to their cap on latency, where that can be measured."""
     table = read_latency_table(arguments)
-    if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
+    if table is None or arguments.max_latency is None or not arguments.measure_winner:
         return scored
     measure = measure_here(table, scorer.config)
     if measure is None:

@@ -275,12 +275,12 @@ class Pipeline:
         }
         config = self._build_config()
         budget = self._budget(config)
-        if self._children(config).num_children <= arguments.num_scored:
+        if self._children(config).num_children <= arguments.num_evaluations:
             how = "every plain BERT" if arguments.native_only else "every child"
             scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
             how = "evolution"
-            scoring |= {"num_evaluations": arguments.num_scored, **self._caps(config)}
+            scoring |= {"num_evaluations": arguments.num_evaluations, **self._caps(config)}
             scored = search_children(SearchChildrenArguments(**scoring), self._packed)
         admitted = [child for child in scored if child.proxy_loss is not None and budget.admits(child.cost)]
         if not admitted:
@@ -363,6 +363,7 @@ class Pipeline:
             stage_lengths=stage_lengths,
             is_native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
+            example=self._examples()[0],
             split_by=split_of(self.arguments.finetune_packaged),
             figures=figures,
         )
