@@ -231,6 +231,17 @@ def test_children_trained_on_a_gpu_end_where_they_end_on_a_cpu():
     assert max(differences) < GroundTruth(load_table("imdb")).seed_noise / 9
 
 
+def test_the_table_of_scoring_is_that_of_its_record():
+    cases = json.loads((ROOT / "benchmarks" / "records" / "scoring.json").read_text(encoding="utf-8"))["cases"]
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    named = {"all 729 of 3^6": "3^6", "all 4,096 of 4^6": "4^6", "1,000 random ones of 5^12": "random 1000 of 5^12"}
+    named |= {"generations of 50 offspring, 5^12": "generations of 50, 5^12"}
+    rows = [(row, cases[case], "ratio") for row, case in named.items()]
+    rows.append(("the same, ordered by a filter, the best tenth exactly", cases["4^6"], "ratio_filtered"))
+    for row, case, ratio in rows:
+        assert f"| {row} | {case[f'{ratio}_plain']:.1f} | {case[f'{ratio}_masked']:.1f} |" in page
+
+
 def test_the_pilots_table_is_that_of_its_records():
     pilot = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))
     page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
