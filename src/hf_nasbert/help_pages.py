@@ -83,7 +83,8 @@ def page_of(
     told = _line if is_short else _told
     lines += ["", "required:", *(line for entry in required for line in told(entry))] if required else []
     for title, group in groups.items():
-        shown, others = [], []
+        shown: list[Entry] = []
+        others: list[Entry] = []
         for entry in group:
             if not entry.is_required:
                 (shown if guide is None or not is_short or entry.name in guide.shown else others).append(entry)
