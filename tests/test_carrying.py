@@ -104,7 +104,7 @@ def test_what_cannot_be_carried_is_refused():
 
 def test_the_command_adds_the_carried_table_and_its_error(tmp_path, capsys):
     tiny_supernet().save_pretrained(tmp_path / "net")
-    argv = ["latency", "--supernet", str(tmp_path / "net"), "--batch_size", "1", "--sequence_length", "8"]
+    argv = ["latency", "--supernet", str(tmp_path / "net"), "--batch_size", "1", "--max_seq_length", "8"]
     few = ["--num_visits", "1", "--num_rounds", "1", "--num_children"]
     theirs, ours = str(tmp_path / "theirs.jsonl"), str(tmp_path / "ours.jsonl")
     assert cli.main([*argv, "--output", theirs, *few, "2"]) == 0

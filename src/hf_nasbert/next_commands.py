@@ -77,7 +77,7 @@ def after_plan(plan: Any, arguments: Any) -> Ending:
     folder = "planned"
     pretrain = command(
         "pretrain",
-        operators=sorted({name for names in plan.config.space.blocks for name in names}),
+        operators=list(plan.config.space.blocks[0]),
         num_choice_blocks=plan.config.space.num_choice_blocks,
         hidden_size=plan.config.hidden_size,
         attention_head_size=plan.config.attention_head_size,

@@ -36,7 +36,19 @@ class PipelineArguments(Settings):
     finetune_packaged: Literal["rotten_tomatoes", "stsb"] = setting(
         "rotten_tomatoes", "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."
     )
-    finetune_epochs: float = setting(3.0, "Passes over its training split.", above=0)
+    train_file: str | None = setting(
+        None, "Labelled texts of your own to fine-tune on in its place, as `finetune` reads them."
+    )
+    validation_file: str | None = setting(None, "The same for validation; without it a tenth of them is held out.")
+    test_file: str | None = setting(None, "The same for a last test.")
+    label_column: str = setting("label", "Column of their labels.")
+    text_columns: list[str] | None = setting(None, "One or two text columns of them; found if not given.")
+    control: bool = setting(
+        False,
+        "Also train the control: a plain BERT as large as the child, from random weights, on as many tokens as "
+        "super-net and child together, fine-tuned alike. It says whether the search was worth it.",
+    )
+    finetune_epochs: float = setting(3.0, "Passes over the labelled training split.", above=0)
     finetune_learning_rate: float = setting(3e-4, "Highest learning rate of fine-tuning.", above=0)
     finetune_seeds: list[int] = setting(lambda: [0, 1], "One run per seed.")
     card: str | None = setting(
@@ -51,6 +63,8 @@ class PipelineArguments(Settings):
         super().__post_init__()
         if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
+        if not self.train_file and (self.validation_file or self.test_file):
+            raise ValueError("validation_file and test_file go with train_file, the labelled texts to train on")
         _ = Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops).caps  # refuses shares
 
 
