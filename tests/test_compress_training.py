@@ -230,6 +230,21 @@ def test_a_super_net_is_distilled_by_the_method_that_is_asked(chosen, method, tm
             )  # fmt: skip
 
 
+@pytest.mark.parametrize("after", [0.5, 0.6])
+def test_a_super_net_whose_children_did_not_gain_is_refused(chosen, after, monkeypatch):
+    supernet, _, own, wanted, distance = chosen
+    means = iter([0.5, after])
+    monkeypatch.setattr(
+        "hf_nasbert.compression.recover.score_children",
+        lambda supernet, children, *_, **__: [Score(next(means), 0, 0, 0)] * len(children),
+    )
+    with pytest.raises(ValueError, match=rf"children worse: .* was 0\.5000 and is {after:.4f}: lower learning_rate="):
+        distil_supernet(
+            copy.deepcopy(supernet), supernet.space, own, wanted, distance, RecoverySettings(num_steps=1),
+            held_out=(own, wanted),
+        )  # fmt: skip
+
+
 SETTINGS = RecoverySettings(num_steps=16, learning_rate=2e-3, save_steps=4)
 
 
