@@ -553,6 +553,12 @@ def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp
     )
 
 
+def test_a_model_in_place_of_its_name_is_refused():
+    for call in (hf_nasbert.compress, plan.plan_compression):
+        with pytest.raises(TypeError, match="^base_model is a Linear: expected the folder that it is saved in, or"):
+            call(torch.nn.Linear(1, 1), ["a text"], **HALF)
+
+
 def test_a_decoder_is_refused(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "base")
     refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))

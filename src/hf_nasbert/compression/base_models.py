@@ -39,6 +39,20 @@ def load_base_model(
     )
 
 
+def name_of(base_model: str | Path) -> str:
+    """What a caller names a base model by.
+
+    Raises:
+        TypeError: If it is a model itself, or something else that is no name.
+    """
+    if not isinstance(base_model, str | Path):
+        raise TypeError(
+            f"base_model is a {type(base_model).__name__}: expected the folder that it is saved in, or a name on "
+            "the Hub"
+        )
+    return str(base_model)
+
+
 def digest_of_base_model(name: str) -> str | None:
     """A digest of a base model in a folder: weights, config, tokenizer; of packaged ones and the Hub's None.
 

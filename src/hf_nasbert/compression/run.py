@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from, digest_of_base_model
+from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, name_of
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -129,14 +129,14 @@ def compress(
     Raises:
         ValueError: If the model, the text or a setting cannot be used, or a stage's own check fails.
         OSError: If there is no such model or text, or the folder cannot be written.
-        TypeError: If there is no such setting.
+        TypeError: If there is no such setting, or the base model is none that is named.
     """
     scratch = None
     if output_dir is None:
         be_alone("making an encoder smaller in a folder of temporary files")
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
-    arguments = CompressArguments(base_model=str(base_model), output_dir=str(output_dir), **settings)
+    arguments = CompressArguments(base_model=name_of(base_model), output_dir=str(output_dir), **settings)
     result = Compression(arguments, TextSource.of(texts)).run()
     return dataclasses.replace(result, _scratch=scratch)
 
