@@ -555,7 +555,7 @@ def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp
 
 def test_a_model_in_place_of_its_name_is_refused():
     for call in (hf_nasbert.compress, plan.plan_compression):
-        with pytest.raises(TypeError, match="^base_model is a Linear: expected the folder that it is saved in, or"):
+        with pytest.raises(TypeError, match=r"^base_model is a Linear: expected the folder that it is saved in, or"):
             call(torch.nn.Linear(1, 1), ["a text"], **HALF)
 
 
