@@ -326,6 +326,11 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
         recover(
             again, own, wanted, dataclasses.replace(distance, mean=distance.mean + 1), SETTINGS, output_dir=tmp_path
         )
+    other = extract_child(supernet, architecture)
+    with torch.no_grad():
+        next(other.encoder.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match=r"is of another recovery \(child was"):
+        recover(other, own, wanted, distance, SETTINGS, output_dir=tmp_path)
     with pytest.raises(ValueError, match=r"is of another recovery \(settings.seed was 0, and is 1 here\)"):
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
 
