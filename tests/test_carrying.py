@@ -116,6 +116,9 @@ def test_the_command_adds_the_carried_table_and_its_error(tmp_path, capsys):
     table, check = records.read(ours)
     assert LatencyTable.read(ours, batch_size=1).operators_ms == table["operators_ms"]
     assert len(check["children"]) == 4
+    with pytest.raises(SystemExit, match="output and from_table are one file"):
+        cli.main([*argv, "--output", theirs, "--from_table", theirs, *few, "4"])
+    assert LatencyTable.read(theirs, batch_size=1).operators_ms != table["operators_ms"]
     with pytest.raises(SystemExit):
         cli.main([*argv, "--output", ours, "--from_table", theirs, *few, "2"])
     assert "num_children=2: a table is carried by at least 3" in capsys.readouterr().err

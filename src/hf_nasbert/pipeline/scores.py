@@ -7,9 +7,10 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -308,11 +309,15 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
 
 def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -> None:
-    """Have a sample of children adapted, and all scored by the additive model that is fitted to it."""
+    """Have all children scored by the additive model of a sample that is adapted, as soon as a score is asked for.
+
+    Not before: an output of other settings is refused first, and one that is complete needs no model.
+    """
     children = random_children(task, arguments.num_adapted)
-    scorer.predict = scorer.trainings.fit(children, scorer.space)
     recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
     scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
+    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space))
+    scorer.predict = lambda asked: fitted()(asked)
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -502,18 +507,28 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
     scored = _confirmed(scored, scorer, arguments)
     if score is scorer and scorer.predict is None:
         _add_controls(scorer, arguments)
-    try:
+    with _shown_if_unwritten(scored, arguments):
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
-        if arguments.report is not None:
-            report_search(
-                SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
-            )
+        _write_report(arguments)
+    return scored
+
+
+@contextmanager
+def _shown_if_unwritten(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments) -> Iterator[None]:
+    """Print what was found where a page of it cannot be written: it is not lost with its page."""
+    try:
+        yield
     except (OSError, ValueError):
-        # What was found is not lost with its page.
         tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
-    return scored
+
+
+def _write_report(arguments: SearchChildrenArguments) -> None:
+    if arguments.report is not None:
+        report_search(
+            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+        )
 
 
 def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> None:
@@ -577,7 +592,10 @@ def _search_under_compute(
     records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
     how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
     say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
-    return _confirmed(scored, scorer, arguments)
+    scored = _confirmed(scored, scorer, arguments)
+    with _shown_if_unwritten(scored, arguments):
+        _write_report(arguments)
+    return scored
 
 
 def _confirmed(
