@@ -22,8 +22,8 @@ class CompressedRecord(CardRecord):
 
     `base_model` is its name on the Hub, if it has one. `evaluations` go to the Hub's `model-index` only: the table of
     the proof says them. `proof` is the table's head and its lines, as texts; `verdicts` are sentences that say what
-    stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `example` is a sentence like those that
-    it was distilled on. `training` maps a name to a value.
+    stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `example` is a sentence like those
+    that it was distilled on. `training` maps a name to a value.
 
     Raises:
         ValueError: If the Auto class is none, or the table's lines are not as long as its head.
