@@ -223,6 +223,19 @@ class ProxyScorer:
         """The caps in numbers."""
         return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
+    def controls(self, budget: Budget) -> dict[str, Architecture]:
+        """What the children of a search are held against: the largest one, and the largest BERT within the budget."""
+        named = {LARGEST: self.supernet.largest_architecture}
+        width = self.config.hidden_size
+        try:  # of BERT's blocks, whatever the width of the embeddings before them
+            berts = native_children(self.config.space, hidden_size=width, embedding_size=width)
+        except ValueError:  # none, or too many to list
+            return named
+        within = [child for child in berts.enumerate() if budget.admits(self.cost(child))]
+        if within:
+            named[BERT] = max(within, key=lambda child: self.cost(child)["num_parameters"])
+        return named
+
     def scored(self, child: Architecture, loss: float, batch_losses: tuple[float, ...] = ()) -> ScoredChild:
         """One child with its loss and its costs."""
         return ScoredChild(
@@ -535,7 +548,7 @@ def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> No
     """Score what the children are held against, where the history does not hold it yet."""
     found = records.read(arguments.output)
     known = {record["name"] for record in found if record.get("record") == CONTROL}
-    missing = {name: child for name, child in controls(scorer, arguments).items() if name not in known}
+    missing = {name: child for name, child in scorer.controls(scorer.budget(arguments)).items() if name not in known}
     if missing:
         losses = scorer(list(missing.values()))
         scored = [
@@ -546,21 +559,6 @@ def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> No
             {**child.to_record(), "record": CONTROL, "name": name} for name, child in zip(missing, scored, strict=True)
         ]
         records.extend(arguments.output, told)
-
-
-def controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> dict[str, Architecture]:
-    """What the children of a search are held against: the largest child, and the largest BERT within the budget."""
-    named = {LARGEST: scorer.supernet.largest_architecture}
-    config, budget = scorer.config, scorer.budget(arguments)
-    try:
-        # of BERT's blocks, whatever the width of the embeddings before them
-        berts = native_children(config.space, hidden_size=config.hidden_size, embedding_size=config.hidden_size)
-    except ValueError:  # none, or too many to list
-        return named
-    within = [child for child in berts.enumerate() if budget.admits(scorer.cost(child))]
-    if within:
-        named[BERT] = max(within, key=lambda child: scorer.cost(child)["num_parameters"])
-    return named
 
 
 def _search_under_compute(
