@@ -183,7 +183,7 @@ def break_axis(axes: "Axes", values: Sequence[float], which: Literal["x", "y"]) 
         "function",
         functions=(lambda value: np.interp(value, numbers, shares), lambda share: np.interp(share, shares, numbers)),
     )
-    {"x": axes.set_xlim, "y": axes.set_ylim}[which](numbers[0], numbers[-1])
+    (axes.set_xlim if which == "x" else axes.set_ylim)(numbers[0], numbers[-1])
     ticks = [
         tick
         for (low, high), share in zip(ends, (first, 1 - _GAP - first), strict=True)
