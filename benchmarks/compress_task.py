@@ -62,7 +62,7 @@ def run(folder: Path, output: Path, seeds: list[int], budgets: list[str], option
 
 
 def collect(folder: Path, output: Path) -> None:
-    """Append the records of finished stages that are not there yet, without what every example was called."""
+    """Append the records of finished stages that are not there yet, less predictions and importances."""
     there = {(one["run"], one["stage"]) for one in records.read(output)} if output.exists() else set()
     for file in sorted(folder.glob("base/records.jsonl")):
         for record in records.read(file):
@@ -72,7 +72,7 @@ def collect(folder: Path, output: Path) -> None:
     for file in sorted(folder.glob("*/stages.jsonl")):
         for record in records.read(file):
             if (file.parent.name, record["stage"]) not in there:
-                content = record["content"]
+                content = {name: value for name, value in record["content"].items() if name != "importance"}
                 if "judged" in content:
                     content = content | {"judged": content["judged"] | {"predictions": None}}
                 records.append(output, {"run": file.parent.name, **record, "content": content})

@@ -72,8 +72,8 @@ from hf_nasbert.metrics import Array, Interval, Redraws, cluster_interval
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.records import Record, versions
-from hf_nasbert.search import OperatorRidge
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching import OperatorRidge
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.farm import Job, compress_table, read_table, restore_table, run_farm
 from hf_nasbert.writing import whole_folder, write_bytes

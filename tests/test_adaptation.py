@@ -30,7 +30,7 @@ from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import OperatorRidge, SearchTask, random_children
+from hf_nasbert.searching import OperatorRidge, SearchTask, random_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 from hf_nasbert.training.farm import Job, read_table
@@ -263,9 +263,9 @@ class TestCommands:
         assert len(in_process) == num_trained
 
     def test_a_compute_budget_from_end_to_end(self, folder, data, tmp_path, in_process, monkeypatch, capsys):
-        monkeypatch.setattr("hf_nasbert.search.compute.LEAST_ADAPTED", 3)
-        monkeypatch.setattr("hf_nasbert.search.compute.NUM_ADAPTED", 5)
-        monkeypatch.setattr("hf_nasbert.search.compute.SHORTEST", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.LEAST_ADAPTED", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.NUM_ADAPTED", 5)
+        monkeypatch.setattr("hf_nasbert.searching.compute.SHORTEST", 3)
         arguments = commands(folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9)
         scored = search_children(arguments, data)
         said = capsys.readouterr().err
@@ -290,8 +290,8 @@ class TestCommands:
 
     @pytest.mark.slow
     def test_killed_in_the_middle_it_ends_as_it_would_have(self, folder, data, tmp_path, in_process, monkeypatch):
-        monkeypatch.setattr("hf_nasbert.search.compute.LEAST_ADAPTED", 3)
-        monkeypatch.setattr("hf_nasbert.search.compute.SHORTEST", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.LEAST_ADAPTED", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.SHORTEST", 3)
         arguments = commands(folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9)
         straight = search_children(replace(arguments, output=str(tmp_path / "straight.jsonl")), data)
         expected = list(in_process)

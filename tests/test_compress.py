@@ -41,7 +41,7 @@ from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance, sort_by_importance
 from hf_nasbert.elastic.scores import Scorer, score_children
 from hf_nasbert.modeling.families import from_stock
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SearchSpace
 
 # Text

@@ -32,7 +32,7 @@ from hf_nasbert.elastic.scores import Score, score_children
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import hamming
 
 # Refitting

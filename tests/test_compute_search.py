@@ -10,7 +10,7 @@ from hf_nasbert import records
 from hf_nasbert.costs import Budget
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import GroundTruth, load_table
-from hf_nasbert.search import (
+from hf_nasbert.searching import (
     OperatorRidge,
     Prices,
     RegularizedEvolution,

@@ -5,15 +5,18 @@ import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 import yaml
+from accelerate.state import AcceleratorState
+from datasets import Dataset
 from helpers import run_recipe
 from transformers import PreTrainedConfig
 
 from hf_nasbert import cli, costs, records
 from hf_nasbert.cards import read_table_facts, render_child_card, render_supernet_card, render_table_card
+from hf_nasbert.extraction import prove_equal_logits
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
@@ -28,16 +31,24 @@ def blocks(language: str, page: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+@pytest.mark.usefixtures("quiet_trainer", "own_cache")
 def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
+    """As it stands, but for its size, and for what it would send."""
     monkeypatch.chdir(tmp_path)
-    (code,) = [block for block in blocks("python", "docs/scratch.md") if "extract_child" in block]
-    names: dict[str, object] = {}
-    exec(compile(code, "docs/scratch.md", "exec"), names)
-    assert names["logits"].shape[-1] == 8192
-    assert torch.equal(names["child"](names["input_ids"]).logits, names["logits"])
-    (said,) = re.findall(r"next_architecture\(\)  # (.*)", code)
-    assert said == repr(names["architecture"])
-    assert (tmp_path / "runs/my-child/modeling_nasbert.py").exists()
+    (code,) = [block for block in blocks("python", "docs/scratch.md") if "SupernetTrainer" in block]
+    texts = [f"film number {number} was {'long ' * 140}" for number in range(500)]
+    small = "max_steps=2, per_device_train_batch_size=2, num_eval_children=1, use_cpu=True, report_to='none'"
+    own, sent = re.subn(r"\n(\w+)\.push_to_hub\(.*", "", code.replace("max_steps=2000", small))
+    assert sent == 2
+    AcceleratorState._reset_state(reset_partial_state=True)
+    names: dict[str, Any] = {"dataset": Dataset.from_dict({"text": texts})}
+    own = own.replace("num_evaluations=200", "num_evaluations=5, num_dev_batches=1")
+    exec(compile(own, "docs/scratch.md", "exec"), names)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    best = names["result"].best
+    prove_equal_logits(names["trainer"].model, best.architecture, names["child"])
+    assert len(names["result"].to_pandas()) == 5
+    assert {"front.png", "search.html", "supernet"} <= {path.name for path in (tmp_path / "runs").iterdir()}
 
 
 def test_the_quickstart_table_and_picture_are_what_the_record_holds(tmp_path):

@@ -19,7 +19,7 @@ from hf_nasbert.methods import METHODS
 from hf_nasbert.paths import PATHS, expanded
 from hf_nasbert.pipeline import SearchChildrenArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
-from hf_nasbert.search import SETTINGS
+from hf_nasbert.searching import SETTINGS
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {

@@ -11,7 +11,7 @@ from hf_nasbert.pipeline import ShrinkSpaceArguments, shrink_space
 from hf_nasbert.ranking.pruning import judge_operators, smaller_space
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.scored import ScoredChild, begin_scores
-from hf_nasbert.search import GradientBoostedSearch
+from hf_nasbert.searching import GradientBoostedSearch
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments
 

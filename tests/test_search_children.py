@@ -25,7 +25,7 @@ from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import as_front_table, as_search_report
 from hf_nasbert.pipeline.scoring_arguments import SearchName
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
-from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
+from hf_nasbert.searching import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.stopping import StopRequest
 from hf_nasbert.training.arguments import ChildRecipe

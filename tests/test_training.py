@@ -1044,15 +1044,29 @@ class TestRecipe:
             pretrain("--config", tiny_recipe, "--max_position_embeddings", "8")
 
 
+KILLED = {
+    "fair": {},
+    "magic_at": {},
+    "board": {"board_interval": 2, "board_dev_batches": 1},
+    "importance": {},
+    "cross_path": {},
+    "size_classes": {"save_steps": 4},  # after three the turn is where it began
+    "few_shot": {"split": "gradients", "split_settings": 1},
+    "mixture": {"mixture_interval": 2},
+}
+"""The methods that keep the most, and settings under which 24 steps change all of it."""
+
+
 def train_on(folder, method):
-    arguments = make_arguments(folder, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
+    settings = {"max_steps": 24, "save_steps": 3, "resume_from_checkpoint": "latest", **KILLED[method]}
+    arguments = make_arguments(folder, method=method, **settings)
     train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), [TinyBatches(4, seed=99).batch(0)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fair", "magic_at"])
+@pytest.mark.parametrize("method", KILLED)
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
-    """A process of its own, killed from outside, and run again."""
+    """A process of its own, killed from outside, and run again: log, super-net, and all that a checkpoint keeps."""
     straight = forked(train_on, tmp_path / "straight", method)
     straight.join(120)
     assert straight.exitcode == 0
@@ -1074,7 +1088,12 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
         num_kills += 1
     assert num_kills >= 2
     assert process.exitcode == 0
-    assert train_log(folder) == train_log(tmp_path / "straight")
-    assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
+    for event in ("train", "anchor", "eval"):
+        assert train_log(folder, event) == train_log(tmp_path / "straight", event), event
+    places = [path / "checkpoint-24" for path in (folder, tmp_path / "straight")]
+    for name in {file.name for file in places[1].iterdir()} - {checkpoints.STATE, checkpoints.MANIFEST}:
+        assert (places[0] / name).read_bytes() == (places[1] / name).read_bytes(), name
+    states = [checkpoints.read_json(place / checkpoints.STATE) for place in places]
+    assert states[0]["method"] == states[1]["method"]  # the whole state tells of its folder too
     final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]
     assert final[0] == final[1]

@@ -93,7 +93,7 @@ COMMANDS = {
         is_long=True,
     ),
     "report": Command(
-        "turn a search's file into one page of HTML: figures to hover over, commands to extract",
+        "turn a search's or a compression's file into one page of HTML, alone or beside another one",
         "hf_nasbert.pipeline.report_search",
         ("hf_nasbert.pipeline.SearchReportArguments",),
         lambda page, *_: str(page),

@@ -226,10 +226,10 @@ def find_config(config: str | Path) -> Path:
     path = Path(expanded(config))
     if path.is_file():
         return path
-    packaged = {file.stem: file for file in sorted(_CONFIGS.glob("*.yaml"))}
+    packaged = {file.stem: file for file in _CONFIGS.glob("*.yaml")}
     if str(config) in packaged:
         return packaged[str(config)]
-    raise FileNotFoundError(f"config {path}: no such file, nor one of the configs {', '.join(packaged)}")
+    raise FileNotFoundError(f"config {path}: no such file, nor one of the configs {', '.join(sorted(packaged))}")
 
 
 def _load_yaml(path: Path) -> dict[Any, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-_Content = TypeVar("_Content", bound="DataclassInstance")
+Content = TypeVar("Content", bound="DataclassInstance")
 
 _PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say
@@ -311,7 +311,7 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def read_content(kind: type[_Content], record: Record, file: Path) -> _Content:
+def read_content(kind: type[Content], record: Record, file: Path) -> Content:
     """What a stage's record says of what was made; entries that no stage reads any more are passed over.
 
     Args:

@@ -93,6 +93,10 @@ class StopRequest:
         """Ask for it."""
         self._is_asked = True
 
+    def clear(self) -> None:
+        """Forget that somebody asked."""
+        self._is_asked = False
+
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self.set) for number in STOP_SIGNALS}

@@ -48,7 +48,7 @@ from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import be_alone
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
 _LAYER = 2  # blocks

@@ -20,6 +20,7 @@ from hf_nasbert import metrics, records
 from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.head_predictions import head_predictions, states_of
 from hf_nasbert.compression.sentences import Batch, tokenised
+from hf_nasbert.compression.stages import Vocabulary
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of, ranking_names, score_of
 from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.data.files import digest_files
@@ -70,21 +71,6 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Trimmed:
-    """What is left of a model's vocabulary.
-
-    Args:
-        num_pieces: Kept pieces.
-        num_before: Pieces that the base model's tokenizer has.
-        cut_otherwise: Share of held-out sentences that are cut into other pieces than before.
-    """
-
-    num_pieces: int
-    num_before: int
-    cut_otherwise: float
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the table: a model, or one recovered under each of several seeds.
 
@@ -123,7 +109,7 @@ class Row:
     against_base: Difference | None = None
     against_given: Difference | None = None
     file_bytes: int | None = None
-    trimmed: Trimmed | None = None
+    trimmed: Vocabulary | None = None
     is_as_it_began: bool = False
 
     @classmethod
@@ -131,7 +117,7 @@ class Row:
         """The row that a record holds."""
         names = ("against_base", "against_given")
         differences = {name: None if row[name] is None else Difference(*row[name]) for name in names}
-        trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
+        trimmed = row["trimmed"] and Vocabulary(**row["trimmed"])
         judged = tuple(Judged.from_dict(one) for one in row["judged"])
         return cls(**{**row, **differences, "judged": judged, "trimmed": trimmed})
 

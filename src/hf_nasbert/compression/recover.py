@@ -35,6 +35,7 @@ from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.samplers import GradualSampler
+from hf_nasbert.settings import check_fields, setting
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.training.checkpoints import (
@@ -63,50 +64,40 @@ _STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a st
 class RecoverySettings:
     """How a child is distilled.
 
-    Args:
-        num_steps: Batches, one a step.
-        learning_rate: The highest one.
-        warmup: Share of the steps in which it rises; behind them it falls in a straight line.
-        max_grad_norm: Gradients are clipped to this norm.
-        bf16: Whether to take products in bfloat16.
-        inner_weight: Weight of the relative error behind inner blocks, mean over those that the targets hold.
-        train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
-        seed: Of the batches' order.
-        save_steps: Steps between two checkpoints.
-        patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
-            end alone and never stops before it.
-        check_steps: Steps between two of these looks.
-        label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
-            no labels.
-
     Raises:
         ValueError: If a number lies outside of its range.
     """
 
-    num_steps: int = 200
-    learning_rate: float = 5e-4
-    warmup: float = 0.1
-    max_grad_norm: float = 1.0
-    bf16: bool = False
-    inner_weight: float = 0.0
-    train_embeddings: bool = False
-    seed: int = 0
-    save_steps: int = 100
-    patience: int = 0
-    check_steps: int = 25
-    label_weight: float = 0.0
+    num_steps: int = setting(200, "Batches, one a step.", at_least=1)
+    learning_rate: float = setting(5e-4, "The highest one.", above=0)
+    warmup: float = setting(
+        0.1, "Share of the steps in which it rises; behind them it falls in a straight line.", at_least=0, at_most=1
+    )
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", above=0)
+    bf16: bool = setting(False, "Whether to take products in bfloat16.")
+    inner_weight: float = setting(
+        0.0, "Weight of the relative error behind inner blocks, mean over those that the targets hold."
+    )
+    train_embeddings: bool = setting(
+        False, "Whether the embeddings are trained as well; a child shares the base model's by default."
+    )
+    seed: int = setting(0, "Of the batches' order.", at_least=0)
+    save_steps: int = setting(100, "Steps between two checkpoints.", at_least=1)
+    patience: int = setting(
+        0,
+        "Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the end "
+        "alone and never stops before it.",
+        at_least=0,
+    )
+    check_steps: int = setting(25, "Steps between two of these looks.", at_least=1)
+    label_weight: float = setting(
+        0.0,
+        "Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs no labels.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
-        if not 0 <= self.label_weight < math.inf:
-            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup={self.warmup} must lie in [0, 1]")
+        check_fields(self)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""

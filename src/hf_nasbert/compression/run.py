@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from
+from hf_nasbert.compression.base_models import difference_from, hub_name
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -39,7 +39,6 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
-    Trimmed,
     choose_given,
     compare,
     digest_of_pairs,
@@ -54,7 +53,6 @@ from hf_nasbert.compression.stages import (
     Additive,
     ByHand,
     Chosen,
-    Content,
     Costs,
     OnnxFile,
     Proof,
@@ -86,6 +84,7 @@ from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
+from hf_nasbert.records import Content
 from hf_nasbert.space import Architecture
 from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
@@ -364,6 +363,7 @@ class Compression:
 
     def _report(self, result: CompressResult) -> None:
         if self._is_changed:
+            result.report(self.folder / "report.html")
             result.report(self.folder / "report.md")
             result.report(self.folder / "summary.json")
 
@@ -610,7 +610,7 @@ class Compression:
             judged=tuple(judged),
             against_base=None,
             against_given=None,
-            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+            trimmed=Vocabulary(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:
@@ -656,4 +656,7 @@ class Compression:
         front = tuple(
             Compressed(self.folder / one["folder"], given[one["budget"]], one["class"]) for one in written.models
         )
-        return CompressResult(self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records))
+        name = hub_name(self.arguments) or ""  # the path of a folder is nobody's business
+        return CompressResult(
+            self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records), base_model=name
+        )

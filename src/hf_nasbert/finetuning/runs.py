@@ -25,7 +25,7 @@ from transformers import (
     get_scheduler,
 )
 from transformers import TrainingArguments as TrainerArguments
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling.auto_classes  # noqa: F401 - so that our children need no remote code
@@ -268,7 +268,7 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
     use_cpu = not torch.accelerator.is_available()
     if arguments.report_to == "tensorboard":
         check_extra("report_to=tensorboard", "tracking", "tensorboard")
-    there = ("none", "all", *get_available_reporting_integrations())
+    there = ("none", "all", *get_available_reporting_integrations())  # type: ignore[no-untyped-call]
     if arguments.report_to not in there:
         raise ValueError(f"report_to={arguments.report_to!r} is not installed; those that are: {', '.join(there)}")
     passed: tuple[str, ...] = (

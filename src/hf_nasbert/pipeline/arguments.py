@@ -88,9 +88,17 @@ class PlanArguments(Settings):
 class SearchReportArguments(Settings):
     """Which records to report on, and where to."""
 
-    records: str = field(metadata={"help": "File that a search or the scoring of children wrote."})
+    records: str = field(
+        metadata={"help": "File that a search or the scoring of children wrote, or the summary.json of compress."}
+    )
     output: str = field(metadata={"help": "HTML file to write; it is replaced."})
-    supernet: str = field(metadata={"help": "Folder of the super-net that they are of, for the commands to extract."})
+    supernet: str | None = setting(
+        None, "Folder of the super-net that the children are of, for the commands to extract; compress needs none."
+    )
+    other: str | None = setting(
+        None, "Another file of that kind to hold beside it: scored on the same text, or made of the same base model."
+    )
+    other_supernet: str | None = setting(None, "Its super-net, where that is another one.")
 
 
 @dataclass(kw_only=True)

@@ -39,7 +39,7 @@ from hf_nasbert.ranking import (
 )
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import SearchTask, random_children
+from hf_nasbert.searching import SearchTask, random_children
 from hf_nasbert.space import SearchSpace, operator_kind
 from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 

@@ -10,7 +10,7 @@ from hf_nasbert.costs.budget import parse_quantity
 from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
-from hf_nasbert.search import SETTINGS, Prices
+from hf_nasbert.searching import SETTINGS, Prices
 from hf_nasbert.settings import setting
 from hf_nasbert.training.arguments import AdaptationArguments
 
@@ -45,17 +45,30 @@ class ScoreChildrenArguments(ScoringArguments):
     """Which children to score.
 
     Raises:
-        ValueError: If not exactly one choice of children is given.
+        ValueError: If not exactly one choice of children is given, or adapted children were to be filtered.
     """
 
     architectures: list[str] | None = setting(None, "These children.")
     num_random: int | None = setting(None, "So many different children, drawn uniformly.", at_least=1)
     all_children: bool = setting(False, "Every child of the space.")
+    exact_share: float | None = setting(
+        None,
+        "Score this share of the children exactly, such as 0.1: those that a filter finds best. It takes the likely "
+        "words exactly and the others as if their logits were normal, and orders all children in about half the time. "
+        "By default every child is scored exactly.",
+        above=0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
             raise ValueError("choose children by exactly one of architectures, num_random and all_children")
+        if self.exact_share is not None and self.adapt_steps:
+            raise ValueError(
+                f"exact_share={self.exact_share}: an additive model (adapt_steps) foretells all losses at no cost: "
+                "leave it out"
+            )
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hf_nasbert.ranking.agreement import Ranked, rank
 from hf_nasbert.ranking.table import GroundTruth
-from hf_nasbert.search import OperatorRidge, Predict, calibrated
+from hf_nasbert.searching import OperatorRidge, Predict, calibrated
 from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 100  # of the children that are trained

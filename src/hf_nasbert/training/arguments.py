@@ -4,7 +4,7 @@ One file, for the three share their checks and are parsed together.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
@@ -296,9 +296,14 @@ class SupernetTrainingArguments(Settings):
     disable_tqdm: bool = setting(False, "Show no progress bar.")
     method_settings: Any = None
     """The settings of the method: an instance of its `Settings`, made of a mapping or of all defaults."""
+    bf16: InitVar[bool | None] = None
+    """In Python, as of `TrainingArguments`: `mixed_precision="bf16"`, or where False, not that."""
+    fp16: InitVar[bool | None] = None
+    """Likewise of fp16."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, bf16: bool | None, fp16: bool | None) -> None:
         super().__post_init__()
+        self._take_precision({"bf16": bf16, "fp16": fp16})
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
@@ -309,6 +314,17 @@ class SupernetTrainingArguments(Settings):
             )
         if self.torch_compile:
             self._check_backend()
+
+    def _take_precision(self, asked: dict[str, bool | None]) -> None:
+        wanted = [name for name, is_wanted in asked.items() if is_wanted]
+        refused = [name for name, is_wanted in asked.items() if is_wanted is False]
+        if len(wanted) > 1 or (wanted and self.mixed_precision not in ("auto", *wanted)):
+            said = " and ".join(f"{name}=True" for name in wanted)
+            raise ValueError(f"{said} and mixed_precision={self.mixed_precision}: give one of them")
+        if wanted:
+            self.mixed_precision = wanted[0]  # type: ignore[assignment]
+        elif "bf16" in refused and self.mixed_precision == "auto":
+            self.mixed_precision = "no"
 
     def _check_teacher(self) -> None:
         terms, weights = self.distillation, self.distillation_weights

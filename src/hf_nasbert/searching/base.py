@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 from hf_nasbert.lazy import check_extra
-from hf_nasbert.search.task import MAX_ENUMERATED, SearchTask
+from hf_nasbert.searching.task import MAX_ENUMERATED, SearchTask
 from hf_nasbert.settings import Settings, check_fields
 from hf_nasbert.space import Architecture
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_nasbert.search.base import Search
+from hf_nasbert.searching.base import Search
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, Candidates, SearchSpace, operator_width
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hf_nasbert.search.base import Search
-from hf_nasbert.search.predictors import PENALTIES, OperatorRidge
+from hf_nasbert.searching.base import Search
+from hf_nasbert.searching.predictors import PENALTIES, OperatorRidge
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture
 

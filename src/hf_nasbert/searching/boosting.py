@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.base import Search, needs_extra
-from hf_nasbert.search.evolution import mutated
-from hf_nasbert.search.predictors import columns_of, one_hot
+from hf_nasbert.searching.base import Search, needs_extra
+from hf_nasbert.searching.evolution import mutated
+from hf_nasbert.searching.predictors import columns_of, one_hot
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from hf_nasbert.search.base import Search
-from hf_nasbert.search.knapsack import Item, NoChoiceError, Rule, best_choices
-from hf_nasbert.search.predictors import OperatorRidge, better_ridge
+from hf_nasbert.searching.base import Search
+from hf_nasbert.searching.knapsack import Item, NoChoiceError, Rule, best_choices
+from hf_nasbert.searching.predictors import OperatorRidge, better_ridge
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace, operator_width
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.search.base import Search
-from hf_nasbert.search.evolution import mutated
-from hf_nasbert.search.predictors import better_ridge
+from hf_nasbert.searching.base import Search
+from hf_nasbert.searching.evolution import mutated
+from hf_nasbert.searching.predictors import better_ridge
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 

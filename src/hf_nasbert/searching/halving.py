@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.search.base import Search
+from hf_nasbert.searching.base import Search
 from hf_nasbert.settings import check_range, setting
 from hf_nasbert.space import Architecture
 

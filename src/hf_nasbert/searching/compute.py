@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from hf_nasbert.search.base import Scored
-from hf_nasbert.search.baselines import RandomSearch
-from hf_nasbert.search.predictors import OperatorRidge, Predict, calibrated
-from hf_nasbert.search.task import SearchTask
+from hf_nasbert.searching.base import Scored
+from hf_nasbert.searching.baselines import RandomSearch
+from hf_nasbert.searching.predictors import OperatorRidge, Predict, calibrated
+from hf_nasbert.searching.task import SearchTask
 from hf_nasbert.space import Architecture
 
 NUM_ADAPTED, LEAST_ADAPTED = 30, 15

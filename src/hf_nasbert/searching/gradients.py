@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_nasbert.search.base import Search
+from hf_nasbert.searching.base import Search
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture, Distribution
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.search.base import Search, needs_extra, refuse_other_settings
-from hf_nasbert.search.evolution import mutated
-from hf_nasbert.search.storage import name_of, open_storage, storage_errors
+from hf_nasbert.searching.base import Search, needs_extra, refuse_other_settings
+from hf_nasbert.searching.evolution import mutated
+from hf_nasbert.searching.storage import name_of, open_storage, storage_errors
 from hf_nasbert.settings import setting
 from hf_nasbert.space import Architecture
 
