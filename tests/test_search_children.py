@@ -322,7 +322,7 @@ def test_the_command_says_what_it_found(search, tmp_path, capsys):
 def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
     argv = ["search", "--supernet", "x", "--packaged", "imdb", "--output", str(tmp_path / "o"), "--search", "gbdt"]
-    with pytest.raises(SystemExit, match=r"hf-nasbert search: .* pip install 'hf_nasbert\[search\]'"):
+    with pytest.raises(SystemExit, match=r'hf-nasbert search: .* pip install "hf_nasbert\[search\]"'):
         cli.main(argv)
     assert not (tmp_path / "o").exists()
 

@@ -123,7 +123,9 @@ def after_search(scored: Any, arguments: Any, _: Any) -> Ending:
 
 def after_report(page: Any, arguments: Any) -> Ending:
     """Behind `report`: the best child as a model."""
-    return Ending((("the page, for a browser", page),), (_to_extract(arguments.supernet, arguments.records),))
+    is_search = arguments.supernet is not None  # of a compression, the page says itself where the models lie
+    following = (_to_extract(arguments.supernet, arguments.records),) if is_search else ()
+    return Ending((("the page, for a browser", page),), following)
 
 
 def after_shrink_space(_: Any, arguments: Any) -> Ending:

@@ -35,10 +35,7 @@ from hf_nasbert.pipeline.extraction import read_facts, stage_lengths_of
 from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_by
 from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
 from hf_nasbert.pipeline.report import report_search
-from hf_nasbert.pipeline.scores import (
-    as_table as as_score_table,
-)
-from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.scores import as_table, children_space, score_children, search_children
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
@@ -298,7 +295,7 @@ class Pipeline:
         if not admitted:
             raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
         winner = admitted[0]
-        say(as_score_table(scored))
+        say(as_table(scored))
         report_search(
             SearchReportArguments(
                 records=str(folder / "scores.jsonl"),
@@ -419,8 +416,8 @@ class Pipeline:
             stage_lengths=stage_lengths,
             is_native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
-            example=self._examples()[0],
             split_by=split_by(self._finetuning("child", "pretrained")),
+            example=self._examples()[0],
             figures=figures,
         )
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})
