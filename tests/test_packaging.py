@@ -267,7 +267,7 @@ class TestBuilt:
         (tmp_path / "text.txt").write_text("\n".join(lines))
         trained = run(
             installed / "hf-nasbert", "pretrain", "--operators", "attention", "ffn", "--train_files", "text.txt",
-            "--vocab_size", 40, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
+            "--vocab_size", 300, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
             "--num_choice_blocks", 2, "--hidden_size", 16, "--attention_head_size", 8, "--num_eval_batches", 1,
             "--output_dir", "out", "--use_cpu", "true",
             cwd=tmp_path,
