@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests, and the programs that they start, find files compiled that did not change: half of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart quickstart-scratch test test-fast study-smoke common-suite docs check
+.PHONY: quickstart quickstart-scratch lint test test-fast study-smoke common-suite docs check lowest api
 
 # An encoder and text in, one twice as fast out, beside what people choose by hand (ten minutes on two cores).
 quickstart: .venv/.data-ready
@@ -33,11 +33,24 @@ common-suite: .venv/.suite-ready
 docs: .venv/.ready
 	$(BIN)/mkdocs build --strict --quiet
 
-check: .venv/.ready
+lint: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) test
+
+check: lint test
+
+# The public names and their signatures anew, after a change that is meant (tests/test_public_api.py).
+api: .venv/.ready
+	$(BIN)/python tests/test_public_api.py
+
+# The fast tests with the lowest versions that pyproject.toml declares, in an environment of their own (gigabytes, where
+# the registry has torch with CUDA only).
+lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
+	.venv-lowest/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'hf_nasbert needs Python 3.11 or newer')"

@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_nasbert.search import SEARCHES, SearchTask, run_search
-
 from hf_nasbert import metrics, records
 from hf_nasbert.cards import fill_page
 from hf_nasbert.costs import Budget
+from hf_nasbert.searching import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.writing import write_text
 
@@ -106,7 +105,7 @@ def search_once(name: str, share: float, seed: int) -> dict[str, Any]:
     search = SEARCHES[name](task, **({"logits": learnt["logits"]} if is_mixture else {}))
     spent = round(learnt["passes"] / about["num_dev_batches"]) if is_mixture else 0
     number = NUM_EVALUATIONS - spent
-    best = run_search(search, lambda children: [losses[child] for child in children], num_evaluations=number)[0].loss
+    best = run_search(search, lambda children: [losses[child] for child in children], num_evaluations=number)[0].score
     affordable = sorted(loss for child, loss in losses.items() if costs[child]["num_parameters"] <= cap)
     return {
         "search": name,

@@ -1,6 +1,7 @@
 """The trainer at the top: the bits of the command, the callbacks of transformers, the names of TrainingArguments."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,8 +162,10 @@ class TestStopping:
         whole.train()
         trainer = make(tmp_path, callbacks=[Witness(should_training_stop=1)])
         assert trainer.train().global_step == 1
-        assert trainer.train(str(find_checkpoint(tmp_path / "run", "latest"))).global_step == 4
+        assert trainer.train(find_checkpoint(tmp_path / "run", "latest")).global_step == 4
         assert_equal_states(trainer.model, whole.model)
+        with pytest.raises(ValueError, match="has trained 4 steps: go on with resume_from_checkpoint=True"):
+            trainer.train()
 
     def test_transformers_own_early_stopping(self, tmp_path, monkeypatch, caplog):
         trainer = make(
@@ -205,6 +208,19 @@ class TestText:
         for other in found[1:]:
             assert torch.equal(other.loop.batches.batch(0)["input_ids"], found[0].loop.batches.batch(0)["input_ids"])
             assert other.model.config.vocab_size == found[0].model.config.vocab_size
+
+    def test_what_the_settings_of_a_text_say_holds(self, tmp_path):
+        (tmp_path / "text.txt").write_text("\n".join(texts()))
+        data = DataArguments(
+            train_files=[str(tmp_path / "text.txt")],
+            max_seq_length=8,
+            vocab_size=60,
+            cache_dir=str(tmp_path / "cache"),
+        )
+        args = replace(arguments(tmp_path), output_dir=tmp_path / "run")
+        trainer = SupernetTrainer(SupernetConfig(search_space=SPACE, hidden_size=32), args, data)
+        assert trainer.loop.batches.sequence_length == 8
+        assert trainer.train().global_step == 4
 
     def test_another_column(self, tmp_path):
         rows = Dataset.from_dict({"body": [*texts(), " ", None], "label": [0] * 122})

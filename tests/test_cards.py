@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -12,13 +13,20 @@ from hypothesis import strategies as st
 from hf_nasbert.cards import (
     FOR_PUBLISHING,
     ChildRecord,
+    CompressedRecord,
+    Evaluation,
     SupernetRecord,
     check_card,
+    datasets_of,
     fill_page,
     marked_tables,
+    metadata_problems,
     render_child_card,
+    render_compressed_card,
     render_finetuned_card,
     render_supernet_card,
+    sentence_of,
+    title_of,
 )
 from hf_nasbert.native import CODE_NEEDS
 from hf_nasbert.space import SearchSpace
@@ -387,7 +395,16 @@ class TestInjection:
         said = []
         source = snippet.replace("from transformers import pipeline", "")
         exec(source, {"pipeline": lambda task, **kwargs: said.append, "print": lambda *args: None})
-        assert said == [f"The film was {text}."]
+        assert said == [f"Paris is the capital of {text}."]
+
+    @pytest.mark.parametrize("text", NASTY)
+    def test_an_example_of_the_users_own_text_stays_python(self, text):
+        card = render_child_card({**MINIMAL, "example": text})
+        snippet = re.search(r"```python\n(.*?)\n```", card, re.DOTALL)[1]
+        said = []
+        source = snippet.replace("from transformers import pipeline", "")
+        exec(source, {"pipeline": lambda task, **kwargs: said.append, "print": lambda *args: None})
+        assert said == [text]
 
 
 class TestSupernetCard:
@@ -511,3 +528,78 @@ class TestRefusals:
     def test_a_name_and_an_architecture_are_required(self):
         with pytest.raises(ValueError, match=r"missing keys \['architecture', 'name'\]"):
             render_child_card({})
+
+
+class TestOrigins:
+    def test_only_data_sets_on_the_hub_are_named(self, tmp_path):
+        assert datasets_of({"dataset_name": "stanfordnlp/imdb"}) == ("stanfordnlp/imdb",)
+        assert datasets_of({"dataset_name": str(tmp_path)}) == ()
+        assert datasets_of({"dataset_name": None, "train_files": ["secret.txt"]}) == ()
+
+    def test_a_folder_that_looks_like_a_name_is_no_data_set(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mine" / "texts").mkdir(parents=True)
+        assert datasets_of({"dataset_name": "mine/texts"}) == ()
+
+    def test_titles_say_size_and_text(self):
+        assert title_of(726_096, {"packaged": "imdb"}) == "A small encoder of 0.7 M parameters for text like imdb"
+        assert title_of(3_912, {"train_files": ["secret.txt"]}) == "A small encoder of 3,912 parameters"
+        assert "org/set" in title_of(5_000_000, {"dataset_name": "org/set"})
+
+    def test_a_sentence_to_try_is_short(self):
+        assert sentence_of(["", "  ", "one", "A plain  sentence\nof six words.", "Another one here."]) == (
+            "A plain sentence of six words."
+        )
+        assert sentence_of(["word " * 100]) == " ".join(["word"] * 16)
+        assert sentence_of(["...", ""]) is None
+
+
+def compressed(**further):
+    record = CompressedRecord(
+        name="A smaller encoder",
+        architecture="attention6-ffn640",
+        how="searched",
+        is_searched=True,
+        budget="max_parameters=0.5x",
+        hub_task="sentence-similarity",
+        auto_class="AutoModel",
+        proof=(("model", "Spearman"), ("base model", "0.82"), ("searched (given)", "0.81")),
+        is_sentence_transformer=True,
+        evaluations=(
+            Evaluation(task="sentence-similarity", dataset="stsb", metric="spearman_cosine", values=(0.81, 0.82)),
+        ),
+        training={"seed": 0},
+        **further,
+    )
+    return render_compressed_card(record)
+
+
+def test_a_smaller_encoders_card_is_what_the_hub_reads():
+    card = compressed(language="de", datasets=("org/texts",), license="mit", example='Ein "Satz".')
+    assert metadata_problems(card) == []
+    data = check_card(card, FOR_PUBLISHING)
+    assert (data.language, data.license, data.datasets) == ("de", "mit", ["org/texts"])
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("spearman_cosine", 0.815, "stsb")
+    assert 'model.encode(["Ein \\"Satz\\"."])' in card
+    bare = compressed()
+    assert "license" not in check_card(bare).to_dict()
+    assert "Paris is the capital of France." in bare
+
+
+@pytest.mark.parametrize(
+    "card", [render_child_card(RECORD), render_supernet_card(SUPERNET), compressed()], ids=["child", "net", "smaller"]
+)
+def test_no_table_has_an_empty_head_and_no_colon_is_escaped_before_a_space(card):
+    lines = card.splitlines()
+    heads = [line for line, rule in pairwise(lines) if re.fullmatch(r"(\| --- )+\|", rule)]
+    assert heads
+    for head in heads:
+        assert all(cell.strip() for cell in head.strip("|").split("|")), head
+    assert r"\: " not in card
+
+
+def test_labels_are_words():
+    card = render_child_card({**MINIMAL, "search": {"at most num_parameters": 5}, "versions": {"hf_nasbert": "0.1"}})
+    assert "| at most parameters | 5 |" in card
+    assert "| `hf_nasbert` | `0.1` |" in card

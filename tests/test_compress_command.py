@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,38 @@ def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp
     result = compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again)
     refused_where_it_differs()
     assert compress(base, tmp_path / "small", str(text), **again).rows == result.rows
+
+
+def test_another_base_model_in_the_same_folder_is_refused_half_way_and_at_the_end(tmp_path):
+    """By its weights, config and tokenizer: what else lies beside them may change."""
+    base, old = save_base(tmp_path / "base"), save_base(tmp_path / "old" / "0_Transformer", modules=None)
+    MODULES.write(old.parent, 32)
+    modules = json.loads((old.parent / "modules.json").read_text())
+    modules[0]["path"] = old.name
+    (old.parent / "modules.json").write_text(json.dumps(modules))
+    source = TextSource.of(["some text"])
+    for model, place in ((base, base), (old.parent, old)):
+        folder = tmp_path / f"small-{model.name}"
+        arguments = CompressArguments(base_model=str(model), output_dir=str(folder), **SETTINGS | HALF)
+
+        def enter(arguments=arguments):
+            with ExitStack() as stack:
+                Compression(arguments, source)._enter(stack)
+
+        enter()
+        (folder / "stages.jsonl").touch()
+        (place / "README.md").write_text("a card")
+        enter()
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
+            before = (place / name).read_bytes()
+            (place / name).write_bytes(before[:-1] + b" ")
+            refused(r"was made with other base model \(base model\.digest was", enter)
+            (place / name).write_bytes(before)
+        enter()
+        settings = json.loads((folder / "settings.json").read_text())
+        del settings["base model"]  # as earlier versions wrote it
+        (folder / "settings.json").write_text(json.dumps(settings))
+        enter()
 
 
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
@@ -520,6 +553,12 @@ def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp
     )
 
 
+def test_a_model_in_place_of_its_name_is_refused():
+    for call in (hf_nasbert.compress, plan.plan_compression):
+        with pytest.raises(TypeError, match=r"^base_model is a Linear: expected the folder that it is saved in, or"):
+            call(torch.nn.Linear(1, 1), ["a text"], **HALF)
+
+
 def test_a_decoder_is_refused(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "base")
     refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))
@@ -626,9 +665,20 @@ def test_pairs_that_prove_nothing_are_refused(base, text, message, tmp_path):
 
 
 def test_places_where_something_would_be_lost_are_refused(base, tmp_path):
-    refused("lies in the base model's folder", lambda: compress(base, base / "small", **HALF))
+    (tmp_path / "link").symlink_to(base)
+    for model, folder in ((base, base), (base, tmp_path / "link"), (tmp_path / "link", base)):
+        inside = folder / "small"
+        refused("lies in the base model's folder", lambda model=model, to=inside: compress(model, to, **HALF))
+    (tmp_path / "link").unlink()
     (tmp_path / "thesis.tex").write_text("mine")
     refused("is not empty, and holds nothing of this command", lambda: compress(base, tmp_path, **HALF))
+    other = tmp_path / "other"  # a folder of `hf-nasbert run` has settings too
+    (other / "work").mkdir(parents=True)
+    (other / "settings.json").write_text(json.dumps({"supernet": {}, "data": {}}))
+    (other / "work" / "thesis.tex").write_text("mine")
+    before = content(other)
+    refused("is not empty, and holds nothing of this command", lambda: compress(base, other, **HALF))
+    assert content(other) == before
 
 
 def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -351,6 +352,22 @@ def test_labels_and_columns_that_do_not_fit_are_refused_before_any_work(base, fi
 def test_sources_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         CompressDataArguments(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("validation_fraction", 0.0),
+        ("validation_fraction", 1.0),
+        ("validation_fraction", math.nan),
+        ("data_seed", -1),
+        ("max_seq_length", 3),
+        ("max_seq_length", 0),
+    ],
+)
+def test_numbers_of_the_data_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        CompressDataArguments(packaged="imdb", **{name: value})
 
 
 def test_a_weight_below_zero_is_refused():

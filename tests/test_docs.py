@@ -37,13 +37,14 @@ def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     """As it stands, but for its size, and for what it would send."""
     monkeypatch.chdir(tmp_path)
     (code,) = [block for block in blocks("python", "docs/scratch.md") if "SupernetTrainer" in block]
-    texts = [f"film number {number} was {word} and long" for number in range(900) for word in ("good", "bad")]
-    small = "max_steps=2, num_eval_children=1, use_cpu=True, disable_tqdm=True, report_to='none'"
+    texts = [f"film number {number} was {'long ' * 140}" for number in range(500)]
+    small = "max_steps=2, per_device_train_batch_size=2, num_eval_children=1, use_cpu=True, report_to='none'"
     own, sent = re.subn(r"\n(\w+)\.push_to_hub\(.*", "", code.replace("max_steps=2000", small))
     assert sent == 2
     AcceleratorState._reset_state(reset_partial_state=True)
     names: dict[str, Any] = {"dataset": Dataset.from_dict({"text": texts})}
-    exec(compile(own.replace("num_evaluations=200", "num_evaluations=5"), "docs/scratch.md", "exec"), names)
+    own = own.replace("num_evaluations=200", "num_evaluations=5, num_dev_batches=1")
+    exec(compile(own, "docs/scratch.md", "exec"), names)
     AcceleratorState._reset_state(reset_partial_state=True)
     best = names["result"].best
     prove_equal_logits(names["trainer"].model, best.architecture, names["child"])
@@ -113,9 +114,9 @@ def test_a_recipe_is_a_how_to_and_one_command(recipe, monkeypatch):
     assert f"| `recipes/{recipe.name}` | `{command}` |" in (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
-def test_every_command_but_two_has_a_recipe():
+def test_every_command_but_three_has_a_recipe():
     text = "".join(recipe.read_text(encoding="utf-8") for recipe in recipes())
-    assert cli.COMMANDS.keys() - set(re.findall(r'main\(\["([\w-]+)"', text)) == {"run", "pull"}
+    assert cli.COMMANDS.keys() - set(re.findall(r'main\(\["([\w-]+)"', text)) == {"run", "plan", "pull"}
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
@@ -231,6 +232,17 @@ def test_children_trained_on_a_gpu_end_where_they_end_on_a_cpu():
     assert max(differences) < GroundTruth(load_table("imdb")).seed_noise / 9
 
 
+def test_the_table_of_scoring_is_that_of_its_record():
+    cases = json.loads((ROOT / "benchmarks" / "records" / "scoring.json").read_text(encoding="utf-8"))["cases"]
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    named = {"all 729 of 3^6": "3^6", "all 4,096 of 4^6": "4^6", "1,000 random ones of 5^12": "random 1000 of 5^12"}
+    named |= {"generations of 50 offspring, 5^12": "generations of 50, 5^12"}
+    rows = [(row, cases[case], "ratio") for row, case in named.items()]
+    rows.append(("the same, ordered by a filter, the best tenth exactly", cases["4^6"], "ratio_filtered"))
+    for row, case, ratio in rows:
+        assert f"| {row} | {case[f'{ratio}_plain']:.1f} | {case[f'{ratio}_masked']:.1f} |" in page
+
+
 def test_the_pilots_table_is_that_of_its_records():
     pilot = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))
     page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
@@ -240,14 +252,15 @@ def test_the_pilots_table_is_that_of_its_records():
 
 
 def test_what_the_pilot_is_said_to_show_later():
+    read = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))["read"]
     page = " ".join((ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8").split())
 
     def losses_of(name):
         """Children scored by the setting's super-net: their mean loss alone, and the super-net's at its end."""
         found = {}
-        for record in records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}.jsonl.gz"):
+        for record in read(f"pilot-{name}"):
             found.setdefault(record["architecture"], []).append(record["dev_loss"])
-        (supernet,) = records.read(ROOT / "benchmarks" / "records" / f"pilot-{name}-supernet.jsonl.gz")
+        (supernet,) = read(f"pilot-{name}-supernet")
         return {
             child: (sum(found[child]) / len(found[child]), score)
             for child, score in zip(supernet["children"], supernet["scores"][-1][1], strict=True)

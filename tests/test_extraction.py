@@ -620,7 +620,7 @@ class TestRecipes:
         arguments += ["--output_dir", tmp_path / "child", "--latency_table", tmp_path / "latency.jsonl"]
         run_recipe("extract_child", *arguments)
         card = (tmp_path / "child" / "README.md").read_text()
-        assert "|  | This model | BERT of the same width, 2 layers |" in card
+        assert "| Cost | This model | BERT of the same width, 2 layers |" in card
         assert "| latency (ms) | 7.75 | 6.25 |" in card
         assert "Latency\\: 8x32 tokens, float32, 1 thread\\(s\\), clock." in card
 

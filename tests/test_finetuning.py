@@ -474,7 +474,7 @@ class TestFinetune:
         for name, changes in {"default": {}, "mixed": {"group_by_length": False}}.items():
             num_tokens.clear()
             settings = {"train_file": file, "validation_file": file, "max_seq_length": 64, "max_steps": 4}
-            settings |= {"eval_batch_size": 8, **changes}
+            settings |= {"per_device_eval_batch_size": 8, **changes}
             finetune(arguments(output_dir=str(tmp_path / name), **settings))
             totals[name] = sum(num_tokens)
         assert totals["default"] < 0.8 * totals["mixed"]

@@ -22,7 +22,7 @@ FLOORS = [  # lowest first
         "tolerances",
         "yaml_files",
     },  # what every room may need
-    {"terminal", "settings", "help_pages"},
+    {"terminal", "settings", "help_pages", "old_names"},
     {
         "guides",
         "space",

@@ -85,6 +85,29 @@ def test_the_list_of_packages_with_texts_is_where_the_message_says():
     assert Path(packaged.INSTALL_COMMAND.split()[-1].strip("'")).is_file()
 
 
+class TestWorkflows:
+    def test_forks_run_what_our_ci_runs_on_every_python_that_is_declared(self):
+        jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+        there = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+        here = re.findall(r"^make \S+", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+        assert here[0] == "make lint"
+        assert set(here) < there
+        assert there - set(here) == {"make lowest"}
+        classifiers = [text.rpartition(" ")[2] for text in project()["classifiers"] if "Python :: 3." in text]
+        assert jobs["test"]["strategy"]["matrix"]["python-version"] == classifiers
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert {line.split()[1] for line in there} <= set(targets)
+
+
+def test_every_figure_is_shown_and_none_twice():
+    """Figures that no page shows weigh on every clone."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]
+    shown = set(re.findall(r"figures/([\w-]+\.png)", "".join(page.read_text(encoding="utf-8") for page in pages)))
+    files = list((ROOT / "docs" / "figures").glob("*.png"))
+    assert {file.name for file in files} - {"ranking-scatter.png", "ranking-steps.png"} <= shown
+    assert len({file.read_bytes() for file in files}) == len(files)
+
+
 def test_nothing_of_the_package_is_a_link():
     """A checkout on Windows has text files in the place of links, and an sdist what they happen to point at."""
     assert not [path for path in PACKAGE.rglob("*") if path.is_symlink()]
@@ -239,10 +262,12 @@ class TestBuilt:
         assert Path(line.split()[-1]).is_file()
 
     def test_a_super_net_is_trained_without_extras(self, installed, tmp_path):
-        (tmp_path / "text.txt").write_text("a film of words that nobody saw\n" * 400)
+        words = "a film of words that nobody saw twice and all of them liked".split()
+        lines = (" ".join(words[number % 13 :] + words[: number % 7]) for number in range(400))
+        (tmp_path / "text.txt").write_text("\n".join(lines))
         trained = run(
             installed / "hf-nasbert", "pretrain", "--operators", "attention", "ffn", "--train_files", "text.txt",
-            "--vocab_size", 40, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
+            "--vocab_size", 300, "--max_seq_length", 16, "--max_steps", 2, "--per_device_train_batch_size", 4,
             "--num_choice_blocks", 2, "--hidden_size", 16, "--attention_head_size", 8, "--num_eval_batches", 1,
             "--output_dir", "out", "--use_cpu", "true",
             cwd=tmp_path,

@@ -4,8 +4,12 @@ import math
 
 import pytest
 
+from hf_nasbert.methods import METHODS
 from hf_nasbert.plots import plot_regret, save_figure
+from hf_nasbert.plots.ranking import _looks_of
 from hf_nasbert.plots.search import regret_at
+from hf_nasbert.plots.style import break_axis, look_of
+from hf_nasbert.searching import SEARCHES
 
 
 def searched(search, budget, traces):
@@ -29,7 +33,11 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
     figure = plot_regret(records)
     small, whole = figure.axes
     assert [small._left_title.get_text(), whole._left_title.get_text()] == ["small", "no cap"]
-    gbdt, random = small.lines
+    gbdt, gbdts_half, random, randoms_half = small.lines
+    assert gbdts_half.get_ydata() == pytest.approx((0, 0))
+    assert randoms_half.get_ydata() == pytest.approx((100, 500)), "the middle half of the seeds, at the end"
+    assert randoms_half.get_color() == random.get_color() != gbdt.get_color()
+    assert randoms_half.get_xdata()[0] > gbdts_half.get_xdata()[0] > 96, "beside each other"
     assert [gbdt.get_label(), random.get_label()] == ["gbdt", "random"]
     places, means = random.get_xdata(), random.get_ydata()
     assert dict(zip(places, means, strict=True))[8] == pytest.approx(1000 * (0.5 + 0.3) / 2)
@@ -41,14 +49,46 @@ def test_regret_is_drawn_as_the_mean_over_seeds_in_a_panel_per_budget(tmp_path):
         plot_regret([])
 
 
-def test_eight_searches_have_eight_colours():
-    records = [record for name in "abcdefgh" for record in searched(name, "no cap", [[[1, 1.5]]])]
-    colours = [
-        {line.get_label(): line.get_color() for line in plot_regret(ordered).axes[0].lines}
-        for ordered in (records, records[::-1])
-    ]
-    assert len(set(colours[0].values())) == 8
-    assert colours[0] == colours[1]  # in whatever order they were run: a page shows several figures
+def test_every_search_has_a_colour_of_its_own_in_all_figures():
+    def colours(names):
+        records = [record for name in names for record in searched(name, "no cap", [[[1, 1.5]]])]
+        lines = plot_regret(records).axes[0].lines
+        return {line.get_label(): line.get_color() for line in lines if not line.get_label().startswith("_")}
+
+    whole = colours(SEARCHES)
+    assert len(set(whole.values())) == len(SEARCHES)
+    assert colours(list(SEARCHES)[3:5]).items() <= whole.items()
+
+
+def test_an_axis_with_two_clusters_far_apart_is_broken_between_them():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    near = [4.6, 4.65, 4.7, 4.75, 4.8]
+    assert not break_axis(axes, near, "x")
+    assert not break_axis(axes, [], "x")
+    assert not axes.lines
+    axes.plot([*near, 6.0], [0] * 6, "o")
+    assert break_axis(axes, [*near, 6.0], "x")
+    low, high = axes.get_xlim()
+    assert low < 4.6 < 6.0 < high
+    place = [axes.transAxes.inverted().transform(axes.transData.transform((x, 0)))[0] for x in (*near, 6.0)]
+    assert place == sorted(place)
+    assert place[4] - place[0] > 0.4, "the cluster has room"
+    assert place[5] - place[4] < 0.4
+    ticks = axes.get_xticks()
+    assert all(low <= tick <= 4.9 or tick >= 5.9 for tick in ticks), "no number in what is left out"
+    assert len(axes.lines) == 2, "a mark shows where"
+    assert break_axis(axes, [1.0, 1.1, 9.0], "y")
+
+
+def test_a_method_has_one_look_in_all_figures():
+    for name, method in METHODS.items():
+        assert look_of(name) == method.look
+    looks = _looks_of(["uniform", "mine", "yours", "magic_t"])
+    assert looks["uniform"] == METHODS["uniform"].look
+    assert looks["magic_t"] == METHODS["magic_t"].look
+    assert len(set(looks.values())) == 4, "those without a look of their own differ too"
 
 
 def test_a_figure_of_three_budgets_has_no_empty_panel():

@@ -15,8 +15,11 @@ from hf_nasbert import cli, records
 from hf_nasbert.pipeline import ExtractionArguments
 from hf_nasbert.pipeline.inputs import weights_digest
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
-from hf_nasbert.report import read_findings, render_search_report
+from hf_nasbert.report import Compressed, Searched, read_findings, render_compression_report, render_search_report
+from hf_nasbert.report.doubt import half_width
 from hf_nasbert.report.drawing import BOTTOM, LEFT, RIGHT, TOP, draw_scatter, draw_shares, draw_trajectory, unit_of
+from hf_nasbert.report.of_compression import content_of_compression
+from hf_nasbert.report.of_search import content_of_search
 from hf_nasbert.space import Architecture, SearchSpace
 
 
@@ -60,6 +63,15 @@ def page(found, supernet="runs/supernet", **further):
     return Page(render_search_report(found, supernet=supernet, **further))
 
 
+def content(found, other=None):
+    """What a page shows of one file, or of two."""
+    both = [found] if other is None else [found, other]
+    names = ("first.jsonl", "second.jsonl")
+    return content_of_search(
+        [Searched(read_findings(one), "net", name) for one, name in zip(both, names, strict=False)]
+    )
+
+
 def points(path):
     return [tuple(map(float, pair)) for pair in re.findall(r"M(\S+) (\S+?)h0", path)]
 
@@ -86,7 +98,7 @@ def test_the_page_says_what_was_searched():
     assert "without a finite loss" not in text
     scored = page(flat()).text
     assert "f11cb030a2258e7f" in scored
-    assert "budget" not in scored, "children that were given were under none"
+    assert "budget none" not in scored, "children that were given were under none"
 
 
 def test_the_winner_and_its_numbers():
@@ -95,29 +107,32 @@ def test_the_winner_and_its_numbers():
     (network,) = found.all("div", class_="network")
     assert network["aria-label"].endswith("ffn-ffn-ffn")
     assert [row["data-place"] for row in found.all("tr", class_="best")] == ["4", "4"], "marked in both fronts"
-    inks = {block["style"] for block in found.all("li")}
+    inks = {block["style"] for block in found.all("li") if "style" in block}
     assert {"background:#0072B2;color:#fff", "background:#E69F00;color:#000"} <= inks, "legible on its colour"
-    ticks = draw_scatter(read_findings(history()), "flops", 4).y.ticks
+    ticks = draw_scatter(content(history()), 0, 1).y.ticks
     assert " ".join(tick.text for tick in ticks) in found.text
     tied = [("ffn-ffn-ffn", 5.0, 9, 9), ("conv3-conv3-conv3", 5.0, 8, 9), ("ffn-conv3-ffn", 5.0, 8.5, 9)]
     assert read_findings(history(tied)).ranking() == [1, 2, 0], "of equals the cheaper"
 
 
 def test_the_front_is_of_loss_against_each_cost():
-    findings = read_findings(history())
-    assert findings.front("num_parameters") == [1, 3, 4]
-    assert findings.front("flops") == [2, 4]
+    shown = content(history())
+    assert [cost.key for cost in shown.costs] == ["num_parameters", "flops"]
+    assert shown.front(0, 0, 0) == [1, 3, 4]
+    assert shown.front(0, 1, 0) == [2, 4]
     equal = [*CHILDREN, ("ffn-ffn-conv3", 5.125, 1_400_000, 1)]
-    assert read_findings(history(equal)).front("num_parameters") == [1, 3, 4], "of equal points the first scored"
+    assert content(history(equal)).front(0, 0, 0) == [1, 3, 4], "of equal points the first scored"
     fronts = [plot["data-front"] for plot in page(history()).all("div") if "data-front" in plot]
     assert fronts == ["1 3 4", "2 4"]
 
 
 @pytest.mark.parametrize("cost", ["num_parameters", "flops"])
 def test_every_child_is_a_point_where_its_numbers_lie(cost):
-    findings = read_findings(history(budget={"num_parameters": 1_450_000}))
-    scatter = draw_scatter(findings, cost, 4)
-    places = points(scatter.dots)
+    found = history(budget={"num_parameters": 1_450_000})
+    findings = read_findings(found)
+    scatter = draw_scatter(content(found), 0, ["num_parameters", "flops"].index(cost))
+    (drawn,) = scatter.series
+    places = points(drawn.dots)
     assert len(places) == 5
     costs, losses = [child.cost[cost] for child in findings.children], [child.loss for child in findings.children]
     x_ratio = (places[0][0] - places[4][0]) / (places[1][0] - places[4][0])
@@ -126,9 +141,9 @@ def test_every_child_is_a_point_where_its_numbers_lie(cost):
     assert y_ratio == pytest.approx((losses[0] - losses[4]) / (losses[1] - losses[4]), abs=0.01)
     assert places[1][1] < places[4][1], "a higher loss lies higher"
     assert all(LEFT < x < RIGHT and TOP < y < BOTTOM for x, y in places)
-    assert scatter.winner == places[4]
-    assert list(scatter.points) == [places[place] for place in scatter.front]
-    assert scatter.line.startswith(f"M{scatter.points[0][0]:g} {scatter.points[0][1]:g}H{scatter.points[1][0]:g}V")
+    assert drawn.winner == places[4]
+    assert list(drawn.points) == [places[place] for place in drawn.front]
+    assert drawn.line.startswith(f"M{drawn.points[0][0]:g} {drawn.points[0][1]:g}H{drawn.points[1][0]:g}V")
     for axis in (scatter.x, scatter.y):
         assert 3 <= len(axis.ticks) <= 8
         unit = scatter.unit.size if axis is scatter.x else 1
@@ -140,21 +155,22 @@ def test_every_child_is_a_point_where_its_numbers_lie(cost):
 
 
 def test_the_budget_is_a_line_where_it_is_near():
-    near = read_findings(history(budget={"num_parameters": 1_450_000}))
-    scatter = draw_scatter(near, "num_parameters", 4)
-    assert max(x for x, _ in points(scatter.dots)) < scatter.cap == scatter.x.place(1.45) < RIGHT
-    assert draw_scatter(near, "flops", 4).cap is None
-    far = read_findings(history(budget={"num_parameters": 9_000_000}))
-    assert draw_scatter(far, "num_parameters", 4).cap is None
+    near = content(history(budget={"num_parameters": 1_450_000}))
+    scatter = draw_scatter(near, 0, 0)
+    (drawn,) = scatter.series
+    assert max(x for x, _ in points(drawn.dots)) < drawn.cap == scatter.x.place(1.45) < RIGHT
+    assert draw_scatter(near, 0, 1).series[0].cap is None
+    far = content(history(budget={"num_parameters": 9_000_000}))
+    assert draw_scatter(far, 0, 0).series[0].cap is None
     assert "9,000,000: beyond what is drawn" in page(history(budget={"num_parameters": 9_000_000})).text
     assert len(page(history(budget={"num_parameters": 1_450_000})).all("path", class_="cap")) == 1
 
 
 def test_the_trajectory_is_the_best_so_far():
-    drawn = draw_trajectory(read_findings(history()).children)
-    places = points(drawn.dots)
+    drawn = draw_trajectory(content(history()))
+    places = points(drawn.dots[0])
     assert [x for x, _ in places] == sorted(x for x, _ in places)
-    steps = [float(y) for y in re.findall(r"[V ](\d[\d.]*)", drawn.line)]
+    steps = [float(y) for y in re.findall(r"[V ](\d[\d.]*)", drawn.lines[0])]
     assert steps == [places[0][1], places[3][1], places[4][1]], "only what is better than all before"
     assert drawn.last == places[4]
 
@@ -195,13 +211,15 @@ def test_what_the_script_reads_is_what_the_records_say():
     found = page(history())
     data = json.loads(found.scripts[0])
     assert data["architectures"] == [values[0] for values in CHILDREN]
-    assert data["losses"] == [f"{values[1]:.4f}" for values in CHILDREN]
-    assert data["costs"] == [
-        ["parameters", [f"{values[2]:,}" for values in CHILDREN]],
-        ["FLOPs", [f"{values[3] / 1e6:.1f} M" for values in CHILDREN]],
+    (measure,) = data["measures"]
+    assert (measure["name"], measure["low"]) == ("proxy loss", True)
+    assert measure["values"] == [values[1] for values in CHILDREN]
+    assert [(cost["key"], cost["values"]) for cost in data["costs"]] == [
+        ("num_parameters", [values[2] for values in CHILDREN]),
+        ("flops", [values[3] for values in CHILDREN]),
     ]
-    assert data["ranking"] == [4, 3, 0, 2, 1]
-    assert f"{data['command'][0]}ffn-ffn-ffn{data['command'][1]}1" in found.text
+    assert [one["ranking"] for one in data["series"]] == [[4, 3, 0, 2, 1]]
+    assert f"{data['around'][0][0]}ffn-ffn-ffn{data['around'][0][1]}1" in found.text
     assert set(data["colours"]) == {"attention", "ffn", "conv3"}
 
 
@@ -226,7 +244,7 @@ def test_nothing_of_a_record_is_code():
         for tag, attributes in evil.tags:
             assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
             assert not [name for name in allowed & attributes.keys() if "alert" in (attributes[name] or "")]
-        assert EVIL in json.loads(evil.scripts[0])["command"][0].replace("'\"'\"'", "'")
+        assert EVIL in json.loads(evil.scripts[0])["around"][0][0].replace("'\"'\"'", "'")
     with pytest.raises(ValueError, match="record 2"):
         read_findings(history([(EVIL, 5.0, 1, 1)]))
 
@@ -256,20 +274,21 @@ def test_the_same_records_give_the_same_bytes():
 
 def test_every_figure_has_words():
     found = page(history())
-    assert len(found.all("svg")) == 4
-    for figure in found.all("svg"):
+    drawn = [figure for figure in found.all("svg") if "aria-hidden" not in figure]
+    assert len(drawn) == 4
+    for figure in drawn:
         assert len(figure["aria-label"]) > 40
     for plot in [tag for name, tag in found.tags if name == "div" and "data-plot" in tag]:
         assert plot["tabindex"] == "0"
         assert "rrow" in plot["aria-label"]
-    assert "The front goes from loss 5.7500 at 1,000,000 to 5.1250 at 1,400,000." in found.all("svg")[0]["aria-label"]
+    assert "The front goes from 5.7500 at 1,000,000 to 5.1250 at 1,400,000." in drawn[0]["aria-label"]
 
 
 def test_widths_and_stages_are_drawn():
     space = SearchSpace.staged(2, 2, ("attention", "ffn", "skip"), (64, 128))
     children = [("attention@64-ffn@64-ffn@128-skip", 5.0, 10, 1), ("ffn@64-skip-ffn@64-ffn@64", 5.5, 11, 1)]
     found = page(history(children, space=space.to_dict()))
-    winner = found.all("li")[:4]
+    winner = [item for item in found.all("li") if "style" in item][:4]
     assert [block.get("data-stage") for block in winner] == ["stage 0", None, "stage 1", None]
     assert "attention 64 ffn 64 ffn 128 skip" in found.text
     assert "skip" in winner[3]["class"]
@@ -283,10 +302,10 @@ def test_thousands_of_children_stay_small():
     }
     found = [child(name, loss, 10**6 + cost, cost) for name, (loss, cost) in many.items()]
     text = render_search_report([history()[0] | {"settings": {"search": "random"}}, *found], supernet="s")
-    assert len(text) < 250 * len(found)
+    assert len(text) < 270 * len(found)
     assert text.count("<circle") < 100
     assert f"the best {round(0.05 * len(found))} of {len(found):,} children" in Page(text).text
-    assert len(points(re.search(r'class="dots"[^>]* d="([^"]*)"', text)[1])) == len(found)
+    assert len(points(re.search(r'class="dots s0"[^>]* d="([^"]*)"', text)[1])) == len(found)
 
 
 def test_children_without_a_loss_and_partial_scores_are_counted_not_drawn():
@@ -317,7 +336,7 @@ def test_a_front_of_one_among_many():
     better = [*CHILDREN, ("conv3-conv3-ffn", 1.0, 1, 1)]
     assert "(1)" in page(history(better)).text
     same = [(name, 5.0, 7, 7) for name, *_ in CHILDREN]
-    assert read_findings(history(same)).front("flops") == [0]
+    assert content(history(same)).front(0, 1, 0) == [0]
     render_search_report(history(same), supernet="s")
 
 
@@ -376,7 +395,7 @@ def test_the_command_writes_one_file(tmp_path, capsys):
     records.extend(source, history(about={**ABOUT, "supernet": digest}))
     arguments = ["--records", str(source), "--output", str(output), "--supernet", str(tmp_path / "net")]
     assert cli.main(["report", *arguments]) == 0
-    assert capsys.readouterr().out.strip() == str(output)
+    assert capsys.readouterr().out.splitlines()[0] == str(output)
     assert [file.name for file in output.parent.iterdir()] == ["report.html"]
     text = output.read_text(encoding="utf-8")
     assert f"--supernet {tmp_path / 'net'} " in text
@@ -397,3 +416,298 @@ def test_another_super_net_is_refused(tmp_path):
     assert not output.exists()
     with pytest.raises(SystemExit, match=r"^hf-nasbert report: no records at"):
         cli.main(["report", "--records", str(tmp_path / "no"), "--output", str(output), "--supernet", "x"])
+
+
+# How sure it is, what children are held against, two searches
+
+NOISE = [0.25, -0.25, 0.125, -0.125]
+
+
+def noisy(children=CHILDREN, shifts=(0.0, 0.0, 0.0, 0.0), settings=(), controls=True):
+    """A history with losses batch by batch: the noise is the same for all but where a child's own is added."""
+    found = history(children, **dict(settings))
+    own = {0: (0.03, -0.03, 0.02, -0.02), 3: (0.2, -0.2, 0.3, -0.3)}
+    for place, record in enumerate(found[1:]):
+        record["batch_losses"] = [
+            record["score"] + noise + shift for noise, shift in zip(NOISE, own.get(place, shifts), strict=True)
+        ]
+    if controls:
+        for name, architecture, loss, parameters in (
+            ("largest child", "attention-attention-attention", 5.375, 1_800_000),
+            ("BERT of the budget", "attention-ffn-attention", 5.25, 1_500_000),
+        ):
+            losses = [loss + noise for noise in NOISE]
+            further = {"record": "control", "name": name, "batch_losses": losses}
+            found.append({**child(architecture, loss, parameters, 50_000_000), **further})
+    return found
+
+
+def test_intervals_are_students():
+    assert half_width([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], are_paired=True) == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert half_width([1.0, 2.0, 3.0], [0.5, 1.5, 2.5], are_paired=True) == 0
+    welch = half_width([1.0, 2.0, 3.0], [4.0, 6.0, 8.0], are_paired=False)  # variances 1/3 and 4/3, freedom 2.94
+    assert welch == pytest.approx(4.303 * (5 / 3) ** 0.5, rel=1e-3)
+    assert half_width([1.0, 2.0], [3.0, 3.0], are_paired=False) == pytest.approx(12.706 * 0.5, rel=1e-3)
+    assert half_width([1.0], [2.0], are_paired=True) is None
+    assert half_width([1.0, 2.0], [2.0, 3.0, 4.0], are_paired=True) is None
+    many = half_width(list(range(101)), [0.0] * 101, are_paired=True)
+    assert many == pytest.approx(1.984 * 29.3 / 101**0.5, rel=1e-2), "as tables of t say of 100"
+
+
+def test_the_sentence_on_top_says_what_was_won_and_how_sure_it_is():
+    drawn = page(noisy(settings={"budget": {"num_parameters": 1_450_000}}))
+    assert (
+        "The winner has a proxy loss of 5.1250 (perplexity 168) within 1,450,000 parameters, 0.1250 below the BERT of "
+        "the budget, with 6.7 % fewer parameters." in drawn.text
+    )
+    assert "Its lead over the BERT of the budget is 0.1250 ± 0.0000 (95 %), more than the noise" in drawn.text
+    assert (
+        "1 of the 4 other children cannot be told apart from it on the 4 dev batches: it is marked below" in drawn.text
+    )
+    assert "Train the best few before you choose." in drawn.text
+    shown = content(noisy())
+    assert [place for place in range(5) if shown.measures[0].is_tied(place, 4)] == [3, 4]
+    alone = page(noisy([CHILDREN[1], CHILDREN[4]], controls=False)).text
+    assert "ahead of all 1 other" in alone
+    unknown = page(history()).text
+    assert "0.2500 below the median of the scored children" not in unknown
+    assert "0.2500" not in page(history()).text.split("search")[0]
+    assert "records hold no losses of single dev batches" in unknown
+    assert "How far" not in page(history(CHILDREN[:1])).text, "one child is told apart from nobody"
+
+
+def test_what_children_are_held_against_is_marked_and_no_candidate():
+    found = noisy()
+    shown = content(found)
+    assert [(mark.kind, mark.name, mark.place) for mark in shown.marks] == [
+        ("base", "largest child", 5),
+        ("bert", "BERT of the budget", 6),
+    ]
+    assert shown.series[0].ranking == (4, 3, 0, 2, 1)
+    drawn = page(found)
+    assert drawn.all("path", class_="marker base")
+    assert drawn.all("path", class_="marker bert")
+    assert json.loads(drawn.scripts[0])["marks"] == {"5": "largest child", "6": "BERT of the budget"}
+    assert "children scored 5" in drawn.text
+    known = noisy(controls=False)
+    known.append({**known[3], "record": "control", "name": "BERT of the budget"})
+    assert [mark.place for mark in content(known).marks] == [2], "one that was searched for is one point"
+    for bad, message in (
+        ({**found[-1], "name": 3}, "a control has a name"),
+        ({**found[-1], "architecture": "ffn-ffn"}, "a control has other choice blocks"),
+        ({**found[-1], "batch_losses": ["low"]}, "no list of finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_findings([*found, bad])
+
+
+def test_error_bars_and_the_children_that_cannot_be_told_apart_are_drawn():
+    scatter = draw_scatter(content(noisy()), 0, 0)
+    assert points(scatter.tied) == [points(scatter.series[0].dots)[3]]
+    bars = re.findall(r"M(\S+) (\S+)h6m-3 0V(\S+)m-3 0h6", scatter.errors)
+    front = {place: scatter.series[0].points[at] for at, place in enumerate(scatter.series[0].front)}
+    by_x = {round(float(x) + 3, 1): (float(top), float(bottom)) for x, top, bottom in bars}
+    assert len(by_x) == 4, "of the front without the winner, and of both controls"
+    half = half_width(*(content(noisy()).measures[0].samples[place] for place in (3, 4)), are_paired=True)
+    tall = half / (scatter.y.high - scatter.y.low) * (BOTTOM - TOP)
+    top, bottom = by_x[front[3][0]]
+    assert (top, bottom) == (
+        pytest.approx(max(front[3][1] - tall, TOP), abs=0.1),
+        pytest.approx(min(front[3][1] + tall, BOTTOM), abs=0.1),
+    )
+    assert draw_scatter(content(history()), 0, 0).errors == ""
+
+
+def test_further_dev_sets_are_measures():
+    found = history()
+    for record in found[1:]:
+        record["dev_losses"] = {"news": 10 - record["score"]}
+    shown = content(found)
+    assert [measure.name for measure in shown.measures] == ["proxy loss", "loss on news"]
+    assert shown.front(1, 0, 0) == [1]
+    assert len(page(found).all("input", name="measure")) == 2
+
+
+def test_two_searches_are_held_side_by_side():
+    better = [(name, loss - 0.25, parameters, flops) for name, loss, parameters, flops in CHILDREN]
+    other = noisy(better, settings={"seed": 4, "about": {**ABOUT, "supernet": "0000000000000000"}})
+    shown = content(noisy(), other)
+    assert [one.name for one in shown.series] == ["A: first.jsonl", "B: second.jsonl"]
+    assert shown.lead == (
+        "The winner of B: second.jsonl is ahead of that of A: first.jsonl by 0.2500 in proxy loss: 4.8750 against "
+        "5.1250."
+    )
+    assert "more than the noise" in shown.doubts[0]
+    assert [mark.name for mark in shown.marks] == ["largest child", "BERT of the budget"], "equal ones count once"
+    text = render_search_report(
+        noisy(), supernet="net", source="a", other=Searched(read_findings(other), "other net", "b")
+    )
+    found = [shlex.split(html.unescape(command)) for command in commands(text)]
+    assert {words[3] for words in found} == {"net", "other net"}
+    folders = {words[-1]: words[words.index("--architecture") + 1] + words[3] for words in found}
+    assert len(folders) == len(set(folders.values())), "a folder of its own for every child of both"
+    assert len(points(re.search(r'class="dots s1"[^>]* d="([^"]*)"', text)[1])) == 5
+    with pytest.raises(ValueError, match=r"second.jsonl was scored with another text than first.jsonl"):
+        content(noisy(), history(about={**ABOUT, "text": "other"}))
+    with pytest.raises(ValueError, match="other choice blocks"):
+        content(noisy(), history([("ffn-ffn", 5.0, 1, 1)], space=SearchSpace.chain(2, ("ffn",)).to_dict()))
+
+
+# Compressions
+
+
+def row(how, loss, spearman, parameters, **further):
+    """A line of a compression's table, judged under so many seeds as numbers are given."""
+    return {
+        "budget": "max_parameters=0.5x",
+        "how": how,
+        "architecture": "attention-ffn",
+        "num_encoder_parameters": parameters,
+        "num_parameters": parameters + 1000,
+        "latency_one_ms": parameters / 100,
+        "latency_batch_ms": parameters / 10,
+        "judged": [{"loss": loss, "cosine": 0.9, "agreement": None, "spearman": one} for one in spearman],
+        "is_within": True,
+        "chosen_by": loss,
+        "is_given": False,
+        "file_bytes": None,
+        **further,
+    }
+
+
+def summary(**further):
+    rows = [
+        row("base model", 0.0, [0.8], 10_000, budget=None, chosen_by=None, architecture="attention-ffn"),
+        row("searched", 0.5, [0.76, 0.762, 0.758], 5_000, is_given=True, architecture="attention6-ffn640"),
+        row("every other layer", 0.9, [0.7, 0.69, 0.71], 5_100, architecture="skip-skip"),
+        row("layers 0 4 5", 0.6, [0.759, 0.761, 0.76], 4_800, is_within=False),
+    ]
+    return {
+        "base_model": "org/base",
+        "rows": rows,
+        "verdicts": ["it is <b>good</b>"],
+        "latency_shape": [32, 128],
+        "models": [{"budget": "max_parameters=0.5x", "folder": "."}],
+        "stages": [{"stage": "costs", "seconds": 90.0, "cpu_seconds": 80.0, "peak_memory_mib": 7}],
+        **further,
+    }
+
+
+def test_a_compressions_table_is_a_page():
+    shown = content_of_compression([Compressed(summary(), "small model", "small")])
+    assert shown.lead == (
+        "The searched model keeps 95.0 % of the base model's Spearman correlation on the pairs (0.7600 of 0.8000), is "
+        "2.00 times as fast and has 50.0 % of its blocks' parameters."
+    )
+    assert shown.doubts == (
+        "By Spearman correlation on the pairs it is level with layers 0 4 5.",
+        "By Spearman correlation on the pairs it is ahead of every other layer by 0.0600 ± 0.0253 (95 %), more than "
+        "chance.",
+    )
+    assert [(mark.kind, mark.name) for mark in shown.marks] == [
+        ("base", "base model"), ("given", "searched"), ("hand", "every other layer"), ("hand", "layers 0 4 5"),
+    ]  # fmt: skip
+    assert [measure.name.split()[0] for measure in shown.measures] == ["Spearman", "cosine", "distance"]
+    assert [measure.is_low_better for measure in shown.measures] == [False, False, True]
+    assert shown.front(0, 0, 0) == [3], "cheaper and no worse"
+    assert shown.series[0].ranking == (1, 3, 2), "by what chooses"
+    text = render_compression_report(Compressed(summary(), "small model", "small"))
+    found = Page(text)
+    assert "base model org/base" in found.text
+    assert "it is <b>good</b>" in found.text
+    assert not found.all("b")
+    assert {html.unescape(one) for one in commands(text)} == {
+        "hf-nasbert push --source 'small model' --repo_id YOUR_NAME/YOUR_MODEL"
+    }
+    assert "time it took 1.5 minutes" in found.text
+    assert not found.all("h2", id="the-trajectory")
+
+
+def test_one_seed_says_that_it_says_nothing_of_chance():
+    short = summary()
+    for one in short["rows"]:
+        one["judged"] = one["judged"][:1]
+    doubts = content_of_compression([Compressed(short, "s", "s")]).doubts
+    assert "one seed" in doubts[-1]
+    assert "--seeds 0 1 2" in doubts[-1]
+    assert not any("chance" in line for line in doubts[:-1])
+
+
+def test_labelled_examples_say_how_sure_a_difference_is():
+    labelled = summary()
+    for place, one in enumerate(labelled["rows"]):
+        one["judged"] = [{**one["judged"][0], "metrics": {"accuracy": 0.9 - 0.02 * place, "macro_f1": 0.8}}]
+        one["against_given"] = None if place < 2 else [-0.02 * (place - 1), 0.015]
+        one["against_base"] = None if place == 0 else [-0.02 * place, 0.005]
+    shown = content_of_compression([Compressed(labelled, "s", "s")])
+    measure = shown.measures[0]
+    assert measure.name == "accuracy"
+    assert [measure.doubt(place, 1) for place in (0, 2, 3)] == pytest.approx(
+        [1.96 * 0.005, 1.96 * 0.015, 1.96 * 0.015]
+    )
+    assert measure.is_tied(2, 1)
+    assert not measure.is_tied(3, 1)
+    assert "ahead of every other layer by 0.0200 ± 0.0294 (95 %), which may be chance." in " ".join(shown.doubts)
+
+
+def test_two_compressions_of_one_base_model():
+    other = summary()
+    other["rows"][1]["judged"] = [{**one, "spearman": one["spearman"] - 0.05} for one in other["rows"][1]["judged"]]
+    both = [Compressed(summary(), "one", "one"), Compressed(other, "two", "two")]
+    shown = content_of_compression(both)
+    assert len(shown.architectures) == 7, "the base model once"
+    assert [one.ranking for one in shown.series] == [(1, 3, 2), (4, 6, 5)]
+    assert "it is ahead of what two gives out by 0.0500" in shown.doubts[0]
+    text = render_compression_report(*both)
+    assert {words.split()[3] for words in commands(text)} == {"one", "two"}
+    for change, message in (
+        ({"num_parameters": 3}, "is of another base model than one"),
+        ({"judged": [{"loss": 0.0, "cosine": 1.0, "agreement": None, "spearman": 0.9}]}, "judged on other text"),
+    ):
+        bad = summary()
+        bad["rows"][0] |= change
+        with pytest.raises(ValueError, match=message):
+            content_of_compression([both[0], Compressed(bad, "two", "two")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": []}, "its rows are no table"),
+        ({"rows": [{"how": 1}]}, "a row has no budget"),
+        ({"rows": summary()["rows"][:1]}, "nothing that is given out"),
+    ],
+)
+def test_what_is_no_summary_is_one_line(change, message):
+    with pytest.raises(ValueError, match=message):
+        render_compression_report(Compressed(summary(**change), "s", "s.json"))
+
+
+def test_the_command_takes_summaries_and_two_files(tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary()))
+    output = tmp_path / "report.html"
+    files = [str(tmp_path / name / "summary.json") for name in ("one", "two")]
+    assert cli.main(["report", "--records", files[0], "--other", files[1], "--output", str(output)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(output)
+    assert "Two smaller encoders" in output.read_text()
+    source = tmp_path / "s.jsonl"
+    records.extend(source, history())
+    for arguments, message in (
+        (["--records", str(source)], "supernet: the commands of s.jsonl need"),
+        (
+            ["--records", str(source), "--other", files[0], "--supernet", "x"],
+            "other: .* is of another kind than records",
+        ),
+        (["--records", str(output)], "report.html"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            cli.main(["report", *arguments, "--output", str(tmp_path / "r.html")])
+    both = ["--records", str(source), "--other", str(source), "--supernet", "x"]
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--records", str(source), "--other", str(source), "--output", str(source)])
+    records.extend(tmp_path / "t.jsonl", history(seed=4))
+    both[3] = str(tmp_path / "t.jsonl")
+    assert cli.main(["report", *both, "--output", str(tmp_path / "r.html")]) == 0
+    assert "A: s.jsonl" in (tmp_path / "r.html").read_text()

@@ -70,7 +70,7 @@ def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes
 def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path, cap):
     settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2, "num_evaluations": 27, "search": "random"}
     arguments = SearchChildrenArguments(
-        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency_ms=cap, **settings
+        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency=cap, **settings
     )
     scored = search_children(arguments, DATA)
     latency = {"attention": 3.0, "ffn": 4.0, "conv3": 1.0}
@@ -113,11 +113,11 @@ def test_a_table_measured_again_is_another_file_of_scores(command, stubs, table,
 def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path):
     settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl")}
     with pytest.raises(ValueError, match="latency_table"):
-        SearchChildrenArguments(max_latency_ms=8.0, **settings)
+        SearchChildrenArguments(max_latency=8.0, **settings)
     wrong = SearchChildrenArguments(latency_table=str(table), latency_batch_size=4, **settings)
     with pytest.raises(ValueError, match="none is interpolated"):
         search_children(wrong, DATA)
-    impossible = SearchChildrenArguments(latency_table=str(table), max_latency_ms=3.0, **settings)
+    impossible = SearchChildrenArguments(latency_table=str(table), max_latency=3.0, **settings)
     with pytest.raises(ValueError, match=r"latency_ms may be at most 3.*smallest child, conv3-conv3-conv3, is 3.5"):
         search_children(impossible, DATA)
 

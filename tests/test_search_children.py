@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import statistics
 import typing
 from dataclasses import fields, replace
 
@@ -25,6 +26,7 @@ from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import as_front_table, as_search_report
 from hf_nasbert.pipeline.scoring_arguments import SearchName
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.scored import scored_children
 from hf_nasbert.searching import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.stopping import StopRequest
@@ -68,6 +70,9 @@ class StandIn:
     __call__ = ProxyScorer.__call__
     budget = ProxyScorer.budget
     scored = ProxyScorer.scored
+    by_batch = ProxyScorer.by_batch
+    controls = ProxyScorer.controls
+    _batch_losses = {}
     add_dev_sets = ProxyScorer.add_dev_sets
     dev_losses = ProxyScorer.dev_losses
 
@@ -113,6 +118,25 @@ def test_every_search_by_its_name(name, search, tmp_path):
     again = search(name, max_parameters=str(cap))[1]
     assert again == scored
     assert len(records.read(arguments.output)) == len(set(map(str, records.read(arguments.output))))
+
+
+def test_the_history_says_how_sure_losses_are_and_what_children_are_held_against(search, tmp_path):
+    search("random", num_evaluations=6, max_parameters="0.9x")
+    history = tmp_path / "random" / "h.jsonl"
+    found = records.read(history)
+    children = [record for record in found if record["record"] == "child"]
+    assert len(children) == 6
+    for record in children:
+        assert len(record["batch_losses"]) == SearchChildrenArguments(supernet="", output="").num_dev_batches
+        assert statistics.fmean(record["batch_losses"]) == pytest.approx(record["proxy_loss"], abs=1e-5)
+    controls = {record["name"]: record for record in found if record["record"] == "control"}
+    largest = controls["largest child"]["cost"]["num_parameters"]
+    assert all(record["cost"]["num_parameters"] <= 0.9 * largest for record in children)
+    assert [child.num_batches for child in scored_children(found, "h")] == [None] * 6, "controls are no candidates"
+    before = history.read_bytes()
+    search("random", num_evaluations=6, max_parameters="0.9x")
+    assert history.read_bytes() == before, "nothing is scored twice"
+    assert all(len(record["batch_losses"]) == len(children[0]["batch_losses"]) for record in controls.values())
 
 
 def test_the_names_on_the_command_line_are_those_of_the_searches():
@@ -298,7 +322,7 @@ def test_the_command_says_what_it_found(search, tmp_path, capsys):
 def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
     argv = ["search", "--supernet", "x", "--packaged", "imdb", "--output", str(tmp_path / "o"), "--search", "gbdt"]
-    with pytest.raises(SystemExit, match=r"hf-nasbert search: .* pip install 'hf_nasbert\[search\]'"):
+    with pytest.raises(SystemExit, match=r'hf-nasbert search: .* pip install "hf_nasbert\[search\]"'):
         cli.main(argv)
     assert not (tmp_path / "o").exists()
 
@@ -401,7 +425,7 @@ UNSUITABLE = {
     "halving": [{"num_dev_batches": 1}, {"num_evaluations": 1}],
     "nsga2": [{"objectives": ["weight"]}, {"storage": "sqlite:y"}],
     "evolution": [{"max_parameters": 0}, {"max_flops": "2 apples"}, {"max_memory": "-1"}, {"max_parameters": "1K"}],
-    "random": [{"max_latency_ms": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
+    "random": [{"max_latency": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
     "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
     "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
     "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],

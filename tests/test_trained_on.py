@@ -10,6 +10,7 @@ from tiny.texts import TEXT
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
+from hf_nasbert.data.trained_on import write_text_files
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline import trained_on
 from hf_nasbert.pipeline.inputs import load_dev_batches
@@ -216,8 +217,18 @@ def test_fine_tuning_takes_inputs_no_longer_than_its_model(config, taken, tmp_pa
     assert length_of_model({"model": "org/name"}) == {}
 
 
+def test_a_note_of_another_place_chooses_no_file(tmp_path):
+    """A folder that comes from elsewhere, or was moved, does not say what is read here."""
+    (tmp_path / "secret.txt").write_text("mine")
+    write_text_files(tmp_path, [str(tmp_path / "secret.txt")])
+    assert text_files_of(tmp_path) == [str(tmp_path / "secret.txt")]
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert text_files_of(tmp_path / "copy") is None
+
+
 @pytest.mark.parametrize("noted", ['{"train_files": "a"}', "{}", '{"train_files": [1]}'])
 def test_a_damaged_note_of_text_files_is_named(noted, tmp_path):
-    (tmp_path / "text_files.json").write_text(noted)
+    note = {"folder": str(tmp_path), **json.loads(noted)}
+    (tmp_path / "text_files.json").write_text(json.dumps(note))
     with pytest.raises(ValueError, match=r"text_files\.json: expected a list of files"):
         text_files_of(tmp_path)

@@ -124,6 +124,10 @@ class TestArguments:
         assert cosine.learning_rate_at(9) == 1.0
         assert cosine.learning_rate_at(55) == pytest.approx(0.5)
         assert cosine.learning_rate_at(25) > linear.learning_rate_at(25)
+        share = make_arguments(tmp_path, max_steps=100, learning_rate=1.0, warmup_steps=0.1)
+        assert [share.learning_rate_at(step) for step in (0, 9, 50)] == [
+            linear.learning_rate_at(step) for step in (0, 9, 50)
+        ]
         straight = make_arguments(tmp_path, max_steps=4, learning_rate=1.0, warmup_ratio=0.0)
         assert [straight.learning_rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
         held = make_arguments(

@@ -59,6 +59,13 @@ COMMANDS = {
         lambda plan, *_: str(plan),
         "nothing was written: run the same command again",
     ),
+    "plan": Command(
+        "a space and steps for a budget of parameters and minutes, by a short measurement on this machine",
+        "hf_nasbert.pipeline.plan_search",
+        ("hf_nasbert.pipeline.PlanArguments",),
+        lambda plan, *_: str(plan),
+        "nothing was written: run the same command again",
+    ),
     "pretrain": Command(
         "train a super-net",
         "hf_nasbert.training.pretrain_supernet",
@@ -86,7 +93,7 @@ COMMANDS = {
         is_long=True,
     ),
     "report": Command(
-        "turn a search's file into one page of HTML: figures to hover over, commands to extract",
+        "turn a search's or a compression's file into one page of HTML, alone or beside another one",
         "hf_nasbert.pipeline.report_search",
         ("hf_nasbert.pipeline.SearchReportArguments",),
         lambda page, *_: str(page),

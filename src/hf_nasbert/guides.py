@@ -5,7 +5,7 @@ from hf_nasbert.help_pages import Guide
 _TEXT = ("train_files", "dataset_name", "packaged")
 _LABELS = ("train_file", "validation_file", "test_file", "dataset_name")
 _STEPS = ("learning_rate", "max_steps", "seed")
-_CAPS = ("max_parameters", "max_flops", "max_latency_ms", "latency_table")
+_CAPS = ("max_parameters", "max_flops", "max_latency", "latency_table")
 _COMPRESS = (
     "train_files",
     "train_file",
@@ -44,7 +44,8 @@ GUIDES = {
             "max_flops",
             "native_only",
             "child_steps",
-            "finetune_packaged",
+            "train_file",
+            "control",
             "max_time",
         ),
     ),
@@ -55,6 +56,10 @@ GUIDES = {
     "plan-compress": Guide(
         "hf-nasbert plan-compress --base_model my-encoder --train_files my.txt --max_latency 0.5x --output_dir small",
         _COMPRESS[:-1],  # a plan has no time limit
+    ),
+    "plan": Guide(
+        "hf-nasbert plan --max_parameters 1.5M --minutes 15",
+        ("minutes", "train_files", "vocab_size", "max_seq_length", "per_device_train_batch_size"),
     ),
     "pretrain": Guide(
         "hf-nasbert pretrain --preset quickstart --train_files my.txt --max_steps 1000 --output_dir supernet",
@@ -90,7 +95,7 @@ GUIDES = {
     ),
     "latency": Guide(
         "hf-nasbert latency --supernet supernet --output latency.jsonl",
-        ("batch_size", "sequence_length", "device", "dtype", "num_threads"),
+        ("batch_size", "max_seq_length", "device", "dtype", "num_threads"),
     ),
     "extract": Guide(
         "hf-nasbert extract --supernet supernet --search found.jsonl --best --output_dir child",

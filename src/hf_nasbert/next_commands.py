@@ -72,6 +72,36 @@ def after_plan_compress(_: Any, *arguments: Any) -> Ending:
     return Ending((("a plan", "above; nothing was written"),), (("to do it", _same("compress", *arguments)),))
 
 
+def after_plan(plan: Any, arguments: Any) -> Ending:
+    """Behind `plan`: what it plans, in its order."""
+    folder = "planned"
+    pretrain = command(
+        "pretrain",
+        operators=list(plan.config.space.blocks[0]),
+        num_choice_blocks=plan.config.space.num_choice_blocks,
+        hidden_size=plan.config.hidden_size,
+        attention_head_size=plan.config.attention_head_size,
+        max_position_embeddings=plan.config.max_position_embeddings,
+        vocab_size=arguments.vocab_size,
+        max_seq_length=arguments.max_seq_length,
+        per_device_train_batch_size=arguments.per_device_train_batch_size,
+        max_steps=plan.max_steps,
+        train_files=arguments.train_files or [TEXT],
+        output_dir=folder,
+    )
+    found, best = f"{folder}-search.jsonl", f"{folder}-search-best"
+    size = arguments.per_device_train_batch_size
+    search = command(
+        "search", supernet=folder, num_evaluations=plan.num_evaluations, max_parameters=plan.cap, output=found
+    )
+    extract = command("extract", "--best", supernet=folder, search=found, output_dir=best)
+    train = command(
+        "pretrain-child", model=best, max_steps=plan.child_steps, batch_size=size, output_dir=f"{best}-trained"
+    )
+    following = ("the super-net", pretrain), ("its best child", search), ("as a model", extract), ("and better", train)
+    return Ending((("a plan", "above; nothing was written"),), following)
+
+
 def after_pretrain(output: Any, supernet: Any, data: Any, training: Any) -> Ending:
     """Behind `pretrain`: a search, or the same command if it was asked to stop."""
     folder = training.output_dir
@@ -93,7 +123,9 @@ def after_search(scored: Any, arguments: Any, _: Any) -> Ending:
 
 def after_report(page: Any, arguments: Any) -> Ending:
     """Behind `report`: the best child as a model."""
-    return Ending((("the page, for a browser", page),), (_to_extract(arguments.supernet, arguments.records),))
+    is_search = arguments.supernet is not None  # of a compression, the page says itself where the models lie
+    following = (_to_extract(arguments.supernet, arguments.records),) if is_search else ()
+    return Ending((("the page, for a browser", page),), following)
 
 
 def after_shrink_space(_: Any, arguments: Any) -> Ending:
@@ -110,7 +142,7 @@ def after_latency(_: Any, arguments: Any) -> Ending:
         supernet=arguments.supernet,
         output=_beside(arguments.output, "search.jsonl"),
         latency_table=arguments.output,
-        max_latency_ms="0.7x",
+        max_latency="0.7x",
     )
     return Ending((("the table of latencies", arguments.output),), (("the best child under a cap", search),))
 
@@ -212,6 +244,7 @@ ENDINGS: dict[str, Callable[..., Ending]] = {
     "run": after_run,
     "compress": after_compress,
     "plan-compress": after_plan_compress,
+    "plan": after_plan,
     "pretrain": after_pretrain,
     "score": after_search,
     "search": after_search,

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Union
 
 from hf_nasbert.foreign import printable
 from hf_nasbert.help_pages import Guide, entries_of, page_of
+from hf_nasbert.old_names import with_new_flags, with_new_keys
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 from hf_nasbert.yaml_files import load_yaml, one_line, shown
@@ -97,7 +98,7 @@ def parse_recipe_arguments(
         SystemExit: For an unknown or misspelt key or flag (the closest known one is suggested), a value of the wrong
             type, a missing required setting, an unreadable file, or a value that a dataclass refuses.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = with_new_flags(sys.argv[1:] if argv is None else argv, dataclass_types)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
     parser = argparse.ArgumentParser(
         add_help=False,
@@ -250,6 +251,7 @@ def check_settings(
     Raises:
         ValueError: For a setting that none of them has, or a value of the wrong type; begins with `source`.
     """
+    settings = with_new_keys(source, dict(settings), dataclass_types)
     chosen, refused = _chosen_settings(settings, dataclass_types, argv)
     kinds = (*dataclass_types, *chosen.values())
     types_of = {field.name: hint for kind in kinds for field, hint in _settings_of(kind)}

@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import logging
+import lzma
 import math
 import os
 import platform
@@ -133,7 +134,7 @@ def _write(descriptor: int, path: Path, lines: bytes) -> None:
 
 
 def read(path: str | Path) -> list[Record]:
-    """All complete records of a file, `.jsonl` or `.jsonl.gz`, in the order in which they were written.
+    """All complete records of a file, `.jsonl`, `.jsonl.gz` or `.jsonl.xz`, in the order in which they were written.
 
     A half-written last line, the trace of a killed process, is left out and named in a warning of this module's
     logger; the next `append` removes it.
@@ -152,6 +153,11 @@ def read(path: str | Path) -> list[Record]:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+    elif path.suffix == ".xz":
+        try:
+            content = lzma.decompress(content)
+        except lzma.LZMAError as error:
+            raise ValueError(f"{path} is not a whole xz file ({error}): fetch it again") from error
     found = []
     *lines, tail = content.split(b"\n")  # a file that ends as it should leaves an empty tail
     for number, line in enumerate(lines, start=1):

@@ -14,6 +14,9 @@ from hf_nasbert.space import Architecture
 
 COSTS = ("num_parameters", "flops", "latency_ms", "peak_activation_bytes")
 """The costs that version 0.1.0 wrote beside other entries, without a name for them all."""
+CONTROL = "control"
+"""The record of a child that was not searched for, but that those found are held against; it has a name."""
+LARGEST, BERT = "largest child", "BERT of the budget"  # what children of a search are held against
 _FILE = "scores"  # the record that a file of scored children begins with
 _FILTERED = "filtered"  # the record of a child whose loss is an estimate
 
@@ -28,6 +31,7 @@ class ScoredChild:
         cost: What it costs, by name (`costs.Cost`).
         num_batches: On how many of the dev batches it was scored, where that was not all of them.
         dev_losses: Its loss on further dev sets, by their names; those that are not finite are left out.
+        batch_losses: Its loss on each of the dev batches, to seven digits; empty where that is not known.
         measured_latency_ms: Its latency where it was run as well, in milliseconds; not part of the record.
     """
 
@@ -36,6 +40,7 @@ class ScoredChild:
     cost: Mapping[str, float]
     num_batches: int | None = None
     dev_losses: Mapping[str, float] = field(default_factory=dict)
+    batch_losses: tuple[float, ...] = ()
     measured_latency_ms: float | None = None
 
     @property
@@ -53,6 +58,7 @@ class ScoredChild:
             **part,
             "cost": dict(self.cost),
             **({"dev_losses": dict(self.dev_losses)} if self.dev_losses else {}),
+            **({"batch_losses": list(self.batch_losses)} if self.batch_losses else {}),
         }
 
     @classmethod
@@ -80,7 +86,17 @@ class ScoredChild:
         flat = {name: record[name] for name in COSTS if name in record}
         cost = finite_numbers(record.get("cost") or flat, f"{where}: cost")
         others = finite_numbers(record.get("dev_losses", {}), f"{where}: dev_losses")
-        return cls(architecture=architecture, proxy_loss=loss, cost=cost, num_batches=num_batches, dev_losses=others)
+        by_batch = record.get("batch_losses", [])
+        if not (isinstance(by_batch, list) and all(map(is_finite_number, by_batch))):
+            raise ValueError(f"{where}: batch_losses is {str(by_batch)[:80]!r}, which is no list of finite numbers")
+        return cls(
+            architecture=architecture,
+            proxy_loss=loss,
+            cost=cost,
+            num_batches=num_batches,
+            dev_losses=others,
+            batch_losses=tuple(map(float, by_batch)),
+        )
 
 
 def begin_scores(about: Mapping[str, Any]) -> Record:
@@ -139,6 +155,11 @@ def read_filtered(found: Sequence[Record], about: str, source: str) -> dict[Arch
     return losses
 
 
+def is_beside(record: Mapping[str, Any]) -> bool:
+    """Whether a record says something beside the children: a measured latency, or what they are held against."""
+    return record.get("record") in ("measured", CONTROL)
+
+
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the loss of a child of version 0.1.0 depends on: it stood in every record. None in a record of today's."""
     others = ("architecture", "proxy_loss", *COSTS)
@@ -185,7 +206,7 @@ def scored_children(found: Iterable[Record], source: str) -> list[ScoredChild]:
     children = [
         ScoredChild.from_record(record, f"{source}, record {number}")
         for number, record in enumerate(found, start=1)
-        if not is_begin(record) and not is_filtered(record) and record.get("record") != "measured"
+        if not is_begin(record) and not is_filtered(record) and not is_beside(record)
     ]
     return [child for child in children if child.num_batches is None]
 

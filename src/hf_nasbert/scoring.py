@@ -13,7 +13,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -47,7 +47,8 @@ class ScoringReport:
     """Losses in the order asked for, and what they took.
 
     `num_operator_calls` counts operators other than skip, in all processes; `num_naive_operator_calls` is what scoring
-    each distinct child alone would have needed.
+    each distinct child alone would have needed. `batch_losses` are the losses of each child batch by batch, of those
+    batches that have labels: what says how sure a difference is. Empty where they are not known.
     """
 
     losses: list[float]
@@ -57,6 +58,7 @@ class ScoringReport:
     seconds: float
     num_operator_calls: int
     num_naive_operator_calls: int
+    batch_losses: list[list[float]] = field(default_factory=list)
 
     @property
     def children_per_second(self) -> float:
@@ -77,6 +79,7 @@ class ScoringReport:
             seconds=self.seconds + other.seconds,
             num_operator_calls=self.num_operator_calls + other.num_operator_calls,
             num_naive_operator_calls=self.num_naive_operator_calls + other.num_naive_operator_calls,
+            batch_losses=self.batch_losses + other.batch_losses,
         )
 
     def __str__(self) -> str:
@@ -174,6 +177,9 @@ def score_with_report(
     for losses_of_batch in sums:
         totals += losses_of_batch
     loss_of = dict(zip(distinct, (totals / num_labels).tolist(), strict=True))
+    counts = torch.tensor([_count_labels(batch) for batch in batches], dtype=torch.float64)
+    by_batch = (sums / counts[:, None])[counts > 0]
+    batch_losses_of = dict(zip(distinct, by_batch.T.tolist(), strict=True))
     for child, loss in loss_of.items():
         if not math.isfinite(loss):
             logger.warning("the loss of %s is %s", child, loss)
@@ -185,6 +191,7 @@ def score_with_report(
         seconds=time.perf_counter() - start,
         num_operator_calls=num_calls,
         num_naive_operator_calls=len(batches) * sum(name != SKIP for child in distinct for name in child),
+        batch_losses=[batch_losses_of[child] for child in asked],
     )
 
 

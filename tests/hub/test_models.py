@@ -107,8 +107,12 @@ def test_the_trainers_super_net_lands_with_a_card_of_its_training(hub, tmp_path)
     )
     trainer.train()
     trainer.push_to_hub("user/child")
-    AcceleratorState._reset_state(reset_partial_state=True)
+    AcceleratorState._reset_state(reset_partial_state=True)  # as TrainingArguments of transformers do
     card = files_of(hub)["README.md"].decode()
+    (tmp_path / "run" / "card.json").unlink()
+    (tmp_path / "run" / "README.md").write_text("# mine\n")
+    trainer.push_to_hub("user/child")
+    assert files_of(hub)["README.md"] == b"# mine\n"
     assert "uniform" in card
     assert "SupernetForMaskedLM" in card
     assert {*TOKENIZER, "model.safetensors", "train_log.jsonl"} <= files_of(hub).keys()

@@ -138,7 +138,7 @@ class CallbackListener(Listener):
         """What the callbacks left in `control`."""
         control = self.control
         if what == "stop":
-            return bool(control.should_training_stop or control.should_epoch_stop)
+            return bool(control.should_training_stop)
         return bool(getattr(control, f"should_{what}"))
 
     def _is_at(self, step: int) -> None:

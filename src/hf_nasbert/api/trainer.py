@@ -87,14 +87,15 @@ class SupernetTrainer:
         processing_class: PreTrainedTokenizerBase | str | Path | None = None,
         *,
         method: str | None = None,
-        callbacks: Iterable[TrainerCallback | type[TrainerCallback]] = (),
+        callbacks: Iterable[TrainerCallback | type[TrainerCallback]] | None = None,
         **text: Any,
     ) -> None:
         if method is not None and method != args.method:
             args = replace(args, method=method, method_settings=None)
+        args = replace(args, output_dir=str(args.output_dir))
         positions = getattr(getattr(model, "config", model), "max_position_embeddings", None)
-        if positions is not None and "max_seq_length" not in text:
-            text["max_seq_length"] = min(positions, DataArguments.max_seq_length)
+        if positions is not None and not isinstance(train_dataset, DataArguments):
+            text.setdefault("max_seq_length", min(positions, DataArguments.max_seq_length))
         if processing_class is None and isinstance(model, SupernetPreTrainedModel):
             raise ValueError("a super-net that is there already has a tokenizer: give it as processing_class")
         with scratch_folder() as folder:
@@ -155,7 +156,7 @@ class SupernetTrainer:
             OSError: If something cannot be written or read.
         """
         which = "latest" if resume_from_checkpoint is True else resume_from_checkpoint or None
-        which = str(which) if which is not None else self.args.resume_from_checkpoint
+        which = str(which) if which is not None else self._made.arguments.resume_from_checkpoint
         if which is None and self.loop.global_step:
             raise ValueError(
                 f"this trainer has trained {self.loop.global_step} steps: go on with resume_from_checkpoint=True, or "
@@ -205,6 +206,7 @@ class SupernetTrainer:
             OSError: What the network and the Hub refuse.
         """
         self.save_model()
-        folder = str(self.args.output_dir)
-        write_supernet_card(folder, describe_supernet(folder))
-        return push(PushArguments(folder, repo_id, **settings), api=default_api(token))
+        folder = Path(self.args.output_dir)
+        if not (folder / "README.md").exists() or (folder / "card.json").exists():  # else it is somebody's own
+            write_supernet_card(folder, describe_supernet(folder))
+        return push(PushArguments(str(folder), repo_id, **settings), api=default_api(token))

@@ -16,6 +16,9 @@ from hf_nasbert.cards.metadata import FOR_PUBLISHING as FOR_PUBLISHING
 from hf_nasbert.cards.metadata import check_card as check_card
 from hf_nasbert.cards.metadata import metadata_problems as metadata_problems
 from hf_nasbert.cards.metadata import read_card as read_card
+from hf_nasbert.cards.origins import datasets_of as datasets_of
+from hf_nasbert.cards.origins import sentence_of as sentence_of
+from hf_nasbert.cards.origins import title_of as title_of
 from hf_nasbert.cards.pages import fill_page as fill_page
 from hf_nasbert.cards.pages import marked_tables as marked_tables
 from hf_nasbert.cards.supernet import SupernetRecord as SupernetRecord

@@ -46,7 +46,8 @@ class ChildRecord(CardRecord):
 
     `cost`, `bert_cost`, `supernet`, `search` and `training` map a name to a value and are printed in their order.
     `cost` and `bert_cost` are compared row by row; the entry `name` of `bert_cost` says what it is. `stage_lengths`
-    are the blocks of each stage of a space that has several. `task` is what the Hub calls that which it does,
+    are the blocks of each stage of a space that has several. `example` is a sentence with one mask, like those that it
+    was trained on. `task` is what the Hub calls that which it does,
     `auto_class` loads it, `class_name` is what a stock model is. Evaluations of any task but "fill-mask" are those of
     copies that were fine-tuned for it, and the card says so.
     """
@@ -55,6 +56,7 @@ class ChildRecord(CardRecord):
     stage_lengths: tuple[int, ...] | None = None
     native: bool = False
     mask_token: str = "[MASK]"
+    example: str | None = None
     task: str = "fill-mask"
     auto_class: str = "AutoModelForMaskedLM"
     class_name: str = "BertForMaskedLM"
@@ -96,7 +98,7 @@ def render_child_card(record: ChildRecord | Mapping[str, Any]) -> str:
         sentence=_sentence(names, record),
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
-        example=Markdown(python_string(f"The film was {record.mask_token}.")),
+        example=Markdown(python_string(record.example or f"Paris is the capital of {record.mask_token}.")),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
         drawing=Markdown(drawing(names, record.stage_lengths, _ENDS.get(record.task, "states"))),
@@ -153,6 +155,6 @@ def _sentence(names: Architecture, record: ChildRecord) -> Markdown:
 def _cost_table(record: ChildRecord) -> Markdown:
     other = {key: value for key, value in record.bert_cost.items() if key != "name"}
     if not other:
-        return table(["", "This model"], [(label(key), cell(value)) for key, value in record.cost.items()])
+        return table(["Cost", "This model"], [(label(key), cell(value)) for key, value in record.cost.items()])
     rows = [(label(key), cell(value), cell(other[key]) if key in other else "") for key, value in record.cost.items()]
-    return table(["", "This model", escape(str(record.bert_cost.get("name", "BERT of the same budget")))], rows)
+    return table(["Cost", "This model", escape(str(record.bert_cost.get("name", "BERT of the same budget")))], rows)

@@ -22,7 +22,8 @@ class CompressedRecord(CardRecord):
 
     `base_model` is its name on the Hub, if it has one. `evaluations` go to the Hub's `model-index` only: the table of
     the proof says them. `proof` is the table's head and its lines, as texts; `verdicts` are sentences that say what
-    stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `training` maps a name to a value.
+    stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `example` is a sentence like those
+    that it was distilled on. `training` maps a name to a value.
 
     Raises:
         ValueError: If the Auto class is none, or the table's lines are not as long as its head.
@@ -39,6 +40,7 @@ class CompressedRecord(CardRecord):
     native: bool = False
     is_sentence_transformer: bool = False
     runtimes: tuple[tuple[str, ...], ...] = ()
+    example: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ def render_compressed_card(record: CompressedRecord) -> str:
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
+        example=Markdown(python_string(record.example or "Paris is the capital of France.")),
         operators=operators_in_words(Architecture.parse(record.architecture)),
         proof=_table(record.proof),
         runtimes=_table(record.runtimes) if record.runtimes else Markdown(""),

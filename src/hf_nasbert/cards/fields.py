@@ -77,6 +77,11 @@ class CardRecord:
         return cls(**record, evaluations=tuple(Evaluation(**evaluation) for evaluation in evaluations))
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a text is the name of a repository on the Hub."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
 def check_codes(*codes: str | None) -> None:
     """Refuse what is no name of a license and no language code; None passes.
 

@@ -23,10 +23,12 @@ _LABELS = {
     "peak_activation_bytes": "most memory of activations (bytes)",
     "num_children": "children in the space",
     "num_scored": "children scored",
+    "hf_nasbert": "`hf_nasbert`",
     "num_steps": "optimizer steps",
     "num_tokens": "tokens seen",
     "proxy_loss": "proxy loss of this child (nats per masked token)",
 }
+_AT_MOST = "at most "
 
 
 class Markdown(str):
@@ -70,6 +72,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
 
 def label(key: str) -> str:
     """A name in words."""
+    if key.startswith(_AT_MOST):
+        return f"{_AT_MOST}{label(key.removeprefix(_AT_MOST))}"
     return _LABELS.get(key) or escape(key.replace("_", " "))
 
 
@@ -112,7 +116,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def escape(text: str) -> Markdown:
     """Text in which nothing is Markdown or HTML: one line, every sign that could mean something escaped."""
     text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_{}\[\]()#!|~$:@])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]()#!|~$@]|:(?! |$))", r"\\\1", text)  # a colon before a space begins nothing
     text = re.sub(r"(?i)\b(www)\.", r"\1\\.", text)  # GitHub's dialect makes a link of it
     text = re.sub(r"^([-+=])", r"\\\1", text)  # at a line's start: a list, a heading's underline
     return Markdown(re.sub(r"^(\d+)([.)])", r"\1\\\2", text))

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from hf_nasbert import checkpoint_folders, records
-from hf_nasbert.cards import CompressedRecord, Evaluation, render_compressed_card
+from hf_nasbert.cards import CompressedRecord, Evaluation, datasets_of, render_compressed_card, sentence_of
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
@@ -40,7 +41,8 @@ def write_folders(
     given = [row for row in rows if row.is_given]
     for row in given:
         child = Architecture.parse(row.architecture)
-        seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
+        made = {seed: recovered[child, seed] for seed in materials.arguments.seeds}
+        seed = min(made, key=lambda seed: Worth(made[seed].after, made[seed].metric).rank)
         model, _ = materials.recover(child, seed)
         tokenizer = materials.base.tokenizer
         if row.trimmed is not None:
@@ -87,9 +89,14 @@ def card_of(
     """
     own = [one for one in rows if one.budget in (None, row.budget)]
     arguments = materials.arguments
+    told = materials.source.told
+    is_public = bool(told.get("packaged") or datasets_of(told))  # sentences of others are nobody's business
     record = CompressedRecord(
         name=f"A smaller {(hub_name(arguments) or 'encoder').rpartition('/')[2]}",
         base_model=hub_name(arguments),
+        language=told.get("language"),
+        datasets=datasets_of(told),
+        example=sentence_of(materials.judging) if is_public else None,
         architecture=row.architecture,
         how=row.how,
         is_searched=row.how == SEARCHED,

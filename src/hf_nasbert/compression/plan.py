@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from
+from hf_nasbert.compression.base_models import difference_from, name_of
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
@@ -121,7 +121,7 @@ def plan_compression(
     Raises:
         ValueError, OSError: As `compress` does, where the base model, the text or the budgets are of no use.
     """
-    arguments = CompressArguments(base_model=str(base_model), **{"output_dir": "unused", **settings})
+    arguments = CompressArguments(base_model=name_of(base_model), **{"output_dir": "unused", **settings})
     return _plan(arguments, TextSource.of(texts))
 
 

@@ -1,9 +1,9 @@
 """What comes out of a compression: the smaller models, the table that proves them, as text, page and data frame."""
 
-import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from hf_nasbert.compression.stages import Additive
 from hf_nasbert.configs import read_model_config
 from hf_nasbert.hub.repository import how_to_load
 from hf_nasbert.records import Record
+from hf_nasbert.report import Compressed as CompressedSummary
+from hf_nasbert.report import render_compression_report
 from hf_nasbert.writing import write_text
 
 _NESTED = ("judged", "against_base", "against_given")  # of a row: no values of a data frame's cells
@@ -67,6 +69,7 @@ class CompressResult:
         shape: Sequences and tokens of the batch that was timed.
         stages: A record of every stage: seconds, CPU-seconds, peak memory, content.
         runtimes: Of the ONNX files: what each keeps of its model's answers, and its time beside torch's.
+        base_model: What the base model was called.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class CompressResult:
     shape: tuple[int, int]
     stages: tuple[Record, ...] = field(repr=False)
     runtimes: tuple[Runtime, ...] = ()
+    base_model: str = ""
     _scratch: Any = field(default=None, repr=False)  # keeps a folder of temporary files as long as its result
 
     @property
@@ -114,9 +118,12 @@ class CompressResult:
     def to_dict(self) -> dict[str, Any]:
         """The table and the stages as plain JSON."""
         return {
+            "base_model": self.base_model,
             "rows": [asdict(row) for row in self.rows],
-            "verdicts": self.verdicts,
+            "verdicts": [*self.verdicts, *self._told_of_sums],
+            "table": list(table_cells(self.rows, self.shape)),
             "runtimes": [asdict(row) for row in self.runtimes],
+            "onnx": self._runtimes if self.runtimes else [],
             "latency_shape": list(self.shape),
             "models": [
                 {"budget": one.row.budget, "folder": one.folder.relative_to(self.folder).as_posix()}
@@ -128,15 +135,26 @@ class CompressResult:
             ],
         }
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, other: "CompressResult | None" = None) -> Path:
         """Write the table and what it says, as a page of HTML or of Markdown by the end of the name, or as JSON.
 
+        Args:
+            path: The file.
+            other: Another compression of the same base model, which a page of HTML holds beside it.
+
         Raises:
-            ValueError: If the name ends in something else.
+            ValueError: If the name ends in something else, another one is given for another kind of file, or the two
+                do not compare.
             WriteError: If the file cannot be written.
         """
         path = Path(path)
-        makers = {".html": self._as_html, ".md": self.as_markdown, ".json": self._as_json}
+        makers: dict[str, Callable[[], str]] = {
+            ".html": partial(self._as_html, other),
+            ".md": self.as_markdown,
+            ".json": self._as_json,
+        }
+        if other is not None and path.suffix != ".html":
+            raise ValueError(f"{path}: two compressions are held side by side on a page of HTML: name a file of .html")
         if path.suffix not in makers:
             raise ValueError(f"{path} ends in {path.suffix!r}; expected {', '.join(makers)}")
         write_text(path, makers[path.suffix]())
@@ -165,16 +183,15 @@ class CompressResult:
     def _as_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
-    def _as_html(self) -> str:
-        proof = _html_table(list(table_cells(self.rows, self.shape)))
-        onnx = f"<h2>ONNX</h2>\n{_html_table(self._runtimes)}\n" if self.runtimes else ""
-        said = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.verdicts, *self._told_of_sums])
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A smaller encoder</title>\n'
-            "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em}table{border-collapse:collapse}"
-            "th,td{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
-            "th:first-child,td:first-child{text-align:left}</style></head>\n"
-            f"<body><h1>A smaller encoder</h1>\n{proof}\n<ul>{said}</ul>\n{onnx}</body></html>\n"
+    def _as_html(self, other: "CompressResult | None") -> str:
+        both = [self] if other is None else [self, other]
+        names = [one.folder.name for one in both]
+        names = names if len(set(names)) == len(names) else [str(one.folder) for one in both]
+        return render_compression_report(
+            *(
+                CompressedSummary(json.loads(one._as_json()), str(one.folder), name)
+                for one, name in zip(both, names, strict=True)
+            )
         )
 
 
@@ -184,7 +201,7 @@ def as_screen(result: CompressResult) -> str:
         f"{one.row.budget}: the smaller model lies in {one.folder}, its card in {one.folder / 'README.md'}"
         for one in result.front
     ]
-    files = ", ".join(str(result.folder / name) for name in ("report.md", "summary.json"))
+    files = ", ".join(str(result.folder / name) for name in ("report.html", "report.md", "summary.json"))
     told = [str(result), "", *places, f"the table and the stages: {files}", ""]
     return "\n".join([*told, "to load it:", "", result.best.snippet])
 
@@ -214,12 +231,3 @@ def _stages_table(stages: Sequence[Record]) -> str:
     names = ("seconds", "cpu_seconds", "peak_memory_mib")
     lines = [[escape(stage["stage"]), *(str(stage[name]) for name in names)] for stage in stages]
     return str(table(head, lines))
-
-
-def _html_table(cells: Sequence[Sequence[str]]) -> str:
-    head, *lines = cells
-    return f"<table>{_html_row('th', head)}{''.join(_html_row('td', line) for line in lines)}</table>"
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from
+from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, hub_name, name_of
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -129,14 +129,14 @@ def compress(
     Raises:
         ValueError: If the model, the text or a setting cannot be used, or a stage's own check fails.
         OSError: If there is no such model or text, or the folder cannot be written.
-        TypeError: If there is no such setting.
+        TypeError: If there is no such setting, or the base model is none that is named.
     """
     scratch = None
     if output_dir is None:
         be_alone("making an encoder smaller in a folder of temporary files")
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
-    arguments = CompressArguments(base_model=str(base_model), output_dir=str(output_dir), **settings)
+    arguments = CompressArguments(base_model=name_of(base_model), output_dir=str(output_dir), **settings)
     result = Compression(arguments, TextSource.of(texts)).run()
     return dataclasses.replace(result, _scratch=scratch)
 
@@ -186,6 +186,7 @@ class Compression:
             },
             "text": self.source.asked,
             "pairs": {"digest": digest_of_pairs(self.arguments.pairs_file)},
+            "base model": {"digest": digest_of_base_model(self.arguments.base_model)},
         }
         self._claim(asked)
         stack.enter_context(locked(self.folder))
@@ -269,7 +270,7 @@ class Compression:
         base = Path(model_folder(self.arguments.base_model))
         if base.is_dir() and self.folder.resolve().is_relative_to(base.resolve()):
             raise ValueError(f"output_dir {self.folder} lies in the base model's folder, where nothing is written")
-        if self._settings.exists():
+        if self._settings.exists() and read_object(self._settings).keys() >= {"settings", "text"}:
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ValueError(f"output_dir {self.folder} is not empty, and holds nothing of this command: name another")
@@ -278,7 +279,8 @@ class Compression:
 
     def _hold_to(self, asked: Mapping[str, Any]) -> None:
         """Refuse other settings than the folder was made with; where no stage is finished, nothing is lost by them."""
-        difference = first_difference(read_object(self._settings), json.loads(json.dumps(asked)))
+        said = {"base model": asked["base model"]} | read_object(self._settings)  # earlier versions did not say it
+        difference = first_difference(said, json.loads(json.dumps(asked)))
         if difference is None:
             return
         if (self.folder / "stages.jsonl").exists():
@@ -363,6 +365,7 @@ class Compression:
 
     def _report(self, result: CompressResult) -> None:
         if self._is_changed:
+            result.report(self.folder / "report.html")
             result.report(self.folder / "report.md")
             result.report(self.folder / "summary.json")
 
@@ -655,4 +658,7 @@ class Compression:
         front = tuple(
             Compressed(self.folder / one["folder"], given[one["budget"]], one["class"]) for one in written.models
         )
-        return CompressResult(self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records))
+        name = hub_name(self.arguments) or ""  # the path of a folder is nobody's business
+        return CompressResult(
+            self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records), base_model=name
+        )

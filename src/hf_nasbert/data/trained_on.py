@@ -34,12 +34,17 @@ def write_trained_on(folder: str | Path, text: Mapping[str, Any], batches: Mappi
 def write_text_files(folder: str | Path, train_files: Sequence[str] | None) -> None:
     """Note where a model's text lies on this machine, if it is files, so that the next command finds it."""
     if train_files:
-        places = [str(Path(file).absolute()) for file in train_files]
-        write_text(Path(folder) / TEXT_FILES, json.dumps({"train_files": places}, indent=2) + "\n")
+        note = {
+            "folder": str(Path(folder).resolve()),
+            "train_files": [str(Path(file).absolute()) for file in train_files],
+        }
+        write_text(Path(folder) / TEXT_FILES, json.dumps(note, indent=2) + "\n")
 
 
 def read_text_files(folder: str | Path) -> list[str] | None:
     """The files, folders or patterns of a model's text, as far as they are noted; None if they are not.
+
+    A note that was written for another place is passed over: a folder from elsewhere must not choose what is read.
 
     Raises:
         ValueError: If the note is damaged.
@@ -47,7 +52,10 @@ def read_text_files(folder: str | Path) -> list[str] | None:
     file = Path(folder) / TEXT_FILES
     if not file.is_file():
         return None
-    places = read_object(file).get("train_files")
+    note = read_object(file)
+    if note.get("folder") != str(Path(folder).resolve()):
+        return None
+    places = note.get("train_files")
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise ValueError(f"{file}: expected a list of files as train_files; delete it, and name them (--train_files)")
     return places or None

@@ -125,7 +125,7 @@ class TaskArguments(RunArguments):
     """
 
     incidental: ClassVar[frozenset[str]] = RunArguments.incidental | {
-        "cache_dir", "eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
+        "cache_dir", "per_device_eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
         "tokenizer_name",
     }  # fmt: skip
 
@@ -138,7 +138,7 @@ class TaskArguments(RunArguments):
     group_by_length: bool = setting(
         True, "Batches of inputs of like length, which need less padding, instead of mixed ones."
     )
-    eval_batch_size: int = setting(64, "Sequences evaluated at once on each device.")
+    per_device_eval_batch_size: int = setting(64, "Sequences evaluated at once on each device.")
     eval_steps: int | None = setting(
         None, "Steps between evaluations and checkpoints; by default one epoch.", at_least=1
     )

@@ -1,12 +1,13 @@
 """What the whole pipeline's stages say of the child that they made, as the record of its card, and its figures."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from hf_nasbert import records
-from hf_nasbert.cards import ChildRecord, Evaluation
+from hf_nasbert.cards import ChildRecord, Evaluation, datasets_of, title_of
 from hf_nasbert.costs import cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.modeling import NasBertConfig
@@ -37,6 +38,7 @@ def describe_child(
     stage_lengths: Sequence[int] | None,
     is_native: bool,
     mask_token: str,
+    example: str,
     split_by: str | None,
     figures: Sequence[Path],
 ) -> ChildRecord:
@@ -50,23 +52,27 @@ def describe_child(
         stage_lengths: Choice blocks of every stage of the space; `None` of a chain.
         is_native: Whether the child is a stock BERT.
         mask_token: The tokenizer's.
+        example: A sentence with one mask, which the card completes.
         split_by: Who split the data that it was fine-tuned on, where the splits are not the published ones.
         figures: Their files.
     """
     scores, pretraining, text = made.scores, made.pretraining, name_of_text(data)
+    cost = cost_function(config, sequence_length=data.max_seq_length)(config.operators)
     return ChildRecord(
-        name=f"NasBert child {scores.winner}",
+        name=title_of(int(cost["num_parameters"]), asdict(data)),
         architecture=scores.winner,
         stage_lengths=None if stage_lengths is None else tuple(stage_lengths),
         native=is_native,
         mask_token=mask_token,
+        example=example,
         language=data.language,
+        datasets=datasets_of(asdict(data)),
         model={
             "vocabulary": config.vocab_size,
             "hidden size": config.hidden_size,
             "longest sequence": config.max_position_embeddings,
         },
-        cost=cost_function(config, sequence_length=data.max_seq_length)(config.operators),
+        cost=cost,
         bert_cost=cost_of_bert_beside(config, config.operators, data.max_seq_length),
         cost_conditions=f"FLOPs and memory of one sequence of {data.max_seq_length} tokens, with the head.",
         supernet={

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_nasbert import records
-from hf_nasbert.cards import ChildRecord, render_child_card
+from hf_nasbert.cards import ChildRecord, datasets_of, render_child_card, title_of
 from hf_nasbert.child_folders import check_place, save_child
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import DataArguments
@@ -103,7 +103,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             figures = list(save_figure(drawn, drawings / "architecture"))
         record = ChildRecord.from_dict(
             {
-                "name": Path(arguments.output_dir).resolve().name,
+                "name": title_of(child.num_parameters(), known),
                 "architecture": str(architecture),
                 "native": why_not_native is None,
                 "mask_token": tokenizer.mask_token,
@@ -111,6 +111,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
                 "auto_class": AUTO_CLASSES[type(child)].__name__,
                 "class_name": type(model).__name__,
                 "language": known.get("language"),
+                "datasets": datasets_of(known),
                 "model": {"hidden_size": supernet.config.hidden_size, "vocab_size": supernet.config.vocab_size},
                 "stage_lengths": stage_lengths,
                 **_costs(supernet, architecture, sequence_length, arguments.latency_table),

@@ -107,7 +107,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         if different:
             raise ValueError(f"{output} holds measurements of another {different[0]}: two kinds do not compare")
     missing = [job for job in jobs if job.supernet not in measured]
-    if missing and output.suffix == ".gz":
+    if missing and output.suffix in (".gz", ".xz"):
         raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     if missing:
         check_writable(output, is_appended=True)

@@ -7,9 +7,10 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,6 +39,9 @@ from hf_nasbert.pipeline.trainings import ChildTrainings
 from hf_nasbert.processes import be_alone, join, leave_world
 from hf_nasbert.records import Record
 from hf_nasbert.scored import (
+    BERT,
+    CONTROL,
+    LARGEST,
     ScoredChild,
     begin_scores,
     filtered_record,
@@ -168,6 +172,7 @@ class ProxyScorer:
         """What tells the losses of children in place of their inherited weights."""
         self.filter: LikelyWords | None = None
         """What estimates losses, once it was asked to."""
+        self._batch_losses: dict[Architecture, tuple[float, ...]] = {}  # of the children scored last
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
 
@@ -206,16 +211,48 @@ class ProxyScorer:
 
         Several processes (`accelerate launch`, `torchrun`) share the work: see `team.lead`.
         """
-        return _score(self, children, num_batches, progress=progress).losses
+        report = _score(self, children, num_batches, progress=progress)
+        self._batch_losses = _by_batch(children, report) if num_batches is None else {}
+        return report.losses
+
+    def by_batch(self, child: Architecture) -> tuple[float, ...]:
+        """The loss of a child that was scored last, on each of the dev batches; nothing where it is not known."""
+        return self._batch_losses.get(child, ())
 
     def budget(self, arguments: SearchChildrenArguments) -> Budget:
         """The caps in numbers."""
         return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
-    def scored(self, child: Architecture, loss: float) -> ScoredChild:
+    def controls(self, budget: Budget) -> dict[str, Architecture]:
+        """What the children of a search are held against: the largest one, and the largest BERT within the budget."""
+        named = {LARGEST: self.supernet.largest_architecture}
+        width = self.config.hidden_size
+        try:  # of BERT's blocks, whatever the width of the embeddings before them
+            berts = native_children(self.config.space, hidden_size=width, embedding_size=width)
+        except ValueError:  # none, or too many to list
+            return named
+        within = [child for child in berts.enumerate() if budget.admits(self.cost(child))]
+        if within:
+            named[BERT] = max(within, key=lambda child: self.cost(child)["num_parameters"])
+        return named
+
+    def scored(self, child: Architecture, loss: float, batch_losses: tuple[float, ...] = ()) -> ScoredChild:
         """One child with its loss and its costs."""
-        proxy_loss = loss if math.isfinite(loss) else None
-        return ScoredChild(architecture=child, proxy_loss=proxy_loss, cost=self.cost(child))
+        return ScoredChild(
+            architecture=child,
+            proxy_loss=loss if math.isfinite(loss) else None,
+            cost=self.cost(child),
+            batch_losses=batch_losses,
+        )
+
+
+def _by_batch(children: Sequence[Architecture], report: ScoringReport) -> dict[Architecture, tuple[float, ...]]:
+    """The losses batch by batch of children that have finite ones, to seven digits."""
+    return {
+        child: tuple(float(f"{loss:.7g}") for loss in losses)
+        for child, losses in zip(children, report.batch_losses, strict=bool(report.batch_losses))
+        if all(map(math.isfinite, losses))
+    }
 
 
 def _score(
@@ -285,11 +322,15 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
 
 def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -> None:
-    """Have a sample of children adapted, and all scored by the additive model that is fitted to it."""
+    """Have all children scored by the additive model of a sample that is adapted, as soon as a score is asked for.
+
+    Not before: an output of other settings is refused first, and one that is complete needs no model.
+    """
     children = random_children(task, arguments.num_adapted)
-    scorer.predict = scorer.trainings.fit(children, scorer.space)
     recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
     scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
+    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space))
+    scorer.predict = lambda asked: fitted()(asked)
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -303,8 +344,8 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     def known(written: list[Record]) -> dict[Architecture, ScoredChild]:
         return read_scores(written, scorer.settings, str(output))
 
-    def scored(child: Architecture, loss: float) -> Record:
-        return scorer.scored(child, loss).to_record()
+    def scored(child: Architecture, loss: float, batch_losses: tuple[float, ...]) -> Record:
+        return scorer.scored(child, loss, batch_losses).to_record()
 
     if arguments.exact_share is not None:
         children = _best_by_filter(scorer, children, output, known, arguments.exact_share)
@@ -325,7 +366,7 @@ def _best_by_filter(
         known_exactly(written)  # refuses what was scored with other settings
         return read_filtered(written, _FILTER, str(output))
 
-    def filtered(child: Architecture, loss: float) -> Record:
+    def filtered(child: Architecture, loss: float, _: tuple[float, ...]) -> Record:
         return filtered_record(child, loss, _FILTER)
 
     num_best = max(1, round(share * len(children)))
@@ -340,7 +381,7 @@ def _complete(
     children: Sequence[Architecture],
     output: Path,
     known: Callable[[list[Record]], dict[Architecture, _Known]],
-    to_record: Callable[[Architecture, float], Record],
+    to_record: Callable[[Architecture, float, tuple[float, ...]], Record],
     *,
     is_filter: bool = False,
     num_to_come: int = 0,
@@ -352,7 +393,7 @@ def _complete(
         children: Those that it is to hold.
         output: The file.
         known: What it says of children; refuses a file of other settings.
-        to_record: What is written of a child and its loss.
+        to_record: What is written of a child, its loss, and that on each dev batch.
         is_filter: Whether losses are estimated.
         num_to_come: How many children are scored after these, for the message to those who stop.
 
@@ -375,7 +416,11 @@ def _complete(
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             done = _score(scorer, chunk, is_filter=is_filter, progress=True)
-            scored = {child: to_record(child, loss) for child, loss in zip(chunk, done.losses, strict=True)}
+            by_batch = _by_batch(chunk, done)
+            scored = {
+                child: to_record(child, loss, by_batch.get(child, ()))
+                for child, loss in zip(chunk, done.losses, strict=True)
+            }
             # Another process may have begun the file since, with these settings or with others.
             found = known(records.update(output, partial(unwritten, scored)))
             report = done if report is None else report + done
@@ -462,6 +507,7 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         progress=True,
         should_stop=lambda: scorer.stop.is_set,
         further=scorer.dev_losses if scorer.further else None,
+        by_batch=scorer.by_batch if score is scorer else None,
     )
     if scorer.stop.is_set and search.num_evaluations < arguments.num_evaluations:
         done, wanted = search.num_evaluations, arguments.num_evaluations
@@ -472,18 +518,47 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
         losses = {child.architecture: child.dev_losses for child in kept}
         scored = [replace(child, dev_losses=losses.get(child.architecture, {})) for child in scored]
     scored = _confirmed(scored, scorer, arguments)
-    try:
+    if score is scorer and scorer.predict is None:
+        _add_controls(scorer, arguments)
+    with _shown_if_unwritten(scored, arguments):
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
-        if arguments.report is not None:
-            report_search(
-                SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
-            )
+        _write_report(arguments)
+    return scored
+
+
+@contextmanager
+def _shown_if_unwritten(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments) -> Iterator[None]:
+    """Print what was found where a page of it cannot be written: it is not lost with its page."""
+    try:
+        yield
     except (OSError, ValueError):
-        # What was found is not lost with its page.
         tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
-    return scored
+
+
+def _write_report(arguments: SearchChildrenArguments) -> None:
+    if arguments.report is not None:
+        report_search(
+            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+        )
+
+
+def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> None:
+    """Score what the children are held against, where the history does not hold it yet."""
+    found = records.read(arguments.output)
+    known = {record["name"] for record in found if record.get("record") == CONTROL}
+    missing = {name: child for name, child in scorer.controls(scorer.budget(arguments)).items() if name not in known}
+    if missing:
+        losses = scorer(list(missing.values()))
+        scored = [
+            scorer.scored(child, loss, scorer.by_batch(child))
+            for child, loss in zip(missing.values(), losses, strict=True)
+        ]
+        told = [
+            {**child.to_record(), "record": CONTROL, "name": name} for name, child in zip(missing, scored, strict=True)
+        ]
+        records.extend(arguments.output, told)
 
 
 def _search_under_compute(
@@ -515,7 +590,10 @@ def _search_under_compute(
     records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
     how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
     say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
-    return _confirmed(scored, scorer, arguments)
+    scored = _confirmed(scored, scorer, arguments)
+    with _shown_if_unwritten(scored, arguments):
+        _write_report(arguments)
+    return scored
 
 
 def _confirmed(
@@ -523,7 +601,7 @@ def _confirmed(
 ) -> list[ScoredChild]:
     """The children that keep to their cap on latency, where that can be measured."""
     table = read_latency_table(arguments)
-    if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
+    if table is None or arguments.max_latency is None or not arguments.measure_winner:
         return scored
     measure = measure_here(table, scorer.config)
     if measure is None:

@@ -104,12 +104,12 @@ class SearchChildrenArguments(ScoringArguments):
         None, "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
     )
     max_flops: int | str | None = setting(None, "Cap on FLOPs of one sequence, such as 2.5G.")
-    max_latency_ms: float | str | None = setting(
-        None, "Cap on the latency of the table's batch, in milliseconds (latency_table)."
+    max_latency: float | str | None = setting(
+        None, "Cap on the latency of the table's batch, in milliseconds (latency_table), or a share such as 0.5x."
     )
     measure_winner: bool = setting(
         True,
-        "Under max_latency_ms: run the winner and the front here before they are returned, and pass over what is "
+        "Under max_latency: run the winner and the front here before they are returned, and pass over what is "
         "slower than the table says it is. Only on the table's own device.",
     )
     max_memory: int | str | None = setting(
@@ -149,8 +149,8 @@ class SearchChildrenArguments(ScoringArguments):
             )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
-        if self.max_latency_ms is not None and self.latency_table is None:
-            raise ValueError("max_latency_ms caps what a latency_table says: make one by `hf-nasbert latency`")
+        if self.max_latency is not None and self.latency_table is None:
+            raise ValueError("max_latency caps what a latency_table says: make one by `hf-nasbert latency`")
         if not self.objectives:
             raise ValueError("a front is of loss against costs: name one or two (objectives)")
         sizes = {"size": self.search_settings.size} if self.search == "size_matched" else {}
@@ -216,9 +216,12 @@ class SearchChildrenArguments(ScoringArguments):
 
     def budget(self) -> Budget:
         """The caps; shares among them are of the largest child's costs."""
-        return Budget.parse(
-            max_parameters=self.max_parameters,
-            max_flops=self.max_flops,
-            max_latency_ms=self.max_latency_ms,
-            max_memory=self.max_memory,
-        )
+        try:
+            return Budget.parse(
+                max_parameters=self.max_parameters,
+                max_flops=self.max_flops,
+                max_latency_ms=self.max_latency,
+                max_memory=self.max_memory,
+            )
+        except ValueError as error:  # it names the cap as a budget does
+            raise ValueError(str(error).replace("max_latency_ms", "max_latency")) from None

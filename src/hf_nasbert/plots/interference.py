@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from hf_nasbert.interference import mean_similarity, measurements, pair_rows, similarity_bins
 from hf_nasbert.interference.summaries import Group, Rows
-from hf_nasbert.methods import METHODS
 from hf_nasbert.metrics import Interval
-from hf_nasbert.plots.style import figure_style, legend_below, new_figure
+from hf_nasbert.plots.style import figure_style, legend_below, look_of, new_figure
 from hf_nasbert.records import Record
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 Against = Literal["distance", "input_similarity", "output_similarity"]
 
-_UNTRAINED_LOOK = ("#8C8C8C", "x")
-_OTHER_LOOK = ("#CC79A7", "P")
 _AXES = {
     "distance": "differing choice blocks",
     "input_similarity": "similarity of the inputs",
@@ -55,7 +52,7 @@ def plot_gradient_similarity(
         figure = new_figure(max(4.6, 2.9 * len(stages) + 0.6), 3.4)
         panels = figure.subplots(1, len(stages), sharex=True, sharey=True, squeeze=False)[0]
         for method in methods:  # the legend is made from the first panel, which may not have them all
-            colour, marker = _look_of(method)
+            colour, marker = look_of(method)
             panels[0].plot([], [], color=colour, marker=marker, markersize=4, label=method)
         for axes, stage in zip(panels, stages, strict=True):
             here = [group for group in groups if group.stage == stage]
@@ -141,15 +138,8 @@ def _points(rows: Rows, against: Against) -> list[tuple[float, Interval]]:
     return points
 
 
-def _look_of(method: str) -> tuple[str, str]:
-    """Colour and marker of a method, the same in every figure."""
-    if method == "untrained":
-        return _UNTRAINED_LOOK
-    return METHODS[method].look if method in METHODS else _OTHER_LOOK
-
-
 def _draw_line(axes: "Axes", method: str, points: Sequence[tuple[float, Interval]]) -> None:
-    colour, marker = _look_of(method)
+    colour, marker = look_of(method)
     places = [place for place, _ in points]
     axes.plot(places, [part.estimate for _, part in points], color=colour, marker=marker, markersize=4, linewidth=1.3)
     low, high = [part.low for _, part in points], [part.high for _, part in points]

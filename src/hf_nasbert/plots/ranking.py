@@ -1,19 +1,33 @@
 """Figures of the ranking study: tau by method, proxy against stand-alone loss, tau while the super-nets train."""
 
-import itertools
 import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_nasbert import metrics
-from hf_nasbert.plots.style import FRONT_COLOUR, INK, QUIET_COLOUR, count_of, figure_style, legend_below, new_figure
+from hf_nasbert.plots.style import (
+    FRONT_COLOUR,
+    INK,
+    QUIET_COLOUR,
+    break_axis,
+    count_of,
+    figure_style,
+    legend_below,
+    look_of,
+    new_figure,
+)
 from hf_nasbert.ranking import GroundTruth, Ranked, RankingReport, last_steps, proxy_losses
 from hf_nasbert.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_LEAST_RANGE = 0.01  # nats
+_BESIDE = 0.7  # per cent of the training, from one method to the next
+_SPARE = ("#8C8C8C", "#8C510A", "#5E3C99", "#44AA99", "#882255")  # of methods that have no look of their own
 
 
 def plot_tau_by_method(report: RankingReport) -> "Figure":
@@ -91,6 +105,9 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
                     truth.loss[inside], proxy[inside], "o", ms=3.2, mew=0, alpha=0.8,
                     label=f"{sizes.min():,.0f} to {sizes.max():,.0f} thousand parameters",
                 )  # fmt: skip
+            break_axis(axes, truth.loss.tolist(), "x")
+            if not break_axis(axes, proxy.tolist(), "y"):
+                _widen(axes, proxy.min(), proxy.max())
             tau = metrics.kendall_tau(proxy, truth.loss)
             seed = "" if records[0]["seed"] is None else f"seed {records[0]['seed']}, "
             name = "\n".join(textwrap.wrap(method, 28))  # a title wider than its panel would lie on the next one's
@@ -101,29 +118,37 @@ def plot_proxy_against_truth(truth: GroundTruth, scored: Sequence[Record]) -> "F
     return figure
 
 
+def _widen(axes: "Axes", low: float, high: float) -> None:
+    """Show no rounding as if it were data: the axis covers a hundredth of a nat at least, with its numbers in full."""
+    if high - low < _LEAST_RANGE:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - _LEAST_RANGE, middle + _LEAST_RANGE)
+    axes.ticklabel_format(axis="y", useOffset=False)
+
+
 def plot_tau_over_steps(report: RankingReport) -> "Figure":
     """Kendall's tau against the share of training that is done: a line per method, the mean and range of its seeds."""
     if not report.over_training:
         raise ValueError("no super-net has been scored: nothing to draw")
-    markers = itertools.cycle("osD^vP")  # beside colours, of which there are as many: 30 methods can be told apart
+    names = list(report.over_training)
     with figure_style():
         figure = new_figure(6.4, 3.8)
         axes = figure.add_subplot()
-        numbers = []
+        numbers, places = [], dict[float, None]()
+        looks = _looks_of(names)
         for method, shares in report.over_training.items():
             numbers.append(max(ranked.num_rankings for ranked in shares.values()))
             percent = [100 * share for share in shares]
             taus = [ranked.taus for ranked in shares.values()]
             means = [sum(found) / len(found) for found in taus]
-            (line,) = axes.plot(percent, means, f"{next(markers)}-", ms=4, label=method)
-            axes.fill_between(
-                percent,
-                [min(found) for found in taus],
-                [max(found) for found in taus],
-                color=line.get_color(),
-                alpha=0.12,
-                linewidth=0,
-            )
+            colour, marker = looks[method]
+            axes.plot(percent, means, f"{marker}-", color=colour, ms=4, label=method)
+            # Ranges stand beside each other: bands would hide each other.
+            beside = _BESIDE * (names.index(method) - (len(names) - 1) / 2)
+            ranges = [min(found) for found in taus], [max(found) for found in taus]
+            axes.vlines([place + beside for place in percent], *ranges, color=colour, linewidth=1.2)
+            places |= dict.fromkeys(percent)
+        axes.set_xticks(list(places), [f"{place:.3g}" for place in places])
         least, most = min(numbers), max(numbers)
         seeds = count_of(most, "seed") if least == most else f"{least} to {most} seeds"
         axes.set_title(f"Rank agreement while super-nets train (mean and range of {seeds})")
@@ -131,3 +156,10 @@ def plot_tau_over_steps(report: RankingReport) -> "Figure":
         axes.set_ylabel("Kendall's tau-b")
         legend_below(figure)
     return figure
+
+
+def _looks_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colours and markers: a method's own, the same in every figure, and of others spare ones that differ."""
+    others = [name for name in names if look_of(name) == look_of("")]
+    spare = {name: (_SPARE[at % len(_SPARE)], "hX*pd"[(at // len(_SPARE)) % 5]) for at, name in enumerate(others)}
+    return {name: spare.get(name) or look_of(name) for name in names}

@@ -1,21 +1,28 @@
 """Figures of searches, compared by their regret."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_nasbert.plots.style import INK, figure_style, legend_below, new_figure
+from hf_nasbert.plots.style import QUIET_COLOUR, figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
+from hf_nasbert.searching import SEARCHES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-# The style's colours, ink and four more: there are eleven searches.
-_COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK, "#8C8C8C", "#F0E442", "#8C510A", "#5E3C99",
+# One for each search, in all figures: those of another set of searches are the same.
+_COLOURS = dict(
+    zip(
+        SEARCHES,
+        (
+            "#F0A800", "#5E3C99", "#0072B2", "#333333", "#009E73", "#E06C00", "#8C510A", "#56B4E9", "#999933",
+            "#8C8C8C", "#A50F15", "#CC79A7", "#44AA99",
+        ),
+        strict=False,
+    )
 )  # fmt: skip
 
 
@@ -31,7 +38,9 @@ def regret_at(record: Record, num_evaluations: float) -> float:
 
 
 def plot_regret(searched: Sequence[Record]) -> "Figure":
-    """Draw regret against children scored, a panel per budget: of each search the mean and the middle half of seeds.
+    """Draw regret against children scored, a panel per budget: of each search the mean over seeds.
+
+    Bars on the right are the middle half of the seeds at the end.
 
     Args:
         searched: One record per search, budget and seed, with `search`, `budget`, `trace`, `optimum` and
@@ -43,7 +52,7 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
     if not searched:
         raise ValueError("no search was run: nothing to draw")
     budgets = list(dict.fromkeys(record["budget"] for record in searched))
-    searches = sorted({record["search"] for record in searched})  # of one colour in all figures
+    searches = sorted({record["search"] for record in searched})
     columns = min(2, len(budgets))
     with figure_style():
         figure = new_figure(4.1 * columns, 2.9 * math.ceil(len(budgets) / columns) + 0.6)
@@ -53,8 +62,9 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
                 axes.set_visible(False)
                 continue
             of_budget = [record for record in searched if record["budget"] == budgets[place]]
-            for search, colour in zip(searches, itertools.cycle(_COLOURS), strict=False):
-                _draw_regret(axes, colour, [record for record in of_budget if record["search"] == search])
+            for number, search in enumerate(searches):
+                own = [record for record in of_budget if record["search"] == search]
+                _draw_regret(axes, _COLOURS.get(search, QUIET_COLOUR), own, number)
             axes.set_title(budgets[place])
             axes.set_xlabel("children scored")
             axes.set_ylabel("regret (thousandths of a nat)")
@@ -63,18 +73,18 @@ def plot_regret(searched: Sequence[Record]) -> "Figure":
     return figure
 
 
-def _draw_regret(axes: "Axes", colour: str, records: Sequence[Record]) -> None:
+def _draw_regret(axes: "Axes", colour: str, records: Sequence[Record], number: int) -> None:
     if not records:
         return
     most = int(max(record["num_evaluations"] for record in records))
-    places, means, lows, highs = [], [], [], []
+    places, means, halves = [], [], (0.0, 0.0)
     for place in range(8, most + 1, max(1, most // 48)):
         regrets = sorted(1000 * regret_at(record, place) for record in records)
         if regrets[-1] == math.inf:  # halving has no child on all dev batches for a while
             continue
         places.append(place)
         means.append(sum(regrets) / len(regrets))
-        lows.append(regrets[len(regrets) // 4])
-        highs.append(regrets[(3 * len(regrets)) // 4])
-    axes.plot(places, means, color=colour, label=records[0]["search"])
-    axes.fill_between(places, lows, highs, color=colour, alpha=0.12, linewidth=0)
+        halves = regrets[len(regrets) // 4], regrets[(3 * len(regrets)) // 4]
+    axes.plot(places, means, color=colour, linewidth=1.3, label=records[0]["search"])
+    # The middle half of the seeds at the end, beside each other: bands would hide each other.
+    axes.plot([most * (1.02 + 0.012 * number)] * 2, halves, color=colour, linewidth=2, solid_capstyle="butt")

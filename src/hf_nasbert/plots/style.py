@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hf_nasbert.lazy import check_extra
+from hf_nasbert.methods import METHODS
 from hf_nasbert.space import SKIP, operator_kind
 from hf_nasbert.writing import write_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with any colour vision: https://jfly.uni-koeln.de/color/
@@ -28,6 +31,12 @@ WINNER_COLOUR = "#D55E00"
 FRONT_COLOUR = "#0072B2"
 QUIET_COLOUR = "#B0B0B0"
 INK = "#333333"
+_NUM_COLOURS = 256
+
+_UNTRAINED_LOOK = ("#8C8C8C", "x")
+_OTHER_LOOK = ("#CC79A7", "P")
+_WIDE_GAP = 0.4  # of the whole range: two clusters further apart than this hide all else
+_GAP, _LEAST = 0.08, 0.15  # of a broken axis: what stands for the gap, and what a cluster gets at least
 
 _STYLE = {
     "axes.edgecolor": INK,
@@ -73,8 +82,19 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
         for file, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
             drawn = BytesIO()
             figure.savefig(drawn, format=file.suffix[1:], metadata=metadata)
-            write_bytes(file, drawn.getvalue())
+            write_bytes(file, drawn.getvalue() if file == svg else _with_palette(drawn))
     return png, svg
+
+
+def _with_palette(drawn: BytesIO) -> bytes:
+    """A PNG of a palette, which looks the same at a third of the bytes."""
+    from PIL import Image  # matplotlib needs it
+
+    written = BytesIO()
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(_NUM_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few.save(written, "PNG", optimize=True)
+    return written.getvalue()
 
 
 @contextmanager
@@ -127,3 +147,57 @@ def operator_colours(names: Sequence[str]) -> dict[str, str]:
 def count_of(number: int, thing: str, things: str | None = None) -> str:
     """A number with its noun: 1 child, 1,000 children."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def look_of(method: str) -> tuple[str, str]:
+    """Colour and marker of a training method, the same in every figure; one look for all that have none."""
+    if method == "untrained":
+        return _UNTRAINED_LOOK
+    return METHODS[method].look if method in METHODS else _OTHER_LOOK
+
+
+def break_axis(axes: "Axes", values: Sequence[float], which: Literal["x", "y"]) -> bool:
+    """Leave out of an axis the gap between two clusters far apart, and mark where; returns whether there was one.
+
+    Args:
+        axes: With all points drawn.
+        values: The points' numbers along the axis.
+        which: The axis.
+    """
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    ordered = sorted(set(values))
+    gap, place = max(((b - a, at) for at, (a, b) in enumerate(pairwise(ordered))), default=(0.0, 0))
+    if not ordered or gap <= _WIDE_GAP * (ordered[-1] - ordered[0]):
+        return False
+    groups = [ordered[: place + 1], ordered[place + 1 :]]
+    rooms = [0.15 * (group[-1] - group[0]) or 0.02 * gap for group in groups]
+    ends = [(group[0] - room, group[-1] + room) for group, room in zip(groups, rooms, strict=True)]
+    widths = [high - low for low, high in ends]
+    first = min(max(widths[0] / sum(widths) * (1 - _GAP), _LEAST), 1 - _GAP - _LEAST)
+    numbers = [*ends[0], *ends[1]]
+    shares = [0.0, first, first + _GAP, 1.0]
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    {"x": axes.set_xscale, "y": axes.set_yscale}[which](
+        "function",
+        functions=(lambda value: np.interp(value, numbers, shares), lambda share: np.interp(share, shares, numbers)),
+    )
+    (axes.set_xlim if which == "x" else axes.set_ylim)(numbers[0], numbers[-1])
+    ticks = [
+        tick
+        for (low, high), share in zip(ends, (first, 1 - _GAP - first), strict=True)
+        for tick in MaxNLocator(4 if share > 0.4 else 1).tick_values(low, high)
+        if low <= tick <= high
+    ]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    transform, middle = axes.transAxes, first + _GAP / 2
+    at = [(middle - 0.012, 0.0), (middle + 0.012, 0.0)]
+    points = at if which == "x" else [(y, x) for x, y in at]
+    marker = [(-0.6, -1), (0.6, 1)] if which == "x" else [(-1, -0.6), (1, 0.6)]
+    axes.plot(
+        *zip(*points, strict=True), transform=transform, marker=marker, ms=8, mec=INK, mew=1, ls="", clip_on=False,
+        label="_nolegend_", zorder=5,
+    )  # fmt: skip
+    return True

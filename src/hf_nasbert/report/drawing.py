@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hf_nasbert.report.findings import Findings
-from hf_nasbert.scored import ScoredChild
+from hf_nasbert.report.content import Content
 from hf_nasbert.space import Architecture, operator_kind
 
 WIDTH, HEIGHT = 760, 400  # of a figure, in units of its own
 LEFT, RIGHT, TOP, BOTTOM = 76, 742, 18, 344  # of the field that the points lie in
+_LETTER, _LINE, _WIDE = 10, 16, 260  # of names: half a height, from line to line, and what two may take across
+_LETTER_WIDTH = 6.8
 _FAR = 0.25  # a budget further away, in widths of the children's range, would squeeze them together
 
 
@@ -43,28 +44,63 @@ class Axis(NamedTuple):
         return _place(value, self.low, self.high, self.start, self.stop)
 
 
-class Scatter(NamedTuple):
-    """Loss over one cost: every child, the front, the winner and the budget."""
+class Label(NamedTuple):
+    """The name of a marked point, beside it."""
 
-    cost: str
-    unit: Unit
-    x: Axis
-    y: Axis
+    x: float
+    y: float
+    anchor: str
+    text: str
+
+
+class Marker(NamedTuple):
+    """A point with a sign of its own."""
+
+    x: float
+    y: float
+    kind: str
+    name: str
+
+
+class Drawn(NamedTuple):
+    """What a figure shows of one series."""
+
     dots: str
     line: str
     front: tuple[int, ...]
     points: tuple[tuple[float, float], ...]
-    winner: tuple[float, float]
+    winner: tuple[float, float] | None
     cap: float | None
 
 
+class Scatter(NamedTuple):
+    """A measure over a cost: every point, and of each series the front, the winner and the budget.
+
+    `tied` are the points that cannot be told apart from the winner of the first series, `errors` the 95 % intervals of
+    the differences from it, of its front and of the marked points. `caps` are the budgets, and whether each is near
+    enough to be drawn.
+    """
+
+    measure: int
+    cost: int
+    unit: Unit
+    x: Axis
+    y: Axis
+    series: tuple[Drawn, ...]
+    tied: str
+    errors: str
+    markers: tuple[Marker, ...]
+    labels: tuple[Label, ...]
+    caps: tuple[tuple[float, bool], ...]
+
+
 class Trajectory(NamedTuple):
-    """Loss over the number of scored children, and the best so far."""
+    """A measure over the number of scored children, and the best so far, of each series."""
 
     x: Axis
     y: Axis
-    dots: str
-    line: str
+    dots: tuple[str, ...]
+    lines: tuple[str, ...]
     last: tuple[float, float]
 
 
@@ -96,50 +132,112 @@ class Shares(NamedTuple):
 
 def unit_of(cost: str, largest: float) -> Unit:
     """The unit in which a cost is read: milliseconds, megabytes, or a power of ten."""
-    if cost == "latency_ms":
+    if cost.startswith("latency_"):
         return Unit(1, "ms")
+    is_bytes = cost.endswith("_bytes")
     powers = [(1e9, "billions", "GB"), (1e6, "millions", "MB"), (1e3, "thousands", "kB")]
     for size, name, of_bytes in powers:
         if largest >= size:
-            return Unit(size, of_bytes if cost == "peak_activation_bytes" else name)
-    return Unit(1, "bytes" if cost == "peak_activation_bytes" else "")
+            return Unit(size, of_bytes if is_bytes else name)
+    return Unit(1, "bytes" if is_bytes else "")
 
 
-def draw_scatter(findings: Findings, cost: str, winner: int) -> Scatter:
-    """Loss over a cost, of every child."""
-    costs = [child.cost[cost] for child in findings.children]
-    unit = unit_of(cost, max(costs))
-    cap = findings.caps.get(cost)
+def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
+    """A measure over a cost, of every point."""
+    by, price = content.measures[measure], content.costs[cost]
+    known = {
+        place: (spent, value)
+        for place, (spent, value) in enumerate(zip(price.values, by.values, strict=True))
+        if spent is not None and value is not None
+    }
+    costs = [spent for spent, _ in known.values()]
+    unit = unit_of(price.key, max(costs))
+    asked_for = [one.caps.get(price.key) for one in content.series]
     reach = _FAR * (max(costs) - min(costs) or abs(max(costs)))
-    shown = [cap] if cap is not None and min(costs) - reach <= cap <= max(costs) + reach else []
+    near = (min(costs) - reach, max(costs) + reach)
+    caps = [cap if cap is not None and near[0] <= cap <= near[1] else None for cap in asked_for]
+    shown = [cap for cap in caps if cap is not None]
     x = _axis([value / unit.size for value in [*costs, *shown]], LEFT, RIGHT)
-    y = _axis([child.loss for child in findings.children], BOTTOM, TOP)
-    places = [(x.place(child.cost[cost] / unit.size), y.place(child.loss)) for child in findings.children]
-    front = findings.front(cost)
-    points = tuple(places[place] for place in front)
+    y = _axis([value for _, value in known.values()], BOTTOM, TOP)
+    places = {place: (x.place(spent / unit.size), y.place(value)) for place, (spent, value) in known.items()}
+    series = []
+    for number, one in enumerate(content.series):
+        front = content.front(measure, cost, number)
+        points = tuple(places[place] for place in front)
+        cap = caps[number]
+        series.append(
+            Drawn(
+                dots=_dots([places[place] for place in sorted(one.ranking) if place in places]),
+                line=_steps(points),
+                front=tuple(front),
+                points=points,
+                winner=places.get(one.winner),
+                cap=None if cap is None else x.place(cap / unit.size),
+            )
+        )
+    winner = content.series[0].winner
+    tied = [place for place in content.series[0].ranking if place != winner and by.is_tied(place, winner)]
+    barred = dict.fromkeys([*series[0].front, *(mark.place for mark in content.marks)])
+    markers = tuple(
+        Marker(*places[mark.place], mark.kind, mark.name) for mark in content.marks if mark.place in places
+    )
     return Scatter(
+        measure=measure,
         cost=cost,
         unit=unit,
         x=x,
         y=y,
-        dots=_dots(places),
-        line=_steps(points),
-        front=tuple(front),
-        points=points,
-        winner=places[winner],
-        cap=x.place(shown[0] / unit.size) if shown else None,
+        series=tuple(series),
+        tied=_dots([places[place] for place in sorted(tied) if place in places]),
+        errors="".join(
+            _error(places[place], doubt, y)
+            for place in barred
+            if place in places and place != winner and (doubt := by.doubt(place, winner)) is not None
+        ),
+        markers=markers,
+        labels=_labels(markers),
+        caps=tuple(dict.fromkeys((asked, asked in shown) for asked in asked_for if asked is not None)),
     )
 
 
-def draw_trajectory(children: Sequence[ScoredChild]) -> Trajectory:
-    """Every child's loss in the order of scoring, and the best so far."""
-    losses = [child.loss for child in children]
-    x, y = _axis([1, len(losses)], LEFT, RIGHT, whole=True), _axis(losses, BOTTOM, TOP)
-    best = list(itertools.accumulate(losses, min))
-    turns = [place for place in range(len(best)) if place in (0, len(best) - 1) or best[place] < best[place - 1]]
-    line = [(x.place(place + 1), y.place(best[place])) for place in turns]
-    dots = _dots([(x.place(place + 1), y.place(loss)) for place, loss in enumerate(losses)])
-    return Trajectory(x, y, dots, _steps(line), line[-1])
+def _error(place: tuple[float, float], doubt: float, y: Axis) -> str:
+    """A line up and down from a point, with its ends across, within the field."""
+    half = doubt / (y.high - y.low) * abs(y.stop - y.start)
+    top, bottom = (min(max(place[1] + way * half, TOP), BOTTOM) for way in (-1, 1))
+    return f"M{place[0] - 3:.1f} {top:.1f}h6m-3 0V{bottom:.1f}m-3 0h6"
+
+
+def _labels(markers: Sequence[Marker]) -> tuple[Label, ...]:
+    """Names beside their points, each below the one above it where they would lie on each other."""
+    labels: list[Label] = []
+    for marker in sorted(markers, key=lambda one: one.y):
+        is_left = marker.x + 13 + _LETTER_WIDTH * len(marker.name) > WIDTH
+        x = round(marker.x + (-13 if is_left else 13), 1)
+        y = min(max(marker.y, TOP + _LETTER), BOTTOM - _LETTER)
+        for other in labels:
+            if (other.anchor == "end") == is_left and abs(other.x - x) < _WIDE and y - other.y < _LINE:
+                y = other.y + _LINE
+        labels.append(Label(x, round(y, 1), "end" if is_left else "start", marker.name))
+    return tuple(labels)
+
+
+def draw_trajectory(content: Content) -> Trajectory:
+    """The first measure of every candidate in the order of scoring, and the best so far."""
+    values = [
+        [value for place in sorted(one.ranking) if (value := content.measures[0].values[place]) is not None]
+        for one in content.series
+    ]
+    x = _axis([1, max(map(len, values))], LEFT, RIGHT, whole=True)
+    y = _axis([value for own in values for value in own], BOTTOM, TOP)
+    dots, lines, last = [], [], (0.0, 0.0)
+    for own in values:
+        best = list(itertools.accumulate(own, min))
+        turns = [place for place in range(len(best)) if place in (0, len(best) - 1) or best[place] < best[place - 1]]
+        line = [(x.place(place + 1), y.place(best[place])) for place in turns]
+        dots.append(_dots([(x.place(place + 1), y.place(value)) for place, value in enumerate(own)]))
+        lines.append(_steps(line))
+        last = line[-1]
+    return Trajectory(x, y, tuple(dots), tuple(lines), last)
 
 
 def draw_shares(ranked: Sequence[Architecture], kinds: Sequence[str], share: float) -> Shares:

@@ -7,8 +7,7 @@ from typing import Any
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.records import Record
-from hf_nasbert.scored import COSTS, ScoredChild, finite_numbers, is_begin, is_filtered, settings_of
-from hf_nasbert.searching import pareto_front
+from hf_nasbert.scored import CONTROL, COSTS, ScoredChild, finite_numbers, is_begin, is_filtered, settings_of
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
 
@@ -34,6 +33,8 @@ class Findings:
     space: Candidates | None
     measured_ms: dict[Architecture, float]
     """Milliseconds of those children that were run after the search, to see what the latency table is worth."""
+    controls: dict[str, ScoredChild]
+    """Children that were not searched for, but that those found are held against, by name."""
     passed_over: tuple[Architecture, ...]
     """Those that were then above the cap, although the table puts them below it: they are not among `children`."""
 
@@ -48,12 +49,6 @@ class Findings:
             range(len(self.children)),
             key=lambda place: (self.children[place].loss, self.children[place].cost[self.costs[0]]),
         )
-
-    def front(self, cost: str) -> list[int]:
-        """The places of the children that no other beats in loss and this cost, by rising cost."""
-        front = pareto_front([(child.cost[cost], child.loss) for child in self.children])
-        distinct = {(self.children[place].cost[cost], self.children[place].loss): place for place in reversed(front)}
-        return [distinct[key] for key in sorted(distinct)]
 
 
 def read_findings(found: Sequence[Record], source: str = "the records") -> Findings:
@@ -79,6 +74,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     scored: dict[Architecture, ScoredChild] = {}
     measured_ms: dict[Architecture, float] = {}
     filtered: set[Architecture] = set()
+    controls: dict[str, ScoredChild] = {}
     num_partial = 0
     for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
         where = f"{source}, record {number}"
@@ -91,6 +87,13 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
             filtered.add(_architecture(record, where))
             continue
         child = ScoredChild.from_record(record, where)
+        if head and record.get("record") == CONTROL:
+            name = record.get("name")
+            if not isinstance(name, str):
+                raise ValueError(f"{where}: a control has a name, found {str(name)[:80]!r}")
+            if child.proxy_loss is not None:
+                controls[name] = child
+            continue
         if child.num_batches is not None:
             num_partial += 1
             continue
@@ -110,7 +113,10 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     lengths = sorted({len(child.architecture) for child in children})
     if len(lengths) > 1:
         raise ValueError(f"{source} holds children of {lengths} choice blocks: they are not of one space")
-    common = [name for name in children[0].cost if all(name in child.cost for child in children)]
+    compared = [*children, *controls.values()]
+    if len({len(child.architecture) for child in compared}) > 1:
+        raise ValueError(f"{source}: a control has other choice blocks than the children: it is not of their space")
+    common = [name for name in children[0].cost if all(name in child.cost for child in compared)]
     if not common:
         raise ValueError(f"{source} says of no cost what every child needs: expected one of {', '.join(COSTS)}")
     for name in caps:
@@ -131,6 +137,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         versions=_mapping(head.get("versions", {}), f"{source}: versions") if head else {},
         space=space,
         measured_ms=measured_ms,
+        controls=controls,
         passed_over=slow,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_nasbert import records
-from hf_nasbert.scored import ScoredChild
+from hf_nasbert.scored import ScoredChild, is_beside
 from hf_nasbert.searching.base import Scored, Search, finite_or_none, refuse_other_settings
 from hf_nasbert.space import Architecture
 from hf_nasbert.writing import check_writable
@@ -32,6 +32,7 @@ def run_search(
     progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     further: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None,
+    by_batch: Callable[[Architecture], Sequence[float]] | None = None,
 ) -> list[Scored]:
     """Ask, score and tell until enough children are scored or none is left; returns all, best first.
 
@@ -50,6 +51,8 @@ def run_search(
         progress: Whether to show a bar with the best score so far.
         further: Called once with children that were scored on all dev batches, for their losses on further dev sets,
             by name: the search never learns of them, and the history keeps them.
+        by_batch: Called with a child that was just scored on all dev batches, for its loss on each: the history keeps
+            them, to say how sure a difference is. Nothing where they are not known.
         should_stop: Asked before children are chosen; True ends the search early, with what it has found.
 
     Raises:
@@ -74,7 +77,8 @@ def run_search(
                 check_writable(history_path, is_appended=True)  # else what they cost would be lost
             values = _scored(score, new, num_batches)
             if history_path is not None:
-                records.extend(history_path, _records(search, values, further if num_batches is None else None))
+                hooks = (further, by_batch) if num_batches is None else ()
+                records.extend(history_path, _records(search, values, *hooks))
             known |= {(child, num_batches): value for child, value in values.items()}
             search.tell(children, [known[child, num_batches] for child in children], num_batches=num_batches)
             best = search.best()
@@ -95,7 +99,8 @@ def _scored(score: Score, children: Sequence[Architecture], num_batches: int | N
 def _records(
     search: Search,
     scores: Mapping[Architecture, float],
-    further: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None,
+    further: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None,
+    by_batch: Callable[[Architecture], Sequence[float]] | None = None,
 ) -> list[records.Record]:
     others = further(list(scores)) if further is not None and scores else [{}] * len(scores)
     return [
@@ -105,6 +110,7 @@ def _records(
             cost={} if search.task.cost is None else search.task.cost(child),
             num_batches=search.num_batches,
             dev_losses=losses,
+            batch_losses=() if by_batch is None else tuple(by_batch(child)),
         ).to_record()
         for (child, score), losses in zip(scores.items(), others, strict=True)
     ]
@@ -125,7 +131,7 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
             if not isinstance(record.get("settings"), Mapping):
                 raise ValueError(f"{path} is not the history of a search: record {number} holds no settings")
             refuse_other_settings(settings, record["settings"], str(path))
-        elif record.get("record") != "measured":  # the best, run under a cap on latency
+        elif not is_beside(record):
             child = ScoredChild.from_record(record, f"{path}, record {number}")
             known[child.architecture, child.num_batches] = child.loss
     return known

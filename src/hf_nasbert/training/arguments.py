@@ -235,7 +235,9 @@ class SupernetTrainingArguments(Settings):
     adam_beta1: float = setting(0.9, "Decay of AdamW's first moment.", at_least=0, at_most=1)
     adam_beta2: float = setting(0.98, "Decay of AdamW's second moment.", at_least=0, at_most=1)
     adam_epsilon: float = setting(1e-6, "Epsilon of AdamW.", at_least=0)
-    warmup_steps: int = setting(0, "Steps of linear warm-up; 0: warmup_ratio decides.", at_least=0)
+    warmup_steps: float = setting(
+        0, "Steps of linear warm-up; below 1, a share of max_steps; 0: warmup_ratio decides.", at_least=0
+    )
     warmup_ratio: float = setting(0.1, "Warm-up as a share of max_steps.", at_least=0, at_most=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = setting(
         "linear", "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."
@@ -378,7 +380,10 @@ class SupernetTrainingArguments(Settings):
         The share of the highest rate that the schedule leaves is taken to the power of `exponent`; below
         `min_lr_ratio` it does not fall.
         """
-        warmup = self.warmup_steps or math.ceil(self.warmup_ratio * self.max_steps)
+        warmup = self.warmup_steps or self.warmup_ratio * self.max_steps
+        if 0 < self.warmup_steps < 1:
+            warmup *= self.max_steps
+        warmup = math.ceil(warmup)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         if self.lr_scheduler_type == "constant_with_warmup":

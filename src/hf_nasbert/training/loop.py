@@ -292,7 +292,8 @@ class SupernetLoop:
             if self.tokenizer is not None:
                 save_tokenizer(self.tokenizer, folder, supernet.config.max_position_embeddings)
 
-        on_main_process(self.accelerator, lambda: checkpoints.replace_files(Path(folder or self.output_dir), write))
+        # Not of the accelerator: whoever makes `TrainingArguments` after the training takes its state away.
+        on_main_process(PartialState(), lambda: checkpoints.replace_files(Path(folder or self.output_dir), write))
 
     def save_checkpoint(self) -> None:
         """Save everything that the rest of the run depends on.
