@@ -6,7 +6,7 @@
     python benchmarks/compress.py peers                what another package makes of the same, in its own environment
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
-packages (recipes/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
+packages (data/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
 its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
 is committed of it (compress.jsonl.gz) where that file is not there.
 
@@ -89,13 +89,14 @@ def run(name: str, folder: Path, output: Path) -> None:
 
 
 def collect(folder: Path, output: Path) -> None:
-    """Write down the stages that are done and have no record yet."""
+    """Write down the stages that are done and have no record yet, without what every neuron is worth."""
     known = {(one["run"], one["stage"]) for one in records.read(output)} if output.exists() else set()
     for name in RUNS:
         stages = folder / name / "stages.jsonl"
         for record in records.read(stages) if stages.exists() else ():
             if (name, record["stage"]) not in known:
-                records.append(output, {"run": name, **record})
+                content = {key: value for key, value in record["content"].items() if key != "importance"}
+                records.append(output, {"run": name, **record, "content": content})
 
 
 def as_table(made: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@
     python benchmarks/compress_task.py collect                         records the stages that are finished so far
     python benchmarks/compress_task.py show                            prints means over the seeds that are recorded
 
-Base model and sentences come out of pinned packages (recipes/data-requirements.txt). A seed is that of fine-tuning
+Base model and sentences come out of pinned packages (data/data-requirements.txt). A seed is that of fine-tuning
 and of recovery: every seed has a base model of its own. The validation split chooses and the test split judges. One
 thread; times are CPU-seconds of the process. One record per stage goes to benchmarks/records/compress-task.jsonl;
 `show` reads what is committed of it (compress-task.jsonl.gz) where that file is not there.
@@ -62,7 +62,7 @@ def run(folder: Path, output: Path, seeds: list[int], budgets: list[str], option
 
 
 def collect(folder: Path, output: Path) -> None:
-    """Append the records of finished stages that are not there yet, without what every example was called."""
+    """Append the records of finished stages that are not there yet, less predictions and importances."""
     there = {(one["run"], one["stage"]) for one in records.read(output)} if output.exists() else set()
     for file in sorted(folder.glob("base/records.jsonl")):
         for record in records.read(file):
@@ -72,7 +72,7 @@ def collect(folder: Path, output: Path) -> None:
     for file in sorted(folder.glob("*/stages.jsonl")):
         for record in records.read(file):
             if (file.parent.name, record["stage"]) not in there:
-                content = record["content"]
+                content = {name: value for name, value in record["content"].items() if name != "importance"}
                 if "judged" in content:
                     content = content | {"judged": content["judged"] | {"predictions": None}}
                 records.append(output, {"run": file.parent.name, **record, "content": content})

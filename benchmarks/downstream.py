@@ -54,7 +54,7 @@ from hf_nasbert.training.farm import compress_table
 
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "records" / "downstream.jsonl"
-QUICKSTART = ROOT / "recipes" / "configs" / "quickstart-scratch.yaml"
+QUICKSTART = "quickstart-scratch"
 PAGE = ROOT / "docs" / "downstream.md"
 BUDGETS = {"small": 2, "large": 3}  # layers of the hand-made BERT that a child may be as large as
 SEEDS = (0, 1, 2)

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
@@ -21,7 +20,7 @@ from hf_nasbert.records import versions
 from hf_nasbert.training.farm import FarmArguments
 from hf_nasbert.training.standalone import StandaloneArguments, StandaloneTrainer
 
-CONFIG = Path(__file__).parents[1] / "recipes" / "configs" / "table-imdb.yaml"
+CONFIG = "table-imdb"
 
 
 def make_trainer() -> StandaloneTrainer:

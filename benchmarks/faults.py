@@ -37,7 +37,7 @@ from hf_nasbert.data import DataArguments
 from hf_nasbert.records import Record
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, pretrain_supernet, read_log
 from hf_nasbert.training.checkpoints import OPTIMIZER, STATE, list_checkpoints, read_json
-from hf_nasbert.training.loop import SupernetTrainer
+from hf_nasbert.training.loop import SupernetLoop
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "benchmarks" / "records" / "faults.jsonl.gz", ROOT / "docs" / "reliability.md"
@@ -86,7 +86,7 @@ def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path
     marker = Marker(marker_file)
     marker.write("start or resume", 0, 0)
     for name, part in METHODS.items():
-        setattr(SupernetTrainer, name, marking(getattr(SupernetTrainer, name), part, marker, durations))
+        setattr(SupernetLoop, name, marking(getattr(SupernetLoop, name), part, marker, durations))
     pretrain_supernet(
         SupernetArguments(operators=["attention", "ffn", "conv3", "conv5"], num_choice_blocks=4, hidden_size=64),
         DataArguments(
@@ -104,7 +104,7 @@ def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path
 def marking(method: Callable[..., Any], part: str, marker: Marker, durations: Path | None) -> Callable[..., Any]:
     """The method, which says that it is at work, and, if that is wanted, how long it took."""
 
-    def marked(trainer: SupernetTrainer, *arguments: Any) -> Any:
+    def marked(trainer: SupernetLoop, *arguments: Any) -> Any:
         around, _, entered, _ = marker.read()
         marker.write(part, trainer.global_step, entered + 1)
         start = time.monotonic()

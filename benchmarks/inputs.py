@@ -56,7 +56,7 @@ from hf_nasbert.pipeline.extraction import read_facts
 from hf_nasbert.ranking import GroundTruth, load_table, proxy_losses, read_scores
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
 from hf_nasbert.report import read_findings, render_search_report
-from hf_nasbert.search import RandomSearch, SearchTask, run_search
+from hf_nasbert.searching import RandomSearch, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments, checkpoints
 from hf_nasbert.training.farm import FarmArguments, read_table

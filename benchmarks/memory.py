@@ -29,7 +29,7 @@ from hf_nasbert.cards import fill_page
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.records import Record
 from hf_nasbert.space import SearchSpace
-from hf_nasbert.training import SupernetTrainer, SupernetTrainingArguments
+from hf_nasbert.training import SupernetLoop, SupernetTrainingArguments
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "benchmarks" / "records" / "memory.jsonl.gz", ROOT / "docs" / "reliability.md"
@@ -83,7 +83,7 @@ def run(num_steps: int, folder: Path, output: Path) -> list[Record]:
         method_settings={"anchor_interval": 25, "anchor_dev_batches": 1}, eval_steps=10 * every, num_eval_children=4,
         logging_steps=every, save_steps=10 * every, report_to="none", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
-    trainer = SupernetTrainer(supernet, arguments, RandomBatches(), [RandomBatches().batch(-1)])
+    trainer = SupernetLoop(supernet, arguments, RandomBatches(), [RandomBatches().batch(-1)])
     measured, take_step = [], trainer._take_step
 
     def watched(batch: dict[str, torch.Tensor]) -> Any:

@@ -18,7 +18,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.methods import METHODS, TrainingMethod
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.modeling.layouts import LAYOUTS
-from hf_nasbert.search import SEARCHES
+from hf_nasbert.searching import SEARCHES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"

@@ -10,7 +10,7 @@
 
 Killed at any moment, the same command goes on: a child in hand is lost, none is doubled. The design, and in it which
 children have a second seed or are the pilot's, is a file of the records, written before any child is trained. Text and
-pairs come out of pinned packages (recipes/data-requirements.txt).
+pairs come out of pinned packages (data/data-requirements.txt).
 
 The rule of the choice, written down before the pilot was run: the fewest tokens by which the pilot's children stand in
 an order that agrees with that at 16 times the tokens to a tau of 0.9 over all of them and 0.8 within bands (mean over
@@ -72,8 +72,8 @@ from hf_nasbert.metrics import Array, Interval, Redraws, cluster_interval
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SentenceModules
 from hf_nasbert.records import Record, versions
-from hf_nasbert.search import OperatorRidge
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching import OperatorRidge
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.farm import Job, compress_table, read_table, restore_table, run_farm
 from hf_nasbert.writing import whole_folder, write_bytes

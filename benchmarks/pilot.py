@@ -8,6 +8,9 @@ single-path sampling for four times the steps of a child.
 """
 
 import argparse
+import functools
+import gzip
+import json
 import os
 import random
 import time
@@ -25,7 +28,7 @@ from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.space import Architecture
-from hf_nasbert.training.farm import compress_table, restore_table, run_farm
+from hf_nasbert.training.farm import run_farm
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import (
     StandaloneArguments,
@@ -34,8 +37,10 @@ from hf_nasbert.training.standalone import (
     make_optimizer,
     set_learning_rate,
 )
+from hf_nasbert.writing import write_bytes
 
 RECORDS = Path(__file__).parent / "records"
+PACKED = RECORDS / "pilot.jsonl.gz"
 PAGE = Path(__file__).parents[1] / "docs" / "ranking-pilot.md"
 SEEDS = (0, 1)
 FACTOR = 4  # steps of the super-net, in a child's
@@ -128,22 +133,45 @@ def run(names: list[str], num_children: int, num_workers: int, nice: int) -> Non
     for name, trainer in trainers.items():
         children = draw_children(trainer, num_children)
         jobs = [(child, seed) for seed in SEEDS for child in children]
-        table = RECORDS / f"pilot-{name}.jsonl"
-        restore_table(table, trainer.recipe_hash, trainer.space)
+        table, supernets = begun(f"pilot-{name}"), begun(f"pilot-{name}-supernet")
         run_farm(trainer, jobs, table, num_workers=num_workers)
-        compress_table(table)
-        supernets = RECORDS / f"pilot-{name}-supernet.jsonl"
         if all(record["recipe_hash"] != trainer.recipe_hash for record in read(supernets.stem)):
             records.append(supernets, train_supernet(trainer, children, seed=0))
-            compress_table(supernets)
+        pack()
+
+
+def begun(name: str) -> Path:
+    """The file that a setting's records are added to, with those that are committed, as after a checkout."""
+    path = RECORDS / f"{name}.jsonl"
+    if not path.exists():
+        records.extend(path, read(name))
+    return path
 
 
 def read(name: str) -> list[Record]:
-    """The records of a file, compressed or not; none if there is neither."""
-    for path in (RECORDS / f"{name}.jsonl", RECORDS / f"{name}.jsonl.gz"):
-        if path.exists():
-            return records.read(path)
-    return []
+    """The records of a setting, or of its super-net: of the file that is added to, or else those committed."""
+    path = RECORDS / f"{name}.jsonl"
+    if path.exists():
+        return records.read(path)
+    return [{key: record[key] for key in record if key != "of"} for record in packed() if record["of"] == name]
+
+
+@functools.cache
+def packed() -> list[Record]:
+    """All that is committed, in one file; each record says whose it is."""
+    return records.read(PACKED)
+
+
+def pack() -> None:
+    """Commit what was added: the same bytes for the same records."""
+    names = [name for setting in SETTINGS for name in (f"pilot-{setting}", f"pilot-{setting}-supernet")]
+    lines = [
+        json.dumps({"of": name, **record}, ensure_ascii=False) + "\n"
+        for name in sorted(names)
+        for record in read(name)
+    ]
+    write_bytes(PACKED, gzip.compress("".join(lines).encode(), mtime=0))
+    packed.cache_clear()
 
 
 def describe(name: str) -> list[str] | None:

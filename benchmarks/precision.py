@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py     does what the record lacks; may be killed and started again at any time
 
-The super-net is that of the ranking study (recipes/configs/study.yaml), for fewer steps. A CPU without units for bf16
+The super-net is that of the ranking study (`--config study`), for fewer steps. A CPU without units for bf16
 emulates it: the losses count then, the times do not, and the record says which it was.
 """
 
@@ -25,7 +25,7 @@ from hf_nasbert.training.machine import has_bf16_units
 from hf_nasbert.writing import write_bytes
 
 ROOT = Path(__file__).parents[1]
-CONFIG, RECORD = ROOT / "recipes" / "configs" / "study.yaml", ROOT / "benchmarks" / "records" / "precision.jsonl.gz"
+CONFIG, RECORD = "study", ROOT / "benchmarks" / "records" / "precision.jsonl.gz"
 SEEDS, PRECISIONS = (0, 1, 2), ("no", "bf16")
 KINDS = (SupernetArguments, DataArguments, SupernetTrainingArguments)
 

@@ -14,6 +14,7 @@ anchor is 2 for each of its dev batches every `anchor_interval` steps.
 
 import argparse
 import gzip
+import lzma
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from hf_nasbert.training.farm import compress_table
 ROOT = Path(__file__).parents[1]
 RECIPES, RUNS = ROOT / "recipes", ROOT / "runs" / "ranking"
 RECORDS, DOCS = ROOT / "benchmarks" / "records", ROOT / "docs"
-CONFIG = RECIPES / "configs" / "study.yaml"
+CONFIG = "study"
 QUARTERS = 4
 TEXT = ("--packaged", "imdb", "--max_seq_length", 64)
 
@@ -131,9 +132,8 @@ BASELINES = {"sweep": next(iter(SWEEP)), "confirm": next(iter(CONFIRM))}
 def begun(name: str) -> Path:
     """The file of some records, with those of its compressed copy where there is no other, as after a checkout."""
     path = RECORDS / f"{name}.jsonl"
-    compressed = RECORDS / f"{name}.jsonl.gz"
-    if compressed.exists() and not path.exists():
-        path.write_bytes(gzip.decompress(compressed.read_bytes()))
+    for compressed in RECORDS.glob(f"{name}.jsonl.[gx]z") if not path.exists() else ():
+        path.write_bytes((lzma if compressed.suffix == ".xz" else gzip).decompress(compressed.read_bytes()))
     return path
 
 
@@ -207,7 +207,8 @@ def main() -> None:
         compress_table(ranking)
         folders = checkpoints(*chosen, [2, 4])
         recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *folders, *TEXT)
-        compress_table(interference)
+        packed = lzma.compress(interference.read_bytes(), preset=9 | lzma.PRESET_EXTREME)  # two thirds of gzip's bytes
+        (RECORDS / "interference.jsonl.xz").write_bytes(packed)
     elif arguments.command == "sweep":
         where = (begun("ranking-sweep"), arguments.table, arguments.workers)
         train_and_score(SWEEP, SWEEP_SEEDS, [QUARTERS], *where)
@@ -220,7 +221,7 @@ def main() -> None:
         card = render_table_card(arguments.table, truth, facts=facts, is_packaged=True)
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
-        compressed = [RECORDS / f"{name}.jsonl.gz" for name in ("ranking", "interference")]
+        compressed = [RECORDS / "ranking.jsonl.gz", RECORDS / "interference.jsonl.xz"]
         common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)

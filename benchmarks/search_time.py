@@ -27,7 +27,7 @@ from typing import Any
 from hf_nasbert import records
 from hf_nasbert.costs import Budget, cost_function
 from hf_nasbert.report import read_findings
-from hf_nasbert.search import SEARCHES, SearchTask
+from hf_nasbert.searching import SEARCHES, SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 
 NUM_EVALUATIONS, TARGET_SECONDS = 1000, 120

@@ -2,13 +2,15 @@
 
     python benchmarks/training_free.py table --table imdb --seeds 0 1 2
     hf-nasbert report-ranking --table imdb --scores benchmarks/records/training-free.jsonl.gz
+    python benchmarks/training_free.py nas-bench-bert
     python benchmarks/training_free.py nas-bench-bert BERT_benchmark.json BERT_results_activation.csv
 
 `table` scores the children of a ground-truth table in untrained super-nets, on one batch of random tokens; its records
-are read as those of any method, so that parameter count and chance stand beside them. `nas-bench-bert` reads what was
-released with "Training-free Neural Architecture Search for RNNs and Transformers" (Serianni and Kalita, 2023,
-https://arxiv.org/abs/2306.00288; data CC-BY-4.0, https://github.com/aaronserianni/training-free-nas, folder `data`),
-which the user downloads, and prints how its 500 models are ranked by their own shape and by the released scores.
+are read as those of any method, so that parameter count and chance stand beside them. `nas-bench-bert` prints how the
+500 models of NAS-Bench-BERT are ranked by their own shape and by what was released with them ("Training-free Neural
+Architecture Search for RNNs and Transformers", Serianni and Kalita, 2023, https://arxiv.org/abs/2306.00288; data CC BY
+4.0, https://github.com/aaronserianni/training-free-nas, folder `data`): from a shortened copy in benchmarks/records,
+which holds no score but the number of parameters, or from the two files that the user downloads.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.space import Architecture, operator_kind
 
 RECORDS = Path(__file__).parent / "records" / "training-free.jsonl"
+SHORTENED = Path(__file__).parent / "records" / "nas-bench-bert.csv"
 SCORES = ("synaptic saliency", "W-PCA", "head confidence")
 _SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")
 _VARIANCE = 0.99  # that the principal components counted by W-PCA hold
@@ -145,6 +148,21 @@ def read_nas_bench_bert(benchmark: str | Path, results: str | Path | None = None
     return found
 
 
+def read_shortened(file: str | Path = SHORTENED) -> list[Released]:
+    """The released models from the shortened copy, whose first lines say where they are from."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return [
+        Released(
+            int(row["id"]),
+            float(row["glue"]),
+            int(row["num_layers"]),
+            int(row["hidden_size"]),
+            {"Number of Parameters": float(row["num_parameters"])},
+        )
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+    ]
+
+
 def table_of(models: Sequence[Released]) -> str:
     """How the models are ranked: over all, and within groups of one depth and width."""
     rows: dict[str, list[float]] = {
@@ -182,7 +200,7 @@ def main() -> None:
     table.add_argument("--table", default="imdb")
     table.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     released = commands.add_parser("nas-bench-bert")
-    released.add_argument("benchmark", help="BERT_benchmark.json")
+    released.add_argument("benchmark", nargs="?", help="BERT_benchmark.json; by default the shortened copy is read")
     released.add_argument("results", nargs="?", help="BERT_results_activation.csv")
     arguments = parser.parse_args()
     if arguments.command == "table":
@@ -191,7 +209,8 @@ def main() -> None:
         run(arguments.table, arguments.seeds)
         compress_table(RECORDS)
     else:
-        print(table_of(read_nas_bench_bert(arguments.benchmark, arguments.results)))
+        files = (arguments.benchmark, arguments.results)
+        print(table_of(read_shortened() if arguments.benchmark is None else read_nas_bench_bert(*files)))
 
 
 if __name__ == "__main__":

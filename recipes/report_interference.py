@@ -1,6 +1,6 @@
 """Make the tables and figures of an interference study anew from its records.
 
-python recipes/report_interference.py --measured benchmarks/records/interference.jsonl.gz \
+python recipes/report_interference.py --measured benchmarks/records/interference.jsonl.xz \
     --page docs/interference.md --figures docs/figures
 """
 

@@ -1,7 +1,7 @@
 """Train the children of a space alone, one record each: the ground-truth table that super-nets are ranked against.
 
-python recipes/train_children.py --config recipes/configs/table-imdb.yaml
-torchrun --nproc_per_node 4 recipes/train_children.py --config recipes/configs/table-imdb.yaml --num_workers 1
+python recipes/train_children.py --config table-imdb
+torchrun --nproc_per_node 4 recipes/train_children.py --config table-imdb --num_workers 1
 
 Killed or asked to stop (SIGTERM, SIGUSR1) at any moment it loses at most the children in hand; the same command goes
 on.

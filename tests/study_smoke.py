@@ -1,6 +1,6 @@
 """`make study-smoke`: table, ranking and interference study on a dozen children over real text, and their effects.
 
-Not collected with the other tests: it takes some minutes and the packaged text (`recipes/data-requirements.txt`).
+Not collected with the other tests: it takes some minutes and the packaged text (`make .venv/.data-ready`).
 """
 
 import numpy as np

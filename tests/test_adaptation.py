@@ -30,7 +30,7 @@ from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import OperatorRidge, SearchTask, random_children
+from hf_nasbert.searching import OperatorRidge, SearchTask, random_children
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 from hf_nasbert.training.farm import Job, read_table
@@ -228,6 +228,21 @@ class TestCommands:
         with pytest.raises(ValueError, match="it differs in about"):
             search_children(replace(arguments, adapt_steps=0), data)
 
+    def test_an_output_of_other_settings_is_refused_before_a_child_is_trained(
+        self, folder, data, tmp_path, in_process
+    ):
+        settings = {"supernet": str(folder), "all_children": True, "adapt_batch_size": 4, **DEV}
+        plain = ScoreChildrenArguments(output=str(tmp_path / "s.jsonl"), **settings)
+        score_children(plain, data)
+        with pytest.raises(ValueError, match="holds scores of another adapted"):
+            score_children(replace(plain, adapt_steps=3, num_adapted=4), data)
+        searched = commands(folder, tmp_path, num_evaluations=3)
+        search_children(searched, data)
+        with pytest.raises(ValueError, match="it differs in about"):
+            search_children(replace(searched, adapt_steps=3, num_adapted=4), data)
+        assert in_process == []
+        assert not list(tmp_path.glob("*.adapted-*"))
+
     def test_scoring_takes_it_too(self, folder, data, tmp_path, in_process):
         arguments = ScoreChildrenArguments(
             supernet=str(folder), output=str(tmp_path / "s.jsonl"), all_children=True, adapt_steps=3, num_adapted=4,
@@ -263,11 +278,14 @@ class TestCommands:
         assert len(in_process) == num_trained
 
     def test_a_compute_budget_from_end_to_end(self, folder, data, tmp_path, in_process, monkeypatch, capsys):
-        monkeypatch.setattr("hf_nasbert.search.compute.LEAST_ADAPTED", 3)
-        monkeypatch.setattr("hf_nasbert.search.compute.NUM_ADAPTED", 5)
-        monkeypatch.setattr("hf_nasbert.search.compute.SHORTEST", 3)
-        arguments = commands(folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9)
+        monkeypatch.setattr("hf_nasbert.searching.compute.LEAST_ADAPTED", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.NUM_ADAPTED", 5)
+        monkeypatch.setattr("hf_nasbert.searching.compute.SHORTEST", 3)
+        arguments = commands(
+            folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9, report=str(tmp_path / "r.html")
+        )
         scored = search_children(arguments, data)
+        assert str(scored[0].architecture) in (tmp_path / "r.html").read_text(encoding="utf-8")
         said = capsys.readouterr().err
         plan = re.search(
             r"compute budget: 248 passes \(4\.00 trainings of a child\): adapt 5 children for (\d+) ", said
@@ -290,8 +308,8 @@ class TestCommands:
 
     @pytest.mark.slow
     def test_killed_in_the_middle_it_ends_as_it_would_have(self, folder, data, tmp_path, in_process, monkeypatch):
-        monkeypatch.setattr("hf_nasbert.search.compute.LEAST_ADAPTED", 3)
-        monkeypatch.setattr("hf_nasbert.search.compute.SHORTEST", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.LEAST_ADAPTED", 3)
+        monkeypatch.setattr("hf_nasbert.searching.compute.SHORTEST", 3)
         arguments = commands(folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9)
         straight = search_children(replace(arguments, output=str(tmp_path / "straight.jsonl")), data)
         expected = list(in_process)
@@ -366,7 +384,7 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 3)
     arguments = RankChildrenArguments(
         table=str(study / "table.jsonl"), scores=str(tmp_path / "scores.jsonl"), supernets=[str(study / "supernet")],
-        num_score_batches=2, num_resamples=5, calibrate=4,
+        num_dev_batches=2, num_resamples=5, calibrate=4,
     )  # fmt: skip
     plain = rank_children(arguments, data)
     both = rank_children(replace(arguments, adapt_steps=3, num_adapted=4, adapt_batch_size=4), data)
@@ -388,6 +406,21 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     rank_children(arguments, data)
     assert Path(arguments.scores).read_bytes() == whole
     assert len(in_process) == 4
+    more = rank_children(replace(arguments, adapt_steps=3, num_adapted=30, adapt_batch_size=4), data)
+    assert more.methods[-1].name == "supernet, 9 children adapted for 3 steps", "all that the table has"
+
+
+def test_a_calibration_that_leaves_nothing_to_rank_is_refused_before_a_super_net_is_scored(
+    study, data, tmp_path, in_process
+):
+    arguments = RankChildrenArguments(
+        table=str(study / "table.jsonl"), scores=str(tmp_path / "scores.jsonl"), supernets=[str(study / "supernet")],
+        calibrate=7, adapt_steps=3, num_adapted=4,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="calibrate=7: of 9 children in the table, 2 would be left to rank"):
+        rank_children(arguments, data)
+    assert not (tmp_path / "scores.jsonl").exists()
+    assert in_process == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from hf_nasbert import records
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.ranking import GroundTruth, calibrations, load_table, proxy_losses, report
-from hf_nasbert.search import OperatorRidge, calibrated
+from hf_nasbert.searching import OperatorRidge, calibrated
 from hf_nasbert.space import Architecture, SearchSpace
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"

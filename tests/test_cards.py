@@ -1,8 +1,8 @@
 """Cards: valid metadata, every number from the record, nothing invented, and no text that becomes markup."""
 
-import itertools
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -592,7 +592,7 @@ def test_a_smaller_encoders_card_is_what_the_hub_reads():
 )
 def test_no_table_has_an_empty_head_and_no_colon_is_escaped_before_a_space(card):
     lines = card.splitlines()
-    heads = [line for line, rule in itertools.pairwise(lines) if re.fullmatch(r"(\| --- )+\|", rule)]
+    heads = [line for line, rule in pairwise(lines) if re.fullmatch(r"(\| --- )+\|", rule)]
     assert heads
     for head in heads:
         assert all(cell.strip() for cell in head.strip("|").split("|")), head

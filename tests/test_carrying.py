@@ -104,7 +104,7 @@ def test_what_cannot_be_carried_is_refused():
 
 def test_the_command_adds_the_carried_table_and_its_error(tmp_path, capsys):
     tiny_supernet().save_pretrained(tmp_path / "net")
-    argv = ["latency", "--supernet", str(tmp_path / "net"), "--batch_size", "1", "--sequence_length", "8"]
+    argv = ["latency", "--supernet", str(tmp_path / "net"), "--batch_size", "1", "--max_seq_length", "8"]
     few = ["--num_visits", "1", "--num_rounds", "1", "--num_children"]
     theirs, ours = str(tmp_path / "theirs.jsonl"), str(tmp_path / "ours.jsonl")
     assert cli.main([*argv, "--output", theirs, *few, "2"]) == 0
@@ -116,6 +116,9 @@ def test_the_command_adds_the_carried_table_and_its_error(tmp_path, capsys):
     table, check = records.read(ours)
     assert LatencyTable.read(ours, batch_size=1).operators_ms == table["operators_ms"]
     assert len(check["children"]) == 4
+    with pytest.raises(SystemExit, match="output and from_table are one file"):
+        cli.main([*argv, "--output", theirs, "--from_table", theirs, *few, "4"])
+    assert LatencyTable.read(theirs, batch_size=1).operators_ms != table["operators_ms"]
     with pytest.raises(SystemExit):
         cli.main([*argv, "--output", ours, "--from_table", theirs, *few, "2"])
     assert "num_children=2: a table is carried by at least 3" in capsys.readouterr().err

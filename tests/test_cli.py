@@ -69,7 +69,7 @@ for name, command in cli.COMMANDS.items():
     refused = {"push": ["--repo_id", "x"], "pull": ["--repo_id", "x"]}
     for flag, value in (
         ("num_evaluations", "-1"), ("num_dev_batches", "-1"), ("num_rounds", "-1"), ("batch_size", "-1"),
-        ("num_resamples", "-1"), ("max_steps", "-1"), ("max_seq_length", "-1"), ("num_scored", "-1"),
+        ("num_resamples", "-1"), ("max_steps", "-1"), ("max_seq_length", "-1"),
     ):
         if flag in hints and name not in refused:
             refused[name] = [f"--{flag}", value]

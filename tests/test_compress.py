@@ -13,6 +13,8 @@ from tiny.texts import tiny_tokenizer
 from torch import nn
 from transformers import BertForTokenClassification
 
+from hf_nasbert.compression.choosing import ranked_choices
+from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.handmade import (
     best_layers,
     best_uniform,
@@ -41,7 +43,7 @@ from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance, sort_by_importance
 from hf_nasbert.elastic.scores import Scorer, score_children
 from hf_nasbert.modeling.families import from_stock
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SearchSpace
 
 # Text
@@ -520,6 +522,31 @@ def test_the_knapsack_of_savings_counts_as_the_costs_do(scored):
         alone_there = [*("skip",) * item.first_block, *item.operators]
         alone_there += ["skip"] * (len(full) - len(alone_there))
         assert cost(alone_there)["peak_activation_bytes"] <= peak["peak_activation_bytes"]
+
+
+def test_every_cap_of_a_budget_holds_for_what_the_search_chooses(scored):
+    """Fewest parameters go with many FLOPs here, so that each cap alone lets through what the other forbids."""
+    supernet, own, wanted, distance = scored
+    full = supernet.largest_architecture
+    plain = EncoderCost.of(supernet, 16, None)
+
+    class Odd(EncoderCost):
+        def __call__(self, architecture):
+            costs = super().__call__(architecture)
+            return costs | {"flops": 1e6 - costs["num_parameters"]}
+
+    cost = Odd(plain.whole, plain.num_blocks)
+    half = cost(full)["num_parameters"] / 2
+    found = replace_one(supernet, own, wanted, distance)
+    both = {"num_parameters": half, "flops": 1e6 - half / 2}
+    for names in (("num_parameters", "flops"), ("flops", "num_parameters")):
+        ranked = ranked_choices(found, full, cost, {name: both[name] for name in names}, None, 1)
+        assert all(cost(one.architecture)[name] <= cap for one in ranked for name, cap in both.items())
+    cheap = [dataclasses.replace(one, loss=plain(one.put_into(full))["num_parameters"]) for one in found]
+    dear = [dataclasses.replace(one, loss=-one.loss) for one in cheap]
+    for losses in (cheap, dear):
+        ranked = ranked_choices(losses, full, cost, both, None, 1)
+        assert half / 2 <= cost(ranked[0].architecture)["num_parameters"] <= half
 
 
 def test_sums_are_held_against_the_real_distances_of_random_children(scored):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,38 @@ def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp
     result = compress(base, tmp_path / "small", str(tmp_path / "text.txt"), **again)
     refused_where_it_differs()
     assert compress(base, tmp_path / "small", str(text), **again).rows == result.rows
+
+
+def test_another_base_model_in_the_same_folder_is_refused_half_way_and_at_the_end(tmp_path):
+    """By its weights, config and tokenizer: what else lies beside them may change."""
+    base, old = save_base(tmp_path / "base"), save_base(tmp_path / "old" / "0_Transformer", modules=None)
+    MODULES.write(old.parent, 32)
+    modules = json.loads((old.parent / "modules.json").read_text())
+    modules[0]["path"] = old.name
+    (old.parent / "modules.json").write_text(json.dumps(modules))
+    source = TextSource.of(["some text"])
+    for model, place in ((base, base), (old.parent, old)):
+        folder = tmp_path / f"small-{model.name}"
+        arguments = CompressArguments(base_model=str(model), output_dir=str(folder), **SETTINGS | HALF)
+
+        def enter(arguments=arguments):
+            with ExitStack() as stack:
+                Compression(arguments, source)._enter(stack)
+
+        enter()
+        (folder / "stages.jsonl").touch()
+        (place / "README.md").write_text("a card")
+        enter()
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
+            before = (place / name).read_bytes()
+            (place / name).write_bytes(before[:-1] + b" ")
+            refused(r"was made with other base model \(base model\.digest was", enter)
+            (place / name).write_bytes(before)
+        enter()
+        settings = json.loads((folder / "settings.json").read_text())
+        del settings["base model"]  # as earlier versions wrote it
+        (folder / "settings.json").write_text(json.dumps(settings))
+        enter()
 
 
 STAGES = ["text", "base model", "variants", "lone replacements", "search", "by hand", "recovery", "proof", "folder"]
@@ -520,6 +553,12 @@ def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp
     )
 
 
+def test_a_model_in_place_of_its_name_is_refused():
+    for call in (hf_nasbert.compress, plan.plan_compression):
+        with pytest.raises(TypeError, match=r"^base_model is a Linear: expected the folder that it is saved in, or"):
+            call(torch.nn.Linear(1, 1), ["a text"], **HALF)
+
+
 def test_a_decoder_is_refused(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "base")
     refused("is a 'gpt2', a decoder", lambda: compress(tmp_path / "base", tmp_path / "small", **HALF))
@@ -626,9 +665,20 @@ def test_pairs_that_prove_nothing_are_refused(base, text, message, tmp_path):
 
 
 def test_places_where_something_would_be_lost_are_refused(base, tmp_path):
-    refused("lies in the base model's folder", lambda: compress(base, base / "small", **HALF))
+    (tmp_path / "link").symlink_to(base)
+    for model, folder in ((base, base), (base, tmp_path / "link"), (tmp_path / "link", base)):
+        inside = folder / "small"
+        refused("lies in the base model's folder", lambda model=model, to=inside: compress(model, to, **HALF))
+    (tmp_path / "link").unlink()
     (tmp_path / "thesis.tex").write_text("mine")
     refused("is not empty, and holds nothing of this command", lambda: compress(base, tmp_path, **HALF))
+    other = tmp_path / "other"  # a folder of `hf-nasbert run` has settings too
+    (other / "work").mkdir(parents=True)
+    (other / "settings.json").write_text(json.dumps({"supernet": {}, "data": {}}))
+    (other / "work" / "thesis.tex").write_text("mine")
+    before = content(other)
+    refused("is not empty, and holds nothing of this command", lambda: compress(base, other, **HALF))
+    assert content(other) == before
 
 
 def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):
@@ -664,7 +714,7 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
     report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
     for text in (report, card):
-        assert "recovery brought it no nearer to the base model, so it is as it was cut and refitted" in text
+        assert "recovery made it no better on the text that chooses, so it is as it was cut and refitted" in text
     for space in ("whole", "screened"):
         line = f"the real distances of 3 random children, {space} space"
         assert line in told
@@ -689,7 +739,8 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     assert Path("small/model.safetensors").is_file()
     assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
     assert "the table and the stages: small/report.md, small/summary.json\n" in told
-    snippet, push = told.partition("to load it:\n\n")[2].split("\n\nto publish it:\n\n")
+    snippet, ending = told.partition("to load it:\n\n")[2].split("\n\nmade: ", 1)
+    push = ending.splitlines()[-1].strip()
     names: dict[str, object] = {}
     exec(snippet, names)
     assert isinstance(names["model"], SentenceTransformer)
@@ -710,10 +761,10 @@ def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_pat
         assert (
             f"{budget}: the smaller model lies in a family/{budget}, its card in a family/{budget}/README.md" in told
         )
-    snippet = told.partition("to load it:\n\n")[2].partition("\n\nto publish it:")[0]
+    snippet = told.partition("to load it:\n\n")[2].partition("\n\nmade: ")[0]
     assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
     assert '"a family/0.5x"' in snippet
-    assert "hf-nasbert push --source 'a family/0.5x' --repo_id" in told
+    assert "  hf-nasbert push --source 'a family/0.5x' --repo_id YOUR_NAME/0.5x --private --dry_run\n" in told
 
 
 DEAD = ["vocab_size", "do_lower_case", "strip_accents", "mlm_probability", "whole_word_mask", "language"]
@@ -741,7 +792,7 @@ def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
     argv = ["--base_model", "base", "--train_files", str(tmp_path / "my text.txt"), "--output_dir", "small"]
     argv += ["--budgets", "0.5x", "0.3x", "--no_handmade", "--int8", "--seeds", "1", "2", "--learning_rate", "1e-3"]
     assert cli.main(["plan-compress", *argv]) == 0
-    _, _, command = capsys.readouterr().out.partition("to run it:\n\n")
+    _, _, command = capsys.readouterr().out.partition("next: to do it:\n")
     program, name, *again = shlex.split(command)
     assert (program, name) == ("hf-nasbert", "compress")
     kinds = [CompressDataArguments, CompressArguments]

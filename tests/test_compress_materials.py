@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,14 +13,15 @@ from tiny.bases import classifier_base, documents, save_base
 from tiny.texts import tiny_tokenizer
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipleChoice, ElectraForPreTraining
 
-from hf_nasbert.compression import CompressArguments, folders, materials, sentences
+from hf_nasbert.compression import CompressArguments, folders, materials, run, sentences
 from hf_nasbert.compression.base_models import check_classifier, difference_from, load_base_model
 from hf_nasbert.compression.choosing import Scored, Worth, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
+from hf_nasbert.compression.replace_one import Replacement, places
 from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
-from hf_nasbert.costs import Budget
+from hf_nasbert.costs import Budget, Share
 from hf_nasbert.elastic import base_models
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.modeling import NasBertModel
@@ -87,12 +89,16 @@ def test_a_sentence_is_no_longer_than_the_base_model_reads(base, tmp_path, asked
 @pytest.mark.parametrize(("inner_blocks", "weight"), [((1, 3), 10.0), ((), 0.0)])
 def test_recovery_is_made_as_it_was_asked_for(base, tmp_path, monkeypatch, inner_blocks, weight):
     seen = []
-    monkeypatch.setattr(
-        materials, "recover", lambda model, batches, targets, distance, settings, **_: seen.append(settings)
-    )
+
+    def recover(model, batches, targets, distance, settings, *, held_out, **_):
+        seen.append(settings)
+        assert (batches, targets.inner_blocks, held_out) == (["train"], inner_blocks, (["choosing"], ["states"]))
+
+    monkeypatch.setattr(materials, "recover", recover)
     found = made(base, tmp_path, patience=3, recovery_steps=7, learning_rate=2e-3)
-    found.bf16, found.distance, found.text = True, None, SimpleNamespace(train=[], choosing=[])
-    found.states = {"train": SimpleNamespace(inner_blocks=inner_blocks), "choosing": []}
+    found.bf16, found.distance = True, None
+    found.text = SimpleNamespace(train=["train"], choosing=["choosing"], judging=None)
+    found.states = {"train": SimpleNamespace(inner_blocks=inner_blocks), "choosing": ["states"]}
     found.start_of = lambda child: (None, "inherited")
     found.recover(("ffn",), 5)
     (own,) = seen
@@ -100,7 +106,90 @@ def test_recovery_is_made_as_it_was_asked_for(base, tmp_path, monkeypatch, inner
     assert (own.inner_weight, own.label_weight) == (weight, 0.0)
 
 
-def test_of_several_seeds_the_one_nearest_to_the_base_model_on_the_text_that_chooses_is_written(tmp_path, monkeypatch):
+def test_children_are_scored_on_the_text_that_chooses(base, tmp_path):
+    found = made(base, tmp_path)
+    found.bf16, found.distance, found.supernet = False, None, None
+    found.text = SimpleNamespace(train=None, choosing=["choosing"], judging=None)
+    found.states = {"choosing": ["states"]}
+    assert (found.scorer.batches, found.scorer.targets) == (["choosing"], ["states"])
+
+
+def test_the_first_heads_and_neurons_of_the_super_net_are_those_that_matter_most(base, tmp_path):
+    found = made(base, tmp_path)
+    blocks = found.base.full_child.encoder.blocks
+    before = [block.operator.output.dense.weight.clone() for block in blocks]
+    scores = [list(range(64 if number % 2 else 2)) for number in range(6)]  # the last ones
+    supernet = found.sorted(scores)
+    for block, own, part in zip(supernet.encoder.blocks, before, scores, strict=True):
+        full = supernet.largest_architecture[len(part) == 64]
+        first = block.operators.output_of(full).dense.weight[:, : 32 // len(part) or 1]
+        assert torch.equal(first, own[:, -first.shape[1] :])
+    assert all(torch.equal(block.operator.output.dense.weight, own) for block, own in zip(blocks, before, strict=True))
+
+
+def test_a_super_net_is_trained_on_the_screened_space_alone(base, tmp_path, monkeypatch):
+    seen = []
+
+    def distil(supernet, space, batches, targets, *_, held_out, **__):
+        seen.append(space)
+        assert (batches, targets, held_out) == (["train"], ["taught"], (["choosing"], ["states"]))
+        return SimpleNamespace(num_tokens=1, before=2.0, after=1.0)
+
+    monkeypatch.setattr(materials, "distil_supernet", distil)
+    found = made(base, tmp_path, max_replace_one_loss=0.3, heads=[1], ffn=[16], scorer="supernet")
+    found.bf16, found.distance = False, None
+    found.text = SimpleNamespace(train=["train"], choosing=["choosing"], judging=None)
+    found.states = {"train": ["taught"], "choosing": ["states"]}
+    found.supernet = found.sorted([[1.0] * (64 if number % 2 else 2) for number in range(6)])
+    full = found.supernet.largest_architecture
+    found.table = [Replacement(*one, 0.0 if one[1] == (full[one[0]],) else 9.0) for one in places(found.space, full)]
+    found.table = [one if one.operators != ("ffn16",) else dataclasses.replace(one, loss=0.3) for one in found.table]
+    _, told = found.distilled("uniform", 0)
+    (space,) = seen
+    assert space.blocks == ((full[0],), (full[1], "ffn16")) * 3
+    assert told.num_children == 8
+
+
+def test_a_trimmed_vocabulary_is_that_of_the_documents_to_train_on(base, tmp_path, monkeypatch):
+    seen, count = [], materials.count_pieces
+
+    def counted(documents, *given, **options):
+        seen.extend(documents["text"])
+        return count(documents, *given, **options)
+
+    monkeypatch.setattr(materials, "count_pieces", counted)
+    found = made(base, tmp_path, trim_vocabulary=True)
+    assert found.vocabulary.kept
+    train, *held_out = sentences.split_parts(found.documents, cache_dir=tmp_path / "parts")
+    assert sorted(seen) == sorted(train["text"])
+    assert not set(seen) & {text for part in held_out for text in part["text"]}
+
+
+def test_what_is_made_by_hand_keeps_to_the_caps_of_its_own_budget(monkeypatch):
+    seen = []
+
+    def way(name):
+        def made(*given):
+            seen.append((name, given[-1]))
+            raise ValueError("none")
+
+        return made
+
+    monkeypatch.setattr(run, "best_uniform", way("uniform"))
+    monkeypatch.setattr(run, "most_layers", way("layers"))
+    whole = SimpleNamespace(largest_architecture=("attention", "ffn"))
+    one = SimpleNamespace(materials=SimpleNamespace(supernet=whole, scorer_of=lambda supernet: None, cost=None))
+    one._layers_by_hand = partial(Compression._layers_by_hand, one)
+    caps = {"0.5x": {"num_parameters": 100.0}, "0.25x": {"num_parameters": 50.0}}
+    made_by_hand = Compression._make_by_hand(one, caps)
+    slack = [{"num_parameters": pytest.approx(number)} for number in (101.0, 50.5)]
+    assert seen == [(name, own) for own in slack for name in ("layers", "layers", "uniform")]
+    assert made_by_hand.missing == [f"{budget}: nothing to compare with: none" for budget in caps]
+
+
+@pytest.mark.parametrize(("metrics", "wanted"), [((None, None, None), 1), ((0.7, 0.6, 0.7), 2)])
+def test_of_several_seeds_the_best_on_the_text_that_chooses_is_written(metrics, wanted, tmp_path, monkeypatch):
+    """By the distance, or where a metric ranks, by that, ties broken by the distance: as children are."""
     monkeypatch.setattr(folders, "native_form", lambda model: (model, None))
     monkeypatch.setattr(folders, "card_of", lambda *_, **__: "")
     monkeypatch.setattr(folders.checkpoint_folders, "replace_files", lambda *_, **__: None)
@@ -116,11 +205,11 @@ def test_of_several_seeds_the_one_nearest_to_the_base_model_on_the_text_that_cho
     )  # fmt: skip
     row = Row("0.5x", "searched", "attention-ffn", 1, 2, 1.0, 1.0, (), True, 0.3, is_given=True)
     recovered = {
-        (Architecture.parse("attention-ffn"), seed): SimpleNamespace(after=after)
-        for seed, after in ((3, 0.5), (1, 0.2), (2, 0.4))
+        (Architecture.parse("attention-ffn"), seed): SimpleNamespace(after=after, metric=metric)
+        for seed, after, metric in zip((3, 1, 2), (0.5, 0.2, 0.4), metrics, strict=True)
     }
     written = folders.write_folders(found, tmp_path, [row], recovered)
-    assert (asked, written.models[0]["seed"]) == ([1], 1)
+    assert (asked, written.models[0]["seed"]) == ([wanted], wanted)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +269,27 @@ def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
         lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, full, lambda children: [10.0, 6.0, 4.0]
     )
     assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
+
+
+def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
+    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
+    asked, times = [], iter([[10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
+
+    def rank(caps):
+        asked.append(caps["latency_ms"])
+        return [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+
+    def measure(children):
+        assert list(children) == [full, *others]
+        return next(times)
+
+    caps = {"latency_ms": 4.0}
+    found = within_measured(rank, Budget(max_latency_ms=Share(0.5)), caps, full, measure)
+    assert asked == pytest.approx([4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
+    assert (found[1].architecture, found[2]) == (others[1], [5.0, 10.0])
+    assert caps == {"latency_ms": 4.0}
+    with pytest.raises(ValueError, match=r"no child is measured at 5 ms or less .* \(the best: 6 ms\)"):
+        within_measured(rank, Budget(max_latency_ms=5.0), caps, full, lambda children: [10.0, 6.0, 7.0])
 
 
 def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):

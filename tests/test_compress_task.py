@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -257,6 +258,14 @@ def test_labels_may_lead_away_from_the_base_model_but_not_from_both(taught):
     settings = RecoverySettings(num_steps=8, learning_rate=5e-4, label_weight=50.0)
     done = recover(full_child(classifier=True), text, theirs, distance, settings, held_out=(text, theirs))
     assert done.after.loss > done.before.loss
+    # Of a light weight, too: what is kept goes by the labels alone, and the distance rises by more than their share.
+    settings = RecoverySettings(num_steps=8, learning_rate=2e-3, label_weight=0.1)
+    child = full_child(classifier=True)
+    before = label_loss(child, text)
+    done = recover(child, text, theirs, distance, settings, held_out=(text, theirs))
+    assert done.kept_step == 8
+    assert label_loss(child, text) < before
+    assert done.after.loss - done.before.loss > 0.1 * (before - label_loss(child, text))
     right = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
     settings = RecoverySettings(num_steps=8, learning_rate=10.0, label_weight=0.5)
     done = recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))
@@ -343,6 +352,22 @@ def test_labels_and_columns_that_do_not_fit_are_refused_before_any_work(base, fi
 def test_sources_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         CompressDataArguments(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("validation_fraction", 0.0),
+        ("validation_fraction", 1.0),
+        ("validation_fraction", math.nan),
+        ("data_seed", -1),
+        ("max_seq_length", 3),
+        ("max_seq_length", 0),
+    ],
+)
+def test_numbers_of_the_data_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        CompressDataArguments(packaged="imdb", **{name: value})
 
 
 def test_a_weight_below_zero_is_refused():

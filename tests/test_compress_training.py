@@ -32,7 +32,7 @@ from hf_nasbert.elastic.scores import Score, score_children
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import hamming
 
 # Refitting
@@ -230,6 +230,21 @@ def test_a_super_net_is_distilled_by_the_method_that_is_asked(chosen, method, tm
             )  # fmt: skip
 
 
+@pytest.mark.parametrize("after", [0.5, 0.6])
+def test_a_super_net_whose_children_did_not_gain_is_refused(chosen, after, monkeypatch):
+    supernet, _, own, wanted, distance = chosen
+    means = iter([0.5, after])
+    monkeypatch.setattr(
+        "hf_nasbert.compression.recover.score_children",
+        lambda supernet, children, *_, **__: [Score(next(means), 0, 0, 0)] * len(children),
+    )
+    with pytest.raises(ValueError, match=rf"children worse: .* was 0\.5000 and is {after:.4f}: lower learning_rate="):
+        distil_supernet(
+            copy.deepcopy(supernet), supernet.space, own, wanted, distance, RecoverySettings(num_steps=1),
+            held_out=(own, wanted),
+        )  # fmt: skip
+
+
 SETTINGS = RecoverySettings(num_steps=16, learning_rate=2e-3, save_steps=4)
 
 
@@ -311,6 +326,11 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
         recover(
             again, own, wanted, dataclasses.replace(distance, mean=distance.mean + 1), SETTINGS, output_dir=tmp_path
         )
+    other = extract_child(supernet, architecture)
+    with torch.no_grad():
+        next(other.encoder.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match=r"is of another recovery \(child was"):
+        recover(other, own, wanted, distance, SETTINGS, output_dir=tmp_path)
     with pytest.raises(ValueError, match=r"is of another recovery \(settings.seed was 0, and is 1 here\)"):
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
 

@@ -10,7 +10,7 @@ from hf_nasbert import records
 from hf_nasbert.costs import Budget
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import GroundTruth, load_table
-from hf_nasbert.search import (
+from hf_nasbert.searching import (
     OperatorRidge,
     Prices,
     RegularizedEvolution,
@@ -206,7 +206,7 @@ def curve_losses(trained, children, num_batches=None):
 
 class TestTrainedHalving:
     def rows(self):
-        return {Architecture.parse(r["architecture"]): r for r in records.read(RECORDS / "table-imdb.jsonl.gz")
+        return {Architecture.parse(r["architecture"]): r for r in load_table("imdb")
                 if r["seed"] == 0}  # fmt: skip
 
     def test_replayed_on_the_curves_of_our_table_it_finds_a_good_child_for_less(self):

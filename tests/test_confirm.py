@@ -35,7 +35,7 @@ def search(monkeypatch, tmp_path, fake_time):
         records.append(table, record)
         arguments = SearchChildrenArguments(
             supernet="x", output=str(tmp_path / f"{name}.jsonl"), num_dev_batches=1, dev_batch_size=2, search="random",
-            num_evaluations=27, latency_table=str(table), max_latency_ms=cap, **settings,
+            num_evaluations=27, latency_table=str(table), max_latency=cap, **settings,
         )  # fmt: skip
         return arguments, search_children(arguments, DATA)
 

@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -315,7 +316,7 @@ class TestPackagedSources:
     def test_what_is_not_installed_is_named_with_the_command(self, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         for load in (lambda: load_text(DataArguments(packaged="imdb")), lambda: load_labelled("stsb")):
-            with pytest.raises(FileNotFoundError, match="--no-deps --require-hashes -r recipes/data-req"):
+            with pytest.raises(FileNotFoundError, match=r"--no-deps --require-hashes -r \S+data-requirements\.txt"):
                 load()
 
     def test_another_version_is_refused(self, monkeypatch):
@@ -337,7 +338,7 @@ class TestPackagedSources:
             packaged_model("minilm")
 
     def test_the_requirements_pin_what_the_table_names(self):
-        lines = (TEXT.parents[2] / "recipes" / "data-requirements.txt").read_text().splitlines()
+        lines = Path(packaged.__file__).with_name("data-requirements.txt").read_text().splitlines()
         pinned = {line.split(" ")[0] for line in lines if "==" in line}
         sources = [*PACKAGED_SOURCES.values(), *PACKAGED_MODELS.values()]
         assert pinned == {f"{source.distribution}=={source.version}" for source in sources}
@@ -900,6 +901,16 @@ class TestFixedBatches:
     def test_a_dev_set_too_small_is_refused(self, tokenizer):
         with pytest.raises(ValueError, match="7 dev batches of 8 need 56 sequences, the dev set has 50"):
             fixed_masked_batches(sequences(tokenizer), tokenizer, 7, 8, 0)
+
+    def test_or_gives_the_largest_that_there_is(self, tokenizer, caplog):
+        """50 sequences in batches of 30 at most are two of 25, none left out; what fits stays as it is."""
+        fitted = fixed_masked_batches(sequences(tokenizer), tokenizer, 3, 30, 0, is_at_most=True)
+        assert [len(batch["labels"]) for batch in fitted] == [25, 25]
+        assert "the dev set has 50: taken are 2 of 25" in caplog.text
+        (whole,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 50, 0)
+        assert torch.equal(torch.cat([batch["labels"] for batch in fitted]), whole["labels"])
+        (asked,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 50, 0, is_at_most=True)
+        assert torch.equal(asked["labels"], whole["labels"])
 
     def test_the_digest_tells_tokens_and_labels_apart(self, tokenizer):
         (batch,) = fixed_masked_batches(sequences(tokenizer), tokenizer, 1, 8, 0)

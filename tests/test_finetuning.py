@@ -474,7 +474,7 @@ class TestFinetune:
         for name, changes in {"default": {}, "mixed": {"group_by_length": False}}.items():
             num_tokens.clear()
             settings = {"train_file": file, "validation_file": file, "max_seq_length": 64, "max_steps": 4}
-            settings |= {"eval_batch_size": 8, **changes}
+            settings |= {"per_device_eval_batch_size": 8, **changes}
             finetune(arguments(output_dir=str(tmp_path / name), **settings))
             totals[name] = sum(num_tokens)
         assert totals["default"] < 0.8 * totals["mixed"]
@@ -812,6 +812,24 @@ class TestFinetune:
             "a random part"
         )
 
+    def test_of_one_file_a_part_is_held_out_and_no_text_is_on_both_sides(self, arguments, tmp_path, caplog):
+        rows = [*reviews(40, seed=0), *reviews(40, seed=0)]  # every text twice
+        write_csv(tmp_path / "mine.csv", rows)
+        given = {"train_file": str(tmp_path / "mine.csv"), "validation_file": None, "validation_fraction": 0.25}
+        tasks = [sequence_classification.load_task(arguments(**given, data_seed=seed)) for seed in (0, 0, 1)]
+        assert "mine: no validation_file, so " in caplog.text
+        train, held = (set(tasks[0].splits[name]["text"]) for name in ("train", "validation"))
+        assert not train & held
+        assert train | held == {text for text, _ in rows}
+        assert len(held) == round(0.25 * len(train | held))
+        assert tasks[0].digest() == tasks[1].digest() != tasks[2].digest()
+        assert tasks[0].test is None
+
+    def test_one_example_cannot_be_split(self, arguments, tmp_path):
+        write_csv(tmp_path / "mine.csv", [("good film", "good"), ("good  Film", "bad")])
+        with pytest.raises(ValueError, match=r"mine: 2 example.s. with 1 different text"):
+            sequence_classification.load_task(arguments(train_file=str(tmp_path / "mine.csv"), validation_file=None))
+
     def test_predictions_that_are_not_finite_are_an_error(self, arguments):
         compute = sequence_classification.make_compute_metrics(sequence_classification.load_task(arguments()))
         logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).numpy()
@@ -833,7 +851,7 @@ class TestFinetune:
         [
             ({"task": "rte", "packaged": "stsb"}, "got task and packaged"),
             ({"train_file": None, "validation_file": None}, "got none"),
-            ({"validation_file": None}, "needs a validation_file"),
+            ({"validation_fraction": 0.0}, "validation_fraction=0.0"),
             ({"task": "rte", "test_file": "x.csv"}, "go with train_file, not with task"),
             ({"seeds": []}, "one or more different numbers"),
             ({"seeds": [1, 1]}, "one or more different numbers"),

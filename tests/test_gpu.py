@@ -96,7 +96,7 @@ def test_latencies_are_measured(tmp_path):
     output = tmp_path / "latency.jsonl"
     arguments = LatencyArguments(
         supernet=str(tmp_path / "supernet"), output=str(output), device="cuda", clock="wall", batch_size=2,
-        sequence_length=8, num_visits=3, num_children=6, num_rounds=3,
+        max_seq_length=8, num_visits=3, num_children=6, num_rounds=3,
     )  # fmt: skip
     measured = measure_latency(arguments)
     assert measured[0]["setting"]["device"] == torch.cuda.get_device_name()

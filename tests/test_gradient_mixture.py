@@ -9,7 +9,7 @@ from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.modeling_supernet import SupernetModel
 from hf_nasbert.pipeline.mixture import Mixture
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import GradientMixtureSearch, SearchTask
+from hf_nasbert.searching import GradientMixtureSearch, SearchTask
 from hf_nasbert.space import Architecture, SearchSpace
 
 SPACE = SearchSpace.chain(4, ("ffn", "attention", "conv3", "conv7"))

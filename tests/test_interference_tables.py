@@ -149,7 +149,7 @@ class TestPage:
         from hf_nasbert.pipeline.interference import draw_interference
 
         text = (TESTS.parent / "docs/interference.md").read_text(encoding="utf-8")
-        found = records.read(TESTS.parent / "benchmarks/records/interference.jsonl.gz")
+        found = records.read(TESTS.parent / "benchmarks/records/interference.jsonl.xz")
         page = tmp_path / "page.md"
         page.write_text(text, encoding="utf-8")
         fill_page(page, as_markdown(found))

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from hf_nasbert.search.knapsack import Item, best_choices
+from hf_nasbert.searching.knapsack import Item, best_choices
 
 pytest.importorskip("scipy")
 

@@ -26,7 +26,7 @@ def test_a_table_is_measured_checked_written_and_read(folder, tmp_path, capfd):
         supernet=str(folder),
         output=str(output),
         batch_size=2,
-        sequence_length=8,
+        max_seq_length=8,
         num_visits=2,
         num_children=4,
         num_rounds=2,

@@ -13,6 +13,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.interference import operator_gradients
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.modeling.copies import Copies
 from hf_nasbert.modeling.geometry_nasbert import parse_operator
 from hf_nasbert.modeling.layout_names import LAYOUT_NAMES, known_layouts
 from hf_nasbert.modeling.layouts import LAYOUTS, SeparateWeights, WeightLayout
@@ -480,6 +481,16 @@ class TestScaled:
         large = SupernetConfig(search_space=space, hidden_size=64).scaled(256)
         assert large.attention_head_size == 32
         assert large.space.blocks[0] == ("attention", "attention4")
+
+    def test_copies_of_a_search_are_no_part_of_what_is_built(self):
+        space = SearchSpace.staged(1, 2, ("attention", "ffn"), widths=(32, 64))
+        by_operator = {"block": 0, "operators": space.blocks[0], "owners": (0, 0, 1, 1)}
+        by_size = {"reference": "ffn@32-ffn@32", "bounds": (5000,), "owners": (0, 1)}
+        for rows in (by_operator, by_size):
+            copies = Copies(number=2, **rows).to_dict()
+            large = SupernetConfig(search_space=space, hidden_size=64, copies=copies).scaled(128)
+            assert large.copies is None
+            assert large.space.blocks[0][0] == "attention@64"
 
     @pytest.mark.parametrize(("width", "said"), [(100, "ffn40 cannot grow"), (0, "width=0"), (1.5, "width=1.5")])
     def test_a_size_that_is_no_whole_number_is_refused(self, width, said):

@@ -150,6 +150,18 @@ def test_a_module_of_another_width_is_its_whole_stage():
     assert found == every - set(enumerate(method.meta))
 
 
+def test_a_run_that_is_made_longer_does_not_go_back_to_the_meta_model():
+    """More `max_steps`, and so a larger share of them: the modules were trained in the meta model as it was."""
+    for steps, is_meta in ((2, True), (3, False)):  # two of eight are the meta model's
+        short, longer = make(), make(max_steps=80)
+        for step in range(steps):
+            short.before_step(step, None)
+            short.children()
+        longer.load_state_dict(short.state_dict())
+        longer.before_step(steps, None)
+        assert longer.is_meta == is_meta
+
+
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="meta_share=2"):
         make(meta_share=2)

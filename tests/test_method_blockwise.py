@@ -13,8 +13,8 @@ from hf_nasbert.costs import Budget, cost_function, num_parameters
 from hf_nasbert.methods import METHODS
 from hf_nasbert.methods.blockwise import best_by_stages, stages_of
 from hf_nasbert.objectives import relative_error
-from hf_nasbert.search import SearchTask
-from hf_nasbert.search.shrinking import ProgressiveShrinking
+from hf_nasbert.searching import SearchTask
+from hf_nasbert.searching.shrinking import ProgressiveShrinking
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.teachers import ChildTeacher, StageErrors
 from hf_nasbert.training import sharding

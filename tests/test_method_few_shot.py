@@ -145,6 +145,21 @@ def test_parts_are_neighbours_and_the_first_block_is_one_with_a_choice():
             other.load_state_dict(method.state_dict() | {"parts": parts})
 
 
+def test_the_log_says_the_split_wherever_it_comes():
+    """The first step behind it may be skipped, and a run made shorter splits where it goes on."""
+    method = make_method(split_at=0.2)  # of 10 steps
+    told = []
+    for step in (1, 2, 3, 4, 5):
+        method.before_step(step, None)
+        if step != 2:
+            told.append(method.after_step(step + 1, method.children(), [1.0], None, None))
+    assert [event and event["event"] for event in told] == [None, "split", None, None]
+    early, later = make_method(max_steps=100), make_method()
+    later.load_state_dict(early.state_dict())
+    assert later.before_step(7, None)
+    assert later.after_step(8, later.children(), [1.0], None, None)["block"] == 0
+
+
 def test_gradients_are_compared_in_so_many_settings_of_the_runs_seed():
     kind, asked = METHODS["few_shot"], []
     method = kind(SPACE, kind.Settings(split="gradients", split_settings=7), cost=len, seed=3, max_steps=10)

@@ -11,7 +11,7 @@ from tiny.trainings import make_supernet, make_trainer, train_log
 
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.methods import METHODS
-from hf_nasbert.search import SEARCHES
+from hf_nasbert.searching import SEARCHES
 from hf_nasbert.space import Architecture, Distribution, SearchSpace
 from hf_nasbert.testing import check_method
 from hf_nasbert.testing.samplers import SPACES

@@ -15,7 +15,7 @@ from hf_nasbert import native
 from hf_nasbert.costs import Budget
 from hf_nasbert.modeling.families.bert import BERT
 from hf_nasbert.native import CODE_DIGESTS, CODE_FILES, ListedChildren, is_our_code, native_children
-from hf_nasbert.search import SEARCHES, SearchTask, run_search
+from hf_nasbert.searching import SEARCHES, SearchTask, run_search
 from hf_nasbert.space import Architecture, SearchSpace, Stage
 
 KINDS = ("conv3", "ffn", "attention", "skip")

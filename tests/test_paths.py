@@ -19,7 +19,7 @@ from hf_nasbert.methods import METHODS
 from hf_nasbert.paths import PATHS, expanded
 from hf_nasbert.pipeline import SearchChildrenArguments
 from hf_nasbert.recipe_arguments import parse_recipe_arguments, read_config
-from hf_nasbert.search import SETTINGS
+from hf_nasbert.searching import SETTINGS
 
 # Settings of text that are never a path. A new setting is entered here, or in `paths.PATHS`.
 NO_PATHS = {
@@ -27,7 +27,7 @@ NO_PATHS = {
     "containing", "dataset_config", "dataset_revision", "dataset_split", "distillation", "finetune_packaged",
     "compute_budget", "dev_files", "hidden_act", "label", "split",
     "label_column", "language", "latency_shape",
-    "lr_scheduler_type", "mask_examples", "max_flops", "max_latency", "max_latency_ms", "max_memory",
+    "lr_scheduler_type", "mask_examples", "max_time", "max_flops", "max_latency", "max_memory",
     "max_parameters", "message", "method", "name",
     "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",
     "teacher_revision", "text_column", "text_columns", "tokenizer_revision", "tokens_column",
@@ -79,6 +79,8 @@ def make(kind, name, value):
     if {"train_file", "train_files"} <= settings.keys():  # two sources
         del settings["train_files"]
     is_list = "list" in str(typing.get_type_hints(kind)[name])
+    if kind.__name__ == "ExtractionArguments":
+        settings |= {"best": True, "search": "found"}
     if kind.__name__ == "SearchChildrenArguments":
         settings["search"] = "nsga2"
     if name == "table":

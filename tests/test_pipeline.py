@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny.texts import TEXT, save_tokenizer_with_padding_at_one
-from transformers import BertTokenizer
+from transformers import AutoModelForMaskedLM, BertTokenizer
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
@@ -71,7 +71,7 @@ def make(tmp_path, monkeypatch):
         )
         settings = {
             "output_dir": str(tmp_path / "run"),
-            "num_scored": 27,
+            "num_evaluations": 27,
             "num_dev_batches": 1,
             "dev_batch_size": 4,
             "child_steps": 2,
@@ -166,6 +166,47 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
         ask_in_fresh_process(child, ["the [MASK]"])
 
 
+@pytest.mark.slow
+def test_with_labels_of_ones_own_and_the_control(make, tmp_path):
+    rows = [{"sentence": f"{text} {number}", "label": label} for number in range(6) for text, label in SENTENCES]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    results = make(train_file=str(tmp_path / "mine.jsonl"), control=True).run()
+    content, folder = {result.name: result.content for result in results}, tmp_path / "run"
+    assert [record["task"] for record in content["fine-tuning"].child] == ["mine"]
+    assert content["fine-tuning"].child[0]["num_samples"] == {"train": 22, "validation": 2}
+    card = json.loads((folder / "child" / "card.json").read_text())
+    assert {evaluation["split_by"] for evaluation in card["evaluations"]} == {"hf_nasbert"}
+    # The control is a plain BERT, and saw what super-net and child saw together.
+    control = content["control"]
+    assert set(control.architecture.split("-")) == {"attention", "ffn"}
+    seen = content["super-net"].num_tokens + content["pre-training"].num_tokens
+    assert 0 <= control.num_tokens - seen < 4 * 16
+    assert [record["task"] for record in control.finetuned] == ["mine"]
+    model = AutoModelForMaskedLM.from_pretrained(folder / "control")
+    assert model.num_parameters() == control.num_parameters
+    # The report is the scores' own, and what was scored is in it.
+    winner = content["scores"].winner
+    assert winner in (folder / "report.html").read_text()
+    # A folder without a control gets one; with one it is not made again.
+    assert all(result.is_reused for result in make(train_file=str(tmp_path / "mine.jsonl"), control=True).run())
+
+
+def test_files_of_labels_go_together():
+    with pytest.raises(ValueError, match="validation_file and test_file go with train_file"):
+        PipelineArguments(output_dir="x", validation_file="y")
+
+
+def test_a_folder_of_a_setting_under_its_old_name_goes_on(make, tmp_path):
+    make()
+    file = tmp_path / "run" / "settings.json"
+    settings = json.loads(file.read_text())
+    settings["pipeline"]["num_scored"] = settings["pipeline"].pop("num_evaluations")
+    file.write_text(json.dumps(settings))
+    make()
+    with pytest.raises(ValueError, match=r"num_evaluations=27, now it is 5"):
+        make(num_evaluations=5)
+
+
 def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, monkeypatch):
     """In what is counted and budgeted, and in what is trained."""
     pipeline = make(of_data={"tokenizer_name": save_tokenizer_with_padding_at_one(tmp_path / "tokenizer")})
@@ -183,8 +224,8 @@ def test_the_padding_of_the_supernet_is_that_of_the_tokenizer(make, tmp_path, mo
 def test_a_folder_of_other_settings_is_refused(make):
     make()
     make()
-    with pytest.raises(ValueError, match=r"num_scored=27, now it is 5"):
-        make(num_scored=5)
+    with pytest.raises(ValueError, match=r"num_evaluations=27, now it is 5"):
+        make(num_evaluations=5)
 
 
 def test_settings_that_decide_nothing_may_change(make, tmp_path):
@@ -291,8 +332,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
 
 def test_the_quickstart_says_its_language():
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments]
-    config = Path(__file__).parents[1] / "recipes" / "configs" / "quickstart-scratch.yaml"
-    assert parse_recipe_arguments(types, ["--config", str(config)])[1].language == "en"
+    assert parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[1].language == "en"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hf_nasbert.plots import plot_regret, save_figure
 from hf_nasbert.plots.ranking import _looks_of
 from hf_nasbert.plots.search import regret_at
 from hf_nasbert.plots.style import break_axis, look_of
-from hf_nasbert.search import SEARCHES
+from hf_nasbert.searching import SEARCHES
 
 
 def searched(search, budget, traces):

@@ -10,7 +10,7 @@ import pytest
 from tiny.searches import OPERATORS, cost_of, new
 
 from hf_nasbert.costs import Budget
-from hf_nasbert.search import (
+from hf_nasbert.searching import (
     InnerFrontSearch,
     KnapsackSearch,
     PrefixBeamSearch,
@@ -19,8 +19,8 @@ from hf_nasbert.search import (
     pareto_front,
     programming,
 )
-from hf_nasbert.search.knapsack import Item, best_choices
-from hf_nasbert.search.predictors import PENALTIES, OperatorRidge, better_ridge, columns_of, one_hot
+from hf_nasbert.searching.knapsack import Item, best_choices
+from hf_nasbert.searching.predictors import PENALTIES, OperatorRidge, better_ridge, columns_of, one_hot
 from hf_nasbert.space import Architecture, SearchSpace
 
 WIDE = SearchSpace.chain(6, ("attention", "ffn", "conv3", "conv5"))  # 4,096 children, none skips

@@ -11,7 +11,7 @@ from hf_nasbert.pipeline import ShrinkSpaceArguments, shrink_space
 from hf_nasbert.ranking.pruning import judge_operators, smaller_space
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.scored import ScoredChild, begin_scores
-from hf_nasbert.search import GradientBoostedSearch
+from hf_nasbert.searching import GradientBoostedSearch
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.training import SupernetArguments
 
@@ -127,6 +127,12 @@ def test_what_cannot_be_made_smaller_is_refused(tmp_path):
     SupernetConfig(search_space=SearchSpace.chain(4, ("ffn",)), hidden_size=32).save_pretrained(tmp_path / "net")
     with pytest.raises(ValueError, match=r"s.jsonl is not of .*no child of it"):
         shrink_space(arguments)
+    (tmp_path / "table.jsonl").write_text("trained for hours")
+    for what in ("records", "table"):
+        given = {what: str(tmp_path / "table.jsonl"), "output": str(tmp_path / "table.jsonl")}
+        with pytest.raises(ValueError, match=rf"output and {what} are one file"):
+            shrink_space(ShrinkSpaceArguments(supernet=str(tmp_path / "net"), **given))
+    assert (tmp_path / "table.jsonl").read_text() == "trained for hours"
     staged = SearchSpace.staged(2, 1, ("ffn", "conv3"), widths=(32,))
     with pytest.raises(ValueError, match="only a space of one stage without widths"):
         smaller_space(staged, [])

@@ -321,7 +321,7 @@ class TestFinetuneSquad:
         ("changes", "message"),
         [
             ({"train_file": None}, "exactly one of"),
-            ({"validation_file": None}, "needs a validation_file"),
+            ({"validation_fraction": 1.0}, "validation_fraction=1.0"),
             ({"doc_stride": 14}, "doc_stride=14 must lie below 14"),
             ({"n_best_size": 0}, "n_best_size=0"),
             ({"no_answer_threshold": 1.5}, "no_answer_threshold=1.5"),
@@ -339,3 +339,10 @@ def test_recipe(home, tmp_path, capsys):
     assert "| validation | exact_match | " in capsys.readouterr().out
     with pytest.raises(SystemExit, match="hf-nasbert finetune-squad: there is no SQuAD file nowhere"):
         run_recipe("finetune_squad", *f"{argv} --validation_file nowhere".split())
+
+
+def test_of_one_file_the_questions_about_some_passages_are_held_out(arguments):
+    questions = load_questions(arguments(validation_file=None, test_file=None, validation_fraction=0.2))
+    passages = [set(questions.splits[name]["context"]) for name in ("train", "validation")]
+    assert all(passages)
+    assert not passages[0] & passages[1]

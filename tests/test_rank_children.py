@@ -62,7 +62,7 @@ def arguments(folder, tmp_path, monkeypatch):
         settings = {
             "table": str(folder / "table.jsonl"),
             "scores": str(tmp_path / "scores.jsonl"),
-            "num_score_batches": 2,
+            "num_dev_batches": 2,
             "num_resamples": 10,
         }
         return RankChildrenArguments(supernets=[str(folder / name) for name in supernets], **settings | others)
@@ -157,7 +157,7 @@ def test_a_published_table_and_its_figures_are_those_of_their_records(tmp_path, 
         settings["figures"] = str(figures)
     report_ranking(RankingReportArguments(**settings, containing=containing or None))
     assert copy.read_text() == published
-    assert_published(figures, number=3 if name == "ranking" else 0)
+    assert_published(figures, number=0 if name != "ranking" else 3 if containing else 1)
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
@@ -270,7 +270,7 @@ def test_other_names_and_batches_than_the_records_are_refused(arguments, data, t
     with pytest.raises(ValueError, match=r"supernet-0 as supernet-0, now it would be mine"):
         rank_children(arguments("supernet-0", label="mine"), data)
     with pytest.raises(ValueError, match=r"holds scores on 2 dev batches, now it would be 3: the two do not compare"):
-        rank_children(arguments("supernet-0", "supernet-1", num_score_batches=3), data)
+        rank_children(arguments("supernet-0", "supernet-1", num_dev_batches=3), data)
     assert (tmp_path / "scores.jsonl").read_bytes() == scores
     rank_children(arguments("supernet-0", "supernet-1"), data)
 

@@ -5,6 +5,7 @@ import fcntl
 import gzip
 import json
 import logging
+import lzma
 import os
 import signal
 import subprocess
@@ -110,6 +111,14 @@ def test_compressed_files_are_read_and_never_appended_to(path, tmp_path):
         records.append(packed, {"step": 3})
     packed.write_bytes(packed.read_bytes()[:-12])
     with pytest.raises(ValueError, match="not a whole gzip"):
+        records.read(packed)
+    packed = tmp_path / "runs.jsonl.xz"
+    packed.write_bytes(lzma.compress(path.read_bytes()))
+    assert records.read(packed) == records.read(path)
+    with pytest.raises(WriteError, match="it is compressed"):
+        records.append(packed, {"step": 3})
+    packed.write_bytes(packed.read_bytes()[:-12])
+    with pytest.raises(ValueError, match="not a whole xz"):
         records.read(packed)
 
 

@@ -10,7 +10,15 @@ from tiny.texts import TEXT
 
 from hf_nasbert import cli, records
 from hf_nasbert.report import read_findings, render_search_report
-from hf_nasbert.scored import ScoredChild, read_scores, scored_children
+from hf_nasbert.scored import (
+    ScoredChild,
+    begin_scores,
+    filtered_record,
+    is_beside,
+    read_filtered,
+    read_scores,
+    scored_children,
+)
 from hf_nasbert.space import Architecture
 
 EARLIER = Path(__file__).parent / "data" / "written-earlier"
@@ -102,11 +110,11 @@ def test_a_search_that_an_earlier_version_began_goes_on(tmp_path, name, flags):
     output = tmp_path / f"{name}.jsonl"
     output.write_text("".join((EARLIER / f"{name}.jsonl").read_text().splitlines(keepends=True)[:4]))
     run("search", output, *flags)
-    found = records.read(output)
+    found = [record for record in records.read(output) if not is_beside(record)]
     assert found[:4] == earlier(name)[:4]
     for new, old in zip(found[4:], earlier(name)[4:], strict=True):
         assert new["proxy_loss"] == pytest.approx(old["score"], abs=1e-5)
-        assert {key: value for key, value in new.items() if key != "proxy_loss"} == {
+        assert {key: value for key, value in new.items() if key not in ("proxy_loss", "batch_losses")} == {
             key: value for key, value in old.items() if key != "score"
         }
 
@@ -151,3 +159,41 @@ def test_a_first_record_without_settings_is_of_other_settings():
     for settings in ({}, {"settings": 3}, {"settings": {"about": [1]}}):
         with pytest.raises(ValueError, match="s holds scores of another supernet"):
             read_scores([{"record": "scores", **settings}], ABOUT, "s")
+
+
+def test_nobody_takes_an_estimate_for_a_loss():
+    """The filter's number is lower than any loss: who took it for one would put that child first."""
+    passed_over = Architecture.parse("ffn-skip-skip")
+    estimates = [filtered_record(CHILD.architecture, 1.5, "f"), filtered_record(passed_over, 1.0, "f")]
+    found = [begin_scores(ABOUT), *estimates, CHILD.to_record()]
+    assert scored_children(found, "s") == [CHILD]
+    assert read_scores(found, ABOUT, "s") == {CHILD.architecture: CHILD}
+    findings = read_findings(found)
+    assert (findings.children, findings.num_scored, findings.num_filtered) == ((CHILD,), 1, 1)
+    page = render_search_report(found, supernet="s")
+    assert "passed over by a filter" in page
+    assert str(passed_over) not in page
+    with pytest.raises(ValueError, match="x is no scored child"):
+        ScoredChild.from_record(estimates[0], "x")
+    with pytest.raises(ValueError, match="none of 0 scored children"):
+        read_findings(found[:3])
+    assert read_filtered(found, "f", "s") == {CHILD.architecture: 1.5, passed_over: 1.0}
+
+
+def test_an_estimate_that_is_not_finite_comes_last():
+    record = json.loads(json.dumps(filtered_record(CHILD.architecture, math.nan, "f")))
+    assert record["filter_loss"] is None
+    assert read_filtered([record], "f", "s") == {CHILD.architecture: math.inf}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filter": "another"}, "s, record 1 is another filter's: losses of two kinds do not compare"),
+        ({"filter_loss": "low"}, "s, record 1: filter_loss is 'low', which is no number"),
+        ({"architecture": 3}, "s, record 1 is no filtered child"),
+    ],
+)
+def test_what_is_no_filtered_child_is_refused_by_its_place(change, message):
+    with pytest.raises(ValueError, match="^" + message):
+        read_filtered([filtered_record(CHILD.architecture, 1.5, "f") | change], "f", "s")

@@ -11,7 +11,7 @@ from tiny.processes import launch
 from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
-from hf_nasbert.modeling import SupernetModel
+from hf_nasbert.modeling import SupernetForSequenceClassification, SupernetModel
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
 from hf_nasbert.pipeline.scores import as_table, choose_children
@@ -70,7 +70,7 @@ def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes
 def test_a_search_keeps_to_latency_and_memory(stubs, table, tmp_path, cap):
     settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2, "num_evaluations": 27, "search": "random"}
     arguments = SearchChildrenArguments(
-        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency_ms=cap, **settings
+        output=str(tmp_path / "a.jsonl"), latency_table=str(table), max_latency=cap, **settings
     )
     scored = search_children(arguments, DATA)
     latency = {"attention": 3.0, "ffn": 4.0, "conv3": 1.0}
@@ -113,11 +113,11 @@ def test_a_table_measured_again_is_another_file_of_scores(command, stubs, table,
 def test_latencies_without_a_table_that_fits_are_refused(stubs, table, tmp_path):
     settings = {"supernet": "x", "output": str(tmp_path / "a.jsonl")}
     with pytest.raises(ValueError, match="latency_table"):
-        SearchChildrenArguments(max_latency_ms=8.0, **settings)
+        SearchChildrenArguments(max_latency=8.0, **settings)
     wrong = SearchChildrenArguments(latency_table=str(table), latency_batch_size=4, **settings)
     with pytest.raises(ValueError, match="none is interpolated"):
         search_children(wrong, DATA)
-    impossible = SearchChildrenArguments(latency_table=str(table), max_latency_ms=3.0, **settings)
+    impossible = SearchChildrenArguments(latency_table=str(table), max_latency=3.0, **settings)
     with pytest.raises(ValueError, match=r"latency_ms may be at most 3.*smallest child, conv3-conv3-conv3, is 3.5"):
         search_children(impossible, DATA)
 
@@ -149,6 +149,75 @@ def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch,
         assert len(records.read(interrupted.output)) == 1 + 27 - num_left
     # Asked for it with the last child, it has nothing left to stop.
     assert score_children(interrupted, DATA) == straight
+
+
+FILTERED = {"supernet": "x", "all_children": True, "num_dev_batches": 1, "dev_batch_size": 2}
+
+
+def test_a_filter_orders_all_children_and_its_best_are_scored_exactly(stubs, tmp_path, capsys):
+    exact = score_children(ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), **FILTERED), DATA)
+    arguments = ScoreChildrenArguments(output=str(tmp_path / "b.jsonl"), exact_share=0.2, **FILTERED)
+    scored = score_children(arguments, DATA)
+    assert "the best 5 of 27 children, as a filter orders them, are scored exactly" in capsys.readouterr().err
+    begun, *written = records.read(arguments.output)
+    kinds = [record["record"] for record in written]
+    assert kinds == ["filtered"] * 27 + ["child"] * 5
+    estimates = {record["architecture"]: record["filter_loss"] for record in written[:27]}
+    losses = {str(child.architecture): child.loss for child in exact}
+    assert not set(estimates.values()) & set(losses.values())
+    assert {str(child.architecture): child.loss for child in scored} == pytest.approx(
+        {name: losses[name] for name in sorted(estimates, key=estimates.__getitem__)[:5]}, rel=1e-6
+    )
+    assert [child.loss for child in scored] == sorted(child.loss for child in scored)
+    assert scored[0] == replace(exact[0], proxy_loss=scored[0].loss)
+    assert score_children(arguments, DATA) == scored
+    assert records.read(arguments.output) == [begun, *written]
+    # Without a filter the same file takes the others' losses.
+    whole = score_children(replace(arguments, exact_share=None), DATA)
+    assert [child.architecture for child in whole] == [child.architecture for child in exact]
+    assert len(records.read(arguments.output)) == 1 + 27 + 27
+
+
+def test_asked_to_stop_a_filter_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    straight = ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), exact_share=0.2, **FILTERED)
+    scored = score_children(straight, DATA)
+    interrupted = replace(straight, output=str(tmp_path / "b.jsonl"))
+    score = scores_room.score_with_report
+
+    def asked(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(*args, **kwargs)
+
+    monkeypatch.setattr(scores_room, "score_with_report", asked)
+    for num_left in (22, 12, 5):
+        with pytest.raises(SystemExit):
+            score_children(interrupted, DATA)
+        assert f"lacks {num_left} children; the same command scores them" in capsys.readouterr().err
+    assert score_children(interrupted, DATA) == scored
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_where_no_filter_can_be_is_said(stubs, monkeypatch, tmp_path):
+    output = str(tmp_path / "a.jsonl")
+    for share in (0, 1):
+        with pytest.raises(ValueError, match=f"exact_share={share}: expected"):
+            ScoreChildrenArguments(output=output, exact_share=share, **FILTERED)
+    with pytest.raises(ValueError, match=r"exact_share=0\.1: an additive model"):
+        ScoreChildrenArguments(output=output, exact_share=0.1, adapt_steps=3, **FILTERED)
+    arguments = ScoreChildrenArguments(output=output, exact_share=0.1, **FILTERED)
+    score_children(arguments, DATA)
+    written = records.read(output)
+    monkeypatch.setattr(scores_room, "_FILTER", "another")
+    with pytest.raises(ValueError, match="is another filter's"):
+        score_children(arguments, DATA)
+    assert records.read(output) == written
+    monkeypatch.setattr(scores_room, "load_supernet", lambda *_: SupernetForSequenceClassification(CONFIG))
+    monkeypatch.setattr(scores_room, "LargestChild", lambda *_: object())
+    with pytest.raises(
+        ValueError, match=r"exact_share=0\.1: the filter saves words of a vocabulary, and x predicts none"
+    ):
+        score_children(replace(arguments, output=str(tmp_path / "b.jsonl")), DATA)
 
 
 def test_two_that_begin_one_file_of_scores_at_the_same_moment_do_not_mix(stubs, tmp_path, monkeypatch):
@@ -211,6 +280,8 @@ def score_and_search(folder):
         settings = {"supernet": "x", "num_dev_batches": 3, "dev_batch_size": 2}
         scores = ScoreChildrenArguments(output=str(folder / "scores.jsonl"), all_children=True, **settings)
         search = SearchChildrenArguments(output=str(folder / "search.jsonl"), num_evaluations=12, **settings)
+        filtered = replace(scores, output=str(folder / "filtered.jsonl"), exact_share=0.2)
+        assert len(score_children(filtered, DATA)) == 5
         numbers = len(score_children(scores, DATA)), len(search_children(search, DATA))
         impossible = SearchChildrenArguments(output=str(folder / "no.jsonl"), max_parameters="1K", **settings)
         with pytest.raises((ValueError, RuntimeError), match="no child is within the budget") as refused:
@@ -231,7 +302,7 @@ def test_processes_write_one_file_the_same_as_one_alone(tmp_path, monkeypatch):
             assert num_scored == 27
             assert num_found >= 12
             assert is_main == is_told_what_was_wrong == (number == 0)
-        histories = [records.read(folder / name) for name in ("scores.jsonl", "search.jsonl")]
+        histories = [records.read(folder / name) for name in ("scores.jsonl", "search.jsonl", "filtered.jsonl")]
         for history in histories:
             for record in history:
                 record.pop("versions", None)

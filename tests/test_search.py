@@ -19,7 +19,7 @@ from tiny.searches import CHAIN, OPERATORS, STAGED, cost_of, drain, draw, new, s
 from hf_nasbert import records
 from hf_nasbert.costs import Budget, cheapest
 from hf_nasbert.native import ListedChildren
-from hf_nasbert.search import (
+from hf_nasbert.searching import (
     SEARCHES,
     GradientBoostedSearch,
     LearnedDistributionSearch,
@@ -258,7 +258,7 @@ class SearchContract:
 
     @SMALL
     def test_where_draws_run_dry_the_rest_comes_in_an_order_of_the_seed(self, make, space, monkeypatch):
-        monkeypatch.setattr("hf_nasbert.search.base._NUM_DRAWS", 0)
+        monkeypatch.setattr("hf_nasbert.searching.base._NUM_DRAWS", 0)
         first, second = (children_of(drain(make(space, seed=seed))) for seed in (0, 1))
         assert sorted(first) == sorted(second) == sorted(space.enumerate())
         assert first != second
@@ -860,7 +860,7 @@ def test_every_search_is_known_by_its_name():
 def test_a_missing_extra_is_named_with_the_way_to_get_it(kind, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ImportError, match=rf"needs {package}, which is not installed: pip install 'hf_nasbert\[search\]'"
+        ImportError, match=rf'needs {package}, which is not installed: pip install "hf_nasbert\[search\]"'
     ):
         new(kind, CHAIN, seed=0, cost=cost_of(CHAIN))
 
@@ -1004,5 +1004,5 @@ def test_a_search_killed_at_any_moment_ends_as_if_it_had_not_been(name, tmp_path
 
 def test_searching_needs_neither_torch_nor_transformers():
     heavy = {"torch", "transformers", "optuna", "lightgbm"}
-    program = f"import sys, hf_nasbert.search; raise SystemExit(bool({heavy} & sys.modules.keys()))"
+    program = f"import sys, hf_nasbert.searching; raise SystemExit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

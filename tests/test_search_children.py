@@ -27,7 +27,7 @@ from hf_nasbert.pipeline.scores import as_front_table, as_search_report
 from hf_nasbert.pipeline.scoring_arguments import SearchName
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.scored import scored_children
-from hf_nasbert.search import SEARCHES, SETTINGS, pareto_front
+from hf_nasbert.searching import SEARCHES, SETTINGS, pareto_front
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.stopping import StopRequest
 from hf_nasbert.training.arguments import ChildRecipe
@@ -322,7 +322,7 @@ def test_the_command_says_what_it_found(search, tmp_path, capsys):
 def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
     argv = ["search", "--supernet", "x", "--packaged", "imdb", "--output", str(tmp_path / "o"), "--search", "gbdt"]
-    with pytest.raises(SystemExit, match=r"hf-nasbert search: .* pip install 'hf_nasbert\[search\]'"):
+    with pytest.raises(SystemExit, match=r'hf-nasbert search: .* pip install "hf_nasbert\[search\]"'):
         cli.main(argv)
     assert not (tmp_path / "o").exists()
 
@@ -425,7 +425,7 @@ UNSUITABLE = {
     "halving": [{"num_dev_batches": 1}, {"num_evaluations": 1}],
     "nsga2": [{"objectives": ["weight"]}, {"storage": "sqlite:y"}],
     "evolution": [{"max_parameters": 0}, {"max_flops": "2 apples"}, {"max_memory": "-1"}, {"max_parameters": "1K"}],
-    "random": [{"max_latency_ms": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
+    "random": [{"max_latency": 3.0}, {"num_evaluations": 0}, {"worker": 1}, {"objectives": []}],
     "size_matched": [{"dev_batch_size": 0}, {"objectives": ["loss"]}],
     "gbdt": [{"max_flops": 1}, {"objectives": ["latency_ms"]}],
     "learned": [{"max_flops": 1}, {"num_dev_batches": 0}],

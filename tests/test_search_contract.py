@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hf_nasbert.search import SEARCHES, RandomSearch
+from hf_nasbert.searching import SEARCHES, RandomSearch
 from hf_nasbert.testing import searches
 from hf_nasbert.testing.searches import CHECKS
 

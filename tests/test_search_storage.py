@@ -9,8 +9,8 @@ from tiny.searches import CHAIN, cost_of, drain, new, score
 from hf_nasbert import records
 from hf_nasbert.costs import Budget
 from hf_nasbert.report import read_findings
-from hf_nasbert.search import ParetoSearch, RandomSearch, SearchTask, run_search
-from hf_nasbert.search import storage as storage_room
+from hf_nasbert.searching import ParetoSearch, RandomSearch, SearchTask, run_search
+from hf_nasbert.searching import storage as storage_room
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that SQLAlchemy drops with its engine
 

@@ -227,6 +227,41 @@ def test_the_encoder_of_an_old_folder_lies_in_a_folder_of_its_own(tmp_path, monk
     }
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_weights_of_an_old_folder_on_the_hub_may_lie_in_parts(name, tmp_path, monkeypatch):
+    """All parts are fetched: transformers reads them out of the folder that is named."""
+    inside = tmp_path / "0_Transformer"
+    inside.mkdir()
+    (tmp_path / "modules.json").write_text(json.dumps([{**FIRST, "path": "0_Transformer"}, POOLING]))
+    (inside / "config.json").touch()
+    index = inside / f"{name}.index.json"
+    parts = {"a": "part-1-of-2.safetensors", "b": "part-2-of-2.safetensors", "c": "part-1-of-2.safetensors"}
+    asked = []
+
+    def fetched(model, file, *, revision, **options):
+        asked.append((file, revision))
+        return tmp_path / file if (tmp_path / file).is_file() else None
+
+    def refused(message):
+        with pytest.raises(ValueError, match=message) as caught:
+            encoder_place("owner/old", revision="v2")
+        assert "\n" not in str(caught.value)
+
+    monkeypatch.setattr(sentence_transformer, "cached_file", fetched)
+    refused("beside it, whole or in parts")
+    for content in ({}, {"weight_map": {}}, {"weight_map": {"a": 3}}, {"weight_map": {"a": "../../x"}}):
+        index.write_text(json.dumps(content))
+        refused(rf"{name}\.index\.json of owner/old names no files of weights that lie beside it")
+    assert not any(".." in file for file, _ in asked)
+    index.write_text(json.dumps({"weight_map": parts}))
+    (inside / "part-1-of-2.safetensors").touch()
+    refused(r"names the file part-2-of-2\.safetensors, which is not there")
+    (inside / "part-2-of-2.safetensors").touch()
+    asked.clear()
+    assert encoder_place("owner/old", revision="v2") == (str(inside), None)
+    assert {(f"0_Transformer/{part}", "v2") for part in parts.values()} <= set(asked)
+
+
 def test_a_folder_that_is_none(tmp_path):
     stock("BertModel").save_pretrained(tmp_path)
     assert read_sentence_modules(tmp_path) is None

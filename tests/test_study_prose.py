@@ -405,8 +405,8 @@ def test_what_methods_are_said_to_do_to_interference():
     assert f"{max(means['magic_at'].values()):.3f}" == "0.879"
 
 
-def test_the_readme_says_what_the_pages_say():
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_the_page_from_scratch_says_what_the_studies_say():
+    text = " ".join((ROOT / "docs" / "scratch.md").read_text(encoding="utf-8").split())
     agreement, confirm = (rows_of(table, "ranked by") for table in ("ranking, conv3", "confirm, conv3"))
 
     def rounded(name, rows=agreement):

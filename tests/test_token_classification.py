@@ -217,8 +217,6 @@ class TestFinetuneTokens:
         for changes in ({"train_file": None}, {"dataset_name": "x", "train_file": "y"}):
             with pytest.raises(ValueError, match="exactly one of dataset_name and train_file"):
                 arguments(**changes)
-        with pytest.raises(ValueError, match="needs a validation_file"):
-            arguments(validation_file=None)
 
 
 def test_recipe(home, tmp_path, capsys):
@@ -229,3 +227,11 @@ def test_recipe(home, tmp_path, capsys):
     bad = write(tmp_path / "bad.jsonl", [{"tokens": ["a"], "tags": []}])
     with pytest.raises(SystemExit, match=r"hf-nasbert finetune-tokens: .*has 1 words and 0 tags"):
         run_recipe("finetune_tokens", *f"{argv} {bad}".split())
+
+
+def test_of_one_file_a_part_is_held_out(arguments):
+    words = load_words(arguments(validation_file=None, test_file=None, validation_fraction=0.2))
+    whole = load_words(arguments()).splits["train"]
+    parts = [{" ".join(tokens) for tokens in words.splits[name]["tokens"]} for name in ("train", "validation")]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {" ".join(tokens) for tokens in whole["tokens"]}

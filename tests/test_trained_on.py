@@ -10,10 +10,16 @@ from tiny.texts import TEXT
 
 from hf_nasbert import cli, records
 from hf_nasbert.data import DataArguments
+from hf_nasbert.data.trained_on import write_text_files
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline import trained_on
 from hf_nasbert.pipeline.inputs import load_dev_batches
-from hf_nasbert.pipeline.text_settings import check_against_training, settings_of_model
+from hf_nasbert.pipeline.text_settings import (
+    check_against_training,
+    length_of_model,
+    settings_of_model,
+    text_files_of,
+)
 
 EARLIER = Path(__file__).parent / "data" / "written-earlier"
 SUPERNET = str(EARLIER / "supernet")
@@ -193,3 +199,36 @@ def test_another_tokenizer_of_as_many_tokens_is_used_with_a_warning(tmp_path, ca
 
     assert warned() == warned(tokenizer_name=SUPERNET) == []
     assert len(warned(tokenizer_name=str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "taken"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 64}, {"max_seq_length": 64}),
+        ({"model_type": "bert", "max_position_embeddings": 512}, {}),
+        ({"model_type": "roberta", "max_position_embeddings": 66}, {}),
+        ({"model_type": "bert", "max_position_embeddings": "64"}, {}),
+    ],
+)
+def test_fine_tuning_takes_inputs_no_longer_than_its_model(config, taken, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert length_of_model({"model": str(tmp_path)}) == taken
+    assert length_of_model({"model": str(tmp_path), "max_seq_length": 32}) == {}
+    assert length_of_model({"model": "org/name"}) == {}
+
+
+def test_a_note_of_another_place_chooses_no_file(tmp_path):
+    """A folder that comes from elsewhere, or was moved, does not say what is read here."""
+    (tmp_path / "secret.txt").write_text("mine")
+    write_text_files(tmp_path, [str(tmp_path / "secret.txt")])
+    assert text_files_of(tmp_path) == [str(tmp_path / "secret.txt")]
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert text_files_of(tmp_path / "copy") is None
+
+
+@pytest.mark.parametrize("noted", ['{"train_files": "a"}', "{}", '{"train_files": [1]}'])
+def test_a_damaged_note_of_text_files_is_named(noted, tmp_path):
+    note = {"folder": str(tmp_path), **json.loads(noted)}
+    (tmp_path / "text_files.json").write_text(json.dumps(note))
+    with pytest.raises(ValueError, match=r"text_files\.json: expected a list of files"):
+        text_files_of(tmp_path)

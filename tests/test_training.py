@@ -124,6 +124,10 @@ class TestArguments:
         assert cosine.learning_rate_at(9) == 1.0
         assert cosine.learning_rate_at(55) == pytest.approx(0.5)
         assert cosine.learning_rate_at(25) > linear.learning_rate_at(25)
+        share = make_arguments(tmp_path, max_steps=100, learning_rate=1.0, warmup_steps=0.1)
+        assert [share.learning_rate_at(step) for step in (0, 9, 50)] == [
+            linear.learning_rate_at(step) for step in (0, 9, 50)
+        ]
         straight = make_arguments(tmp_path, max_steps=4, learning_rate=1.0, warmup_ratio=0.0)
         assert [straight.learning_rate_at(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
         held = make_arguments(
@@ -985,9 +989,8 @@ def tiny_recipe(tmp_path):
 class TestRecipe:
     @pytest.mark.parametrize(("name", "method"), [("quickstart-scratch", "magic_at"), ("supernet", "uniform")])
     def test_configs_parse_and_say_their_method(self, name, method):
-        config = RECIPES / "configs" / f"{name}.yaml"
         supernet, data, training = parse_recipe_arguments(
-            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", str(config)]
+            [SupernetArguments, DataArguments, SupernetTrainingArguments], ["--config", name]
         )
         assert training.method == method
         built = supernet.build_config(vocab_size=data.vocab_size)
@@ -1041,15 +1044,29 @@ class TestRecipe:
             pretrain("--config", tiny_recipe, "--max_position_embeddings", "8")
 
 
+KILLED = {
+    "fair": {},
+    "magic_at": {},
+    "board": {"board_interval": 2, "board_dev_batches": 1},
+    "importance": {},
+    "cross_path": {},
+    "size_classes": {"save_steps": 4},  # after three the turn is where it began
+    "few_shot": {"split": "gradients", "split_settings": 1},
+    "mixture": {"mixture_interval": 2},
+}
+"""The methods that keep the most, and settings under which 24 steps change all of it."""
+
+
 def train_on(folder, method):
-    arguments = make_arguments(folder, method=method, max_steps=24, save_steps=3, resume_from_checkpoint="latest")
+    settings = {"max_steps": 24, "save_steps": 3, "resume_from_checkpoint": "latest", **KILLED[method]}
+    arguments = make_arguments(folder, method=method, **settings)
     train_supernet(make_supernet(dropout=0.1), arguments, TinyBatches(4), [TinyBatches(4, seed=99).batch(0)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fair", "magic_at"])
+@pytest.mark.parametrize("method", KILLED)
 def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
-    """A process of its own, killed from outside, and run again."""
+    """A process of its own, killed from outside, and run again: log, super-net, and all that a checkpoint keeps."""
     straight = forked(train_on, tmp_path / "straight", method)
     straight.join(120)
     assert straight.exitcode == 0
@@ -1071,7 +1088,12 @@ def test_sigkill_at_any_moment_changes_no_bit(tmp_path, method):
         num_kills += 1
     assert num_kills >= 2
     assert process.exitcode == 0
-    assert train_log(folder) == train_log(tmp_path / "straight")
-    assert train_log(folder, "anchor") == train_log(tmp_path / "straight", "anchor")
+    for event in ("train", "anchor", "eval"):
+        assert train_log(folder, event) == train_log(tmp_path / "straight", event), event
+    places = [path / "checkpoint-24" for path in (folder, tmp_path / "straight")]
+    for name in {file.name for file in places[1].iterdir()} - {checkpoints.STATE, checkpoints.MANIFEST}:
+        assert (places[0] / name).read_bytes() == (places[1] / name).read_bytes(), name
+    states = [checkpoints.read_json(place / checkpoints.STATE) for place in places]
+    assert states[0]["method"] == states[1]["method"]  # the whole state tells of its folder too
     final = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "straight")]
     assert final[0] == final[1]

@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from hf_nasbert.foreign import printable
+from hf_nasbert.guides import GUIDES
 from hf_nasbert.terminal import KEPT, say, user_mistakes
 
 
@@ -21,10 +22,14 @@ class Command(NamedTuple):
     """What Ctrl-C leaves, and how to go on."""
     look: str | None = None
     """What looks up the settings that are not given."""
+    is_long: bool = False
+    """Whether it may be given a time to stop after."""
 
 
 _DATA = "hf_nasbert.data.DataArguments"
 _TRAINED_ON = "hf_nasbert.pipeline.text_settings.settings_of_model"  # text, lengths, masking: as the model was trained
+_TIME = "hf_nasbert.stopping.TimeArguments"
+_LENGTH = "hf_nasbert.pipeline.text_settings.length_of_model"
 _LOOKED_UP = (
     "settings of the text that are not given are those that the model was trained with, if its folder says them"
 )
@@ -37,6 +42,7 @@ COMMANDS = {
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
         lambda results, *_: find("hf_nasbert.pipeline.stages.as_table")(results),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
+        is_long=True,
     ),
     "compress": Command(
         "make an encoder that you have smaller and faster: search, distil, and prove what it lost",
@@ -44,12 +50,20 @@ COMMANDS = {
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
         lambda result, *_: find("hf_nasbert.compression.results.as_screen")(result),
         "the stages that are done are kept, and the others as far as they were saved: the same command goes on",
+        is_long=True,
     ),
     "plan-compress": Command(
         "foretell what compress will take with the same settings: CPU-minutes and memory of every stage",
         "hf_nasbert.compression.run_plan",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
-        lambda plan, *given: find("hf_nasbert.compression.plan.as_screen")(plan, *given),
+        lambda plan, *_: str(plan),
+        "nothing was written: run the same command again",
+    ),
+    "plan": Command(
+        "a space and steps for a budget of parameters and minutes, by a short measurement on this machine",
+        "hf_nasbert.pipeline.plan_search",
+        ("hf_nasbert.pipeline.PlanArguments",),
+        lambda plan, *_: str(plan),
         "nothing was written: run the same command again",
     ),
     "pretrain": Command(
@@ -58,6 +72,7 @@ COMMANDS = {
         _SUPERNET,
         lambda output, *arguments: f"{arguments[-1].output_dir}: {output}",
         "the last checkpoint is kept: the same command with --resume_from_checkpoint latest goes on from it",
+        is_long=True,
     ),
     "score": Command(
         "score children of a super-net on held-out text",
@@ -66,6 +81,7 @@ COMMANDS = {
         lambda scored, *_: find("hf_nasbert.pipeline.scores.as_table")(scored),
         "what was scored is in the output file: the same command scores the others",
         _TRAINED_ON,
+        is_long=True,
     ),
     "search": Command(
         "search a super-net for its best children under a budget",
@@ -74,6 +90,7 @@ COMMANDS = {
         lambda scored, *arguments: find("hf_nasbert.pipeline.scores.as_search_report")(scored, *arguments),
         "what was scored is in the output file: the same command goes on from it",
         _TRAINED_ON,
+        is_long=True,
     ),
     "report": Command(
         "turn a search's or a compression's file into one page of HTML, alone or beside another one",
@@ -117,6 +134,7 @@ COMMANDS = {
         lambda record, *_: f"dev loss {record['dev_loss_before']:.4f} -> {record['dev_loss_after']:.4f}",
         "the last checkpoint is kept: the same command goes on from it",
         _TRAINED_ON,
+        is_long=True,
     ),
     "finetune": Command(
         "fine-tune a child, or any other model, on GLUE or labelled files",
@@ -124,6 +142,8 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+        _LENGTH,
+        is_long=True,
     ),
     "finetune-squad": Command(
         "fine-tune on questions about passages, SQuAD v1.1 or v2",
@@ -131,6 +151,7 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneSquadArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+        is_long=True,
     ),
     "finetune-tokens": Command(
         "fine-tune on tagged words: parts of speech, named entities",
@@ -138,6 +159,8 @@ COMMANDS = {
         ("hf_nasbert.finetuning.FinetuneTokensArguments",),
         lambda result, *_: result.table(),
         "finished seeds and the last checkpoint are kept: the same command goes on from them",
+        _LENGTH,
+        is_long=True,
     ),
     "train-children": Command(
         "train children of a space alone, from scratch: the table that super-nets are ranked against",
@@ -145,6 +168,7 @@ COMMANDS = {
         ("hf_nasbert.training.arguments.FarmArguments", "hf_nasbert.training.arguments.StandaloneArguments", _DATA),
         lambda table, farm, *_: find("hf_nasbert.training.farm.as_text")(table, farm),
         "finished children are kept: the same command trains the others",
+        is_long=True,
     ),
     "rank-children": Command(
         "hold super-nets' rankings of their children against the same children trained alone",
@@ -209,11 +233,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_mistakes(program, kept=command.kept):  # from here on: the imports take seconds
         parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
         look = None if command.look is None else find(command.look)
-        description = command.help if look is None else f"{command.help}; {_LOOKED_UP}"
-        arguments = parse([find(name) for name in command.arguments], argv[1:], description=description, look=look)
-        with user_mistakes(program, arguments, command.kept):
+        description = f"{command.help}; {_LOOKED_UP}" if command.look == _TRAINED_ON else command.help
+        kinds = [find(name) for name in (*command.arguments, *([_TIME] if command.is_long else []))]
+        arguments = parse(kinds, argv[1:], description=description, look=look, guide=GUIDES[argv[0]])
+        limit = None
+        if command.is_long:
+            *arguments, time = arguments
+            limit = time.seconds
+        with user_mistakes(program, arguments, command.kept), find("hf_nasbert.stopping.time_limit")(limit):
             result = find(command.function)(*arguments)
             say(command.report(result, *arguments))
+            say(find("hf_nasbert.next_commands.ending_of")(argv[0], result, *arguments))
     return 0
 
 
@@ -233,7 +263,7 @@ def usage() -> str:
     width = max(len(name) for name in COMMANDS)
     commands = "\n".join(f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items())
     return (
-        "usage: hf-nasbert COMMAND [--config FILE.yaml] [--setting VALUE ...]\n\n"
+        "usage: hf-nasbert COMMAND [--config NAME|FILE.yaml] [--setting VALUE ...]\n\n"
         f"Find a better BERT for a budget.\n\n{commands}\n\n"
-        "hf-nasbert COMMAND --help lists the settings of a command."
+        "hf-nasbert COMMAND --help shows an example and the usual settings of a command, --help all every setting."
     )

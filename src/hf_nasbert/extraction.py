@@ -142,6 +142,7 @@ def extract_child(supernet: SupernetPreTrainedModel, architecture: Sequence[str]
     options = pooler_options(supernet)
     child = build_like(lambda config: supernet.child_class(config, **options), config, like=supernet)
     child.load_state_dict(supernet.state_of(operators), strict=True)
+    child.extracted_from = supernet.name_or_path  # type: ignore[assignment]  # where its tokenizer lies
     return child
 
 

@@ -1,4 +1,4 @@
-"""Packages whose names load on first use, so that their light modules are there without torch."""
+"""What is imported late: packages whose names load on first use, and those that only an extra of ours brings."""
 
 import ast
 import importlib
@@ -34,3 +34,21 @@ def load_on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], 
         return sorted({*vars(sys.modules[package]), *home_of})
 
     return find, known, sorted(home_of)
+
+
+def check_extra(what: str, extra: str, *packages: str) -> None:
+    """Refuse to go on without packages that only `pip install "hf_nasbert[EXTRA]"` brings; none is imported.
+
+    Args:
+        what: What needs them, as the message begins.
+        extra: One of the extras of pyproject.toml.
+        *packages: Their names for `import`.
+
+    Raises:
+        ImportError: Naming the first that is missing, and how to install it.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f'{what} needs {package}, which is not installed: pip install "hf_nasbert[{extra}]"', name=package
+            )

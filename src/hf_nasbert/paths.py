@@ -10,8 +10,8 @@ from typing import Any
 PATHS = frozenset({
     "attachments", "base_model", "cache_dir", "card", "dataset_name", "figures", "from_table", "glue_source",
     "latency_table", "measured", "model", "other", "other_supernet", "output", "output_dir", "page", "pairs_file",
-    "records", "report", "resume_from_checkpoint", "scores", "source", "storage", "supernet", "supernets", "table",
-    "teacher", "test_file", "tokenizer_name", "train_file", "train_files", "validation_file",
+    "records", "report", "resume_from_checkpoint", "scores", "search", "source", "storage", "supernet",
+    "supernets", "table", "teacher", "test_file", "tokenizer_name", "train_file", "train_files", "validation_file",
 })  # fmt: skip
 """The settings that are the path of a file or folder, or may be one, by the names that they have in all commands.
 

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 from hf_nasbert.foreign import printable
+from hf_nasbert.help_pages import Guide, entries_of, page_of
+from hf_nasbert.old_names import with_new_flags, with_new_keys
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
 from hf_nasbert.yaml_files import load_yaml, one_line, shown
 
 __all__ = ["check_settings", "command_of", "parse_recipe_arguments", "read_config", "user_mistakes"]
 
+_CONFIGS = Path(__file__).parent / "recipe_configs"
 
 Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
@@ -72,6 +75,7 @@ def parse_recipe_arguments(
     *,
     description: str | None = None,
     look: Look | None = None,
+    guide: Guide | None = None,
 ) -> tuple[Any, ...]:
     """Fill one instance of each dataclass from `--config FILE.yaml` and flags; a flag overrides the file.
 
@@ -83,8 +87,9 @@ def parse_recipe_arguments(
     Args:
         dataclass_types: The dataclasses; their fields are the settings.
         argv: Arguments of the command line; by default those of this process.
-        description: First line of `--help`.
+        description: What `--help` says of the program.
         look: Looks up the defaults of settings that neither a flag nor the file gives. What it raises is let through.
+        guide: What `--help` shows, where that is not all; `--help all` shows that.
 
     Returns:
         One instance per dataclass, in their order.
@@ -93,20 +98,27 @@ def parse_recipe_arguments(
         SystemExit: For an unknown or misspelt key or flag (the closest known one is suggested), a value of the wrong
             type, a missing required setting, an unreadable file, or a value that a dataclass refuses.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = with_new_flags(sys.argv[1:] if argv is None else argv, dataclass_types)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
     parser = argparse.ArgumentParser(
-        description=description,
+        add_help=False,
         allow_abbrev=False,
         conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        usage="%(prog)s [--config FILE.yaml] [--setting VALUE ...]",
+        usage="%(prog)s [--config NAME|FILE.yaml] [--setting VALUE ...]",
     )
     for kind in (*dataclass_types, *chosen.values()):
         for field, hint in _settings_of(kind):
             _add_flags(parser, field, hint)
-    parser.add_argument("--config", metavar="FILE.yaml", help="settings to start from; flags override them")
+    parser.add_argument("--config", metavar="NAME|FILE.yaml")
     with _refused_by(parser):
+        if asked := {"-h", "--help"} & set(argv):
+            topic = next((word for word in argv[argv.index(asked.pop()) + 1 :][:1] if word[0:1] != "-"), None)
+            groups = entries_of(dataclass_types, chosen, _settings_of)
+            if guide is not None:
+                own = (field.name for kind in chosen.values() for field, _ in _settings_of(kind))
+                guide = guide._replace(shown=(*guide.shown, *own))
+            sys.stdout.write(page_of(parser.prog, description, groups, guide, topic) + "\n")
+            raise SystemExit(0)
         for word in argv:
             _check_locale(word)
         settings = _read_config_of(argv, dataclass_types)
@@ -132,10 +144,13 @@ def parse_recipe_arguments(
 def command_of(program: str, *arguments: Any) -> str:
     """The command line that fills these dataclasses, as a shell reads it; what has its default is left out.
 
-    A setting that two of them share is told by the last one. Settings that belong to a choice are none of theirs.
+    A setting that two of them share is told by the last one. Settings that belong to a choice (see `Choice`) follow.
     """
+    chosen = [getattr(one, name) for one in arguments for name in getattr(one, "choices", {})]
     given = {
-        field.name: (field, getattr(one, field.name)) for one in arguments for field, _ in _settings_of(type(one))
+        field.name: (field, getattr(one, field.name))
+        for one in [*arguments, *chosen]
+        for field, _ in _settings_of(type(one))
     }
     words: list[str] = []
     for name, (field, value) in given.items():
@@ -187,7 +202,7 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
     YAML 1.2's words are understood: `no` and `on` are words, not booleans, and `1e-3` is a number.
 
     Args:
-        path: The file.
+        path: The file, or the name of a config of the package (see `find_config`).
         dataclass_types: The dataclasses.
         argv: Flags that override the file; one of them may make a choice (see `Choice`).
 
@@ -196,13 +211,28 @@ def read_config(path: str | Path, dataclass_types: Sequence[type], argv: Sequenc
         ValueError: For a file that is not a YAML mapping, a key given twice, an unknown key (the closest known one is
             suggested) or a value of the wrong type.
     """
-    path = Path(expanded(path))
+    path = find_config(path)
     return check_settings(f"config {path}", _load_yaml(path), dataclass_types, argv)
 
 
+def find_config(config: str | Path) -> Path:
+    """The file of a config: a path, or the name of a config that comes with the package, such as `quickstart`.
+
+    A file of that name in the working folder comes first.
+
+    Raises:
+        FileNotFoundError: If there is neither; names the configs that there are.
+    """
+    path = Path(expanded(config))
+    if path.is_file():
+        return path
+    packaged = {file.stem: file for file in _CONFIGS.glob("*.yaml")}
+    if str(config) in packaged:
+        return packaged[str(config)]
+    raise FileNotFoundError(f"config {path}: no such file, nor one of the configs {', '.join(sorted(packaged))}")
+
+
 def _load_yaml(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path}: no such file")
     try:
         settings = load_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -221,6 +251,7 @@ def check_settings(
     Raises:
         ValueError: For a setting that none of them has, or a value of the wrong type; begins with `source`.
     """
+    settings = with_new_keys(source, dict(settings), dataclass_types)
     chosen, refused = _chosen_settings(settings, dataclass_types, argv)
     kinds = (*dataclass_types, *chosen.values())
     types_of = {field.name: hint for kind in kinds for field, hint in _settings_of(kind)}
@@ -270,8 +301,7 @@ def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     `--a_b` and `--a-b` are one. A list takes one value or more. A boolean stands alone or takes a word; one that is on
     by default has a `--no_a_b` beside it.
     """
-    text = field.metadata.get("help")
-    options: dict[str, Any] = {"help": text() if callable(text) else text}  # a list that may have grown since
+    options: dict[str, Any] = {}
     if field.default_factory is not dataclasses.MISSING:
         options["default"] = field.default_factory()
     elif field.default is not dataclasses.MISSING:
@@ -295,7 +325,7 @@ def _add_flags(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     parser.add_argument(*_spellings(field.name), **options)
     if kind is bool and field.default is True:
         spellings = _spellings(f"no_{field.name}")
-        parser.add_argument(*spellings, action="store_false", dest=field.name, help=options["help"], default=False)
+        parser.add_argument(*spellings, action="store_false", dest=field.name, default=False)
 
 
 def _options_of(hint: Any) -> tuple[Any, ...]:
@@ -320,7 +350,7 @@ def _settings_of_config(argv: Sequence[str]) -> dict[str, Any]:
     """The settings in the `--config` among the arguments, unchecked; none of a file that cannot be read."""
     path = _find(argv, "config")
     try:
-        return {} if path is None else _load_yaml(Path(expanded(path)))
+        return {} if path is None else _load_yaml(find_config(path))
     except (ValueError, OSError):
         return {}
 

@@ -5,6 +5,7 @@ import errno
 import gzip
 import json
 import logging
+import lzma
 import math
 import os
 import platform
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-_Content = TypeVar("_Content", bound="DataclassInstance")
+Content = TypeVar("Content", bound="DataclassInstance")
 
 _PACKAGES = ("hf_nasbert", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say
@@ -133,7 +134,7 @@ def _write(descriptor: int, path: Path, lines: bytes) -> None:
 
 
 def read(path: str | Path) -> list[Record]:
-    """All complete records of a file, `.jsonl` or `.jsonl.gz`, in the order in which they were written.
+    """All complete records of a file, `.jsonl`, `.jsonl.gz` or `.jsonl.xz`, in the order in which they were written.
 
     A half-written last line, the trace of a killed process, is left out and named in a warning of this module's
     logger; the next `append` removes it.
@@ -152,6 +153,11 @@ def read(path: str | Path) -> list[Record]:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+    elif path.suffix == ".xz":
+        try:
+            content = lzma.decompress(content)
+        except lzma.LZMAError as error:
+            raise ValueError(f"{path} is not a whole xz file ({error}): fetch it again") from error
     found = []
     *lines, tail = content.split(b"\n")  # a file that ends as it should leaves an empty tail
     for number, line in enumerate(lines, start=1):
@@ -311,7 +317,7 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def read_content(kind: type[_Content], record: Record, file: Path) -> _Content:
+def read_content(kind: type[Content], record: Record, file: Path) -> Content:
     """What a stage's record says of what was made; entries that no stage reads any more are passed over.
 
     Args:

@@ -1,4 +1,8 @@
-"""A scored child: its architecture, its proxy loss and what it costs, and the one record of it that files hold."""
+"""A scored child: its architecture, its proxy loss and what it costs, and the one record of it that files hold.
+
+A child that only a filter has seen has a record of another kind, with a `filter_loss` and no `proxy_loss`: nobody who
+reads scored children finds it among them.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +18,7 @@ CONTROL = "control"
 """The record of a child that was not searched for, but that those found are held against; it has a name."""
 LARGEST, BERT = "largest child", "BERT of the budget"  # what children of a search are held against
 _FILE = "scores"  # the record that a file of scored children begins with
+_FILTERED = "filtered"  # the record of a child whose loss is an estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,52 @@ def is_begin(record: Mapping[str, Any]) -> bool:
     return record.get("record") in ("search", _FILE)
 
 
+def is_filtered(record: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a child which only a filter has seen: its loss is an estimate."""
+    return record.get("record") == _FILTERED
+
+
+def filtered_record(architecture: Architecture, loss: float, about: str) -> Record:
+    """The record of a child that a filter has seen.
+
+    Args:
+        architecture: The child.
+        loss: What the filter makes of it: orders children that the same filter has seen, and no others.
+        about: The filter, in words: other words are another filter.
+    """
+    filter_loss = loss if math.isfinite(loss) else None
+    return {"record": _FILTERED, "architecture": str(architecture), "filter_loss": filter_loss, "filter": about}
+
+
+def read_filtered(found: Sequence[Record], about: str, source: str) -> dict[Architecture, float]:
+    """What a filter made of the children of a file, by architecture; infinite where that is not finite.
+
+    Args:
+        found: Its records.
+        about: The filter, in words.
+        source: What messages call the file.
+
+    Raises:
+        ValueError: If a record is no filtered child, or another filter's.
+    """
+    losses = {}
+    for number, record in enumerate(found, start=1):
+        if not is_filtered(record):
+            continue
+        where = f"{source}, record {number}"
+        try:
+            child = Architecture.parse(record["architecture"])
+            loss = record["filter_loss"]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{where} is no filtered child: {error}") from None
+        if record.get("filter") != about:
+            raise ValueError(f"{where} is another filter's: losses of two kinds do not compare: name another output")
+        if loss is not None:
+            _check_number(loss, f"{where}: filter_loss")
+        losses[child] = float(loss) if is_finite_number(loss) else math.inf
+    return losses
+
+
 def is_beside(record: Mapping[str, Any]) -> bool:
     """Whether a record says something beside the children: a measured latency, or what they are held against."""
     return record.get("record") in ("measured", CONTROL)
@@ -133,7 +184,7 @@ def read_scores(found: Sequence[Record], about: Mapping[str, Any], source: str) 
             head = record.get("settings")
             settings = head.get("about") if isinstance(head, Mapping) else None
             settings = dict(settings) if isinstance(settings, Mapping) else {}
-        else:
+        elif not is_filtered(record):
             try:
                 child = ScoredChild.from_record(record, f"record {number}")
             except ValueError as error:
@@ -155,7 +206,7 @@ def scored_children(found: Iterable[Record], source: str) -> list[ScoredChild]:
     children = [
         ScoredChild.from_record(record, f"{source}, record {number}")
         for number, record in enumerate(found, start=1)
-        if not is_begin(record) and not is_beside(record)
+        if not is_begin(record) and not is_filtered(record) and not is_beside(record)
     ]
     return [child for child in children if child.num_batches is None]
 

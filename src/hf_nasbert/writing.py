@@ -55,7 +55,7 @@ def check_writable(path: str | Path, *, is_appended: bool = False) -> None:
     path = Path(path)
     with write_errors(path):
         _replaceable(path, path.stat if is_appended else path.lstat)
-        if is_appended and path.suffix == ".gz":
+        if is_appended and path.suffix in (".gz", ".xz"):
             raise WriteError(path, "it is compressed, and is for reading only", ": name a plain .jsonl")
         around = (path.resolve() if is_appended else path).parent
         if is_appended and path.exists():

@@ -111,7 +111,7 @@ def latency(given: Path, out: Path) -> None:
             supernet=str(given / "supernet"),
             output=str(out / "latency.jsonl"),
             batch_size=1,
-            sequence_length=8,
+            max_seq_length=8,
             num_visits=1,
             num_children=2,
             num_rounds=1,

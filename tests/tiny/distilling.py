@@ -6,7 +6,7 @@ from transformers import BertModel
 from hf_nasbert.modeling import NasBertForMaskedLM, NasBertForSequenceClassification, NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.teachers import BaseModelTeacher
-from hf_nasbert.training import SupernetTrainer
+from hf_nasbert.training import SupernetLoop
 
 from .compress import base_model, batches
 from .trainings import TinyBatches, make_arguments
@@ -37,7 +37,7 @@ def make_taught_trainer(output_dir, *, head=BertModel, seed=0, supernet=None, ha
     given = own.get("batches") or TinyBatches(arguments.train_batch_size(1), padding=padding)
     dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
     AcceleratorState._reset_state(reset_partial_state=True)
-    return SupernetTrainer(
+    return SupernetLoop(
         made if supernet is None else supernet, arguments, given, dev_batches,
         base_model=base_model if has_base else None,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from hf_nasbert import processes
 from hf_nasbert.data import MaskedBatches, train_tokenizer
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.training import SupernetTrainer
+from hf_nasbert.training import SupernetLoop
 from tiny.distilling import supernet_and_teacher
 from tiny.models import randomise_
 from tiny.trainings import TinyBatches, make_arguments, make_supernet
@@ -85,7 +85,7 @@ def make_trainer_of_many(output_dir, *, space="chain", dtype=torch.float32, batc
         supernet, teacher = supernet_and_teacher(head)
         randomise_(supernet, seed=1 + int(os.environ.get("RANK", 0)))
         given = {"base_model": teacher}
-    return SupernetTrainer(supernet, arguments, batches, dev_batches, **given)
+    return SupernetLoop(supernet, arguments, batches, dev_batches, **given)
 
 
 class Spy:

@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 
 from hf_nasbert.costs import LatencyTable, cost_function
-from hf_nasbert.search import SearchTask
+from hf_nasbert.searching import SearchTask
 from hf_nasbert.space import SearchSpace
 
 OPERATORS = ("attention", "ffn", "conv3", "skip")

@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 from hf_nasbert.methods import methods_with
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.space import SearchSpace
-from hf_nasbert.training import SupernetTrainer, SupernetTrainingArguments, read_log
+from hf_nasbert.training import SupernetLoop, SupernetTrainingArguments, read_log
 
 SPACES = {
     "chain": SearchSpace.chain(4, ("attention", "ffn", "conv3", "skip")),
@@ -105,7 +105,7 @@ def make_trainer(output_dir, *, supernet=None, batches=None, **settings):
     batches = TinyBatches(arguments.train_batch_size(1)) if batches is None else batches
     dev_batches = [TinyBatches(4, seed=99).batch(number) for number in range(2)]
     AcceleratorState._reset_state(reset_partial_state=True)
-    return SupernetTrainer(make_supernet() if supernet is None else supernet, arguments, batches, dev_batches)
+    return SupernetLoop(make_supernet() if supernet is None else supernet, arguments, batches, dev_batches)
 
 
 def train_log(output_dir, event="train"):

@@ -1,8 +1,8 @@
 """A smaller version of an encoder that people already have: variants without training, their choice, recovery.
 
 `run` has the stages in their order; every other file is one step of them, which its first line names. The exact choice
-itself is `hf_nasbert.search.knapsack`. Names load on first use, so that what the command line knows of them needs no
-torch.
+itself is `hf_nasbert.searching.knapsack`. Names load on first use, so that what the command line knows of them needs
+no torch.
 """
 
 from typing import TYPE_CHECKING

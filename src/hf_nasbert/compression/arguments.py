@@ -64,7 +64,8 @@ class CompressDataArguments(DataArguments):
     language: str | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.max_seq_length = self.max_seq_length or 128  # the command fills it with the other dataclass's: maybe None
+        if self.max_seq_length is None:  # the command fills it with the other dataclass's
+            self.max_seq_length = 128
         super().__post_init__()
         for name in ("validation_file", "test_file"):
             if getattr(self, name) and not self.train_file:

@@ -1,5 +1,6 @@
-"""The encoder that is to be compressed: loaded, held against itself as a child, and named."""
+"""The encoder that is to be compressed: loaded, held against itself as a child, named, and known again."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from hf_nasbert.elastic.base_models import BaseModel, open_base_model
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
 from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import NasBertForSequenceClassification
+from hf_nasbert.modeling.sentence_transformer import encoder_place
 
 TOLERANCE = 1e-5
 """Largest difference of the full child's outputs from the base model's, in multiples of the largest output above 1."""
+
+_OF_WEIGHTS = (".safetensors", ".bin")
+_OF_MODEL = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def load_base_model(
@@ -32,6 +37,38 @@ def load_base_model(
         tokenizer_revision=tokenizer_revision,
         lengths={"max_seq_length": arguments.max_seq_length, "latency_shape": arguments.shape[1]},
     )
+
+
+def name_of(base_model: str | Path) -> str:
+    """What a caller names a base model by.
+
+    Raises:
+        TypeError: If it is a model itself, or something else that is no name.
+    """
+    if not isinstance(base_model, str | Path):
+        raise TypeError(
+            f"base_model is a {type(base_model).__name__}: expected the folder that it is saved in, or a name on "
+            "the Hub"
+        )
+    return str(base_model)
+
+
+def digest_of_base_model(name: str) -> str | None:
+    """A digest of a base model in a folder: weights, config, tokenizer; of packaged ones and the Hub's None.
+
+    Raises:
+        ForeignFileError: If its modules.json is damaged.
+        OSError: If a file cannot be read.
+    """
+    if name.startswith(PREFIX) or not Path(name).is_dir():
+        return None
+    place = Path(encoder_place(name)[0])
+    content = hashlib.sha256()
+    for file in sorted(place.iterdir()) if place.is_dir() else ():
+        if file.suffix in _OF_WEIGHTS or file.name in _OF_MODEL:
+            with file.open("rb") as raw:
+                content.update(f"{file.name} {hashlib.file_digest(raw, 'sha256').hexdigest()}\n".encode())
+    return content.hexdigest()
 
 
 def check_classifier(base: BaseModel) -> NasBertForSequenceClassification:

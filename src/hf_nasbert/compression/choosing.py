@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.replace_one import Replacement, as_items
 from hf_nasbert.costs import Budget, Share
-from hf_nasbert.search.knapsack import Choice, best_choices
+from hf_nasbert.searching.knapsack import Choice, best_choices
 from hf_nasbert.space import Architecture
 
 LATENCY = "latency_ms"

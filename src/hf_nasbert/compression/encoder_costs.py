@@ -7,7 +7,7 @@ from functools import cached_property
 from hf_nasbert.compression.replace_one import Replacement, as_items, places
 from hf_nasbert.costs import Budget, Cost, CostFunction, LatencyTable, cheapest, cost_function, in_digits, order_of
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-from hf_nasbert.search.knapsack import NoChoiceError, best_choices
+from hf_nasbert.searching.knapsack import NoChoiceError, best_choices
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 

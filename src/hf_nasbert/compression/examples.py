@@ -1,6 +1,5 @@
 """Labelled examples: to train on, to choose by and to judge by; their labels as the base model numbers them."""
 
-import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from hf_nasbert.compression.sentences import PARTS, Batch, Sentences, as_batches
 from hf_nasbert.compression.task_metric import TaskMetric
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.finetuning.labels import label_key
+from hf_nasbert.finetuning.splits import hold_out, keys_of
 from hf_nasbert.foreign import printable
 from hf_nasbert.terminal import say
 
@@ -113,11 +113,11 @@ def make_examples(task: LabelledTask, config: PreTrainedConfig, *, held_out: flo
     are_seen = held is None and test is None
     if test is None:
         if held is None:
-            train, test = _hold_out(task, train, held_out, seed)
+            train, test = _held_out(task, train, held_out, seed)
         else:
-            held, test = _hold_out(task, held, _HALF, seed)
+            held, test = _held_out(task, held, _HALF, seed)
     if held is None:
-        train, held = _hold_out(task, train, held_out, seed + 1)  # another draw than that of what judges
+        train, held = _held_out(task, train, held_out, seed + 1)  # another draw than that of what judges
     judged = _texts(test, task.text_columns)
     held = _without(held, task.text_columns, judged)
     train = _without(train, task.text_columns, judged | _texts(held, task.text_columns))
@@ -195,37 +195,13 @@ def _numbered(rows: Dataset, places: Sequence[int]) -> Dataset:
     return rows.remove_columns(_LABEL).add_column(_LABEL, [places[label] for label in rows[_LABEL][:]])
 
 
-def _keys(rows: Dataset, columns: Sequence[str]) -> list[bytes]:
-    """What examples of equal texts have in common, case and spaces aside."""
-    texts = [rows[column][:] for column in columns]
-    folded = ("\n".join(" ".join(text.lower().split()) for text in example) for example in zip(*texts, strict=True))
-    return [example.encode() for example in folded]
-
-
 def _texts(rows: Dataset, columns: Sequence[str]) -> set[bytes]:
-    return set(_keys(rows, columns))
+    return set(keys_of(rows, columns))
 
 
 def _without(rows: Dataset, columns: Sequence[str], others: Collection[bytes]) -> Dataset:
-    return rows.select([row for row, key in enumerate(_keys(rows, columns)) if key not in others])
+    return rows.select([row for row, key in enumerate(keys_of(rows, columns)) if key not in others])
 
 
-def _hold_out(task: LabelledTask, rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """The rest, and the share of the different examples that is held out; at least one is.
-
-    Raises:
-        ValueError: If there are not two different ones.
-    """
-    keys = _keys(rows, task.text_columns)
-    place_of = {key: hashlib.blake2b(key, digest_size=8, key=str(seed).encode()).digest() for key in keys}
-    if len(place_of) < 2:
-        raise ValueError(
-            f"{task.name}: {len(rows)} example(s) with {len(place_of)} different text(s) are too few to hold any out: "
-            "give more"
-        )
-    last = sorted(place_of.values())[max(1, round(share * len(place_of))) - 1]
-    held = [place_of[key] <= last for key in keys]
-    return (
-        rows.select([row for row, is_held in enumerate(held) if not is_held]),
-        rows.select([row for row, is_held in enumerate(held) if is_held]),
-    )
+def _held_out(task: LabelledTask, rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    return hold_out(task.name, rows, keys_of(rows, task.text_columns), share, seed)

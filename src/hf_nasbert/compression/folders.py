@@ -13,6 +13,7 @@ from hf_nasbert.cards import CompressedRecord, Evaluation, datasets_of, render_c
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
+from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
@@ -40,7 +41,8 @@ def write_folders(
     given = [row for row in rows if row.is_given]
     for row in given:
         child = Architecture.parse(row.architecture)
-        seed = min(materials.arguments.seeds, key=lambda seed: recovered[child, seed].after)
+        made = {seed: recovered[child, seed] for seed in materials.arguments.seeds}
+        seed = min(made, key=lambda seed: Worth(made[seed].after, made[seed].metric).rank)
         model, _ = materials.recover(child, seed)
         tokenizer = materials.base.tokenizer
         if row.trimmed is not None:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from
+from hf_nasbert.compression.base_models import difference_from, name_of
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
@@ -48,8 +48,7 @@ from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import be_alone
-from hf_nasbert.recipe_arguments import command_of
-from hf_nasbert.search.knapsack import best_choices
+from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import SKIP, Architecture, num_shared_operators
 
 _LAYER = 2  # blocks
@@ -122,7 +121,7 @@ def plan_compression(
     Raises:
         ValueError, OSError: As `compress` does, where the base model, the text or the budgets are of no use.
     """
-    arguments = CompressArguments(base_model=str(base_model), **{"output_dir": "unused", **settings})
+    arguments = CompressArguments(base_model=name_of(base_model), **{"output_dir": "unused", **settings})
     return _plan(arguments, TextSource.of(texts))
 
 
@@ -138,11 +137,6 @@ def _plan(arguments: CompressArguments, source: TextSource) -> Plan:
         stages = _Planner(arguments, source, Path(scratch)).stages()
     stages = [Forecast(one.stage, round(one.cpu_seconds, 1), one.peak_memory_mib) for one in stages]
     return Plan(tuple(stages), round(time.process_time() - start, 1))
-
-
-def as_screen(plan: Plan, data: DataArguments, arguments: CompressArguments) -> str:
-    """What a terminal shows at the end: the forecast, and the command that it is of."""
-    return f"{plan}\n\nto run it:\n\n{command_of('hf-nasbert compress', data, arguments)}"
 
 
 class _Timed(NamedTuple, Generic[_Made]):

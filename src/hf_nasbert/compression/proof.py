@@ -20,6 +20,7 @@ from hf_nasbert import metrics, records
 from hf_nasbert.compression.choosing import Worth
 from hf_nasbert.compression.head_predictions import head_predictions, states_of
 from hf_nasbert.compression.sentences import Batch, tokenised
+from hf_nasbert.compression.stages import Vocabulary
 from hf_nasbert.compression.task_metric import Difference, TaskMetric, labels_of, means_of, ranking_names, score_of
 from hf_nasbert.data import load_labelled, read_rows
 from hf_nasbert.data.files import digest_files
@@ -70,21 +71,6 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Trimmed:
-    """What is left of a model's vocabulary.
-
-    Args:
-        num_pieces: Kept pieces.
-        num_before: Pieces that the base model's tokenizer has.
-        cut_otherwise: Share of held-out sentences that are cut into other pieces than before.
-    """
-
-    num_pieces: int
-    num_before: int
-    cut_otherwise: float
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the table: a model, or one recovered under each of several seeds.
 
@@ -105,7 +91,7 @@ class Row:
         against_given: Likewise than what is given out for its budget.
         file_bytes: Of its weights on disk, the whole file; None of a base model whose file is not found.
         trimmed: Of a model with a trimmed vocabulary, which is judged with its own tokenizer.
-        is_as_it_began: Whether recovery brought it no nearer to the base model, under any seed.
+        is_as_it_began: Whether recovery made it no better on the text that chooses, under any seed.
     """
 
     budget: str | None
@@ -123,7 +109,7 @@ class Row:
     against_base: Difference | None = None
     against_given: Difference | None = None
     file_bytes: int | None = None
-    trimmed: Trimmed | None = None
+    trimmed: Vocabulary | None = None
     is_as_it_began: bool = False
 
     @classmethod
@@ -131,7 +117,7 @@ class Row:
         """The row that a record holds."""
         names = ("against_base", "against_given")
         differences = {name: None if row[name] is None else Difference(*row[name]) for name in names}
-        trimmed = row["trimmed"] and Trimmed(**row["trimmed"])
+        trimmed = row["trimmed"] and Vocabulary(**row["trimmed"])
         judged = tuple(Judged.from_dict(one) for one in row["judged"])
         return cls(**{**row, **differences, "judged": judged, "trimmed": trimmed})
 
@@ -477,7 +463,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
         if given.is_as_it_began:
             told.append(
-                f"{given.budget}: recovery brought it no nearer to the base model, so it is as it was cut and "
+                f"{given.budget}: recovery made it no better on the text that chooses, so it is as it was cut and "
                 "refitted: try another learning_rate, more recovery_steps or more text."
             )
         if not given.is_within:

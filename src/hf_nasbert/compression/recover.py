@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -34,7 +35,9 @@ from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.samplers import GradualSampler
+from hf_nasbert.settings import check_fields, setting
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -61,50 +64,40 @@ _STEP_TIMEOUT = 1800.0  # seconds that processes wait for each other within a st
 class RecoverySettings:
     """How a child is distilled.
 
-    Args:
-        num_steps: Batches, one a step.
-        learning_rate: The highest one.
-        warmup: Share of the steps in which it rises; behind them it falls in a straight line.
-        max_grad_norm: Gradients are clipped to this norm.
-        bf16: Whether to take products in bfloat16.
-        inner_weight: Weight of the relative error behind inner blocks, mean over those that the targets hold.
-        train_embeddings: Whether the embeddings are trained as well; a child shares the base model's by default.
-        seed: Of the batches' order.
-        save_steps: Steps between two checkpoints.
-        patience: Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the
-            end alone and never stops before it.
-        check_steps: Steps between two of these looks.
-        label_weight: Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs
-            no labels.
-
     Raises:
         ValueError: If a number lies outside of its range.
     """
 
-    num_steps: int = 200
-    learning_rate: float = 5e-4
-    warmup: float = 0.1
-    max_grad_norm: float = 1.0
-    bf16: bool = False
-    inner_weight: float = 0.0
-    train_embeddings: bool = False
-    seed: int = 0
-    save_steps: int = 100
-    patience: int = 0
-    check_steps: int = 25
-    label_weight: float = 0.0
+    num_steps: int = setting(200, "Batches, one a step.", at_least=1)
+    learning_rate: float = setting(5e-4, "The highest one.", above=0)
+    warmup: float = setting(
+        0.1, "Share of the steps in which it rises; behind them it falls in a straight line.", at_least=0, at_most=1
+    )
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", above=0)
+    bf16: bool = setting(False, "Whether to take products in bfloat16.")
+    inner_weight: float = setting(
+        0.0, "Weight of the relative error behind inner blocks, mean over those that the targets hold."
+    )
+    train_embeddings: bool = setting(
+        False, "Whether the embeddings are trained as well; a child shares the base model's by default."
+    )
+    seed: int = setting(0, "Of the batches' order.", at_least=0)
+    save_steps: int = setting(100, "Steps between two checkpoints.", at_least=1)
+    patience: int = setting(
+        0,
+        "Looks at the held-out batches in a row that may bring nothing before recovery stops; 0 looks at the end "
+        "alone and never stops before it.",
+        at_least=0,
+    )
+    check_steps: int = setting(25, "Steps between two of these looks.", at_least=1)
+    label_weight: float = setting(
+        0.0,
+        "Weight of the labels' cross-entropy (of numbers the squared error) beside the distance; 0 needs no labels.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("num_steps", 1), ("save_steps", 1), ("check_steps", 1), ("seed", 0), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
-        if not 0 <= self.label_weight < math.inf:
-            raise ValueError(f"label_weight={self.label_weight} must be 0 or more, and finite")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup={self.warmup} must lie in [0, 1]")
+        check_fields(self)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -123,7 +116,7 @@ class Recovery:
         before: The child's distance on the held-out batches before, where some were given.
         after: Likewise with the weights that it is left with.
         kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
-            was looked at came nearer to the base model than its start.
+            was looked at was better than its start.
         looks: The distance at every look, by step.
     """
 
@@ -171,7 +164,8 @@ def recover(
 
     Without dropout: what is taught is exact. The order of the batches is drawn anew for every round through them, and
     a step depends on its number alone. Where held-out batches are given, the child is left with the best weights that
-    were looked at on them; its start is among these, so that recovery never makes it worse.
+    were looked at on them; its start is among these, so that recovery never makes it worse. Best is the least
+    distance, or where labels have a weight the least loss of these: who learns the task may leave the base model.
 
     Args:
         child: Alone or with the base model's head.
@@ -205,7 +199,7 @@ def recover(
 
     def look() -> float:
         assert held_out is not None
-        return scored().loss + _label_loss_on(child, held_out[0], settings)
+        return _label_loss_on(child, held_out[0], settings) if settings.label_weight else scored().loss
 
     def loss_of(step: int, share: _Share) -> torch.Tensor:
         on_step(step)
@@ -214,7 +208,7 @@ def recover(
     before = None
     if held_out is not None:
         before = scored()
-        run.keep_best(0, before.loss + _label_loss_on(child, held_out[0], settings))
+        run.keep_best(0, look())
     _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
     after = None
     if held_out is not None:
@@ -360,6 +354,7 @@ def _fit(
                     run.keep_best(step + 1, look())
                 run.save_where_due()
                 bar.update()
+                run.leave_in_time()
         if look is not None:
             run.restore_best()
     finally:
@@ -410,12 +405,13 @@ def _check_targets(batches: Sequence[Batch], targets: Sequence[Target]) -> None:
 
 
 def _label_loss_on(child: PreTrainedModel, batches: Sequence[Batch], settings: RecoverySettings) -> float:
-    """The weighted mean loss of held-out labels; 0 where they have no weight."""
-    if not settings.label_weight:
-        return 0.0
+    """The mean loss of held-out labels, an example as much as any other."""
     with running(child):
-        losses = [float(_label_loss(_run_child(child, batch, settings, {})[2], batch)) for batch in batches]
-    return settings.label_weight * sum(losses) / len(losses)
+        losses = [
+            len(batch[LABELS]) * float(_label_loss(_run_child(child, batch, settings, {})[2], batch))
+            for batch in batches
+        ]
+    return sum(losses) / sum(len(batch[LABELS]) for batch in batches)
 
 
 def _tokens_used(batches: Sequence[Batch], settings: RecoverySettings, num_steps: int) -> int:
@@ -611,16 +607,36 @@ class _Run:
         self._optimizer.step()
         self.losses.append(value)
 
-    def save_where_due(self) -> None:
-        """Write a checkpoint behind the last step, and every so many before it; one process does."""
+    def save_where_due(self, *, is_leaving: bool = False) -> None:
+        """Write a checkpoint behind the last step, every so many before it, and to leave; one process does."""
         step = len(self.losses)
         is_main = self.processes is None or self.processes.is_main_process
         if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):
             return
-        if self.is_over or step % self.settings.save_steps == 0:
+        is_due = step % self.settings.save_steps == 0
+        if self.is_over or is_due != is_leaving:  # one that is due is there when the program leaves
             checkpoint_folders.write_checkpoint(
                 self._folder, step, self._write, limit=2, advice="call it again: it goes on from there"
             )
+
+    def leave_in_time(self) -> None:
+        """End the program where its time is up, what is done being saved; several processes agree where they save.
+
+        Raises:
+            SystemExit: With status 0.
+        """
+        step = len(self.losses)
+        if self._folder is None or self.is_over:
+            return
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            is_up = is_time_up()
+        elif self.processes is None:  # this process alone is at it: the others would wait for it
+            return
+        else:
+            is_up = step % self.settings.save_steps == 0 and on_main_process(self.processes, is_time_up)
+        if is_up:
+            self.save_where_due(is_leaving=True)
+            leave(f"stopped after step {step} of a distillation: the same command goes on from there")
 
     def _write(self, folder: Path) -> None:
         save_model(self.model, folder)

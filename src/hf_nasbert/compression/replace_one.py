@@ -17,7 +17,7 @@ from hf_nasbert.costs import Cost
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.encoders import encoder_of
 from hf_nasbert.elastic.scores import score_children
-from hf_nasbert.search.knapsack import Item
+from hf_nasbert.searching.knapsack import Item
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 _LAYER = 2  # blocks: an attention and an ffn

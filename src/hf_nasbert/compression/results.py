@@ -1,7 +1,6 @@
 """What comes out of a compression: the smaller models, the table that proves them, as text, page and data frame."""
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -197,15 +196,14 @@ class CompressResult:
 
 
 def as_screen(result: CompressResult) -> str:
-    """What a terminal shows at the end: the table, where everything lies, and what to do with it."""
+    """What a terminal shows at the end: the table, where everything lies, and how to load it."""
     places = [
         f"{one.row.budget}: the smaller model lies in {one.folder}, its card in {one.folder / 'README.md'}"
         for one in result.front
     ]
     files = ", ".join(str(result.folder / name) for name in ("report.html", "report.md", "summary.json"))
-    push = f"hf-nasbert push --source {shlex.quote(str(result.best.folder))} --repo_id YOUR_NAME/YOUR_MODEL"
     told = [str(result), "", *places, f"the table and the stages: {files}", ""]
-    return "\n".join([*told, "to load it:", "", result.best.snippet, "", "to publish it:", "", push])
+    return "\n".join([*told, "to load it:", "", result.best.snippet])
 
 
 def additivity_lines(found: Additive) -> list[str]:

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
-from hf_nasbert.compression.base_models import difference_from, hub_name
+from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, hub_name, name_of
 from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
@@ -39,7 +39,6 @@ from hf_nasbert.compression.proof import (
     SEARCHED,
     Judged,
     Row,
-    Trimmed,
     choose_given,
     compare,
     digest_of_pairs,
@@ -54,7 +53,6 @@ from hf_nasbert.compression.stages import (
     Additive,
     ByHand,
     Chosen,
-    Content,
     Costs,
     OnnxFile,
     Proof,
@@ -77,7 +75,7 @@ from hf_nasbert.data import DataArguments, model_folder
 from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.elastic.scores import Scorer
-from hf_nasbert.export.onnx import check_extra
+from hf_nasbert.export.onnx import check_onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
 from hf_nasbert.foreign import read_object
@@ -86,7 +84,9 @@ from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
+from hf_nasbert.records import Content
 from hf_nasbert.space import Architecture
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.writing import check_folder, write_text
 
@@ -129,14 +129,14 @@ def compress(
     Raises:
         ValueError: If the model, the text or a setting cannot be used, or a stage's own check fails.
         OSError: If there is no such model or text, or the folder cannot be written.
-        TypeError: If there is no such setting.
+        TypeError: If there is no such setting, or the base model is none that is named.
     """
     scratch = None
     if output_dir is None:
         be_alone("making an encoder smaller in a folder of temporary files")
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
-    arguments = CompressArguments(base_model=str(base_model), output_dir=str(output_dir), **settings)
+    arguments = CompressArguments(base_model=name_of(base_model), output_dir=str(output_dir), **settings)
     result = Compression(arguments, TextSource.of(texts)).run()
     return dataclasses.replace(result, _scratch=scratch)
 
@@ -174,7 +174,7 @@ class Compression:
             ValueError: If another process is at work in the folder, or a stage's own check fails.
         """
         if self.arguments.onnx:
-            check_extra()
+            check_onnx()
         with ExitStack() as stack:
             self._once(partial(self._enter, stack))
             return self._run()
@@ -186,6 +186,7 @@ class Compression:
             },
             "text": self.source.asked,
             "pairs": {"digest": digest_of_pairs(self.arguments.pairs_file)},
+            "base model": {"digest": digest_of_base_model(self.arguments.base_model)},
         }
         self._claim(asked)
         stack.enter_context(locked(self.folder))
@@ -269,7 +270,7 @@ class Compression:
         base = Path(model_folder(self.arguments.base_model))
         if base.is_dir() and self.folder.resolve().is_relative_to(base.resolve()):
             raise ValueError(f"output_dir {self.folder} lies in the base model's folder, where nothing is written")
-        if self._settings.exists():
+        if self._settings.exists() and read_object(self._settings).keys() >= {"settings", "text"}:
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ValueError(f"output_dir {self.folder} is not empty, and holds nothing of this command: name another")
@@ -278,7 +279,8 @@ class Compression:
 
     def _hold_to(self, asked: Mapping[str, Any]) -> None:
         """Refuse other settings than the folder was made with; where no stage is finished, nothing is lost by them."""
-        difference = first_difference(read_object(self._settings), json.loads(json.dumps(asked)))
+        said = {"base model": asked["base model"]} | read_object(self._settings)  # earlier versions did not say it
+        difference = first_difference(said, json.loads(json.dumps(asked)))
         if difference is None:
             return
         if (self.folder / "stages.jsonl").exists():
@@ -307,6 +309,8 @@ class Compression:
         once: Callable[[Callable[[], Any]], Any] = self._once if is_shared else lambda work: work()
         record = once(partial(self._recorded, name, kind, is_there))
         if record is None:
+            if is_shared and once(is_time_up):
+                leave(f"stopped before {name}: the same command goes on from there")
             if self.materials.processes.is_main_process or not is_shared:
                 say(f"== {name}")
             start, cpu = time.perf_counter(), time.process_time()
@@ -530,10 +534,8 @@ class Compression:
                 f"{last:.4f} in the last): lower learning_rate={self.arguments.learning_rate}"
             )
         if done.kept_step == 0:
-            say(
-                f"{child}: recovery brought it no nearer to the base model (distance {done.before.loss:.4f} on the "
-                "text that chooses): it is left as it began"
-            )
+            by = "loss of the labels" if shared.label_weight else "distance from the base model"
+            say(f"{child}: recovery made it no better on the text that chooses, by its {by}: it is left as it began")
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
@@ -610,7 +612,7 @@ class Compression:
             judged=tuple(judged),
             against_base=None,
             against_given=None,
-            trimmed=Trimmed(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
+            trimmed=Vocabulary(len(found.kept), len(shared.base.tokenizer), found.cut_otherwise),
         )
 
     def _is_within(self, budget: str, costs: Costs, child: Architecture, measured: float, base: float) -> bool:

@@ -1,7 +1,7 @@
 """What each stage of a compression says of what it made: the content of its record, one class for each."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from hf_nasbert.records import Record
 
@@ -152,24 +152,3 @@ class Runtimes:
     """Of the stage `runtimes`: the rows of the table of what computes a smaller model."""
 
     rows: list[dict[str, Any]]
-
-
-Content = TypeVar(
-    "Content",
-    Costs,
-    Text,
-    Vocabulary,
-    Taught,
-    Variants,
-    WarmedUp,
-    Replacements,
-    Additive,
-    TrainedSupernet,
-    Chosen,
-    ByHand,
-    Recovered,
-    Proof,
-    Written,
-    OnnxFile,
-    Runtimes,
-)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hf_nasbert.data.packaged import model_folder as model_folder
     from hf_nasbert.data.packaged import packaged_model as packaged_model
     from hf_nasbert.data.rows import read_rows as read_rows
+    from hf_nasbert.data.sources import given_texts as given_texts
     from hf_nasbert.data.sources import load_text as load_text
     from hf_nasbert.data.tokenization import load_tokenizer as load_tokenizer
     from hf_nasbert.data.tokenization import train_tokenizer as train_tokenizer

@@ -1,6 +1,7 @@
 """Packed sequences → masked batches, the batch of a step being a pure function of (seed, step)."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.data.vocabulary import continues_word, padding_id, vocabulary_size
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips
 _DIGESTED_ROWS = 4096  # sequences that are hashed in one go
@@ -326,23 +329,30 @@ def fixed_masked_batches(
     *,
     mlm_probability: float = 0.15,
     whole_word_mask: bool = False,
+    is_at_most: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
     """Return the fixed dev set: sequences and masks chosen once by `seed`, so that scores are comparable.
 
-    The masks do not depend on `batch_size`: 8 batches of 4 hold what 4 batches of 8 hold.
+    The masks do not depend on `batch_size`: 8 batches of 4 hold what 4 batches of 8 hold. With `is_at_most`, a dataset
+    that holds fewer than `num_batches * batch_size` sequences gives the largest dev set that it can, and a warning.
 
     Raises:
-        ValueError: If the dataset holds fewer than `num_batches * batch_size` sequences.
+        ValueError: If it holds fewer without that, or none.
     """
     if num_batches < 1 or batch_size < 1:
         raise ValueError(f"num_batches={num_batches} and batch_size={batch_size} must both be at least 1")
     rows = _Rows(dataset, vocabulary_size(tokenizer))
-    wanted = num_batches * batch_size
-    if len(rows) < wanted:
-        raise ValueError(
-            f"{num_batches} dev batches of {batch_size} need {wanted} sequences, the dev set has {len(rows)}: "
-            "ask for fewer or hold out more text (validation_fraction)"
+    if len(rows) < num_batches * batch_size:
+        lack = (
+            f"{num_batches} dev batches of {batch_size} need {num_batches * batch_size} sequences, the dev set has "
+            f"{len(rows)}"
         )
+        if not is_at_most or not len(rows):
+            raise ValueError(f"{lack}: ask for fewer or hold out more text (--validation_fraction)")
+        num_batches = -(-len(rows) // batch_size)
+        batch_size = len(rows) // num_batches
+        logger.warning("%s: taken are %d of %d (more: --validation_fraction)", lack, num_batches, batch_size)
+    wanted = num_batches * batch_size
     masker = _Masker(
         tokenizer, probability=mlm_probability, whole_word_mask=whole_word_mask, seed=seed, stream=_FIXED_MASKS
     )

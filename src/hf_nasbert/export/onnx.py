@@ -5,7 +5,6 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.export.arguments import ExportArguments
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.processes import be_alone
 from hf_nasbert.terminal import quiet
 from hf_nasbert.tolerances import EXPORT
@@ -53,7 +53,7 @@ def export_child(arguments: ExportArguments) -> Exported:
         ValueError: If it is no model that can be exported, or the outputs differ.
     """
     be_alone("exporting a child")
-    check_extra()
+    check_onnx()
     _check_place(Path(arguments.output_dir).resolve())
     config = load_config(arguments.model, revision=arguments.revision)
     name = (config.architectures or ["none"])[0]
@@ -102,7 +102,7 @@ def export_onnx(
         ValueError: If it is a super-net, or the outputs differ by more or are not finite.
         WriteError: If the folder cannot be written.
     """
-    check_extra()
+    check_onnx()
     folder = Path(folder).resolve()
     _check_place(folder)
     with whole_folder(folder) as staging:
@@ -222,14 +222,10 @@ def tensors_of(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return tuple((batch.get(name, types) if name == INPUTS[2] else batch[name]).cpu() for name in INPUTS)
 
 
-def check_extra() -> None:
+def check_onnx() -> None:
     """Refuse to go on without the packages that ONNX files are made with.
 
     Raises:
         ImportError: Naming the first that is missing, and how to install it.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise ImportError(
-                f"ONNX export needs {package}, which is not installed: pip install 'hf_nasbert[onnx]'", name=package
-            )
+    check_extra("ONNX export", "onnx", "onnx", "onnxscript", "onnxruntime")

@@ -125,7 +125,7 @@ class TaskArguments(RunArguments):
     """
 
     incidental: ClassVar[frozenset[str]] = RunArguments.incidental | {
-        "cache_dir", "eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
+        "cache_dir", "per_device_eval_batch_size", "max_eval_samples", "max_train_samples", "save_models", "seeds",
         "tokenizer_name",
     }  # fmt: skip
 
@@ -138,7 +138,7 @@ class TaskArguments(RunArguments):
     group_by_length: bool = setting(
         True, "Batches of inputs of like length, which need less padding, instead of mixed ones."
     )
-    eval_batch_size: int = setting(64, "Sequences evaluated at once on each device.")
+    per_device_eval_batch_size: int = setting(64, "Sequences evaluated at once on each device.")
     eval_steps: int | None = setting(
         None, "Steps between evaluations and checkpoints; by default one epoch.", at_least=1
     )
@@ -170,7 +170,8 @@ class DataTaskArguments(TaskArguments):
     """
 
     incidental: ClassVar[frozenset[str]] = TaskArguments.incidental | {
-        "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
+        "data_seed", "dataset_config", "dataset_name", "test_file", "train_file", "validation_file",
+        "validation_fraction",
     }  # fmt: skip
     sources: ClassVar[tuple[str, ...]] = ("dataset_name", "train_file")
 
@@ -183,8 +184,19 @@ class DataTaskArguments(TaskArguments):
         "File to train on, a folder of such files, or a pattern: .json, .jsonl, .parquet (also .csv, .tsv where rows "
         "are flat), each also with .gz.",
     )
-    validation_file: str | None = setting(None, "The same for validation.")
+    validation_file: str | None = setting(
+        None, "The same for validation; without it a part of train_file is held out."
+    )
+    validation_fraction: float = setting(
+        0.1, "Share of the different examples of train_file that is held out then.", above=0, below=1
+    )
+    data_seed: int = setting(0, "Seed of that part.", at_least=0)
     test_file: str | None = setting(None, "The same for a last test, which selects nothing.")
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether validation is by a part of the training file."""
+        return self.train_file is not None and self.validation_file is None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,8 +204,6 @@ class DataTaskArguments(TaskArguments):
         if len(given) != 1:
             named = f"{', '.join(self.sources[:-1])} and {self.sources[-1]}"
             raise ValueError(f"exactly one of {named} is needed, got {' and '.join(given) or 'none'}")
-        if self.train_file and not self.validation_file:
-            raise ValueError("train_file needs a validation_file: results on the training texts say nothing")
         if not self.train_file and (self.validation_file or self.test_file):
             raise ValueError(f"validation_file and test_file go with train_file, not with {given[0]}")
         if self.dataset_config and not self.dataset_name:

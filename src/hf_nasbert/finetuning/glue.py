@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+
+from hf_nasbert.lazy import check_extra
 
 _SENTENCE = ("sentence",)
 _SENTENCES = ("sentence1", "sentence2")
@@ -54,7 +55,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
 
     Raises:
         ValueError: If the task is unknown.
-        ModuleNotFoundError: If the task's metric needs scikit-learn or scipy and they are not installed.
+        ImportError: If the task's metric needs scikit-learn or scipy and they are not installed.
 
     Example:
         >>> GlueMetric("mrpc").compute(predictions=[1, 1, 0, 0], references=[1, 0, 0, 0])["accuracy"]
@@ -65,11 +66,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
         if task not in _METRIC_NAMES:
             raise ValueError(f"no GLUE metric for {task!r}; choose one of {', '.join(_METRIC_NAMES)}")
         # Asked for here rather than in `_compute`, which runs for the first time after an epoch of training.
-        for library in _NEEDS.get(task, ()):
-            if find_spec(library) is None:
-                raise ModuleNotFoundError(
-                    f"the metric of {task!r} needs {library}, which is not installed: pip install hf_nasbert[glue]"
-                )
+        check_extra(f"the metric of {task!r}", "glue", *_NEEDS.get(task, ()))
         super().__init__(config_name=task, **options)
 
     def _info(self) -> Any:

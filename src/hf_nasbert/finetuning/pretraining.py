@@ -20,7 +20,7 @@ from transformers import (
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import IGNORED, NothingToPredictError
 from hf_nasbert.data.tokenization import tokenizer_digest
-from hf_nasbert.data.trained_on import write_trained_on
+from hf_nasbert.data.trained_on import write_text_files, write_trained_on
 from hf_nasbert.finetuning import runs
 from hf_nasbert.finetuning.arguments import PretrainChildArguments, RunArguments
 from hf_nasbert.finetuning.checkpoints import SealingTrainer
@@ -91,7 +91,13 @@ def pretrain_child(
         corpus.train, corpus.tokenizer, batch_size=arguments.batch_size, seed=data.data_seed, **masking
     )
     dev_batches = fixed_masked_batches(
-        corpus.dev, corpus.tokenizer, arguments.num_dev_batches, arguments.dev_batch_size, data.data_seed, **masking
+        corpus.dev,
+        corpus.tokenizer,
+        arguments.num_dev_batches,
+        arguments.dev_batch_size,
+        data.data_seed,
+        is_at_most=True,
+        **masking,
     )
     teacher = load_teacher(arguments, corpus.tokenizer)
     settings = {
@@ -160,7 +166,7 @@ def pretrain_child(
             **({} if teacher is None else _distilled(arguments, teacher, trainer)),
             "num_steps": trainer.state.global_step,
             "num_tokens": trainer.state.global_step * arguments.batch_size * batches.sequence_length,
-            "num_sequences": {"train": len(corpus.train), "dev": arguments.num_dev_batches * arguments.dev_batch_size},
+            "num_sequences": {"train": len(corpus.train), "dev": sum(len(one["labels"]) for one in dev_batches)},
             "num_parameters": model.num_parameters(),
             "seconds": round(time.perf_counter() - started, 3),
             "resumed_from": None if checkpoint is None else checkpoint.name,
@@ -171,6 +177,7 @@ def pretrain_child(
         if trainer.is_world_process_zero():
             runs.save_model(model, corpus.tokenizer, folder)
             write_trained_on(folder, data.describe(), batches.describe())
+            write_text_files(folder, data.train_files)
             append_record(arguments.records_file, record)
             runs.close_run(folder)
     return record

@@ -49,8 +49,14 @@ def load_questions(arguments: FinetuneSquadArguments) -> Questions:
             cache_dir=arguments.cache_dir,
         )
     else:
-        files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
-        questions = load_squad_files(*files, drop_misaligned=arguments.drop_misaligned)
+        questions = load_squad_files(
+            str(arguments.train_file),
+            arguments.validation_file,
+            arguments.test_file,
+            drop_misaligned=arguments.drop_misaligned,
+            validation_fraction=arguments.validation_fraction,
+            data_seed=arguments.data_seed,
+        )
     return replace(questions, splits=sample_splits(arguments, questions.splits))
 
 

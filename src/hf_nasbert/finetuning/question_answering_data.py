@@ -11,7 +11,7 @@ from datasets import Dataset, Features, List, Value
 from hf_nasbert.data import load_splits
 from hf_nasbert.data.files import a_type, check_file, find_files, text_in
 from hf_nasbert.data.formats import stream_rows
-from hf_nasbert.finetuning.splits import LIST_KINDS, digest_splits, name_of, split_files, take_splits
+from hf_nasbert.finetuning.splits import LIST_KINDS, digest_splits, name_of, split_files, take_splits, with_validation
 
 FEATURES = Features(
     {
@@ -46,19 +46,28 @@ class Questions:
 
 
 def load_squad_files(
-    train: str, validation: str, test: str | None = None, *, drop_misaligned: bool = False
+    train: str,
+    validation: str | None,
+    test: str | None = None,
+    *,
+    drop_misaligned: bool = False,
+    validation_fraction: float = 0.1,
+    data_seed: int = 0,
 ) -> Questions:
     """Local json, jsonl or parquet files (folders, patterns) of questions as SQuAD has them, v1.1 or v2.
 
     A row is an article (`paragraphs`), a paragraph (`context` and `qas`) or one question (`context`, `question` and
-    `answers`), as the Hub and transformers' examples have it.
+    `answers`), as the Hub and transformers' examples have it. Without a file for validation, the questions about
+    `validation_fraction` of the passages are held out of `train`.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is not in that format, or `make_questions` refuses what it holds.
     """
     splits = {split: _read_squad(file) for split, file in split_files(train, validation, test).items()}
-    return make_questions(name_of(train), splits, drop_misaligned=drop_misaligned)
+    name = name_of(train)
+    splits = with_validation(name, splits, ("context",), validation_fraction, data_seed)
+    return make_questions(name, splits, drop_misaligned=drop_misaligned)
 
 
 def load_squad_dataset(

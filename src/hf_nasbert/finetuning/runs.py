@@ -25,6 +25,7 @@ from transformers import (
     get_scheduler,
 )
 from transformers import TrainingArguments as TrainerArguments
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.utils.hub import cached_file
 
 import hf_nasbert.modeling.auto_classes  # noqa: F401 - so that our children need no remote code
@@ -41,6 +42,7 @@ from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.finetuning.arguments import RunArguments
 from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
 from hf_nasbert.foreign import ForeignFileError, printable, read_object
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.locking import locked
 from hf_nasbert.processes import check_world, on_main_process
 from hf_nasbert.stopping import StopRequest, leave
@@ -264,6 +266,11 @@ def trainer_arguments(arguments: RunArguments, folder: Path, seed: int, **option
             `processes.check_world`).
     """
     use_cpu = not torch.accelerator.is_available()
+    if arguments.report_to == "tensorboard":
+        check_extra("report_to=tensorboard", "tracking", "tensorboard")
+    there = ("none", "all", *get_available_reporting_integrations())  # type: ignore[no-untyped-call]
+    if arguments.report_to not in there:
+        raise ValueError(f"report_to={arguments.report_to!r} is not installed; those that are: {', '.join(there)}")
     passed: tuple[str, ...] = (
         "learning_rate",
         "weight_decay",

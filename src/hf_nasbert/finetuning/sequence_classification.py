@@ -24,6 +24,7 @@ from hf_nasbert.finetuning.sequence_classification_data import (
     load_named,
     load_packaged,
 )
+from hf_nasbert.finetuning.splits import with_validation
 from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
 from hf_nasbert.metrics import calibration_error
 
@@ -43,8 +44,12 @@ def load_task(arguments: FinetuneArguments) -> LabelledTask:
     elif arguments.dataset_name:
         task = load_named(arguments.dataset_name, arguments.dataset_config, cache_dir=cache_dir, **columns)
     else:
-        files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
+        files = (str(arguments.train_file), arguments.validation_file, arguments.test_file)
         task = load_files(*files, cache_dir=cache_dir, **columns)
+        splits = with_validation(
+            task.name, task.splits, task.text_columns, arguments.validation_fraction, arguments.data_seed
+        )
+        task = replace(task, train=splits["train"], validation={"validation": splits["validation"]})
     cut = sample_splits(arguments, task.splits)
     validation = {name: cut[name] for name in task.validation}
     return replace(task, train=cut["train"], validation=validation, test=cut.get("test"))

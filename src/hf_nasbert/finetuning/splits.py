@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 LIST_KINDS = (".json", ".jsonl", ".parquet")  # the files whose rows can hold lists
 
@@ -46,6 +49,67 @@ def take_splits(
         if len(rows) == 0:
             raise ValueError(f"{name}: the {split} split is empty")
     return used
+
+
+def keys_of(rows: Dataset, columns: Sequence[str]) -> list[bytes]:
+    """What examples of equal texts have in common, case and spaces aside; lists count as their texts joined."""
+    values = [rows[column][:] for column in columns]
+    texts = ([" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in column] for column in values)
+    folded = ("\n".join(" ".join(text.lower().split()) for text in example) for example in zip(*texts, strict=True))
+    return [example.encode() for example in folded]
+
+
+def hold_out(name: str, rows: Dataset, keys: Sequence[bytes], share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The rest, and the share of the different examples that is held out; at least one is.
+
+    Args:
+        name: Names the data in errors.
+        rows: The examples.
+        keys: What each is about: those of one key stay together.
+        share: Of the different keys.
+        seed: Another one holds others out.
+
+    Raises:
+        ValueError: If there are not two different ones.
+    """
+    place_of = {key: hashlib.blake2b(key, digest_size=8, key=str(seed).encode()).digest() for key in keys}
+    if len(place_of) < 2:
+        raise ValueError(
+            f"{name}: {len(rows)} example(s) with {len(place_of)} different text(s) are too few to hold any out: "
+            "give more"
+        )
+    last = sorted(place_of.values())[min(max(1, round(share * len(place_of))), len(place_of) - 1) - 1]
+    held = [place_of[key] <= last for key in keys]
+    return (
+        rows.select([row for row, is_held in enumerate(held) if not is_held]),
+        rows.select([row for row, is_held in enumerate(held) if is_held]),
+    )
+
+
+def with_validation(
+    name: str, splits: Mapping[str, Dataset], columns: Sequence[str], share: float, seed: int
+) -> dict[str, Dataset]:
+    """The splits, and a part of `train` held out for validation where there is none, told in a line.
+
+    Args:
+        name: Names the data.
+        splits: Those that there are.
+        columns: What examples are told apart by; where `train` lacks one, nothing is held out.
+        share: Of the different examples.
+        seed: Another one holds others out.
+
+    Raises:
+        ValueError: If there are too few examples.
+    """
+    if "validation" in splits or not set(columns) <= set(splits["train"].column_names):
+        return dict(splits)
+    rows = splits["train"]
+    rest, held = hold_out(name, rows, keys_of(rows, columns), share, seed)
+    logger.warning(
+        "%s: no validation_file, so %d of %d examples are held out (validation_fraction=%g)",
+        name, len(held), len(rows), share,
+    )  # fmt: skip
+    return {**splits, "train": rest, "validation": held}
 
 
 def digest_splits(splits: Mapping[str, Dataset], *about: Any) -> str:

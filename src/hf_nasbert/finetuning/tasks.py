@@ -324,7 +324,7 @@ class _Run:
                 seed,
                 num_train_epochs=arguments.num_train_epochs,
                 max_steps=arguments.max_steps or -1,
-                per_device_eval_batch_size=arguments.eval_batch_size,
+                per_device_eval_batch_size=arguments.per_device_eval_batch_size,
                 eval_strategy=interval,
                 save_strategy=interval,
                 load_best_model_at_end=bool(arguments.early_stopping_patience),

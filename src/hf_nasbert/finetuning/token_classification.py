@@ -45,7 +45,8 @@ def load_words(arguments: FinetuneTokensArguments) -> TaggedWords:
     if arguments.dataset_name:
         words = load_tagged_dataset(arguments.dataset_name, arguments.dataset_config, **columns)
     else:
-        files = (str(arguments.train_file), str(arguments.validation_file), arguments.test_file)
+        columns |= {"validation_fraction": arguments.validation_fraction, "data_seed": arguments.data_seed}
+        files = (str(arguments.train_file), arguments.validation_file, arguments.test_file)
         words = load_tagged_files(*files, **columns)
     return replace(words, splits=sample_splits(arguments, words.splits))
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_nasbert.data import load_splits, read_rows
 from hf_nasbert.finetuning.labels import as_indices, names_of_labels
-from hf_nasbert.finetuning.splits import LIST_KINDS, digest_splits, name_of, split_files, take_splits
+from hf_nasbert.finetuning.splits import LIST_KINDS, digest_splits, name_of, split_files, take_splits, with_validation
 from hf_nasbert.finetuning.tagging_metric import mark_spans
 
 
@@ -41,9 +41,19 @@ class TaggedWords:
 
 
 def load_tagged_files(
-    train: str, validation: str, test: str | None = None, *, tokens: str, tags: str, cache_dir: str | None = None
+    train: str,
+    validation: str | None,
+    test: str | None = None,
+    *,
+    tokens: str,
+    tags: str,
+    cache_dir: str | None = None,
+    validation_fraction: float = 0.1,
+    data_seed: int = 0,
 ) -> TaggedWords:
     """Local json, jsonl or parquet files (folders, patterns), every row a list of words and a list of tags.
+
+    Without a file for validation, `validation_fraction` of the different sentences are held out of `train`.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -53,7 +63,9 @@ def load_tagged_files(
         split: read_rows(file, cache_dir, needed=(tokens, tags), kinds=LIST_KINDS, what="tagged")
         for split, file in split_files(train, validation, test).items()
     }
-    return make_tagged(name_of(train), splits, tokens=tokens, tags=tags)
+    name = name_of(train)
+    splits = with_validation(name, splits, (tokens,), validation_fraction, data_seed)
+    return make_tagged(name, splits, tokens=tokens, tags=tags)
 
 
 def load_tagged_dataset(

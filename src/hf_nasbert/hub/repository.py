@@ -42,9 +42,9 @@ class State:
     has_branch: bool
 
 
-def default_api() -> HfApi:
-    """The Hub of HF_ENDPOINT, with the token of HF_TOKEN or `hf auth login`."""
-    return HfApi(library_name="hf_nasbert", library_version=metadata.version("hf_nasbert"))
+def default_api(token: str | None = None) -> HfApi:
+    """The Hub of HF_ENDPOINT, with this token, or that of HF_TOKEN or `hf auth login`."""
+    return HfApi(token=token, library_name="hf_nasbert", library_version=metadata.version("hf_nasbert"))
 
 
 def look(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> State | None:

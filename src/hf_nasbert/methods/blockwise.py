@@ -10,7 +10,7 @@ from hf_nasbert.costs import cheapest
 from hf_nasbert.methods.averaged import Averaged, AveragedSettings
 from hf_nasbert.methods.base import ChildRun, Paper, StepContext
 from hf_nasbert.methods.uniform import Uniform, UniformSettings
-from hf_nasbert.search.knapsack import Choice, Item, best_choices
+from hf_nasbert.searching.knapsack import Choice, Item, best_choices
 from hf_nasbert.settings import setting
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace
 

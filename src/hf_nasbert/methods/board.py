@@ -62,7 +62,7 @@ class Board(Uniform):
     the class teaches, with one weight for all, and no meta-network picks and weighs teachers. The soft cross-entropy,
     at the masked positions, is written as a divergence: they differ by the teacher's entropy, a constant.
 
-    Where a teacher teaches (`teacher` of the training) children learn from that one alone.
+    Where another teacher teaches (`teacher` of the training) it is refused.
     """
 
     name = "board"

@@ -33,7 +33,7 @@ class CrossPath(Averaged):
     last states over a sequence's tokens: where that falls towards 0 they collapse.
 
     The pair are the first two children of a step of fair sampling: they share an operator only where a block has a
-    single one. Where a teacher teaches (`teacher` of the training) both learn from that one alone.
+    single one. Where another teacher teaches (`teacher` of the training) it is refused.
     """
 
     name = "cross_path"

@@ -89,6 +89,7 @@ class FewShot(Uniform):
         self.block = first_choice(space)
         self.parts: tuple[tuple[str, ...], ...] = ()
         """The operators of each copy; empty before the split."""
+        self._is_told = True
         number = _SPLIT.fullmatch(settings.split)[1]  # type: ignore[index]  # its settings were checked
         if number is not None:
             self.block = int(number)
@@ -143,6 +144,7 @@ class FewShot(Uniform):
             names, number = operators_of(self.space, self.block), self.num_copies
             borders = [len(names) * place // number for place in range(number + 1)]
             self.parts = tuple(names[borders[place] : borders[place + 1]] for place in range(number))
+        self._is_told = False
         return True
 
     def after_step(
@@ -150,8 +152,9 @@ class FewShot(Uniform):
     ) -> dict[str, Any] | None:
         """The first step behind the split says what it was."""
         super().after_step(step, children, losses, score, supernet)
-        if not self.parts or step != self.split_step + 1:
+        if self._is_told:
             return None
+        self._is_told = True
         return {"event": "split", "block": self.block, "parts": [list(part) for part in self.parts]}
 
     def shown(self) -> dict[str, str]:

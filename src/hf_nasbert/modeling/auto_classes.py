@@ -19,6 +19,7 @@ from .modeling_nasbert import (
     NasBertForSequenceClassification,
     NasBertForTokenClassification,
     NasBertModel,
+    NasBertPreTrainedModel,
 )
 from .modeling_supernet import (
     SupernetForMaskedLM,
@@ -27,6 +28,7 @@ from .modeling_supernet import (
     SupernetForTokenClassification,
     SupernetModel,
 )
+from .publishing import push_to_hub
 
 AutoConfig.register("nasbert", NasBertConfig)
 AutoConfig.register("nasbert_supernet", SupernetConfig)
@@ -48,3 +50,5 @@ for auto_class, model_class in (
 ):
     auto_class.register(NasBertConfig, model_class)
     model_class.register_for_auto_class(auto_class.__name__)
+
+NasBertPreTrainedModel.push_to_hub = push_to_hub  # type: ignore[assignment, method-assign]  # the travelling file knows no Hub

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration of a NasBert child: an ordinary BERT-like encoder whose every block is one chosen operator."""
 
 import difflib

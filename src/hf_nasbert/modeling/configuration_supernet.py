@@ -110,6 +110,7 @@ class SupernetConfig(NasBertShapeConfig):
 
         All widths grow alike: `hidden_size`, those of stages and of embeddings, neurons of an ffn. Heads keep their
         width and become more. The child at `small.space.index_of(child)` of the scaled space is the same choice.
+        Copies stay behind: which super-net serves a child is a matter of the training that made them.
         (Transfer of what was found small: NASNet, Zoph et al., 2018, https://arxiv.org/abs/1707.07012.)
 
         Args:
@@ -137,7 +138,7 @@ class SupernetConfig(NasBertShapeConfig):
             )
             for stage in self.space.stages
         ]
-        fields = {name: value for name, value in self.to_diff_dict().items() if name != "search_space"}
+        fields = {name: value for name, value in self.to_diff_dict().items() if name not in ("search_space", "copies")}
         fields |= {"hidden_size": width, "search_space": SearchSpace(tuple(stages))}
         widths = sorted({self.hidden_size, *(each for stage in self.space.stages for each in stage.widths)})
         fields["attention_head_size"] = self.attention_head_size or min(map(self.head_size, widths))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What operator names say: kind, size, width of one operator, and the geometry of a chain of them. Plain Python.
 
 A name is a kind, for some kinds followed by a size, and by `@` and a width where the stage has widths of its own:

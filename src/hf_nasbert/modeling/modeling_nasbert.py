@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NasBert children: BERT-like encoders whose every block is one chosen operator, with the usual heads.
 
 A child that alternates attention and ffn *is* a BERT; other children differ in the operators only. Axes in comments:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The candidate operators: the very modules that a super-net chooses among and that a child is made of.
 
 Every operator is a post-norm residual sub-layer, `x = LayerNorm(x + dropout(f(x)))`, as in BERT, and takes

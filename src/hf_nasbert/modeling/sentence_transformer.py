@@ -63,6 +63,7 @@ _ENCODER_FILES = (
     "sentencepiece.bpe.model", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_PART = re.compile(r"[\w-][\w.-]*", re.ASCII)  # the name of a file of weights that an index may have fetched
 _VECTOR = "sentence_embedding"
 _BEHIND: tuple[list[str], ...] = ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])  # what may follow the pooling
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Za-z]+", re.ASCII)
@@ -290,13 +291,40 @@ def encoder_place(model: str | Path, *, revision: str | None = None) -> tuple[st
     if Path(model).is_dir():
         return str(Path(model, path)), None
     there = [file for name in _ENCODER_FILES if (file := _find(model, f"{path}/{name}", revision)) is not None]
-    weights = next(filter(None, (_find(model, f"{path}/{name}", revision) for name in _WEIGHTS)), None)
+    weights = next((file for name in _WEIGHTS for file in _weights(model, f"{path}/{name}", revision)), None)
     if not there or weights is None:
         raise ForeignFileError(
             f"the SentenceTransformer {printable(model, 200)} has no {printable(path, 100)}/config.json, or no "
-            f"{' or '.join(_WEIGHTS)} beside it"
+            f"{' or '.join(_WEIGHTS)} beside it, whole or in parts"
         )
     return str(weights.parent), None
+
+
+def _weights(model: str | Path, name: str, revision: str | None) -> list[Path]:
+    """A file of weights of a Hub model, or its index and all the parts that it names; nothing where there is neither.
+
+    Raises:
+        ForeignFileError: If the index is damaged, or a part is missing.
+    """
+    whole = _find(model, name, revision)
+    if whole is not None:
+        return [whole]
+    name = f"{name}.index.json"
+    index = _find(model, name, revision)
+    if index is None:
+        return []
+    where = f"{name} of {printable(model, 200)}"
+    parts = read_object(index, where).get("weight_map")
+    names = list(parts.values()) if isinstance(parts, dict) else []
+    if not names or not all(isinstance(one, str) and _PART.fullmatch(one) for one in names):
+        raise ForeignFileError(f"{where} names no files of weights that lie beside it")
+    found = [index]
+    for part in sorted(set(names)):
+        file = _find(model, f"{name.rpartition('/')[0]}/{part}", revision)
+        if file is None:
+            raise ForeignFileError(f"{where} names the file {printable(part, 100)}, which is not there")
+        found.append(file)
+    return found
 
 
 def foreign_modules(files: Mapping[str, Path | bytes], name: str) -> list[str]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.arguments import InterferenceReportArguments as InterferenceReportArguments
     from hf_nasbert.pipeline.arguments import LatencyArguments as LatencyArguments
     from hf_nasbert.pipeline.arguments import PipelineArguments as PipelineArguments
+    from hf_nasbert.pipeline.arguments import PlanArguments as PlanArguments
     from hf_nasbert.pipeline.arguments import RankChildrenArguments as RankChildrenArguments
     from hf_nasbert.pipeline.arguments import RankingReportArguments as RankingReportArguments
     from hf_nasbert.pipeline.arguments import SearchReportArguments as SearchReportArguments
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from hf_nasbert.pipeline.interference import measure_interference as measure_interference
     from hf_nasbert.pipeline.interference import report_interference as report_interference
     from hf_nasbert.pipeline.latency import measure_latency as measure_latency
+    from hf_nasbert.pipeline.plan import SearchPlan as SearchPlan
+    from hf_nasbert.pipeline.plan import plan_search as plan_search
     from hf_nasbert.pipeline.ranking import rank_children as rank_children
     from hf_nasbert.pipeline.ranking import report_ranking as report_ranking
     from hf_nasbert.pipeline.report import report_search as report_search

@@ -20,7 +20,7 @@ class PipelineArguments(Settings):
     """
 
     output_dir: str = field(metadata={"help": "Folder of everything that the pipeline makes."})
-    num_scored: int = setting(
+    num_evaluations: int = setting(
         5000, "Children to score: all of a space that has no more, else by evolution.", at_least=1
     )
     num_dev_batches: int = setting(2, "Fixed dev batches that children are scored on.", at_least=1)
@@ -36,7 +36,19 @@ class PipelineArguments(Settings):
     finetune_packaged: Literal["rotten_tomatoes", "stsb"] = setting(
         "rotten_tomatoes", "Packaged labelled set to fine-tune on: rotten_tomatoes, stsb."
     )
-    finetune_epochs: float = setting(3.0, "Passes over its training split.", above=0)
+    train_file: str | None = setting(
+        None, "Labelled texts of your own to fine-tune on in its place, as `finetune` reads them."
+    )
+    validation_file: str | None = setting(None, "The same for validation; without it a tenth of them is held out.")
+    test_file: str | None = setting(None, "The same for a last test.")
+    label_column: str = setting("label", "Column of their labels.")
+    text_columns: list[str] | None = setting(None, "One or two text columns of them; found if not given.")
+    control: bool = setting(
+        False,
+        "Also train the control: a plain BERT as large as the child, from random weights, on as many tokens as "
+        "super-net and child together, fine-tuned alike. It says whether the search was worth it.",
+    )
+    finetune_epochs: float = setting(3.0, "Passes over the labelled training split.", above=0)
     finetune_learning_rate: float = setting(3e-4, "Highest learning rate of fine-tuning.", above=0)
     finetune_seeds: list[int] = setting(lambda: [0, 1], "One run per seed.")
     card: str | None = setting(
@@ -51,7 +63,25 @@ class PipelineArguments(Settings):
         super().__post_init__()
         if not self.finetune_seeds or len(set(self.finetune_seeds)) != len(self.finetune_seeds):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
+        if not self.train_file and (self.validation_file or self.test_file):
+            raise ValueError("validation_file and test_file go with train_file, the labelled texts to train on")
         _ = Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops).caps  # refuses shares
+
+
+@dataclass(kw_only=True)
+class PlanArguments(Settings):
+    """For which budget and how much time to plan a super-net from text, its search and its best child's training.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    max_parameters: int | str = field(metadata={"help": "Budget of the child, embeddings included, such as 1.5M."})
+    minutes: float = setting(15.0, "Minutes for all of it on this machine.", above=0, at_most=1e6)
+    train_files: list[str] | None = setting(None, "Your text, for the commands that are printed; it is not read.")
+    vocab_size: int = setting(8192, "Tokens of the vocabulary.", at_least=10, at_most=10**6)
+    max_seq_length: int = setting(128, "Tokens of a sequence.", at_least=4, at_most=10**5)
+    per_device_train_batch_size: int = setting(32, "Sequences of a step.", at_least=1, at_most=10**5)
 
 
 @dataclass(kw_only=True)
@@ -96,13 +126,22 @@ class ShrinkSpaceArguments(Settings):
             raise ValueError("give the scored children by exactly one of records and table")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ExtractionArguments(Settings):
-    """Which child of which super-net, and where to put it."""
+    """Which child of which super-net, and where to put it.
+
+    Raises:
+        ValueError: If the child is not named in exactly one way, or a number lies outside its range.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("architecture", "best", "rank")
 
     supernet: str = field(metadata={"help": "Folder of the super-net."})
-    architecture: str = field(metadata={"help": "The child, such as attention-ffn-conv3-skip."})
     output_dir: str = field(metadata={"help": "Folder to write the child to."})
+    architecture: str | None = setting(None, "The child, such as attention-ffn-conv3-skip.")
+    search: str | None = setting(None, "Or the file that `search` or `score` wrote, to take a child of:")
+    best: bool = setting(False, "its best child,")
+    rank: int | None = setting(None, "or the one of this rank, from 1.", at_least=1)
     tokenizer_name: str | None = setting(None, "Folder of the tokenizer; by default the super-net's.")
     native: Literal["auto", "always", "never"] = setting(
         "auto",
@@ -122,6 +161,16 @@ class ExtractionArguments(Settings):
     card: str | None = setting(None, "JSON file with what else the card shall say: fields of cards.ChildRecord.")
     overwrite: bool = setting(False, "Replace a model that lies in output_dir.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum([self.architecture is not None, self.best, self.rank is not None]) != 1:
+            raise ValueError(
+                "which child? Give exactly one of architecture (--architecture attention-ffn), best and rank; the "
+                "last two go with the file of a search (--search found.jsonl --best)"
+            )
+        if (self.search is None) == (self.architecture is None):
+            raise ValueError("search is the file that best and rank are of: give it with one of these, else leave it")
+
 
 @dataclass(kw_only=True)
 class LatencyArguments(Settings):
@@ -133,8 +182,8 @@ class LatencyArguments(Settings):
 
     supernet: str = field(metadata={"help": "Folder of the super-net; only its config.json is read."})
     output: str = field(metadata={"help": "File of records that the table and its check are added to."})
-    batch_size: int = setting(8, "Sequences in the batch.")
-    sequence_length: int = setting(128, "Tokens of each, all of them real.")
+    batch_size: int = setting(8, "Sequences in the batch.", at_least=1)
+    max_seq_length: int = setting(128, "Tokens of each, all of them real.", at_least=1)
     device: Literal["cpu", "cuda"] = setting("cpu", "Where children will run.")
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Their precision.")
     num_threads: int = setting(1, "Torch's threads on a CPU.")
@@ -199,7 +248,7 @@ class RankChildrenArguments(RankingReportArguments, AdaptationArguments):
 
     supernets: list[str] = field(metadata={"help": "Folders of super-nets, of finished runs or their checkpoints."})
     label: str | None = setting(None, "What the super-nets are ranked as; by default the method that trained them.")
-    num_score_batches: int = setting(
+    num_dev_batches: int = setting(
         16, "Dev batches that children are scored on, the first ones of the table's.", at_least=1
     )
 
@@ -241,6 +290,8 @@ class InterferenceArguments(Settings):
 class InterferenceReportArguments(Settings):
     """Which records to turn into tables and figures."""
 
-    measured: str = field(metadata={"help": "File of records of measure-interference, .jsonl or .jsonl.gz."})
+    measured: str = field(
+        metadata={"help": "File of records of measure-interference: .jsonl, .jsonl.gz or .jsonl.xz."}
+    )
     page: str | None = setting(None, "Markdown page whose marked tables are made anew.")
     figures: str | None = setting(None, "Folder to draw the figures into.")

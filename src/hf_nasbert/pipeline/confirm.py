@@ -10,7 +10,7 @@ from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.text_settings import say
 from hf_nasbert.scored import ScoredChild
-from hf_nasbert.search import pareto_front
+from hf_nasbert.searching import pareto_front
 from hf_nasbert.space import Architecture
 
 MOST_MEASURED = 60

@@ -15,7 +15,7 @@ from hf_nasbert.child_folders import check_place, save_child
 from hf_nasbert.costs import LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import DataArguments
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.trained_on import write_trained_on
+from hf_nasbert.data.trained_on import write_text_files, write_trained_on
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.elastic.base_models import TASKS
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
@@ -25,9 +25,11 @@ from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SUPERNET_FOLDER, read_sentence_modules
 from hf_nasbert.pipeline.arguments import ExtractionArguments
+from hf_nasbert.pipeline.inputs import weights_digest
 from hf_nasbert.pipeline.interference import describe_run
-from hf_nasbert.pipeline.text_settings import find_tokenizer, say, trained_on, training_of
+from hf_nasbert.pipeline.text_settings import find_tokenizer, say, text_files_of, trained_on, training_of
 from hf_nasbert.processes import be_alone
+from hf_nasbert.report import read_findings
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 from hf_nasbert.writing import scratch_folder
 
@@ -59,13 +61,15 @@ def extract(arguments: ExtractionArguments) -> Extracted:
     Raises:
         FileNotFoundError: If super-net, tokenizer or card file are missing.
         FileExistsError: If `output_dir` holds something, and `overwrite` is not given or it is no model.
-        ValueError: If the architecture is not in the space, is no plain BERT though `native` is "always", the logits
-            differ, or the log of the super-net's training is damaged.
+        ValueError: If the file of a search holds no such child, or is of another super-net; the architecture is not
+            in the space, is no plain BERT though `native` is "always", the logits differ, or the log of the
+            super-net's training is damaged.
         WriteError: If the folder cannot be written.
     """
     be_alone("extracting a child")
     facts = read_facts(arguments.card) if arguments.card else {}
     check_place(Path(arguments.output_dir).resolve(), arguments.overwrite)  # refused now, not after the proof
+    architecture = chosen_child(arguments)
     supernet = load_supernet(arguments.supernet, None)
     known, (text, data) = trained_on(arguments.supernet), training_of(arguments.supernet)
     home = Path(find_tokenizer(arguments.supernet) or arguments.supernet)
@@ -85,7 +89,6 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         f"the card tells the costs of {sequence_length} tokens"
         + ("" if arguments.max_seq_length else f", as {arguments.supernet} was trained on")
     )
-    architecture = Architecture.parse(arguments.architecture)
     child = extract_child(supernet, architecture)
     model, why_not_native = _in_form(child, arguments.native)
     difference = prove_equal_logits(supernet, architecture, model, tolerance=arguments.tolerance)
@@ -128,6 +131,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
             sentence_modules=read_sentence_modules(modules) if modules.is_dir() else None,
             overwrite=arguments.overwrite,
         )
+    write_text_files(folder, text_files_of(arguments.supernet))
     return Extracted(
         folder,
         architecture,
@@ -136,6 +140,31 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         why_not_native,
         type(model).__name__,
     )
+
+
+def chosen_child(arguments: ExtractionArguments) -> Architecture:
+    """The child that is named, or the one of that rank in the file of a search.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds fewer children, or is of a super-net of other weights.
+    """
+    if arguments.architecture is not None:
+        return Architecture.parse(arguments.architecture)
+    source = Path(str(arguments.search))
+    findings = read_findings(records.read(source), source.name)
+    expected, digest = findings.settings.get("supernet"), weights_digest(arguments.supernet)
+    if expected not in (None, digest):
+        raise ValueError(
+            f"{source} is of a super-net of other weights ({expected}) than {arguments.supernet} ({digest}): name the "
+            "super-net that was searched"
+        )
+    ranking, rank = findings.ranking(), arguments.rank or 1
+    if rank > len(ranking):
+        raise ValueError(f"rank={rank}: {source} holds {len(ranking)} children with a finite loss")
+    child = findings.children[ranking[rank - 1]]
+    say(f"rank {rank} of {len(ranking):,} in {source}: {child.architecture}, loss {child.loss:.4f}")
+    return child.architecture
 
 
 def _in_form(child: NasBertPreTrainedModel, native: str) -> tuple[PreTrainedModel, str | None]:

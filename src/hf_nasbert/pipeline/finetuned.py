@@ -55,17 +55,21 @@ def finetune_with_cards(
         latest = {record["seed"]: record for record in found}
         for seed in arguments.seeds:
             folder = arguments.model_folder(result.task, seed)
-            packaged = arguments.packaged if isinstance(arguments, FinetuneArguments) else None
             about = describe_finetuned(
-                folder, latest[seed], list(latest.values()), _data_of(arguments), split_of(packaged)
+                folder,
+                latest[seed],
+                list(latest.values()),
+                _data_of(arguments),
+                split_by(arguments),
             )
             _write_card(folder, about)
     return result
 
 
-def split_of(packaged: str | None) -> str | None:
-    """Who split a packaged data set, where it was this package."""
-    return "hf_nasbert" if packaged in SPLIT_HERE else None
+def split_by(arguments: AnyFinetuneArguments) -> str | None:
+    """Who split the data, where it was this package."""
+    packaged = arguments.packaged if isinstance(arguments, FinetuneArguments) else None
+    return "hf_nasbert" if arguments.is_held_out or packaged in SPLIT_HERE else None
 
 
 def describe_finetuned(

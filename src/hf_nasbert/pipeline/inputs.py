@@ -32,7 +32,7 @@ def load_dev_batches(
         config: The super-net's.
         folder: Its folder, in which its own tokenizer is looked for if `data` names none.
         data: The text.
-        num_batches: Batches of held-out text.
+        num_batches: Batches of held-out text; of one that has fewer, as many as there are.
         batch_size: Sequences in each of them.
 
     Returns:
@@ -71,6 +71,7 @@ def load_dev_batches(
         data.data_seed,
         mlm_probability=data.mlm_probability,
         whole_word_mask=data.whole_word_mask,
+        is_at_most=True,
     )
     if not any(bool((batch["labels"] != -100).any()) for batch in batches):
         raise ValueError(
@@ -81,8 +82,8 @@ def load_dev_batches(
         "text": data.packaged or data.dataset_name or [Path(file).name for file in data.train_files or []],
         "data_seed": data.data_seed,
         "max_seq_length": data.max_seq_length,
-        "num_dev_batches": num_batches,
-        "dev_batch_size": batch_size,
+        "num_dev_batches": len(batches),
+        "dev_batch_size": len(batches[0]["labels"]),
         "dev_data": digest_of(batches),
     }
     return batches, settings

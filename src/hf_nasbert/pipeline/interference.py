@@ -26,6 +26,7 @@ from hf_nasbert.interference import (
     measurements,
     refuse_duplicates,
 )
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.arguments import InterferenceArguments, InterferenceReportArguments
 from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
@@ -72,6 +73,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
     output = Path(arguments.output)
     check_unless_there(output)
     if arguments.figures is not None:
+        check_extra("a figure", "plots", "matplotlib")
         check_folder(arguments.figures)
     found = records.read(output) if output.exists() else []
     _check_measurements(found, output)
@@ -105,7 +107,7 @@ def measure_interference(arguments: InterferenceArguments, data: DataArguments) 
         if different:
             raise ValueError(f"{output} holds measurements of another {different[0]}: two kinds do not compare")
     missing = [job for job in jobs if job.supernet not in measured]
-    if missing and output.suffix == ".gz":
+    if missing and output.suffix in (".gz", ".xz"):
         raise ValueError(f"{output} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     if missing:
         check_writable(output, is_appended=True)
@@ -153,6 +155,8 @@ def report_interference(arguments: InterferenceReportArguments) -> str:
         ValueError: If a record is no measurement, or the page marks a place for a table that there is not.
         WriteError: If page or figures cannot be written.
     """
+    if arguments.figures is not None:
+        check_extra("a figure", "plots", "matplotlib")
     found = records.read(arguments.measured)
     _check_measurements(found, arguments.measured)
     if arguments.page is not None:

@@ -10,7 +10,7 @@ from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.arguments import LatencyArguments
 from hf_nasbert.processes import be_alone
 from hf_nasbert.records import Record
-from hf_nasbert.writing import check_writable
+from hf_nasbert.writing import check_apart, check_writable
 
 
 def measure_latency(arguments: LatencyArguments) -> list[Record]:
@@ -24,15 +24,17 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
 
     Raises:
         FileNotFoundError: If there is no such super-net.
-        ValueError: If the folder holds none, or a setting does not fit it or the device.
+        ValueError: If the folder holds none, a setting does not fit it or the device, or a carried table was to lie in
+            the file of the other one.
         WriteError: If the file cannot be written.
     """
     be_alone("measuring latencies")
     check_writable(arguments.output, is_appended=True)
+    check_apart(output=arguments.output, from_table=arguments.from_table)  # a search could not tell the two tables
     config = load_supernet_config(arguments.supernet)
     device = Device(
         batch_size=arguments.batch_size,
-        sequence_length=arguments.sequence_length,
+        sequence_length=arguments.max_seq_length,
         device=arguments.device,
         dtype=arguments.dtype,
         num_threads=arguments.num_threads,
@@ -58,7 +60,7 @@ def measure_latency(arguments: LatencyArguments) -> list[Record]:
 
 def _carry(arguments: LatencyArguments, config: SupernetConfig, device: Device) -> list[Record]:
     """The table of another device for this one, and its check."""
-    wanted = {"batch_size": arguments.batch_size, "sequence_length": arguments.sequence_length}
+    wanted = {"batch_size": arguments.batch_size, "sequence_length": arguments.max_seq_length}
     table = LatencyTable.read(str(arguments.from_table), **wanted)
     table.check_sizes(config)
     children = draw_children(config, arguments.num_children, arguments.seed)

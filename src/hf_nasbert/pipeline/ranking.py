@@ -17,6 +17,7 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
@@ -30,6 +31,7 @@ from hf_nasbert.ranking import (
     GroundTruth,
     RankingReport,
     check_baseline,
+    check_calibration,
     last_steps,
     load_table,
     read_scores,
@@ -38,8 +40,8 @@ from hf_nasbert.ranking import (
 )
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.search import SearchTask, random_children
-from hf_nasbert.space import SearchSpace, operator_kind
+from hf_nasbert.searching import SearchTask, random_children
+from hf_nasbert.space import Architecture, SearchSpace, operator_kind
 from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
@@ -58,7 +60,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
         ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
             text is another one than theirs, two super-nets would pass for one (`ranking.refuse_duplicates`), no
-            super-net ranks as `baseline`, or a record is none. Nothing is scored then.
+            super-net ranks as `baseline`, `calibrate` leaves too few children, or a record is none. Nothing is
+            scored then.
         WriteError: If an output cannot be written.
     """
     be_alone("ranking children")
@@ -66,7 +69,8 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     check_apart(table=arguments.table, scores=arguments.scores, page=arguments.page)
     _check_outputs(arguments)
     table = load_table(arguments.table)
-    GroundTruth(table, containing=arguments.containing)  # refused now, not when all is scored
+    # Refused now, not when all is scored.
+    check_calibration(GroundTruth(table, containing=arguments.containing), arguments.calibrate)
     if arguments.page is not None:
         name = arguments.table_name
         if name not in marked_tables(Path(arguments.page).read_text(encoding="utf-8")):
@@ -114,6 +118,7 @@ def _check_outputs(arguments: RankingReportArguments) -> None:
     if arguments.page is not None:
         check_writable(arguments.page)
     if arguments.figures is not None:
+        check_extra("a figure", "plots", "matplotlib")
         check_folder(arguments.figures)
 
 
@@ -125,14 +130,15 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     """
     path = Path(arguments.scores)
     scored = read_scores(path, truth) if path.exists() else []
-    adapted = _adaptation(arguments)
+    sample = _sample(arguments, truth)
+    adapted = _adaptation(arguments, len(sample))
     done = {record.get("supernet"): record for record in scored if record.get("adapted") == adapted}
-    num_batches = min(arguments.num_score_batches, truth.recipe["num_dev_batches"])
+    num_batches = min(arguments.num_dev_batches, truth.recipe["num_dev_batches"])
     for record in scored:
         if record.get("num_score_batches", num_batches) != num_batches:
             raise ValueError(
                 f"{path} holds scores on {record['num_score_batches']} dev batches, now it would be {num_batches}: "
-                "the two do not compare; give the same num_score_batches, or another file"
+                "the two do not compare; give the same num_dev_batches, or another file"
             )
     missing: dict[str, tuple[str, SupernetForMaskedLM]] = {}
     about: dict[str, dict[str, Any]] = {}
@@ -162,7 +168,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
     if not missing:
         return scored
     refuse_duplicates(known)
-    if path.suffix == ".gz":
+    if path.suffix in (".gz", ".xz"):
         raise ValueError(f"{path} is compressed, and {len(missing)} super-nets are to be added: uncompress it")
     check_writable(path, is_appended=True)
     batches = _dev_batches(truth, data, *next(iter(missing.values())))
@@ -178,9 +184,6 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
                 arguments, supernet, folder, digest, _of_table(data, truth), batches[:num_batches],
                 f"{arguments.scores.removesuffix('.jsonl')}.{digest}",
             )  # fmt: skip
-            holding = [child for child in truth.architectures if arguments.containing in (None, *child)]
-            listed = ListedChildren(truth.space, tuple(holding))
-            sample = random_children(SearchTask(listed, seed=arguments.resampling_seed), arguments.num_adapted)
             losses = list(trainings.fit(sample, truth.space)(children))
         record = {
             **about[digest],
@@ -205,12 +208,21 @@ def _unless_there(record: Record, written: list[Record]) -> list[Record]:
     return [] if is_there else [record]
 
 
-def _adaptation(arguments: RankChildrenArguments) -> dict[str, Any] | None:
+def _sample(arguments: RankChildrenArguments, truth: GroundTruth) -> list[Architecture]:
+    """The children of the table that are adapted, if any are."""
+    if not arguments.adapt_steps:
+        return []
+    holding = [child for child in truth.architectures if arguments.containing in (None, *child)]
+    listed = ListedChildren(truth.space, tuple(holding))
+    return random_children(SearchTask(listed, seed=arguments.resampling_seed), arguments.num_adapted)
+
+
+def _adaptation(arguments: RankChildrenArguments, num_children: int) -> dict[str, Any] | None:
     """What the records say of an adapted ranking, and what tells it from others of the same super-net."""
     if not arguments.adapt_steps:
         return None
     return {
-        "steps": arguments.adapt_steps, "children": arguments.num_adapted,
+        "steps": arguments.adapt_steps, "children": num_children,
         "learning_rate": arguments.adapt_learning_rate, "batch_size": arguments.adapt_batch_size,
         "containing": arguments.containing, "seed": arguments.resampling_seed,
     }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_nasbert.costs import parse_quantity
 from hf_nasbert.locking import locked
+from hf_nasbert.old_names import old_names_of
 from hf_nasbert.training import SupernetTrainingArguments
 from hf_nasbert.writing import write_text
 
@@ -17,7 +18,7 @@ _INCIDENTAL: dict[str, frozenset[str]] = {
     "supernet": frozenset(),
     "data": frozenset({"cache_dir", "preprocessing_num_workers"}),
     "training": SupernetTrainingArguments.incidental,
-    "pipeline": frozenset({"output_dir"}),
+    "pipeline": frozenset({"control", "output_dir"}),  # a control is a stage of its own, and changes no other
 }
 _QUANTITIES = ("max_parameters", "max_flops")
 
@@ -44,7 +45,9 @@ def claim(folder: Path, given: Mapping[str, Any]) -> None:
     earlier = json.loads(file.read_text(encoding="utf-8"))
     for group, values in settings.items():
         # A setting that the folder's version did not have yet: it did what the default does now.
-        before_of = _defaults(given[group]) | earlier.get(group, {})
+        new_of = old_names_of([type(given[group])])
+        said = {new_of.get(name, name): value for name, value in earlier.get(group, {}).items()}
+        before_of = _defaults(given[group]) | said
         if group == "training":
             own = given[group].method_settings
             before_of, values = own.as_now(before_of), {**values, **dict.fromkeys(own.retired)}

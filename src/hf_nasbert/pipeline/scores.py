@@ -7,11 +7,12 @@ import math
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -37,9 +38,19 @@ from hf_nasbert.pipeline.text_settings import say
 from hf_nasbert.pipeline.trainings import ChildTrainings
 from hf_nasbert.processes import be_alone, join, leave_world
 from hf_nasbert.records import Record
-from hf_nasbert.scored import BERT, CONTROL, LARGEST, ScoredChild, begin_scores, read_scores, scored_children
-from hf_nasbert.scoring import ScoringReport, score_with_report
-from hf_nasbert.search import (
+from hf_nasbert.scored import (
+    BERT,
+    CONTROL,
+    LARGEST,
+    ScoredChild,
+    begin_scores,
+    filtered_record,
+    read_filtered,
+    read_scores,
+    scored_children,
+)
+from hf_nasbert.scoring import LIKELY_SHARE, LikelyWords, ScoringReport, score_with_report
+from hf_nasbert.searching import (
     SEARCHES,
     ComputePlan,
     GradientBoostedSearch,
@@ -54,13 +65,15 @@ from hf_nasbert.search import (
     run_search,
     search_under_compute,
 )
-from hf_nasbert.search.base import refuse_other_settings
+from hf_nasbert.searching.base import refuse_other_settings
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
 _MAX_ENUMERATED = 1_000_000
+_FILTER = f"{LIKELY_SHARE:.2%} of the words exactly, the others as a normal distribution"
+_Known = TypeVar("_Known")
 _WHOLE = 1 - 1e-9  # of a further dev set all documents are held out, but for the one that must be left
 
 
@@ -97,6 +110,15 @@ def children_space(config: SupernetConfig, *, native_only: bool) -> Candidates:
         whole: SearchSpace = config.space
         return whole
     return native_children(config.space, hidden_size=config.hidden_size, embedding_size=config.word_embedding_size)
+
+
+class _Task(NamedTuple):
+    """What all processes score together."""
+
+    children: list[Architecture]
+    num_batches: int | None
+    dev_set: str | None
+    is_filter: bool
 
 
 class ProxyScorer:
@@ -148,6 +170,8 @@ class ProxyScorer:
         """Further dev sets, by name."""
         self.predict: Predict | None = None
         """What tells the losses of children in place of their inherited weights."""
+        self.filter: LikelyWords | None = None
+        """What estimates losses, once it was asked to."""
         self._batch_losses: dict[Architecture, tuple[float, ...]] = {}  # of the children scored last
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
@@ -237,17 +261,21 @@ def _score(
     num_batches: int | None = None,
     dev_set: str | None = None,
     *,
+    is_filter: bool = False,
     progress: bool = False,
 ) -> ScoringReport:
     if scorer.predict is not None:
         start, losses = time.perf_counter(), list(scorer.predict(children))
         return ScoringReport(losses, len(losses), 0, 0, time.perf_counter() - start, 0, 0)
-    announce((list(children), num_batches, dev_set))
+    announce(_Task(list(children), num_batches, dev_set, is_filter))
     own = DevSet(scorer._batches, scorer.against_largest) if dev_set is None else scorer.further[dev_set]
     batches, processes = own.batches[:num_batches], PartialState()
     if own.against_largest is None:
         supernet: Any = scorer.supernet
-        report = score_with_report(supernet, children, batches, progress=progress, processes=processes)
+        if is_filter and scorer.filter is None:
+            scorer.filter = LikelyWords(supernet, batches)
+        head = scorer.filter if is_filter else None
+        report = score_with_report(supernet, children, batches, progress=progress, processes=processes, head=head)
     else:
         report = own.against_largest.score(children, num_batches, progress=progress, processes=processes)
     if processes.num_processes > 1 and any(gather_object([scorer.stop.is_set])):
@@ -255,19 +283,23 @@ def _score(
     return report
 
 
-def _take_part(scorer: ProxyScorer, task: tuple[list[Architecture], int | None, str | None]) -> None:
+def _take_part(scorer: ProxyScorer, task: _Task) -> None:
     """Score with the main process what it announced."""
-    _score(scorer, *task)
+    _score(scorer, task.children, task.num_batches, task.dev_set, is_filter=task.is_filter)
 
 
 def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> list[ScoredChild]:
     """Score children, one record each in the output file; those that it holds already are not scored again.
 
+    With `exact_share` a filter orders the chosen children first, and only its best are scored. What it makes of each
+    is in the file too, as a record of another kind (`scored.filtered_record`).
+
     Returns:
-        The chosen children, best first.
+        The chosen children, best first; of filtered ones those that were scored.
 
     Raises:
-        ValueError: If a child is not in the space, or the file holds scores of other settings.
+        ValueError: If a child is not in the space, the file holds scores of other settings or another filter's, or a
+            super-net that predicts no words was to be filtered.
         WriteError: If the output cannot be written; of a full disk, what it held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
@@ -276,6 +308,11 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
     if join().is_main_process:
         check_unless_there(arguments.output)  # before super-net and text are loaded
     scorer = ProxyScorer(arguments, data)
+    if arguments.exact_share is not None and scorer.against_largest is not None:
+        raise ValueError(
+            f"exact_share={arguments.exact_share}: the filter saves words of a vocabulary, and {arguments.supernet} "
+            "predicts none: leave it out"
+        )
     if arguments.adapt_steps:
         _adapt(scorer, arguments, SearchTask(scorer.space, seed=arguments.seed))
     with scorer.stop:
@@ -285,11 +322,15 @@ def score_children(arguments: ScoreChildrenArguments, data: DataArguments) -> li
 
 
 def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -> None:
-    """Have a sample of children adapted, and all scored by the additive model that is fitted to it."""
+    """Have all children scored by the additive model of a sample that is adapted, as soon as a score is asked for.
+
+    Not before: an output of other settings is refused first, and one that is complete needs no model.
+    """
     children = random_children(task, arguments.num_adapted)
-    scorer.predict = scorer.trainings.fit(children, scorer.space)
     recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
     scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
+    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space))
+    scorer.predict = lambda asked: fitted()(asked)
 
 
 def _operators_file(arguments: ScoringArguments) -> Path:
@@ -303,9 +344,66 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     def known(written: list[Record]) -> dict[Architecture, ScoredChild]:
         return read_scores(written, scorer.settings, str(output))
 
-    def unwritten(scored: Sequence[ScoredChild], written: list[Record]) -> list[Record]:
+    def scored(child: Architecture, loss: float, batch_losses: tuple[float, ...]) -> Record:
+        return scorer.scored(child, loss, batch_losses).to_record()
+
+    if arguments.exact_share is not None:
+        children = _best_by_filter(scorer, children, output, known, arguments.exact_share)
+    found = _complete(scorer, children, output, known, scored)
+    return sorted([found[child] for child in children], key=lambda child: child.loss)
+
+
+def _best_by_filter(
+    scorer: ProxyScorer,
+    children: list[Architecture],
+    output: Path,
+    known_exactly: Callable[[list[Record]], object],
+    share: float,
+) -> list[Architecture]:
+    """The share of the children that a filter finds best, in the order given; what it makes of all is written."""
+
+    def known(written: list[Record]) -> dict[Architecture, float]:
+        known_exactly(written)  # refuses what was scored with other settings
+        return read_filtered(written, _FILTER, str(output))
+
+    def filtered(child: Architecture, loss: float, _: tuple[float, ...]) -> Record:
+        return filtered_record(child, loss, _FILTER)
+
+    num_best = max(1, round(share * len(children)))
+    losses = _complete(scorer, children, output, known, filtered, is_filter=True, num_to_come=num_best)
+    say(f"the best {num_best:,} of {len(children):,} children, as a filter orders them, are scored exactly")
+    best = set(sorted(children, key=losses.__getitem__)[:num_best])
+    return [child for child in children if child in best]
+
+
+def _complete(
+    scorer: ProxyScorer,
+    children: Sequence[Architecture],
+    output: Path,
+    known: Callable[[list[Record]], dict[Architecture, _Known]],
+    to_record: Callable[[Architecture, float, tuple[float, ...]], Record],
+    *,
+    is_filter: bool = False,
+    num_to_come: int = 0,
+) -> dict[Architecture, _Known]:
+    """Score the children that the output lacks, and write them, chunk by chunk.
+
+    Args:
+        scorer: What scores them.
+        children: Those that it is to hold.
+        output: The file.
+        known: What it says of children; refuses a file of other settings.
+        to_record: What is written of a child, its loss, and that on each dev batch.
+        is_filter: Whether losses are estimated.
+        num_to_come: How many children are scored after these, for the message to those who stop.
+
+    Returns:
+        What the file says of children in the end.
+    """
+
+    def unwritten(scored: Mapping[Architecture, Record], written: list[Record]) -> list[Record]:
         there = known(written)
-        new = [child.to_record() for child in scored if child.architecture not in there]
+        new = [record for child, record in scored.items() if child not in there]
         return new if written else [begin_scores(scorer.settings), *new]
 
     found = known(records.read(output)) if output.exists() else {}
@@ -317,22 +415,22 @@ def _score_missing(scorer: ProxyScorer, arguments: ScoreChildrenArguments) -> li
     with tqdm(total=len(missing), unit=" children", disable=is_short, leave=False) as bar:
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
-            done = _score(scorer, chunk, progress=True)
+            done = _score(scorer, chunk, is_filter=is_filter, progress=True)
             by_batch = _by_batch(chunk, done)
-            scored = [
-                scorer.scored(child, loss, by_batch.get(child, ()))
+            scored = {
+                child: to_record(child, loss, by_batch.get(child, ()))
                 for child, loss in zip(chunk, done.losses, strict=True)
-            ]
+            }
             # Another process may have begun the file since, with these settings or with others.
             found = known(records.update(output, partial(unwritten, scored)))
             report = done if report is None else report + done
             bar.update(len(chunk))
-            num_left = len(missing) - start - len(chunk)
+            num_left = len(missing) - start - len(chunk) + num_to_come
             if scorer.stop.is_set and num_left:
                 leave(f"stopped: {output} lacks {num_left:,} children; the same command scores them")
     if report is not None and scorer.predict is None:
-        tqdm.write(printable(report), file=sys.stderr)
-    return sorted([found[child] for child in children], key=lambda child: child.loss)
+        tqdm.write(printable(f"{'filter: ' if is_filter else ''}{report}"), file=sys.stderr)
+    return found
 
 
 def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> list[ScoredChild]:
@@ -422,18 +520,28 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
     scored = _confirmed(scored, scorer, arguments)
     if score is scorer and scorer.predict is None:
         _add_controls(scorer, arguments)
-    try:
+    with _shown_if_unwritten(scored, arguments):
         if isinstance(search, GradientBoostedSearch) and sum(math.isfinite(loss) for _, loss in ranking) > 1:
             write_text(_operators_file(arguments), search.operator_report() + "\n")
-        if arguments.report is not None:
-            report_search(
-                SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
-            )
+        _write_report(arguments)
+    return scored
+
+
+@contextmanager
+def _shown_if_unwritten(scored: Sequence[ScoredChild], arguments: SearchChildrenArguments) -> Iterator[None]:
+    """Print what was found where a page of it cannot be written: it is not lost with its page."""
+    try:
+        yield
     except (OSError, ValueError):
-        # What was found is not lost with its page.
         tqdm.write(printable(as_search_report(scored, arguments), sys.maxsize))
         raise
-    return scored
+
+
+def _write_report(arguments: SearchChildrenArguments) -> None:
+    if arguments.report is not None:
+        report_search(
+            SearchReportArguments(records=arguments.output, output=arguments.report, supernet=arguments.supernet)
+        )
 
 
 def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> None:
@@ -482,7 +590,10 @@ def _search_under_compute(
     records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
     how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
     say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
-    return _confirmed(scored, scorer, arguments)
+    scored = _confirmed(scored, scorer, arguments)
+    with _shown_if_unwritten(scored, arguments):
+        _write_report(arguments)
+    return scored
 
 
 def _confirmed(
@@ -490,7 +601,7 @@ def _confirmed(
 ) -> list[ScoredChild]:
     """The children that keep to their cap on latency, where that can be measured."""
     table = read_latency_table(arguments)
-    if table is None or arguments.max_latency_ms is None or not arguments.measure_winner:
+    if table is None or arguments.max_latency is None or not arguments.measure_winner:
         return scored
     measure = measure_here(table, scorer.config)
     if measure is None:

@@ -10,7 +10,7 @@ from hf_nasbert.costs.budget import parse_quantity
 from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
-from hf_nasbert.search import SETTINGS, Prices
+from hf_nasbert.searching import SETTINGS, Prices
 from hf_nasbert.settings import setting
 from hf_nasbert.training.arguments import AdaptationArguments
 
@@ -45,17 +45,30 @@ class ScoreChildrenArguments(ScoringArguments):
     """Which children to score.
 
     Raises:
-        ValueError: If not exactly one choice of children is given.
+        ValueError: If not exactly one choice of children is given, or adapted children were to be filtered.
     """
 
     architectures: list[str] | None = setting(None, "These children.")
     num_random: int | None = setting(None, "So many different children, drawn uniformly.", at_least=1)
     all_children: bool = setting(False, "Every child of the space.")
+    exact_share: float | None = setting(
+        None,
+        "Score this share of the children exactly, such as 0.1: those that a filter finds best. It takes the likely "
+        "words exactly and the others as if their logits were normal, and orders all children in about half the time. "
+        "By default every child is scored exactly.",
+        above=0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
             raise ValueError("choose children by exactly one of architectures, num_random and all_children")
+        if self.exact_share is not None and self.adapt_steps:
+            raise ValueError(
+                f"exact_share={self.exact_share}: an additive model (adapt_steps) foretells all losses at no cost: "
+                "leave it out"
+            )
 
 
 @dataclass(kw_only=True)
@@ -91,12 +104,12 @@ class SearchChildrenArguments(ScoringArguments):
         None, "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
     )
     max_flops: int | str | None = setting(None, "Cap on FLOPs of one sequence, such as 2.5G.")
-    max_latency_ms: float | str | None = setting(
-        None, "Cap on the latency of the table's batch, in milliseconds (latency_table)."
+    max_latency: float | str | None = setting(
+        None, "Cap on the latency of the table's batch, in milliseconds (latency_table), or a share such as 0.5x."
     )
     measure_winner: bool = setting(
         True,
-        "Under max_latency_ms: run the winner and the front here before they are returned, and pass over what is "
+        "Under max_latency: run the winner and the front here before they are returned, and pass over what is "
         "slower than the table says it is. Only on the table's own device.",
     )
     max_memory: int | str | None = setting(
@@ -136,8 +149,8 @@ class SearchChildrenArguments(ScoringArguments):
             )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
-        if self.max_latency_ms is not None and self.latency_table is None:
-            raise ValueError("max_latency_ms caps what a latency_table says: make one by `hf-nasbert latency`")
+        if self.max_latency is not None and self.latency_table is None:
+            raise ValueError("max_latency caps what a latency_table says: make one by `hf-nasbert latency`")
         if not self.objectives:
             raise ValueError("a front is of loss against costs: name one or two (objectives)")
         sizes = {"size": self.search_settings.size} if self.search == "size_matched" else {}
@@ -203,9 +216,12 @@ class SearchChildrenArguments(ScoringArguments):
 
     def budget(self) -> Budget:
         """The caps; shares among them are of the largest child's costs."""
-        return Budget.parse(
-            max_parameters=self.max_parameters,
-            max_flops=self.max_flops,
-            max_latency_ms=self.max_latency_ms,
-            max_memory=self.max_memory,
-        )
+        try:
+            return Budget.parse(
+                max_parameters=self.max_parameters,
+                max_flops=self.max_flops,
+                max_latency_ms=self.max_latency,
+                max_memory=self.max_memory,
+            )
+        except ValueError as error:  # it names the cap as a budget does
+            raise ValueError(str(error).replace("max_latency_ms", "max_latency")) from None

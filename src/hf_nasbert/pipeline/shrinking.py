@@ -54,7 +54,7 @@ def shrink_space(arguments: ShrinkSpaceArguments) -> ShrunkSpace:
         WriteError: If the output cannot be written.
     """
     check_writable(arguments.output)
-    check_apart(output=arguments.output, records=arguments.records)
+    check_apart(output=arguments.output, records=arguments.records, table=arguments.table)
     config = load_supernet_config(arguments.supernet)
     space = config.space
     if arguments.table is not None:

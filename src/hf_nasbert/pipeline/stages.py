@@ -55,6 +55,18 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
+class Control:
+    """Of the stage `control`: a plain BERT as large as the child, trained on as many tokens, and its fine-tuning."""
+
+    architecture: str
+    num_parameters: int
+    num_steps: int
+    num_tokens: int
+    dev_loss: float
+    finetuned: list[records.Record]
+
+
+@dataclass(frozen=True)
 class Finetuning:
     """Of the stage `fine-tuning`: a record per seed, of the child and of the same architecture from scratch."""
 
@@ -76,7 +88,9 @@ class Answers:
     answers: dict[str, list[tuple[str, float]]]
 
 
-Content = TypeVar("Content", PackedText, TrainedSupernet, Scores, Extraction, Pretraining, Finetuning, Card, Answers)
+Content = TypeVar(
+    "Content", PackedText, TrainedSupernet, Scores, Extraction, Pretraining, Finetuning, Control, Card, Answers
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class StageResult:
     where: str
     seconds: float
     is_reused: bool
-    content: PackedText | TrainedSupernet | Scores | Extraction | Pretraining | Finetuning | Card | Answers
+    content: PackedText | TrainedSupernet | Scores | Extraction | Pretraining | Finetuning | Control | Card | Answers
 
 
 def as_table(results: list[StageResult]) -> str:

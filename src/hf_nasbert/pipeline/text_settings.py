@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hf_nasbert.data import DataArguments
-from hf_nasbert.data.trained_on import MASKING, TRAINED_ON
+from hf_nasbert.data.trained_on import MASKING, TRAINED_ON, read_text_files
 from hf_nasbert.foreign import printable, read_object
 from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import check_settings
@@ -71,6 +71,9 @@ def settings_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
         is_same = len(sources) == 1 and DataArguments(**sources).source == training_of(folder)[0].get("source")
         dropped = DataArguments.alternatives if is_same else (*_SOURCE, *_SPLIT)
         known = {name: value for name, value in known.items() if name not in dropped}
+    elif not any(name in known for name in DataArguments.alternatives):
+        files = text_files_of(folder)
+        known |= {} if files is None else {"train_files": files}
     taken = {name: value for name, value in known.items() if name not in given}
     words = [f"{name}={value}" for name, value in taken.items()]
     if not given.get("tokenizer_name") and find_tokenizer(folder) is not None:
@@ -80,9 +83,42 @@ def settings_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
     return taken
 
 
+def length_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The longest input that a model has positions for, where that is less than tasks are cut to by default.
+
+    Args:
+        given: Settings, among them the folder as `model`; of a Hub name nothing is known before it is loaded.
+    """
+    folder = given.get("model")
+    if "max_seq_length" in given or not isinstance(folder, str):
+        return {}
+    file = Path(expanded(folder)) / "config.json"
+    config = read_object(file) if file.is_file() else {}
+    longest = config.get("max_position_embeddings")
+    counts_from_padding = "roberta" in str(config.get("model_type"))  # those positions are fewer than they say
+    if counts_from_padding or type(longest) is not int or not 0 < longest < DataArguments.max_seq_length:
+        return {}
+    say(f"taken from {folder}: max_seq_length={longest}")
+    return {"max_seq_length": longest}
+
+
 def find_tokenizer(folder: str | Path) -> Path | None:
     """The folder of a super-net's own tokenizer: beside its weights, or beside its run's if it is a checkpoint."""
     return next((place for place in _places(folder) if (place / _TOKENIZER).is_file()), None)
+
+
+def text_files_of(folder: str | Path) -> list[str] | None:
+    """Where the files lie that a model was trained on, if they were on this machine and still are.
+
+    Raises:
+        ValueError: If the note beside the model is damaged.
+    """
+    noted = next((files for place in _places(folder) if (files := read_text_files(place))), None)
+    return noted if noted and all(_is_there(file) for file in noted) else None
+
+
+def _is_there(file: str) -> bool:
+    return any(sign in file for sign in "*?") or Path(file).exists()  # a pattern says itself what is missing
 
 
 def training_of(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,7 +24,7 @@ from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetP
 from hf_nasbert.pipeline.largest_child import IGNORED, Batch, LargestChild, whole
 from hf_nasbert.pipeline.text_settings import find_tokenizer
 from hf_nasbert.records import Record, versions
-from hf_nasbert.search import OperatorRidge, Predict, Prices
+from hf_nasbert.searching import OperatorRidge, Predict, Prices
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.teachers import mask_of, read_child
 from hf_nasbert.training.arguments import AdaptationArguments, ChildRecipe

@@ -1,7 +1,11 @@
-"""The whole way from text to a published child, as stages that are made once and picked up where they stopped."""
+"""The whole way from text to a published child, as stages that are made once and picked up where they stopped.
+
+One file, for every stage reads what the stages before it have made.
+"""
 
 import dataclasses
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +18,7 @@ import torch
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.child_folders import move_into_place, save_child
-from hf_nasbert.costs import Budget, cost_function, num_parameters
+from hf_nasbert.costs import Budget, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
@@ -25,20 +29,19 @@ from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.pipeline import run_settings
-from hf_nasbert.pipeline.arguments import PipelineArguments
+from hf_nasbert.pipeline.arguments import PipelineArguments, SearchReportArguments
 from hf_nasbert.pipeline.child_card import Made, describe_child, draw_figures, name_of_text
 from hf_nasbert.pipeline.extraction import read_facts, stage_lengths_of
-from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_of
+from hf_nasbert.pipeline.finetuned import finetune_with_cards, split_by
 from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
-from hf_nasbert.pipeline.scores import (
-    as_table as as_score_table,
-)
-from hf_nasbert.pipeline.scores import children_space, score_children, search_children
+from hf_nasbert.pipeline.report import report_search
+from hf_nasbert.pipeline.scores import as_table, children_space, score_children, search_children
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.stages import (
     Answers,
     Card,
     Content,
+    Control,
     Extraction,
     Finetuning,
     PackedText,
@@ -50,9 +53,9 @@ from hf_nasbert.pipeline.stages import (
 from hf_nasbert.pipeline.supernet_card import describe_supernet, write_supernet_card
 from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild, scored_children
-from hf_nasbert.search import SearchTask
+from hf_nasbert.searching import SearchTask
 from hf_nasbert.space import Architecture, Candidates
-from hf_nasbert.stopping import leave
+from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
@@ -143,6 +146,9 @@ class Pipeline:
         pretrained = stage("pre-training", made, "pretrained", Pretraining, self._make_pretrained)
         made = "results of the child and of a baseline"
         finetuned = stage("fine-tuning", made, "finetuned", Finetuning, self._make_finetuned)
+        if self.arguments.control:
+            made = "a plain BERT as large, trained on as many tokens"
+            stage("control", made, "control", Control, partial(self._make_control, supernet, pretrained))
         make_child = partial(self._make_child, Made(text, supernet, scores, extracted, pretrained, finetuned))
         stage("card", "the child: model, card, figures", "child", Card, make_child)
         stage("fresh process", "fill-mask without this package", "fill-mask.json", Answers, self._complete_masked)
@@ -177,6 +183,8 @@ class Pipeline:
             record = earlier[name]
             content = records.read_content(kind, record, file)
         else:
+            if is_time_up():
+                leave(f"stopped before {name}: the same command goes on from there")
             say(f"\n== {name}: {made}")
             check_folder(self.folder)
             start = time.perf_counter()
@@ -276,18 +284,25 @@ class Pipeline:
         }
         config = self._build_config()
         budget = self._budget(config)
-        if self._children(config).num_children <= arguments.num_scored:
+        if self._children(config).num_children <= arguments.num_evaluations:
             how = "every plain BERT" if arguments.native_only else "every child"
             scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
             how = "evolution"
-            scoring |= {"num_evaluations": arguments.num_scored, **self._caps(config)}
+            scoring |= {"num_evaluations": arguments.num_evaluations, **self._caps(config)}
             scored = search_children(SearchChildrenArguments(**scoring), self._packed)
         admitted = [child for child in scored if child.proxy_loss is not None and budget.admits(child.cost)]
         if not admitted:
             raise ValueError(f"none of {len(scored):,} scored children has a finite loss: the super-net diverged")
         winner = admitted[0]
-        say(as_score_table(scored))
+        say(as_table(scored))
+        report_search(
+            SearchReportArguments(
+                records=str(folder / "scores.jsonl"),
+                output=str(folder / "report.html"),
+                supernet=str(folder / "supernet"),
+            )
+        )
         say(f"best of {len(admitted):,} within the budget {budget.caps}: {winner.architecture}")
         return Scores(
             how=how,
@@ -308,44 +323,81 @@ class Pipeline:
         save_child(child, self.corpus.tokenizer, self.folder / "extracted", overwrite=True)
         return Extraction(max_logit_difference=difference)
 
-    def _make_pretrained(self) -> Pretraining:
-        arguments = PretrainChildArguments(
-            model=str(self.folder / "extracted"),
-            output_dir=str(self.folder / "pretrained"),
+    def _pretraining(
+        self, model: Path, name: str, num_steps: int, *, from_scratch: bool = False
+    ) -> PretrainChildArguments:
+        return PretrainChildArguments(
+            model=str(model),
+            output_dir=str(self.folder / name),
+            from_scratch=from_scratch,
             learning_rate=self.arguments.child_learning_rate,
-            max_steps=self.arguments.child_steps,
-            logging_steps=max(self.arguments.child_steps // 10, 1),
+            max_steps=num_steps,
+            logging_steps=max(num_steps // 10, 1),
             batch_size=self.arguments.child_batch_size,
             num_dev_batches=self.arguments.num_dev_batches,
             dev_batch_size=self.arguments.dev_batch_size,
             seed=self.training.seed,
         )
-        record = pretrain_child(arguments, self._packed)
+
+    def _make_pretrained(self) -> Pretraining:
+        asked = self._pretraining(self.folder / "extracted", "pretrained", self.arguments.child_steps)
+        record = pretrain_child(asked, self._packed)
         say(f"dev loss {record['dev_loss_before']:.4f} with inherited weights, {record['dev_loss_after']:.4f} after")
         return Pretraining(**{field.name: record[field.name] for field in dataclasses.fields(Pretraining)})
 
     def _make_finetuned(self) -> Finetuning:
-        child, scratch = (self._finetune(from_scratch) for from_scratch in (False, True))
+        child = self._finetune("child", "pretrained")
+        scratch = self._finetune("from-scratch", "pretrained", from_scratch=True)
         say(f"child, pre-trained:\n{child.table()}\n\nthe same child from scratch:\n{scratch.table()}")
         return Finetuning(child=child.records, from_scratch=scratch.records)
 
-    def _finetune(self, from_scratch: bool) -> FinetuneResult:
+    def _make_control(self, supernet: TrainedSupernet, pretrained: Pretraining) -> Control:
+        """Train and fine-tune the BERT that one would have written without a search."""
+        arguments, start = self.arguments, self.folder / "control-start"
+        config = NasBertForMaskedLM.from_pretrained(self.folder / "extracted").config
+        wanted = num_parameters(config, config.operators)
+        bert, cost = bert_beside(config, wanted, sequence_length=self.data.max_seq_length)
+        config.operators, config.stage_lengths = list(bert), None
+        save_child(NasBertForMaskedLM(config), self.corpus.tokenizer, start, overwrite=True)
+        num_tokens = supernet.num_tokens + pretrained.num_tokens
+        num_steps = math.ceil(num_tokens / (arguments.child_batch_size * self.data.max_seq_length))
+        record = pretrain_child(self._pretraining(start, "control", num_steps, from_scratch=True), self._packed)
+        result = self._finetune("control", "control")
+        say(
+            f"control: a BERT of {int(cost['num_parameters']):,} parameters (the child has {wanted:,}), "
+            f"{num_tokens:,} tokens: dev loss {record['dev_loss_after']:.4f}; the child, from the super-net: "
+            f"{pretrained.dev_loss_after:.4f}\n\n{result.table()}"
+        )
+        return Control(
+            architecture=str(bert),
+            num_parameters=int(cost["num_parameters"]),
+            num_steps=record["num_steps"],
+            num_tokens=record["num_tokens"],
+            dev_loss=record["dev_loss_after"],
+            finetuned=result.records,
+        )
+
+    def _finetune(self, name: str, model: str, *, from_scratch: bool = False) -> FinetuneResult:
+        return finetune_with_cards(self._finetuning(name, model, from_scratch=from_scratch))
+
+    def _finetuning(self, name: str, model: str, *, from_scratch: bool = False) -> FinetuneArguments:
         arguments = self.arguments
-        name = "from-scratch" if from_scratch else "child"
-        return finetune_with_cards(
-            FinetuneArguments(
-                model=str(self.folder / "pretrained"),
-                output_dir=str(self.folder / "finetuned" / name),
-                from_scratch=from_scratch,
-                learning_rate=arguments.finetune_learning_rate,
-                num_train_epochs=arguments.finetune_epochs,
-                max_seq_length=min(64, self.data.max_seq_length),
-                logging_steps=10_000,  # the evaluation of every epoch says enough
-                hidden_dropout_prob=0.1,
-                seeds=arguments.finetune_seeds,
-                save_models=not from_scratch,
-                packaged=arguments.finetune_packaged,
-            )
+        data: dict[str, Any] = {"packaged": arguments.finetune_packaged}
+        if arguments.train_file is not None:
+            names = ("train_file", "validation_file", "test_file", "label_column", "text_columns")
+            data = {name: getattr(arguments, name) for name in names}
+        return FinetuneArguments(
+            model=str(self.folder / model),
+            output_dir=str(self.folder / "finetuned" / name),
+            from_scratch=from_scratch,
+            learning_rate=arguments.finetune_learning_rate,
+            num_train_epochs=arguments.finetune_epochs,
+            max_seq_length=min(64, self.data.max_seq_length),
+            logging_steps=10_000,  # the evaluation of every epoch says enough
+            hidden_dropout_prob=0.1,
+            seeds=arguments.finetune_seeds,
+            save_models=not from_scratch,
+            **data,
         )
 
     def _make_child(self, made: Made) -> Card:
@@ -364,8 +416,8 @@ class Pipeline:
             stage_lengths=stage_lengths,
             is_native=why_not_native is None,
             mask_token=str(self.corpus.tokenizer.mask_token),
+            split_by=split_by(self._finetuning("child", "pretrained")),
             example=self._examples()[0],
-            split_by=split_of(self.arguments.finetune_packaged),
             figures=figures,
         )
         record = ChildRecord.from_dict({**dataclasses.asdict(record), **self.facts})

@@ -123,7 +123,7 @@ def _widen(axes: "Axes", low: float, high: float) -> None:
     if high - low < _LEAST_RANGE:
         middle = (low + high) / 2
         axes.set_ylim(middle - _LEAST_RANGE, middle + _LEAST_RANGE)
-    axes.yaxis.get_major_formatter().set_useOffset(False)
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def plot_tau_over_steps(report: RankingReport) -> "Figure":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hf_nasbert.plots.style import QUIET_COLOUR, figure_style, legend_below, new_figure
 from hf_nasbert.records import Record
-from hf_nasbert.search import SEARCHES
+from hf_nasbert.searching import SEARCHES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.methods import METHODS
 from hf_nasbert.space import SKIP, operator_kind
 from hf_nasbert.writing import write_bytes
@@ -30,6 +31,7 @@ WINNER_COLOUR = "#D55E00"
 FRONT_COLOUR = "#0072B2"
 QUIET_COLOUR = "#B0B0B0"
 INK = "#333333"
+_NUM_COLOURS = 256
 
 _UNTRAINED_LOOK = ("#8C8C8C", "x")
 _OTHER_LOOK = ("#CC79A7", "P")
@@ -80,13 +82,25 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
         for file, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
             drawn = BytesIO()
             figure.savefig(drawn, format=file.suffix[1:], metadata=metadata)
-            write_bytes(file, drawn.getvalue())
+            write_bytes(file, drawn.getvalue() if file == svg else _with_palette(drawn))
     return png, svg
+
+
+def _with_palette(drawn: BytesIO) -> bytes:
+    """A PNG of a palette, which looks the same at a third of the bytes."""
+    from PIL import Image  # matplotlib needs it
+
+    written = BytesIO()
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(_NUM_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few.save(written, "PNG", optimize=True)
+    return written.getvalue()
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Our look and nobody else's settings, inside a `with`."""
+    check_extra("a figure", "plots", "matplotlib")
     from matplotlib import style
 
     # "default" first: a user's matplotlibrc would change the figures.
@@ -96,6 +110,7 @@ def figure_style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of so many inches that pyplot knows nothing of."""
+    check_extra("a figure", "plots", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -168,7 +183,7 @@ def break_axis(axes: "Axes", values: Sequence[float], which: Literal["x", "y"]) 
         "function",
         functions=(lambda value: np.interp(value, numbers, shares), lambda share: np.interp(share, shares, numbers)),
     )
-    {"x": axes.set_xlim, "y": axes.set_ylim}[which](numbers[0], numbers[-1])
+    (axes.set_xlim if which == "x" else axes.set_ylim)(numbers[0], numbers[-1])
     ticks = [
         tick
         for (low, high), share in zip(ends, (first, 1 - _GAP - first), strict=True)

@@ -17,6 +17,7 @@ from hf_nasbert.ranking.agreement import one_training_by_another as one_training
 from hf_nasbert.ranking.agreement import operator_counts as operator_counts
 from hf_nasbert.ranking.agreement import rank as rank
 from hf_nasbert.ranking.calibration import calibrations as calibrations
+from hf_nasbert.ranking.calibration import check_calibration as check_calibration
 from hf_nasbert.ranking.scores import by_share as by_share
 from hf_nasbert.ranking.scores import last_steps as last_steps
 from hf_nasbert.ranking.scores import proxy_losses as proxy_losses

@@ -7,10 +7,22 @@ from numpy.typing import ArrayLike
 
 from hf_nasbert.ranking.agreement import Ranked, rank
 from hf_nasbert.ranking.table import GroundTruth
-from hf_nasbert.search import OperatorRidge, Predict, calibrated
+from hf_nasbert.searching import OperatorRidge, Predict, calibrated
 from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 100  # of the children that are trained
+
+
+def check_calibration(truth: GroundTruth, num_trained: int) -> None:
+    """Refuse to take so many children as trained that none, or hardly any, is left to rank; 0 is none.
+
+    Raises:
+        ValueError: If fewer than 3 children are left to rank.
+    """
+    number = len(truth.loss)
+    if num_trained and number < num_trained + 3:
+        left = max(number - num_trained, 0)
+        raise ValueError(f"calibrate={num_trained}: of {number} children in the table, {left} would be left to rank")
 
 
 def calibrations(
@@ -29,11 +41,8 @@ def calibrations(
     Raises:
         ValueError: If fewer than 3 children are left to rank.
     """
+    check_calibration(truth, num_trained)
     number = len(truth.loss)
-    if number < num_trained + 3:
-        raise ValueError(
-            f"calibrate={num_trained}: of {number} children in the table, {number - num_trained} would be left to rank"
-        )
     rng, children = np.random.default_rng(seed), list(truth.architectures)
     draws = [np.sort(rng.permutation(number)[:num_trained]) for _ in range(_NUM_DRAWS)]
     masks = [np.isin(np.arange(number), drawn, invert=True) for drawn in draws]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hf_nasbert.metrics import Interval
 from hf_nasbert.ranking.worth import operator_worth
-from hf_nasbert.search import GradientBoostedSearch, SearchTask
+from hf_nasbert.searching import GradientBoostedSearch, SearchTask
 from hf_nasbert.space import SKIP, Architecture, FreeStage, SearchSpace
 
 

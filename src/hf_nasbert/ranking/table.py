@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NUM_BUCKETS = 3
-_TABLES = Path(__file__).parents[1] / "tables"  # links to benchmarks/records, which a built package holds as files
+_TABLES = Path(__file__).parents[1] / "tables"
 _COLUMNS = ("architecture", "seed", "dev_loss", "num_parameters", "flops", "recipe_hash", "recipe")
 
 

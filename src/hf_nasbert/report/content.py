@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hf_nasbert.report.doubt import half_width
-from hf_nasbert.search import pareto_front
+from hf_nasbert.searching import pareto_front
 
 
 class Format(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.records import Record
-from hf_nasbert.scored import CONTROL, COSTS, ScoredChild, finite_numbers, is_begin, settings_of
+from hf_nasbert.scored import CONTROL, COSTS, ScoredChild, finite_numbers, is_begin, is_filtered, settings_of
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 
 
@@ -20,6 +20,8 @@ class Findings:
     num_without_loss: int
     num_partial: int
     """Scorings on a part of the dev batches: they do not compare with the others, and are in no figure."""
+    num_filtered: int
+    """Children that were passed over on a filter's word: they have no exact loss, and are in no figure."""
     costs: tuple[str, ...]
     """The costs that are known of every child."""
     caps: dict[str, float]
@@ -71,6 +73,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
     space_record = search.pop("space", None)
     scored: dict[Architecture, ScoredChild] = {}
     measured_ms: dict[Architecture, float] = {}
+    filtered: set[Architecture] = set()
     controls: dict[str, ScoredChild] = {}
     num_partial = 0
     for number, record in enumerate(found[1:] if head else found, start=2 if head else 1):
@@ -79,6 +82,9 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
             continue  # of another process that began the file at the same moment
         if head and record.get("record") == "measured":
             measured_ms[_architecture(record, where)] = finite_numbers({"ms": record.get("latency_ms")}, where)["ms"]
+            continue
+        if is_filtered(record):
+            filtered.add(_architecture(record, where))
             continue
         child = ScoredChild.from_record(record, where)
         if head and record.get("record") == CONTROL:
@@ -123,6 +129,7 @@ def read_findings(found: Sequence[Record], source: str = "the records") -> Findi
         children=children,
         num_without_loss=len(kept) - len(children),
         num_partial=num_partial,
+        num_filtered=len(filtered - scored.keys()),
         costs=tuple(sorted(common, key=lambda name: COSTS.index(name) if name in COSTS else len(COSTS))),
         caps=caps,
         settings=settings,

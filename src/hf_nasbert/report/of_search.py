@@ -187,6 +187,8 @@ def _facts(findings: Findings, number: int, searched: Sequence[Searched]) -> lis
         facts.append(("passed over, slower than its table says", f"{child}: {findings.measured_ms[child]:,.2f} ms"))
     if findings.num_partial:
         facts.append(("scorings on a part of the dev batches", f"{findings.num_partial:,}, not shown"))
+    if findings.num_filtered:
+        facts.append(("passed over by a filter, without an exact loss", f"{findings.num_filtered:,}, not shown"))
     return [(f"{_LETTERS[number]}: {name}" if len(searched) > 1 else name, value) for name, value in facts]
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.native import ListedChildren
-from hf_nasbert.search import Search, SearchTask
+from hf_nasbert.searching import Search, SearchTask
 from hf_nasbert.space import SKIP, Architecture, Candidates, SearchSpace
 
 MakeSearch = Callable[[SearchTask], Search]

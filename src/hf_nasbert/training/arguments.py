@@ -4,7 +4,7 @@ One file, for the three share their checks and are parsed together.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_nasbert.methods import METHODS, settings_by_method
@@ -235,7 +235,9 @@ class SupernetTrainingArguments(Settings):
     adam_beta1: float = setting(0.9, "Decay of AdamW's first moment.", at_least=0, at_most=1)
     adam_beta2: float = setting(0.98, "Decay of AdamW's second moment.", at_least=0, at_most=1)
     adam_epsilon: float = setting(1e-6, "Epsilon of AdamW.", at_least=0)
-    warmup_steps: int = setting(0, "Steps of linear warm-up; 0: warmup_ratio decides.", at_least=0)
+    warmup_steps: float = setting(
+        0, "Steps of linear warm-up; below 1, a share of max_steps; 0: warmup_ratio decides.", at_least=0
+    )
     warmup_ratio: float = setting(0.1, "Warm-up as a share of max_steps.", at_least=0, at_most=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = setting(
         "linear", "The learning rate after the warm-up: it falls to zero in one of two ways, or stays."
@@ -294,9 +296,14 @@ class SupernetTrainingArguments(Settings):
     disable_tqdm: bool = setting(False, "Show no progress bar.")
     method_settings: Any = None
     """The settings of the method: an instance of its `Settings`, made of a mapping or of all defaults."""
+    bf16: InitVar[bool | None] = None
+    """In Python, as of `TrainingArguments`: `mixed_precision="bf16"`, or where False, not that."""
+    fp16: InitVar[bool | None] = None
+    """Likewise of fp16."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, bf16: bool | None, fp16: bool | None) -> None:
         super().__post_init__()
+        self._take_precision({"bf16": bf16, "fp16": fp16})
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         self.method_settings = self.choices["method_settings"].settings_of(self.method, self.method_settings)
@@ -307,6 +314,17 @@ class SupernetTrainingArguments(Settings):
             )
         if self.torch_compile:
             self._check_backend()
+
+    def _take_precision(self, asked: dict[str, bool | None]) -> None:
+        wanted = [name for name, is_wanted in asked.items() if is_wanted]
+        refused = [name for name, is_wanted in asked.items() if is_wanted is False]
+        if len(wanted) > 1 or (wanted and self.mixed_precision not in ("auto", *wanted)):
+            said = " and ".join(f"{name}=True" for name in wanted)
+            raise ValueError(f"{said} and mixed_precision={self.mixed_precision}: give one of them")
+        if wanted:
+            self.mixed_precision = wanted[0]  # type: ignore[assignment]
+        elif "bf16" in refused and self.mixed_precision == "auto":
+            self.mixed_precision = "no"
 
     def _check_teacher(self) -> None:
         terms, weights = self.distillation, self.distillation_weights
@@ -362,7 +380,10 @@ class SupernetTrainingArguments(Settings):
         The share of the highest rate that the schedule leaves is taken to the power of `exponent`; below
         `min_lr_ratio` it does not fall.
         """
-        warmup = self.warmup_steps or math.ceil(self.warmup_ratio * self.max_steps)
+        warmup = self.warmup_steps or self.warmup_ratio * self.max_steps
+        if 0 < self.warmup_steps < 1:
+            warmup *= self.max_steps
+        warmup = math.ceil(warmup)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         if self.lr_scheduler_type == "constant_with_warmup":

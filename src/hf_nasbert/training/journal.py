@@ -72,12 +72,13 @@ class Journal:
         """Speed of training since the last measurement, pauses not counted."""
         return self._num_tokens / max(time.perf_counter() - self._since - self._paused, 1e-9)
 
-    def measure(self, step: int, measurements: Mapping[str, float], **content: Any) -> None:
-        """Write one line of measurements to log and tracker, and measure the speed anew."""
+    def measure(self, step: int, measurements: Mapping[str, float], **content: Any) -> dict[str, float]:
+        """Write one line of measurements to log and tracker, and measure the speed anew; returns them all."""
         measurements = {**measurements, "tokens_per_second": round(self.tokens_per_second(), 1)}
         self.record("train", step=step, **measurements, **content)
         self.track(step, measurements)
         self._since, self._paused, self._num_tokens = time.perf_counter(), 0.0, 0
+        return measurements
 
     def track(self, step: int, measurements: Mapping[str, float]) -> None:
         """Send numbers to the tracker, if there is one."""

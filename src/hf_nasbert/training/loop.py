@@ -38,6 +38,7 @@ from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.distillation import Distillation, with_teacher
 from hf_nasbert.training.feeding import fetched, naming_data_faults
 from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
+from hf_nasbert.training.listener import Listener
 from hf_nasbert.training.machine import make_accelerator
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer, narrowed
 
@@ -91,11 +92,11 @@ class TrainingOutput:
 
 
 def train_supernet(supernet: SupernetPreTrainedModel, *arguments: Any, **options: Any) -> TrainingOutput:
-    """Train a super-net; takes what a `SupernetTrainer` takes."""
-    return SupernetTrainer(supernet, *arguments, **options).train()
+    """Train a super-net; takes what a `SupernetLoop` takes."""
+    return SupernetLoop(supernet, *arguments, **options).train()
 
 
-class SupernetTrainer:
+class SupernetLoop:
     """Trains a super-net on any number of processes, by any of `methods.METHODS`, from wherever it was interrupted.
 
     One optimizer step: the method draws the children, the same ones on every process with no communication;
@@ -118,6 +119,7 @@ class SupernetTrainer:
         base_model: The encoder that the super-net was made of, to learn from it (`arguments.teacher`) or to be
             aligned to it. It is not saved, and has to be given again to go on.
         pooling: How a teacher's vector of a sequence is made.
+        listener: Is told what the run does.
 
     Raises:
         ValueError: If data, method and arguments do not fit each other, or the world is not the one asked for.
@@ -135,6 +137,7 @@ class SupernetTrainer:
         text: Mapping[str, Any] | None = None,
         base_model: BaseModelTeacher | None = None,
         pooling: Pooling = "mean",
+        listener: Listener | None = None,
     ) -> None:
         self.accelerator = make_accelerator(arguments) if accelerator is None else accelerator
         if arguments.mixed_precision == "auto":  # log and checkpoints say what it came to
@@ -142,6 +145,7 @@ class SupernetTrainer:
         arguments = with_teacher(arguments, has_base_model=base_model is not None)
         self.supernet, self.arguments, self.batches, self.tokenizer = supernet, arguments, batches, tokenizer
         self.text = text
+        self.listener = Listener() if listener is None else listener
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
         self.method = self._make_method()
@@ -188,7 +192,11 @@ class SupernetTrainer:
             lock = locked(self.output_dir)
             on_main_process(self.accelerator, lambda: stack.enter_context(lock))
             stack.enter_context(self._stop)
-            return self._train()
+            try:
+                return self._train()
+            finally:
+                self._stop.clear()  # what was asked of this call is not of the next one
+                self._is_stopping = False
 
     def _train(self) -> TrainingOutput:
         arguments = self.arguments
@@ -219,11 +227,13 @@ class SupernetTrainer:
         # The main process alone starts the tracker and the log: the others' patience with a step begins behind that.
         self.accelerator.wait_for_everyone()
         try:
+            self.listener.begins(self.global_step)
             with naming_data_faults(lambda: self.global_step):
                 self._run_steps()
             is_finished = self.global_step >= arguments.max_steps
             if is_finished:
                 evaluation = self._finish()
+            self.listener.ends(self.global_step)
         finally:
             self.journal.close()
         return TrainingOutput(self.global_step, self.method.shown(), evaluation, is_finished)
@@ -249,25 +259,32 @@ class SupernetTrainer:
             self.journal.record("finish", step=self.global_step)
         return evaluation
 
-    def evaluate(self) -> list[tuple[Architecture, float]]:
-        """Score the fixed children on the dev batches, with the weights of this moment."""
+    def eval_losses(self) -> list[tuple[Architecture, float]]:
+        """The fixed children and their losses on the dev batches, with the weights of this moment."""
         if not self.dev_batches or not self.arguments.num_eval_children:
             return []
         children = self._eval_children()
+        return list(zip(children, self._losses_of(children, self.dev_batches, PartialState()), strict=True))
+
+    def evaluate(self) -> list[tuple[Architecture, float]]:
+        """Score the fixed children, and tell log, tracker and listener."""
         with self.journal.pause():
-            losses = self._losses_of(children, self.dev_batches, PartialState())
-        scored = list(zip(children, losses, strict=True))
+            scored = self.eval_losses()
+        if not scored:
+            return []
         for child, loss in scored:
             self._refuse(f"dev loss of {child}", loss)
+        losses = [loss for _, loss in scored]
         mean, best = sum(losses) / len(losses), min(losses)
         described = [{"architecture": str(child), "loss": loss} for child, loss in scored]
         self.journal.record("eval", step=self.global_step, loss=mean, children=described)
         self.journal.track(self.global_step, {"eval_loss": mean, "eval_loss_best": best})
-        self.journal.say(f"step {self.global_step}: {len(children)} children, mean loss {mean:.4f}, best {best:.4f}")
+        self.journal.say(f"step {self.global_step}: {len(losses)} children, mean loss {mean:.4f}, best {best:.4f}")
+        self.listener.evaluates(self.global_step, losses)
         return scored
 
-    def save_model(self) -> None:
-        """Save super-net and tokenizer in the output folder itself, each file whole or not at all."""
+    def save_model(self, folder: str | Path | None = None) -> None:
+        """Save super-net and tokenizer in a folder, by default the output folder, each file whole or not at all."""
         supernet = self._whole_supernet()
 
         def write(folder: Path) -> None:
@@ -275,7 +292,8 @@ class SupernetTrainer:
             if self.tokenizer is not None:
                 save_tokenizer(self.tokenizer, folder, supernet.config.max_position_embeddings)
 
-        on_main_process(self.accelerator, lambda: checkpoints.replace_files(self.output_dir, write))
+        # Not of the accelerator: whoever makes `TrainingArguments` after the training takes its state away.
+        on_main_process(PartialState(), lambda: checkpoints.replace_files(Path(folder or self.output_dir), write))
 
     def save_checkpoint(self) -> None:
         """Save everything that the rest of the run depends on.
@@ -300,6 +318,7 @@ class SupernetTrainer:
 
         with self.journal.pause():
             on_main_process(self.accelerator, save)
+        self.listener.saves(self.global_step)
 
     def _run_steps(self) -> None:
         arguments = self.arguments
@@ -316,16 +335,25 @@ class SupernetTrainer:
             self._train_on(batches)
 
     def _train_on(self, batches: Iterable[Batch]) -> None:
-        arguments = self.arguments
+        arguments, listener = self.arguments, self.listener
         for batch in batches:
+            listener.step_begins(self.global_step)
             children = self._take_step(batch)
             step, is_last = self.global_step, self.global_step == arguments.max_steps
-            if (step % arguments.logging_steps == 0 or is_last) and self._window.num_steps:
-                self.journal.measure(step, self._window.means(), architecture=str(children[-1]), **self.method.shown())
+            listener.step_ends(step)
+            if (step % arguments.logging_steps == 0 or is_last or listener.wants("log")) and self._window.num_steps:
+                shown = {"architecture": str(children[-1]), **self.method.shown()}
+                measured = self.journal.measure(step, self._window.means(), **shown)
                 self._window = Window()
-            if arguments.eval_steps and step % arguments.eval_steps == 0 and not is_last:
+                listener.logs(step, measured)
+            is_due = arguments.eval_steps and step % arguments.eval_steps == 0
+            if (is_due or listener.wants("evaluate")) and not is_last:
                 self.evaluate()
-            if step % arguments.save_steps == 0 or is_last or self._is_stopping:
+            if not is_last and listener.wants("stop"):
+                self.request_stop()
+                # Several processes learn of it together, in the next step.
+                self._is_stopping |= self.accelerator.num_processes == 1
+            if step % arguments.save_steps == 0 or is_last or self._is_stopping or listener.wants("save"):
                 self.save_checkpoint()
             if self._is_stopping:
                 self.journal.say(f"stopped at step {step}: {_HOW_TO_GO_ON}")

@@ -7,6 +7,7 @@ import platform
 import torch
 from accelerate import Accelerator
 
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.processes import join, on_main_process
 from hf_nasbert.training import sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
@@ -73,5 +74,7 @@ def _tracker(name: str) -> str | None:
     if name not in known:
         raise ValueError(f"report_to={name!r}: expected auto, none, {', '.join(known)}")
     if name not in map(str, get_available_trackers()):
-        raise ValueError(f"report_to={name!r}: its package is not installed")
+        if name == "tensorboard":
+            check_extra(f"report_to={name}", "tracking", name)
+        raise ValueError(f"report_to={name!r} needs a package that is not installed: pip install {name}")
     return name

@@ -1,0 +1,177 @@
+"""What `--help` shows of a command: an example, what is required, the usual settings; the others on request."""
+
+import dataclasses
+import re
+import shutil
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+_TITLES = {
+    "SupernetArguments": "super-net", "DataArguments": "text", "SupernetTrainingArguments": "training",
+    "PipelineArguments": "behind the super-net", "CompressDataArguments": "text or examples",
+    "CompressArguments": "compression", "AdaptationArguments": "children trained on alone",
+    "ScoringArguments": "super-net and dev set", "ScoreChildrenArguments": "which children",
+    "SearchChildrenArguments": "search and budget", "RunArguments": "model and optimisation",
+    "TaskArguments": "fine-tuning", "DataTaskArguments": "files", "FinetuneArguments": "task",
+    "FinetuneSquadArguments": "questions", "FinetuneTokensArguments": "tagged words",
+    "PretrainChildArguments": "pre-training", "TimeArguments": "time", "FarmArguments": "which children",
+    "StandaloneArguments": "children and their training", "RankingReportArguments": "ranking",
+    "RankChildrenArguments": "super-nets",
+}  # fmt: skip
+_NAME_WIDTH = 34
+_SENTENCE = re.compile(r"(?<!e\.g)\. (?=[A-Z])")
+
+
+class Guide(NamedTuple):
+    """What the short page of a command shows: an example to copy, and the settings that most users set."""
+
+    example: str
+    shown: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A setting as a page tells it."""
+
+    name: str
+    value: str
+    text: str
+    is_required: bool
+    is_switch_off: bool
+    """Whether it is on by default, so that --no_name turns it off."""
+
+    @property
+    def flags(self) -> str:
+        """How it is given, in the one spelling that pages use."""
+        off = f", --no_{self.name}" if self.is_switch_off else ""
+        return f"--{self.name}{off} {self.value}".rstrip()
+
+
+def page_of(
+    program: str,
+    description: str | None,
+    groups: Mapping[str, Sequence[Entry]],
+    guide: Guide | None = None,
+    topic: str | None = None,
+) -> str:
+    """The page of a command.
+
+    Args:
+        program: What the command is called.
+        description: What it does.
+        groups: Its settings, by the titles that they stand under.
+        guide: What the short page shows; without it, all.
+        topic: `all` for every setting with all that is told of it, or the name of one.
+
+    Raises:
+        ValueError: If there is no setting of that name.
+    """
+    entries = [entry for group in groups.values() for entry in group]
+    if topic not in (None, "all"):
+        name = str(topic).lstrip("-").replace("-", "_")
+        found = [entry for entry in entries if entry.name == name]
+        if not found:
+            raise ValueError(f"--help {topic}: no setting of that name; --help all tells of all that there are")
+        return "\n".join(_told(found[0]))
+    required = [entry for entry in entries if entry.is_required]
+    usage = " ".join(entry.flags for entry in required)
+    lines = [*_wrapped(f"usage: {program} {usage} [--config NAME|FILE.yaml] [--setting VALUE ...]", "       ")]
+    lines += ["", *_wrapped(description)] if description else []
+    lines += ["", "example:", f"  {guide.example}"] if guide else []
+    is_short = guide is not None and topic is None
+    told = _line if is_short else _told
+    lines += ["", "required:", *(line for entry in required for line in told(entry))] if required else []
+    for title, group in groups.items():
+        shown: list[Entry] = []
+        others: list[Entry] = []
+        for entry in group:
+            if not entry.is_required:
+                (shown if guide is None or not is_short or entry.name in guide.shown else others).append(entry)
+        if shown or others:
+            lines += ["", f"{title}:"]
+            lines += [line for entry in shown for line in told(entry)]
+            lines += _wrapped("  and: " + " ".join(f"--{entry.name}" for entry in others), "       ") if others else []
+    more = f"{program} --help all tells of every setting, --help NAME of one; " if is_short else ""
+    lines += ["", *_wrapped(f"{more}settings also come from a file or a config of the package (--config quickstart).")]
+    return "\n".join(lines)
+
+
+def entries_of(kinds: Sequence[Any], chosen: Mapping[str, Any], fields_of: Any) -> dict[str, list[Entry]]:
+    """The settings of dataclasses, by the title of the class that first declares each; of one shared, the last's.
+
+    Args:
+        kinds: The dataclasses.
+        chosen: Further ones, of choices that were made, by the name of their argument.
+        fields_of: Gives the fields of a dataclass that are settings, with their types.
+    """
+    where: dict[str, str] = {}
+    found: dict[str, Entry] = {}
+    for kind in kinds:
+        for field, hint in fields_of(kind):
+            first = next(
+                base for base in reversed(kind.__mro__) if field.name in vars(base).get("__annotations__", {})
+            )
+            where.setdefault(field.name, _TITLES.get(first.__name__, "settings"))
+            found[field.name] = _entry(field, hint)
+    for name, kind in chosen.items():
+        for field, hint in fields_of(kind):
+            where[field.name], found[field.name] = name.replace("_", " "), _entry(field, hint)
+    groups: dict[str, list[Entry]] = {}
+    for name, entry in found.items():
+        groups.setdefault(where[name], []).append(entry)
+    return groups
+
+
+def _entry(field: dataclasses.Field[Any], hint: Any) -> Entry:
+    told = field.metadata.get("help")
+    text = str(told() if callable(told) else told or "").replace("%%", "%")
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    is_required = default is dataclasses.MISSING
+    if not is_required and default not in (None, False, True, []):
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        text = f"{text} [{shown}]"
+    return Entry(field.name, _value(hint), text, is_required, default is True)
+
+
+def _value(hint: Any) -> str:
+    options = [kind for kind in _options_of(hint) if kind is not types.NoneType]
+    kind = str if str in options else options[0]
+    if get_origin(kind) is list:
+        return "A B ..." if get_args(kind)[0] is str else "N N ..."
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    return {bool: "", int: "N", float: "X"}.get(kind, "VALUE")
+
+
+def _options_of(hint: Any) -> tuple[Any, ...]:
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return get_args(hint) if is_union else (hint,)
+
+
+def _line(entry: Entry) -> Iterator[str]:
+    """A setting in a line, or two where its flags are long: its first sentence, as far as there is room."""
+    flags, width = entry.flags, _width() - _NAME_WIDTH
+    flags = flags if len(flags) < _NAME_WIDTH - 2 else f"--{entry.name} VALUE"
+    sentence, *_ = _SENTENCE.split(entry.text)
+    text = textwrap.shorten(sentence.removesuffix("."), width, placeholder=" ...")
+    if len(flags) < _NAME_WIDTH - 2:
+        yield f"  {flags.ljust(_NAME_WIDTH - 2)}{text}"
+    else:
+        yield f"  {flags}"
+        yield f"{' ' * _NAME_WIDTH}{text}"
+
+
+def _told(entry: Entry) -> list[str]:
+    """A setting and all that is told of it."""
+    return [f"  {entry.flags}", *_wrapped(f"      {entry.text}{' Required.' * entry.is_required}", "      ")]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, _width(), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _width() -> int:
+    return min(100, max(60, shutil.get_terminal_size((100, 24)).columns))

@@ -1,0 +1,89 @@
+"""`--help`: short, with an example that parses, one spelling of a flag, what is required marked; all on request."""
+
+import dataclasses
+import re
+import shlex
+
+import pytest
+
+from hf_nasbert import cli
+from hf_nasbert.guides import GUIDES
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
+
+_LONGEST = 64
+
+
+def kinds_of(name):
+    command = cli.COMMANDS[name]
+    return [cli.find(kind) for kind in (*command.arguments, *([cli._TIME] if command.is_long else []))]
+
+
+def settings_of(name):
+    """Every setting, and whether it is required."""
+    found = {}
+    for kind in kinds_of(name):
+        for field in dataclasses.fields(kind):
+            if field.init and field.name not in getattr(kind, "choices", {}):
+                has_default = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+                found[field.name] = not has_default
+    return found
+
+
+def page(capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*argv])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_command_has_a_guide():
+    assert GUIDES.keys() == cli.COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_the_short_page(name, capsys):
+    told, settings = page(capsys, name, "--help"), settings_of(name)
+    assert len(told.splitlines()) <= _LONGEST
+    assert max(map(len, told.splitlines())) <= 120
+    for setting in settings:
+        assert re.search(rf"--{setting}\b", told), setting
+    assert "-".join(["--max", "seq"]) not in told, "one spelling"
+    for flag in GUIDES[name].shown:
+        assert flag in settings, flag
+        assert re.search(rf"^  --{flag}[ ,]", told, re.MULTILINE), flag
+    required = told.partition("required:\n")[2].partition("\n\n")[0]
+    expected = {setting for setting, is_required in settings.items() if is_required}
+    assert set(re.findall(r"^  --(\w+)", required, re.MULTILINE)) == expected
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_the_example_is_a_command_that_parses(name):
+    program, command, *argv = shlex.split(GUIDES[name].example)
+    assert (program, command) == ("hf-nasbert", name)
+    taken = ["--packaged", "imdb"] if cli.COMMANDS[name].look == cli._TRAINED_ON else []  # from the model's folder
+    parse_recipe_arguments(kinds_of(name), [*argv, *taken])
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_the_whole_page_tells_of_every_setting(name, capsys):
+    told = page(capsys, name, "--help", "all")
+    for setting in settings_of(name):
+        assert re.search(rf"^  --{setting}\b.*\n      \w", told, re.MULTILINE), setting
+
+
+def test_one_setting_is_told_of_whole(capsys):
+    told = page(capsys, "pretrain", "--help", "min_lr_ratio")
+    assert told.startswith("  --min_lr_ratio X\n      Floor under the falling learning rate")
+    assert "as in BigNAS" in " ".join(told.split())
+    assert page(capsys, "pretrain", "--help", "--min-lr-ratio".lstrip("-")) == told
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pretrain", "--help", "nonsense"])
+    assert ended.value.code == 2
+    assert "--help nonsense: no setting of that name" in capsys.readouterr().err
+
+
+def test_settings_of_a_choice_stand_in_the_short_page_of_that_choice(capsys):
+    told = page(capsys, "search", "--search", "evolution", "--help")
+    assert re.search(r"^search settings:\n  --\w", told, re.MULTILINE)
+    assert "--population_size N" in told
+    assert "--population_size" not in page(capsys, "search", "--search", "random", "--help")
