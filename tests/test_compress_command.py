@@ -738,7 +738,7 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     assert "the searched child is given" in told
     assert Path("small/model.safetensors").is_file()
     assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
-    assert "the table and the stages: small/report.md, small/summary.json\n" in told
+    assert "the table and the stages: small/report.html, small/report.md, small/summary.json\n" in told
     snippet, ending = told.partition("to load it:\n\n")[2].split("\n\nmade: ", 1)
     push = ending.splitlines()[-1].strip()
     names: dict[str, object] = {}

@@ -1,6 +1,8 @@
 """The page that tells all training methods, layouts and searches says what they are."""
 
+import json
 import runpy
+import statistics
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,3 +29,14 @@ def test_every_method_says_what_was_read_for_it(methods):
     for name, kind in methods.METHODS.items():
         assert kind.source, name
         assert "|" not in kind.source + kind.unverified + kind.summary, name
+
+
+def test_the_page_tells_what_a_step_takes_before_and_after_the_methods_came(methods):
+    found = json.loads((ROOT / "benchmarks" / "records" / "step-versions.json").read_text(encoding="utf-8"))
+    page = " ".join(methods.PAGE.read_text(encoding="utf-8").split())
+    assert len(found["rounds"]) >= 3
+    for name, times in found["methods"].items():
+        ratios = [one["after"][name] / one["before"][name] for one in found["rounds"]]
+        told = [times[key] for key in ("ratio", "least_ratio", "largest_ratio")]
+        assert told == [round(ratio, 3) for ratio in (statistics.median(ratios), min(ratios), max(ratios))]
+        assert "`{}` {:.2f} ({:.2f} to {:.2f})".format(name, *told) in page

@@ -657,7 +657,7 @@ def test_two_compressions_of_one_base_model():
     shown = content_of_compression(both)
     assert len(shown.architectures) == 7, "the base model once"
     assert [one.ranking for one in shown.series] == [(1, 3, 2), (4, 6, 5)]
-    assert "it is ahead of what two gives out by 0.0500" in shown.doubts[0]
+    assert "what one gives out is ahead of what two gives out by 0.0500" in shown.doubts[0]
     text = render_compression_report(*both)
     assert {words.split()[3] for words in commands(text)} == {"one", "two"}
     for change, message in (

@@ -22,6 +22,8 @@ TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 @pytest.fixture(autouse=True)
 def at_home(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def test_a_child_lands_whole_with_a_tokenizer_that_is_given(hub):

@@ -131,12 +131,12 @@ def compress(
         OSError: If there is no such model or text, or the folder cannot be written.
         TypeError: If there is no such setting, or the base model is none that is named.
     """
-    scratch = None
+    name, scratch = name_of(base_model), None
     if output_dir is None:
         be_alone("making an encoder smaller in a folder of temporary files")
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
-    arguments = CompressArguments(base_model=name_of(base_model), output_dir=str(output_dir), **settings)
+    arguments = CompressArguments(base_model=name, output_dir=str(output_dir), **settings)
     result = Compression(arguments, TextSource.of(texts)).run()
     return dataclasses.replace(result, _scratch=scratch)
 

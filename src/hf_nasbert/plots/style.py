@@ -184,12 +184,10 @@ def break_axis(axes: "Axes", values: Sequence[float], which: Literal["x", "y"]) 
         functions=(lambda value: np.interp(value, numbers, shares), lambda share: np.interp(share, shares, numbers)),
     )
     (axes.set_xlim if which == "x" else axes.set_ylim)(numbers[0], numbers[-1])
-    ticks = [
-        tick
-        for (low, high), share in zip(ends, (first, 1 - _GAP - first), strict=True)
-        for tick in MaxNLocator(4 if share > 0.4 else 1).tick_values(low, high)
-        if low <= tick <= high
-    ]
+    ticks: list[float] = []
+    for (low, high), share in zip(ends, (first, 1 - _GAP - first), strict=True):
+        found = [tick for tick in MaxNLocator(4 if share > 0.4 else 1).tick_values(low, high) if low <= tick <= high]
+        ticks += found if share > 0.4 else found[len(found) // 2 :][:1]  # there is no room for two beside each other
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     transform, middle = axes.transAxes, first + _GAP / 2

@@ -266,7 +266,8 @@ def _sure(
     others = [place for place in own.ranking if not rows[place]["is_given"] and _rivals(rows[place], rows[own.winner])]
     if len(series) > 1:
         if number == 0:
-            told.append(_beside(measure, own.winner, series[1].winner, f"what {series[1].name} gives out"))
+            subject, other = (f"what {one.name} gives out" for one in series)
+            told.append(_beside(measure, own.winner, series[1].winner, other, subject))
         others = []
     told += [_beside(measure, own.winner, place, names[place]) for place in others]
     told = [line for line in told if line]
@@ -283,11 +284,11 @@ def _rivals(row: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     return bool(row["budget"] == given["budget"] and row["how"] != given["how"])
 
 
-def _beside(measure: Measure, winner: int, other: int, name: str) -> str:
+def _beside(measure: Measure, winner: int, other: int, name: str, subject: str = "it") -> str:
     ahead, doubt = measure.ahead(winner, other), measure.doubt(winner, other)
     if ahead is None:
         return ""
-    begin = f"By {measure.name} it is"
+    begin = f"By {measure.name} {subject} is"
     if not ahead:
         return f"{begin} level with {name}."
     told = f"{begin} {'ahead of' if ahead > 0 else 'behind'} {name} by {abs(ahead):.4f}"
