@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests, and the programs that they start, find files compiled that did not change: half of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart quickstart-scratch lint test test-fast study-smoke common-suite check lowest api
+.PHONY: quickstart quickstart-scratch lint test test-fast study-smoke common-suite docs check lowest api
 
 # An encoder and text in, one twice as fast out, beside what people choose by hand (ten minutes on two cores).
 quickstart: .venv/.data-ready
@@ -28,6 +28,10 @@ study-smoke: .venv/.data-ready
 # transformers' own tests of models, which its source distribution holds, on every class of ours (a minute).
 common-suite: .venv/.suite-ready
 	TRANSFORMERS_TESTS=.venv/transformers-tests $(BIN)/python -m pytest -n 2 tests/test_common_suite.py
+
+# The pages of docs/ as a site, in site/; a link that leads nowhere is an error (twenty seconds).
+docs: .venv/.ready
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/.ready
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Words that can be run are run: README code, recipe configs, the fields that docstrings promise."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -24,7 +25,7 @@ from hf_nasbert.ranking import GroundTruth, find_table, load_table
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str, page: str) -> list[str]:
@@ -302,3 +303,33 @@ def test_a_hundred_kills_hit_every_part_of_a_run_and_changed_no_bit():
     assert {kill["part"] for kill in kills} == set(parts)
     assert all("resumed_at" in kill for kill in kills)
     assert all(record["mismatches"] == [] for record in found if record["record"] == "run")
+
+
+def messages_of_the_source() -> list[str]:
+    """Every string of the source, with … for what is put into it."""
+    found = []
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_troubleshooting_quotes_real_messages():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"```text\n(.*?)\n```", page, flags=re.DOTALL)
+    assert len(quoted) > 10
+    known = messages_of_the_source()
+    for message in quoted:
+        assert message in known, f"nothing in the source says: {message}"
+
+
+def test_the_sites_pages_are_all_in_its_menu():
+    menu = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!!python", ""))["nav"]
+    listed = set(re.findall(r"[\w/-]+\.(?:md|ipynb)", json.dumps(menu)))
+    docs = ROOT / "docs"
+    assert listed == {str(page.relative_to(docs)) for page in [*docs.rglob("*.md"), *docs.rglob("*.ipynb")]}
