@@ -1,6 +1,6 @@
 """`gradient_mixture` against random search and evolution at equal forward passes, where every child was scored.
 
-    hf-nasbert run --config recipes/configs/quickstart-scratch.yaml --output_dir runs/quickstart-scratch
+    hf-nasbert run --config quickstart-scratch --output_dir runs/quickstart-scratch
     python benchmarks/mixture.py learn --run runs/quickstart-scratch   # the mixture, on that super-net as it is
     python benchmarks/mixture.py run                                   # searches, on the recorded losses alone
     python benchmarks/mixture.py report                                # makes the table of docs/search.md anew
