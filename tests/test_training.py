@@ -41,6 +41,7 @@ from hf_nasbert.training import (
     DivergenceError,
     SupernetArguments,
     SupernetTrainingArguments,
+    TrainingOutput,
     checkpoints,
     list_checkpoints,
     machine,
@@ -1032,7 +1033,12 @@ class TestRecipe:
 
     def test_seeds_read_the_text_in_other_orders_and_are_judged_alike(self, tiny_recipe, monkeypatch):
         seen = []
-        monkeypatch.setattr("hf_nasbert.training.pretrain.train_supernet", lambda *given, **_: seen.append(given[2:4]))
+
+        def train(*given, **_):
+            seen.append(given[2:4])
+            return TrainingOutput(0, {}, [], False)
+
+        monkeypatch.setattr("hf_nasbert.training.pretrain.train_supernet", train)
         for seed in (0, 1):
             pretrain("--config", tiny_recipe, "--seed", seed)
         (first, first_dev), (second, second_dev) = seen
