@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from hf_nasbert import cli, terminal
 from hf_nasbert.recipe_arguments import user_mistakes
+from hf_nasbert.stopping import TimeArguments
 from hf_nasbert.terminal import say
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +124,9 @@ def test_ctrl_c_anywhere_in_any_command(name, where, monkeypatch, capsys):
         if where == "imports":
             interrupt()
         if asked.endswith("parse_recipe_arguments"):
-            return interrupt if where == "parsing" else lambda *_, **__: [Settings()]
+            return interrupt if where == "parsing" else lambda *_, **__: [TimeArguments()]
+        if asked.endswith("time_limit"):
+            return nullcontext
         return interrupt if where == "work" else lambda *_: "done"
 
     monkeypatch.setattr(cli, "find", find)
@@ -215,7 +219,7 @@ def test_text_is_read_and_written_as_utf_8(file):
         given = {keyword.arg for keyword in node.keywords}
         of_text = name in ("read_text", "write_text", "TextIOWrapper", "NamedTemporaryFile")
         if name in ("open", "fdopen") and not (
-            isinstance(node.func, ast.Attribute) and ast.unparse(node.func) == "os.open"
+            isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ("os.open", "Image.open")
         ):
             modes = [item.value for item in [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
                      if isinstance(item, ast.Constant) and isinstance(item.value, str)]  # fmt: skip
