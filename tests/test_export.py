@@ -124,7 +124,7 @@ class TestRefusals:
 
         monkeypatch.setattr(_Graph, "write", write)
         monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
-        monkeypatch.setattr("hf_nasbert.export.onnx.find_spec", lambda name: name)
+        monkeypatch.setattr("hf_nasbert.export.onnx.check_extra", lambda *_: None)
         return state
 
     @pytest.fixture
@@ -177,9 +177,9 @@ class TestRefusals:
         assert not (tmp_path / "o").exists()
 
     def test_a_missing_extra_ends_the_command_in_one_line(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("hf_nasbert.export.onnx.find_spec", lambda name: None if name == "onnxscript" else name)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else name)
         argv = ["export", "--model", "x", "--output_dir", str(tmp_path / "o")]
-        with pytest.raises(SystemExit, match=r"hf-nasbert export: .* pip install 'hf_nasbert\[onnx\]'"):
+        with pytest.raises(SystemExit, match=r'hf-nasbert export: .* pip install "hf_nasbert\[onnx\]"'):
             cli.main(argv)
 
     def test_a_missing_model_ends_the_command_in_one_line(self, quick, tmp_path):

@@ -132,11 +132,11 @@ def test_the_table_has_a_column_for_what_was_measured_and_a_budget_where_there_a
 
 
 def test_a_missing_package_is_told_at_the_start_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_nasbert.export.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else name)
     (tmp_path / "text.txt").write_text("A film.\n")
     argv = ["compress", "--base_model", str(tmp_path), "--train_files", str(tmp_path / "text.txt"), "--int8"]
     argv += ["--max_parameters", "0.5x", "--output_dir", str(tmp_path / "small")]
-    with pytest.raises(SystemExit, match=r"hf-nasbert compress: .*onnxruntime.* pip install 'hf_nasbert\[onnx\]'"):
+    with pytest.raises(SystemExit, match=r'hf-nasbert compress: .*onnxruntime.* pip install "hf_nasbert\[onnx\]"'):
         cli.main(argv)
     assert not (tmp_path / "small").exists()
 

@@ -24,7 +24,8 @@ def prose_and_tables(page):
 
 
 def read(name):
-    return records.read(ROOT / "benchmarks" / "records" / f"{name}.jsonl.gz")
+    (file,) = (ROOT / "benchmarks" / "records").glob(f"{name}.jsonl.[gx]z")
+    return records.read(file)
 
 
 @pytest.fixture(scope="module")
