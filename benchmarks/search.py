@@ -4,10 +4,8 @@
     python benchmarks/search.py run                                  searches, on the scores alone; no model is needed
     python benchmarks/search.py report                               makes docs/search.md and its figures anew
 
-`--space staged` does the first two for the space of several widths (`--config staged-small`), `--space
-trained` for the first space again, at the end of training, where the super-net's mixture learns besides: there alone
-`gradient_mixture` is compared, with as many children fewer as its steps pay for. Killed at any moment, the same
-command goes on. Records lie in benchmarks/records.
+`--space staged` does the first two for the space of several widths (`--config staged-small`). Killed at any
+moment, the same command goes on. Records lie in benchmarks/records.
 """
 
 import argparse
@@ -24,21 +22,14 @@ from hf_nasbert.costs import Budget, Cost
 from hf_nasbert.searching import GradientBoostedSearch, Search, SearchTask, pareto_front, run_search
 from hf_nasbert.space import Architecture, SearchSpace
 
-SEARCHES = {name: search for name, search in room.SEARCHES.items() if name != "trained_halving"}  # it needs no scores
-MIXTURE = "gradient_mixture"
+_LEARN = ("trained_halving", "gradient_mixture")  # of the super-net itself, and not of scores
+SEARCHES = {name: search for name, search in room.SEARCHES.items() if name not in _LEARN}
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 BATCHES = (1, 4)  # dev batches that every child is scored on
 SHARES = {"the smallest 10 %": 0.1, "the smallest 25 %": 0.25, "the smallest 50 %": 0.5, "no cap": 1.0}
-SPACES = {  # a tenth of the staged one is looked through in no time
-    "chain": list(SHARES), "staged": list(SHARES)[1:], "trained": list(SHARES),
-}  # fmt: skip
-DRAWN = ("chain", "staged")  # spaces whose regret is drawn
-NOT_YET = {  # searches whose runs the records lack so far
-    "chain": (MIXTURE,),
-    "staged": ("pnas", "linas", "knapsack", MIXTURE),
-    "trained": tuple(name for name in SEARCHES if name not in ("random", "evolution", MIXTURE)),
-}
+SPACES = {"chain": list(SHARES), "staged": list(SHARES)[1:]}  # a tenth of the staged one is looked through in no time
+NOT_YET = {"chain": (), "staged": ("pnas", "linas", "knapsack")}  # searches whose runs the records lack so far
 SEEDS = range(100, 120)
 NUM_EVALUATIONS, BATCH_SIZE = 192, 16
 MOMENTS = (48, 96, 192)  # children scored, at which regrets are printed
@@ -102,18 +93,7 @@ def score_all(space: str, supernet: str, data_name: str) -> None:
     children = list(scorer.space.enumerate())
     losses = {num: scorer(children, num_batches=num, progress=True) for num in BATCHES}
     about = {"space": scorer.space.to_dict(), "training": describe_run(supernet), **scorer.settings}
-    if MIXTURE not in NOT_YET[space]:
-        about["mixture"] = learn_mixture(scorer)
     write_landscape(Files.of(space).landscape, about, children, losses, [scorer.cost(child) for child in children])
-
-
-def learn_mixture(scorer: Any) -> dict[str, Any]:
-    """What `gradient_mixture` learns with its defaults, and what that takes, in scored children."""
-    from hf_nasbert.pipeline.mixture import Mixture
-
-    mixture, defaults = Mixture(scorer.supernet, scorer.space), SEARCHES[MIXTURE]
-    logits = mixture.learn(scorer._batches, defaults.mixture_steps, defaults.mixture_rate)
-    return {"logits": logits, "children": defaults.mixture_steps * mixture.passes / max(BATCHES)}
 
 
 def write_landscape(
@@ -160,8 +140,6 @@ def read_landscape(space: str = "chain") -> Landscape:
 def make(name: str, landscape: Landscape, cap: float, seed: int) -> Search:
     """A search with its defaults, but for the batch: about a twelfth of all evaluations."""
     further: dict[str, Any] = {"total_batches": max(BATCHES)} if name == "halving" else {}
-    if name == MIXTURE:
-        further = {"logits": landscape.about["mixture"]["logits"]}
     task = SearchTask(
         landscape.space,
         seed=seed,
@@ -172,23 +150,18 @@ def make(name: str, landscape: Landscape, cap: float, seed: int) -> Search:
     return SEARCHES[name](task, **further)
 
 
-def spent_on_learning(name: str, landscape: Landscape) -> float:
-    """What a search takes before it scores any child, in scored children."""
-    return float(landscape.about["mixture"]["children"]) if name == MIXTURE else 0
-
-
-def traced(search: Search, score: Callable[..., list[float]], spent: float = 0) -> list[list[float]]:
-    """Run a search; every improvement as (children scored until then, with what was spent before, loss)."""
+def traced(search: Search, score: Callable[..., list[float]]) -> list[list[float]]:
+    """Run a search; every improvement as (children scored until then, loss)."""
     trace: list[list[float]] = []
 
     def watched(children: Sequence[Architecture], num_batches: int | None = None) -> list[float]:
         losses = score(children, num_batches)
         for place, loss in enumerate(losses, start=1):
             if num_batches is None and (not trace or loss < trace[-1][1]):
-                trace.append([spent + search.num_evaluations + place, loss])
+                trace.append([search.num_evaluations + place, loss])
         return losses
 
-    run_search(search, watched, num_evaluations=NUM_EVALUATIONS - spent)
+    run_search(search, watched, num_evaluations=NUM_EVALUATIONS)
     return trace
 
 
@@ -224,8 +197,8 @@ def run(space: str, names: Sequence[str]) -> None:
             for seed in SEEDS:
                 if (budget, name, seed) in done:
                     continue
-                search, spent = make(name, landscape, cap, seed), spent_on_learning(name, landscape)
-                trace = traced(search, landscape.score, spent)
+                search = make(name, landscape, cap, seed)
+                trace = traced(search, landscape.score)
                 seen = [points[scored.architecture] for scored in search.history]
                 records.append(
                     file,
@@ -235,7 +208,7 @@ def run(space: str, names: Sequence[str]) -> None:
                         "num_affordable": len(points),
                         "search": name,
                         "seed": seed,
-                        "num_evaluations": round(spent + search.num_evaluations, 4),
+                        "num_evaluations": round(search.num_evaluations, 4),
                         "optimum": ranked[0],
                         "trace": trace,
                         "rank": bisect.bisect_left(ranked, trace[-1][1]) + 1,
@@ -280,18 +253,16 @@ def _landscape_rows(landscape: Landscape) -> Iterator[str]:
 def _regret_rows(searched: Sequence[records.Record]) -> Iterator[str]:
     from hf_nasbert.plots.search import regret_at
 
-    known = max(record["trace"][0][0] for record in searched)
-    moments = [moment for moment in MOMENTS if moment >= known]
-    titles = " | ".join(f"regret at {moment}" for moment in moments)
-    yield f"| budget | search | {titles} | rank at {moments[-1]} | optimum found | share of the front |"
-    yield "| --- | --- |" + " ---: |" * (len(moments) + 3)
+    moments = " | ".join(f"regret at {moment}" for moment in MOMENTS)
+    yield f"| budget | search | {moments} | rank at {MOMENTS[-1]} | optimum found | share of the front |"
+    yield "| --- | --- |" + " ---: |" * (len(MOMENTS) + 3)
     for budget in dict.fromkeys(record["budget"] for record in searched):
         of_budget = [record for record in searched if record["budget"] == budget]
         first = of_budget[0]
         title = f"{budget}: {first['num_affordable']:,} children"
         rows = {name: [r for r in of_budget if r["search"] == name] for name in SEARCHES}
         rows = {name: runs for name, runs in rows.items() if runs}
-        regrets = {name: [[1000 * regret_at(r, m) for r in runs] for m in moments] for name, runs in rows.items()}
+        regrets = {name: [[1000 * regret_at(r, m) for r in runs] for m in MOMENTS] for name, runs in rows.items()}
         for name in sorted(rows, key=lambda name: [statistics.fmean(at) for at in reversed(regrets[name])]):
             runs = rows[name]
             cells = " | ".join(f"{statistics.fmean(at):.2f} ± {statistics.stdev(at):.2f}" for at in regrets[name])
@@ -316,8 +287,6 @@ def report() -> None:
         files = Files.of(space)
         searched = records.read(committed(files.runs))
         made |= tables(space, searched, read_landscape(space))
-        if space not in DRAWN:
-            continue
         _, svg = save_figure(plot_regret(searched), ROOT / "docs" / "figures" / figure_name(space))
         svg.unlink()  # thousands of lines, which the page does not need
     made["latency"] = latency_table(records.read(RECORDS / "latency.jsonl.gz"))
@@ -359,7 +328,7 @@ def main() -> None:
             parser.error("name the super-net (--supernet)")
         score_all(arguments.space, arguments.supernet, arguments.packaged)
     elif arguments.command == "run":
-        run(arguments.space, [name for name in arguments.searches if name not in NOT_YET[arguments.space]])
+        run(arguments.space, arguments.searches)
     else:
         report()
 
