@@ -80,7 +80,7 @@ def test_what_is_slower_than_the_table_says_is_passed_over_for_the_next(search, 
     winner = findings.children[findings.ranking()[0]]
     assert winner.architecture == scored[0].architecture
     page = render_search_report(history, supernet="x")
-    assert f"{scored[0].measured_latency_ms:,.2f} measured" in page
+    assert f"{scored[0].measured_latency_ms:,.2f} ms measured" in page
     assert all(f"{name}: " in page for name in refused)
     # And the search goes on from such a history, scoring nothing twice.
     assert search_children(arguments, DATA) == scored

@@ -327,7 +327,7 @@ def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(ma
         assert "English" not in card
     record = json.loads((tmp_path / "run" / "child" / "card.json").read_text())
     assert (record["mask_token"], record["stage_lengths"]) == ("<mask>", [2, 2])
-    assert 'fill_mask("The film was <mask>.")' in (tmp_path / "run" / "child" / "README.md").read_text()
+    assert 'fill_mask("the boats <mask> home")' in (tmp_path / "run" / "child" / "README.md").read_text()
 
 
 def test_the_quickstart_says_its_language():

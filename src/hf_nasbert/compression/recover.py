@@ -208,7 +208,7 @@ def recover(
     before = None
     if held_out is not None:
         before = scored()
-        run.keep_best(0, look())
+        run.keep_best(0, look() if settings.label_weight else before.loss)
     _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
     after = None
     if held_out is not None:
