@@ -552,6 +552,10 @@ class TestOrigins:
         )
         assert sentence_of(["word " * 100]) == " ".join(["word"] * 16)
         assert sentence_of(["...", ""]) is None
+        texts = ["too long for the model", "this one fits"]
+        assert sentence_of(texts, lambda text: len(text) < 15) == "this one fits"
+        assert sentence_of(texts, lambda text: len(text) < 10) == "too long"
+        assert sentence_of(texts, lambda text: False) is None
 
 
 def compressed(**further):

@@ -61,10 +61,10 @@ def after_run(results: Any, *arguments: Any) -> Ending:
 
 def after_compress(result: Any, *_: Any) -> Ending:
     """Behind `compress`: the smaller models, and how the best is published."""
-    made = tuple((f"the smaller model, {one.row.budget}", one.folder) for one in result.front)
-    return Ending(
-        (*made, ("the table and the stages", result.folder / "report.md")), (_to_publish(result.best.folder),)
-    )
+    made = [(f"the smaller model, {one.row.budget}", one.folder) for one in result.front]
+    made += [("the page, for a browser", result.folder / "report.html")]
+    made += [("the table and the stages", result.folder / "report.md")]
+    return Ending(tuple(made), (_to_publish(result.best.folder),))
 
 
 def after_plan_compress(_: Any, *arguments: Any) -> Ending:
@@ -311,7 +311,7 @@ def _to_finetune(folder: str | Path) -> str:
 
 
 def _to_publish(folder: str | Path) -> tuple[str, str]:
-    name = re.sub(r"[^A-Za-z0-9_]*([.-]?)[^A-Za-z0-9_]*", r"\1", Path(folder).resolve().name).strip(".-")
+    name = re.sub(r"[^A-Za-z0-9_.-]*([.-]?)[^A-Za-z0-9_]*", r"\1", Path(folder).resolve().name).strip(".-")
     repo_id = f"{NAME}/{name or 'model'}"
     push = command("push", "--private", "--dry_run", source=folder, repo_id=repo_id)
     return "list what a push to the Hub would send", push

@@ -6,6 +6,7 @@ All text that comes from a record is escaped for YAML, Markdown and HTML, and th
 
 from hf_nasbert.cards.child import ChildRecord as ChildRecord
 from hf_nasbert.cards.child import render_child_card as render_child_card
+from hf_nasbert.cards.compressed import PLAIN_SENTENCE as PLAIN_SENTENCE
 from hf_nasbert.cards.compressed import CompressedRecord as CompressedRecord
 from hf_nasbert.cards.compressed import render_compressed_card as render_compressed_card
 from hf_nasbert.cards.evaluations import Evaluation as Evaluation

@@ -13,6 +13,9 @@ from hf_nasbert.cards.references import PUZZLE, references
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 from hf_nasbert.space import Architecture
 
+PLAIN_SENTENCE = "Paris is the capital of France."
+"""What a model is tried on where there is no sentence like those that it knows."""
+
 _AUTO_CLASS = re.compile(r"AutoModel(For[A-Za-z]+)?")
 
 
@@ -74,7 +77,7 @@ def render_compressed_card(record: CompressedRecord) -> str:
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
-        example=Markdown(python_string(record.example or "Paris is the capital of France.")),
+        example=Markdown(python_string(record.example or PLAIN_SENTENCE)),
         operators=operators_in_words(Architecture.parse(record.architecture)),
         proof=_table(record.proof),
         runtimes=_table(record.runtimes) if record.runtimes else Markdown(""),

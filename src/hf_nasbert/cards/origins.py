@@ -1,7 +1,7 @@
 """What a card says of where a model comes from: its title, the data sets on the Hub, a sentence to try it on."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,20 @@ def title_of(num_parameters: int, text: Mapping[str, Any]) -> str:
     return f"A small encoder of {size} parameters" + (f" for text like {known}" if known else "")
 
 
-def sentence_of(sentences: Sequence[str]) -> str | None:
-    """A sentence to try a model on: the first short one, or the first words of the first; None of no words.
+def sentence_of(sentences: Sequence[str], fits: Callable[[str], bool] = lambda _: True) -> str | None:
+    """A sentence to try a model on: the first short one, or the first words of the first; None of no words that fit.
 
     What it is taken from goes to whoever reads the card: only text that everybody may read is given here.
+
+    Args:
+        sentences: What it is taken from.
+        fits: Whether a text is short enough for the model.
     """
     texts = [" ".join(sentence.split()) for sentence in sentences]
     texts = [text for text in texts if re.search(r"\w", text)]
     if not texts:
         return None
-    short = next((text for text in texts if 3 <= len(text.split()) <= _MOST_WORDS), None)
-    return short or " ".join(texts[0].split()[:_MOST_WORDS])
+    short = next((text for text in texts if 3 <= len(text.split()) <= _MOST_WORDS and fits(text)), None)
+    words = texts[0].split()[:_MOST_WORDS]
+    starts = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return short or next((start for start in starts if fits(start)), None)

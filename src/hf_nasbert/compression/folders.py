@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from hf_nasbert import checkpoint_folders, records
-from hf_nasbert.cards import CompressedRecord, Evaluation, datasets_of, render_compressed_card, sentence_of
+from hf_nasbert.cards import (
+    PLAIN_SENTENCE,
+    CompressedRecord,
+    Evaluation,
+    datasets_of,
+    render_compressed_card,
+    sentence_of,
+)
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import hub_name
@@ -91,12 +98,18 @@ def card_of(
     arguments = materials.arguments
     told = materials.source.told
     is_public = bool(told.get("packaged") or datasets_of(told))  # sentences of others are nobody's business
+    tokenizer = materials.base.tokenizer if row.trimmed is None else materials.vocabulary.tokenizer
+    prompt = materials.modules.default_prompt
+
+    def fits(text: str) -> bool:
+        return len(tokenizer(prompt + text, verbose=False)["input_ids"]) <= materials.max_length
+
     record = CompressedRecord(
         name=f"A smaller {(hub_name(arguments) or 'encoder').rpartition('/')[2]}",
         base_model=hub_name(arguments),
         language=told.get("language"),
         datasets=datasets_of(told),
-        example=sentence_of(materials.judging) if is_public else None,
+        example=sentence_of(materials.judging if is_public else [PLAIN_SENTENCE], fits),
         architecture=row.architecture,
         how=row.how,
         is_searched=row.how == SEARCHED,
