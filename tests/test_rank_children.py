@@ -126,7 +126,10 @@ def test_the_report_needs_neither_text_nor_supernet(arguments, data, folder, tmp
     records_of = ["--table", folder / "table.jsonl", "--scores", tmp_path / "scores.jsonl"]
     run_recipe("report_ranking", *records_of, "--page", page, "--num_resamples", 10)
     assert page.read_text() == first
-    assert capsys.readouterr().out.startswith(report.as_markdown() + "\n")
+    shown, made, ending = capsys.readouterr().out.partition("\nmade: ")
+    assert shown == report.as_markdown() + "\n"
+    assert made
+    assert f"made: page: {page}\n" in ending
 
 
 _PAGE = ROOT / "docs" / "ranking.md"

@@ -37,13 +37,10 @@ GUIDES = {
         (
             "preset",
             *_TEXT,
-            "language",
             "method",
             "max_steps",
             "max_parameters",
-            "max_flops",
             "native_only",
-            "child_steps",
             "train_file",
             "control",
             "max_time",
