@@ -107,8 +107,9 @@ class TestRegistry:
 
     @pytest.mark.parametrize(
         "setting",
-        "seed hidden_size max_seq_length output_dir num_evaluations method config help search_space data dev_data".split(),
-    )
+        ["seed", "hidden_size", "max_seq_length", "output_dir", "num_evaluations", "method", "config", "help",
+         "search_space", "data", "dev_data"],
+    )  # fmt: skip
     def test_a_setting_that_every_training_has_is_refused(self, monkeypatch, setting):
         monkeypatch.setattr(methods, "METHODS", dict(METHODS))
         own = field(default=1, metadata={"help": "Of its own."})
