@@ -32,4 +32,4 @@ def test_a_tutorial_runs_from_its_first_cell_to_its_last(tutorial, tmp_path, mon
     written = nbformat.read(tutorial, as_version=4)
     for cell, ran in zip(written.cells, notebook.cells, strict=True):
         if cell.cell_type == "code":  # what readers see was made by these cells
-            assert bool(cell.outputs) == bool(ran.outputs), cell.source
+            assert bool(cell.outputs) or not any(o.output_type == "execute_result" for o in ran.outputs), cell.source
