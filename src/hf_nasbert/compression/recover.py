@@ -117,7 +117,7 @@ class Recovery:
         after: Likewise with the weights that it is left with.
         kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
             was looked at was better than its start.
-        looks: The distance at every look, by step.
+        looks: What was looked at, by step: the distance, or where labels have a weight their loss.
     """
 
     losses: list[float]

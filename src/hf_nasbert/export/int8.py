@@ -8,9 +8,8 @@ from hf_nasbert.terminal import quiet
 def quantise(file: Path, to: Path) -> None:
     """Write the int8 version of an ONNX file into a folder that the caller then puts into its place.
 
-    Weights get a scale for each output channel: with one for each matrix, the sentence vectors of MiniLM-L6 keep a
-    cosine of 0.962 in place of 0.992. They use seven bits (`reduce_range`): on CPUs with AVX2 and no VNNI, sums of
-    two products of full bytes do not fit. Unsigned weights need no such care, and took a third more time there.
+    Weights get a scale for each output channel: one for each matrix loses more. They use seven bits (`reduce_range`):
+    on CPUs with AVX2 and no VNNI, sums of two products of full bytes do not fit.
 
     Args:
         file: The graph in single precision.
