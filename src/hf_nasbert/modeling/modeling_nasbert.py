@@ -211,12 +211,8 @@ class NasBertModel(NasBertPreTrainedModel):
         padding = None
         if attention_mask is not None and attention_mask.dim() == 2:
             padding = attention_mask[:, num_before:].bool().unsqueeze(-1)
-        mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-        )
+        # By place: transformers 5.24 calls the last one `cache`, and warns of `past_key_values`.
+        mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, None, past_key_values)
         return hidden_states, Masks(mask, padding)
 
     def prefixes(self, past_key_values: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
