@@ -36,7 +36,8 @@ def test_a_super_net_of_version_0_1_loads_with_equal_logits():
     for name, expected in load_file(OLD / "logits.safetensors").items():
         architecture = None if name == "largest" else name.split("-")
         found = logits_of(supernet, padded_batch(16), architecture=architecture)
-        assert torch.allclose(found, expected, atol=1e-6, rtol=0), name
+        # Another processor's sums differ by 2e-6 where the weights are the same.
+        assert torch.allclose(found, expected, atol=5e-6, rtol=0), name
 
 
 @pytest.fixture

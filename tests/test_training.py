@@ -236,6 +236,12 @@ class TestMachine:
         with pytest.raises(ValueError, match=f"mixed_precision was '?{precision}'?, and is '?{other}"):
             resumed.train()
 
+    def test_trainings_of_one_process_may_differ_in_precision(self, tmp_path):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for precision in ("no", "bf16", "bf16", "no"):
+            accelerator = machine.make_accelerator(make_arguments(tmp_path, mixed_precision=precision))
+            assert accelerator.mixed_precision == precision
+
     @pytest.mark.parametrize(
         ("units", "has_onednn", "has_units"),
         [
