@@ -39,8 +39,7 @@ from hf_nasbert import records
 from hf_nasbert.compression import compress
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.materials import Materials
-from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
-from hf_nasbert.compression.proof import Judge, Row, read_pairs, table_cells
+from hf_nasbert.compression.proof import Judge, read_pairs
 from hf_nasbert.compression.recover import batch_of_step
 from hf_nasbert.compression.sentences import num_tokens
 from hf_nasbert.compression.text_source import TextSource
@@ -54,7 +53,6 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 PEERS = ROOT / "benchmarks" / "records" / "compress-peers.jsonl"
 BASE, PAIRS = "packaged:all-MiniLM-L6-v2", "packaged:stsb"
-FILES_RUN = "half-files"
 RUNS: dict[str, dict[str, Any]] = {
     "half": {"max_parameters": "0.5x"},
     "quarter": {"max_parameters": "0.25x", "recovery_steps": 1200},
@@ -62,15 +60,6 @@ RUNS: dict[str, dict[str, Any]] = {
     # Other sentences of the same text, to see how far quality depends on which ones were drawn.
     "half-text-1": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 1},
     "half-text-2": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 2},
-    # What can be done about the file beside: fewer pieces, and int8.
-    FILES_RUN: {
-        "max_parameters": "0.5x",
-        "seeds": [0],
-        "handmade": False,
-        "trim_vocabulary": True,
-        "onnx": True,
-        "int8": True,
-    },
 }
 MAKING = ("costs", "text", "base model", "variants", "lone replacements", "search")
 """Stages that make a child, beside its recovery; the others compare and prove it."""
@@ -117,7 +106,7 @@ def as_table(made: list[dict[str, Any]]) -> str:
         "· 32 x 128, of the base model's | CPU-s to choose · recover |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(one["run"] for one in made if one["run"] != FILES_RUN):
+    for name in dict.fromkeys(one["run"] for one in made):
         stages = {one["stage"]: one for one in made if one["run"] == name}
         if "proof" not in stages:
             continue
@@ -139,27 +128,6 @@ def as_table(made: list[dict[str, Any]]) -> str:
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def files_tables(made: Sequence[records.Record]) -> str:
-    """Of the run `half-files`: its models with all pieces and with fewer, and what runs the file, as Markdown."""
-    stages = {one["stage"].partition(" ")[0]: one["content"] for one in made if one["run"] == FILES_RUN}
-    rows = [Row.from_dict(row) for row in stages["proof"]["rows"]]
-    files = [Runtime.from_dict(row) for row in stages["runtimes"]["rows"]]
-    counted = stages["vocabulary"]
-    pieces, before, cut = (counted[name] for name in ("num_pieces", "num_before", "cut_otherwise"))
-    return "\n".join(
-        (
-            _markdown(list(table_cells(rows, (32, 128)))),
-            f"{pieces:,} of {before:,} pieces are kept, and {cut:.1%} of held-out sentences are cut otherwise.\n",
-            _markdown(runtime_cells(files, (32, 128))),
-        )
-    )
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    head, *lines = cells
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
 
 
 def peer_environment(folder: Path) -> Path:
@@ -342,10 +310,7 @@ def recorded(output: Path) -> Path:
 
 def show(output: Path, of_peers: Path) -> None:
     """Print every run: its children and what they are worth, and the CPU-seconds that they took; then peers."""
-    made = records.read(output)
-    print(as_table(made), end="")
-    if any(one["run"] == FILES_RUN and one["stage"].startswith("runtimes") for one in made):
-        print("\n" + files_tables(made), end="")
+    print(as_table(records.read(output)), end="")
     if of_peers.exists():
         print("\n" + peers_table(records.read(committed(RECORDS)), records.read(of_peers)), end="")
 

@@ -38,16 +38,6 @@ def test_the_table_of_the_page_is_that_of_the_records(benchmark, ours):
     assert table in PAGE
 
 
-def test_the_page_shows_what_trimming_and_int8_keep(benchmark, ours):
-    assert benchmark["files_tables"](ours) in PAGE
-    stages = {one["stage"].partition(" ")[0]: one["content"] for one in ours if one["run"] == "half-files"}
-    base, *_ = stages["proof"]["rows"]
-    smallest = stages["runtimes"]["rows"][-1]
-    assert smallest["how"].endswith("int8")
-    assert round(base["file_bytes"] / smallest["num_bytes"]) == 5
-    assert f"{base['latency_batch_ms'] / smallest['latency_batch_ms']:.1f} times as fast as the base model" in PAGE
-
-
 def test_the_page_shows_the_peers_once_they_are_recorded(benchmark, ours):
     made = RECORDS / "compress-peers.jsonl.gz"
     if made.exists():
