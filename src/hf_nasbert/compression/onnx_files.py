@@ -273,13 +273,14 @@ class OnnxFiles:
         files = {TORCH: "model.safetensors", ONNX: ONNX_FILE, INT8: INT8_FILE}
         return {how: file for how, file in files.items() if (self._folder / file).is_file()}
 
-    def measure(self, budget: str) -> list[Runtime]:
+    def measure(self, budget: str, files: Mapping[str, str] | None = None) -> list[Runtime]:
         """All that can run the model: what each keeps of its answers, and its time, by turns.
 
         Args:
             budget: The budget that the model is for.
+            files: Others to measure than those that are `there`, torch's among them.
         """
-        files = self.there
+        files = self.there if files is None else files
         runs = {how: torch_run(self._model) if how == TORCH else onnx_run(self._folder / files[how]) for how in files}
         answers = {how: self._expected if how == TORCH else self._answers(run) for how, run in runs.items()}
         shape = self._materials.arguments.shape
