@@ -16,9 +16,9 @@ recovery, and its size; the package is installed by pip where it is not there ye
 same code, is held against what is committed of `half`, and goes to benchmarks/records/compress-peers.jsonl; a child
 that is recorded there is not made again.
 
-`files` is a run of one seed with `--trim_vocabulary --int8`, whose last stage times the files of the searched child,
-and then that stage's measurement of the base model, with int8 files by every way of quantising. Its records are those
-of benchmarks/records/compress-files.jsonl; the mean number of programs that wanted the CPU stands beside the times.
+`files` is a run of one seed with `--trim_vocabulary --int8`; then it measures the files of the searched child as that
+run's last stage does, but by CPU time, which other work moves less than the clock, and those of the base model, with
+int8 by every way of quantising. Its records are those of benchmarks/records/compress-files.jsonl.
 """
 
 import argparse
@@ -44,7 +44,7 @@ import torch
 from hf_nasbert import records
 from hf_nasbert.cards.markdown import table
 from hf_nasbert.child_folders import save_child
-from hf_nasbert.compression import compress
+from hf_nasbert.compression import CompressResult, compress
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.onnx_files import ONNX, OnnxFiles, Runtime, runtime_cells
@@ -81,7 +81,9 @@ FILES_SETTINGS: dict[str, Any] = {
     "trim_vocabulary": True,
     "int8": True,
 }
-WAYS_STAGE = "ways of quantising"
+BASE_MODEL, TRIMMED = "base model", "half, trimmed vocabulary"
+SITTING = "files"
+"""The stage of a record of files that were timed in one sitting."""
 WAYS = {
     f"int8, {7 if reduce_range else 8} bits, a scale for each {'channel' if per_channel else 'matrix'}": {
         "per_channel": per_channel, "reduce_range": reduce_range
@@ -106,7 +108,7 @@ def texts(seed: int = 0) -> datasets.Dataset:
     return mixed.shuffle(seed=seed) if seed else mixed
 
 
-def run(name: str, settings: dict[str, Any], folder: Path, output: Path) -> None:
+def run(name: str, settings: dict[str, Any], folder: Path, output: Path) -> CompressResult:
     """One run, or the rest of it."""
     torch.set_num_threads(1)
     settings = {"seeds": [0, 1, 2], **settings}
@@ -114,6 +116,7 @@ def run(name: str, settings: dict[str, Any], folder: Path, output: Path) -> None
     result = compress(BASE, text, output_dir=folder / name, pairs_file=PAIRS, **settings)
     print(result)
     collect([name], folder, output)
+    return result
 
 
 def collect(names: Iterable[str], folder: Path, output: Path) -> None:
@@ -326,50 +329,60 @@ def peers_table(ours: Sequence[records.Record], made: Sequence[records.Record]) 
     return "\n".join(lines) + "\n"
 
 
-def ways(folder: Path, output: Path) -> None:
-    """The base model by torch, in ONNX, and in int8 by every way of quantising, measured in one sitting."""
-    torch.set_num_threads(1)
+def files(folder: Path, output: Path) -> None:
+    """A run that writes files, then what all files of its child and of the base model keep and cost; or the rest."""
+    child = run(FILES_RUN, FILES_SETTINGS, folder, output).best
     arguments = CompressArguments(base_model=BASE, output_dir="unused", pairs_file=PAIRS, **FILES_SETTINGS)
-    shared = Materials(arguments, TextSource.of(texts()), folder / "work")
-    model, place = native_form(shared.base.full_child)[0], folder / "base model"
-    shutil.rmtree(place, ignore_errors=True)
-    save_child(model, shared.base.tokenizer, place)
-    files = OnnxFiles(shared, place, lambda: model)
-    files.write()
-    found = dict(files.there)
-    for number, (name, settings) in enumerate(WAYS.items()):
-        found[name] = f"onnx/way-{number}.onnx"
-        quantise(place / found[ONNX], place / found[name], **settings)
-    start, cpu = time.perf_counter(), time.process_time()
-    rows = [dataclasses.asdict(row) for row in files.measure("base model", found)]
-    record = {
-        "run": "base model", "stage": WAYS_STAGE, "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1), "versions": records.versions(),
-        "content": {
-            "rows": rows, "load": os.getloadavg()[0], "has_vnni": torch.cpu._is_vnni_supported(),
-            "onnxruntime": importlib.metadata.version("onnxruntime"),
-        },
+    shared = Materials(arguments, TextSource.of(texts()), folder / "files")
+    done = {one["run"] for one in timed(records.read(output))}
+    if FILES_RUN not in done:
+        measured = OnnxFiles(shared, child.folder, child.model)
+        time_files(FILES_RUN, measured, measured.there, output)
+    if BASE_MODEL not in done:
+        model, place = native_form(shared.base.full_child)[0], folder / "files" / "base model"
+        shutil.rmtree(place, ignore_errors=True)
+        save_child(model, shared.base.tokenizer, place)
+        measured = OnnxFiles(shared, place, lambda: model)
+        measured.write()
+        found = dict(measured.there)
+        for number, (name, settings) in enumerate(WAYS.items()):
+            found[name] = f"onnx/way-{number}.onnx"
+            quantise(place / found[ONNX], place / found[name], **settings)
+        time_files(BASE_MODEL, measured, found, output)
+
+
+def time_files(name: str, measured: OnnxFiles, found: dict[str, str], output: Path) -> None:
+    """Measure the files of a model in one sitting, and write it down."""
+    cpu = time.process_time()
+    rows = [dataclasses.asdict(row) for row in measured.measure(name, found, time.process_time)]
+    content = {
+        "rows": rows, "load": os.getloadavg()[0], "has_vnni": torch.cpu._is_vnni_supported(),
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
     }  # fmt: skip
-    records.append(output, record)
+    seconds = round(time.process_time() - cpu, 1)
+    records.append(
+        output,
+        {"run": name, "stage": SITTING, "cpu_seconds": seconds, "content": content, "versions": records.versions()},
+    )
 
 
 def timed(made: Sequence[records.Record]) -> list[records.Record]:
-    """The records of the sittings that timed files: of the base model, then of the searched child."""
-    found = {one["run"]: one for one in made if one["stage"].startswith((WAYS_STAGE, "runtimes "))}
-    return [found["base model"], found[FILES_RUN]]
+    """The sittings that timed files: of the base model, then of the searched child."""
+    return sorted((one for one in made if one["stage"] == SITTING), key=lambda one: one["run"] != BASE_MODEL)
 
 
 def files_table(made: Sequence[records.Record]) -> str:
     """Torch, ONNX and int8 of the base model and of the searched child, as Markdown."""
-    names = {"base model": "base model", FILES_RUN: "half, trimmed vocabulary"}
+    names = {BASE_MODEL: BASE_MODEL, FILES_RUN: TRIMMED}
     rows = [
-        dataclasses.replace(Runtime.from_dict(row), budget=names[one["run"]])
+        dataclasses.replace(Runtime.from_dict(row), budget=names[row["budget"]])
         for one in timed(made)
         for row in one["content"]["rows"]
     ]
     batch, tokens = CompressArguments(base_model=BASE, output_dir="unused", **FILES_SETTINGS).shape
     head, *lines = runtime_cells(rows, (batch, tokens))
     file = head.index("file")
+    head = [one.replace("ms ", "CPU-ms ") for one in head]
     return table(["model", *head[1:file], *head[file + 1 :]], [[*line[:file], *line[file + 1 :]] for line in lines])
 
 
@@ -380,7 +393,7 @@ def trimmed_table(made: Sequence[records.Record]) -> str:
     whole = next(row.trimmed.num_before for row in rows if row.trimmed)
     for row in rows:
         trimmed = row.trimmed
-        name = "base model" if row.budget is None else "half" if trimmed is None else "half, trimmed vocabulary"
+        name = BASE_MODEL if row.budget is None else "half" if trimmed is None else TRIMMED
         assert row.file_bytes is not None
         lines.append(
             [
@@ -395,11 +408,11 @@ def trimmed_table(made: Sequence[records.Record]) -> str:
 
 def files_told(made: Sequence[records.Record]) -> str:
     """What the files were timed on, as a sentence."""
-    base, child = ({"share": one["cpu_seconds"] / one["seconds"], **one} for one in timed(made))
+    sittings = [one["content"] for one in timed(made)]
     return (
-        f"onnxruntime {base['content']['onnxruntime']}, one thread of a CPU with"
-        f"{'' if base['content']['has_vnni'] else 'out'} VNNI, which others kept busy: the base model's sitting had "
-        f"{base['share']:.0%} of a core, the child's {child['share']:.0%}.\n"
+        f"onnxruntime {sittings[0]['onnxruntime']}, CPU-milliseconds of one thread, on a CPU "
+        f"with{'' if sittings[0]['has_vnni'] else 'out'} VNNI that other work shared\n(load averages "
+        f"{' and '.join(format(one['load'], '.1f') for one in sittings)}).\n"
     )
 
 
@@ -443,9 +456,7 @@ def main() -> None:
     elif arguments.command == "collect":
         collect(RUNS, arguments.folder, arguments.records)
     elif arguments.command == "files":
-        run(FILES_RUN, FILES_SETTINGS, arguments.folder, arguments.files_records)
-        if not any(one["stage"] == WAYS_STAGE for one in records.read(arguments.files_records)):
-            ways(arguments.folder / "ways", arguments.files_records)
+        files(arguments.folder, arguments.files_records)
     elif arguments.command == "peers":
         folder = arguments.folder / "peers"
         peers(folder, arguments.peers_records, committed(arguments.records), arguments.seeds)
