@@ -80,7 +80,7 @@ class Marker:
         self.memory[:] = self.layout.pack(list(PARTS).index(part), step, entered, time.monotonic())
 
 
-def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path | None) -> None:
+def live(folder: Path, text: Path, seed: int, steps: int, marker_file: Path, durations: Path | None) -> None:
     """One life of the run, in a process of its own."""
     torch.set_num_threads(1)
     marker = Marker(marker_file)
@@ -93,7 +93,7 @@ def live(folder: Path, text: Path, seed: int, marker_file: Path, durations: Path
             train_files=[str(text)], vocab_size=2000, max_seq_length=64, cache_dir=str(text.parent / "cache")
         ),
         SupernetTrainingArguments(
-            output_dir=str(folder), method="magic_at", max_steps=STEPS, per_device_train_batch_size=8, seed=seed,
+            output_dir=str(folder), method="magic_at", max_steps=steps, per_device_train_batch_size=8, seed=seed,
             method_settings={"anchor_interval": 2}, eval_steps=5, num_eval_batches=2, num_eval_children=4,
             logging_steps=1, save_steps=3, resume_from_checkpoint="latest", report_to="none", disable_tqdm=True,
             use_cpu=True,
@@ -125,10 +125,11 @@ class Experiment:
         folder: For everything; emptied first.
         text: The text to train on.
         seed: Of the run and of the kills.
+        steps: Of the run.
     """
 
-    def __init__(self, folder: Path, text: Path, seed: int) -> None:
-        self.folder, self.text, self.seed = folder, text, seed
+    def __init__(self, folder: Path, text: Path, seed: int, steps: int) -> None:
+        self.folder, self.text, self.seed, self.steps = folder, text, seed, steps
         self.straight, self.killed = folder / "straight", folder / "killed"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -142,7 +143,9 @@ class Experiment:
         """Begin a life."""
         self.marker.write("start or resume", 0, 0)
         life = self.context.Process(
-            target=live, args=(folder, self.text, self.seed, self.folder / "marker", durations), daemon=True
+            target=live,
+            args=(folder, self.text, self.seed, self.steps, self.folder / "marker", durations),
+            daemon=True,
         )
         life.start()
         return life
@@ -172,7 +175,7 @@ class Experiment:
         return [
             *kills,
             {
-                "record": "run", "seed": self.seed, "kills": len(kills), "steps": STEPS, "mismatches": mismatches,
+                "record": "run", "seed": self.seed, "kills": len(kills), "steps": self.steps, "mismatches": mismatches,
                 "compared": COMPARED, "usual_seconds": {part: round(value, 4) for part, value in usual.items()},
                 "versions": records.versions(),
             },
@@ -187,7 +190,7 @@ class Experiment:
             at, step, entered, _ = self.marker.read()
             if entered and first_step is None:
                 first_step = step
-            is_long_enough = first_step is not None and step >= min(first_step + num_steps, STEPS - 1)
+            is_long_enough = first_step is not None and step >= min(first_step + num_steps, self.steps - 1)
             is_there = at == part and (is_long_enough or part == "start or resume")
             time.sleep(0.0003)
         time.sleep(share * usual[part])
@@ -261,12 +264,12 @@ def make_text(file: Path, source: Path | None) -> Path:
     return file
 
 
-def run(num_kills: int, folder: Path, text: Path, output: Path) -> list[Record]:
+def run(num_kills: int, steps: int, folder: Path, text: Path, output: Path) -> list[Record]:
     """Experiment with one seed after the other until there were enough kills; writes all records."""
     found: list[Record] = []
     seed = 0
     while (missing := num_kills - sum(record["record"] == "kill" for record in found)) > 0:
-        found += Experiment(folder / f"seed-{seed}", text, seed).run(missing)
+        found += Experiment(folder / f"seed-{seed}", text, seed, steps).run(missing)
         print(f"seed {seed}: {found[-1]['kills']} kills, mismatches: {found[-1]['mismatches'] or 'none'}", flush=True)
         seed += 1
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -305,6 +308,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("--num_kills", type=int, default=100)
+    running.add_argument("--steps", type=int, default=STEPS, help="Of every run.")
     running.add_argument("--folder", type=Path, default=ROOT / "runs" / "faults", help="For the runs; emptied first.")
     running.add_argument("--text", type=Path, help="A text file; by default reviews of the packaged imdb.")
     running.add_argument("--records", type=Path, default=RECORDS)
@@ -314,7 +318,7 @@ def main() -> None:
         fill_page(PAGE, tables(records.read(RECORDS)))
         return
     text = make_text(arguments.folder / "text.txt", arguments.text)
-    print(tables(run(arguments.num_kills, arguments.folder, text, arguments.records))["kills"])
+    print(tables(run(arguments.num_kills, arguments.steps, arguments.folder, text, arguments.records))["kills"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import runpy
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,19 @@ def assert_published(drawn: Path, *, number: int) -> None:
     assert len(figures) == number
     for figure in figures:
         assert np.array_equal(imread(figure), imread(FIGURES / figure.name)), f"{figure.name} is not of its records"
+
+
+def mostly_slow(values: Iterable[Any], every: int) -> list[Any]:
+    """Parameters, or tuples of them, of which every so many-th is fast and the others are of the slow set.
+
+    For long lists whose entries take the same way: some of them stand for all where minutes count.
+    """
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)), marks=[pytest.mark.slow] * bool(number % every)
+        )
+        for number, value in enumerate(values)
+    ]
 
 
 def run_recipe(name: str, *argv: object) -> None:

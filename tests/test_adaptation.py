@@ -379,6 +379,7 @@ def study(tmp_path_factory, data):
     return folder
 
 
+@pytest.mark.slow
 def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, monkeypatch):
     monkeypatch.setattr("hf_nasbert.ranking.study.baselines", lambda *_, **__: [])
     monkeypatch.setattr("hf_nasbert.ranking.calibration._NUM_DRAWS", 3)

@@ -355,6 +355,7 @@ def test_a_tokenizer_is_loaded_by_its_own_name_and_revision(base, monkeypatch):
         asked.clear()
 
 
+@pytest.mark.slow
 def test_messages_name_a_packaged_model_as_the_user_did(monkeypatch):
     name = "packaged:all-MiniLM-L6-v2"
     base = open_base_model(name)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from safetensors.torch import load_file
 from tiny.bases import MODULES, classifier_base, documents, save_base
 from tiny.compress import batches
@@ -187,6 +187,7 @@ class TestWhatIsLearned:
         found.append(plain.step.backward(0, [CHILD], plain.batches.batch(0), is_stopping=False).masked_lm)
         assert found[0] == pytest.approx(found[1], rel=1e-6)
 
+    @pytest.mark.slow
     def test_children_come_nearer_than_by_masked_words_at_equal_steps(self, tmp_path):
         """The effect: the mean distance of eight children from the base model, before and behind."""
         fallen = {}
@@ -208,15 +209,19 @@ class TestWhatIsLearned:
 class TestEveryMethod:
     @pytest.mark.parametrize(
         ("method", "settings"),
-        [
-            *((method, {}) for method in ("uniform", "fair", "magic_t", "magic_a", "magic_at", "sandwich")),
-            ("sandwich", {"teacher": "full_child", "head": BertForMaskedLM, "distillation": ["logits", "states"]}),
-            ("attentive", {"teacher": "full_child"}),
-            ("conflict_projection", {}),
-            ("uniform", {"teacher": "full_child"}),
-            ("magic_at", {"anchor": "base_model"}),
-            ("magic_a", {"anchor": "base_model", "teacher": "none", "head": BertForMaskedLM}),
-        ],
+        mostly_slow(
+            [
+                ("sandwich", {"teacher": "full_child", "head": BertForMaskedLM, "distillation": ["logits", "states"]}),
+                *((method, {}) for method in ("uniform", "fair", "magic_t", "magic_a", "sandwich")),
+                ("magic_at", {}),
+                ("attentive", {"teacher": "full_child"}),
+                ("conflict_projection", {}),
+                ("uniform", {"teacher": "full_child"}),
+                ("magic_at", {"anchor": "base_model"}),
+                ("magic_a", {"anchor": "base_model", "teacher": "none", "head": BertForMaskedLM}),
+            ],
+            every=6,
+        ),
     )
     def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method, settings):
         options = {"method": method, "max_steps": 4, "save_steps": 2, "logging_steps": 2, "eval_steps": 2} | settings
@@ -453,7 +458,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", mostly_slow(HEADS, every=3))
 def test_from_an_encoder_to_a_child_by_commands(tmp_path, text, kind, capsys):
     """Train, score, search, extract: the child does as the super-net does, and loads as what the base model was."""
     save, supernet_class, auto_class = HEADS[kind]

@@ -1,7 +1,7 @@
 """Every training method runs by its name: on the quickstart's space, and on a base model made elastic."""
 
 import pytest
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from tiny.bases import documents, save_base
 from transformers import BertForMaskedLM
 
@@ -34,7 +34,7 @@ def train(text, output_dir, method, **settings):
     return load_supernet(output_dir, None), list(read(output_dir / "train_log.jsonl"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, 5))
 def test_it_trains_the_space_of_the_quickstart(tmp_path, text, method):
     supernet, log = train(
         text, tmp_path / "run", method, preset="quickstart", hidden_size=32, tokenizer_name=text / "tokenizer"
@@ -44,7 +44,7 @@ def test_it_trains_the_space_of_the_quickstart(tmp_path, text, method):
     assert log[0]["arguments"]["method"] == method
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, 5))
 def test_it_trains_a_base_model_made_elastic(tmp_path, text, method):
     own = {} if METHODS[method].can_be_taught else {"teacher": "none"}
     supernet, log = train(text, tmp_path / "run", method, base_model=text / "base", **own)

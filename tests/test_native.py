@@ -156,7 +156,9 @@ class TestListedChildren:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("which", ["chain", "without-skip", "three-stages", "large"])
+@pytest.mark.parametrize(
+    "which", ["chain", "without-skip", "three-stages", pytest.param("large", marks=pytest.mark.slow)]
+)
 class TestSearchingBertsOnly:
     """What any search promises in a space of listed children; none has code of its own for it but shrinking."""
 

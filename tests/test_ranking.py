@@ -676,6 +676,7 @@ class TestReport:
         ends = [record for record in scored if record["step"] == 100]
         assert "| tau after" not in report(truth, ends, **FEW).as_markdown()
 
+    @pytest.mark.slow
     def test_the_same_records_give_the_same_bytes(self, truth, outcome, tmp_path):
         scored = make_scores(truth)
         assert report(truth, scored, **FEW).as_markdown() == outcome.as_markdown()

@@ -19,6 +19,7 @@ from broken_models import (
     TornSupernetForMaskedLM,
     UnsavedModel,
 )
+from helpers import mostly_slow
 
 from hf_nasbert.methods import METHODS, MethodSettings, TrainingMethod
 from hf_nasbert.modeling import NasBertConfig, SupernetConfig
@@ -38,7 +39,7 @@ def test_our_samplers(make, space):
     check_sampler(make, space)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS, 4))
 def test_our_methods(name):
     check_method(name)
 

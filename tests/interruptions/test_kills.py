@@ -53,8 +53,8 @@ def test_the_benchmark_of_kills_finds_no_mismatch(tmp_path):
     words = ["the", "film", "was", "good", "bad", "and", "long", "actors", "play", "well", "why", "not"]
     text.write_text("\n".join(" ".join(rng.choices(words, k=60)) for _ in range(600)))
     command = [
-        sys.executable, HERE.parent / "benchmarks/faults.py", "run", "--num_kills", "2", "--folder", tmp_path / "runs",
-        "--text", text, "--records", tmp_path / "faults.jsonl.gz",
+        sys.executable, HERE.parent / "benchmarks/faults.py", "run", "--num_kills", "2", "--steps", "18",
+        "--folder", tmp_path / "runs", "--text", text, "--records", tmp_path / "faults.jsonl.gz",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -157,7 +157,7 @@ def train_all(folder, names=tuple(TRAININGS)):
     seen = {}
     for name in names:
         settings = TRAININGS[name]
-        trainer = make_trainer_of_many(Path(folder) / name, **settings)
+        trainer = make_trainer_of_many(Path(folder) / name, max_steps=4, **settings)
         judged = count_judgings(trainer)
         spy = Spy(trainer)
         output = trainer.train()
@@ -210,11 +210,11 @@ def train_in_parts(folder):
     seen = {}
     for name in ("fair", "magic_at", "attentive"):
         settings = TRAININGS[name]
-        trainer = make_trainer_of_many(Path(folder) / name, max_steps=4, **settings)
-        trainer.arguments.max_steps = 8  # its schedule
+        trainer = make_trainer_of_many(Path(folder) / name, max_steps=2, **settings)
+        trainer.arguments.max_steps = 4  # its schedule
         trainer.request_stop()
         trainer.train()
-        trainer = make_trainer_of_many(Path(folder) / name, resume_from_checkpoint="latest", **settings)
+        trainer = make_trainer_of_many(Path(folder) / name, resume_from_checkpoint="latest", max_steps=4, **settings)
         is_cut = [isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in trainer.supernet.parameters()]
         output = trainer.train()
         seen[name] = (output.global_step, sum(is_cut) / len(is_cut))
