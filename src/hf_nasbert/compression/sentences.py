@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import random
 import re
 from collections import Counter
@@ -148,7 +149,7 @@ def choose_varied(
 
     def gain(number: int) -> float:
         own = pieces[number]
-        return sum(1 / (1 + counts[piece]) for piece in own) / max(_FEWEST_PIECES, len(own)) ** 0.5
+        return sum(1 / (1 + counts[piece]) for piece in own) / math.sqrt(max(_FEWEST_PIECES, len(own)))
 
     # What a sentence brings only falls as others are chosen: it is looked at again when it would be the next one.
     waiting = [(-gain(number), number) for number in range(len(pieces))]
