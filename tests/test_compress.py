@@ -34,7 +34,14 @@ from hf_nasbert.compression.replace_one import (
     sum_of,
 )
 from hf_nasbert.compression.results import additivity_lines
-from hf_nasbert.compression.sentences import as_batches, choose_sentences, cut_sentences, digest_of, load_sentences
+from hf_nasbert.compression.sentences import (
+    as_batches,
+    choose_sentences,
+    choose_varied,
+    cut_sentences,
+    digest_of,
+    load_sentences,
+)
 from hf_nasbert.compression.stages import Additive
 from hf_nasbert.compression.states import target_of, teacher_states
 from hf_nasbert.costs import cost_function
@@ -91,6 +98,35 @@ def test_sentences_that_fit_come_before_those_that_would_be_cut():
     more = choose_sentences(texts, 9, seed=0, most_characters=40)
     assert [len(one) <= 40 for one in more] == [True] * 6 + [False] * 3
     assert len(choose_sentences(texts, 100, seed=0, most_characters=40)) == 18
+
+
+def test_sentences_with_words_of_their_own_are_chosen_first():
+    frequent = [f"the film was {word}" for word in ("good", "bad", "good good", "bad bad", "good bad", "bad good")]
+    rare = ["the plot was long", "very short"]
+    chosen = choose_varied([*frequent, *rare], tiny_tokenizer(), 4)
+    assert set(rare) < set(chosen)
+    assert len(set(chosen)) == 4
+    assert chosen == choose_varied([*frequent, *rare], tiny_tokenizer(), 8)[:4]
+    assert sorted(choose_varied([*frequent, *rare], tiny_tokenizer(), 100)) == sorted([*frequent, *rare])
+    assert choose_varied([], tiny_tokenizer(), 3) == []
+    pair = ["the film was", "the film was very short"]
+    assert choose_varied(pair, tiny_tokenizer(), 1) == pair[1:]
+    assert choose_varied(pair, tiny_tokenizer(), 1, max_length=5) == pair[:1]  # what is cut brings nothing
+
+
+def test_sentences_that_train_are_the_varied_ones_of_those_that_fit(tmp_path):
+    """Rare words are among what trains, and not only by chance; a long sentence comes in for none of its words."""
+    rng = random.Random(1)
+    usual = [f"{' '.join(rng.choices(['the', 'film', 'was', 'good', 'bad'], k=7))}." for _ in range(2000)]
+    rare = [f"the film was a plot {' '.join(rng.choices(['long', 'short'], k=3))}." for _ in range(8)]
+    long = [f"very short , and not a long plot {number} {'very ' * 30}." for number in range(20)]
+    texts = Dataset.from_dict({"text": [" ".join(usual[k::200]) for k in range(200)] + rare + long})
+    tokenizer = tiny_tokenizer()
+    found = load_sentences(texts, tokenizer, num_train=330, max_length=14, held_out=0.05, cache_dir=tmp_path)
+    text = tokenizer.batch_decode([row for batch in found.train for row in batch["input_ids"]])
+    assert len(text) == 330
+    assert sum("plot" in one for one in text) >= 6
+    assert not any("and" in one for one in text)
 
 
 def test_sentences_of_no_token_are_left_out():

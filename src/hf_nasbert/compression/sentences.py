@@ -1,8 +1,11 @@
 """The user's text as sentences: held out by document, tokenised, in batches of like length."""
 
+import heapq
 import itertools
+import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ __all__ = [
     "Sentences",
     "as_batches",
     "choose_sentences",
+    "choose_varied",
     "cut_sentences",
     "digest_of",
     "load_sentences",
@@ -41,6 +45,8 @@ _SHORTEST = 20  # characters; what is shorter, such as the end of an abbreviatio
 _CHARACTERS_OF_A_TOKEN = 4  # about, in most scripts; where a token has fewer, long sentences are cut
 _MOST_DOCUMENTS = 16  # that are looked at, for each sentence that is wanted
 _FEWEST_OF_A_DOCUMENT = 64  # sentences of a document that are looked at, however many documents there are
+_DRAWN = 6  # sentences that are drawn for each one that trains
+_FEWEST_PIECES = 4  # a sentence of fewer counts as one of these: else words alone would come first
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,44 @@ def _by_turns(of_documents: Sequence[Sequence[str]]) -> Iterator[str]:
     """The first sentence of every document, then every second one, ..."""
     for number in range(max(map(len, of_documents), default=0)):
         yield from (found[number] for found in of_documents if number < len(found))
+
+
+def choose_varied(
+    sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, num_sentences: int, *, max_length: int = 48
+) -> list[str]:
+    """Those sentences that together have the most different pieces of the vocabulary, in the order they were chosen.
+
+    One after the other, each time the sentence that brings most: the sum of 1 / (1 + how many chosen sentences have
+    it) over its different pieces, by the root of their number. So rare words come in, and frequent ones come again.
+
+    Args:
+        sentences: To choose from.
+        tokenizer: The base model's.
+        num_sentences: Most sentences to give.
+        max_length: Tokens of a sentence that count, special ones included.
+    """
+    with naming_panics(tokenizer):
+        rows = tokenizer(list(sentences), truncation=True, max_length=max_length)["input_ids"] if sentences else []
+    pieces = [list(dict.fromkeys(row)) for row in rows]
+    counts: Counter[int] = Counter()
+
+    def gain(number: int) -> float:
+        own = pieces[number]
+        return sum(1 / (1 + counts[piece]) for piece in own) / math.sqrt(max(_FEWEST_PIECES, len(own)))
+
+    # What a sentence brings only falls as others are chosen: it is looked at again when it would be the next one.
+    waiting = [(-gain(number), number) for number in range(len(pieces))]
+    heapq.heapify(waiting)
+    chosen: list[str] = []
+    while waiting and len(chosen) < num_sentences:
+        _, number = waiting[0]
+        now = -gain(number)
+        heapq.heapreplace(waiting, (now, number))
+        if waiting[0] == (now, number):
+            heapq.heappop(waiting)
+            chosen.append(sentences[number])
+            counts.update(pieces[number])
+    return chosen
 
 
 def as_batches(
@@ -234,7 +278,9 @@ def load_sentences(
     """Sentences to train on, to choose by and to judge by, of different documents.
 
     A document's part follows from a hash of its text (`split_dev`), so that copies of one text are in one part.
-    Sentences that fit into `max_length` tokens, by their characters, come first: longer ones are cut.
+    Sentences that fit into `max_length` tokens, by their characters, come first: longer ones are cut. To train on,
+    six times as many are drawn, and the most varied of them are taken (`choose_varied`): those that choose and judge
+    are as the text is.
 
     Args:
         documents: In a column "text", as `hf_nasbert.data.load_text` gives them.
@@ -253,11 +299,17 @@ def load_sentences(
         ValueError: If there are not three different documents, or the tokenizer knows no word of them.
     """
     parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
-    counts = (num_train, num_choosing, num_judging)
     most = most_characters_of(max_length, prompt)
+    drawn = [
+        choose_sentences(part, count, seed, most_characters=most)
+        for part, count in zip(parts, (_DRAWN * num_train, num_choosing, num_judging), strict=True)
+    ]
+    fitting = [sentence for sentence in drawn[0] if len(sentence) <= most]
+    drawn[0] = drawn[0][:num_train]
+    if len(fitting) > num_train:
+        drawn[0] = choose_varied(fitting, tokenizer, num_train, max_length=max_length)
     made = []
-    for part, count in zip(parts, counts, strict=True):
-        chosen = choose_sentences(part, count, seed, most_characters=most)
+    for chosen in drawn:
         sentences = [prompt + sentence for sentence in chosen]
         made.append(as_batches(sentences, tokenizer, batch_size=batch_size, max_length=max_length, seed=seed))
     return Sentences(*made)
