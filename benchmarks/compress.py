@@ -4,6 +4,7 @@
     python benchmarks/compress.py collect              writes down the stages that are done so far
     python benchmarks/compress.py show                 prints the tables of docs/compress.md, of what is recorded
     python benchmarks/compress.py peers                what another package makes of the same, in its own environment
+    python benchmarks/compress.py files                ONNX and int8 files, and a trimmed vocabulary
 
 The base model, text (Wikipedia and film reviews, three to two) and the pairs of STS-B's test split come out of pinned
 packages (data/data-requirements.txt). One thread; times are CPU-seconds of the process. Every stage of a run leaves
@@ -14,9 +15,14 @@ is committed of it (compress.jsonl.gz) where that file is not there.
 recovery, and its size; the package is installed by pip where it is not there yet. What comes out is judged by the
 same code, is held against what is committed of `half`, and goes to benchmarks/records/compress-peers.jsonl; a child
 that is recorded there is not made again.
+
+`files` is a run of one seed with `--trim_vocabulary --int8`; then it measures the files of the searched child as that
+run's last stage does, but by CPU time, which other work moves less than the clock, and those of the base model, with
+int8 by every way of quantising. Its records are those of benchmarks/records/compress-files.jsonl.
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -25,7 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +42,13 @@ import datasets
 import torch
 
 from hf_nasbert import records
-from hf_nasbert.compression import compress
+from hf_nasbert.cards.markdown import table
+from hf_nasbert.child_folders import save_child
+from hf_nasbert.compression import CompressResult, compress
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.materials import Materials
-from hf_nasbert.compression.proof import Judge, read_pairs
+from hf_nasbert.compression.onnx_files import ONNX, OnnxFiles, Runtime, runtime_cells
+from hf_nasbert.compression.proof import Judge, Row, read_pairs
 from hf_nasbert.compression.recover import batch_of_step
 from hf_nasbert.compression.sentences import num_tokens
 from hf_nasbert.compression.text_source import TextSource
@@ -47,11 +56,14 @@ from hf_nasbert.data.packaged import packaged_model, packaged_text
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.elastic.distance import Distance
 from hf_nasbert.elastic.encoders import encoder_of
+from hf_nasbert.export.int8 import quantise
+from hf_nasbert.modeling.families import native_form
 from hf_nasbert.writing import write_text
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records" / "compress.jsonl"
 PEERS = ROOT / "benchmarks" / "records" / "compress-peers.jsonl"
+FILES = ROOT / "benchmarks" / "records" / "compress-files.jsonl"
 BASE, PAIRS = "packaged:all-MiniLM-L6-v2", "packaged:stsb"
 RUNS: dict[str, dict[str, Any]] = {
     "half": {"max_parameters": "0.5x"},
@@ -61,6 +73,24 @@ RUNS: dict[str, dict[str, Any]] = {
     "half-text-1": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 1},
     "half-text-2": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 2},
 }
+FILES_RUN = "half-files"
+FILES_SETTINGS: dict[str, Any] = {
+    **RUNS["half"],
+    "seeds": [0],
+    "handmade": False,
+    "trim_vocabulary": True,
+    "int8": True,
+}
+BASE_MODEL, TRIMMED = "base model", "half, trimmed vocabulary"
+SITTING = "files"
+"""The stage of a record of files that were timed in one sitting."""
+WAYS = {
+    f"int8, {7 if reduce_range else 8} bits, a scale for each {'channel' if per_channel else 'matrix'}": {
+        "per_channel": per_channel, "reduce_range": reduce_range
+    }
+    for per_channel in (True, False) for reduce_range in (True, False)
+}  # fmt: skip
+"""Of quantising; the first is that of the command."""
 MAKING = ("costs", "text", "base model", "variants", "lone replacements", "search")
 """Stages that make a child, beside its recovery; the others compare and prove it."""
 PEER = "EasySmallEmbeddingModel==0.1.0"
@@ -78,20 +108,21 @@ def texts(seed: int = 0) -> datasets.Dataset:
     return mixed.shuffle(seed=seed) if seed else mixed
 
 
-def run(name: str, folder: Path, output: Path) -> None:
+def run(name: str, settings: dict[str, Any], folder: Path, output: Path) -> CompressResult:
     """One run, or the rest of it."""
     torch.set_num_threads(1)
-    settings = {"seeds": [0, 1, 2], **RUNS[name]}
+    settings = {"seeds": [0, 1, 2], **settings}
     text = texts(settings.pop("text_seed", 0))
     result = compress(BASE, text, output_dir=folder / name, pairs_file=PAIRS, **settings)
     print(result)
-    collect(folder, output)
+    collect([name], folder, output)
+    return result
 
 
-def collect(folder: Path, output: Path) -> None:
+def collect(names: Iterable[str], folder: Path, output: Path) -> None:
     """Write down the stages that are done and have no record yet, without what every neuron is worth."""
     known = {(one["run"], one["stage"]) for one in records.read(output)} if output.exists() else set()
-    for name in RUNS:
+    for name in names:
         stages = folder / name / "stages.jsonl"
         for record in records.read(stages) if stages.exists() else ():
             if (name, record["stage"]) not in known:
@@ -298,6 +329,93 @@ def peers_table(ours: Sequence[records.Record], made: Sequence[records.Record]) 
     return "\n".join(lines) + "\n"
 
 
+def files(folder: Path, output: Path) -> None:
+    """A run that writes files, then what all files of its child and of the base model keep and cost; or the rest."""
+    child = run(FILES_RUN, FILES_SETTINGS, folder, output).best
+    arguments = CompressArguments(base_model=BASE, output_dir="unused", pairs_file=PAIRS, **FILES_SETTINGS)
+    shared = Materials(arguments, TextSource.of(texts()), folder / "files")
+    done = {one["run"] for one in timed(records.read(output))}
+    if FILES_RUN not in done:
+        measured = OnnxFiles(shared, child.folder, child.model)
+        time_files(FILES_RUN, measured, measured.there, output)
+    if BASE_MODEL not in done:
+        model, place = native_form(shared.base.full_child)[0], folder / "files" / "base model"
+        shutil.rmtree(place, ignore_errors=True)
+        save_child(model, shared.base.tokenizer, place)
+        measured = OnnxFiles(shared, place, lambda: model)
+        measured.write()
+        found = dict(measured.there)
+        for number, (name, settings) in enumerate(WAYS.items()):
+            found[name] = f"onnx/way-{number}.onnx"
+            quantise(place / found[ONNX], place / found[name], **settings)
+        time_files(BASE_MODEL, measured, found, output)
+
+
+def time_files(name: str, measured: OnnxFiles, found: dict[str, str], output: Path) -> None:
+    """Measure the files of a model in one sitting, and write it down."""
+    cpu = time.process_time()
+    rows = [dataclasses.asdict(row) for row in measured.measure(name, found, time.process_time)]
+    content = {
+        "rows": rows, "load": os.getloadavg()[0], "has_vnni": torch.cpu._is_vnni_supported(),
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+    }  # fmt: skip
+    seconds = round(time.process_time() - cpu, 1)
+    records.append(
+        output,
+        {"run": name, "stage": SITTING, "cpu_seconds": seconds, "content": content, "versions": records.versions()},
+    )
+
+
+def timed(made: Sequence[records.Record]) -> list[records.Record]:
+    """The sittings that timed files: of the base model, then of the searched child."""
+    return sorted((one for one in made if one["stage"] == SITTING), key=lambda one: one["run"] != BASE_MODEL)
+
+
+def files_table(made: Sequence[records.Record]) -> str:
+    """Torch, ONNX and int8 of the base model and of the searched child, as Markdown."""
+    names = {BASE_MODEL: BASE_MODEL, FILES_RUN: TRIMMED}
+    rows = [
+        dataclasses.replace(Runtime.from_dict(row), budget=names[row["budget"]])
+        for one in timed(made)
+        for row in one["content"]["rows"]
+    ]
+    batch, tokens = CompressArguments(base_model=BASE, output_dir="unused", **FILES_SETTINGS).shape
+    head, *lines = runtime_cells(rows, (batch, tokens))
+    file = head.index("file")
+    head = [one.replace("ms ", "CPU-ms ") for one in head]
+    return table(["model", *head[1:file], *head[file + 1 :]], [[*line[:file], *line[file + 1 :]] for line in lines])
+
+
+def trimmed_table(made: Sequence[records.Record]) -> str:
+    """The base model, and the searched child with and without a trimmed vocabulary, as Markdown."""
+    proof = next(one for one in made if one["stage"] == "proof")
+    rows, lines = [Row.from_dict(row) for row in proof["content"]["rows"]], []
+    whole = next(row.trimmed.num_before for row in rows if row.trimmed)
+    for row in rows:
+        trimmed = row.trimmed
+        name = BASE_MODEL if row.budget is None else "half" if trimmed is None else TRIMMED
+        assert row.file_bytes is not None
+        lines.append(
+            [
+                name, f"{trimmed.num_pieces if trimmed else whole:,}", f"{row.num_parameters / 1e6:.1f} M",
+                f"{row.file_bytes / 1e6:.1f}", f"{trimmed.cut_otherwise:.1%}" if trimmed else "",
+                f"{row.mean('cosine'):.4f}", f"{row.mean('spearman'):.4f}",
+            ]
+        )  # fmt: skip
+    head = ["model", "pieces", "all parameters", "MB of weights", "sentences cut otherwise", "cosine", "STS-B test"]
+    return table(head, lines)
+
+
+def files_told(made: Sequence[records.Record]) -> str:
+    """What the files were timed on, as a sentence."""
+    sittings = [one["content"] for one in timed(made)]
+    return (
+        f"onnxruntime {sittings[0]['onnxruntime']}, CPU-milliseconds of one thread, on a CPU "
+        f"with{'' if sittings[0]['has_vnni'] else 'out'} VNNI that other work shared\n(load averages "
+        f"{' and '.join(format(one['load'], '.1f') for one in sittings)}).\n"
+    )
+
+
 def committed(output: Path) -> Path:
     """What is committed of a file of records."""
     return output.with_suffix(".jsonl.gz")
@@ -308,11 +426,14 @@ def recorded(output: Path) -> Path:
     return output if output.exists() else committed(output)
 
 
-def show(output: Path, of_peers: Path) -> None:
-    """Print every run: its children and what they are worth, and the CPU-seconds that they took; then peers."""
+def show(output: Path, of_peers: Path, of_files: Path) -> None:
+    """Print every run: its children, their worth, and the CPU-seconds that they took; then peers, and files."""
     print(as_table(records.read(output)), end="")
     if of_peers.exists():
         print("\n" + peers_table(records.read(committed(RECORDS)), records.read(of_peers)), end="")
+    if of_files.exists():
+        made = records.read(of_files)
+        print("\n" + "\n\n".join([trimmed_table(made), files_table(made), files_told(made)]), end="")
 
 
 def main() -> None:
@@ -321,22 +442,26 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "compress", help="Of the runs.")
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--peers_records", type=Path, default=PEERS)
+    parser.add_argument("--files_records", type=Path, default=FILES)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("names", nargs="+", choices=RUNS)
     commands.add_parser("collect")
     commands.add_parser("show")
+    commands.add_parser("files")
     commands.add_parser("peers").add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     if arguments.command == "run":
         for name in arguments.names:
-            run(name, arguments.folder, arguments.records)
+            run(name, RUNS[name], arguments.folder, arguments.records)
     elif arguments.command == "collect":
-        collect(arguments.folder, arguments.records)
+        collect(RUNS, arguments.folder, arguments.records)
+    elif arguments.command == "files":
+        files(arguments.folder, arguments.files_records)
     elif arguments.command == "peers":
         folder = arguments.folder / "peers"
         peers(folder, arguments.peers_records, committed(arguments.records), arguments.seeds)
     else:
-        show(recorded(arguments.records), recorded(arguments.peers_records))
+        show(*map(recorded, (arguments.records, arguments.peers_records, arguments.files_records)))
 
 
 if __name__ == "__main__":

@@ -651,7 +651,8 @@ def _by_counts(
     centred = known - known.mean(0)
     weights = np.linalg.solve(centred.T @ centred + np.eye(len(names)), centred.T @ (values - values.mean()))
     predicted = values.mean() + (counts(others) - known.mean(0)) @ weights
-    return dict(zip(map(str, others), predicted.tolist(), strict=True))
+    # Children of equal counts tie, whatever the processor makes of the last bits.
+    return {str(child): float(f"{value:.9g}") for child, value in zip(others, predicted.tolist(), strict=True)}
 
 
 # Costs

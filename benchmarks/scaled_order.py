@@ -1,15 +1,17 @@
 """Searched small, built large: does the order of children survive a change of width?
 
-    OMP_NUM_THREADS=1 python benchmarks/scaled_order.py --width 32 --num_children 16
+    OMP_NUM_THREADS=1 python benchmarks/scaled_order.py --width 32 --num_children 32
 
 Children of the table `imdb` (64 wide) that hold a conv3 are trained alone once more at another width, the same choices
 by `SupernetConfig.scaled`, all else by the table's recipe and seed. Prints Kendall's tau between the two widths beside
 that between two trainings of the same children at one width, and keeps the losses in
-benchmarks/records/scaled-order.jsonl, which the same command goes on from.
+benchmarks/records/scaled-order.jsonl, which the same command goes on from; where that file is not there, it tells what
+is committed (scaled-order.jsonl.gz).
 """
 
 import argparse
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,30 @@ def trainer_of(truth: GroundTruth, width: int) -> StandaloneTrainer:
     return StandaloneTrainer(arguments, load_corpus(data), source="imdb")
 
 
+def summary(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the children's losses say, with 90 % intervals of a bootstrap over the children."""
+    entries = sorted(entries, key=lambda one: str(one["architecture"]))  # the redraws depend on their order
+    ((small, large),) = {(one["width"], one["table_width"]) for one in entries}
+    losses = np.array([one["dev_loss"] for one in entries])
+    table, again = (np.array([one["table_dev_losses"][seed] for one in entries]) for seed in (0, 1))
+    redraws = metrics.draw(len(entries), 2000, 0)
+    taus = {
+        f"width {small} and width {large}": metrics.Redraws(losses, table, redraws).kendall_tau(),
+        f"two trainings at width {large}": metrics.Redraws(again, table, redraws).kendall_tau(),
+    }
+    told = []
+    for what, (estimate, *resampled) in taus.items():
+        found = metrics.percentile_interval(estimate, resampled)
+        told.append(f"{what}: tau {found.estimate:.2f} ({found.low:.2f} to {found.high:.2f})")
+    rank = int(np.argsort(np.argsort(table))[losses.argmin()]) + 1
+    return [*told, f"the best child at width {small}: rank {rank} of {len(entries)} at width {large}"]
+
+
 def main() -> None:
     """Train what the records lack, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--num_children", type=int, default=16)
+    parser.add_argument("--num_children", type=int, default=32)
     parser.add_argument(
         "--seed", type=int, default=0, help="of the draw; children are trained under the table's seed 0"
     )
@@ -60,28 +81,26 @@ def main() -> None:
     places = [place for place, by_seed in enumerate(truth.losses) if {0, 1} <= by_seed.keys()]
     random.Random(arguments.seed).shuffle(places)  # more children are these and others
     drawn = sorted(places[: arguments.num_children])
-    found = records.read(RECORDS) if RECORDS.exists() else []
-    done = {(one["architecture"], one["width"]): one["dev_loss"] for one in found}
+    found = records.read(RECORDS if RECORDS.exists() else RECORDS.with_suffix(".jsonl.gz"))
+    done = {(one["architecture"], one["width"]): one for one in found}
     trainer = trainer_of(truth, arguments.width)
     for place in drawn:
         child = truth.architectures[place]
         if (str(child), arguments.width) not in done:
             scaled = trainer.space.child_at(truth.space.index_of(child))
             trained = trainer.train(scaled, 0)
-            done[str(child), arguments.width] = trained["dev_loss"]
-            entry = {"architecture": str(child), "width": arguments.width, "dev_loss": trained["dev_loss"]}
-            large = {
-                f"dev_loss_{truth.recipe['hidden_size']}_seed_{seed}": truth.losses[place][seed] for seed in (0, 1)
+            entry = {
+                "architecture": str(child),
+                "width": arguments.width,
+                "dev_loss": trained["dev_loss"],
+                "table_width": truth.recipe["hidden_size"],
+                "table_dev_losses": [truth.losses[place][seed] for seed in (0, 1)],
+                "timing": trained["timing"],
+                "versions": records.versions(),
             }
-            records.append(RECORDS, {**entry, **large, "timing": trained["timing"], "versions": records.versions()})
-    small = np.array([done[str(truth.architectures[place]), arguments.width] for place in drawn])
-    large, again = (np.array([truth.losses[place][seed] for place in drawn]) for seed in (0, 1))
-    best = int(np.argsort(np.argsort(large))[small.argmin()]) + 1
-    print(
-        f"{len(drawn)} children: tau of width {arguments.width} with the table {metrics.kendall_tau(small, large):.2f}"
-    )
-    print(f"two trainings at the table's width {metrics.kendall_tau(again, large):.2f}")
-    print(f"the best at width {arguments.width} has rank {best} in the table")
+            records.append(RECORDS, entry)
+            done[str(child), arguments.width] = entry
+    print("\n".join(summary([done[str(truth.architectures[place]), arguments.width] for place in drawn])))
 
 
 if __name__ == "__main__":

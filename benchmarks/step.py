@@ -13,6 +13,8 @@ Compares, for a sampled child that is a plain BERT (attention and ffn in turn), 
 - `magic_a_over_plain`, `magic_a_half_over_plain`, `magic_a_quarter_over_plain`: with an anchor and its alignment
   against plain sampling, for random children and anchors of a space of four operators, aligning all rows, half or a
   quarter of them; `magic_a_forward_over_plain`: the same without the backward pass of the alignment;
+- `bf16_over_fp32_...`: by `mixed_precision: auto` on a CPU with units for bf16, against fp32, the same child, three
+  hidden sizes; left out on other CPUs;
 - `taught_over_plain`, `taught_relations_over_plain`, `taught_words_over_plain`, `in_place_over_plain`,
   `anchored_over_plain`: random children of a base model's super-net (six layers) that learn from the base model (last
   states and vectors; relations too; predictions of masked words), from the full child in place, or from masked words
@@ -23,6 +25,7 @@ Every ratio is a median over rounds of paired steps; the spread is the interquar
 
 import argparse
 import json
+import os
 import random
 import statistics
 import time
@@ -32,9 +35,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
+from hf_nasbert import records
 from hf_nasbert.methods import METHODS, ChildRun
 from hf_nasbert.methods.magic import MagicA
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
@@ -43,12 +48,20 @@ from hf_nasbert.space import SearchSpace
 from hf_nasbert.teachers import BaseModelTeacher
 from hf_nasbert.training import SupernetTrainingArguments, tune_allocator
 from hf_nasbert.training.distillation import Distillation
+from hf_nasbert.training.machine import has_bf16_units, make_accelerator
 from hf_nasbert.training.step import TrainingStep, make_optimizer, narrowed, with_gradient
 
 SHAPES = {  # hidden size, vocabulary, batch size
     "hidden128_vocab8k": (128, 8192, 32),
     "hidden256_vocab30k": (256, 30522, 16),
 }
+WIDTHS = {
+    "bf16_64": (64, 8192, 32),
+    "bf16_128": (128, 8192, 32),
+    "bf16_256": (256, 30522, 16),
+    "bf16_768": (768, 30522, 4),
+}
+"""The same of the steps that are taken in fp32 and in bf16."""
 NUM_LAYERS, NUM_TOKENS = 6, 128
 BERT_PATH = ("attention", "ffn") * NUM_LAYERS
 
@@ -296,6 +309,33 @@ def measure_alignment(hidden_size: int, vocab_size: int, batch_size: int, rounds
     }
 
 
+def measure_precision(hidden_size: int, vocab_size: int, batch_size: int, rounds: int) -> dict[str, object]:
+    """A step by `mixed_precision: auto` on a CPU with units for bf16, against fp32, of the same super-net."""
+    if not has_bf16_units():
+        return {}
+    supernet = build_supernet(SearchSpace.chain(2 * NUM_LAYERS, ("attention", "ffn")), hidden_size, vocab_size, 0.1)
+    batch = masked_batch(batch_size, vocab_size)
+    steps = {}
+    for name in ("auto", "no"):
+        arguments = SupernetTrainingArguments(
+            output_dir="unused", method="uniform", per_device_train_batch_size=batch_size, use_cpu=True,
+            mixed_precision=name,  # type: ignore[arg-type]
+        )  # fmt: skip
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = make_accelerator(arguments)
+        model = accelerator.prepare_model(supernet, evaluation_mode=True)
+        forward = supernet.__dict__.pop("forward", supernet.forward)  # of one precision, and then of the other
+        assert (accelerator.mixed_precision == "bf16") == (name == "auto")
+
+        def loss(forward: Callable[..., Any] = forward, path: Sequence[str] = BERT_PATH) -> torch.Tensor:
+            return forward(**batch, architecture=path).loss  # type: ignore[no-any-return]
+
+        assert model is supernet
+        steps[name] = supernet_stepper(supernet, loss)
+    seconds = time_in_turns(steps, rounds)
+    return {f"bf16_over_fp32_hidden{hidden_size}": ratio(seconds, "auto", "no")}
+
+
 def measure_distillation(hidden_size: int, vocab_size: int, batch_size: int, rounds: int) -> dict[str, object]:
     """What a teacher makes of a step of a random child, a new one in every round, against masked words alone."""
     config = BertConfig(
@@ -371,7 +411,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        choices=[*SHAPES, "candidates", "nasbert", "alignment", "distillation"],
+        choices=[*SHAPES, *WIDTHS, "candidates", "nasbert", "alignment", "distillation"],
         help="parts of it; default: all",
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 compares CPU time, more wall time")
@@ -387,11 +427,13 @@ def main() -> None:
     parts["candidates"] = partial(measure_candidates, *small, arguments.dropout, arguments.rounds)
     parts["nasbert"] = partial(measure_nasbert, arguments.dropout, arguments.rounds)
     parts["alignment"] = partial(measure_alignment, *small, arguments.pairs)
+    for name, shape in WIDTHS.items():
+        parts[name] = partial(measure_precision, *shape, arguments.rounds)
     parts["distillation"] = partial(measure_distillation, *small, arguments.pairs)
     result: dict[str, object] = {}
     for name in arguments.only or parts:
         result.update(parts[name]())
-    result["threads"] = arguments.threads
+    result |= {"threads": arguments.threads, "load": round(os.getloadavg()[0], 1), "versions": records.versions()}
     print(json.dumps(result, indent=None if arguments.json else 2))
 
 

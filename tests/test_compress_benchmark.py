@@ -1,6 +1,7 @@
 """The pages on compress say what the records of their benchmarks say, and these records have the shape they should."""
 
 import importlib
+import inspect
 import json
 import runpy
 import sys
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_nasbert import records
+from hf_nasbert.export.int8 import quantise
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -44,6 +46,22 @@ def test_the_page_shows_the_peers_once_they_are_recorded(benchmark, ours):
         assert benchmark["peers_table"](ours, records.read(made)) in PAGE
     else:
         assert "No other package has been run beside it yet: `python benchmarks/compress.py peers`" in PAGE
+
+
+def test_the_page_shows_what_int8_and_a_trimmed_vocabulary_keep(benchmark):
+    made = records.read(RECORDS / "compress-files.jsonl.gz")
+    trimmed, files, told = (benchmark[name](made) for name in ("trimmed_table", "files_table", "files_told"))
+    assert [line.split("|")[1].strip() for line in trimmed.splitlines()[2:]] == [
+        "base model", "half", "half, trimmed vocabulary"
+    ]  # fmt: skip
+    ways = [line.split("|")[2].strip() for line in files.splitlines()[2:]]
+    assert ways == ["torch", "onnxruntime", *benchmark["WAYS"], "torch", "onnxruntime", "onnxruntime, int8"]
+    assert all(one in PAGE for one in (trimmed, files, told))
+
+
+def test_the_first_way_of_quantising_is_that_of_the_command(benchmark):
+    way = next(iter(benchmark["WAYS"].values()))
+    assert way == {name: inspect.signature(quantise).parameters[name].default for name in way}
 
 
 class _Peer:

@@ -16,9 +16,18 @@ from tiny.compressing import pairs, stop_the_clock
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
 
 import hf_nasbert
-from hf_nasbert import cli
+from hf_nasbert import cli, stopping
 from hf_nasbert.cards import check_card
-from hf_nasbert.compression import CompressArguments, CompressDataArguments, Compressed, local, materials, plan, run
+from hf_nasbert.compression import (
+    CompressArguments,
+    CompressDataArguments,
+    Compressed,
+    local,
+    materials,
+    plan,
+    recover,
+    run,
+)
 from hf_nasbert.compression.base_models import hub_name
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.materials import Materials
@@ -249,6 +258,33 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     again = compress(base, folder, pairs_file=str(pairs), **HALF)
     assert again.rows == result.rows
     assert weights(folder) == weights(result.folder)
+
+
+def test_a_run_whose_time_is_up_between_and_within_stages_goes_on_to_the_same_bits(
+    base, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("\n".join(documents()))
+    settings = SETTINGS | HALF | {"base_model": base, "train_files": "text.txt"}
+    command = ["compress", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
+    command += ["--no_handmade", "--output_dir"]
+    assert cli.main([*command, "whole"]) == 0
+    capsys.readouterr()
+    for number, told in ((2, "stopped before base model"), (6, "stopped after step 3 of a distillation")):
+        seen = iter(range(10**9))
+
+        def is_up(number=number, seen=seen):  # at the so many-th look at the clock
+            return stopping._deadline is not None and next(seen) >= number
+
+        for module in (run, recover):
+            monkeypatch.setattr(module, "is_time_up", is_up)
+        with pytest.raises(SystemExit) as left:
+            cli.main([*command, "cut", "--max_time", "1h"])
+        assert left.value.code == 0
+        assert f"{told}: the same command goes on from there" in capsys.readouterr().err
+        assert not Path("cut/model.safetensors").exists()
+    assert cli.main([*command, "cut"]) == 0
+    assert weights(Path("cut")) == weights(Path("whole"))
 
 
 @pytest.mark.slow

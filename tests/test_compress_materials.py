@@ -165,6 +165,22 @@ def test_a_trimmed_vocabulary_is_that_of_the_documents_to_train_on(base, tmp_pat
     assert not set(seen) & {text for part in held_out for text in part["text"]}
 
 
+def test_a_trimmed_vocabulary_is_judged_on_the_sentences_of_the_other_rows(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(materials, "_NUM_JUDGING", 8)  # fewer than there are
+    found = made(base, tmp_path)
+    long = [f"{text[:-1]} and {' '.join(documents(4, seed=number))}" for number, text in enumerate(documents(300))]
+    texts = [one for pair in zip(long, documents(300, seed=1), strict=True) for one in pair]
+    found.source = TextSource.of(Dataset.from_dict({"text": texts}))
+    tokenizer = found.base.tokenizer
+    cut = tokenizer(found.judging, truncation=True, max_length=found.max_length)["input_ids"]
+    read = [
+        row[:length].tolist()
+        for batch in found.text.judging
+        for row, length in zip(batch["input_ids"], batch["attention_mask"].sum(1), strict=True)
+    ]
+    assert sorted(read) == sorted(cut)
+
+
 def test_what_is_made_by_hand_keeps_to_the_caps_of_its_own_budget(monkeypatch):
     seen = []
 

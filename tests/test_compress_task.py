@@ -266,9 +266,10 @@ def test_labels_may_lead_away_from_the_base_model_but_not_from_both(taught):
     assert done.kept_step == 8
     assert label_loss(child, text) < before
     assert done.after.loss - done.before.loss > 0.1 * (before - label_loss(child, text))
-    right = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
-    settings = RecoverySettings(num_steps=8, learning_rate=10.0, label_weight=0.5)
-    done = recover(full_child(classifier=True), right, theirs, distance, settings, held_out=(text, theirs))
+    # It learns the opposite of the labels that it is judged by, and leaves the base model's answers for them.
+    wrong = [batch | {LABELS: 1 - batch[LABELS]} for batch in text]
+    settings = RecoverySettings(num_steps=8, learning_rate=2e-3, label_weight=50.0)
+    done = recover(full_child(classifier=True), wrong, theirs, distance, settings, held_out=(text, theirs))
     assert done.kept_step == 0  # away from both: it is left as it began
     assert done.after == done.before
 

@@ -168,7 +168,7 @@ def test_padding_changes_nothing():
     more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
     for fit in (refit, functools.partial(distil_blocks, num_steps=7, learning_rate=1e-30)):
         found, expected = (fit(elastic(kernels=(3,)), given) for given in (more, own))
-        assert found == pytest.approx(expected, rel=2e-3)  # sums of another order
+        assert found == pytest.approx(expected, rel=2e-3, abs=2e-5)  # sums of another order
 
 
 def test_a_variant_that_learns_harm_stays_as_it_was():

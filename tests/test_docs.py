@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import json
 import re
 import runpy
@@ -333,3 +334,26 @@ def test_the_sites_pages_are_all_in_its_menu():
     listed = set(re.findall(r"[\w/-]+\.(?:md|ipynb)", json.dumps(menu)))
     docs = ROOT / "docs"
     assert listed == {str(page.relative_to(docs)) for page in [*docs.rglob("*.md"), *docs.rglob("*.ipynb")]}
+
+
+def test_reliability_tells_what_bf16_takes_and_what_it_changes():
+    page = " ".join((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split())
+    step = json.loads((ROOT / "benchmarks" / "records" / "step-bf16.json").read_text(encoding="utf-8"))
+    told = [f"{step[f'bf16_over_fp32_hidden{hidden}']['median']:.2f}" for hidden in (128, 256, 768)]
+    assert "{} (hidden 128), {} (256) and {} (768)".format(*told) in page
+    runs = records.read(ROOT / "benchmarks" / "records" / "precision.jsonl.gz")
+    assert all(run["has_bf16_units"] for run in runs)
+    fp32, bf16 = (
+        [run for run in sorted(runs, key=lambda run: run["seed"]) if run["precision"] == precision]
+        for precision in ("no", "bf16")
+    )
+    (whole, half), seconds = (
+        [[run[key] if key == "cpu_seconds" else run["dev_losses"][-1][1] for run in some] for some in (fp32, bf16)]
+        for key in ("dev_losses", "cpu_seconds")
+    )
+    apart = [abs(a - b) for a, b in zip(whole, half, strict=True)]
+    seeds = [abs(a - b) for a, b in itertools.combinations(whole, 2)]
+    bounds = "{:.4f} to {:.4f} nats, two seeds in fp32 by {:.4f} to {:.4f}"
+    assert bounds.format(min(apart), max(apart), min(seeds), max(seeds)) in page
+    bounds = "{} to {} CPU-seconds a run in fp32, {} to {} in bf16"
+    assert bounds.format(*(bound(some) for some in seconds for bound in (min, max))) in page

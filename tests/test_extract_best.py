@@ -6,7 +6,7 @@ from tiny.records import CHILDREN, history
 from hf_nasbert import records
 from hf_nasbert.pipeline import ExtractionArguments
 from hf_nasbert.pipeline.extraction import chosen_child
-from hf_nasbert.pipeline.inputs import weights_digest
+from hf_nasbert.pipeline.inputs import supernet_digest
 
 BEST_FIRST = [name for name, loss, *_ in sorted(CHILDREN, key=lambda child: child[1])]
 
@@ -17,7 +17,7 @@ def found(tmp_path):
 
     def make(**settings):
         (tmp_path / "model.safetensors").write_bytes(b"weights")
-        about = {"supernet": weights_digest(tmp_path), **settings.pop("about", {})}
+        about = {"supernet": supernet_digest(tmp_path), **settings.pop("about", {})}
         records.extend(tmp_path / "found.jsonl", history(about=about, **settings))
         return {"supernet": str(tmp_path), "search": str(tmp_path / "found.jsonl"), "output_dir": "x"}
 
@@ -46,7 +46,7 @@ def test_a_child_that_was_measured_above_the_cap_is_not_the_best(found):
 
 
 def test_a_search_of_another_supernet_is_refused(found):
-    with pytest.raises(ValueError, match=r"found\.jsonl is of a super-net of other weights \(abc\)"):
+    with pytest.raises(ValueError, match=r"found\.jsonl is of another super-net \(abc\)"):
         chosen_child(ExtractionArguments(**found(about={"supernet": "abc"}), best=True))
 
 

@@ -6,13 +6,16 @@ import random
 import re
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import run_recipe
+from safetensors.torch import load_file
 from tiny.finetuning import save_models
 
 from hf_nasbert.cards import FinetunedRecord, check_card, render_finetuned_card
+from hf_nasbert.data import PACKAGED_MODELS
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
 from hf_nasbert.pipeline import describe_finetuned, finetune_with_cards
 from hf_nasbert.records import read as read_records
@@ -174,6 +177,22 @@ def test_a_stock_bert_needs_no_code_and_no_paper_of_ours(home, arguments):
     assert "The best weights were chosen on `validation`" in card
     assert "One seed was trained: it has no spread" in card
     assert "All seeds" not in card
+
+
+def test_a_packaged_model_is_fine_tuned_by_its_name_and_is_the_cards_base_model(home, arguments, monkeypatch):
+    packaged = SimpleNamespace(hub_id="someone/bert", paths=lambda: (home / "bert" / "config.json",))
+    monkeypatch.setitem(PACKAGED_MODELS, "tiny", packaged)
+    asked = arguments(model="packaged:tiny", seeds=[0], learning_rate=1e-9)
+    result = finetune_with_cards(asked)
+    folder = asked.model_folder(result.task, 0)
+    weight = "bert.embeddings.word_embeddings.weight"
+    ours, theirs = (load_file(place / "model.safetensors")[weight] for place in (folder, home / "bert"))
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    card = (folder / "README.md").read_text()
+    assert check_card(card).base_model == "someone/bert"
+    assert str(home) not in card + json.dumps(result.records)
+    with pytest.raises(ValueError, match="no packaged model 'other'"):
+        finetune_with_cards(arguments(model="packaged:other"))
 
 
 class TestWhoseCard:

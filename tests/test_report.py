@@ -13,7 +13,7 @@ from tiny.records import ABOUT, CHILDREN, SPACE, child, history
 
 from hf_nasbert import cli, records
 from hf_nasbert.pipeline import ExtractionArguments
-from hf_nasbert.pipeline.inputs import weights_digest
+from hf_nasbert.pipeline.inputs import supernet_digest
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 from hf_nasbert.report import Compressed, Searched, read_findings, render_compression_report, render_search_report
 from hf_nasbert.report.doubt import half_width
@@ -84,7 +84,7 @@ def test_the_page_says_what_was_searched():
     text = page(history(budget={"num_parameters": 1_450_000})).text
     for words in (
         "search evolution, seed 3",
-        "digest of its weights) f11cb030a2258e7f",
+        "super-net (its digest) f11cb030a2258e7f",
         "text imdb",
         "budget at most 1,450,000 parameters",
         "children in the space 27",
@@ -386,7 +386,7 @@ def test_units_are_those_that_people_read():
 def write_supernet(folder: Path) -> str:
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"weights")
-    return weights_digest(folder)
+    return supernet_digest(folder)
 
 
 def test_the_command_writes_one_file(tmp_path, capsys):
@@ -410,7 +410,7 @@ def test_another_super_net_is_refused(tmp_path):
     source, output = tmp_path / "s.jsonl", tmp_path / "report.html"
     records.extend(source, history())
     with pytest.raises(
-        SystemExit, match=r"^hf-nasbert report: .*other weights .*than were scored \(f11cb030a2258e7f\)"
+        SystemExit, match=r"^hf-nasbert report: .*is another super-net .*than was scored \(f11cb030a2258e7f\)"
     ):
         cli.main(["report", "--records", str(source), "--output", str(output), "--supernet", str(tmp_path / "net")])
     assert not output.exists()

@@ -11,9 +11,10 @@ from tiny.processes import launch
 from tiny.scores import CONFIG, DATA, SPACE, stub_files
 
 from hf_nasbert import costs, records
-from hf_nasbert.modeling import SupernetForSequenceClassification, SupernetModel
+from hf_nasbert.modeling import SupernetConfig, SupernetForSequenceClassification, SupernetModel
 from hf_nasbert.pipeline import ScoreChildrenArguments, SearchChildrenArguments, score_children, search_children, team
 from hf_nasbert.pipeline import scores as scores_room
+from hf_nasbert.pipeline.inputs import supernet_digest
 from hf_nasbert.pipeline.scores import as_table, choose_children
 from hf_nasbert.space import SearchSpace
 
@@ -227,11 +228,11 @@ def test_two_that_begin_one_file_of_scores_at_the_same_moment_do_not_mix(stubs, 
     def score(name, seed_of_the_other):
         arguments = ScoreChildrenArguments(supernet="", output=str(tmp_path / name), all_children=True)
         other = tmp_path / f"other-{name}"
-        monkeypatch.setattr(scores_room, "weights_digest", lambda _: seed_of_the_other)
+        monkeypatch.setattr(scores_room, "supernet_digest", lambda _: seed_of_the_other)
         half = replace(arguments, output=str(other), all_children=False, num_random=9)
         monkeypatch.setattr(records, "update", update)
         score_children(half, DATA)
-        monkeypatch.setattr(scores_room, "weights_digest", lambda _: "this")
+        monkeypatch.setattr(scores_room, "supernet_digest", lambda _: "this")
 
         def late(path, choose):
             path.write_bytes(other.read_bytes())
@@ -308,3 +309,29 @@ def test_processes_write_one_file_the_same_as_one_alone(tmp_path, monkeypatch):
                 record.pop("versions", None)
         written.append(histories)
     assert written[0] == written[1]
+
+
+def test_what_decides_a_childs_loss_beside_the_weights_is_in_the_digest(tmp_path):
+    """Equal tensors and another owner table, activation or order of operators are another super-net."""
+    plain = SupernetConfig(search_space=SPACE, hidden_size=32, vocab_size=60, max_position_embeddings=16)
+    owned = {"number": 2, "block": 0, "operators": ["attention", "ffn", "conv3"]}
+    turned = SearchSpace.chain(3, ("ffn", "attention", "conv3"))
+    configs = [
+        plain,
+        *(replace_config(plain, hidden_act=act) for act in ("gelu", "relu")),
+        *(replace_config(plain, copies={**owned, "owners": owners}) for owners in ([0, 1, 1], [1, 0, 0])),
+        *(replace_config(plain, weight_layout="experts", search_space=space) for space in (SPACE, turned)),
+    ]
+    digests = []
+    for number, config in enumerate(configs):
+        folder = tmp_path / str(number)
+        config.save_pretrained(folder)
+        (folder / "model.safetensors").write_bytes(b"the same weights")
+        digests.append(supernet_digest(folder))
+    (tmp_path / "model.safetensors").write_bytes(b"the same weights")
+    assert digests[0] == digests[1] == supernet_digest(tmp_path), "defaults leave no trace: earlier records go on"
+    assert len(set(digests[1:])) == len(digests) - 1
+
+
+def replace_config(config, **fields):
+    return SupernetConfig(**{**config.to_diff_dict(), **fields})

@@ -63,7 +63,6 @@ def test_every_child_of_the_space_was_scored_and_every_search_ran_on_every_budge
         (budget, name, seed)
         for budget in benchmark["SPACES"][space]
         for name in benchmark["SEARCHES"]
-        if name not in benchmark["NOT_YET"][space]
         for seed in benchmark["SEEDS"]
     }
     assert len(benchmark["SEEDS"]) >= 20
@@ -79,8 +78,6 @@ def test_every_child_of_the_space_was_scored_and_every_search_ran_on_every_budge
     + [pytest.param(name, marks=pytest.mark.slow) for name in ("gbdt", "nsga2", "linas", "knapsack")],
 )
 def test_a_recorded_search_is_found_again(name, benchmark, space, landscape, searched):
-    if name in benchmark["NOT_YET"][space]:
-        pytest.skip("not recorded so far")
     record = next(r for r in searched if (r["search"], r["budget"], r["seed"]) == (name, "no cap", 100))
     search = benchmark["make"](name, landscape, record["cap"], 100)
     assert benchmark["traced"](search, landscape.score) == record["trace"]

@@ -29,6 +29,7 @@ from tiny.trainings import (
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
 from hf_nasbert.data import DataArguments, digest_of
+from hf_nasbert.extraction import extract_child, prove_equal_logits
 from hf_nasbert.methods import METHODS
 from hf_nasbert.modeling import SupernetForMaskedLM
 from hf_nasbert.modeling.layouts import LAYOUTS, SeparateWeights, WeightLayout
@@ -225,7 +226,7 @@ class TestMachine:
     @pytest.mark.parametrize(("has_units", "precision"), [(True, "bf16"), (False, "no")])
     def test_auto_computes_in_bf16_where_the_cpu_has_units_for_it(self, tmp_path, monkeypatch, has_units, precision):
         monkeypatch.setattr(machine, "has_bf16_units", lambda: has_units)
-        trainer = make_trainer(tmp_path, method="uniform", max_steps=2)
+        trainer = make_trainer(tmp_path, method="uniform", max_steps=2, mixed_precision="auto")
         assert trainer.accelerator.mixed_precision == precision
         trainer.train()
         (start,) = train_log(tmp_path, "start")
@@ -234,6 +235,12 @@ class TestMachine:
         resumed = make_trainer(tmp_path, method="uniform", resume_from_checkpoint="latest", mixed_precision=other)
         with pytest.raises(ValueError, match=f"mixed_precision was '?{precision}'?, and is '?{other}"):
             resumed.train()
+
+    def test_trainings_of_one_process_may_differ_in_precision(self, tmp_path):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for precision in ("no", "bf16", "bf16", "no"):
+            accelerator = machine.make_accelerator(make_arguments(tmp_path, mixed_precision=precision))
+            assert accelerator.mixed_precision == precision
 
     @pytest.mark.parametrize(
         ("units", "has_onednn", "has_units"),
@@ -676,6 +683,11 @@ class TestTraining:
         assert half != whole
         assert half == pytest.approx(whole, rel=2e-2)
         assert all(p.dtype == torch.float32 for p in trainer.supernet.parameters())
+        # Whoever computes with the super-net afterwards gets its own precision; the loop's losses stay those of bf16.
+        child = trainer.space.child_at(0)
+        assert prove_equal_logits(trainer.supernet, child, extract_child(trainer.supernet, child)) == 0
+        evaluated = train_log(tmp_path, "eval")[-1]["children"]
+        assert [loss for _, loss in trainer.eval_losses()] == [one["loss"] for one in evaluated]
 
     @pytest.mark.parametrize("name", ["auto", "tensorboard"])
     def test_reports_to_tensorboard(self, tmp_path, name):

@@ -26,4 +26,4 @@ def stub_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scores_room, "load_supernet", load_supernet)
     monkeypatch.setattr(scores_room, "load_dev_batches", load_dev_batches)
-    monkeypatch.setattr(scores_room, "weights_digest", lambda _: "stub")
+    monkeypatch.setattr(scores_room, "supernet_digest", lambda _: "stub")

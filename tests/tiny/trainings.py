@@ -89,6 +89,7 @@ def make_arguments(output_dir, **settings):
         "anchor_interval": 3,
         "anchor_dev_batches": 1,
         "num_eval_children": 3,
+        "mixed_precision": "no",  # the same bits on CPUs with and without units for bf16
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,

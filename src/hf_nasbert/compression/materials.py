@@ -29,6 +29,7 @@ from hf_nasbert.compression.sentences import (
     Sentences,
     choose_sentences,
     load_sentences,
+    most_characters_of,
     num_tokens,
     split_parts,
 )
@@ -186,12 +187,14 @@ class Materials:
 
         kept = Kept(self.work / "vocabulary.json", needed).get("pieces", choose)
         trimmed = trim_tokenizer(base.tokenizer, kept, trust_remote_code=asked.trust_remote_code)
-        return TrimmedVocabulary(trimmed, kept, cut_otherwise(self.judging, base.tokenizer, trimmed, kept))
+        of_any_length = choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
+        return TrimmedVocabulary(trimmed, kept, cut_otherwise(of_any_length, base.tokenizer, trimmed, kept))
 
     @cached_property
     def judging(self) -> list[str]:
-        """The sentences that the text to judge by was made of."""
-        return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed)
+        """The sentences that the text to judge by was made of; of labelled examples some of theirs."""
+        most = None if self.examples else most_characters_of(self.max_length, self.modules.default_prompt)
+        return choose_sentences(self._parts[2], _NUM_JUDGING, self.source.seed, most_characters=most)
 
     def examples_to_judge(self, tokenizer: PreTrainedTokenizerBase) -> list[Batch] | None:
         """The labelled examples that judge, as another tokenizer cuts them; None of text without labels."""

@@ -273,19 +273,24 @@ class OnnxFiles:
         files = {TORCH: "model.safetensors", ONNX: ONNX_FILE, INT8: INT8_FILE}
         return {how: file for how, file in files.items() if (self._folder / file).is_file()}
 
-    def measure(self, budget: str) -> list[Runtime]:
+    def measure(
+        self, budget: str, files: Mapping[str, str] | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> list[Runtime]:
         """All that can run the model: what each keeps of its answers, and its time, by turns.
 
         Args:
             budget: The budget that the model is for.
+            files: Others to measure than those that are `there`, torch's among them.
+            clock: Tells the seconds.
         """
-        files = self.there
+        files = self.there if files is None else files
         runs = {how: torch_run(self._model) if how == TORCH else onnx_run(self._folder / files[how]) for how in files}
         answers = {how: self._expected if how == TORCH else self._answers(run) for how, run in runs.items()}
         shape = self._materials.arguments.shape
         one, many = (
             by_turns(
-                [partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()]
+                [partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()],
+                clock,
             )
             for size in (1, shape[0])
         )
@@ -314,17 +319,17 @@ def _full_batch(vocabulary: int, size: int, length: int) -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def by_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
+def by_turns(runs: Sequence[Callable[[], object]], clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Milliseconds of each, the median over rounds in which all take their turns, so that what slows one slows all."""
     times: list[list[float]] = [[] for _ in runs]
-    start, done = time.perf_counter(), 0
-    while done == 0 or (done < _MOST_ROUNDS and time.perf_counter() - start < _SECONDS_OF_A_SITTING):
+    start, done = clock(), 0
+    while done == 0 or (done < _MOST_ROUNDS and clock() - start < _SECONDS_OF_A_SITTING):
         for run, own in zip(runs, times, strict=True):
             for number in range(_NUM_WARM_UPS + _NUM_TIMED):
-                begun = time.perf_counter()
+                begun = clock()
                 run()
                 if number >= _NUM_WARM_UPS:
-                    own.append(1000 * (time.perf_counter() - begun))
+                    own.append(1000 * (clock() - begun))
         done += 1
     return [statistics.median(own) for own in times]
 

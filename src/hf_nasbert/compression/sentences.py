@@ -116,6 +116,11 @@ def choose_sentences(
     return list(itertools.islice({**chosen, **others}, num_sentences))
 
 
+def most_characters_of(max_length: int, prompt: str) -> int:
+    """Characters of a sentence that fits, with a prompt before it, into so many tokens."""
+    return _CHARACTERS_OF_A_TOKEN * max_length - len(prompt)
+
+
 def _by_turns(of_documents: Sequence[Sequence[str]]) -> Iterator[str]:
     """The first sentence of every document, then every second one, ..."""
     for number in range(max(map(len, of_documents), default=0)):
@@ -249,7 +254,7 @@ def load_sentences(
     """
     parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     counts = (num_train, num_choosing, num_judging)
-    most = _CHARACTERS_OF_A_TOKEN * max_length - len(prompt)
+    most = most_characters_of(max_length, prompt)
     made = []
     for part, count in zip(parts, counts, strict=True):
         chosen = choose_sentences(part, count, seed, most_characters=most)

@@ -34,7 +34,10 @@ class RunArguments(Settings):
     )
 
     model: str = field(
-        metadata={"help": "Folder or Hub name of the model: a child, a BERT, any that the Auto class knows."}
+        metadata={
+            "help": "Folder or Hub name of the model: a child, a BERT, any that the Auto class knows; or "
+            "packaged:all-MiniLM-L6-v2."
+        }
     )
     output_dir: str = field(metadata={"help": "Folder of the models and records; an interrupted run continues in it."})
     revision: str | None = setting(None, "Branch, tag or commit of a Hub model.")

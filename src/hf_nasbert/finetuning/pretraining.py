@@ -19,6 +19,7 @@ from transformers import (
 
 from hf_nasbert.data import DataArguments, MaskedBatches, fixed_masked_batches, load_corpus
 from hf_nasbert.data.batches import IGNORED, NothingToPredictError
+from hf_nasbert.data.packaged import model_folder
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.trained_on import write_text_files, write_trained_on
 from hf_nasbert.finetuning import runs
@@ -82,7 +83,7 @@ def pretrain_child(
     commit, identity = runs.identify_model(arguments)
     config = runs.load_config(arguments, commit)
     if not data.tokenizer_name:
-        data = replace(data, tokenizer_name=arguments.model, tokenizer_revision=commit)
+        data = replace(data, tokenizer_name=model_folder(arguments.model), tokenizer_revision=commit)
     corpus = load_corpus(data)
     runs.check_vocabulary(corpus.tokenizer, config, arguments.model)
     runs.check_length(data.max_seq_length, config, arguments.model)

@@ -38,6 +38,7 @@ from hf_nasbert.checkpoint_folders import (
 )
 from hf_nasbert.configs import check_revision, loading_errors
 from hf_nasbert.configs import load_config as load_foreign_config
+from hf_nasbert.data.packaged import model_folder
 from hf_nasbert.data.vocabulary import save_tokenizer, vocabulary_size
 from hf_nasbert.finetuning.arguments import RunArguments
 from hf_nasbert.finetuning.checkpoints import ADVICE, SealingTrainer, latest_checkpoint, read_state
@@ -65,7 +66,7 @@ def identify_model(arguments: RunArguments) -> tuple[str | None, str]:
         ValueError: If a revision is asked of a folder.
     """
     check_revision(arguments.model, arguments.revision)
-    folder = Path(arguments.model)
+    folder = Path(model_folder(arguments.model))
     if not folder.is_dir():
         try:
             config_file = cached_file(arguments.model, "config.json", revision=arguments.revision)
@@ -90,7 +91,8 @@ def load_config(arguments: RunArguments, commit: str | None, **overrides: Any) -
     Raises:
         ValueError: If the configuration is damaged, has no such field, or belongs to a super-net.
     """
-    config = load_foreign_config(arguments.model, revision=commit, trust_remote_code=arguments.trust_remote_code)
+    place, code = model_folder(arguments.model), arguments.trust_remote_code
+    config = load_foreign_config(place, revision=commit, trust_remote_code=code)
     if config.model_type == "nasbert_supernet":
         raise ValueError(f"{arguments.model} is a super-net; extract one of its children first (extract_child)")
     for name, value in overrides.items():
@@ -120,7 +122,7 @@ def load_model(
     # A head of another task (three labels where there are two) is replaced: so does one fine-tune on from MNLI.
     options |= {"revision": commit, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with loading_errors(arguments.model):
-        model, report = auto_class.from_pretrained(arguments.model, config=config, **options)
+        model, report = auto_class.from_pretrained(model_folder(arguments.model), config=config, **options)
     body = f"{model.base_model_prefix}."
     absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     # Masked-LM models carry no pooler: it belongs to the new head.

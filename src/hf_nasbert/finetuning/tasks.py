@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
+from hf_nasbert.data.packaged import model_folder
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import tell_unknown
 from hf_nasbert.finetuning import runs
@@ -131,7 +132,7 @@ def load_tokenizer(arguments: TaskArguments, commit: str | None, **options: Any)
     """The tokenizer that the arguments name: by default the model's own."""
     revision = None if arguments.tokenizer_name else commit
     return open_tokenizer(
-        arguments.tokenizer_name or arguments.model,
+        arguments.tokenizer_name or model_folder(arguments.model),
         revision=revision,
         trust_remote_code=arguments.trust_remote_code,
         **options,

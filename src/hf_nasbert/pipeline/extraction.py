@@ -25,7 +25,7 @@ from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.modeling.sentence_transformer import SUPERNET_FOLDER, read_sentence_modules
 from hf_nasbert.pipeline.arguments import ExtractionArguments
-from hf_nasbert.pipeline.inputs import weights_digest
+from hf_nasbert.pipeline.inputs import supernet_digest
 from hf_nasbert.pipeline.interference import describe_run
 from hf_nasbert.pipeline.text_settings import find_tokenizer, say, text_files_of, trained_on, training_of
 from hf_nasbert.processes import be_alone
@@ -147,16 +147,16 @@ def chosen_child(arguments: ExtractionArguments) -> Architecture:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds fewer children, or is of a super-net of other weights.
+        ValueError: If it holds fewer children, or is of another super-net.
     """
     if arguments.architecture is not None:
         return Architecture.parse(arguments.architecture)
     source = Path(str(arguments.search))
     findings = read_findings(records.read(source), source.name)
-    expected, digest = findings.settings.get("supernet"), weights_digest(arguments.supernet)
+    expected, digest = findings.settings.get("supernet"), supernet_digest(arguments.supernet)
     if expected not in (None, digest):
         raise ValueError(
-            f"{source} is of a super-net of other weights ({expected}) than {arguments.supernet} ({digest}): name the "
+            f"{source} is of another super-net ({expected}) than {arguments.supernet} ({digest}): name the "
             "super-net that was searched"
         )
     ranking, rank = findings.ranking(), arguments.rank or 1

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from hf_nasbert import records
 from hf_nasbert.cards import Evaluation, FinetunedRecord, render_finetuned_card
-from hf_nasbert.data.packaged import SPLIT_HERE
+from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX, SPLIT_HERE
 from hf_nasbert.finetuning import (
     FinetuneArguments,
     FinetuneResult,
@@ -89,8 +89,11 @@ def describe_finetuned(
         split_by: Who split it, where the splits are not the published ones.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings, is_from_hub = record["settings"], record["revision"] is not None
-    start = record["model"] if is_from_hub else Path(record["model"]).resolve().name
+    settings, model = record["settings"], record["model"]
+    on_hub = model if record["revision"] is not None else None
+    if model.startswith(PREFIX):
+        on_hub = PACKAGED_MODELS[model.removeprefix(PREFIX)].hub_id
+    start = on_hub or Path(model).resolve().name
     training = {
         "num_steps": record["num_steps"],
         "best step": record["best_step"] if record["selected_on"] else None,
@@ -108,7 +111,7 @@ def describe_finetuned(
         seed=record["seed"],
         start=start,
         from_scratch=settings["from_scratch"],
-        base_model=record["model"] if is_from_hub and not settings["from_scratch"] else None,
+        base_model=None if settings["from_scratch"] else on_hub,
         datasets=(data[0],) if data else (),
         model_type=config["model_type"],
         num_texts=len(record["text_columns"]),

@@ -1,6 +1,7 @@
 """What measuring a super-net starts with: its weights, its tokenizer, and held-out text that fits both."""
 
 import hashlib
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,39 @@ import torch
 from hf_nasbert.data import DataArguments, digest_of, fixed_masked_batches, load_held_out, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.data.vocabulary import vocabulary_size
+from hf_nasbert.extraction import load_supernet_config
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 
 logger = logging.getLogger(__name__)
 
 
-def weights_digest(folder: str | Path) -> str:
-    """A fingerprint of a super-net's weights, the same in a run's folder and its last checkpoint."""
-    files = sorted(Path(folder).glob("model*.safetensors"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+_NOT_IN_TENSORS = (
+    "copies", "hidden_act", "pooler_act", "layer_norm_eps", "attention_head_size", "pad_token_id",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
+)  # fmt: skip
+
+
+def supernet_digest(folder: str | Path) -> str:
+    """A fingerprint of a super-net, the same in a run's folder and its last checkpoint.
+
+    It is that of the weights, and of what else decides what a child computes or becomes when it is trained: which copy
+    serves it, activations, dropout. A config's defaults leave no trace, nor does what the weights' names and shapes
+    tell, so most super-nets keep the fingerprint that earlier records have.
+
+    Raises:
+        ValueError: If its config.json is damaged, or none of a super-net.
+    """
+    folder = Path(folder)
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("model*.safetensors"))))
+    if (folder / "config.json").is_file():
+        config, plain = load_supernet_config(folder), SupernetConfig()
+        told = {name: value for name in _NOT_IN_TENSORS if (value := getattr(config, name)) != getattr(plain, name)}
+        if config.weight_layout == "experts":  # its routers read the operators by their order
+            told["search_space"] = config.search_space
+        if told:
+            content.update(json.dumps(told, sort_keys=True).encode())
+    return content.hexdigest()[:16]
 
 
 def load_dev_batches(

@@ -29,7 +29,7 @@ from hf_nasbert.interference import (
 from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.arguments import InterferenceArguments, InterferenceReportArguments
-from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, supernet_digest
 from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 from hf_nasbert.plots import plot_gradient_similarity, plot_similarity_by_block, save_figure
 from hf_nasbert.processes import be_alone
@@ -246,9 +246,9 @@ def _plan(arguments: InterferenceArguments) -> tuple[list[_Job], list[SupernetCo
         about = {**describe_run(folder), "settings": settings_digest(folder)}
         if arguments.label is not None:
             about["method"] = arguments.label
-        job = _Job(weights_digest(folder), about, folder, partial(load_supernet, folder))
+        job = _Job(supernet_digest(folder), about, folder, partial(load_supernet, folder))
         if job.supernet in jobs:
-            logger.warning("%s holds the same weights as %s: measured once", folder, jobs[job.supernet].folder)
+            logger.warning("%s is the same super-net as %s: measured once", folder, jobs[job.supernet].folder)
         jobs.setdefault(job.supernet, job)
         if arguments.untrained:
             seed = about["seed"]
@@ -268,7 +268,7 @@ def _digest_of_start(config: SupernetConfig, seed: int) -> str:
     """The fingerprint that an untrained super-net's folder would have."""
     with scratch_folder() as folder:
         save_model(initial_supernet(config, seed), folder)
-        return weights_digest(folder)
+        return supernet_digest(folder)
 
 
 def _check_tokenizers(folders: Sequence[str], data: DataArguments) -> None:

@@ -21,7 +21,7 @@ from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.pipeline.arguments import RankChildrenArguments, RankingReportArguments
-from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, supernet_digest
 from hf_nasbert.pipeline.interference import describe_run, settings_digest
 from hf_nasbert.pipeline.text_settings import check_against_training, find_tokenizer
 from hf_nasbert.pipeline.trainings import ChildTrainings
@@ -147,7 +147,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
         _check_fit(folder, supernet, truth)
         _check_tokenizer(folder, truth, data)
         check_against_training(folder, _of_table(data, truth))
-        digest = weights_digest(folder)
+        digest = supernet_digest(folder)
         if digest not in done:
             missing[digest] = (folder, supernet)
             run = describe_run(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 from hf_nasbert import records
 from hf_nasbert.foreign import read_object
 from hf_nasbert.pipeline.arguments import SearchReportArguments
-from hf_nasbert.pipeline.inputs import weights_digest
+from hf_nasbert.pipeline.inputs import supernet_digest
 from hf_nasbert.report import (
     Compressed,
     Searched,
@@ -25,7 +25,7 @@ def report_search(arguments: SearchReportArguments) -> Path:
 
     Raises:
         FileNotFoundError: If there are no records.
-        ValueError: If the records are none of scored children, a super-net is missing or has other weights than theirs
+        ValueError: If the records are none of scored children, a super-net is missing or another one than theirs
             had, the two do not compare, or the output is the file of the records.
         WriteError: If the file cannot be written.
     """
@@ -80,9 +80,9 @@ def _search_page(arguments: SearchReportArguments, places: list[Path]) -> str:
                 "The super-net was not at hand when this page was made: whether it is that of these scores is "
                 "unchecked."
             )
-        elif expected is not None and (digest := weights_digest(supernet)) != expected:
+        elif expected is not None and (digest := supernet_digest(supernet)) != expected:
             advice = "" if name == names[0] else ": name the second one's folder (--other_supernet)"
-            raise ValueError(f"{supernet} has other weights ({digest}) than were scored ({expected}){advice}")
+            raise ValueError(f"{supernet} is another super-net ({digest}) than was scored ({expected}){advice}")
         searched.append(Searched(findings, supernet, name))
     return render_search_report(
         files[0],

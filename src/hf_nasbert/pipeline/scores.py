@@ -28,7 +28,7 @@ from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import native_children
 from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
-from hf_nasbert.pipeline.inputs import load_dev_batches, weights_digest
+from hf_nasbert.pipeline.inputs import load_dev_batches, supernet_digest
 from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.mixture import Mixture
 from hf_nasbert.pipeline.report import report_search
@@ -152,7 +152,7 @@ class ProxyScorer:
             latency=latency,
             head_parameters=self.supernet.head_parameters,
         )
-        self.settings: dict[str, Any] = {"supernet": weights_digest(arguments.supernet), **about_text}
+        self.settings: dict[str, Any] = {"supernet": supernet_digest(arguments.supernet), **about_text}
         """What the scores depend on: losses of other settings do not compare."""
         if latency is not None:
             self.settings["latency_table"] = f"{latency.described}, table {latency.digest}"

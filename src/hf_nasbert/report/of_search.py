@@ -23,7 +23,7 @@ from hf_nasbert.scored import BERT, LARGEST, ScoredChild
 _SETTING_NAMES = {
     "search": "search",
     "seed": "seed",
-    "supernet": "super-net (digest of its weights)",
+    "supernet": "super-net (its digest)",
     "text": "text",
     "max_seq_length": "tokens in a sequence",
     "num_dev_batches": "batches of held-out text",

@@ -21,7 +21,7 @@ def render_search_report(
 
     Args:
         found: The history of a search, or records of `score_children`.
-        supernet: Folder of the super-net that they are of, for the commands; records hold but a digest of its weights.
+        supernet: Folder of the super-net that they are of, for the commands; records hold but a digest of it.
         source: What messages call the records, such as the file's name.
         note: A sentence about the commands, such as that the super-net could not be looked at.
         other: Another search on the same dev batches, to hold beside it.

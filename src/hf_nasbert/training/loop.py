@@ -7,8 +7,8 @@ import json
 import logging
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,6 +162,8 @@ class SupernetLoop:
             compile_operators(supernet, arguments.torch_compile_backend)
         # Placed, and wrapped for mixed precision but not in DistributedDataParallel: the step adds up gradients.
         self.model = self.accelerator.prepare_model(supernet.to(self.accelerator.device), evaluation_mode=True)
+        # Outside of this loop the super-net computes in its own precision, as any model does.
+        self._mixed_forward = supernet.__dict__.pop("forward", None)
         broadcast_weights(self.accelerator, supernet)
         if sharding.is_wanted():
             sharding.shard(supernet, self.accelerator)
@@ -192,6 +194,7 @@ class SupernetLoop:
             lock = locked(self.output_dir)
             on_main_process(self.accelerator, lambda: stack.enter_context(lock))
             stack.enter_context(self._stop)
+            stack.enter_context(self._in_mixed_precision())
             try:
                 return self._train()
             finally:
@@ -242,6 +245,18 @@ class SupernetLoop:
         """Let `train` save a checkpoint and return, at the end of the next step at the latest."""
         self._stop.set()
 
+    @contextmanager
+    def _in_mixed_precision(self) -> Iterator[None]:
+        """With the forward pass that Accelerate made of the super-net's, where `mixed_precision` asks for one."""
+        if self._mixed_forward is None or "forward" in self.supernet.__dict__:
+            yield
+            return
+        self.supernet.__dict__["forward"] = self._mixed_forward
+        try:
+            yield
+        finally:
+            del self.supernet.__dict__["forward"]
+
     def _finish(self) -> list[tuple[Architecture, float]]:
         """Evaluate and save the final super-net, but for what a killed run had come to do."""
 
@@ -264,7 +279,9 @@ class SupernetLoop:
         if not self.dev_batches or not self.arguments.num_eval_children:
             return []
         children = self._eval_children()
-        return list(zip(children, self._losses_of(children, self.dev_batches, PartialState()), strict=True))
+        with self._in_mixed_precision():
+            losses = self._losses_of(children, self.dev_batches, PartialState())
+        return list(zip(children, losses, strict=True))
 
     def evaluate(self) -> list[tuple[Architecture, float]]:
         """Score the fixed children, and tell log, tracker and listener."""

@@ -6,6 +6,7 @@ import platform
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hf_nasbert.lazy import check_extra
 from hf_nasbert.processes import join, on_main_process
@@ -26,6 +27,9 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
     precision: str = arguments.mixed_precision
     if precision == "auto":  # one answer for all, whatever machines they are on
         precision = on_main_process(state, lambda: "bf16" if is_on_cpu and has_bf16_units() else "no")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        # Another training of this process had another precision: as transformers' `TrainingArguments` do.
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=is_on_cpu,
         mixed_precision=precision,
