@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.models import (
     SIZES,
     VOCAB_SIZE,
@@ -246,7 +247,7 @@ class ModelContract:
         assert_close(sdpa[1], eager[1], 1e-5)
         assert_close(gradients(model), eager_gradients, 1e-5)
 
-    @pytest.mark.parametrize("chunk", [1, 4, 5, 100])
+    @pytest.mark.parametrize("chunk", mostly_slow([4, 1, 5, 100], every=4))
     def test_feed_forward_chunking(self, model_class, make_config, chunk, tmp_path):
         """transformers' feed_forward_chunking, by chunks too that do not divide the length; gradients as well."""
         whole = random_model(model_class, make_config())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from helpers import mostly_slow
 from tiny.texts import TEXT, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
@@ -79,7 +80,7 @@ def arguments_of(path: Path, texts: list[str], **options) -> DataArguments:
 
 
 class TestAnyScript:
-    @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+    @pytest.mark.parametrize("settings", mostly_slow(SETTINGS.values(), every=3), ids=SETTINGS.keys())
     @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS.keys())
     def test_nothing_is_unknown_and_it_loads_anywhere(self, texts, settings, tmp_path):
         tokenizer = train_tokenizer(texts, 2000, **settings)
