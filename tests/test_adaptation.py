@@ -16,6 +16,7 @@ from hf_nasbert import cli, records
 from hf_nasbert.data import load_corpus
 from hf_nasbert.elastic.encoders import encoder_of
 from hf_nasbert.extraction import load_supernet, load_supernet_config
+from hf_nasbert.methods.blockwise import stages_of
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM, SupernetModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.pipeline import (
@@ -32,6 +33,7 @@ from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
 from hf_nasbert.searching import OperatorRidge, SearchTask, random_children
 from hf_nasbert.space import SearchSpace
+from hf_nasbert.teachers import StageErrors
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
 from hf_nasbert.training.farm import Job, read_table
 from hf_nasbert.training.standalone import StandaloneTrainer
@@ -243,6 +245,49 @@ class TestCommands:
         assert in_process == []
         assert not list(tmp_path.glob("*.adapted-*"))
 
+    @pytest.mark.parametrize("kind", ["words", "base model"])
+    def test_children_are_scored_by_the_errors_of_their_stages(self, kind, folder, base, data, tmp_path):
+        folder, data = (folder, data) if kind == "words" else base
+        settings = {"supernet": str(folder), "output": str(tmp_path / "s.jsonl"), "num_random": 6, **DEV}
+        arguments = ScoreChildrenArguments(stage_errors=2, **settings)
+        scored = score_children(arguments, data)
+        supernet = load_supernet(folder, None)
+        batches, _ = load_dev_batches(supernet.config, folder, data, num_batches=2, batch_size=4)
+        errors = StageErrors(supernet.eval(), batches, stages_of(supernet.space, 2))
+        assert [child.loss for child in scored] == pytest.approx(errors([child.architecture for child in scored]))
+        assert score_children(arguments, data) == scored
+        with pytest.raises(ValueError, match="holds scores of another loss"):
+            score_children(ScoreChildrenArguments(**settings), data)
+        found = search_children(
+            commands(folder, tmp_path, stage_errors=2, search="shrinking", num_evaluations=9), data
+        )
+        assert [child.loss for child in found] == pytest.approx(errors([child.architecture for child in found]))
+
+    def test_stages_whose_weights_depend_on_the_child_are_refused(self, folder, data, tmp_path):
+        config = SupernetConfig.from_pretrained(folder)
+        config.weight_layout = "experts"
+        SupernetForMaskedLM(config).save_pretrained(tmp_path)
+        load_corpus(data).tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(
+            ValueError, match=r"^stage_errors=2 .*not so with copies of the super-net, or weight_layout"
+        ):
+            search_children(commands(tmp_path, tmp_path, stage_errors=2), data)
+
+    def test_a_mixture_is_not_learned_where_its_output_is_anothers(self, folder, data, tmp_path, monkeypatch):
+        arguments = commands(folder, tmp_path, search="gradient_mixture", num_evaluations=3)
+        scored = search_children(arguments, data)
+        assert search_children(arguments, data) == scored
+        monkeypatch.setattr("hf_nasbert.pipeline.mixture.Mixture.learn", lambda *_: pytest.fail("learned for nothing"))
+        with pytest.raises(ValueError, match=r"it differs in about .*, mixture_steps"):
+            search_children(replace(arguments, search_settings={"mixture_steps": 7}), data)
+        other = replace(commands(folder, tmp_path, num_evaluations=3), output=str(tmp_path / "o.jsonl"))
+        search_children(other, data)
+        with pytest.raises(ValueError, match=r"it differs in .*search \("):
+            search_children(replace(arguments, output=other.output), data)
+        (tmp_path / "p.jsonl").write_text('{"record": "scores"}\n')
+        with pytest.raises(ValueError, match="is not the history of a search"):
+            search_children(replace(arguments, output=str(tmp_path / "p.jsonl")), data)
+
     def test_scoring_takes_it_too(self, folder, data, tmp_path, in_process):
         arguments = ScoreChildrenArguments(
             supernet=str(folder), output=str(tmp_path / "s.jsonl"), all_children=True, adapt_steps=3, num_adapted=4,
@@ -253,6 +298,8 @@ class TestCommands:
         assert score_children(arguments, data) == scored
         with pytest.raises(ValueError, match="holds scores of another adapted"):
             score_children(replace(arguments, num_adapted=5), data)
+        with pytest.raises(ValueError, match="holds scores of another adapted"):
+            score_children(replace(arguments, adapt_steps=0), data)
 
     def test_a_base_models_supernet_is_ranked_by_its_teacher(self, base, tmp_path, in_process):
         folder, data = base
@@ -282,7 +329,7 @@ class TestCommands:
         monkeypatch.setattr("hf_nasbert.searching.compute.NUM_ADAPTED", 5)
         monkeypatch.setattr("hf_nasbert.searching.compute.SHORTEST", 3)
         arguments = commands(
-            folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=9, report=str(tmp_path / "r.html")
+            folder, tmp_path, compute_budget="4x", child_steps=20, num_evaluations=2, report=str(tmp_path / "r.html")
         )
         scored = search_children(arguments, data)
         assert str(scored[0].architecture) in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -344,6 +391,12 @@ class TestCommands:
             ({"adapt_learning_rate": 0.0}, "adapt_learning_rate=0.0: expected above 0"),
             ({"adapt_steps": 3, "search": "halving"}, "adapt_steps=3: an additive model foretells no loss on a part"),
             ({"adapt_steps": 3, "search": "trained_halving"}, "as trained_halving asks for it; choose another"),
+            ({"stage_errors": 0}, "stage_errors=0: expected at least 1"),
+            ({"stage_errors": 2, "adapt_steps": 3}, "stage_errors and adapt_steps are two ways to score children"),
+            ({"stage_errors": 2, "search": "halving"}, "stage_errors=2 scores children on all dev batches at once"),
+            ({"stage_errors": 2, "search": "trained_halving"}, "stage_errors=2 .* choose another search than"),
+            ({"stage_errors": 2, "compute_budget": "5x"}, "stage_errors=2 .* leave compute_budget out"),
+            ({"stage_errors": 2, "dev_files": ["a=b"]}, "dev_files scores children by their losses"),
             ({"compute_budget": "5x", "adapt_steps": 3}, "compute_budget decides how long children are adapted"),
             ({"compute_budget": "5x", "search": "nsga2"}, "compute_budget divides its compute itself"),
             ({"compute_budget": "much"}, "compute_budget: 'much' is not a quantity.*, or 5x for five trainings"),
@@ -401,7 +454,9 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     sample = [child for child in CHILDREN if str(child) in adapted]
     model = OperatorRidge(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
     written = records.read(arguments.scores)[1]["proxy_losses"]
-    assert [written[str(child)] for child in CHILDREN] == pytest.approx(model.predict(CHILDREN), abs=1e-5)
+    # Each is ranked by children that it is none of: also those that were adapted.
+    assert [written[str(child)] for child in CHILDREN] == pytest.approx(model.predict_left_out(CHILDREN), abs=1e-5)
+    assert model.predict(sample) != pytest.approx(model.predict_left_out(sample), abs=1e-5)
     whole = Path(arguments.scores).read_bytes()
     rank_children(replace(arguments, adapt_steps=3, num_adapted=4, adapt_batch_size=4), data)
     rank_children(arguments, data)

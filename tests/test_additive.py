@@ -108,6 +108,20 @@ class TestCalibrated:
         assert all(np.isfinite(list(losses.values())))
 
 
+def test_a_child_that_was_learned_of_is_foretold_by_the_others():
+    rng = random.Random(0)
+    few = rng.sample(CHILDREN, 12)
+    scores = [rng.gauss(0, 1) for _ in few]
+    model = OperatorRidge(SPACE.blocks).fit(few, scores)
+    found = dict(zip(CHILDREN, model.predict_left_out(CHILDREN), strict=True))
+    for place, child in enumerate(few):
+        others = OperatorRidge(SPACE.blocks).fit(few[:place] + few[place + 1 :], scores[:place] + scores[place + 1 :])
+        assert found[child] == pytest.approx(others.predict([child])[0])
+        assert abs(found[child] - scores[place]) > abs(model.predict([child])[0] - scores[place])
+    unseen = [child for child in CHILDREN if child not in few]
+    assert [found[child] for child in unseen] == model.predict(unseen)
+
+
 @pytest.fixture(scope="module")
 def truth():
     return GroundTruth(load_table("imdb"), containing="conv3")

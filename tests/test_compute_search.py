@@ -17,6 +17,7 @@ from hf_nasbert.searching import (
     SearchTask,
     TrainedHalving,
     plan_compute,
+    plan_for,
     random_children,
     run_search,
     search_under_compute,
@@ -62,6 +63,17 @@ class TestPlan:
             "alone, predicted best (60 %)"
         )
         assert str(planned(0.4)).endswith("score 25 children (98 %)")
+
+    def test_no_child_above_the_caps_is_counted(self):
+        """Of 120 children few keep to the cap: what is planned for others would be spent on nothing."""
+        for cap in (1100, 1150, 1300, None):
+            task = SearchTask(CHAIN, seed=0, cost=cost, budget=Budget() if cap is None else Budget(max_parameters=cap))
+            within = sum(task.why_not(child) is None for child in CHAIN.enumerate())
+            for trainings in (0.4, 3, 12, 40, 1000):
+                plan = plan_for(task, trainings * PRICES.training, PRICES)
+                assert plan == planned(trainings, within)
+                assert max(plan.num_scored, plan.num_adapted, plan.num_drawn + plan.num_best) <= within
+        assert within == CHAIN.num_children
 
     def test_too_little_for_anything_is_refused(self):
         with pytest.raises(ValueError, match=r"a compute budget of 40.8 passes scores no child, which takes 64"):

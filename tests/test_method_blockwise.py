@@ -155,9 +155,8 @@ class TestOfABaseModel:
 @pytest.fixture(scope="module")
 def errors():
     supernet = randomise_(make_supernet().eval())
-    teacher = ChildTeacher(supernet, supernet.largest_architecture)
     batches = [TinyBatches(2, seed=number, padding=True).batch(0) for number in range(2)]
-    return StageErrors(supernet, teacher, batches, stages_of(supernet.space, 2))
+    return StageErrors(supernet, batches, stages_of(supernet.space, 2))
 
 
 class TestStages:
@@ -175,6 +174,15 @@ class TestStages:
         mixed = Architecture((*largest[:2], "conv3", "ffn"))
         assert errors([largest, mixed]) == pytest.approx([0, errors.error(1, ("conv3", "ffn"))], abs=1e-6)
         assert errors.error(1, ("conv3", "ffn")) > 0.01
+
+    def test_another_teacher_may_be_named(self, errors):
+        supernet, batches = errors.supernet, [TinyBatches(2, seed=0, padding=True).batch(0)]
+        child = Architecture(("conv3", "ffn", *supernet.largest_architecture[2:]))
+        of = [StageErrors(supernet, batches, errors.stages, ChildTeacher(supernet, one)) for one in
+              (child, supernet.largest_architecture)]  # fmt: skip
+        assert of[0]([child]) == pytest.approx([0], abs=1e-6)
+        assert of[1]([child]) == pytest.approx(StageErrors(supernet, batches, errors.stages)([child]))
+        assert of[1]([child])[0] > 0.01
 
     def test_the_best_under_a_cap_is_that_of_all_children(self, errors):
         space, cost = errors.supernet.space, cost_function(errors.supernet.config)

@@ -179,11 +179,12 @@ def read_scores(found: Sequence[Record], about: Mapping[str, Any], source: str) 
     """
     children = {}
     for number, record in enumerate(found, start=1):
-        settings = settings_of(record)
+        settings, names = settings_of(record), [*about]
         if record.get("record") == _FILE:
             head = record.get("settings")
             settings = head.get("about") if isinstance(head, Mapping) else None
             settings = dict(settings) if isinstance(settings, Mapping) else {}
+            names += [name for name in settings if name not in about]
         elif not is_filtered(record):
             try:
                 child = ScoredChild.from_record(record, f"record {number}")
@@ -191,7 +192,8 @@ def read_scores(found: Sequence[Record], about: Mapping[str, Any], source: str) 
                 reason = f"{error} (a search's history is another kind of file)"
                 raise ValueError(f"{source} is not a file of scored children: {reason}: name another output") from None
             children[child.architecture] = child
-        different = [] if settings is None else [name for name in about if settings.get(name) != about[name]]
+        given = settings or {}
+        different = [] if settings is None else [name for name in names if given.get(name) != about.get(name)]
         if different:
             raise ValueError(f"{source} holds scores of another {different[0]}: losses of two kinds do not compare")
     return children

@@ -19,18 +19,15 @@ from hf_nasbert.pipeline.text_settings import check_against_training, find_token
 logger = logging.getLogger(__name__)
 
 
-_NOT_IN_TENSORS = (
-    "copies", "hidden_act", "pooler_act", "layer_norm_eps", "attention_head_size", "pad_token_id",
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
-)  # fmt: skip
+_NOT_IN_TENSORS = ("copies", "hidden_act", "pooler_act", "layer_norm_eps", "pad_token_id")
 
 
 def supernet_digest(folder: str | Path) -> str:
     """A fingerprint of a super-net, the same in a run's folder and its last checkpoint.
 
-    It is that of the weights, and of what else decides what a child computes or becomes when it is trained: which copy
-    serves it, activations, dropout. A config's defaults leave no trace, nor does what the weights' names and shapes
-    tell, so most super-nets keep the fingerprint that earlier records have.
+    It is that of the weights and of what else decides what a child computes: which copy serves it, activations. A
+    config's defaults leave no trace, nor does what names and shapes of weights tell, so most super-nets keep the
+    fingerprint that earlier records have; for their sake the width of heads is left out.
 
     Raises:
         ValueError: If its config.json is damaged, or none of a super-net.

@@ -29,6 +29,21 @@ class _Mixed(NamedTuple):
     states: list[dict[str, torch.Tensor]]
 
 
+def check_same_weights(supernet: SupernetPreTrainedModel, what: str) -> None:
+    """Refuse a super-net whose operators' weights depend on the whole child.
+
+    Raises:
+        ValueError: If they do; begins with `what` needs others.
+    """
+    encoder: Any = supernet.base_model.encoder
+    reads = any(part.operators.reads_child(name) for part in encoder.blocks for name in part.operators.candidates)
+    if reads or encoder.copies:
+        raise ValueError(
+            f"{what} needs operators whose weights are the same in every child: not so with copies of the super-net, "
+            "or weight_layout=experts"
+        )
+
+
 class Mixture:
     """All children of a super-net at once: block by block the sum of its operators, by a softmax of parameters.
 
@@ -49,12 +64,7 @@ class Mixture:
             raise ValueError("search=gradient_mixture needs a super-net with a head that predicts words")
         if any("@" in name for names in space.blocks for name in names):
             raise ValueError("search=gradient_mixture adds up operators of one width, and here stages have widths")
-        reads = any(part.operators.reads_child(name) for part in blocks for name in part.operators.candidates)
-        if reads or encoder.copies:
-            raise ValueError(
-                "search=gradient_mixture needs operators whose weights are the same in every child: not so with "
-                "copies of the super-net, or weight_layout=experts"
-            )
+        check_same_weights(supernet, "search=gradient_mixture")
         self.supernet, self.space = supernet, space
         self.mixed = [self._parts(block.operators, names) for block, names in zip(blocks, space.blocks, strict=True)]
 

@@ -184,7 +184,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
                 arguments, supernet, folder, digest, _of_table(data, truth), batches[:num_batches],
                 f"{arguments.scores.removesuffix('.jsonl')}.{digest}",
             )  # fmt: skip
-            losses = list(trainings.fit(sample, truth.space)(children))
+            losses = trainings.fit(sample, truth.space).predict_left_out(children)
         record = {
             **about[digest],
             "recipe_hash": truth.recipe_hash,

@@ -24,13 +24,14 @@ from hf_nasbert.costs import Budget, LatencyTable, cost_function
 from hf_nasbert.data import DataArguments
 from hf_nasbert.extraction import load_supernet
 from hf_nasbert.foreign import printable
+from hf_nasbert.methods.blockwise import stages_of
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.native import native_children
 from hf_nasbert.pipeline.arguments import SearchReportArguments
 from hf_nasbert.pipeline.confirm import confirm_latency, front_of, measure_here
 from hf_nasbert.pipeline.inputs import load_dev_batches, supernet_digest
 from hf_nasbert.pipeline.largest_child import LargestChild
-from hf_nasbert.pipeline.mixture import Mixture
+from hf_nasbert.pipeline.mixture import Mixture, check_same_weights
 from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, ScoringArguments, SearchChildrenArguments
 from hf_nasbert.pipeline.team import announce, lead
@@ -59,15 +60,16 @@ from hf_nasbert.searching import (
     Scored,
     Search,
     SearchTask,
+    check_history,
     largest_bracket,
-    plan_compute,
+    plan_for,
     random_children,
     run_search,
     search_under_compute,
 )
-from hf_nasbert.searching.base import refuse_other_settings
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.teachers import StageErrors
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
 _CHUNK = 1000  # children between two writes: what a killed run has to repeat
@@ -162,19 +164,30 @@ class ProxyScorer:
         if not isinstance(self.supernet, SupernetForMaskedLM):
             self.settings["loss"] = "distance from the largest child"
             self.against_largest = LargestChild(self.supernet, self._batches)
+        self.predict: Predict | None = None
+        """What tells the losses of children in place of their inherited weights."""
+        if arguments.stage_errors is not None:
+            self._judge_stages(arguments.stage_errors)
         self.trainings = ChildTrainings(
             arguments, self.supernet, arguments.supernet, self.settings["supernet"], data, self._batches,
             arguments.output,
         )  # fmt: skip
         self.further: dict[str, DevSet] = {}
         """Further dev sets, by name."""
-        self.predict: Predict | None = None
-        """What tells the losses of children in place of their inherited weights."""
         self.filter: LikelyWords | None = None
         """What estimates losses, once it was asked to."""
         self._batch_losses: dict[Architecture, tuple[float, ...]] = {}  # of the children scored last
         self.stop = StopRequest()
         """Whether any process was asked to stop, as all learn with the scores they make together."""
+
+    def _judge_stages(self, number: int) -> None:
+        """Have all children scored by the errors of their stages."""
+        supernet: Any = self.supernet
+        check_same_weights(supernet, f"stage_errors={number} runs a stage without the rest of its child, and")
+        stages = stages_of(self.config.space, number)
+        self.settings["loss"] = f"errors of {len(stages)} stages"
+        judge = cache(lambda: StageErrors(supernet, self._batches, stages))
+        self.predict = lambda children: judge()(children)
 
     def add_dev_sets(self, arguments: SearchChildrenArguments, data: DataArguments) -> None:
         """Load the further dev sets.
@@ -329,7 +342,7 @@ def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -
     children = random_children(task, arguments.num_adapted)
     recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
     scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
-    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space))
+    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space).predict)
     scorer.predict = lambda asked: fitted()(asked)
 
 
@@ -482,7 +495,7 @@ def _search(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> list[Sco
             child_learning_rate=arguments.child_learning_rate,
         )
         budget = arguments.passes(trainings.prices)
-        plan = plan_compute(budget, trainings.prices, num_children=scorer.space.num_children)
+        plan = plan_for(_task(arguments, scorer), budget, trainings.prices)
         say(f"compute budget: {plan}")
         if not plan.num_scored:
             return _search_under_compute(scorer, arguments, trainings, plan)
@@ -565,7 +578,7 @@ def _search_under_compute(
     scorer: ProxyScorer, arguments: SearchChildrenArguments, trainings: ChildTrainings, plan: ComputePlan
 ) -> list[ScoredChild]:
     """Adapt, train and choose; the output holds the trained children, or where none is, those that were foretold."""
-    task = _make_search(arguments, scorer).task
+    task = _task(arguments, scorer)
     output = Path(arguments.output)
     settings = {"search": arguments.search, **task.described, "compute_budget": str(plan)}
     recipe = asdict(trainings.recipe(plan.num_steps))
@@ -573,16 +586,16 @@ def _search_under_compute(
     head = {"record": "search", "settings": settings, "versions": records.versions()}
 
     def unless_there(found: list[Record], new: Sequence[Record]) -> Sequence[Record]:
-        if found and not isinstance(found[0].get("settings"), Mapping):
-            raise ValueError(f"{output} is not the history of a search: name another output")
-        if found:
-            refuse_other_settings(settings, found[0]["settings"], str(output))
+        check_history(output, found, settings)
         return [] if found else new
 
     unless_there(records.read(output) if output.exists() else [], [])
 
+    # A prediction is free: no fewer are looked through than are to be trained.
+    num_explored = max(arguments.num_evaluations, plan.num_drawn + plan.num_best)
+
     def explore(predict: Predict) -> list[Scored]:
-        return run_search(_make_search(arguments, scorer), predict, num_evaluations=arguments.num_evaluations)
+        return run_search(_make_search(arguments, scorer), predict, num_evaluations=num_explored)
 
     ranking, num_trained = search_under_compute(task, plan, trainings, explore)
     found = ranking[:num_trained] or ranking
@@ -616,19 +629,28 @@ def _confirmed(
     )
 
 
-def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
+def _task(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> SearchTask:
     task = SearchTask(scorer.space, seed=arguments.seed, cost=scorer.cost, budget=scorer.budget(arguments))
     task.check_objectives(arguments.objectives)
+    return task
+
+
+def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Search:
+    task = _task(arguments, scorer)
     further: dict[str, Any] = {}
     if arguments.search == "nsga2":
         Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
         table = read_latency_table(arguments)
-        of_table = "" if table is None else f"-{table.digest}"
+        of_kind = "" if table is None else f"-{table.digest}"
+        if arguments.stage_errors is not None:
+            of_kind += f"-{arguments.stage_errors} stages"
+        if arguments.adapt_steps:
+            of_kind += f"-{arguments.num_adapted} adapted for {arguments.adapt_steps}"
         further = {
             "objectives": arguments.objectives,
             "storage": arguments.study,
-            # Losses of two super-nets or texts do not mix, nor latencies of two tables.
-            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}{of_table}",
+            # Losses of two super-nets or texts do not mix, nor scores of two kinds or latencies of two tables.
+            "study_name": f"{scorer.settings['supernet']}-{scorer.settings['dev_data']}{of_kind}",
             "worker": arguments.worker,
         }
     elif arguments.search == "linas":
@@ -641,8 +663,12 @@ def _make_search(arguments: SearchChildrenArguments, scorer: ProxyScorer) -> Sea
         size = _bracket_size(arguments, steps.max_steps, min_batches=steps.min_steps, reduction=steps.reduction)
         further = {"bracket_size": size}
     elif arguments.search == "gradient_mixture":
-        mixture, asked = Mixture(scorer.supernet, scorer.space), arguments.search_settings
+        mixture, asked, output = Mixture(scorer.supernet, scorer.space), arguments.search_settings, arguments.output
         scorer.settings["mixture_passes"] = round(asked.mixture_steps * mixture.passes, 3)
+        # Refused now, not when the parameters are learned.
+        unlearned = SEARCHES[arguments.search](task, **asdict(asked)).settings | {"about": scorer.settings}
+        found = records.read(output) if Path(output).exists() else []
+        check_history(Path(output), found, unlearned, but=("logits",))
         further = {"logits": mixture.learn(scorer._batches, asked.mixture_steps, asked.mixture_rate)}
     return SEARCHES[arguments.search](task, **asdict(arguments.search_settings), **further)
 

@@ -31,6 +31,12 @@ class ScoringArguments(AdaptationArguments):
     dev_batch_size: int = setting(16, "Sequences in each of them.", at_least=1)
     seed: int = setting(0, "Seed of the draw of children.")
     native_only: bool = setting(False, "Only children that are a stock BERT, which need no code of ours.")
+    stage_errors: int | None = setting(
+        None,
+        "Score a child by the errors of so many stages, each alone behind the largest child's states, and not by its "
+        "loss: for super-nets of method blockwise.",
+        at_least=1,
+    )
     latency_table: str | None = setting(
         None, "File of a table from `hf-nasbert latency`: children then have a latency_ms."
     )
@@ -38,6 +44,11 @@ class ScoringArguments(AdaptationArguments):
         None, "Which of the file's tables, if it holds several: that of this batch size,"
     )
     latency_sequence_length: int | None = setting(None, "and of this sequence length.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage_errors is not None and self.adapt_steps:
+            raise ValueError("stage_errors and adapt_steps are two ways to score children: give one of them")
 
 
 @dataclass(kw_only=True)
@@ -64,6 +75,8 @@ class ScoreChildrenArguments(ScoringArguments):
         super().__post_init__()
         if sum([self.architectures is not None, self.num_random is not None, self.all_children]) != 1:
             raise ValueError("choose children by exactly one of architectures, num_random and all_children")
+        if self.exact_share is not None and self.stage_errors is not None:
+            raise ValueError(f"exact_share={self.exact_share} filters by losses, and stage_errors scores by none")
         if self.exact_share is not None and self.adapt_steps:
             raise ValueError(
                 f"exact_share={self.exact_share}: an additive model (adapt_steps) foretells all losses at no cost: "
@@ -140,12 +153,20 @@ class SearchChildrenArguments(ScoringArguments):
                 f"adapt_steps={self.adapt_steps}: an additive model foretells no loss on a part of the dev batches "
                 f"or after some steps, as {self.search} asks for it; choose another search"
             )
+        if self.stage_errors is not None and (
+            self.search in _TRAINING | {"halving"} or self.compute_budget is not None
+        ):
+            raise ValueError(
+                f"stage_errors={self.stage_errors} scores children on all dev batches at once, and trains none: "
+                "choose another search than halving and trained_halving, and leave compute_budget out"
+            )
         if self.compute_budget is not None:
             self._check_compute()
-        if self.dev_sets and (self.adapt_steps or self.compute_budget is not None or self.search in _TRAINING):
+        is_other = self.adapt_steps or self.stage_errors is not None or self.compute_budget is not None
+        if self.dev_sets and (is_other or self.search in _TRAINING):
             raise ValueError(
-                "dev_files scores children with the weights that they inherit: leave adapt_steps and compute_budget "
-                "out, and choose another search than trained_halving"
+                "dev_files scores children by their losses with the weights that they inherit: leave adapt_steps, "
+                "stage_errors and compute_budget out, and choose another search than trained_halving"
             )
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")

@@ -13,6 +13,7 @@ from hf_nasbert.searching.compute import ComputePlan as ComputePlan
 from hf_nasbert.searching.compute import Hands as Hands
 from hf_nasbert.searching.compute import Prices as Prices
 from hf_nasbert.searching.compute import plan_compute as plan_compute
+from hf_nasbert.searching.compute import plan_for as plan_for
 from hf_nasbert.searching.compute import random_children as random_children
 from hf_nasbert.searching.compute import search_under_compute as search_under_compute
 from hf_nasbert.searching.evolution import RegularizedEvolution as RegularizedEvolution
@@ -33,6 +34,7 @@ from hf_nasbert.searching.predictors import calibrated as calibrated
 from hf_nasbert.searching.prefixes import PrefixBeamSearch as PrefixBeamSearch
 from hf_nasbert.searching.programming import KnapsackSearch as KnapsackSearch
 from hf_nasbert.searching.runs import Score as Score
+from hf_nasbert.searching.runs import check_history as check_history
 from hf_nasbert.searching.runs import run_search as run_search
 from hf_nasbert.searching.shrinking import ProgressiveShrinking as ProgressiveShrinking
 from hf_nasbert.searching.task import SearchTask as SearchTask

@@ -103,7 +103,7 @@ def plan_compute(budget: float, prices: Prices, *, num_children: int) -> Compute
     Args:
         budget: In passes.
         prices: What things take.
-        num_children: How many children there are.
+        num_children: How many children there are to choose from.
 
     Raises:
         ValueError: If it pays for no child's score.
@@ -130,6 +130,20 @@ def plan_compute(budget: float, prices: Prices, *, num_children: int) -> Compute
         num_drawn=num_drawn,
         num_best=num_trained - num_drawn,
     )
+
+
+def plan_for(task: SearchTask, budget: float, prices: Prices) -> ComputePlan:
+    """`plan_compute` for the children within a task's budget of costs.
+
+    Raises:
+        ValueError: If it pays for no child's score.
+    """
+    num_children = task.space.num_children
+    if task.budget.caps:  # no more of them are counted than may be used
+        plan = plan_compute(budget, prices, num_children=num_children)
+        most = max(NUM_ADAPTED, plan.num_scored, plan.num_drawn + plan.num_best)
+        num_children = len(random_children(task, most))
+    return plan_compute(budget, prices, num_children=num_children)
 
 
 class Hands(Protocol):
@@ -171,7 +185,8 @@ def search_under_compute(
     predict: Predict = model.predict
     if plan.num_drawn:
         train(random_children(task, plan.num_drawn))
-        predict = calibrated(task.space.blocks, trained, model.predict, sample)
+        # Some drawn children were adapted too: what the model makes of those is no test of it.
+        predict = calibrated(task.space.blocks, trained, model.predict_left_out, sample)
     found = explore(predict)
     best = [scored.architecture for scored in found if scored.architecture not in trained]
     train(best[: plan.num_best])

@@ -73,6 +73,7 @@ class OperatorRidge:
         self.has_pairs, self._penalties = has_pairs, penalties
         self._columns = columns_of(blocks, has_pairs=has_pairs)
         self._weights: Array = np.zeros(0)
+        self._left_out: dict[tuple[str, ...], float] = {}
 
     def fit(
         self, children: Sequence[Sequence[str]], scores: Sequence[float], feature: ArrayLike | None = None
@@ -103,13 +104,15 @@ class OperatorRidge:
         if not is_tall:
             vectors = rows.T @ vectors / np.sqrt(roots)
         turned = rows @ vectors
-        self.error = math.inf
+        self.error, without = math.inf, values[known]
         for penalty in self._penalties:
             found = (turned.T @ residual) / (roots + penalty)
             leverage = 1 / len(rows) + turned**2 @ (1 / (roots + penalty))
             left = (residual - turned @ found) / np.maximum(1 - leverage, 1e-9)
             if (error := float(np.mean(left**2))) < self.error:
-                self.error, self._weights = error, vectors @ found
+                self.error, self._weights, without = error, vectors @ found, values[known] - left
+        seen = (tuple(child) for child, is_known in zip(children, known, strict=True) if is_known)
+        self._left_out = dict(zip(seen, without.tolist(), strict=True))
         self.mean = float(mean - centre @ self._weights)
         return self
 
@@ -118,6 +121,11 @@ class OperatorRidge:
         found = self._weights[columns_in(children, self._columns, self.has_pairs)].sum(axis=1) + self.mean
         known: list[float] = (found if feature is None else found + self._weights[-1] * np.asarray(feature)).tolist()
         return known
+
+    def predict_left_out(self, children: Sequence[Sequence[str]]) -> list[float]:
+        """As `predict`, but a child that it was fitted to is foretold by all others: so a ranking's error is told."""
+        predicted = zip(children, self.predict(children), strict=True)
+        return [self._left_out.get(tuple(child), score) for child, score in predicted]
 
     @property
     def effects(self) -> dict[Place, float]:

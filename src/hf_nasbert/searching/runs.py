@@ -116,6 +116,31 @@ def _records(
     ]
 
 
+def check_history(
+    path: Path, found: Sequence[records.Record], settings: Mapping[str, Any], *, but: Sequence[str] = ()
+) -> None:
+    """Refuse records that are not the history of a search of these settings; none at all are.
+
+    Args:
+        path: The file, for messages.
+        found: Its records.
+        settings: The search's, with what its scores depend on as `about`.
+        but: Names of settings that are not known yet.
+
+    Raises:
+        ValueError: If they are another file's; names what differs.
+    """
+    mine = {name: value for name, value in settings.items() if name not in but}
+    for number, record in enumerate(found, start=1):
+        if number == 1 and record.get("record") != "search":
+            raise ValueError(f"{path} is not the history of a search: its first record is {str(record)[:80]}")
+        if record.get("record") == "search":  # a second one is of another process that began the file too
+            if not isinstance(record.get("settings"), Mapping):
+                raise ValueError(f"{path} is not the history of a search: record {number} holds no settings")
+            theirs = {name: value for name, value in record["settings"].items() if name not in but}
+            refuse_other_settings(mine, theirs, str(path))
+
+
 def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -> _Known:
     """The scores on file; a new file begins with the search's settings, which an old one must agree with."""
     settings = search.settings | {"about": None if about is None else dict(about)}
@@ -123,15 +148,10 @@ def _open_history(path: Path, search: Search, about: Mapping[str, Any] | None) -
     found = records.read(path) if path.exists() else []
     if not found:  # nor may there be when it is written: another process may begin the file at this moment
         found = records.update(path, lambda earlier: [] if earlier else [head])
-    if found[0].get("record") != "search":
-        raise ValueError(f"{path} is not the history of a search: its first record is {str(found[0])[:80]}")
+    check_history(path, found, settings)
     known = {}
     for number, record in enumerate(found, start=1):
-        if record.get("record") == "search":  # a second one is of another process that began the file too
-            if not isinstance(record.get("settings"), Mapping):
-                raise ValueError(f"{path} is not the history of a search: record {number} holds no settings")
-            refuse_other_settings(settings, record["settings"], str(path))
-        elif not is_beside(record):
+        if record.get("record") != "search" and not is_beside(record):
             child = ScoredChild.from_record(record, f"{path}, record {number}")
             known[child.architecture, child.num_batches] = child.loss
     return known

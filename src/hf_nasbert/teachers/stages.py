@@ -10,7 +10,7 @@ from hf_nasbert.elastic.encoders import encoder_of, inputs_of, running
 from hf_nasbert.objectives import relative_error
 from hf_nasbert.space import Architecture
 from hf_nasbert.teachers.base import Teacher
-from hf_nasbert.teachers.base_models import mask_of
+from hf_nasbert.teachers.base_models import mask_of, read_child
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -42,23 +42,33 @@ class StageErrors:
     """The relative error of a stage's path against a teacher, on some batches; those of a child's stages add up.
 
     As in DNA a path is judged by its stage alone. Called with children it gives the sums, so it is a score for any
-    search. What was measured is remembered: the super-net must not change.
+    search: `hf-nasbert search --stage_errors 4`. What was measured is remembered: the super-net must not change.
 
     Args:
-        supernet: The super-net.
-        teacher: The base model, or a child: whose states the stages read and are held against.
+        supernet: The super-net, with one set of weights for all children.
         batches: Dev batches.
         stages: The stages' choice blocks.
+        teacher: Whose states the stages read and are held against; None: the largest child, which in a base model's
+            super-net is the base model.
     """
 
     def __init__(
-        self, supernet: PreTrainedModel, teacher: Teacher, batches: Sequence[Batch], stages: Sequence[slice]
+        self,
+        supernet: PreTrainedModel,
+        batches: Sequence[Batch],
+        stages: Sequence[slice],
+        teacher: Teacher | None = None,
     ) -> None:
         self.supernet, self.stages = supernet, tuple(stages)
         self._found: dict[tuple[int, tuple[str, ...]], float] = {}
         self._batches = []
         for batch in batches:
-            states = teacher.teach(batch, hidden_states=True).hidden_states
+            if teacher is None:
+                largest: Any = supernet.largest_architecture
+                with running(supernet):
+                    states = read_child(supernet, batch, largest, logits=False).hidden_states
+            else:
+                states = teacher.teach(batch, hidden_states=True).hidden_states
             assert states is not None
             borders = [states[0], *(states[stage.stop] for stage in self.stages)]
             self._batches.append((borders, mask_of(batch, states[0]), masks_of(supernet, batch)))
