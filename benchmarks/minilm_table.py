@@ -350,7 +350,7 @@ def prepare(
         base_model=settings.base_model, output_dir=str(work / "small"), max_parameters="0.5x",
         heads=list(settings.heads), ffn=list(settings.ffn), kernels=list(settings.kernels), bf16="no",
         batch_size=settings.batch_size, max_seq_length=settings.max_length, num_sentences=settings.num_sentences,
-        latency_shape=f"1x{settings.max_length}",
+        latency_shape=f"1x{settings.max_length}", varied_sentences=False,  # as drawn: its design is older than that
     )  # fmt: skip
     with locked(work):
         made = Materials(arguments, TextSource.of(texts), work / "materials")

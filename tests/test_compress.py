@@ -120,13 +120,19 @@ def test_sentences_that_train_are_the_varied_ones_of_those_that_fit(tmp_path):
     usual = [f"{' '.join(rng.choices(['the', 'film', 'was', 'good', 'bad'], k=7))}." for _ in range(2000)]
     rare = [f"the film was a plot {' '.join(rng.choices(['long', 'short'], k=3))}." for _ in range(8)]
     long = [f"very short , and not a long plot {number} {'very ' * 30}." for number in range(20)]
-    texts = Dataset.from_dict({"text": [" ".join(usual[k::200]) for k in range(200)] + rare + long})
+    documents = [usual[k::200] + [rare[k // 25]] * (k % 25 == 0) for k in range(200)]
+    texts = Dataset.from_dict({"text": [*map(" ".join, documents), *long]})
     tokenizer = tiny_tokenizer()
     found = load_sentences(texts, tokenizer, num_train=330, max_length=14, held_out=0.05, cache_dir=tmp_path)
     text = tokenizer.batch_decode([row for batch in found.train for row in batch["input_ids"]])
     assert len(text) == 330
-    assert sum("plot" in one for one in text) >= 6
+    varied = sum("plot" in one for one in text)
     assert not any("and" in one for one in text)
+    asked = {"num_train": 330, "max_length": 14, "held_out": 0.05, "cache_dir": tmp_path}
+    drawn = load_sentences(texts, tokenizer, varied=False, **asked)
+    rows = [row for batch in drawn.train for row in batch["input_ids"]]
+    assert len(rows) == 330
+    assert sum("plot" in one for one in tokenizer.batch_decode(rows)) <= 4 < 6 <= varied
 
 
 def test_sentences_of_no_token_are_left_out():

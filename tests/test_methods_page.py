@@ -34,7 +34,9 @@ def test_every_method_says_what_was_read_for_it(methods):
 def test_the_page_tells_what_a_step_takes_before_and_after_the_methods_came(methods):
     found = json.loads((ROOT / "benchmarks" / "records" / "step-versions.json").read_text(encoding="utf-8"))
     page = " ".join(methods.PAGE.read_text(encoding="utf-8").split())
-    assert len(found["rounds"]) >= 3
+    assert f"medians of {len(found['rounds'])} rounds" in page
+    load = "{:.0f} to {:.0f}".format(min(found["load"]), max(found["load"]))
+    assert f"under a load of {load}" in page
     for name, times in found["methods"].items():
         ratios = [one["after"][name] / one["before"][name] for one in found["rounds"]]
         told = [times[key] for key in ("ratio", "least_ratio", "largest_ratio")]

@@ -174,6 +174,9 @@ class CompressArguments(Settings):
         at_least=4,
     )
     num_sentences: int = setting(8000, "Most sentences, or examples, to train on.", at_least=1)
+    varied_sentences: bool = setting(
+        True, "Train on those sentences of six times as many drawn that have the most different pieces."
+    )
     pairs_file: str | None = setting(
         None,
         "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "

@@ -1,5 +1,6 @@
 """What children of a base model cost, and their budgets: shares of its own costs, and what cannot be met, refused."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,7 @@ def caps_of(
         for one, cap in numbers.caps.items():
             smallest = cost(_smallest(supernet.space, cost, one))[one]
             if smallest > cap:
+                cap = math.floor(cap) if isinstance(smallest, int) else cap  # parameters come whole
                 raise ValueError(
                     f"no child of this base model is within the budget {name}: its {one} may be at most "
                     f"{in_digits(cap)}, and the smallest there is has {in_digits(smallest)} (the base model "

@@ -170,7 +170,7 @@ class Materials:
             self.documents, self.base.tokenizer, num_train=self.arguments.num_sentences, num_choosing=_NUM_CHOOSING,
             num_judging=_NUM_JUDGING, held_out=self.source.held_out, batch_size=self.arguments.batch_size,
             max_length=self.max_length, seed=self.source.seed, prompt=self.modules.default_prompt,
-            cache_dir=self.work / "text",
+            varied=self.arguments.varied_sentences, cache_dir=self.work / "text",
         )  # fmt: skip
 
     @cached_property

@@ -273,6 +273,7 @@ def load_sentences(
     max_length: int = 20,
     seed: int = 0,
     prompt: str = "",
+    varied: bool = True,
     cache_dir: str | Path | None = None,
 ) -> Sentences:
     """Sentences to train on, to choose by and to judge by, of different documents.
@@ -293,6 +294,7 @@ def load_sentences(
         max_length: Tokens of a sentence and the prompt at most.
         seed: Of the parts, of the sentences and of the batches' order.
         prompt: What the base model's SentenceTransformer puts before every sentence.
+        varied: Whether to train on the most varied sentences, and not on those drawn.
         cache_dir: Folder of the parts' Arrow files; by default within the cache of the datasets library.
 
     Raises:
@@ -300,13 +302,13 @@ def load_sentences(
     """
     parts = split_parts(documents, held_out, seed, cache_dir=cache_dir)
     most = most_characters_of(max_length, prompt)
+    counts = (_DRAWN * num_train if varied else num_train, num_choosing, num_judging)
     drawn = [
-        choose_sentences(part, count, seed, most_characters=most)
-        for part, count in zip(parts, (_DRAWN * num_train, num_choosing, num_judging), strict=True)
+        choose_sentences(part, count, seed, most_characters=most) for part, count in zip(parts, counts, strict=True)
     ]
     fitting = [sentence for sentence in drawn[0] if len(sentence) <= most]
     drawn[0] = drawn[0][:num_train]
-    if len(fitting) > num_train:
+    if varied and len(fitting) > num_train:
         drawn[0] = choose_varied(fitting, tokenizer, num_train, max_length=max_length)
     made = []
     for chosen in drawn:

@@ -133,7 +133,10 @@ def open_base_model(
         )
     for setting, length in (lengths or {}).items():
         if length is not None and length > positions:
-            raise ValueError(f"{setting} asks for {length} tokens, and the base model has {positions} positions")
+            raise ValueError(
+                f"{setting} asks for {length} tokens, and the base model has {positions} positions: set {setting} to "
+                f"{positions} tokens at most"
+            )
     if modules is not None:  # version 6 of its library leaves the longest text to the tokenizer
         longest = min(modules.max_seq_length or tokenizer.model_max_length, positions)
         modules = dataclasses.replace(modules, max_seq_length=longest)
