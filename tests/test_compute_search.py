@@ -16,6 +16,7 @@ from hf_nasbert.searching import (
     RegularizedEvolution,
     SearchTask,
     TrainedHalving,
+    calibrated,
     plan_compute,
     plan_for,
     random_children,
@@ -104,6 +105,28 @@ def search(space, seed, plan, hands, **task):
         return run_search(RegularizedEvolution(task), predict, num_evaluations=300)
 
     return search_under_compute(task, plan, hands, explore)
+
+
+def test_drawn_children_that_were_adapted_too_are_foretold_by_the_others():
+    task, plan, rng = SearchTask(CHAIN, seed=0, cost=cost), planned(40, CHAIN.num_children), random.Random(0)
+    children = list(CHAIN.enumerate())
+    adapted, trained = ({child: rng.gauss(0, 1) for child in children} for _ in range(2))
+    foretold = []
+
+    def explore(predict):
+        foretold.extend(predict(children))
+        return []
+
+    search_under_compute(task, plan, Replay([0], {child: [loss] for child, loss in adapted.items()}, trained), explore)
+    sample, drawn = random_children(task, plan.num_adapted), random_children(task, plan.num_drawn)
+    assert set(sample) & set(drawn)
+    model = OperatorRidge(CHAIN.blocks).fit(sample, [adapted[child] for child in sample])
+    left_out, in_sample = (
+        calibrated(CHAIN.blocks, {child: trained[child] for child in drawn}, score, sample)(children)
+        for score in (model.predict_left_out, model.predict)
+    )
+    assert foretold == pytest.approx(left_out)
+    assert foretold != pytest.approx(in_sample)
 
 
 @pytest.fixture(scope="module")
