@@ -40,7 +40,7 @@ def backward(trainer, children=(CHILD,)):
 @pytest.fixture
 def trainer(tmp_path):
     """From scratch: the averages stay where they were while the super-net moved."""
-    made = make_trainer(tmp_path, method="blockwise", blockwise_stages=2)
+    made = make_trainer(tmp_path, method="blockwise", blockwise_stages=2, mixed_precision="no")
     made.method.begin(lambda: randomise_(made.supernet, seed=5), {})
     randomise_(made.supernet, seed=6)
     return made

@@ -18,15 +18,13 @@ from accelerate import Accelerator, PartialState
 from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert import records
-from hf_nasbert.costs import cost_function
 from hf_nasbert.data import digest_of
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.elastic.distance import Pooling
 from hf_nasbert.foreign import printable
 from hf_nasbert.locking import locked
-from hf_nasbert.methods import METHODS, TrainingMethod
-from hf_nasbert.methods.base import RunKind, misnamed
-from hf_nasbert.modeling.modeling_supernet import SupernetForMaskedLM, SupernetPreTrainedModel
+from hf_nasbert.methods.base import misnamed
+from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.processes import broadcast_weights, on_main_process
 from hf_nasbert.samplers import UpdateCounter
 from hf_nasbert.scoring import score_architectures
@@ -41,6 +39,7 @@ from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortene
 from hf_nasbert.training.listener import Listener
 from hf_nasbert.training.machine import make_accelerator
 from hf_nasbert.training.step import Batch, TrainingStep, compile_operators, make_optimizer, narrowed
+from hf_nasbert.training.suitable import check_combination, make_method
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +147,7 @@ class SupernetLoop:
         self.listener = Listener() if listener is None else listener
         self.space: SearchSpace = supernet.space
         self.output_dir = Path(arguments.output_dir)
-        self.method = self._make_method()
+        self.method = make_method(supernet, arguments)
         self.distillation: Distillation | None = None
         if base_model is not None:
             size = arguments.train_batch_size(self.accelerator.num_processes)
@@ -506,16 +505,6 @@ class SupernetLoop:
                 children.append(child)
         return children
 
-    def _make_method(self) -> TrainingMethod:
-        arguments, costs = self.arguments, cost_function(self.supernet.config)  # it remembers what an operator costs
-        return METHODS[arguments.method](
-            self.space,
-            arguments.method_settings,
-            cost=lambda child: costs(child)["num_parameters"],
-            seed=arguments.seed,
-            max_steps=arguments.max_steps,
-        )
-
     def _check(self, dev_batches: Sequence[Batch]) -> None:
         arguments, num_processes = self.arguments, self.accelerator.num_processes
         expected = arguments.train_batch_size(num_processes)
@@ -526,17 +515,7 @@ class SupernetLoop:
                 f"{arguments.gradient_accumulation_steps} and global_batch_size={arguments.global_batch_size} take "
                 f"{expected}"
             )
-        is_taught = self.distillation is not None and self.distillation.is_used
-        if not is_taught and not isinstance(self.supernet, SupernetForMaskedLM):
-            raise ValueError(
-                f"a {type(self.supernet).__name__} has no head that predicts masked words: let a teacher teach it "
-                "(teacher=base_model)"
-            )
-        is_fp16, is_constant = arguments.mixed_precision == "fp16", arguments.lr_scheduler_type.startswith("constant")
-        has_base_model = self.distillation is not None
-        self.method.check_run(RunKind(sharding.is_wanted(), is_taught, has_base_model, is_fp16, is_constant))
-        if self.distillation is not None and sharding.is_wanted():
-            raise ValueError("the super-net of a base model is not sharded: launch with DDP (multi_gpu.yaml)")
+        check_combination(self.method, self.supernet, arguments, has_base_model=self.distillation is not None)
         if len(dev_batches) < self.method.num_dev_batches:
             raise ValueError(
                 f"method={arguments.method} scores children on {self.method.num_dev_batches} dev batches, "

@@ -31,6 +31,7 @@ from hf_nasbert.training.checkpoints import find_checkpoint
 from hf_nasbert.training.distillation import with_teacher
 from hf_nasbert.training.loop import TrainingOutput, train_supernet
 from hf_nasbert.training.machine import make_accelerator
+from hf_nasbert.training.suitable import check_combination, make_method
 from hf_nasbert.writing import whole_folder
 
 _CALIBRATION_TOKENS = 20_000  # for importance, variants, and the spread of the base model's states
@@ -199,7 +200,7 @@ def elastic_start(
     in its checkpoint.
 
     Raises:
-        ValueError: If the space is none of the base model's.
+        ValueError: If the space is none of the base model's, or method, teacher and launch do not fit each other.
     """
     output_dir, which = arguments.output_dir, arguments.resume_from_checkpoint
     goes_on = on_main_process(
@@ -217,6 +218,7 @@ def elastic_start(
         )
     supernet = elastic_supernet(full_child, space)
     if is_prepared:
+        check_combination(make_method(supernet, arguments), supernet, arguments, has_base_model=True)
         on_main_process(accelerator, lambda: refit(supernet, calibration))
     return supernet
 
