@@ -1,6 +1,6 @@
 """Half and a quarter of MiniLM-L6 by `hf_nasbert.compress` itself, beside what people choose by hand: the bars.
 
-    python benchmarks/compress.py run half quarter     each run to its end, or on from where it was killed
+    python benchmarks/compress.py run half            each run to its end, or on from where it was killed
     python benchmarks/compress.py collect              writes down the stages that are done so far
     python benchmarks/compress.py show                 prints the tables of docs/compress.md, of what is recorded
     python benchmarks/compress.py peers                what another package makes of the same, in its own environment
@@ -11,10 +11,10 @@ packages (data/data-requirements.txt). One thread; times are CPU-seconds of the 
 its record, as the command writes it, in benchmarks/records/compress.jsonl, with the name of the run; `show` reads what
 is committed of it (compress.jsonl.gz) where that file is not there.
 
-`peers` gives EasySmallEmbeddingModel the base model of the run `half`, the sentences of every step of that run's
-recovery, and its size; the package is installed by pip where it is not there yet. What comes out is judged by the
-same code, is held against what is committed of `half`, and goes to benchmarks/records/compress-peers.jsonl; a child
-that is recorded there is not made again.
+`peers` gives EasySmallEmbeddingModel the base model of the run `half-drawn`, the sentences of every step of that run's
+recovery, and its size; the package is installed by pip where it is not there yet. What comes out is judged by the same
+code, is held against what is committed of that run, and goes to benchmarks/records/compress-peers.jsonl; a child that
+is recorded there is not made again.
 
 `files` is a run of one seed with `--trim_vocabulary --int8`; then it measures the files of the searched child as that
 run's last stage does, but by CPU time, which other work moves less than the clock, and those of the base model, with
@@ -67,15 +67,18 @@ FILES = ROOT / "benchmarks" / "records" / "compress-files.jsonl"
 BASE, PAIRS = "packaged:all-MiniLM-L6-v2", "packaged:stsb"
 RUNS: dict[str, dict[str, Any]] = {
     "half": {"max_parameters": "0.5x"},
-    "quarter": {"max_parameters": "0.25x", "recovery_steps": 1200},
-    "half-latency": {"max_latency": "0.5x"},
+    # On sentences as they were drawn, which was the command's way when these were run.
+    "half-drawn": {"max_parameters": "0.5x", "varied_sentences": False},
+    "quarter-drawn": {"max_parameters": "0.25x", "recovery_steps": 1200, "varied_sentences": False},
+    "half-latency-drawn": {"max_latency": "0.5x", "varied_sentences": False},
     # Other sentences of the same text, to see how far quality depends on which ones were drawn.
     "half-text-1": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 1},
     "half-text-2": {"max_parameters": "0.5x", "seeds": [0], "handmade": False, "text_seed": 2},
 }
+RUNS |= {f"half-drawn-text-{seed}": RUNS[f"half-text-{seed}"] | {"varied_sentences": False} for seed in (1, 2)}
 FILES_RUN = "half-files"
 FILES_SETTINGS: dict[str, Any] = {
-    **RUNS["half"],
+    **RUNS["half-drawn"],
     "seeds": [0],
     "handmade": False,
     "trim_vocabulary": True,
@@ -96,7 +99,7 @@ MAKING = ("costs", "text", "base model", "variants", "lone replacements", "searc
 PEER = "EasySmallEmbeddingModel==0.1.0"
 PEER_NEEDS = ("sentence-transformers==5.2.0", "transformers==4.57.3")
 """Of the time when it was published: later releases of the first one have no modules under the names it imports."""
-PEER_RUN = "half"
+PEER_RUN = "half-drawn"
 PEER_WAYS = (("layers", 2e-5), ("layers", 4e-4), ("compress", 2e-5))
 """Evenly spaced layers, at its learning rate and at ours; and its own choice of layers, width and vocabulary."""
 
@@ -184,7 +187,7 @@ def make_peer(python: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 class PeerBench:
-    """What a peer is given, and what judges it: all of it that of the run `half`."""
+    """What a peer is given, and what judges it: all of it that of the run `half-drawn`."""
 
     def __init__(self, work: Path) -> None:
         arguments = CompressArguments(base_model=BASE, output_dir="unused", pairs_file=PAIRS, **RUNS[PEER_RUN])
