@@ -43,8 +43,8 @@ def tested_in(module: str) -> str:
 def as_table() -> str:
     """Every method in a line of Markdown."""
     lines = [
-        "| `--method` | idea | read, and its licence | passes a step | unverified, or ours | code | tests |",
-        "|---|---|---|--:|---|---|---|",
+        "| `--method` | idea | passes a step | what was read, and its licence | unverified, or ours | code | tests |",
+        "|---|---|--:|---|---|---|---|",
     ]
     for name, kind in METHODS.items():
         module = Path(inspect.getfile(kind)).stem
@@ -54,8 +54,8 @@ def as_table() -> str:
         cells = (
             f"`{name}`",
             kind.summary,
-            f"{paper or ''}{kind.source}",
             f"{passes(kind):.3g}",
+            f"{paper or ''}{kind.source}",
             kind.unverified,
             code,
         )
