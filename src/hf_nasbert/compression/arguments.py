@@ -175,7 +175,7 @@ class CompressArguments(Settings):
     )
     num_sentences: int = setting(8000, "Most sentences, or examples, to train on.", at_least=1)
     varied_sentences: bool = setting(
-        True, "Train on those sentences of six times as many drawn that have the most different pieces."
+        True, "Draw six times as many sentences, and train on those with the most different pieces."
     )
     pairs_file: str | None = setting(
         None,

@@ -25,8 +25,8 @@ def report_search(arguments: SearchReportArguments) -> Path:
 
     Raises:
         FileNotFoundError: If there are no records.
-        ValueError: If the records are none of scored children, a super-net is missing or another one than theirs
-            had, the two do not compare, or the output is the file of the records.
+        ValueError: If the records are none of scored children, a super-net is missing or is not the one that was
+            scored, the two do not compare, or the output is the file of the records.
         WriteError: If the file cannot be written.
     """
     check_writable(arguments.output)
