@@ -1,6 +1,7 @@
 """What the stages of a compression stand on: settings and what a SentenceTransformer says reach where they act."""
 
 import dataclasses
+import functools
 import json
 from functools import partial
 from pathlib import Path
@@ -278,34 +279,60 @@ def test_a_sentence_fits_with_the_prompt_in_front_of_it(monkeypatch):
     assert seen == [40 - len("a good film: ")] * 3
 
 
+FULL, *OTHERS = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
+
+
 def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
-    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
-    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
     found = within_measured(
-        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, full, lambda children: [10.0, 6.0, 4.0]
-    )
+        lambda caps: ranked, lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, FULL,
+        lambda children: [10.0, 6.0, 4.0],
+    )  # fmt: skip
     assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
 
 
+@pytest.mark.parametrize(
+    ("limit", "allowed", "first"),
+    [(Share(0.5), 5.0, [10.0, 4.0, 3.0]), (3.0, 3.0, [10.0, 4.0, 3.0]), (Share(0.5), 10.0, [20.0, 9.0, 15.0])],
+)
+def test_the_cap_is_first_corrected_by_the_clock(limit, allowed, first):
+    """To what the best sums leave of what is allowed, or need beyond it: less three per cent, for children scatter."""
+    asked, times = {"sums": [], "rank": []}, iter([first, [10.0, 2.0, 2.0]])
+
+    def children(name, caps):
+        asked[name].append(caps["latency_ms"])
+        return [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
+
+    caps = {"latency_ms": 4.0}
+    found = within_measured(
+        functools.partial(children, "rank"), functools.partial(children, "sums"), Budget(max_latency_ms=limit), caps,
+        FULL, lambda children: next(times),
+    )  # fmt: skip
+    middle = (first[1] + first[2]) / 2
+    assert asked == {"sums": [4.0], "rank": [pytest.approx(4.0 * 0.97 * allowed / middle)]}
+    assert found[2] == [2.0, 10.0]
+
+
 def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
-    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
-    asked, times = [], iter([[10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
+    asked, times = [], iter([[10.0, 4.85, 4.85], [10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
 
     def rank(caps):
         asked.append(caps["latency_ms"])
-        return [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+        return [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
 
     def measure(children):
-        assert list(children) == [full, *others]
+        assert list(children) == [FULL, *OTHERS]
         return next(times)
 
     caps = {"latency_ms": 4.0}
-    found = within_measured(rank, Budget(max_latency_ms=Share(0.5)), caps, full, measure)
-    assert asked == pytest.approx([4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
-    assert (found[1].architecture, found[2]) == (others[1], [5.0, 10.0])
+    found = within_measured(
+        rank, lambda caps: rank({"latency_ms": 0.0}), Budget(max_latency_ms=Share(0.5)), caps, FULL, measure
+    )
+    assert asked == pytest.approx([0.0, 4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
+    assert (found[1].architecture, found[2]) == (OTHERS[1], [5.0, 10.0])
     assert caps == {"latency_ms": 4.0}
     with pytest.raises(ValueError, match=r"no child is measured at 5 ms or less .* \(the best: 6 ms\)"):
-        within_measured(rank, Budget(max_latency_ms=5.0), caps, full, lambda children: [10.0, 6.0, 7.0])
+        within_measured(rank, rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
 
 
 def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):
