@@ -422,7 +422,7 @@ def test_caps_that_no_child_meets_together_are_told_with_the_costs(base):
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
     seen = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         seen.append(list(children))
         return [1.0 + sum(name != "skip" for name in child) ** 1.5 for child in children]
 
@@ -466,7 +466,7 @@ def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_say
 def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, monkeypatch):
     calls = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         calls.append(batch_size)
         slow = 7.0 if len(calls) > 2 else 5.0  # of all but the base model, for the table
         return [10.0, *(slow for _ in children[1:])]
