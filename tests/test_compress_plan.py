@@ -117,7 +117,6 @@ def test_half_of_minilm_takes_what_was_foretold_and_beats_what_people_choose_by_
     settings = {
         "num_sentences": 256, "recovery_steps": 6, "batch_size": 16, "learning_rate": 1e-4, "num_rescored": 3,
         "heads": [9, 6], "ffn": [1152, 768], "bf16": "no", "latency_shape": "2x16", "max_parameters": "0.5x",
-        "max_seq_length": 48,
     }  # fmt: skip
     foretold = plan_compression(*given, **settings)
     result = hf_nasbert.compress(*given, output_dir=tmp_path / "small", **settings)

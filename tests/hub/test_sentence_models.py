@@ -262,7 +262,7 @@ def test_a_smaller_minilm_goes_and_comes_back_with_the_same_vectors(hub, back, t
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "family", budgets=["0.75x", "0.5x"], heads=[6], ffn=[768], num_sentences=128,
         recovery_steps=2, batch_size=16, learning_rate=1e-4, scorer="additive", handmade=False, latency_shape="2x16",
-        max_seq_length=48, bf16="no", base_model_id="sentence-transformers/all-MiniLM-L6-v2",
+        bf16="no", base_model_id="sentence-transformers/all-MiniLM-L6-v2",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"name one of the models in it: 0\.5x, 0\.75x"):
         gather(result.folder, "user/small")
