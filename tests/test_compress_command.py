@@ -167,6 +167,7 @@ def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, w
         compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
 
 
+@pytest.mark.slow
 def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp_path, monkeypatch):
     """By its content: a copy elsewhere goes on, the same name with other lines does not."""
     text, pairs = tmp_path / "a" / "text.txt", tmp_path / "pairs.csv"
@@ -260,6 +261,7 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     assert weights(folder) == weights(result.folder)
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_up_between_and_within_stages_goes_on_to_the_same_bits(
     base, tmp_path, monkeypatch, capsys
 ):
@@ -314,6 +316,7 @@ def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path
     assert not torch.equal(whole.classifier.weight, torch.zeros_like(whole.classifier.weight))
 
 
+@pytest.mark.slow
 def test_what_is_chosen_by_hand_is_given_and_whole_layers_are_a_stock_bert(tmp_path, monkeypatch):
     def layers_are_better(rows):
         rows = [dataclasses.replace(row, chosen_by=0.0) if row.how.startswith("layers") else row for row in rows]
@@ -384,6 +387,7 @@ def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(b
     assert weights(tmp_path / "small") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_peak_of_memory_is_held_to_from_end_to_end(base, tmp_path):
     result = compress(base, tmp_path / "small", max_memory="0.7x", scorer="additive")
     costs = content_of(result, "costs")
@@ -582,6 +586,7 @@ def test_a_base_model_that_is_no_folder_is_refused_without_asking_the_hub(name, 
     refused(message, lambda: compress(name, tmp_path / "small", **HALF))
 
 
+@pytest.mark.slow
 def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp_path, monkeypatch):
     monkeypatch.setattr(Materials, "trained", property(lambda _: pytest.fail("trained")))
     refused(
@@ -723,6 +728,7 @@ def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):
     refused("gives other outputs than itself", lambda: compress(base, tmp_path / "small", **HALF))
 
 
+@pytest.mark.slow
 def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, monkeypatch):
     def risen(materials, child, seed):
         return None, Recovery([0.5] * 4 + [0.9] * 4, 0, Score(2.0, 0, 0, 0), Score(1.0, 0, 0, 0), 8, {})
@@ -785,6 +791,7 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     assert gather(asked, "me/small").name == "-".join(names["model"][0].auto_model.config.operators)
 
 
+@pytest.mark.slow
 def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_path, capsys, monkeypatch):
     base = classifier_base(tmp_path / "base")
     (tmp_path / "text.txt").write_text("\n".join(documents()))
@@ -838,6 +845,7 @@ def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
     assert "--batch_size" not in again
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
     result = compress(base, None, handmade=False, **HALF)
     folder = result.folder

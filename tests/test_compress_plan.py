@@ -62,6 +62,7 @@ def test_every_stage_is_foretold_and_nothing_left(settings, searches, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.slow
 def test_what_stages_left_in_memory_counts_where_children_are_scored(tmp_path, monkeypatch):
     """Behind the super-net's training a run holds more than when scoring was measured."""
     trained = plan._Planner._trained
@@ -79,6 +80,7 @@ def test_what_stages_left_in_memory_counts_where_children_are_scored(tmp_path, m
     assert min(peaks["search"], peaks["by"]) > 50
 
 
+@pytest.mark.slow
 def test_more_steps_and_sentences_take_longer(tmp_path):
     base = save_base(tmp_path / "base")
     few, many = (
@@ -115,6 +117,7 @@ def test_half_of_minilm_takes_what_was_foretold_and_beats_what_people_choose_by_
     settings = {
         "num_sentences": 256, "recovery_steps": 6, "batch_size": 16, "learning_rate": 1e-4, "num_rescored": 3,
         "heads": [9, 6], "ffn": [1152, 768], "bf16": "no", "latency_shape": "2x16", "max_parameters": "0.5x",
+        "max_seq_length": 48,
     }  # fmt: skip
     foretold = plan_compression(*given, **settings)
     result = hf_nasbert.compress(*given, output_dir=tmp_path / "small", **settings)

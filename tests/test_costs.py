@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 
 import pytest
+from helpers import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny.models import KINDS
@@ -85,7 +86,7 @@ def children_with_every_operator(space):
             yield child
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", mostly_slow(SHAPES, 3))
 def test_costs_equal_those_of_the_built_child(shape):
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -170,6 +170,7 @@ def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
     assert [one.estimate for one in bench.taus(design, own, own)] == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_the_pilot_alone_is_scored_and_super_nets_rank_their_screened_space(bench, prepared, tmp_path, monkeypatch):
     made, trainer = prepared.materials, prepared.trainer
     design = bench.make_design(prepared, tmp_path / "design.json")

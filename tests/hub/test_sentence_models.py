@@ -77,7 +77,7 @@ def test_a_sentence_transformer_goes_and_comes_back_whole(hub, back, tmp_path, o
     assert f'SentenceTransformer("user/small", revision="{pulled.split("commit ")[1][:40]}"{trust})' in pushed
 
 
-@pytest.mark.parametrize("operators", [TRAVELLING, STOCK], ids=["code", "stock"])
+@pytest.mark.parametrize("operators", [TRAVELLING, pytest.param(STOCK, marks=pytest.mark.slow)], ids=["code", "stock"])
 @pytest.mark.parametrize("head", ["BertModel", "BertForSequenceClassification", "BertForTokenClassification"])
 def test_encoders_and_classifiers_go_and_come_back(back, tmp_path, head, operators):
     labels = {} if head == "BertModel" else {"id2label": {0: "bad", 1: "good"}}
@@ -262,7 +262,7 @@ def test_a_smaller_minilm_goes_and_comes_back_with_the_same_vectors(hub, back, t
         packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500)),
         output_dir=tmp_path / "family", budgets=["0.75x", "0.5x"], heads=[6], ffn=[768], num_sentences=128,
         recovery_steps=2, batch_size=16, learning_rate=1e-4, scorer="additive", handmade=False, latency_shape="2x16",
-        bf16="no", base_model_id="sentence-transformers/all-MiniLM-L6-v2",
+        max_seq_length=48, bf16="no", base_model_id="sentence-transformers/all-MiniLM-L6-v2",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"name one of the models in it: 0\.5x, 0\.75x"):
         gather(result.folder, "user/small")
