@@ -5,7 +5,7 @@
     python benchmarks/minilm_ranking.py run         the study's super-nets, on the screened and on the whole space
     python benchmarks/minilm_ranking.py sweep       other methods and settings, on seeds of their own
     python benchmarks/minilm_ranking.py confirm     what won the sweep, on fresh seeds
-    python benchmarks/minilm_orders.py              makes the tables of all of it anew, from the records
+    python benchmarks/evidence.py                   makes the tables of all of it anew, from the records
 
 No command needs a child to be trained: all score the children of the design, which the table trains alone (`prepare`
 of minilm_table.py takes ten minutes first). Killed at any moment, the same command goes on: a super-net in hand is

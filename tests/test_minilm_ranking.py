@@ -1,4 +1,4 @@
-"""Super-nets that rank the children of the table, on a tiny base model: all methods, records, a command called again."""
+"""Super-nets that rank the children of the table, on a tiny base model: methods, records, a command called again."""
 
 import dataclasses
 import json
