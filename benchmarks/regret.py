@@ -10,7 +10,7 @@ save is left out. A policy's regret is by how many percent the loss of its child
 table's children in the band; it sees the losses of one training, and is judged by the mean over all there are.
 
 Settled before the replays: 60 of each policy, bands averaged, intervals of 90 % over the replays. Random children are
-those of the whole space, or of the screened one, and not those near knapsack solutions; what predicts chooses among all.
+those of the whole space, or of the screened one, none near a knapsack solution; what predicts chooses among all.
 A child that is drawn for a model counts as trained. Halving stops children at quarters of one and the same training,
 as the learning curves say, which makes it exact.
 """
