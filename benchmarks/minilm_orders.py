@@ -72,15 +72,20 @@ class Evidence:
 
     @cached_property
     def about(self) -> Record:
-        """The children that they score, in their order, and the screened space."""
+        """Which children they score, in their order."""
         return rows_of(self.folder / FILE)[0]
+
+    @cached_property
+    def design(self) -> Record:
+        """The children of the table, and the screened space."""
+        found: Record = read_object(self.folder / DESIGN)
+        return found
 
     @cached_property
     def truth(self) -> Truth:
         """All children of the design that were trained alone."""
-        design = read_object(self.folder / DESIGN)["children"]
         rows = {row["architecture"]: row for row in rows_of(table_of(self.factor, self.folder)) if row["seed"] == 0}
-        known = [one for one in design if one["architecture"] in rows]
+        known = [one for one in self.design["children"] if one["architecture"] in rows]
         names = [one["architecture"] for one in known]
         own = [rows[name] for name in names]
         return Truth(names, np.array([one["band"] for one in known]), np.array([r["dev_loss"] for r in own]), own)
@@ -94,7 +99,7 @@ class Evidence:
     @cached_property
     def screened(self) -> set[str]:
         """Children of the screened space."""
-        blocks = [",".join(names) for names in self.about["screened"]]
+        blocks = [",".join(names) for names in self.design["screened"]]
         space = SearchSpace.of_blocks(blocks, skip="anywhere")
         return {name for name in self.truth.names if space.why_not(name) is None}
 
@@ -319,7 +324,7 @@ def interference_lines(evidence: Evidence, study: str = "run") -> Iterator[str]:
     groups: list[tuple[str, list[Record]]] = [] if row is None else [("inherited weights, untrained", [row])]
     for space in (SCREENED, ALL):
         groups += [(_title(n, space), list(one.values())) for n, one in evidence.supernets_of(study, space).items()]
-    half = len(evidence.about["screened"]) // 2
+    half = len(evidence.design["screened"]) // 2
     parts: list[Callable[[int], bool]] = [lambda d: True, lambda d: d == 1, lambda d: d >= half]
     for name, rows in groups:
         cells = []

@@ -29,7 +29,6 @@ from minilm_ranking import UNTRAINED
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import load_table
-from hf_nasbert.records import Record
 from hf_nasbert.searching import GradientBoostedSearch, OperatorRidge, SearchTask, calibrated
 from hf_nasbert.space import Architecture, SearchSpace
 
@@ -240,7 +239,7 @@ def policies_of(case: Case) -> dict[str, Policy]:
 def minilm_cases(evidence: Evidence) -> dict[str, Case]:
     """A case for every band of the table `minilm`, at the tokens of the truth."""
     truth, found = evidence.truth, {}
-    kinds = {one["architecture"]: one["kind"] for one in _design(evidence)}
+    kinds = {one["architecture"]: one["kind"] for one in evidence.design["children"]}
     again = evidence.again
     rankings = {
         name: way
@@ -301,15 +300,6 @@ def _rescored(evidence: Evidence, kept: Mapping[str, Ranking], whole: float) -> 
 
 def _batches(evidence: Evidence) -> int:
     return int(evidence.supernets[0]["scored_batches"]) if evidence.supernets else 6
-
-
-def _design(evidence: Evidence) -> list[Record]:
-    from minilm_children import DESIGN
-
-    from hf_nasbert.foreign import read_object
-
-    found: list[Record] = read_object(evidence.folder / DESIGN)["children"]
-    return found
 
 
 def imdb_cases(folder: Path = RECORDS) -> dict[str, Case]:

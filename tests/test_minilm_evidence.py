@@ -39,7 +39,8 @@ def folder(tmp_path):
          "num_seeds": 1}
         for place, child in enumerate(children)
     ]  # fmt: skip
-    (tmp_path / "minilm-design.json").write_text(json.dumps({"children": design}))
+    screened = [[name for name in names if name != "norm"] for names in SPACE.blocks]
+    (tmp_path / "minilm-design.json").write_text(json.dumps({"children": design, "screened": screened}))
     for child in children:
         loss = worth(child)
         row = {
@@ -49,8 +50,7 @@ def folder(tmp_path):
             "recipe": {"space": SPACE.to_dict(), "max_steps": 60}, "timing": {"cpu_seconds": 1.0},
         }  # fmt: skip
         records.append(tmp_path / "table-minilm-x1.jsonl", row)
-    screened = [[name for name in names if name != "norm"] for names in SPACE.blocks]
-    about = {"study": "about", "children": list(map(str, children)), "screened": screened}
+    about = {"study": "about", "children": list(map(str, children))}
     records.append(tmp_path / "minilm-supernets.jsonl", about)
     inside = [all(name in names for name, names in zip(child, screened, strict=True)) for child in children]
 
@@ -79,11 +79,14 @@ def folder(tmp_path):
 
 
 def rows(text):
-    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()}
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
 
 
 def test_every_measure_of_a_ranking(bench, folder):
-    orders, evidence = __import__("minilm_orders"), bench.evidence_of(folder)
+    import minilm_orders as orders
+
+    evidence = bench.evidence_of(folder)
     truth = evidence.truth
     assert evidence.factor == 1
     perfect = orders.measured(dict(zip(truth.names, truth.losses, strict=True)), truth)
