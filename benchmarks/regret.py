@@ -278,7 +278,7 @@ def minilm_cases(evidence: Evidence) -> dict[str, Case]:
             SearchSpace.from_dict(own.rows[0]["recipe"]["space"]),
             {child: (loss + again.get(str(child), loss)) / 2 for child, loss in seen.items()},
             seen, {child: [loss for _, loss in row["curve"][1:]] for child, row in rows.items()},
-            {name: pool for name, pool in pools.items() if len(pool) >= _BRACKETS[0]}, kept,
+            {name: pool for name, pool in pools.items() if len(pool) > 1}, kept,
             {child: row["stsb_validation"] for child, row in rows.items()}, alone / whole,
             {"a quarter of a training each": Ranking([first], 0.0, share)},
         )  # fmt: skip
