@@ -18,6 +18,7 @@ rotten_tomatoes and brown at a rate of 1e-4, two epochs, under the seed of its r
 
 import argparse
 import dataclasses
+import os
 import shutil
 import statistics
 import time
@@ -98,8 +99,8 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Of the models."""
-        return self.prepared.trainer.work / "recovery"
+        """Of the models, from where the command is called: records of fine-tuning name it."""
+        return Path(os.path.relpath(self.prepared.trainer.work / "recovery"))
 
     @cached_property
     def children(self) -> dict[tuple[str, float], Architecture]:
