@@ -43,6 +43,7 @@ _BRACKETS = (4, 8, 16, 32)  # children that halving begins with
 _ADAPTED = (15, 30)
 _FIRST, _BATCH = 10, 5  # of trees: random children, and those predicted best between two fits
 RESCORED = 20
+_SHOWN_FROM = 2.0  # child-trainings, by which the figure is as high as it is
 
 Scores = Mapping[Architecture, float]
 Step = tuple[float, Architecture]
@@ -195,22 +196,18 @@ def trees(case: Case, rng: random.Random) -> Iterator[Step]:
         yield case.price(len(trained)), case.best(trained)
 
 
-def adapting(name: str) -> Policy:
+def adapting(name: str, number: int) -> Policy:
     """Train random children for a few steps from what they inherit, fit an additive model, train its first few."""
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
-        ranking = case.adapted[name]
+        ranking, children = case.adapted[name], list(case.seen)
         scores = rng.choice(ranking.scores)
-        found = []
-        for number in _ADAPTED:
-            drawn = rng.sample(list(scores), min(number, len(scores)))
-            told = OperatorRidge(case.space.blocks).fit(drawn, [scores[child] for child in drawn])
-            children = list(case.seen)
-            order = [children[place] for place in np.argsort(told.predict(children), kind="stable")]
-            for top in _TOPS:
-                spent = ranking.price + len(drawn) * ranking.of_each + case.price(min(top, len(order)))
-                found.append((spent, case.best(order[:top])))
-        yield from sorted(found, key=lambda step: step[0])
+        drawn = rng.sample(list(scores), min(number, len(scores)))
+        model = OperatorRidge(case.space.blocks).fit(drawn, [scores[child] for child in drawn])
+        order = [children[place] for place in np.argsort(model.predict(children), kind="stable")]
+        spent = ranking.price + len(drawn) * ranking.of_each
+        for top in _TOPS:
+            yield spent + case.price(min(top, len(order))), case.best(order[:top])
 
     return policy
 
@@ -229,7 +226,11 @@ def policies_of(case: Case) -> dict[str, Policy]:
         for name, ranking in case.rankings.items()
         if "super-net" in name
     }
-    found |= {f"{name}, additive model": adapting(name) for name in case.adapted}
+    found |= {
+        f"{number} children, {name}, additive model": adapting(name, number)
+        for name in case.adapted
+        for number in _ADAPTED
+    }
     return found
 
 
@@ -263,7 +264,9 @@ def minilm_cases(evidence: Evidence) -> dict[str, Case]:
             if all(scores):
                 title = f"super-net, {name.removesuffix(f' ({SCREENED})')}" if name not in UNTRAINED else name
                 # Of its scores only those of this band's children are asked for.
-                scored = 0.0 if name == "replace-one sums" else len(scores[0]) * _batches(evidence)
+                scored = (
+                    0.0 if name == "replace-one sums" else len(scores[0]) * _batches(evidence) * (1 + (name == BOTH))
+                )
                 total = evidence_price(evidence, way.passes, len(truth.of(evidence.screened).names), name)
                 kept[title] = Ranking(scores, (total + scored) / whole)
         if UNTRAINED[0] in kept and UNTRAINED[1] in kept:
@@ -280,7 +283,7 @@ def minilm_cases(evidence: Evidence) -> dict[str, Case]:
             seen, {child: [loss for _, loss in row["curve"][1:]] for child, row in rows.items()},
             {name: pool for name, pool in pools.items() if len(pool) > 1}, kept,
             {child: row["stsb_validation"] for child, row in rows.items()}, alone / whole,
-            {"a quarter of a training each": Ranking([first], 0.0, share)},
+            {"a quarter of a training": Ranking([first], 0.0, share)},
         )  # fmt: skip
     return found
 
@@ -339,7 +342,7 @@ def imdb_cases(folder: Path = RECORDS) -> dict[str, Case]:
         ]
         if scores:
             supernet, each = 3 * 2 * recipe["max_steps"] / training, (3 * steps + scoring) / training
-            adapted[f"super-net, {steps} steps of each"] = Ranking(scores, supernet, each)
+            adapted[f"{steps} steps from a super-net"] = Ranking(scores, supernet, each)
     space = SearchSpace.from_dict(recipe["space"])
     reached = {child: float(np.mean(losses)) for child, losses in sums.items() if child in seen}
     case = Case(space, reached, seen, curves, {"whole": list(seen)}, found, {}, 1.0, adapted)
@@ -433,17 +436,28 @@ def draw_regret(replays: Mapping[str, Sequence[Sequence[Replay]]], path: Path, t
     lines = {name: [at_compute(own, one) for one in grid] for name, own in replays.items()}
     best = [name for name, _ in winners(replays, grid.tolist())]
     shown = list(dict.fromkeys([*(n for n in lines if n.startswith("random")), *best]))[:num_shown]
+    has_quality = any(at is not None and at.quality == at.quality for own in lines.values() for at in own)
     with figure_style():
-        figure = new_figure(7.2, 4.2)
-        axes = figure.subplots()
+        figure = new_figure(9.0 if has_quality else 7.2, 4.4)
+        panels = figure.subplots(1, 2 if has_quality else 1, squeeze=False)[0]
+        highest = 0.0
         for name in shown:
             known = [(x, at) for x, at in zip(grid, lines[name], strict=True) if at is not None]
             xs = [x for x, _ in known]
-            (line,) = axes.plot(xs, [at.mean for _, at in known], label=name)
+            (line,) = panels[0].plot(xs, [at.mean for _, at in known], label=name)
             band = ([at.low for _, at in known], [at.high for _, at in known])
-            axes.fill_between(xs, *band, color=line.get_color(), alpha=0.12, linewidth=0)
-        axes.set(xscale="log", xlabel="compute, in trainings of a child", ylabel="regret, %", title=title)
-        axes.set_ylim(bottom=0)
+            panels[0].fill_between(xs, *band, color=line.get_color(), alpha=0.12, linewidth=0)
+            highest = max([highest, *(at.high for x, at in known if x >= _SHOWN_FROM)])
+            if has_quality:
+                panels[1].plot(xs, [at.quality for _, at in known], color=line.get_color())
+        panels[0].set(ylabel="regret, %", title=title)
+        panels[0].set_ylim(0, 1.1 * highest)  # a single random child may be far above
+        if has_quality:
+            panels[1].set(ylabel="Spearman correlation on STS-B, validation")
+        for axes in panels:
+            axes.set(xscale="log", xlabel="compute, in trainings of a child", xticks=COMPUTE)
+            axes.set_xticklabels([f"{one:g}" for one in COMPUTE])
+            axes.minorticks_off()
         legend_below(figure)
         save_figure(figure, path)[1].unlink()  # the page shows the other
 
