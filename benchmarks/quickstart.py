@@ -54,9 +54,10 @@ def draw(rows: list[Row]) -> "Figure":
             (quality,) = row.values("spearman")
             colour = INK if row.budget is None else WINNER_COLOUR if row.how == SEARCHED else QUIET_COLOUR
             axes.plot(row.latency_batch_ms, quality, "o", color=colour, markersize=8, markeredgecolor="white")
+            place, side = ((8, 3), "left") if row.how == SEARCHED else ((-8, -3), "right")
             axes.annotate(
-                row.how, (row.latency_batch_ms, quality), (-8, -3), textcoords="offset points", fontsize=9, ha="right"
-            )  # fmt: skip
+                row.how, (row.latency_batch_ms, quality), place, textcoords="offset points", fontsize=9, ha=side
+            )
         base = rows[0]
         axes.axhline(base.values("spearman")[0], color=INK, linewidth=0.6, linestyle=":")
         axes.axvline(base.latency_batch_ms / 2, color=INK, linewidth=0.6, linestyle=":")

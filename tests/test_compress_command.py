@@ -22,7 +22,6 @@ from hf_nasbert.compression import (
     CompressArguments,
     CompressDataArguments,
     Compressed,
-    local,
     materials,
     plan,
     recover,
@@ -37,6 +36,7 @@ from hf_nasbert.compression.run import Compression
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Budget
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
+from hf_nasbert.elastic import refit
 from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.elastic.scores import Score
 from hf_nasbert.hub import PushArguments
@@ -367,15 +367,16 @@ def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(b
     assert before != after
     assert content_of(result, "warm-up")["errors"].keys() == content_of(result, "variants")["errors"].keys()
     assert {stage["stage"] for stage in result.stages} - {stage["stage"] for stage in plain.stages} == {"warm-up"}
-    calls, write = [], local.write_fitted
+    calls, write = [], refit.write_fitted
 
-    def dying(*given):
-        calls.append(given[0].name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        write(*given)
+    def dying(path, *given):
+        if path.parent.name == "warm-up":
+            calls.append(path.name)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+        write(path, *given)
 
-    monkeypatch.setattr(local, "write_fitted", dying)
+    monkeypatch.setattr(refit, "write_fitted", dying)
     with pytest.raises(KeyboardInterrupt):
         compress(base, tmp_path / "small", **settings)
     assert compress(base, tmp_path / "small", **settings).rows == result.rows
@@ -421,7 +422,7 @@ def test_caps_that_no_child_meets_together_are_told_with_the_costs(base):
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
     seen = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         seen.append(list(children))
         return [1.0 + sum(name != "skip" for name in child) ** 1.5 for child in children]
 
@@ -465,14 +466,14 @@ def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_say
 def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, monkeypatch):
     calls = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         calls.append(batch_size)
-        slow = 7.0 if len(calls) > 1 else 5.0  # of all but the base model, for the table
+        slow = 7.0 if len(calls) > 2 else 5.0  # of all but the base model, for the table
         return [10.0, *(slow for _ in children[1:])]
 
     monkeypatch.setattr(run, "measure_side_by_side", measured)
     result = compress(base, tmp_path / "small", max_latency="0.6x", handmade=False, scorer="additive")
-    assert calls == [2, 1, 2]
+    assert calls == [2, 2, 1, 2]
     assert (result.best.row.how, result.best.row.is_within) == ("searched", False)
     assert "searched (given) (above the budget)" in str(result)
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipl
 
 from hf_nasbert.compression import CompressArguments, folders, materials, run, sentences
 from hf_nasbert.compression.base_models import check_classifier, difference_from, load_base_model
-from hf_nasbert.compression.choosing import Scored, Worth, within_measured
+from hf_nasbert.compression.choosing import Scored, Worth, corrected_by_clock, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
 from hf_nasbert.compression.replace_one import Replacement, places
@@ -278,34 +278,55 @@ def test_a_sentence_fits_with_the_prompt_in_front_of_it(monkeypatch):
     assert seen == [40 - len("a good film: ")] * 3
 
 
+FULL, *OTHERS = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
+
+
 def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
-    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
-    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+    ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
     found = within_measured(
-        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, full, lambda children: [10.0, 6.0, 4.0]
+        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, FULL, lambda children: [10.0, 6.0, 4.0]
     )
     assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
 
 
+@pytest.mark.parametrize(
+    ("limit", "measured", "factor"),
+    [
+        (Share(0.5), [10.0, 4.0, 3.0], 5.0 / 3.5), (3.0, [10.0, 4.0, 3.0], 3.0 / 3.5),
+        (Share(0.5), [20.0, 9.0, 15.0], 10.0 / 12.0),
+    ],
+)  # fmt: skip
+def test_the_cap_is_first_corrected_by_the_clock(limit, measured, factor):
+    """Up or down, to three per cent below what is allowed, for children scatter."""
+    asked, caps = [], {"latency_ms": 4.0, "num_parameters": 7.0}
+
+    def best_sums(caps):
+        asked.append(dict(caps))
+        return [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
+
+    found = corrected_by_clock(best_sums, Budget(max_latency_ms=limit), caps, FULL, lambda children: measured)
+    assert found == {"latency_ms": pytest.approx(4.0 * 0.97 * factor), "num_parameters": 7.0}
+    assert asked == [caps] == [{"latency_ms": 4.0, "num_parameters": 7.0}]
+
+
 def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
-    full, *others = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn", "skip-ffn"))
     asked, times = [], iter([[10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
 
     def rank(caps):
         asked.append(caps["latency_ms"])
-        return [Scored(child, 0.1, Worth(0.1), {}) for child in others]
+        return [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
 
     def measure(children):
-        assert list(children) == [full, *others]
+        assert list(children) == [FULL, *OTHERS]
         return next(times)
 
     caps = {"latency_ms": 4.0}
-    found = within_measured(rank, Budget(max_latency_ms=Share(0.5)), caps, full, measure)
+    found = within_measured(rank, Budget(max_latency_ms=Share(0.5)), caps, FULL, measure)
     assert asked == pytest.approx([4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
-    assert (found[1].architecture, found[2]) == (others[1], [5.0, 10.0])
+    assert (found[1].architecture, found[2]) == (OTHERS[1], [5.0, 10.0])
     assert caps == {"latency_ms": 4.0}
     with pytest.raises(ValueError, match=r"no child is measured at 5 ms or less .* \(the best: 6 ms\)"):
-        within_measured(rank, Budget(max_latency_ms=5.0), caps, full, lambda children: [10.0, 6.0, 7.0])
+        within_measured(rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
 
 
 def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):

@@ -16,14 +16,16 @@ from tiny.processes import launch
 import hf_nasbert
 from hf_nasbert import processes, records
 from hf_nasbert.compression import materials, run
+from hf_nasbert.compression.local import distil_blocks
 from hf_nasbert.compression.recover import RecoverySettings, _loss_of, _own_share, _Share, distil_supernet
+from hf_nasbert.elastic import refit
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.importance import importance
 from hf_nasbert.processes import share_out
 
 SETTINGS = {
     "recovery_steps": 12, "learning_rate": 1e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16,
-    "latency_shape": "2x16", "num_rescored": 3, "max_parameters": "0.5x",
+    "latency_shape": "2x16", "num_rescored": 3, "max_parameters": "0.5x", "warmup_steps": 4,
 }  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def test_a_job_that_fails_ends_all_processes_behind_their_own_jobs(monkeypatch):
 
 
 def distil_and_measure(folder):
-    """One of several processes: a super-net distilled, and importances."""
+    """One of several processes: a super-net distilled, importances, and variants warmed up; which blocks it did."""
     torch.set_num_threads(1)
     state = PartialState(cpu=True)
     supernet, own = elastic(), batches(lengths=[(20, 19, 18, 20, 7)] * 3)
@@ -92,17 +94,26 @@ def distil_and_measure(folder):
         output_dir=folder, processes=state,
     )  # fmt: skip
     weights = torch.cat([parameter.detach().flatten() for parameter in supernet.parameters()])
-    return done.losses, done.before, done.after, weights.tolist(), importance(full_child(), own, processes=state)
+    scores, made, write = importance(full_child(), own, processes=state), [], refit.write_fitted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refit, "write_fitted", lambda path, *given: (made.append(path.name), write(path, *given)))
+        start = elastic()
+        errors = distil_blocks(start, own, num_steps=4, kept_in=folder / "warm-up", processes=state)
+    warm = torch.cat([parameter.detach().flatten() for parameter in start.parameters()])
+    return done.losses, done.before, done.after, weights.tolist(), scores, errors, warm.tolist(), made
 
 
 @pytest.mark.slow
-def test_processes_distil_one_super_net_and_measure_the_same_importances(tmp_path, monkeypatch):
+def test_processes_distil_one_super_net_and_share_out_importances_and_the_warm_up(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     [one] = launch(distil_and_measure, 1, tmp_path / "1", timeout=300)
     two = launch(distil_and_measure, 2, tmp_path / "2", timeout=300)
     assert not any(isinstance(seen, str | int) for seen in (one, *two)), (one, two)
     assert two[0][3] == two[1][3]  # to the bit, among each other
-    assert one[4] == two[0][4] == two[1][4]
+    for number in (4, 5, 6):
+        assert one[number] == two[0][number] == two[1][number]
+    assert sorted(two[0][7] + two[1][7]) == one[7]
+    assert len(two[0][7]) == len(two[1][7]) == 3
     for number in range(3):
         assert two[0][number] == pytest.approx(one[number], rel=1e-5)
     assert torch.allclose(torch.tensor(one[3]), torch.tensor(two[0][3]), atol=1e-4)

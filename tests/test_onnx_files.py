@@ -197,6 +197,23 @@ def test_the_gate_stands_before_the_file_is_in_its_place(tmp_path, monkeypatch):
     assert onnx_of(tmp_path / "model") == [ONNX_FILE, INT8_FILE]
 
 
+def test_every_file_is_timed_on_one_sequence_and_on_a_batch(tmp_path, monkeypatch):
+    """Instead of its milliseconds each run gives its place and how many sequences it was given."""
+    model = tiny_bert()
+    files, run = files_of(model, tmp_path / "model"), torch_run(model)
+    (tmp_path / "model" / "onnx").mkdir()
+    for file in (ONNX_FILE, INT8_FILE):
+        (tmp_path / "model" / file).write_bytes(b"a graph")
+    monkeypatch.setattr(onnx_files, "onnx_run", lambda file: run)
+
+    def by_turns(runs, clock):
+        return [100.0 * place + len(next(iter(given().values()))) for place, given in enumerate(runs)]
+
+    monkeypatch.setattr(onnx_files, "by_turns", by_turns)
+    timed = {row.how: (row.latency_one_ms, row.latency_batch_ms) for row in files.measure("0.5x")}
+    assert timed == {TORCH: (1.0, 2.0), ONNX: (101.0, 102.0), INT8: (201.0, 202.0)}
+
+
 @pytest.mark.slow
 def test_a_model_whose_int8_is_really_bad_stops_and_leaves_no_such_file(tmp_path):
     files = files_of(spoil_int8_(tiny_bert()), tmp_path / "model")

@@ -6,16 +6,17 @@ with the base model (the maps into heads and neurons) is never moved: only what 
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from hf_nasbert.compression.sentences import Batch, digest_of
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, mask_of, running
-from hf_nasbert.elastic.refit import Errors, Variant, read_fitted, variants_of, write_fitted
+from hf_nasbert.elastic.refit import Errors, Fitted, Variant, fit_blocks, variants_of_blocks
 from hf_nasbert.kept import weights_digest
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 
@@ -31,6 +32,7 @@ def distil_blocks(
     learning_rate: float = 1e-3,
     seed: int = 0,
     kept_in: str | Path | None = None,
+    processes: PartialState | None = None,
 ) -> Errors:
     """Train what ends every variant, alone, on the base model's states; a variant that does not gain stays as it was.
 
@@ -43,6 +45,8 @@ def distil_blocks(
         learning_rate: The first one; it falls in a straight line.
         seed: Of the batches' order.
         kept_in: Folder of the blocks that are done, one file each: a killed call goes on behind them.
+        processes: Those that share out the blocks, in a folder `kept_in` that all of them see; each has to call with
+            the same arguments, and each gets all variants, which do not depend on their number.
 
     Returns:
         The error that each variant is left with on the batches that decide, by `block operator`.
@@ -58,31 +62,21 @@ def distil_blocks(
     }  # fmt: skip
     encoder, device = encoder_of(supernet), next(supernet.parameters()).device
     full = supernet.largest_architecture
-    variants: dict[int, list[Variant]] = {}
-    for variant in variants_of(supernet):
-        variants.setdefault(variant.block, []).append(variant)
-    errors: Errors = {}
-    with running(supernet):
+    variants = variants_of_blocks(supernet)
+
+    def fit(blocks: Sequence[int]) -> Iterator[tuple[int, Fitted]]:
         masks = [mask_of(batch, device) for batch in batches]
         embedded = [encoder.embed(**inputs_of(batch, device)) for batch in batches]
         states, padding = [one for one, _ in embedded], [both for _, both in embedded]
-        for block, name in enumerate(full):
+        for block, name in enumerate(full[: max(blocks) + 1]):
             wanted = [encoder.run_block(block, name, *given) for given in zip(states, padding, strict=True)]
-            if block in variants:
-                file = None if kept_in is None else Path(kept_in) / f"block-{block:03}.safetensors"
-                found = None if file is None else read_fitted(file, asked)
-                if found is None:
-                    places = _Places(encoder, block, states, padding, masks, wanted)
-                    found = _distil(places, variants[block], num_steps, learning_rate, seed)
-                    if file is not None:
-                        write_fitted(file, asked, found)
-                fitted, of_block = found
-                for variant in variants[block]:
-                    for part, parameter in variant.end.named_parameters():
-                        parameter.copy_(fitted[f"{variant}/{part}"])
-                errors |= of_block
+            if block in blocks:
+                places = _Places(encoder, block, states, padding, masks, wanted)
+                yield block, _distil(places, variants[block], num_steps, learning_rate, seed)
             states = wanted
-    return errors
+
+    with running(supernet):
+        return fit_blocks(variants, fit, asked, kept_in, processes)
 
 
 class _Places:
@@ -125,9 +119,7 @@ class _Places:
             yield own[place]
 
 
-def _distil(
-    places: _Places, variants: Sequence[Variant], num_steps: int, learning_rate: float, seed: int
-) -> tuple[Mapping[str, torch.Tensor], Errors]:
+def _distil(places: _Places, variants: Sequence[Variant], num_steps: int, learning_rate: float, seed: int) -> Fitted:
     before = {str(variant): (places.checked_error(variant), _copy(variant)) for variant in variants}
     own = {str(variant): list(variant.end.parameters()) for variant in variants}
     flags = [(parameter, parameter.requires_grad) for part in own.values() for parameter in part]

@@ -251,15 +251,12 @@ class Materials:
 
     @cached_property
     def warmed_up(self) -> tuple[SupernetPreTrainedModel, dict[str, float]]:
-        """The same, its variants trained block by block; what each misses. One process trains, the others read."""
-        supernet = self.refitted
-
-        def train() -> dict[str, float]:
-            steps = self.arguments.warmup_steps
-            return distil_blocks(supernet, self.calibration, num_steps=steps, kept_in=self.work / "warm-up")
-
-        with self.processes.main_process_first():
-            return supernet, train()
+        """The same, its variants trained block by block; what each misses."""
+        supernet, steps = self.refitted, self.arguments.warmup_steps
+        errors = distil_blocks(
+            supernet, self.calibration, num_steps=steps, kept_in=self.work / "warm-up", processes=self.processes
+        )
+        return supernet, errors
 
     @cached_property
     def supernet(self) -> SupernetPreTrainedModel:

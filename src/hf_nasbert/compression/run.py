@@ -21,7 +21,15 @@ from datasets import Dataset
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, hub_name, name_of
-from hf_nasbert.compression.choosing import LATENCY, Scored, Worth, ranked_choices, within_measured
+from hf_nasbert.compression.choosing import (
+    LATENCY,
+    Score,
+    Scored,
+    Worth,
+    corrected_by_clock,
+    ranked_choices,
+    within_measured,
+)
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
@@ -37,6 +45,8 @@ from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
+    SECONDS_OF_A_SITTING,
+    SECONDS_TO_CORRECT,
     Judged,
     Row,
     choose_given,
@@ -468,17 +478,19 @@ class Compression:
         arguments, full = self.arguments, shared.supernet.largest_architecture
         score = None if arguments.scorer == "additive" else self._score
 
-        def rank(caps: Mapping[str, float]) -> list[Scored]:
-            return ranked_choices(shared.to_choose_from, full, shared.cost, caps, score, arguments.num_rescored)
+        def rank(caps: Mapping[str, float], by: Score | None = score) -> list[Scored]:
+            return ranked_choices(shared.to_choose_from, full, shared.cost, caps, by, arguments.num_rescored)
 
         if LATENCY in caps:
             batch_size, length = arguments.shape
             config = shared.supernet.config
 
-            def measure(children: Sequence[Architecture]) -> list[float]:
-                return self._once(lambda: measure_side_by_side(config, children, batch_size, length))
+            def measure(children: Sequence[Architecture], seconds: float = SECONDS_OF_A_SITTING) -> list[float]:
+                return self._once(lambda: measure_side_by_side(config, children, batch_size, length, seconds))
 
-            ranked, winner, measured = within_measured(rank, arguments.wanted[budget], caps, full, measure)
+            wanted, roughly = arguments.wanted[budget], partial(measure, seconds=SECONDS_TO_CORRECT)
+            caps = corrected_by_clock(partial(rank, by=None), wanted, caps, full, roughly)
+            ranked, winner, measured = within_measured(rank, wanted, caps, full, measure)
         else:
             ranked, measured = rank(caps), None
             winner = ranked[0]

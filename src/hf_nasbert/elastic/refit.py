@@ -8,7 +8,7 @@ block are held at a time. A `norm` adds the mean of y. A convolution reads avera
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,20 +119,44 @@ def refit(
         raise ValueError("variants are refitted on text, and there is no batch")
     # The base model's: what variants were before, or how often they were refitted, does not matter.
     weights = weights_digest(supernet.state_of(supernet.largest_architecture))
-    variants: dict[int, list[Variant]] = {}
-    for variant in variants_of(supernet):
-        variants.setdefault(variant.block, []).append(variant)
+    variants = variants_of_blocks(supernet)
     names = [str(variant) for own in variants.values() for variant in own]
     asked = {"weights": weights, "variants": names, "batches": digest_of(batches), "ridge": ridge}
+
+    def fit(blocks: Sequence[int]) -> Iterator[tuple[int, Fitted]]:
+        for block, moments in moments_of_blocks(supernet, batches, {block: variants[block] for block in blocks}):
+            yield block, fit_block(supernet, moments, variants[block], ridge)
+
+    return fit_blocks(variants, fit, asked, kept, processes)
+
+
+def fit_blocks(
+    variants: Mapping[int, Sequence["Variant"]],
+    fit: Callable[[Sequence[int]], Iterable[tuple[int, Fitted]]],
+    asked: Mapping[str, Any],
+    kept: str | Path | None,
+    processes: PartialState | None,
+) -> Errors:
+    """Give variants what `fit` makes for the blocks that it is asked for, or what an earlier call of the same made.
+
+    Args:
+        variants: By block.
+        fit: Given blocks in order, each with what is made for it; a block does not depend on which others are asked.
+        asked: What decides the result.
+        kept: Folder of the blocks that are done, one file each.
+        processes: Those that share out the blocks, in a folder `kept` that all of them see.
+
+    Raises:
+        ValueError: If `kept` is of another call.
+    """
     files = {block: None if kept is None else Path(kept) / f"block-{block:03}.safetensors" for block in variants}
     found = {block: None if file is None else read_fitted(file, asked) for block, file in files.items()}
     to_do = [block for block in variants if found[block] is None]
     if kept is not None and processes is not None and processes.num_processes > 1:
         processes.wait_for_everyone()  # all have seen the same files
         to_do = to_do[processes.process_index :: processes.num_processes]
-    wanted = {block: variants[block] for block in to_do}
-    for block, moments in moments_of_blocks(supernet, batches, wanted) if wanted else ():
-        fitted, file = fit_block(supernet, moments, variants[block], ridge), files[block]
+    for block, fitted in fit(to_do) if to_do else ():
+        file = files[block]
         if file is None:
             found[block] = fitted
         else:  # read again below: until then no weights lie in memory twice
@@ -269,6 +293,14 @@ def fit_block(
             fitted |= {f"{variant}/depthwise.bias": torch.zeros(len(windows))}
         fitted |= {f"{variant}/dense.weight": weight.float().contiguous(), f"{variant}/dense.bias": bias.float()}
     return fitted, errors
+
+
+def variants_of_blocks(supernet: SupernetPreTrainedModel) -> dict[int, list[Variant]]:
+    """The same by block, without blocks that have none."""
+    found: dict[int, list[Variant]] = {}
+    for variant in variants_of(supernet):
+        found.setdefault(variant.block, []).append(variant)
+    return found
 
 
 def write_fitted(path: Path, asked: Mapping[str, Any], fitted: Fitted) -> None:
