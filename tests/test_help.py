@@ -10,7 +10,7 @@ from hf_nasbert import cli
 from hf_nasbert.guides import GUIDES
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
-_LONGEST = 64
+_LONGEST = 72
 
 
 def kinds_of(name):
@@ -76,10 +76,42 @@ def test_one_setting_is_told_of_whole(capsys):
     assert told.startswith("  --min_lr_ratio X\n      Floor under the falling learning rate")
     assert "as in BigNAS" in " ".join(told.split())
     assert page(capsys, "pretrain", "--help", "--min-lr-ratio".lstrip("-")) == told
+    assert page(capsys, "pretrain", "--help=min_lr_ratio") == told
+
+
+@pytest.mark.parametrize(
+    ("topic", "hint"),
+    [
+        ("nonsense", "there is no setting of that name; hf-nasbert pretrain --help all lists them all"),
+        ("min_lr", "there is no setting of that name; did you mean --help min_lr_ratio?"),
+        (
+            "magic_at_guarded",
+            "it is a --method; hf-nasbert pretrain --method magic_at_guarded --help shows its settings",
+        ),
+        ("anchor_interval", "it is a setting of --method "),
+    ],
+)
+def test_help_of_what_is_no_setting_says_where_to_look(topic, hint, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["pretrain", "--help", "nonsense"])
+        cli.main(["pretrain", "--help", topic])
     assert ended.value.code == 2
-    assert "--help nonsense: no setting of that name" in capsys.readouterr().err
+    assert f"--help {topic}: {hint}" in capsys.readouterr().err
+    if hint.startswith("it is a"):  # the command that it names works
+        *_, command = hint.split("; ") if "; " in hint else ("", f"pretrain --method magic_at --help {topic}")
+        assert page(capsys, *re.findall(r"pretrain .*?--help(?: \w+)?", command)[0].removesuffix(" shows").split())
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_no_sentence_of_the_short_page_is_cut(name, capsys):
+    told = " ".join(page(capsys, name, "--help").split())
+    assert "..." not in re.sub(r"(VALUE|A B|N N) \.\.\.", "", told)
+
+
+def test_a_misspelt_command_is_answered_in_one_line(capsys):
+    assert cli.main(["comprss"]) == 2
+    assert capsys.readouterr().err == "hf-nasbert: there is no command 'comprss'; did you mean compress?\n"
+    assert cli.main(["zzz"]) == 2
+    assert "hf-nasbert --help lists them all" in capsys.readouterr().err
 
 
 def test_settings_of_a_choice_stand_in_the_short_page_of_that_choice(capsys):

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import itertools
 import math
 import shlex
 import sys
@@ -111,13 +112,13 @@ def parse_recipe_arguments(
             _add_flags(parser, field, hint)
     parser.add_argument("--config", metavar="NAME|FILE.yaml")
     with _refused_by(parser):
-        if asked := {"-h", "--help"} & set(argv):
-            topic = next((word for word in argv[argv.index(asked.pop()) + 1 :][:1] if word[0:1] != "-"), None)
+        if (asked := _help_among(argv)) is not None:
             groups = entries_of(dataclass_types, chosen, _settings_of)
             if guide is not None:
                 own = (field.name for kind in chosen.values() for field, _ in _settings_of(kind))
                 guide = guide._replace(shown=(*guide.shown, *own))
-            sys.stdout.write(page_of(parser.prog, description, groups, guide, topic) + "\n")
+            hints = _hints_of_choices(parser.prog, dataclass_types)
+            sys.stdout.write(page_of(parser.prog, description, groups, guide, asked or None, hints) + "\n")
             raise SystemExit(0)
         for word in argv:
             _check_locale(word)
@@ -164,6 +165,30 @@ def command_of(program: str, *arguments: Any) -> str:
         else:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return f"{program} {shlex.join(words)}"
+
+
+def _help_among(argv: Sequence[str]) -> str | None:
+    """What `--help` among the arguments asks for: "" for the page of the command; None where it is not there."""
+    for word, follower in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        flag, _, topic = word.partition("=")
+        if flag in ("-h", "--help"):
+            return topic or ("" if follower.startswith("-") else follower)
+    return None
+
+
+def _hints_of_choices(program: str, dataclass_types: Iterable[type]) -> dict[str, str]:
+    """Where `--help` explains a method, a search, and each of their settings."""
+    found: dict[str, str] = {}
+    for kind in dataclass_types:
+        for choice in getattr(kind, "choices", {}).values():
+            for setting, names in choice.owners().items():
+                found[setting] = (
+                    f"it is a setting of --{choice.by} {' and '.join(names)}; "
+                    f"{program} --{choice.by} {names[0]} --help {setting} explains it"
+                )
+            for name in choice.options():
+                found[name] = f"it is a --{choice.by}; {program} --{choice.by} {name} --help shows its settings"
+    return found
 
 
 @contextmanager
