@@ -32,7 +32,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
 from hf_nasbert.compression.recover import Recovery
-from hf_nasbert.compression.run import Compression
+from hf_nasbert.compression.run import Compression, _announced
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Budget
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
@@ -855,3 +855,23 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
     assert dataclasses.replace(result, _scratch=None)._scratch is None
     result._scratch.cleanup()
     assert not folder.exists()
+
+
+def test_a_name_on_the_hub_that_a_package_has_too_is_pointed_to_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match=r"Without a network: --base_model packaged:all-MiniLM-L6-v2$"):
+        open_base_model("sentence-transformers/all-MiniLM-L6-v2")
+    with pytest.raises(OSError, match=r"nobody/nothing") as refused:
+        open_base_model("nobody/nothing")
+    assert "packaged:" not in str(refused.value)
+
+
+@pytest.mark.parametrize("stage", ["costs", "search 0.5x", "recovery attention-ffn seed 0", "base model", "onnx 0.5x"])
+def test_a_stage_says_what_it_does(stage):
+    assert _announced(stage).startswith(f"{stage}: ")
+
+
+@pytest.mark.parametrize("cap", ["12.5", "12.5ms", " 12.5 ms "])
+def test_milliseconds_may_be_written_as_such(cap):
+    asked = CompressArguments(base_model="x", output_dir="y", max_latency=cap)
+    assert [budget.max_latency_ms for budget in asked.wanted.values()] == [12.5]

@@ -1,14 +1,17 @@
 """`--help`: short, with an example that parses, one spelling of a flag, what is required marked; all on request."""
 
 import dataclasses
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
 from hf_nasbert import cli
 from hf_nasbert.guides import GUIDES
-from hf_nasbert.recipe_arguments import parse_recipe_arguments
+from hf_nasbert.recipe_arguments import _CALLED_ELSEWHERE, parse_recipe_arguments
 
 _LONGEST = 72
 
@@ -119,3 +122,44 @@ def test_settings_of_a_choice_stand_in_the_short_page_of_that_choice(capsys):
     assert re.search(r"^search settings:\n  --\w", told, re.MULTILINE)
     assert "--population_size N" in told
     assert "--population_size" not in page(capsys, "search", "--search", "random", "--help")
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "here"),
+    [
+        ("finetune", "per_device_train_batch_size", "batch_size"),
+        ("compress", "per_device_train_batch_size", "batch_size"),
+        ("pretrain", "batch_size", "per_device_train_batch_size"),
+        ("compress", "model_name_or_path", "base_model"),
+        ("finetune", "model_name_or_path", "model"),
+        ("compress", "max_steps", "recovery_steps"),
+        ("compress", "seed", "seeds"),
+        ("pretrain", "bf16", "mixed_precision"),
+        ("search", "output_dir", "output"),
+    ],
+)
+def test_a_name_of_transformers_or_of_another_command_is_translated(command, given, here, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, f"--{given}", "8"])
+    assert f"unknown flag --{given}; it is called --{here} here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "others"), _CALLED_ELSEWHERE.items())
+def test_every_translation_is_a_setting_of_some_command(given, others):
+    known = {setting for name in cli.COMMANDS for setting in settings_of(name)}
+    assert set(others) <= known
+
+
+def test_weights_are_loaded_without_bars_and_downloads_keep_theirs():
+    """In a process of its own, for it is the process that the bars are switched off in."""
+    script = (
+        "import transformers\nfrom hf_nasbert import cli\ncli._hide_foreign_bars()\n"
+        "from transformers.utils.logging import is_progress_bar_enabled\n"
+        "from huggingface_hub.utils import are_progress_bars_disabled\n"
+        "print(is_progress_bar_enabled(), are_progress_bars_disabled())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ran.stdout == "False False\n"

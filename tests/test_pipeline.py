@@ -202,8 +202,8 @@ def test_under_a_cap_on_latency_operators_are_timed_and_the_winner_is(make, tmp_
     table = LatencyTable.read(tmp_path / "run" / "latency.jsonl", batch_size=2, sequence_length=16)
     assert table.described == content["latency"].measured_on
     card = (tmp_path / "run" / "child" / "README.md").read_text()
-    assert "at most latency ms" in card
-    assert "latency ms of the child, timed" in card
+    assert "| at most latency (ms) | 1000 |" in card
+    assert "| latency of this child, timed" in card
     assert all(result.is_reused for result in make(max_latency=1000.0, latency_shape="2x16", num_evaluations=6).run())
 
 

@@ -29,6 +29,32 @@ Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
 
 
+# What transformers, or another command of this package, calls a setting; and its names here, one for each command.
+_CALLED_ELSEWHERE = {
+    "per_device_train_batch_size": ("batch_size", "train_batch_size"),
+    "train_batch_size": ("batch_size", "per_device_train_batch_size"),
+    "batch_size": ("per_device_train_batch_size", "train_batch_size", "dev_batch_size"),
+    "eval_batch_size": ("per_device_eval_batch_size", "dev_batch_size"),
+    "per_device_eval_batch_size": ("dev_batch_size",),
+    "model_name_or_path": ("base_model", "model", "supernet"),
+    "model": ("base_model", "supernet"),
+    "base_model": ("model", "supernet"),
+    "dataset": ("dataset_name",),
+    "seed": ("seeds",),
+    "seeds": ("seed",),
+    "epochs": ("num_train_epochs",),
+    "max_steps": ("recovery_steps", "child_steps"),
+    "max_length": ("max_seq_length",),
+    "lr": ("learning_rate",),
+    "output": ("output_dir",),
+    "output_dir": ("output",),
+    "fp16": ("mixed_precision",),
+    "bf16": ("mixed_precision",),
+    "mixed_precision": ("bf16",),
+    "max_latency_ms": ("max_latency",),
+}
+
+
 class Choice(NamedTuple):
     """Settings of their own that come with a choice, such as those of a training method.
 
@@ -463,5 +489,11 @@ def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser, refus
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    prefix = "--" * name.startswith("--")
+    setting = name.removeprefix("--").replace("-", "_")
+    for other in _CALLED_ELSEWHERE.get(setting, ()):
+        if f"{prefix}{other}" in known:
+            return f"; it is called {prefix}{other} here"
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else "; --help lists all that there are"
