@@ -101,7 +101,17 @@ class Answers:
 
 
 Content = TypeVar(
-    "Content", PackedText, TrainedSupernet, Scores, Extraction, Pretraining, Finetuning, Control, Card, Answers
+    "Content",
+    PackedText,
+    Latencies,
+    TrainedSupernet,
+    Scores,
+    Extraction,
+    Pretraining,
+    Finetuning,
+    Control,
+    Card,
+    Answers,
 )
 
 
