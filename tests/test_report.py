@@ -602,6 +602,7 @@ def test_the_sentence_on_top_is_about_every_budget():
     half, fourth = shown.lead.removesuffix(".").split(". ")
     assert half.startswith("max_parameters=0.5x: the searched model keeps 95.0 %")
     assert fourth.startswith("max_parameters=0.25x: the model chosen by hand (layers 0) keeps 50.0 %")
+    assert "pairs the model of max_parameters=0.5x is level with layers 0 4 5" in shown.doubts[0]
 
 
 def test_names_at_the_bottom_stay_above_the_axis():

@@ -275,7 +275,9 @@ def _sure(
             subject, other = (f"the model of {one.name}" for one in series)
             told.append(_beside(measure, own.winner, series[1].winner, other, subject))
         others = []
-    told += [_beside(measure, own.winner, place, names[place]) for place in others]
+    budgets = {row["budget"] for row in rows if row["budget"] is not None}
+    it = "it" if len(budgets) == 1 else f"the model of {rows[own.winner]['budget']}"
+    told += [_beside(measure, own.winner, place, names[place], it) for place in others]
     told = [line for line in told if line]
     if told and all(measure.doubt(own.winner, place) is None for place in (others or [series[-1].winner])):
         told.append(
