@@ -126,6 +126,6 @@ def test_half_of_minilm_takes_what_was_foretold_and_beats_what_people_choose_by_
         assert 0.5 < of_it.peak_memory_mib / stage["peak_memory_mib"] < 2, stage["stage"]
     assert plan.Plan(foretold.stages, 0.0).to_dict()["cpu_seconds"] == pytest.approx(foretold.cpu_seconds, abs=0.1)
     assert result.best.row.how == "searched"
-    assert "nearer to the base model than all others" in "\n".join(result.verdicts)
+    assert "closer to the base model than every other" in "\n".join(result.verdicts)
     assert result.best.row.mean("cosine") > 0.8
     assert SentenceTransformer(str(result.folder), trust_remote_code=True, device="cpu").encode("a").shape == (384,)

@@ -529,7 +529,7 @@ def test_what_is_no_share_is_refused(text):
 
 @pytest.mark.parametrize("factor", [0, 1, 2.0, -1, math.nan, math.inf, "0.5", True, None])
 def test_a_share_lies_between_nothing_and_all(factor):
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         Share(factor)
 
 

@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 from hub_helpers import ARCHITECTURE, MODEL, OTHER, contents_of, files_of
 from hub_server import TOKEN
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 
 from hf_nasbert.hub import PushArguments, push
 from hf_nasbert.native import CODE_FILES
@@ -292,3 +292,36 @@ class TestAnotherModel:
         hub.repos[MODEL].commit("main", files_of(hub) | stale)
         send(made["child"])
         assert files_of(hub).keys() & stale.keys() == {"notes.md"}
+
+
+class TestWhatOnlyAnOwnerKnows:
+    @pytest.fixture
+    def without(self, made, tmp_path):
+        """A child whose card says neither license nor language."""
+        folder = shutil.copytree(made["child"], tmp_path / "without")
+        card = (folder / "README.md").read_text()
+        lines = [line for line in card.splitlines() if not line.startswith(("license:", "language:"))]
+        (folder / "README.md").write_text("\n".join(lines) + "\n")
+        return folder
+
+    def test_a_card_without_it_is_told(self, hub, send, without):
+        said = str(send(without, dry_run=True))
+        assert "the card names no license: add --license apache-2.0, or what is true" in said
+        assert "the card names no language: add --language en, or what is true" in said
+
+    def test_it_is_written_into_the_card_that_is_sent(self, hub, send, without):
+        before = (without / "README.md").read_text()
+        said = str(send(without, license="mit", language="de"))
+        assert "names no" not in said
+        assert (without / "README.md").read_text() == before, "the folder is only read"
+        sent = hub.repos[MODEL].files["README.md"].decode()
+        data = ModelCard(sent).data
+        assert (data.license, data.language) == ("mit", "de")
+        plain = str(send(without, repo_id="user/plain"))
+        assert "names no license" in plain
+        other = hub.repos["models/user/plain"].files["README.md"].decode()
+        assert ModelCard(sent).text.strip() == ModelCard(other).text.replace("user/plain", "user/child").strip()
+
+    def test_what_the_hub_does_not_know_is_refused(self, send, without):
+        with pytest.raises(ValueError, match=r"license is 'Apache 2\.0'.*did you mean apache-2\.0"):
+            send(without, license="Apache 2.0", dry_run=True)

@@ -451,7 +451,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             row for row in rows if row.budget == given.budget and row is not given and row is not whole_vocabulary
         ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
-        kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the encoder's parameters"]
         if given.file_bytes and base.file_bytes:
             kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
@@ -466,17 +466,17 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         agreement = given.mean("agreement")
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
-        told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        told.append(f"{given.budget}: {name} was saved: {', '.join(kept)}.")
         if given.is_as_it_began:
             told.append(
-                f"{given.budget}: recovery made it no better on the text that chooses, so it is as it was cut and "
-                "refitted: try another learning_rate, more recovery_steps or more text."
+                f"{given.budget}: distillation did not improve it on the validation set, so its weights are those "
+                "before: try another --learning_rate, more --recovery_steps or more text."
             )
         if not given.is_within:
             told.append(
-                f"{given.budget}: measured again for this table it is above the budget "
+                f"{given.budget}: timed again for this table, it is above the budget "
                 f"({given.latency_batch_ms:.1f} ms, the base model {base.latency_batch_ms:.1f}): "
-                "measure it on a quiet machine, or ask for less."
+                "run it on an idle machine, or give a smaller budget."
             )
         told += _of_task(whole_vocabulary, others, base)
         if given.trimmed is not None:
@@ -488,20 +488,20 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
-                f"{given.budget}: what somebody chooses by hand is better here than what the search found "
-                f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
+                f"{given.budget}: a hand-made choice is better here than what the search found "
+                f"({_what_chose(given)} against {_what_chose(searched)} on the validation set)."
             )
         ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
             within = "" if row.is_within else ", which is above the budget,"
             told.append(
-                f"{given.budget}: on the text that judges, {row.how}{within} is nearer to the base model "
-                f"({_judged(row):.4f} against {_judged(whole_vocabulary):.4f})."
+                f"{given.budget}: on the test set, {row.how}{within} is closer to the base model "
+                f"(distance {_judged(row):.4g} against {_judged(whole_vocabulary):.4g})."
             )
         if others and not ahead:
             told.append(
-                f"{given.budget}: it is nearer to the base model than all others of the table, which had the same "
-                "tokens."
+                f"{given.budget}: on the test set it is closer to the base model than every other model of the table; "
+                "all were trained on the same tokens."
             )
     return told
 
@@ -572,7 +572,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         (
             "model",
             lambda row: (
-                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (given)' if row.is_given else ''}"
+                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (saved)' if row.is_given else ''}"
                 f"{'' if row.is_within else ' (above the budget)'}"
             ),
         ),
