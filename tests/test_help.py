@@ -11,7 +11,8 @@ import pytest
 
 from hf_nasbert import cli
 from hf_nasbert.guides import GUIDES
-from hf_nasbert.recipe_arguments import _CALLED_ELSEWHERE, parse_recipe_arguments
+from hf_nasbert.old_names import CALLED_ELSEWHERE
+from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
 _LONGEST = 72
 
@@ -144,7 +145,7 @@ def test_a_name_of_transformers_or_of_another_command_is_translated(command, giv
     assert f"unknown flag --{given}; it is called --{here} here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "others"), _CALLED_ELSEWHERE.items())
+@pytest.mark.parametrize(("given", "others"), CALLED_ELSEWHERE.items())
 def test_every_translation_is_a_setting_of_some_command(given, others):
     known = {setting for name in cli.COMMANDS for setting in settings_of(name)}
     assert set(others) <= known

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import re
 import shutil
 import textwrap
@@ -112,6 +113,30 @@ def _describe_unknown(program: str, topic: str, names: Sequence[str], hints: Map
 
 def _setting_name(topic: str) -> str:
     return topic.lstrip("-").replace("-", "_")
+
+
+def help_among(argv: Sequence[str]) -> str | None:
+    """What `--help` among the arguments asks for: "" for the page of the command; None where it is not there."""
+    for word, follower in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        flag, _, topic = word.partition("=")
+        if flag in ("-h", "--help"):
+            return topic or ("" if follower.startswith("-") else follower)
+    return None
+
+
+def hints_of_choices(program: str, dataclass_types: Sequence[type]) -> dict[str, str]:
+    """Where `--help` explains a method, a search, and each of their settings."""
+    found: dict[str, str] = {}
+    for kind in dataclass_types:
+        for choice in getattr(kind, "choices", {}).values():
+            for setting, names in choice.owners().items():
+                found[setting] = (
+                    f"it is a setting of --{choice.by} {' and '.join(names)}; "
+                    f"{program} --{choice.by} {names[0]} --help {setting} explains it"
+                )
+            for name in choice.options():
+                found[name] = f"it is a --{choice.by}; {program} --{choice.by} {name} --help shows its settings"
+    return found
 
 
 def entries_of(kinds: Sequence[Any], chosen: Mapping[str, Any], fields_of: Any) -> dict[str, list[Entry]]:

@@ -1,4 +1,4 @@
-"""Names that settings had before: accepted with a warning for one release, on command lines and in YAML files."""
+"""Other names of settings: old ones, accepted with a warning for one release, and those that they have elsewhere."""
 
 import logging
 from collections.abc import Sequence
@@ -13,6 +13,31 @@ OLD_NAMES = {
     "SearchChildrenArguments": {"max_latency_ms": "max_latency"},
 }
 """Old and new names, by the dataclass that has the new one. To be emptied with the next release."""
+
+CALLED_ELSEWHERE = {
+    "per_device_train_batch_size": ("batch_size", "train_batch_size"),
+    "train_batch_size": ("batch_size", "per_device_train_batch_size"),
+    "batch_size": ("per_device_train_batch_size", "train_batch_size", "dev_batch_size"),
+    "eval_batch_size": ("per_device_eval_batch_size", "dev_batch_size"),
+    "per_device_eval_batch_size": ("dev_batch_size",),
+    "model_name_or_path": ("base_model", "model", "supernet"),
+    "model": ("base_model", "supernet"),
+    "base_model": ("model", "supernet"),
+    "dataset": ("dataset_name",),
+    "seed": ("seeds",),
+    "seeds": ("seed",),
+    "epochs": ("num_train_epochs",),
+    "max_steps": ("recovery_steps", "child_steps"),
+    "max_length": ("max_seq_length",),
+    "lr": ("learning_rate",),
+    "output": ("output_dir",),
+    "output_dir": ("output",),
+    "fp16": ("mixed_precision",),
+    "bf16": ("mixed_precision",),
+    "mixed_precision": ("bf16",),
+    "max_latency_ms": ("max_latency",),
+}
+"""What transformers, or another command of this package, calls a setting; and its names here, one for each command."""
 
 
 def old_names_of(kinds: Sequence[type]) -> dict[str, str]:
