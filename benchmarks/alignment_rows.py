@@ -13,7 +13,9 @@ compute: half of the rows make a step cheaper. All other settings of the methods
 The rule, written down before any of these super-nets was trained: d is the tau of a super-net with alignment_rows 0.5
 less that of the one with 1.0 of the same method and seed. 0.5 becomes the default of `magic_a` and `magic_at` if the
 90 % interval (Student's) of the mean of all d, both methods together, lies above -0.03, and no method's own mean below
-it. `uniform` stands beside them and decides nothing.
+it. `uniform` stands beside them and decides nothing. Changed before any tau was looked at, since the machine was shared
+by a dozen processes: the clock may stop `run` before its five seeds, but not before three whole ones, and seeds of which
+a super-net is missing do not count.
 """
 
 import argparse
@@ -48,6 +50,7 @@ RECORD, PAGE = "alignment-rows.json", ROOT / "docs" / "speed.md"
 METHODS, SHARES, SEEDS = ("magic_a", "magic_at"), (1.0, 0.5), range(400, 405)
 BEFORE = "not trained"
 NUM_STEPS, NUM_ROWS, LEARNING_RATE = 100, 16, 5e-4
+FEWEST_SEEDS = 3
 LOWEST = -0.03  # that the interval of the difference may reach
 _CPU_SECONDS = 30.0  # of a super-net, foretold
 
@@ -228,12 +231,11 @@ def ranks_of(record: Mapping[str, Any], design: Mapping[str, Any], truth: Mappin
 
 
 def differences(taus: Mapping[Run, float], method: str) -> list[float]:
-    """Of each seed, the tau with half of the rows less that with all."""
+    """Of each seed that has all its super-nets, the tau with half of the rows less that with all."""
     return [
-        taus[half] - taus[whole]
+        taus[Run(method, 0.5, seed)] - taus[Run(method, 1.0, seed)]
         for seed in SEEDS
-        for whole, half in [(Run(method, 1.0, seed), Run(method, 0.5, seed))]
-        if whole in taus and half in taus
+        if all(Run(other, share, seed) in taus for other in METHODS for share in SHARES)
     ]
 
 
@@ -286,11 +288,12 @@ def is_as_good(ranks: Ranks) -> bool:
     """Whether the rule lets half of the rows be the default.
 
     Raises:
-        ValueError: If not all super-nets are trained.
+        ValueError: If fewer seeds are whole than the rule wants.
     """
     by_method = {method: differences(ranks.over_all, method) for method in METHODS}
-    if any(len(values) < len(SEEDS) for values in by_method.values()):
-        raise ValueError(f"the rule is about {len(SEEDS)} seeds of each method: call run first")
+    num_seeds = len(by_method[METHODS[0]])
+    if num_seeds < FEWEST_SEEDS:
+        raise ValueError(f"{num_seeds} seeds are whole, and the rule wants {FEWEST_SEEDS}: go on with run")
     found = paired_difference([value for values in by_method.values() for value in values])
     return found.low > LOWEST and all(statistics.fmean(values) >= LOWEST for values in by_method.values())
 
