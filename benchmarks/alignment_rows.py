@@ -13,9 +13,9 @@ compute: half of the rows make a step cheaper. All other settings of the methods
 The rule, written down before any of these super-nets was trained: d is the tau of a super-net with alignment_rows 0.5
 less that of the one with 1.0 of the same method and seed. 0.5 becomes the default of `magic_a` and `magic_at` if the
 90 % interval (Student's) of the mean of all d, both methods together, lies above -0.03, and no method's own mean below
-it. `uniform` stands beside them and decides nothing. Changed before any tau was looked at, since the machine was shared
-by a dozen processes: the clock may stop `run` before its five seeds, but not before three whole ones, and seeds of which
-a super-net is missing do not count.
+it. `uniform` stands beside them and decides nothing. Changed before any tau was looked at, since the machine was
+shared by a dozen processes: the clock may stop `run` before its five seeds, but not before three whole ones, and seeds
+of which a super-net is missing do not count.
 """
 
 import argparse
