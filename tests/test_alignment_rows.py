@@ -44,15 +44,15 @@ def test_the_page_says_what_the_record_says(bench, ranks):
 
 def test_the_default_is_what_follows_by_the_rule(bench, ranks):
     expected = 0.5 if bench.is_as_good(ranks[1]) else 1.0
-    for method in bench.METHODS:
+    for method in bench.FIRST:
         assert METHODS[method].Settings().alignment_rows == expected
 
 
 def ranks_with(bench, differences):
     """Ranks of super-nets whose taus differ so, seed by seed."""
     taus = {
-        bench.Run(method, share, seed): 0.8 + (share == 0.5) * by
-        for method, of_seeds in differences.items()
+        bench.Run(variant, share, seed): 0.8 + (share == 0.5) * by
+        for variant, of_seeds in differences.items()
         for seed, by in zip(bench.SEEDS, of_seeds, strict=False)
         for share in bench.SHARES
     }
@@ -60,26 +60,28 @@ def ranks_with(bench, differences):
 
 
 @pytest.mark.parametrize(
-    ("magic_a", "magic_at", "is_as_good"),
+    ("magic_a", "magic_at", "heavy", "is_as_good"),
     [
-        ([0.01, -0.01, 0.0, 0.02, -0.02], [0.0, 0.01, -0.01, 0.0, 0.0], True),
-        ([-0.01, -0.03, -0.02, 0.0, -0.04], [-0.01, -0.03, -0.03, -0.02, -0.05], False),  # the mean alone is above
-        ([-0.035] * 5, [0.02, 0.02, 0.02, 0.02, 0.02], False),  # one method suffers
-        ([0.2, -0.2, 0.2, -0.2, 0.0], [0.2, -0.2, 0.1, -0.1, 0.0], False),  # nothing is told
+        ([0.01, -0.01, 0.0, 0.02, -0.02], [0.0, 0.01, -0.01, 0.0, 0.0], [0.0] * 5, True),
+        ([-0.01, -0.03, -0.02, 0.0, -0.04], [-0.01, -0.03, -0.03, -0.02, -0.05], [0.0] * 5, False),
+        ([-0.035] * 5, [0.02] * 5, [0.0] * 5, False),  # one method suffers
+        ([0.2, -0.2, 0.2, -0.2, 0.0], [0.2, -0.2, 0.1, -0.1, 0.0], [0.0] * 5, False),  # nothing is told
+        ([0.0] * 5, [0.0] * 5, [-0.02, -0.02, -0.05, 0.01, 0.0], False),  # where alignment weighs much
     ],
 )
-def test_the_rule(bench, magic_a, magic_at, is_as_good):
-    made = ranks_with(bench, {"magic_a": magic_a, "magic_at": magic_at})
+def test_the_rule(bench, magic_a, magic_at, heavy, is_as_good):
+    made = ranks_with(bench, {"magic_a": magic_a, "magic_at": magic_at, bench.HEAVY: heavy})
     assert bench.is_as_good(made) is is_as_good
     assert ("not shown" in bench.verdict(made)) is not is_as_good
 
 
 def test_the_rule_counts_whole_seeds_alone(bench):
-    made = ranks_with(bench, {"magic_a": [0.0, 0.0, 0.0, -0.3], "magic_at": [0.0, 0.0, 0.0]})
-    assert bench.differences(made.over_all, "magic_a") == [0.0, 0.0, 0.0]
+    three = [0.0, 0.0, 0.0]
+    made = ranks_with(bench, {"magic_a": [*three, -0.3], "magic_at": three, bench.HEAVY: three})
+    assert bench.differences(made.over_all, "magic_a") == three
     assert bench.is_as_good(made)
-    fewer = ranks_with(bench, {"magic_a": [0.0, 0.0, 0.0], "magic_at": [0.0, 0.0]})
-    with pytest.raises(ValueError, match="2 seeds are whole, and the rule wants 3: go on with run"):
+    fewer = ranks_with(bench, {"magic_a": three, "magic_at": [0.0, 0.0], bench.HEAVY: three})
+    with pytest.raises(ValueError, match="magic_a has 2 whole seeds, and the rule wants 3: call run"):
         bench.is_as_good(fewer)
     assert bench.verdict(fewer).startswith("No verdict yet")
 
@@ -120,6 +122,8 @@ def test_super_nets_differ_by_their_rows_alone(bench, prepared, monkeypatch):
     assert made[1.0]["scores"] != made[0.5]["scores"]
     assert made[1.0]["scores"].keys() == set(map(str, children))
     assert all(0 < one["alignment"] < 1 for one in made.values())
+    heavy = bench.train(prepared, bench.RememberingTeacher(prepared), bench.Run(bench.HEAVY, 1.0, 3), children)
+    assert heavy["alignment"] < made[1.0]["alignment"]
     plain = bench.train(prepared, bench.RememberingTeacher(prepared), bench.Run("uniform", None, 3), children)
     assert plain["alignment"] is None
     assert plain["scores"] != made[1.0]["scores"]
