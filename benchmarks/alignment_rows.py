@@ -294,8 +294,9 @@ def table_lines(record: Mapping[str, Any], ranks: Ranks) -> Iterator[str]:
 def _difference_row(name: str, *of_both: Sequence[float]) -> str:
     cells = []
     for values in of_both:
-        found = paired_difference(values) if len(values) > 1 else None
-        cells.append(f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})" if found else "")
+        found = paired_difference(values)[:3] if len(values) > 1 else ()
+        # Rounded, and added to zero: what processors make of the last bits of nothing is to read alike on all.
+        cells.append("{} ({} to {})".format(*(f"{round(one, 3) + 0.0:+.3f}" for one in found)) if found else "")
     return f"| {name} | {len(of_both[0])} | {' | '.join(cells)} |"
 
 

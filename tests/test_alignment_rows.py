@@ -42,6 +42,27 @@ def test_the_page_says_what_the_record_says(bench, ranks):
     assert f"<!-- table: alignment rows -->\n{table}\n<!-- end -->" in bench.PAGE.read_text(encoding="utf-8")
 
 
+def test_the_page_tells_what_a_step_costs(bench):
+    step = json.loads((bench.RECORDS / "step.json").read_text(encoding="utf-8"))
+    page = bench.PAGE.read_text(encoding="utf-8")
+    rows = {
+        "half of the rows (the default) / uniform, 12 blocks, 50 random pairs, sum of times": "half_",
+        "all rows / uniform": "",
+        "a quarter of the rows / uniform": "quarter_",
+    }
+    for row, name in rows.items():
+        assert f"| MAGIC-A, {row} | {step[f'magic_a_{name}over_plain']['of_sums']:.2f} | |" in page
+    assert f"all rows take {step['magic_a_forward_over_plain']['of_sums']:.2f} without" in " ".join(page.split())
+    rows = {
+        "8 candidates per block / 2": "candidates_8_over_2",
+        "30 candidates per block / 2": "candidates_30_over_2",
+        "the same, steps of 4 times 32 tokens": "candidates_30_over_2_tiny",
+    }
+    for row, name in rows.items():
+        told = [step[name][key] for key in ("median", "quartile_1", "quartile_3")]
+        assert "| {} | {:.2f} ({:.2f} to {:.2f}) | |".format(row, *told) in page
+
+
 def test_the_default_is_what_follows_by_the_rule(bench, ranks):
     expected = 0.5 if bench.is_as_good(ranks[1]) else 1.0
     for method in bench.FIRST:
@@ -107,7 +128,7 @@ def prepared(bench, tmp_path_factory):
         base_model=str(save_base(folder / "base")), heads=(1,), ffn=(32,), kernels=(3,), batch_size=32, max_length=12,
         num_sentences=128,
     )  # fmt: skip
-    return bench.prepare(settings, folder / "work", Dataset.from_dict({"text": documents(400)}), None, "words", 1)
+    return bench.prepare(settings, folder / "work", Dataset.from_dict({"text": documents(1500)}), None, "words", 1)
 
 
 def test_super_nets_differ_by_their_rows_alone(bench, prepared, monkeypatch):

@@ -350,7 +350,7 @@ class TestMagicA:
         rows = self.make(alignment_rows=share).chosen_rows(16)
         assert int(rows.sum()) == expected
         assert max(abs(float(rows[:n].sum()) - share * n) for n in range(17)) <= 1.0
-        assert self.make().chosen_rows(16) is None
+        assert self.make(alignment_rows=1.0).chosen_rows(16) is None
 
     @pytest.mark.parametrize(
         ("settings", "words"),
