@@ -21,7 +21,8 @@ test: .venv/.data-ready
 test-fast: .venv/.data-ready
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-# The ranking and the interference study on a dozen children over real text (some three minutes on two cores).
+# The studies of children from scratch, over real text, and of a base model's, on a dozen each (four minutes on two
+# cores).
 study-smoke: .venv/.data-ready
 	$(BIN)/python -m pytest tests/study_smoke.py
 

@@ -1,4 +1,4 @@
-"""`make study-smoke`: table, ranking and interference study on a dozen children over real text, and their effects.
+"""`make study-smoke`: the studies of children from scratch and of a base model's, on a dozen each, and their effects.
 
 Not collected with the other tests: it takes some minutes and the packaged text (`make .venv/.data-ready`).
 """
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from helpers import run_recipe
+from tiny.minilm import benchmark, prepare_tiny
 
 from hf_nasbert import records
 from hf_nasbert.pipeline.ranking import RankingReportArguments, report_ranking
@@ -67,6 +68,65 @@ def scores(folder, table, supernets):
         packaged="imdb",
     )  # fmt: skip
     return path
+
+
+@pytest.fixture(scope="session")
+def distilled(tmp_path_factory):
+    """A to C of a tiny base model's children: a table by the farm, super-nets that rank it, and replays over it."""
+    folder = tmp_path_factory.mktemp("distilled")
+    with benchmark("evidence") as evidence:
+        import minilm_ranking
+        import minilm_table
+        import regret
+
+        prepared = prepare_tiny(minilm_table, folder, num_documents=700, num_steps=40)
+        design = minilm_table.make_design(prepared, folder / minilm_table.DESIGN)
+        minilm_table.train(prepared, design, folder, is_pilot=False, num_workers=2)
+        jobs = [*minilm_ranking.jobs_of("untrained"), *(
+            minilm_ranking.Job("run", name, "whole", seed)
+            for seed in (100, 101) for name in ("uniform", "magic_at, anchored to the base model")
+        )]  # fmt: skip
+        minilm_ranking.work(prepared, design, jobs, folder / minilm_ranking.FILE)
+        found = evidence.Evidence(folder, 1)
+        replays = {"minilm": regret.replays_of(regret.minilm_cases(found), 50)}
+        yield found, regret, replays, evidence.sections(found, replays)
+
+
+def test_training_brings_children_of_a_base_model_nearer_to_it(distilled):
+    found, *_ = distilled
+    inherited = found.scores_of(found.untrained("inherited weights"))
+    assert len(inherited) == 12
+    supernets = found.supernets_of("run", "whole")
+    alone = {row["architecture"]: row["curve"] for row in found.truth.rows}
+    for by_seed in supernets.values():
+        assert set(by_seed) == {100, 101}
+        for row in by_seed.values():
+            assert np.mean(list(found.scores_of(row).values())) < np.mean(list(inherited.values()))
+    assert all(curve[-1][1] < curve[0][1] for curve in alone.values())
+
+
+def test_a_second_seed_keeps_the_order_and_a_super_net_finds_some_of_it(distilled):
+    found, *_ = distilled
+    from minilm_orders import measured
+
+    assert measured(found.again, found.truth)["tau"] > 0.5
+    taus = [
+        measured(found.scores_of(row), found.truth)["tau"]
+        for row in found.supernets_of("run", "whole")["uniform"].values()
+    ]
+    assert np.mean(taus) > 0.2
+
+
+def test_more_compute_buys_less_regret_and_the_page_is_made_of_it(distilled):
+    _, regret, replays, sections = distilled
+    at_random = replays["minilm"]["random children of the screened space"]
+    few, more = (regret.at_compute(at_random, compute).mean for compute in (1, 2))
+    assert few > more >= 0
+    ((_, best),) = regret.winners(replays["minilm"], [30])
+    assert best.mean == 0
+    assert "| uniform (whole) | 2 |" in sections["evidence ranking, all children"]
+    assert "**What to do on `minilm`:**" in sections["evidence lines"]
+    assert "magic_at, anchored to the base model" in sections["evidence interference"]
 
 
 def test_the_table_ranks_the_crippled_child_last(table):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.bases import documents, save_base
 from tiny.processes import forked, with_a_fork_server_of_its_own
 from tiny.texts import text_arguments
@@ -170,6 +171,7 @@ class TestTrainer:
         with pytest.raises(ValueError, match=rf"the dev loss of {CHILDREN[4]} is nan: lower the learning rate, inf"):
             trainer.train(CHILDREN[4], 0)
 
+    @pytest.mark.slow
     def test_in_a_base_models_supernet_the_base_model_teaches_not_the_words(self, base):
         folder, data = base
         taught = ChildRecipe(num_steps=12, learning_rate=2e-3, batch_size=4, is_taught=True)
@@ -245,7 +247,7 @@ class TestCommands:
         assert in_process == []
         assert not list(tmp_path.glob("*.adapted-*"))
 
-    @pytest.mark.parametrize("kind", ["words", "base model"])
+    @pytest.mark.parametrize("kind", mostly_slow(["words", "base model"], 2))
     def test_children_are_scored_by_the_errors_of_their_stages(self, kind, folder, base, data, tmp_path):
         folder, data = (folder, data) if kind == "words" else base
         settings = {"supernet": str(folder), "output": str(tmp_path / "s.jsonl"), "num_random": 6, **DEV}
@@ -273,6 +275,7 @@ class TestCommands:
         ):
             search_children(commands(tmp_path, tmp_path, stage_errors=2), data)
 
+    @pytest.mark.slow
     def test_a_mixture_is_not_learned_where_its_output_is_anothers(self, folder, data, tmp_path, monkeypatch):
         arguments = commands(folder, tmp_path, search="gradient_mixture", num_evaluations=3)
         scored = search_children(arguments, data)
@@ -309,6 +312,7 @@ class TestCommands:
         assert len(scored) == 20
         assert {r["recipe"]["is_taught"] for r in records.read(tmp_path / "h.adapted-3.jsonl")} == {True}
 
+    @pytest.mark.slow
     def test_halving_over_trainings(self, folder, data, tmp_path, in_process):
         arguments = commands(
             folder, tmp_path, search="trained_halving", num_evaluations=4,
@@ -324,6 +328,7 @@ class TestCommands:
         assert search_children(arguments, data) == scored
         assert len(in_process) == num_trained
 
+    @pytest.mark.slow
     def test_a_compute_budget_from_end_to_end(self, folder, data, tmp_path, in_process, monkeypatch, capsys):
         monkeypatch.setattr("hf_nasbert.searching.compute.LEAST_ADAPTED", 3)
         monkeypatch.setattr("hf_nasbert.searching.compute.NUM_ADAPTED", 5)

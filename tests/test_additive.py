@@ -134,6 +134,7 @@ def uniform():
     return {share: [r for r in found if r["step"] == share * r["max_steps"]] for share in (0.5, 1.0)}
 
 
+@pytest.mark.slow
 def test_calibration_beats_the_supernets_score_on_our_records(truth, uniform):
     """The pilot had 0.446 with 15 children and super-nets at half time."""
     proxies = {"half": [proxy_losses(record, truth) for record in uniform[0.5]]}
@@ -166,6 +167,7 @@ def test_the_report_has_calibrated_rows_where_they_are_asked_for(truth, uniform,
         report(truth, uniform[1.0][:1], calibrate=209, **settings)
 
 
+@pytest.mark.slow
 def test_adaptation_mends_the_ranking_of_the_recorded_supernets(truth):
     """With no steps the model ranks as badly as inherited losses do; the pilot's 25 steps nearly double it."""
     loss_of = dict(zip(truth.architectures, truth.loss, strict=True))

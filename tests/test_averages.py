@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import mostly_slow
 from safetensors.torch import load_file, save_file
 from tiny.pages import python_of
 from tiny.processes import launch, make_trainer_of_many
@@ -80,6 +81,7 @@ def test_a_killed_run_goes_on_with_its_averages_to_the_bit(killed):
     assert any(not torch.equal(mean, weights[name]) for name, mean in saved.items())
 
 
+@pytest.mark.slow
 def test_without_the_saved_tensors_it_goes_elsewhere(killed):
     straight, folder = killed
     sealed_again(folder, lambda tensors: {})
@@ -102,7 +104,7 @@ def test_tensors_that_do_not_fit_are_damage(killed, change, words):
         trainer_in(folder, resume_from_checkpoint="latest").train()
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+@pytest.mark.parametrize("damage", mostly_slow(["gone", "cut", "changed"], 3))
 def test_the_file_is_sealed_with_the_others(killed, damage):
     _, folder = killed
     file = folder / "checkpoint-4" / checkpoints.TENSORS

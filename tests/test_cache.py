@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
+from helpers import mostly_slow
 from tiny.processes import forked
 from tiny.texts import TEXT
 
@@ -78,7 +79,7 @@ DAMAGES = {
 
 class TestDamage:
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("damage", DAMAGES)
+    @pytest.mark.parametrize("damage", mostly_slow(DAMAGES, 4))
     def test_is_named_set_aside_and_made_again(self, copy, made, tmp_path, caplog, kind, damage):
         path = copy(kind)[-1]
         whole = path.read_bytes()

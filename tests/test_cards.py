@@ -567,7 +567,7 @@ def compressed(**further):
         budget="max_parameters=0.5x",
         hub_task="sentence-similarity",
         auto_class="AutoModel",
-        proof=(("model", "Spearman"), ("base model", "0.82"), ("searched (given)", "0.81")),
+        proof=(("model", "Spearman"), ("base model", "0.82"), ("searched (saved)", "0.81")),
         is_sentence_transformer=True,
         evaluations=(
             Evaluation(task="sentence-similarity", dataset="stsb", metric="spearman_cosine", values=(0.81, 0.82)),

@@ -32,7 +32,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Judged, Row, choose_given, read_pairs, verdicts
 from hf_nasbert.compression.recover import Recovery
-from hf_nasbert.compression.run import Compression
+from hf_nasbert.compression.run import Compression, _announced
 from hf_nasbert.compression.text_source import TextSource
 from hf_nasbert.costs import Budget
 from hf_nasbert.data import load_labelled, model_folder, packaged_model
@@ -167,6 +167,7 @@ def test_other_text_of_as_many_documents_is_refused_and_the_same_goes_on(base, w
         compress(base, result.folder, documents(seed=1), pairs_file=pairs, **HALF)
 
 
+@pytest.mark.slow
 def test_a_file_that_has_changed_is_other_text_half_way_and_at_the_end(base, tmp_path, monkeypatch):
     """By its content: a copy elsewhere goes on, the same name with other lines does not."""
     text, pairs = tmp_path / "a" / "text.txt", tmp_path / "pairs.csv"
@@ -260,6 +261,7 @@ def test_a_run_that_is_killed_between_and_within_stages_goes_on_to_the_same_bits
     assert weights(folder) == weights(result.folder)
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_up_between_and_within_stages_goes_on_to_the_same_bits(
     base, tmp_path, monkeypatch, capsys
 ):
@@ -314,6 +316,7 @@ def test_several_budgets_are_one_family_and_a_classifier_keeps_its_head(tmp_path
     assert not torch.equal(whole.classifier.weight, torch.zeros_like(whole.classifier.weight))
 
 
+@pytest.mark.slow
 def test_what_is_chosen_by_hand_is_given_and_whole_layers_are_a_stock_bert(tmp_path, monkeypatch):
     def layers_are_better(rows):
         rows = [dataclasses.replace(row, chosen_by=0.0) if row.how.startswith("layers") else row for row in rows]
@@ -322,7 +325,7 @@ def test_what_is_chosen_by_hand_is_given_and_whole_layers_are_a_stock_bert(tmp_p
     monkeypatch.setattr(run, "choose_given", layers_are_better)
     result = compress(save_base(tmp_path / "base", modules=None), tmp_path / "small", **HALF)
     assert result.best.row.how.startswith("layers")
-    assert "what somebody chooses by hand is better here" in str(result)
+    assert "a hand-made choice is better here" in str(result)
     loaded = AutoModel.from_pretrained(tmp_path / "small")
     assert type(loaded) is type(result.best.model()) is BertModel
     assert loaded.config.num_hidden_layers == 1
@@ -384,6 +387,7 @@ def test_variants_are_warmed_up_where_it_is_asked_for_and_a_killed_run_goes_on(b
     assert weights(tmp_path / "small") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_peak_of_memory_is_held_to_from_end_to_end(base, tmp_path):
     result = compress(base, tmp_path / "small", max_memory="0.7x", scorer="additive")
     costs = content_of(result, "costs")
@@ -422,7 +426,7 @@ def test_caps_that_no_child_meets_together_are_told_with_the_costs(base):
 def test_a_latency_is_measured_and_what_is_slower_passed_over(base, tmp_path, monkeypatch):
     seen = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         seen.append(list(children))
         return [1.0 + sum(name != "skip" for name in child) ** 1.5 for child in children]
 
@@ -446,19 +450,19 @@ def test_what_people_choose_by_hand_is_given_where_it_is_better():
     )
     assert [one.how for one in rows if one.is_given] == ["layers 0 1"]
     said = "\n".join(verdicts(rows))
-    assert "the child chosen by hand (layers 0 1) is given" in said
-    assert "what somebody chooses by hand is better here" in said
-    assert "uniform, which is above the budget, is nearer to the base model (0.1000 against 0.3000)" in said
+    assert "the child chosen by hand (layers 0 1) was saved" in said
+    assert "a hand-made choice is better here" in said
+    assert "uniform, which is above the budget, is closer to the base model (distance 0.1 against 0.3)" in said
     rows = choose_given([base, row("searched", 0.3, 0.4), row("layers 0 1", 0.4, 0.5)])
     assert [one.how for one in rows if one.is_given] == ["searched"]
-    assert "nearer to the base model than all others" in "\n".join(verdicts(rows))
+    assert "closer to the base model than every other" in "\n".join(verdicts(rows))
 
 
 def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_says_so():
     base = row("base model", None, 0.0, budget=None)
     rows = choose_given([base, row("searched", 0.3, 0.3, is_within=False), row("layers 0", 0.4, 0.4)])
     assert [one.how for one in rows if one.is_given] == ["searched"]
-    assert "measured again for this table it is above the budget" in "\n".join(verdicts(rows))
+    assert "timed again for this table, it is above the budget" in "\n".join(verdicts(rows))
     rows = choose_given([base, row("searched", 0.3, 0.3), row("layers 0", 0.4, 0.4)])
     assert "measured again" not in "\n".join(verdicts(rows))
 
@@ -466,7 +470,7 @@ def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_say
 def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, monkeypatch):
     calls = []
 
-    def measured(config, children, batch_size, sequence_length):
+    def measured(config, children, batch_size, sequence_length, seconds=30.0):
         calls.append(batch_size)
         slow = 7.0 if len(calls) > 2 else 5.0  # of all but the base model, for the table
         return [10.0, *(slow for _ in children[1:])]
@@ -475,7 +479,7 @@ def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, m
     result = compress(base, tmp_path / "small", max_latency="0.6x", handmade=False, scorer="additive")
     assert calls == [2, 2, 1, 2]
     assert (result.best.row.how, result.best.row.is_within) == ("searched", False)
-    assert "searched (given) (above the budget)" in str(result)
+    assert "searched (saved) (above the budget)" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +514,7 @@ def refused(match, call):
     ("settings", "message"),
     [
         ({}, "one kind of budget is needed, got none"),
-        ({"max_parameters": "1x"}, "1.0x is no share"),
+        ({"max_parameters": "1x"}, "1.0x is not a share"),
         ({"max_parameters": "0.5x", "budgets": ["0.5x"]}, "one kind of budget is needed, got max_parameters, budgets"),
         ({"budgets": ["0.5x", "0.5x"]}, "0.5x twice"),
         ({"budgets": ["0.5x", "0.50x"]}, "0.50x twice"),
@@ -525,6 +529,7 @@ def refused(match, call):
         ({**HALF, "warmup_steps": -1}, "warmup_steps=-1: expected at least 0"),
         ({**HALF, "max_replace_one_loss": -1.0}, "max_replace_one_loss"),
         ({"max_latency": "nanx"}, "^max_latency: 'nanx' is not a quantity"),
+        ({"max_latency": "half"}, "^max_latency='half': expected milliseconds such as 12.5, or a share"),
         ({"max_latency": 0.0}, r"^max_latency=0\.0 must be above 0"),
         ({"budgets": ["0.5x", "nanx"], "cost": "latency_ms"}, "^budgets: 'nanx' is not a quantity"),
     ],
@@ -582,6 +587,7 @@ def test_a_base_model_that_is_no_folder_is_refused_without_asking_the_hub(name, 
     refused(message, lambda: compress(name, tmp_path / "small", **HALF))
 
 
+@pytest.mark.slow
 def test_a_screened_space_without_a_child_is_told_before_it_is_trained(base, tmp_path, monkeypatch):
     monkeypatch.setattr(Materials, "trained", property(lambda _: pytest.fail("trained")))
     refused(
@@ -723,6 +729,7 @@ def test_a_gate_stops_what_is_not_the_base_model(base, tmp_path, monkeypatch):
     refused("gives other outputs than itself", lambda: compress(base, tmp_path / "small", **HALF))
 
 
+@pytest.mark.slow
 def test_a_gate_stops_a_searched_child_whose_loss_did_not_fall(base, tmp_path, monkeypatch):
     def risen(materials, child, seed):
         return None, Recovery([0.5] * 4 + [0.9] * 4, 0, Score(2.0, 0, 0, 0), Score(1.0, 0, 0, 0), 8, {})
@@ -751,7 +758,7 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
     report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
     for text in (report, card):
-        assert "recovery made it no better on the text that chooses, so it is as it was cut and refitted" in text
+        assert "distillation did not improve it on the validation set, so its weights are those before" in text
     for space in ("whole", "screened"):
         line = f"the real distances of 3 random children, {space} space"
         assert line in told
@@ -785,6 +792,7 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     assert gather(asked, "me/small").name == "-".join(names["model"][0].auto_model.config.operators)
 
 
+@pytest.mark.slow
 def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_path, capsys, monkeypatch):
     base = classifier_base(tmp_path / "base")
     (tmp_path / "text.txt").write_text("\n".join(documents()))
@@ -838,6 +846,7 @@ def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
     assert "--batch_size" not in again
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
     result = compress(base, None, handmade=False, **HALF)
     folder = result.folder
@@ -846,3 +855,23 @@ def test_without_a_folder_the_result_keeps_one_as_long_as_it_lives(base):
     assert dataclasses.replace(result, _scratch=None)._scratch is None
     result._scratch.cleanup()
     assert not folder.exists()
+
+
+def test_a_name_on_the_hub_that_a_package_has_too_is_pointed_to_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match=r"Without a network: --base_model packaged:all-MiniLM-L6-v2$"):
+        open_base_model("sentence-transformers/all-MiniLM-L6-v2")
+    with pytest.raises(OSError, match=r"nobody/nothing") as refused:
+        open_base_model("nobody/nothing")
+    assert "packaged:" not in str(refused.value)
+
+
+@pytest.mark.parametrize("stage", ["costs", "search 0.5x", "recovery attention-ffn seed 0", "base model", "onnx 0.5x"])
+def test_a_stage_says_what_it_does(stage):
+    assert _announced(stage).startswith(f"{stage}: ")
+
+
+@pytest.mark.parametrize("cap", ["12.5", "12.5ms", " 12.5 ms "])
+def test_milliseconds_may_be_written_as_such(cap):
+    asked = CompressArguments(base_model="x", output_dir="y", max_latency=cap)
+    assert [budget.max_latency_ms for budget in asked.wanted.values()] == [12.5]

@@ -93,6 +93,7 @@ def test_the_card_names_base_model_and_results_and_its_lines_run(base, tmp_path,
         assert isinstance(names["model"], kind) if name == "vectors" else type(names["model"]).__name__.endswith(kind)
 
 
+@pytest.mark.slow
 def test_a_default_prompt_stands_before_every_sentence_that_is_compared(tmp_path, pairs):
     """As the library itself encodes them, in a way of comparing that is not the usual one, some tokens not pooled."""
     modules = SentenceModules(
@@ -120,6 +121,7 @@ def test_the_longest_text_is_kept_where_the_tokenizer_says_it(tmp_path):
     assert SentenceTransformer(str(tmp_path / "small"), trust_remote_code=True, device="cpu").max_seq_length == 20
 
 
+@pytest.mark.slow
 def test_an_old_sentence_transformer_is_found_in_its_subfolder_and_its_layer_is_kept(tmp_path, pairs):
     """As versions before 2 wrote it: encoder and tokenizer in 0_Transformer, and a Dense behind the pooling."""
     torch.manual_seed(0)

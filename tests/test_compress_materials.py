@@ -1,7 +1,6 @@
 """What the stages of a compression stand on: settings and what a SentenceTransformer says reach where they act."""
 
 import dataclasses
-import functools
 import json
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipl
 
 from hf_nasbert.compression import CompressArguments, folders, materials, run, sentences
 from hf_nasbert.compression.base_models import check_classifier, difference_from, load_base_model
-from hf_nasbert.compression.choosing import Scored, Worth, within_measured
+from hf_nasbert.compression.choosing import Scored, Worth, corrected_by_clock, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
 from hf_nasbert.compression.replace_one import Replacement, places
@@ -285,36 +284,33 @@ FULL, *OTHERS = (Architecture.parse(name) for name in ("attention-ffn", "ffn-ffn
 def test_a_latency_in_milliseconds_is_held_to_by_the_clock():
     ranked = [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
     found = within_measured(
-        lambda caps: ranked, lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, FULL,
-        lambda children: [10.0, 6.0, 4.0],
-    )  # fmt: skip
+        lambda caps: ranked, Budget(max_latency_ms=5.0), {"latency_ms": 5.0}, FULL, lambda children: [10.0, 6.0, 4.0]
+    )
     assert (found[1], found[2]) == (ranked[1], [4.0, 10.0])
 
 
 @pytest.mark.parametrize(
-    ("limit", "allowed", "first"),
-    [(Share(0.5), 5.0, [10.0, 4.0, 3.0]), (3.0, 3.0, [10.0, 4.0, 3.0]), (Share(0.5), 10.0, [20.0, 9.0, 15.0])],
-)
-def test_the_cap_is_first_corrected_by_the_clock(limit, allowed, first):
-    """To what the best sums leave of what is allowed, or need beyond it: less three per cent, for children scatter."""
-    asked, times = {"sums": [], "rank": []}, iter([first, [10.0, 2.0, 2.0]])
+    ("limit", "measured", "factor"),
+    [
+        (Share(0.5), [10.0, 4.0, 3.0], 5.0 / 3.5), (3.0, [10.0, 4.0, 3.0], 3.0 / 3.5),
+        (Share(0.5), [20.0, 9.0, 15.0], 10.0 / 12.0),
+    ],
+)  # fmt: skip
+def test_the_cap_is_first_corrected_by_the_clock(limit, measured, factor):
+    """Up or down, to three per cent below what is allowed, for children scatter."""
+    asked, caps = [], {"latency_ms": 4.0, "num_parameters": 7.0}
 
-    def children(name, caps):
-        asked[name].append(caps["latency_ms"])
+    def best_sums(caps):
+        asked.append(dict(caps))
         return [Scored(child, 0.1, Worth(0.1), {}) for child in OTHERS]
 
-    caps = {"latency_ms": 4.0}
-    found = within_measured(
-        functools.partial(children, "rank"), functools.partial(children, "sums"), Budget(max_latency_ms=limit), caps,
-        FULL, lambda children: next(times),
-    )  # fmt: skip
-    middle = (first[1] + first[2]) / 2
-    assert asked == {"sums": [4.0], "rank": [pytest.approx(4.0 * 0.97 * allowed / middle)]}
-    assert found[2] == [2.0, 10.0]
+    found = corrected_by_clock(best_sums, Budget(max_latency_ms=limit), caps, FULL, lambda children: measured)
+    assert found == {"latency_ms": pytest.approx(4.0 * 0.97 * factor), "num_parameters": 7.0}
+    assert asked == [caps] == [{"latency_ms": 4.0, "num_parameters": 7.0}]
 
 
 def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
-    asked, times = [], iter([[10.0, 4.85, 4.85], [10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
+    asked, times = [], iter([[10.0, 10.0, 8.0], [10.0, 6.0, 5.05], [10.0, 9.0, 5.0]])
 
     def rank(caps):
         asked.append(caps["latency_ms"])
@@ -325,14 +321,12 @@ def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
         return next(times)
 
     caps = {"latency_ms": 4.0}
-    found = within_measured(
-        rank, lambda caps: rank({"latency_ms": 0.0}), Budget(max_latency_ms=Share(0.5)), caps, FULL, measure
-    )
-    assert asked == pytest.approx([0.0, 4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
+    found = within_measured(rank, Budget(max_latency_ms=Share(0.5)), caps, FULL, measure)
+    assert asked == pytest.approx([4.0, 4.0 * 5 / 8, 4.0 * 5 / 8 * 0.99])
     assert (found[1].architecture, found[2]) == (OTHERS[1], [5.0, 10.0])
     assert caps == {"latency_ms": 4.0}
     with pytest.raises(ValueError, match=r"no child is measured at 5 ms or less .* \(the best: 6 ms\)"):
-        within_measured(rank, rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
+        within_measured(rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
 
 
 def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):

@@ -154,6 +154,7 @@ def test_labels_teach_what_the_base_model_does_not_know(base, files, whole, tmp_
     assert (result.folder / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_trimmed_vocabulary_is_that_of_the_examples_to_train_on(files, tmp_path):
     """Judged on the examples by its own tokenizer, one of whose words stands in no example to train on."""
     base = classifier_base(tmp_path / "base", more=["oven"])
@@ -281,6 +282,7 @@ def test_labels_with_a_weight_must_be_there(taught):
         recover(full_child(classifier=True), bare, theirs, distance, RecoverySettings(num_steps=1, label_weight=1.0))
 
 
+@pytest.mark.slow
 def test_the_full_child_of_a_super_net_learns_from_labels_and_the_others_from_the_base_model(taught):
     text, theirs, distance = taught
     space = elastic(classifier=True, heads=[1], ffn=[24]).space

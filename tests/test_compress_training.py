@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.compress import batches, elastic, full_child, targets
 from torch import nn
 
@@ -202,7 +203,7 @@ def chosen():
     return supernet, child, own, wanted, Distance(torch.cat([target.states for target in wanted]).mean(0))
 
 
-@pytest.mark.parametrize("method", ["uniform", "magic_t"])
+@pytest.mark.parametrize("method", mostly_slow(["magic_t", "uniform"], 2))
 def test_a_super_net_is_distilled_by_the_method_that_is_asked(chosen, method, tmp_path):
     _, _, own, wanted, distance = chosen
     supernet, seen = elastic(heads=[1], ffn=[24]), []

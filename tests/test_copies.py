@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.distilling import supernet_and_teacher
 from tiny.models import SPACES, logits_of, padded_batch, randomise_, tiny_supernet
 from transformers import BertForMaskedLM
@@ -35,7 +36,7 @@ def by_size(config):
 RULES = {"first block": lambda config: BY_BLOCK, "last block": lambda config: LAST, "size": by_size}
 
 
-@pytest.fixture(params=RULES)
+@pytest.fixture(params=mostly_slow(RULES, 3))
 def supernet(request):
     found = tiny_supernet("sized")
     found.nasbert.encoder.set_copies(RULES[request.param](found.config))

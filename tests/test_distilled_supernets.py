@@ -220,7 +220,7 @@ class TestEveryMethod:
                 ("magic_at", {"anchor": "base_model"}),
                 ("magic_a", {"anchor": "base_model", "teacher": "none", "head": BertForMaskedLM}),
             ],
-            every=6,
+            every=12,
         ),
     )
     def test_a_killed_run_goes_on_to_the_bit(self, tmp_path, method, settings):
@@ -344,6 +344,7 @@ class TestAnchor:
             expected = (states - states.mean(0)).square().sum(1).mean()
             assert teacher.spread.variances[block] == pytest.approx(expected.item(), rel=1e-4)
 
+    @pytest.mark.slow
     def test_children_are_pulled_to_it_and_it_stays(self, tmp_path):
         terms = {}
         for weight in (0.0001, 3.0):
@@ -519,6 +520,7 @@ class TestTheStart:
         supernet = self.pretrain(tmp_path, text, blocks=" ".join(blocks))
         assert [",".join(names) for names in supernet.space.blocks] == blocks
 
+    @pytest.mark.slow
     def test_variants_are_refitted_unless_they_are_not(self, tmp_path, text):
         """By the log's first loss: refitted on the text, children begin nearer to the base model."""
         first = {}

@@ -61,7 +61,8 @@ def supernet_of(model, **sizes):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("architecture", [
-    FULL, ("attention2", "ffn20", "attention1", "ffn10"), ("attention", "norm", "norm", "ffn10")
+    pytest.param(FULL, marks=pytest.mark.slow), ("attention2", "ffn20", "attention1", "ffn10"),
+    pytest.param(("attention", "norm", "norm", "ffn10"), marks=pytest.mark.slow),
 ], ids=["full", "narrow", "norm"])  # fmt: skip
 def test_every_child_is_the_base_model_with_parts_cut(name, architecture):
     model = stock(name)

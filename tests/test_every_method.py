@@ -42,7 +42,7 @@ def train(text, output_dir, method, **settings):
     return load_supernet(output_dir, None), list(read(output_dir / "train_log.jsonl"))
 
 
-@pytest.mark.parametrize("method", mostly_slow(METHODS, 5))
+@pytest.mark.parametrize("method", mostly_slow(METHODS, 10))
 def test_it_trains_the_space_of_the_quickstart(tmp_path, text, method):
     supernet, log = train(
         text, tmp_path / "run", method, preset="quickstart", hidden_size=32, tokenizer_name=text / "tokenizer"
@@ -52,7 +52,7 @@ def test_it_trains_the_space_of_the_quickstart(tmp_path, text, method):
     assert log[0]["arguments"]["method"] == method
 
 
-@pytest.mark.parametrize("method", mostly_slow(METHODS, 5))
+@pytest.mark.parametrize("method", mostly_slow(METHODS, 10))
 def test_it_trains_a_base_model_made_elastic(tmp_path, text, method):
     own = {} if METHODS[method].can_be_taught else {"teacher": "none"}
     supernet, log = train(text, tmp_path / "run", method, base_model=text / "base", **own)
@@ -99,7 +99,7 @@ def overrides(method, hook):
     return getattr(METHODS[method], hook) is not getattr(TrainingMethod, hook)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, 3))
 def test_every_combination_passes_or_is_refused_in_one_line_that_names_why(method, supernets, monkeypatch):
     """Method x layout or base model x teacher x precision x rate x launch, by the check before all training."""
     kind, num_refused = METHODS[method], 0

@@ -63,6 +63,7 @@ class TestFarm:
         assert set(table) == set(JOBS)
         assert table[JOBS[3]]["dev_loss"] == 5.0 + JOBS[3].seed
 
+    @pytest.mark.slow
     def test_keeps_the_order_of_the_jobs(self, tmp_path):
         path = tmp_path / "table.jsonl"
         jobs = random.Random(0).sample(JOBS, 8)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from safetensors.torch import load_file
 from tiny.finetuning import save_models
 
@@ -118,7 +118,7 @@ def rows_of(card: str, first: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", mostly_slow(TASKS, 3))
 def test_every_seed_has_a_card_whose_numbers_are_its_records(task, arguments, capsys):
     asked = arguments(task)
     result = finetune_with_cards(asked)

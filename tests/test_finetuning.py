@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from safetensors.torch import load_file, save_file
 from tiny.finetuning import save_models
 from tiny.processes import forked
@@ -397,7 +397,7 @@ class TestLabelledTasks:
 
 
 class TestFinetune:
-    @pytest.mark.parametrize("model", ["bert", "child"])
+    @pytest.mark.parametrize("model", mostly_slow(["child", "bert"], 2))
     def test_learns_records_and_saves(self, model, home, arguments, capsys):
         asked = arguments(model=str(home / model), test_file=str(home / "test.csv"))
         result = finetune(asked)
@@ -503,7 +503,9 @@ class TestFinetune:
         for name in ("metrics", "scores", "losses", "num_steps", "best_step"):
             assert resumed[name] == straight[name], name
 
-    @pytest.mark.parametrize("scores", [[0.1, 0.9, 0.5, 0.4], [0.1, 0.2, 0.3, 0.9, 0.5]], ids=["early", "last step"])
+    @pytest.mark.parametrize(
+        "scores", mostly_slow([[0.1, 0.9, 0.5, 0.4], [0.1, 0.2, 0.3, 0.9, 0.5]], 2), ids=["early", "last step"]
+    )
     def test_a_run_that_is_killed_when_training_is_over_trains_no_step_more(
         self, scores, arguments, tmp_path, monkeypatch
     ):
@@ -904,7 +906,7 @@ class TestPretrainChild:
             pretrain_child(*make(max_steps=1, **refused))
         assert pretrain_child(*make(max_steps=1))["num_steps"] == 1
 
-    @pytest.mark.parametrize("model", ["bert", "child"])
+    @pytest.mark.parametrize("model", mostly_slow(["child", "bert"], 2))
     def test_trains_and_saves_a_folder_of_its_own(self, model, home, make):
         asked, data = make(model=str(home / model))
         record = pretrain_child(asked, data)

@@ -191,6 +191,7 @@ class TestFigures:
         assert texts[-1] == f"{rows['gradient_similarity'][inside].mean():.2f}"
         assert len(texts) == 6
 
+    @pytest.mark.slow
     def test_the_same_records_give_the_same_bytes(self, tmp_path):
         made = [
             save_figure(plot_gradient_similarity(STUDY[2:3], against="output_similarity"), tmp_path / name)[1]

@@ -31,6 +31,7 @@ def only(monkeypatch):
     return looks
 
 
+@pytest.mark.slow
 def test_trainings_stop_in_time_and_go_on_to_the_same_bits(tmp_path, monkeypatch, capsys, only):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

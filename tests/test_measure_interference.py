@@ -189,6 +189,7 @@ class TestSeveral:
 
         return measure_interference(interference_arguments(output, *folders, **changes), text_arguments())
 
+    @pytest.mark.slow
     def test_two_runs_that_would_pass_for_one_need_a_label(self, run, tmp_path):
         folder, output = tmp_path / "again", tmp_path / "interference.jsonl"
         shutil.copytree(run[0], folder)

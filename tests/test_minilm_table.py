@@ -1,15 +1,13 @@
 """The table of children that are distilled alone, on a tiny base model: its design, its records, a killed farm."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from tiny.bases import documents, save_base
+from tiny.minilm import benchmark, prepare_tiny
 
 from hf_nasbert import records
 from hf_nasbert.cards import render_table_card
@@ -22,33 +20,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
 
 @pytest.fixture(scope="module")
 def bench():
-    """The benchmark as a module, which the farm's workers can import too."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.find_spec("minilm_table")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["minilm_table"] = module
-        spec.loader.exec_module(module)
+    with benchmark("minilm_table") as module:
         yield module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        sys.modules.pop("minilm_table", None)
 
 
 @pytest.fixture(scope="module")
 def prepared(bench, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("minilm")
-    settings = bench.Settings(
-        base_model=str(save_base(folder / "base")), heads=(1,), ffn=(32,), kernels=(3,), bands=(0.5, 0.75),
-        tolerance=0.12, num_children=6, num_pilot=3, num_repeated=3, num_steps=8, batch_size=16, max_length=12,
-        num_sentences=64,
-    )  # fmt: skip
-    lines = documents(40)
-    pairs = Dataset.from_dict(
-        {"sentence1": lines[:20], "sentence2": lines[20:], "score": [float(number % 5) for number in range(20)]}
-    )
-    texts = Dataset.from_dict({"text": documents(300)})
-    return bench.prepare(settings, folder / "work", texts, pairs, "words", 1)
+    return prepare_tiny(bench, tmp_path_factory.mktemp("minilm"))
 
 
 def test_the_design_is_written_once_and_holds_what_was_asked_for(bench, prepared, tmp_path):
@@ -170,6 +148,7 @@ def test_the_farm_makes_a_table_that_loads_and_ranks(bench, prepared, tmp_path):
     assert [one.estimate for one in bench.taus(design, own, own)] == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_the_pilot_alone_is_scored_and_super_nets_rank_their_screened_space(bench, prepared, tmp_path, monkeypatch):
     made, trainer = prepared.materials, prepared.trainer
     design = bench.make_design(prepared, tmp_path / "design.json")

@@ -19,14 +19,24 @@ from hf_nasbert.modeling import NasBertConfig, SupernetConfig
 
 CHILDREN = {name: pair for name, pair in MODELS.items() if name.startswith("NasBert")}
 SUPERNETS = {name: pair for name, pair in MODELS.items() if name.startswith("Supernet")}
+FAST = {"NasBertModel-chain", "NasBertForMaskedLM-staged", "SupernetForMaskedLM-nested"}
+"""A bare encoder, a tied head over several widths, and slices of shared weights: they stand for all others."""
 
 
-@pytest.mark.parametrize(("model_class", "make_config"), CHILDREN.values(), ids=CHILDREN.keys())
+def every(models):
+    """Each of them, the slow set the more."""
+    return pytest.mark.parametrize(
+        ("model_class", "make_config"),
+        [pytest.param(*pair, marks=[pytest.mark.slow] * (name not in FAST), id=name) for name, pair in models.items()],
+    )
+
+
+@every(CHILDREN)
 class TestChildren(ModelContract):
     pass
 
 
-@pytest.mark.parametrize(("model_class", "make_config"), SUPERNETS.values(), ids=SUPERNETS.keys())
+@every(SUPERNETS)
 class TestSupernets(ModelContract):
     pass
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM, BertTokenizer
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
+from hf_nasbert.costs import LatencyTable
 from hf_nasbert.data import DataArguments, train_tokenizer
 from hf_nasbert.modeling import SupernetConfig
 from hf_nasbert.pipeline import Pipeline, PipelineArguments, ask_in_fresh_process
@@ -189,6 +190,36 @@ def test_with_labels_of_ones_own_and_the_control(make, tmp_path):
     assert winner in (folder / "report.html").read_text()
     # A folder without a control gets one; with one it is not made again.
     assert all(result.is_reused for result in make(train_file=str(tmp_path / "mine.jsonl"), control=True).run())
+
+
+@pytest.mark.slow
+def test_under_a_cap_on_latency_operators_are_timed_and_the_winner_is(make, tmp_path):
+    pipeline = make(max_latency=1000.0, latency_shape="2x16", num_evaluations=6)
+    content = {result.name: result.content for result in pipeline.run()}
+    assert list(content)[:3] == ["text", "latency", "super-net"]
+    assert content["scores"].caps == {"latency_ms": 1000.0}, "no cap on parameters that nobody gave"
+    assert 0 < content["scores"].latency_ms < 1000
+    table = LatencyTable.read(tmp_path / "run" / "latency.jsonl", batch_size=2, sequence_length=16)
+    assert table.described == content["latency"].measured_on
+    card = (tmp_path / "run" / "child" / "README.md").read_text()
+    assert "| at most latency (ms) | 1000 |" in card
+    assert "| latency of this child, timed" in card
+    assert all(result.is_reused for result in make(max_latency=1000.0, latency_shape="2x16", num_evaluations=6).run())
+
+
+def test_a_latency_that_no_child_keeps_is_refused_before_any_training(make, tmp_path):
+    pipeline = make(max_latency=1e-4, latency_shape="1x8")
+    with pytest.raises(ValueError, match=r"latency_ms may be at most 0.0001, but that of the smallest child"):
+        pipeline.run()
+    assert not (tmp_path / "run" / "supernet").exists()
+
+
+def test_a_batch_of_latency_longer_than_the_positions_is_refused(make, tmp_path):
+    with pytest.raises(ValueError, match="latency_shape=1x64 has more tokens than the super-net's 32 positions"):
+        make(max_latency=5.0, latency_shape="1x64")
+    with pytest.raises(ValueError, match="latency_shape='64': expected sequences x tokens"):
+        make(max_latency=5.0, latency_shape="64")
+    assert not (tmp_path / "run").exists()
 
 
 def test_files_of_labels_go_together():

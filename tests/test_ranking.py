@@ -390,6 +390,7 @@ class TestBaselines:
         assert found["operator counts"].measured["kendall_tau"].mean > 0.7
         assert found["operator counts"].num_children == 81 - 30
 
+    @pytest.mark.slow
     def test_size_matched_ones_are_dealt_from_all_super_nets(self, truth):
         def matched(*proxies):
             return next(row for row in baselines(truth, proxies, **FEW) if row.name == "size-matched random")
@@ -552,6 +553,7 @@ class TestReport:
         matched = next(row for row in outcome.baselines if row.name == "size-matched random")
         assert matched.measured["kendall_tau"].mean > 0.05
 
+    @pytest.mark.slow
     def test_what_is_half_trained_ranks_as_such_and_is_not_paired(self, truth):
         scored = [record for record in make_scores(truth) if (record["method"] == "uniform") == (record["step"] == 50)]
         outcome = report(truth, scored, **FEW)

@@ -154,6 +154,7 @@ def test_what_does_not_fit_is_named(config, capsys, text, words):
     ("argv", "words"),
     [
         (["--lerning_rate", "1"], ["--lerning_rate", "did you mean --learning_rate?"]),
+        (["--lr", "1"], ["unknown flag --lr; it is called --learning_rate here"]),  # as elsewhere
         (["--widt", "5"], ["--widt", "did you mean --width?"]),  # an abbreviation is no name
         (["--width", "wide"], ["--width", "wide"]),
         (["--kind", "fp8"], ["--kind", "fp8"]),

@@ -1,6 +1,7 @@
 """Reports: what stands on the page is what the records say, nothing of them is code, and bad records are one line."""
 
 import html
+import itertools
 import json
 import random
 import re
@@ -593,15 +594,36 @@ def summary(**further):
     }
 
 
+def test_the_sentence_on_top_is_about_every_budget():
+    rows = summary()["rows"]
+    quarter = row("layers 0", 0.8, [0.4], 2_500, is_given=True, budget="max_parameters=0.25x")
+    models = [*summary()["models"], {"budget": "max_parameters=0.25x", "folder": "0.25x"}]
+    shown = content_of_compression([Compressed(summary(rows=[*rows, quarter], models=models), "both", "both")])
+    half, fourth = shown.lead.removesuffix(".").split(". ")
+    assert half.startswith("max_parameters=0.5x: the searched model keeps 95.0 %")
+    assert fourth.startswith("max_parameters=0.25x: the model chosen by hand (layers 0) keeps 50.0 %")
+    assert "pairs the model of max_parameters=0.5x is level with layers 0 4 5" in shown.doubts[0]
+
+
+def test_names_at_the_bottom_stay_above_the_axis():
+    rows = [row("base model", 0.0, [0.9], 10_000, budget=None, chosen_by=None, architecture="attention-ffn")]
+    rows += [row("searched", 0.5, [0.5], 5_000, is_given=True)]
+    rows += [row(f"hand {number}", 0.5, [0.1], 5_000 + number) for number in range(3)]
+    labels = draw_scatter(content_of_compression([Compressed(summary(rows=rows), "a", "a")]), 0, 0).labels
+    low = sorted(label.y for label in labels if label.text.startswith("hand"))
+    assert low[-1] <= BOTTOM - 10
+    assert all(below - above >= 16 for above, below in itertools.pairwise(low))
+
+
 def test_a_compressions_table_is_a_page():
     shown = content_of_compression([Compressed(summary(), "small model", "small")])
     assert shown.lead == (
         "The searched model keeps 95.0 % of the base model's Spearman correlation on the pairs (0.7600 of 0.8000), is "
-        "2.00 times as fast and has 50.0 % of its blocks' parameters."
+        "2.00 times as fast and has 50.0 % of its encoder's parameters."
     )
     assert shown.doubts == (
         "By Spearman correlation on the pairs it is level with layers 0 4 5.",
-        "By Spearman correlation on the pairs it is ahead of every other layer by 0.0600 ± 0.0253 (95 %), more than "
+        "By Spearman correlation on the pairs it is ahead of every other layer by 0.06 ± 0.025 (95 %), more than "
         "chance.",
     )
     assert [(mark.kind, mark.name) for mark in shown.marks] == [
@@ -647,7 +669,7 @@ def test_labelled_examples_say_how_sure_a_difference_is():
     )
     assert measure.is_tied(2, 1)
     assert not measure.is_tied(3, 1)
-    assert "ahead of every other layer by 0.0200 ± 0.0294 (95 %), which may be chance." in " ".join(shown.doubts)
+    assert "ahead of every other layer by 0.02 ± 0.029 (95 %), which may be chance." in " ".join(shown.doubts)
 
 
 def test_two_compressions_of_one_base_model():
@@ -657,7 +679,7 @@ def test_two_compressions_of_one_base_model():
     shown = content_of_compression(both)
     assert len(shown.architectures) == 7, "the base model once"
     assert [one.ranking for one in shown.series] == [(1, 3, 2), (4, 6, 5)]
-    assert "what one gives out is ahead of what two gives out by 0.0500" in shown.doubts[0]
+    assert "the model of one is ahead of the model of two by 0.05" in shown.doubts[0]
     text = render_compression_report(*both)
     assert {words.split()[3] for words in commands(text)} == {"one", "two"}
     for change, message in (
@@ -675,7 +697,7 @@ def test_two_compressions_of_one_base_model():
     [
         ({"rows": []}, "its rows are no table"),
         ({"rows": [{"how": 1}]}, "a row has no budget"),
-        ({"rows": summary()["rows"][:1]}, "nothing that is given out"),
+        ({"rows": summary()["rows"][:1]}, "no model that was saved"),
     ],
 )
 def test_what_is_no_summary_is_one_line(change, message):

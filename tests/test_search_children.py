@@ -99,7 +99,7 @@ def search(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "nsga2")) for name in SEARCHES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "evolution")) for name in SEARCHES]
 )
 def test_every_search_by_its_name(name, search, tmp_path):
     cap = sorted(search.cost(child)["num_parameters"] for child in search.truth)[13]

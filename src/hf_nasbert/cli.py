@@ -1,5 +1,6 @@
 """The `hf-nasbert` command: every subcommand turns its arguments into one library call."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -30,14 +31,12 @@ _DATA = "hf_nasbert.data.DataArguments"
 _TRAINED_ON = "hf_nasbert.pipeline.text_settings.settings_of_model"  # text, lengths, masking: as the model was trained
 _TIME = "hf_nasbert.stopping.TimeArguments"
 _LENGTH = "hf_nasbert.pipeline.text_settings.length_of_model"
-_LOOKED_UP = (
-    "settings of the text that are not given are those that the model was trained with, if its folder says them"
-)
+_LOOKED_UP = "text settings that you leave out default to those in the model's folder"
 _SUPERNET = ("hf_nasbert.training.SupernetArguments", _DATA, "hf_nasbert.training.SupernetTrainingArguments")
 
 COMMANDS = {
     "run": Command(
-        "text to child: all stages, resumed where they stopped",
+        "from text alone to a small pretrained BERT: every stage, resumed where it stopped",
         "hf_nasbert.pipeline.run_pipeline",
         (*_SUPERNET, "hf_nasbert.pipeline.PipelineArguments"),
         lambda results, *_: find("hf_nasbert.pipeline.stages.as_table")(results),
@@ -45,7 +44,7 @@ COMMANDS = {
         is_long=True,
     ),
     "compress": Command(
-        "make an encoder that you have smaller and faster: search, distil, and prove what it lost",
+        "make an encoder that you have smaller and faster, and measure what it lost",
         "hf_nasbert.compression.run_compression",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
         lambda result, *_: find("hf_nasbert.compression.results.as_screen")(result),
@@ -53,14 +52,14 @@ COMMANDS = {
         is_long=True,
     ),
     "plan-compress": Command(
-        "foretell what compress will take with the same settings: CPU-minutes and memory of every stage",
+        "estimate the CPU-minutes and memory of a compress command, without running it",
         "hf_nasbert.compression.run_plan",
         ("hf_nasbert.compression.CompressDataArguments", "hf_nasbert.compression.CompressArguments"),
         lambda plan, *_: str(plan),
         "nothing was written: run the same command again",
     ),
     "plan": Command(
-        "a space and steps for a budget of parameters and minutes, by a short measurement on this machine",
+        "choose a search space and training steps for a budget, after a short measurement on this machine",
         "hf_nasbert.pipeline.plan_search",
         ("hf_nasbert.pipeline.PlanArguments",),
         lambda plan, *_: str(plan),
@@ -93,35 +92,35 @@ COMMANDS = {
         is_long=True,
     ),
     "report": Command(
-        "turn a search's or a compression's file into one page of HTML, alone or beside another one",
+        "write an HTML page of a search or a compression, or of two side by side",
         "hf_nasbert.pipeline.report_search",
         ("hf_nasbert.pipeline.SearchReportArguments",),
         lambda page, *_: str(page),
         "nothing was written: run the same command again",
     ),
     "shrink-space": Command(
-        "leave out of a space the operators that its scored children do worse with",
+        "drop the operators that make scored children worse from a search space",
         "hf_nasbert.pipeline.shrink_space",
         ("hf_nasbert.pipeline.ShrinkSpaceArguments",),
         lambda shrunk, *_: str(shrunk),
         "nothing was written: run the same command again",
     ),
     "latency": Command(
-        "measure operators on this device: a table of latencies for searches",
+        "time the operators on this machine: a latency table for searches",
         "hf_nasbert.pipeline.measure_latency",
         ("hf_nasbert.pipeline.LatencyArguments",),
         lambda measured, *_: find("hf_nasbert.pipeline.latency.as_text")(measured),
         "nothing was written: run the same command again",
     ),
     "extract": Command(
-        "make a child a model of its own, and prove equal logits",
+        "save a child as a model of its own, and check that its logits are equal",
         "hf_nasbert.pipeline.extract",
         ("hf_nasbert.pipeline.ExtractionArguments",),
         lambda extracted, *_: str(extracted),
         "nothing was written but what is whole: run the same command again",
     ),
     "export": Command(
-        "export a child as ONNX, and prove equal outputs in onnxruntime",
+        "export a child as ONNX, and check that its outputs are equal in onnxruntime",
         "hf_nasbert.export.export_child",
         ("hf_nasbert.export.ExportArguments",),
         lambda exported, *_: str(exported),
@@ -163,7 +162,7 @@ COMMANDS = {
         is_long=True,
     ),
     "train-children": Command(
-        "train children of a space alone, from scratch: the table that super-nets are ranked against",
+        "train children alone, from scratch: the reference table for rank-children",
         "hf_nasbert.training.farm.train_children",
         ("hf_nasbert.training.arguments.FarmArguments", "hf_nasbert.training.arguments.StandaloneArguments", _DATA),
         lambda table, farm, *_: find("hf_nasbert.training.farm.as_text")(table, farm),
@@ -171,28 +170,28 @@ COMMANDS = {
         is_long=True,
     ),
     "rank-children": Command(
-        "hold super-nets' rankings of their children against the same children trained alone",
+        "compare super-nets' rankings of children with the same children trained alone",
         "hf_nasbert.pipeline.rank_children",
         ("hf_nasbert.pipeline.RankChildrenArguments", _DATA),
         lambda ranked, *_: ranked.as_markdown(),
         "super-nets that were scored are kept: the same command scores the others",
     ),
     "report-ranking": Command(
-        "turn the records of rankings into tables and figures, without any super-net",
+        "make tables and figures from the records of rank-children",
         "hf_nasbert.pipeline.report_ranking",
         ("hf_nasbert.pipeline.RankingReportArguments",),
         lambda ranked, *_: ranked.as_markdown(),
         "nothing was written but what is whole: run the same command again",
     ),
     "measure-interference": Command(
-        "measure how alike a shared operator's gradients are under two children",
+        "measure how similar a shared operator's gradients are under two children",
         "hf_nasbert.pipeline.measure_interference",
         ("hf_nasbert.pipeline.InterferenceArguments", _DATA),
         lambda measured, *_: find("hf_nasbert.pipeline.interference.as_text")(measured),
         "super-nets that were measured are kept: the same command measures the others",
     ),
     "report-interference": Command(
-        "turn the records of interference into tables and figures, without any super-net",
+        "make tables and figures from the records of measure-interference",
         "hf_nasbert.pipeline.report_interference",
         ("hf_nasbert.pipeline.InterferenceReportArguments",),
         lambda tables, *_: tables,
@@ -206,7 +205,7 @@ COMMANDS = {
         "a commit is on the Hub whole or not at all: look there, and run the same command again if it is not",
     ),
     "pull": Command(
-        "fetch a child, a super-net or a table from the Hub into a folder",
+        "download a child, a super-net or a table from the Hub into a folder",
         "hf_nasbert.hub.pull",
         ("hf_nasbert.hub.PullArguments",),
         lambda pulled, *_: str(pulled),
@@ -241,10 +240,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             *arguments, time = arguments
             limit = time.seconds
         with user_mistakes(program, arguments, command.kept), find("hf_nasbert.stopping.time_limit")(limit):
-            result = find(command.function)(*arguments)
+            function = find(command.function)
+            _hide_foreign_bars()
+            result = function(*arguments)
             say(command.report(result, *arguments))
             say(find("hf_nasbert.next_commands.ending_of")(argv[0], result, *arguments))
     return 0
+
+
+def _hide_foreign_bars() -> None:
+    """Keep transformers from drawing bars of loading and saving weights, seconds each; downloads keep theirs."""
+    if "transformers" in sys.modules:
+        was_hidden = find("huggingface_hub.utils.are_progress_bars_disabled")()
+        find("transformers.utils.logging.disable_progress_bar")()  # those of downloads too
+        if not was_hidden:
+            find("huggingface_hub.utils.enable_progress_bars")()
 
 
 def _without_command(argv: list[str]) -> int:
@@ -254,7 +264,9 @@ def _without_command(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"hf_nasbert {metadata.version('hf_nasbert')}")
         return 0
-    print(f"hf-nasbert: no command {printable(repr(argv[0]), 80)}\n\n{usage()}", file=sys.stderr)
+    close = difflib.get_close_matches(argv[0].replace("_", "-"), COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "hf-nasbert --help lists them all"
+    print(f"hf-nasbert: there is no command {printable(repr(argv[0]), 80)}; {hint}", file=sys.stderr)
     return 2
 
 
@@ -264,6 +276,7 @@ def usage() -> str:
     commands = "\n".join(f"  {name.ljust(width)}  {command.help}" for name, command in COMMANDS.items())
     return (
         "usage: hf-nasbert COMMAND [--config NAME|FILE.yaml] [--setting VALUE ...]\n\n"
-        f"Find a better BERT for a budget.\n\n{commands}\n\n"
-        "hf-nasbert COMMAND --help shows an example and the usual settings of a command, --help all every setting."
+        f"Make an encoder smaller and faster, and see what it lost.\n\n{commands}\n\n"
+        "Start with compress. hf-nasbert COMMAND --help shows an example and a command's usual settings, --help all "
+        "every\nsetting, --help NAME one of them."
     )

@@ -40,6 +40,7 @@ GUIDES = {
             "method",
             "max_steps",
             "max_parameters",
+            "max_latency",
             "native_only",
             "train_file",
             "control",

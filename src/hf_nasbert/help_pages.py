@@ -1,6 +1,7 @@
 """What `--help` shows of a command: an example, what is required, the usual settings; the others on request."""
 
 import dataclasses
+import difflib
 import re
 import shutil
 import textwrap
@@ -54,6 +55,7 @@ def page_of(
     groups: Mapping[str, Sequence[Entry]],
     guide: Guide | None = None,
     topic: str | None = None,
+    hints: Mapping[str, str] | None = None,
 ) -> str:
     """The page of a command.
 
@@ -63,16 +65,16 @@ def page_of(
         groups: Its settings, by the titles that they stand under.
         guide: What the short page shows; without it, all.
         topic: `all` for every setting with all that is told of it, or the name of one.
+        hints: What to do about a topic that is no setting of this page, such as the name of a method.
 
     Raises:
-        ValueError: If there is no setting of that name.
+        ValueError: If there is no setting of that name; suggests the closest one, or gives the hint.
     """
     entries = [entry for group in groups.values() for entry in group]
     if topic not in (None, "all"):
-        name = str(topic).lstrip("-").replace("-", "_")
-        found = [entry for entry in entries if entry.name == name]
+        found = [entry for entry in entries if entry.name == _setting_name(str(topic))]
         if not found:
-            raise ValueError(f"--help {topic}: no setting of that name; --help all tells of all that there are")
+            raise ValueError(_describe_unknown(program, str(topic), [entry.name for entry in entries], hints or {}))
         return "\n".join(_told(found[0]))
     required = [entry for entry in entries if entry.is_required]
     usage = " ".join(entry.flags for entry in required)
@@ -92,9 +94,24 @@ def page_of(
             lines += ["", f"{title}:"]
             lines += [line for entry in shown for line in told(entry)]
             lines += _wrapped("  and: " + " ".join(f"--{entry.name}" for entry in others), "       ") if others else []
-    more = f"{program} --help all tells of every setting, --help NAME of one; " if is_short else ""
-    lines += ["", *_wrapped(f"{more}settings also come from a file or a config of the package (--config quickstart).")]
+    closing = "Settings can also come from a YAML file or a packaged config (--config quickstart)."
+    if is_short:
+        closing = f"{program} --help all explains every setting, --help NAME one of them. {closing}"
+    lines += ["", *_wrapped(closing)]
     return "\n".join(lines)
+
+
+def _describe_unknown(program: str, topic: str, names: Sequence[str], hints: Mapping[str, str]) -> str:
+    name = _setting_name(topic)
+    if name in hints:
+        return f"--help {topic}: {hints[name]}"
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean --help {close[0]}?" if close else f"{program} --help all lists them all"
+    return f"--help {topic}: there is no setting of that name; {hint}"
+
+
+def _setting_name(topic: str) -> str:
+    return topic.lstrip("-").replace("-", "_")
 
 
 def entries_of(kinds: Sequence[Any], chosen: Mapping[str, Any], fields_of: Any) -> dict[str, list[Entry]]:
@@ -152,16 +169,17 @@ def _options_of(hint: Any) -> tuple[Any, ...]:
 
 
 def _line(entry: Entry) -> Iterator[str]:
-    """A setting in a line, or two where its flags are long: its first sentence, as far as there is room."""
+    """A setting and its first sentence: beside the flags, or below them where they are long."""
     flags, width = entry.flags, _width() - _NAME_WIDTH
     flags = flags if len(flags) < _NAME_WIDTH - 2 else f"--{entry.name} VALUE"
     sentence, *_ = _SENTENCE.split(entry.text)
-    text = textwrap.shorten(sentence.removesuffix("."), width, placeholder=" ...")
+    lines = textwrap.wrap(sentence.removesuffix("."), width, break_on_hyphens=False, break_long_words=False)
     if len(flags) < _NAME_WIDTH - 2:
-        yield f"  {flags.ljust(_NAME_WIDTH - 2)}{text}"
+        yield f"  {flags.ljust(_NAME_WIDTH - 2)}{''.join(lines[:1])}"
+        lines = lines[1:]
     else:
         yield f"  {flags}"
-        yield f"{' ' * _NAME_WIDTH}{text}"
+    yield from (" " * _NAME_WIDTH + line for line in lines)
 
 
 def _told(entry: Entry) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import itertools
 import math
 import shlex
 import sys
@@ -26,6 +27,32 @@ _CONFIGS = Path(__file__).parent / "recipe_configs"
 
 Look = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Given the settings of a command line and its file, the defaults of others: what a model's folder says of them."""
+
+
+# What transformers, or another command of this package, calls a setting; and its names here, one for each command.
+_CALLED_ELSEWHERE = {
+    "per_device_train_batch_size": ("batch_size", "train_batch_size"),
+    "train_batch_size": ("batch_size", "per_device_train_batch_size"),
+    "batch_size": ("per_device_train_batch_size", "train_batch_size", "dev_batch_size"),
+    "eval_batch_size": ("per_device_eval_batch_size", "dev_batch_size"),
+    "per_device_eval_batch_size": ("dev_batch_size",),
+    "model_name_or_path": ("base_model", "model", "supernet"),
+    "model": ("base_model", "supernet"),
+    "base_model": ("model", "supernet"),
+    "dataset": ("dataset_name",),
+    "seed": ("seeds",),
+    "seeds": ("seed",),
+    "epochs": ("num_train_epochs",),
+    "max_steps": ("recovery_steps", "child_steps"),
+    "max_length": ("max_seq_length",),
+    "lr": ("learning_rate",),
+    "output": ("output_dir",),
+    "output_dir": ("output",),
+    "fp16": ("mixed_precision",),
+    "bf16": ("mixed_precision",),
+    "mixed_precision": ("bf16",),
+    "max_latency_ms": ("max_latency",),
+}
 
 
 class Choice(NamedTuple):
@@ -111,13 +138,13 @@ def parse_recipe_arguments(
             _add_flags(parser, field, hint)
     parser.add_argument("--config", metavar="NAME|FILE.yaml")
     with _refused_by(parser):
-        if asked := {"-h", "--help"} & set(argv):
-            topic = next((word for word in argv[argv.index(asked.pop()) + 1 :][:1] if word[0:1] != "-"), None)
+        if (asked := _help_among(argv)) is not None:
             groups = entries_of(dataclass_types, chosen, _settings_of)
             if guide is not None:
                 own = (field.name for kind in chosen.values() for field, _ in _settings_of(kind))
                 guide = guide._replace(shown=(*guide.shown, *own))
-            sys.stdout.write(page_of(parser.prog, description, groups, guide, topic) + "\n")
+            hints = _hints_of_choices(parser.prog, dataclass_types)
+            sys.stdout.write(page_of(parser.prog, description, groups, guide, asked or None, hints) + "\n")
             raise SystemExit(0)
         for word in argv:
             _check_locale(word)
@@ -164,6 +191,30 @@ def command_of(program: str, *arguments: Any) -> str:
         else:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return f"{program} {shlex.join(words)}"
+
+
+def _help_among(argv: Sequence[str]) -> str | None:
+    """What `--help` among the arguments asks for: "" for the page of the command; None where it is not there."""
+    for word, follower in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        flag, _, topic = word.partition("=")
+        if flag in ("-h", "--help"):
+            return topic or ("" if follower.startswith("-") else follower)
+    return None
+
+
+def _hints_of_choices(program: str, dataclass_types: Iterable[type]) -> dict[str, str]:
+    """Where `--help` explains a method, a search, and each of their settings."""
+    found: dict[str, str] = {}
+    for kind in dataclass_types:
+        for choice in getattr(kind, "choices", {}).values():
+            for setting, names in choice.owners().items():
+                found[setting] = (
+                    f"it is a setting of --{choice.by} {' and '.join(names)}; "
+                    f"{program} --{choice.by} {names[0]} --help {setting} explains it"
+                )
+            for name in choice.options():
+                found[name] = f"it is a --{choice.by}; {program} --{choice.by} {name} --help shows its settings"
+    return found
 
 
 @contextmanager
@@ -438,5 +489,11 @@ def _describe_unknown(strange: list[str], parser: argparse.ArgumentParser, refus
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    prefix = "--" * name.startswith("--")
+    setting = name.removeprefix("--").replace("-", "_")
+    for other in _CALLED_ELSEWHERE.get(setting, ()):
+        if f"{prefix}{other}" in known:
+            return f"; it is called {prefix}{other} here"
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else "; --help lists all that there are"

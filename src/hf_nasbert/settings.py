@@ -1,10 +1,13 @@
 """Settings: how dataclasses declare them, with a help and a range, and what is refused of them by name."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from hf_nasbert.paths import expand_paths
+
+_SHAPE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 
 class _BoundedHelp(str):
@@ -42,6 +45,18 @@ class Settings:
         """Expand paths, and refuse what a field does not take."""
         expand_paths(self)
         check_fields(self)
+
+
+def parse_shape(name: str, text: str) -> tuple[int, int]:
+    """The sequences and tokens of a batch that a setting names, such as `32x128`.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    found = _SHAPE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{name}={text!r}: expected sequences x tokens, such as 32x128")
+    return int(found[1]), int(found[2])
 
 
 def check_fields(settings: Any) -> None:

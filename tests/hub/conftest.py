@@ -1,11 +1,14 @@
-"""A Hub on loopback, and folders to push."""
+"""A Hub on loopback, folders to push, and what a push of one leaves there."""
 
+import copy
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from hub_helpers import OTHER, make_child
+from hub_helpers import MODEL, OTHER, make_child
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi
 from tiny.models import tiny_supernet
@@ -34,17 +37,39 @@ def child(made, tmp_path) -> Path:
     return Path(shutil.copytree(made["child"], tmp_path / "child"))
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
+@contextmanager
+def open_hub(monkeypatch, cache: Path) -> Iterator[HubServer]:
     """A Hub, an empty cache, no waiting, and no proof in another process: slow tests prove."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", lambda files, **_: 0.0)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with HubServer() as server:
         yield server
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub where nothing lies."""
+    with open_hub(monkeypatch, tmp_path / "cache") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def left_by_a_push(made, tmp_path_factory) -> HubServer:
+    """A Hub that is closed again, to which a child was pushed; nothing but `landed` may ask for it."""
+    with pytest.MonkeyPatch.context() as patch, open_hub(patch, tmp_path_factory.mktemp("cache")) as server:
+        push(PushArguments(str(made["child"]), "user/child"), api=HfApi(endpoint=server.url))
+    return server
+
+
+@pytest.fixture
+def landed(hub, left_by_a_push) -> str:
+    """A child lies on the Hub as a push leaves it, which no request was needed for; its commit."""
+    hub.repos, hub.large = copy.deepcopy((left_by_a_push.repos, left_by_a_push.large))
+    return hub.repos[MODEL].branches["main"]
 
 
 @pytest.fixture

@@ -42,8 +42,7 @@ class TestWhatGoes:
         assert "left out checkpoint-5/" in text
         assert text.endswith("nothing was written")
 
-    def test_a_dry_run_says_what_would_change(self, hub, send, made):
-        send(made["child"])
+    def test_a_dry_run_says_what_would_change(self, hub, landed, send, made):
         hub.requests.clear()
         changes = send(made["retrained"], dry_run=True).changes
         assert {name for name, change in changes.items() if change != "same"} == {"model.safetensors"}

@@ -308,8 +308,7 @@ class TestFilesOfOthers:
         return files | {"config.json": changed}
 
     @pytest.mark.parametrize("changed", CONFIGS.values(), ids=CONFIGS)
-    def test_a_config_on_the_hub(self, hub, api, send, made, tmp_path, changed):
-        send(made["child"])
+    def test_a_config_on_the_hub(self, hub, landed, api, tmp_path, changed):
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), changed))
         with pytest.raises(ValueError, match=r"config\.json|holds a model of type") as raised:
             pull(PullArguments("user/child", str(tmp_path / "back")), api=api)
@@ -340,8 +339,7 @@ class TestFilesOfOthers:
         assert hub.writes == []
 
     @pytest.mark.parametrize("content", TOKENIZERS.values(), ids=TOKENIZERS)
-    def test_a_tokenizer(self, hub, api, send, made, child, tmp_path, content):
-        send(made["child"])
+    def test_a_tokenizer(self, hub, landed, api, send, child, tmp_path, content):
         hub.repos[MODEL].commit("main", files_of(hub) | {"tokenizer.json": content})
         with pytest.raises(ValueError, match=r"tokenizer\.json of user/child") as raised:
             pull(PullArguments("user/child", str(tmp_path / "back")), api=api)
@@ -352,9 +350,8 @@ class TestFilesOfOthers:
             send(child, dry_run=True)
         assert_one_line(raised.value, str(child))
 
-    def test_from_the_cache_it_is_refused_too(self, hub, api, send, made, tmp_path):
+    def test_from_the_cache_it_is_refused_too(self, hub, landed, api, tmp_path):
         """What another program fetched was looked at by nobody."""
-        send(made["child"])
         changed = self.configure(files_of(hub), {"operators": [ESCAPES]})
         hub.repos[MODEL].commit("main", changed)
         api.snapshot_download("user/child")
@@ -364,16 +361,14 @@ class TestFilesOfOthers:
         assert_one_line(raised.value)
         assert list(tmp_path.glob("*back*")) == []
 
-    def test_a_pull_says_that_there_is_code_of_others(self, hub, send, api, made, tmp_path):
-        send(made["child"])
+    def test_a_pull_says_that_there_is_code_of_others(self, hub, landed, api, tmp_path):
         said = str(pull(PullArguments("user/child", str(tmp_path / "ours")), api=api))
         assert "brings code" not in said
         hub.repos[MODEL].commit("main", files_of(hub) | {"modeling_nasbert.py": b"evil"})
         said = str(pull(PullArguments("user/child", str(tmp_path / "theirs")), api=api))
         assert "brings code that is not hf_nasbert's, to be read first: modeling_nasbert.py" in said
 
-    def test_a_class_that_is_none_of_ours_is_no_line_to_copy(self, hub, api, send, made, tmp_path):
-        send(made["child"])
+    def test_a_class_that_is_none_of_ours_is_no_line_to_copy(self, hub, landed, api, tmp_path):
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), {"architectures": ["EvilForEverything"]}))
         said = str(pull(PullArguments("user/child", str(tmp_path / "back")), api=api))
         assert "Evil" not in said
@@ -403,8 +398,7 @@ class TestFilesOfOthers:
                 use()
             assert_one_line(raised.value, str(folder))
 
-    def test_names_and_values_on_the_hub_are_escaped(self, hub, send, made):
-        send(made["child"])
+    def test_names_and_values_on_the_hub_are_escaped(self, hub, landed, send, made):
         names = {f"{ESCAPES}.md": b"", "\u202egnp.md": b""}
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), {"hidden_act": ESCAPES}) | names)
         with pytest.raises(FileExistsError, match=r"hidden_act is \\x1b\[2J") as raised:
@@ -420,8 +414,7 @@ class TestFilesOfOthers:
             send(made["child"])
         assert_one_line(raised.value)
 
-    def test_answers_that_are_none(self, hub, api, made, send, tmp_path):
-        send(made["child"])
+    def test_answers_that_are_none(self, hub, landed, api, tmp_path):
         oid = hub.repos[MODEL].branches["main"]
         repo = hub.repos[MODEL]
         repo.commits["../../" + ESCAPES] = repo.commits[oid]

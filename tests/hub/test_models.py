@@ -88,6 +88,7 @@ def test_with_a_token_of_its_own(hub, monkeypatch):
     assert "model.safetensors" in files_of(hub)
 
 
+@pytest.mark.slow
 def test_the_trainers_super_net_lands_with_a_card_of_its_training(hub, tmp_path):
     from accelerate.state import AcceleratorState
 

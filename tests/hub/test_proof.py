@@ -5,8 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import transformers
@@ -14,10 +14,11 @@ from hub_helpers import MODEL, files_of
 from hub_server import TOKEN
 from safetensors.torch import load_file, save_file
 from tiny.models import logits_of, padded_batch, randomise_
+from tiny.processes import run_without_our_package
 from tiny.texts import WORDS, tiny_tokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-import hf_nasbert
+from hf_nasbert import cli
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.hub import check_leaves_home, gather
@@ -90,8 +91,8 @@ print(json.dumps(report))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # processes that load transformers, some of which prove in another one
-def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tmp_path, monkeypatch):
+@pytest.mark.timeout(900)  # processes that load transformers
+def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tmp_path, monkeypatch, capsys):
     """Push, load in a fresh process with an empty cache, fine-tune, push again, load again, and offline at the end."""
     native = "attention-ffn-attention-ffn-attention-ffn"
     config = SupernetConfig(
@@ -131,9 +132,10 @@ def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tm
 
     first = send(made["child"]).commit
     outputs += [str(send(made["retrained"])), str(send("imdb", "user/table"))]
-    # Proved in a process of its own, as the one is that is fine-tuned below.
     monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", check_leaves_home)
-    outputs += [str(send(tmp_path / "native", "user/native"))]
+    with monkeypatch.context() as patch:  # in a fork; the one that is fine-tuned below, in a process of its own
+        patch.setattr("hf_nasbert.hub.proof.subprocess.run", run_without_our_package)
+        outputs += [str(send(tmp_path / "native", "user/native"))]
     assert b'datasets.load_dataset("user/table")' in files_of(hub, "datasets/user/table")["README.md"]
 
     online = abroad("online")
@@ -148,10 +150,10 @@ def test_what_was_pushed_lives_where_nobody_has_this_package(hub, send, made, tm
     assert online["table"] == [len(table), table[0]["architecture"], loss]
 
     command = ["push", "--source", tmp_path / "finetuned", "--repo_id", "user/finetuned", "--private"]
-    here = {"PYTHONPATH": str(Path(hf_nasbert.__file__).parents[1])}
-    program = "import sys; from hf_nasbert.cli import main; sys.exit(main(sys.argv[1:]))"
-    text = run("-c", program, *command, **here)
-    assert 'AutoModelForSequenceClassification.from_pretrained("user/finetuned"' in text
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    assert cli.main([*map(str, command)]) == 0
+    outputs += capsys.readouterr()
+    assert 'AutoModelForSequenceClassification.from_pretrained("user/finetuned"' in outputs[-2]
     there = files_of(hub, "models/user/finetuned")
     assert {*CODE_FILES} <= there.keys()
     assert json.loads(there["config.json"])["auto_map"] == AUTO_MAP

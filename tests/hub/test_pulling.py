@@ -28,8 +28,7 @@ class TestPull:
             pull(PullArguments("user/child", str(folder), revision=revision), api=api)
             assert (folder / "model.safetensors").read_bytes() == (made[source] / "model.safetensors").read_bytes()
 
-    def test_nothing_dangerous_is_fetched(self, hub, send, api, made, tmp_path):
-        send(made["child"])
+    def test_nothing_dangerous_is_fetched(self, hub, landed, api, tmp_path):
         evil = [
             "../evil.json",
             "figures/../../evil.png",
@@ -82,8 +81,7 @@ class TestPull:
     }
 
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-    def test_a_failed_pull_leaves_nothing(self, hub, send, api, made, tmp_path, fault):
-        send(made["child"])
+    def test_a_failed_pull_leaves_nothing(self, hub, landed, api, tmp_path, fault):
         plan, error, reason = fault
         hub.fail(**plan)
         arguments = PullArguments("user/child", str(tmp_path / "back"))
@@ -95,8 +93,7 @@ class TestPull:
         pull(arguments, api=api)
         assert (tmp_path / "back" / "model.safetensors").is_file()
 
-    def test_a_repository_that_changes_meanwhile_is_not_half_of_each(self, hub, send, api, made, tmp_path):
-        send(made["child"])
+    def test_a_repository_that_changes_meanwhile_is_not_half_of_each(self, hub, landed, api, tmp_path):
 
         def meddle():
             hub.repos[MODEL].commit("main", files_of(hub) | {"theirs.md": b"!"})
@@ -109,13 +106,11 @@ class TestPull:
         pull(arguments, api=api)
         assert (tmp_path / "back" / "config.json").is_file()
 
-    def test_no_such_revision(self, hub, send, api, made, tmp_path):
-        send(made["child"])
+    def test_no_such_revision(self, landed, api, tmp_path):
         with pytest.raises(FileNotFoundError, match="no branch, tag or commit 'v9'"):
             pull(PullArguments("user/child", str(tmp_path / "back"), revision="v9"), api=api)
 
-    def test_from_the_cache_without_a_hub(self, hub, send, api, made, tmp_path):
-        send(made["child"])
+    def test_from_the_cache_without_a_hub(self, hub, landed, api, tmp_path):
         pull(PullArguments("user/child", str(tmp_path / "first")), api=api)
         hub.fail("GET", times=99)
         text = str(pull(PullArguments("user/child", str(tmp_path / "second")), api=api))

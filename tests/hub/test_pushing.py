@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 from hub_helpers import ARCHITECTURE, MODEL, OTHER, contents_of, files_of
 from hub_server import TOKEN
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 
 from hf_nasbert.hub import PushArguments, push
 from hf_nasbert.native import CODE_FILES
@@ -59,8 +59,7 @@ class TestOneCommitOrNone:
     }
 
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-    def test_a_failed_push_changes_nothing_and_is_repeated(self, hub, send, made, fault, caplog):
-        send(made["child"])
+    def test_a_failed_push_changes_nothing_and_is_repeated(self, hub, landed, send, made, fault, caplog):
         before, commits = files_of(hub), len(hub.repos[MODEL].commits)
         plan, error, reason = fault
         hub.fail(**plan, message=f"you are {TOKEN}")
@@ -100,8 +99,7 @@ class TestOneCommitOrNone:
         send(made["child"])
         assert len(hub.asked("PUT")) == sent
 
-    def test_the_same_again_is_no_commit(self, hub, send, made):
-        send(made["child"])
+    def test_the_same_again_is_no_commit(self, hub, landed, send, made):
         hub.requests.clear()
         assert "nothing was pushed" in str(send(made["child"]))
         assert hub.writes == []
@@ -112,8 +110,7 @@ class TestOneCommitOrNone:
         with pytest.raises(FileExistsError, match="or is hidden from your token"):
             send(made["child"])
 
-    def test_somebody_else_was_faster(self, hub, send, made):
-        send(made["child"])
+    def test_somebody_else_was_faster(self, hub, landed, send, made):
 
         def meddle():
             hub.repos[MODEL].commit("main", files_of(hub) | {"theirs.md": b"!"})
@@ -124,8 +121,7 @@ class TestOneCommitOrNone:
         assert files_of(hub)["theirs.md"] == b"!"
         assert files_of(hub)["model.safetensors"] == (made["child"] / "model.safetensors").read_bytes()
 
-    def test_a_repository_that_vanished(self, hub, send, made):
-        send(made["child"])
+    def test_a_repository_that_vanished(self, hub, landed, send, made):
         hub.fail(r"POST .*/preupload", before=lambda: hub.repos.pop(MODEL))
         with pytest.raises(FileNotFoundError, match="is not on http://127"):
             send(made["retrained"])
@@ -145,8 +141,7 @@ class TestOneCommitOrNone:
             send(made["child"])
         assert len(hub.repos[MODEL].commits) == 1
 
-    def test_a_commit_that_is_not_whole_is_told(self, hub, send, made):
-        send(made["child"])
+    def test_a_commit_that_is_not_whole_is_told(self, hub, landed, send, made):
         hub.repos[MODEL].gitignore = "safetensors"
         with pytest.raises(OSError, match=r"lacks model.safetensors.*gitignore"):
             send(made["retrained"])
@@ -183,15 +178,13 @@ class TestWhoAndWhere:
         send(made["retrained"])  # it stays so
         assert hub.repos[MODEL].private
 
-    def test_private_is_not_pushed_to_the_public(self, hub, send, made):
-        send(made["child"])
+    def test_private_is_not_pushed_to_the_public(self, hub, landed, send, made):
         hub.requests.clear()
         with pytest.raises(ValueError, match="user/child is public"):
             send(made["retrained"], private=True)
         assert hub.writes == []
 
-    def test_a_branch_is_made_where_it_is_missing(self, hub, send, made):
-        send(made["child"])
+    def test_a_branch_is_made_where_it_is_missing(self, hub, landed, send, made):
         main = files_of(hub)
         send(made["other"], revision="wide")
         repo = hub.repos[MODEL]
@@ -230,8 +223,7 @@ class TestWhoAndWhere:
 
 
 class TestAnotherModel:
-    def test_it_is_not_overwritten(self, hub, send, made):
-        send(made["child"])
+    def test_it_is_not_overwritten(self, hub, landed, send, made):
         before = files_of(hub)
         hub.requests.clear()
         with pytest.raises(
@@ -248,8 +240,7 @@ class TestAnotherModel:
         assert pushed.changes["front.png"] == "deleted"
         assert files_of(hub).keys() == contents_of(made["other"]).keys() | {".gitattributes"}
 
-    def test_the_same_trained_further_is_the_same_model(self, hub, send, made, child):
-        send(made["child"])
+    def test_the_same_trained_further_is_the_same_model(self, hub, landed, send, made, child):
         config = json.loads((made["retrained"] / "config.json").read_text())
         config |= {"hidden_dropout_prob": 0.3, "transformers_version": "9"}
         shutil.copyfile(made["retrained"] / "model.safetensors", child / "model.safetensors")
@@ -257,8 +248,7 @@ class TestAnotherModel:
         send(child)
         assert files_of(hub)["model.safetensors"] == (made["retrained"] / "model.safetensors").read_bytes()
 
-    def test_another_vocabulary_is_another_model(self, hub, send, made, child):
-        send(made["child"])
+    def test_another_vocabulary_is_another_model(self, landed, send, child):
         words = json.loads((child / "tokenizer.json").read_text())
         vocabulary = words["model"]["vocab"]
         vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
@@ -293,8 +283,7 @@ class TestAnotherModel:
         send(made["child"])
         assert files_of(hub)["LICENSE"] == b"free"
 
-    def test_shards_of_an_earlier_version_go(self, hub, send, made):
-        send(made["child"])
+    def test_shards_of_an_earlier_version_go(self, hub, landed, send, made):
         stale = {
             "model-00001-of-00002.safetensors": b"old",
             "model.safetensors.index.json": b"{}",
@@ -303,3 +292,36 @@ class TestAnotherModel:
         hub.repos[MODEL].commit("main", files_of(hub) | stale)
         send(made["child"])
         assert files_of(hub).keys() & stale.keys() == {"notes.md"}
+
+
+class TestWhatOnlyAnOwnerKnows:
+    @pytest.fixture
+    def without(self, made, tmp_path):
+        """A child whose card says neither license nor language."""
+        folder = shutil.copytree(made["child"], tmp_path / "without")
+        card = (folder / "README.md").read_text()
+        lines = [line for line in card.splitlines() if not line.startswith(("license:", "language:"))]
+        (folder / "README.md").write_text("\n".join(lines) + "\n")
+        return folder
+
+    def test_a_card_without_it_is_told(self, hub, send, without):
+        said = str(send(without, dry_run=True))
+        assert "the card names no license: add --license apache-2.0, or what is true" in said
+        assert "the card names no language: add --language en, or what is true" in said
+
+    def test_it_is_written_into_the_card_that_is_sent(self, hub, send, without):
+        before = (without / "README.md").read_text()
+        said = str(send(without, license="mit", language="de"))
+        assert "names no" not in said
+        assert (without / "README.md").read_text() == before, "the folder is only read"
+        sent = hub.repos[MODEL].files["README.md"].decode()
+        data = ModelCard(sent).data
+        assert (data.license, data.language) == ("mit", "de")
+        plain = str(send(without, repo_id="user/plain"))
+        assert "names no license" in plain
+        other = hub.repos["models/user/plain"].files["README.md"].decode()
+        assert ModelCard(sent).text.strip() == ModelCard(other).text.replace("user/plain", "user/child").strip()
+
+    def test_what_the_hub_does_not_know_is_refused(self, send, without):
+        with pytest.raises(ValueError, match=r"license is 'Apache 2\.0'.*did you mean apache-2\.0"):
+            send(without, license="Apache 2.0", dry_run=True)

@@ -77,7 +77,7 @@ def test_a_sentence_transformer_goes_and_comes_back_whole(hub, back, tmp_path, o
     assert f'SentenceTransformer("user/small", revision="{pulled.split("commit ")[1][:40]}"{trust})' in pushed
 
 
-@pytest.mark.parametrize("operators", [TRAVELLING, STOCK], ids=["code", "stock"])
+@pytest.mark.parametrize("operators", [TRAVELLING, pytest.param(STOCK, marks=pytest.mark.slow)], ids=["code", "stock"])
 @pytest.mark.parametrize("head", ["BertModel", "BertForSequenceClassification", "BertForTokenClassification"])
 def test_encoders_and_classifiers_go_and_come_back(back, tmp_path, head, operators):
     labels = {} if head == "BertModel" else {"id2label": {0: "bad", 1: "good"}}

@@ -403,6 +403,7 @@ def fill(home, disk, weights):
 
 
 class TestDisk:
+    @pytest.mark.slow
     def test_a_checkpoint_that_cannot_grow_at_any_byte(self, home, straight, tmp_path):
         """Real failures of the writes of torch, safetensors and Python: none may be longer than so many bytes."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,6 +17,8 @@ from hf_nasbert.cards.metadata import FOR_PUBLISHING as FOR_PUBLISHING
 from hf_nasbert.cards.metadata import check_card as check_card
 from hf_nasbert.cards.metadata import metadata_problems as metadata_problems
 from hf_nasbert.cards.metadata import read_card as read_card
+from hf_nasbert.cards.metadata import unsaid_of as unsaid_of
+from hf_nasbert.cards.metadata import with_metadata as with_metadata
 from hf_nasbert.cards.origins import datasets_of as datasets_of
 from hf_nasbert.cards.origins import sentence_of as sentence_of
 from hf_nasbert.cards.origins import title_of as title_of

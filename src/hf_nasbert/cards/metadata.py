@@ -102,6 +102,34 @@ def check_card(card: str, required: tuple[str, ...] = REQUIRED) -> "CardData":
     return data
 
 
+def with_metadata(card: str, **fields: str | None) -> str:
+    """A card whose metadata also say these fields; those that are None stay as they are.
+
+    Args:
+        card: The text of README.md.
+        **fields: Such as `license="apache-2.0"`.
+    """
+    from huggingface_hub import ModelCard
+
+    content = ModelCard(card, ignore_metadata_errors=False)
+    for name, value in fields.items():
+        if value is not None:
+            setattr(content.data, name, value)
+    return str(content)
+
+
+def unsaid_of(card: str) -> list[str]:
+    """Those of `FOR_PUBLISHING` that only the owner of a model knows and that its card does not say.
+
+    Args:
+        card: The text of README.md, which `metadata_problems` finds nothing wrong with.
+    """
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card, ignore_metadata_errors=False).data
+    return [name for name in FOR_PUBLISHING if name not in REQUIRED and not data.get(name)]
+
+
 def read_card(content: Path | bytes, name: str) -> str:
     """The text of a card.
 

@@ -1,15 +1,13 @@
 """What a user may say about an encoder that is to be made smaller: one dataclass, without torch."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget, Share, parse_cap
 from hf_nasbert.data.arguments import DataArguments
-from hf_nasbert.settings import Settings, setting
+from hf_nasbert.settings import Settings, parse_shape, setting
 
-_SHAPE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _CAPS = {
     "max_latency": "max_latency_ms",
     "max_parameters": "max_parameters",
@@ -33,28 +31,34 @@ class CompressDataArguments(DataArguments):
 
     packaged: str | None = setting(
         None,
-        "Data inside an installed PyPI wheel, needing no network: the texts imdb, boolq-wikipedia; "
-        "labelled stsb, rotten_tomatoes, boolq.",
+        "Data from an installed PyPI package, without a network: the texts imdb and boolq-wikipedia; the labelled "
+        "sets stsb, rotten_tomatoes and boolq.",
     )
     train_file: str | None = setting(
         None,
-        "Labelled examples of the task that the base model is fine-tuned on, as `finetune` reads them: "
-        ".csv, .tsv, .json, .jsonl, .parquet, a folder or a pattern.",
+        "Labelled examples of the task that the base model is fine-tuned on. The same files as for `finetune`: .csv, "
+        ".tsv, .json, .jsonl, .parquet, a folder or a pattern.",
     )
     validation_file: str | None = setting(
-        None, "The same, to choose by; without test_file one half of it judges. By default held out."
+        None,
+        "Labelled examples for validation: without test_file, half of them are the test set. By default, a part of "
+        "train_file is held out.",
     )
-    test_file: str | None = setting(None, "The same, to judge by; it chooses nothing.")
+    test_file: str | None = setting(None, "Labelled examples for the test: no decision is made on them.")
     task: str | None = setting(None, "A GLUE task from the Hub as labelled examples, such as sst2 or stsb.")
     label_column: str = setting("label", "Column of the labels in these files.")
-    text_columns: list[str] | None = setting(None, "One or two text columns of them; found if not given.")
+    text_columns: list[str] | None = setting(None, "One or two text columns of these files. Found if not given.")
     tokenizer_name: str | None = setting(
-        None, "Hub name or folder of a tokenizer in place of the base model's own, with its vocabulary."
+        None,
+        "Hub name or folder of a tokenizer to use in place of the base model's own. Its vocabulary must be the same.",
     )
     validation_fraction: float = setting(
-        0.05, "Share of the documents, or examples, that choose, and as large a share that judge.", above=0, below=1
+        0.05,
+        "Share of the documents, or examples, held out for validation. The test takes as large a share.",
+        above=0,
+        below=1,
     )
-    data_seed: int = setting(0, "Seed of these shares, and of the sentences that are drawn.", at_least=0)
+    data_seed: int = setting(0, "Seed of this split and of the draw of sentences.", at_least=0)
     vocab_size: int = field(default=8192, init=False, repr=False)
     do_lower_case: bool = field(default=True, init=False, repr=False)
     strip_accents: bool | None = field(default=None, init=False, repr=False)
@@ -96,116 +100,111 @@ class CompressArguments(Settings):
 
     base_model: str = field(
         metadata={
-            "help": "The encoder, only read: a folder or a name on the Hub, a SentenceTransformer too; or "
-            "packaged:all-MiniLM-L6-v2."
+            "help": "The encoder to make smaller: a folder, a name on the Hub, or packaged:all-MiniLM-L6-v2, which "
+            "needs no network. Transformers and SentenceTransformer models both work; the model is only read."
         }
     )
     output_dir: str = field(
-        metadata={"help": "Folder of the smaller model; of several budgets, one folder in it each."}
+        metadata={"help": "Folder for the smaller model. With several budgets, each gets a folder inside."}
     )
     max_latency: float | str | None = setting(
-        None, "Budget: milliseconds of a batch of latency_shape, or a share such as 0.5x."
+        None,
+        "Budget: milliseconds for a batch of latency_shape, such as 12.5ms, or a share of the base model's, such as "
+        "0.5x.",
     )
     max_parameters: int | str | None = setting(
-        None, "Budget of the blocks' parameters, embeddings not counted: 5M, or 0.5x."
+        None, "Budget: parameters of the encoder without its embeddings, such as 5M, or a share such as 0.5x."
     )
-    max_flops: int | str | None = setting(None, "Budget of FLOPs for one sequence, or 0.5x.")
-    max_memory: int | str | None = setting(None, "Budget of bytes that activations take at most, or 0.5x.")
+    max_flops: int | str | None = setting(None, "Budget: FLOPs of one sequence, such as 2.5G, or 0.5x.")
+    max_memory: int | str | None = setting(None, "Budget: peak bytes of activations, such as 64M, or 0.5x.")
     budgets: list[str] | None = setting(
-        None, "Several budgets of one cost, such as 0.75x 0.5x 0.25x: a family in one run."
+        None, "Several budgets at once, such as 0.75x 0.5x 0.25x: one smaller model for each."
     )
-    cost: Literal["num_parameters", "latency_ms", "flops"] = setting("num_parameters", "The cost that budgets are of.")
+    cost: Literal["num_parameters", "latency_ms", "flops"] = setting("num_parameters", "The cost that budgets limit.")
     heads: list[int] | None = setting(
-        None, "Numbers of heads that an attention may keep; by default three quarters, a half and a quarter."
+        None, "Numbers of heads to try for an attention. By default three quarters, a half and a quarter of them."
     )
     ffn: list[int] | None = setting(
-        None, "Neurons that a feed-forward may keep; by default six widths from three quarters to an eighth."
+        None, "Widths to try for a feed-forward. By default six, from three quarters to an eighth of it."
     )
-    kernels: list[int] = setting(list, "Sizes of convolutions that may stand for an attention: 3, 5, 7.")
-    skip: bool = setting(True, "Whether blocks, and whole layers, may be left out.")
+    kernels: list[int] = setting(list, "Kernel sizes of convolutions to try in place of an attention: 3, 5, 7.")
+    skip: bool = setting(True, "Try leaving out blocks and whole layers too.")
     warmup_steps: int = setting(
         0,
-        "Steps that all variants of a block are trained for behind the least squares, each alone and side "
-        "by side, on the base model's states there; for convolutions and deep cuts. 0: none.",
+        "Steps to train every variant of a block on the base model's states, after it was fitted by least squares. "
+        "Useful for convolutions and deep cuts. 0: none.",
         at_least=0,
     )
     max_replace_one_loss: float = setting(
-        0.3, "Variants whose lone replacement costs more leave the space before a super-net is trained."
+        0.3, "Drop a variant from the search if replacing one block by it alone costs more distance than this."
     )
     additivity: int = setting(
         0,
-        "Random children, of the whole space and of the screened one, that say how well sums of lone "
-        "replacements foretell real distances; 0: none.",
+        "Random children to measure, to see how well the sum of single-block losses predicts a child's distance. "
+        "0: none.",
         at_least=0,
     )
     scorer: Literal["additive", "inherited", "supernet"] = setting(
         "inherited",
-        "What chooses among the best sums of lone replacements: the sums (additive), the loss with "
-        "inherited weights, or that in a super-net distilled first (supernet).",
+        "How the best candidates are scored: by the sum of single-block losses (additive), by the child's loss with "
+        "inherited weights (inherited), or by its loss in a super-net that is trained first (supernet).",
     )
-    num_rescored: int = setting(24, "How many of the best sums are scored again.", at_least=1)
+    num_rescored: int = setting(24, "How many of the best candidates are scored so.", at_least=1)
     rank_by: Literal["metric", "distance"] = setting(
         "metric",
-        "Of labelled examples: whether the task's metric ranks children on the part that chooses, ties "
-        "broken by their distance from the base model, or that distance alone.",
+        "With labelled examples: rank children by the task's metric on the validation set (ties by distance from the "
+        "base model), or by that distance alone.",
     )
     label_weight: float = setting(
-        0.5, "Of labelled examples: weight of the labels' cross-entropy beside distillation; 0: none.", at_least=0
+        0.5, "With labelled examples: weight of the labels' cross-entropy beside distillation. 0: none.", at_least=0
     )
     supernet_method: Literal["uniform", "magic_t"] = setting(
         "uniform",
-        "How that super-net is trained: each step on another random child, or on one that differs from "
-        "the last in one operator (magic_t).",
+        "How the super-net of scorer=supernet is trained: each step on another random child (uniform), or on one that "
+        "differs from the last in one operator (magic_t).",
     )
     supernet_steps: int = setting(200, "Steps of that super-net's training.", at_least=1)
-    recovery_steps: int = setting(400, "Steps that each chosen child is distilled for.", at_least=1)
-    learning_rate: float = setting(4e-4, "The highest one of recovery.", above=0)
+    recovery_steps: int = setting(400, "Distillation steps for each chosen child.", at_least=1)
+    learning_rate: float = setting(4e-4, "Peak learning rate of distillation.", above=0)
     patience: int = setting(
         0,
-        "Recovery looks at the text that chooses every 25 steps, and stops after so many looks in a row "
-        "that brought nothing; the best weights are kept. 0: all steps.",
+        "Stop distillation after so many validations in a row without progress; there is one every 25 steps, and the "
+        "best weights are kept. 0: run all steps.",
         at_least=0,
     )
     batch_size: int = setting(32, "Sentences of a batch.", at_least=1)
     max_seq_length: int | None = setting(
         None,
-        "Tokens of a sentence, by default 20, since short ones teach most in the same time; of an example "
-        "128. Longer ones come last, and are cut.",
+        "Most tokens of a sentence or example; longer ones are cut. By default 20 for text, as short sentences teach "
+        "most in the same time, and 128 for labelled examples.",
         at_least=4,
     )
-    num_sentences: int = setting(8000, "Most sentences, or examples, to train on.", at_least=1)
+    num_sentences: int = setting(8000, "Train on at most this many sentences or examples.", at_least=1)
     varied_sentences: bool = setting(
-        True, "Draw six times as many sentences, and train on those with the most different pieces."
+        True, "Draw six times as many sentences, and train on those that together hold the most of the vocabulary."
     )
     pairs_file: str | None = setting(
         None,
-        "Pairs to prove by: a file with columns sentence1, sentence2 and score, or packaged:stsb (its "
-        "test split); Spearman's correlation is told.",
+        "Sentence pairs to evaluate on by Spearman's correlation. A file with columns sentence1, sentence2 and score, "
+        "or packaged:stsb (its test split).",
     )
-    latency_shape: str = setting(
-        "32x128", "Batch that latency is measured on: sequences x tokens; and of one sequence."
-    )
-    seeds: list[int] = setting(lambda: [0], "Seeds of recovery: each child is distilled once under each.")
-    handmade: bool = setting(
-        True, "Whether to recover what people choose by hand beside it: the proof, and most of the time."
-    )
+    latency_shape: str = setting("32x128", "Batch for measuring latency: sequences x tokens.")
+    seeds: list[int] = setting(lambda: [0], "Distillation seeds: each child is distilled once per seed.")
+    handmade: bool = setting(True, "Also distil hand-chosen halves to compare with. This takes most of the time.")
     bf16: Literal["auto", "yes", "no"] = setting(
-        "auto", "Products in bfloat16; auto: where they are faster here, by the clock."
+        "auto", "Compute in bfloat16. auto: if that is faster on this machine."
     )
     trim_vocabulary: bool = setting(
         False,
-        "Keep only those pieces of the vocabulary that occur in the text, and letters; tokenizer and "
-        "embeddings shrink together.",
+        "Keep only the tokens that occur in your text, and single letters. Tokenizer and embeddings shrink together.",
     )
-    min_piece_count: int = setting(
-        1, "With trim_vocabulary: how often a piece must occur in the text to stay.", at_least=1
-    )
-    onnx: bool = setting(False, "Write onnx/model.onnx beside the model as well, where its outputs are the model's.")
-    int8: bool = setting(False, "Write that and its int8 version, where it keeps the model's vectors or predictions.")
-    trust_remote_code: bool = setting(False, "Run code that the base model or its tokenizer brings.")
+    min_piece_count: int = setting(1, "With trim_vocabulary: keep tokens that occur at least this often.", at_least=1)
+    onnx: bool = setting(False, "Also write onnx/model.onnx, if its outputs equal the model's.")
+    int8: bool = setting(False, "Also write an int8 ONNX file, if it keeps the model's vectors or predictions.")
+    trust_remote_code: bool = setting(False, "Run code that comes with the base model or its tokenizer.")
     revision: str | None = setting(None, "Branch, tag or commit of the base model.")
     base_model_id: str | None = setting(
-        None, "The base model's name on the Hub, for the card, where base_model is a folder."
+        None, "The base model's name on the Hub, for the card, if base_model is a folder."
     )
 
     def __post_init__(self) -> None:
@@ -214,8 +213,7 @@ class CompressArguments(Settings):
             raise ValueError(f"max_replace_one_loss={self.max_replace_one_loss} must not be negative")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds} must be one or more different numbers, none below 0")
-        if _SHAPE.fullmatch(self.latency_shape) is None:
-            raise ValueError(f"latency_shape={self.latency_shape!r}: expected sequences x tokens, such as 32x128")
+        _ = self.shape
         self.onnx = self.onnx or self.int8
         _ = self.wanted
 
@@ -245,9 +243,7 @@ class CompressArguments(Settings):
     @property
     def shape(self) -> tuple[int, int]:
         """Sequences and tokens of the batch that latency is measured on."""
-        found = _SHAPE.fullmatch(self.latency_shape)
-        assert found is not None
-        return int(found[1]), int(found[2])
+        return parse_shape("latency_shape", self.latency_shape)
 
 
 def _cap(setting: str, cap: float | str) -> float | Share:
@@ -256,9 +252,14 @@ def _cap(setting: str, cap: float | str) -> float | Share:
     Raises:
         ValueError: If it is none; names the setting.
     """
+    text = str(cap)
     try:
-        value = parse_cap(str(cap))
+        value = parse_cap(text.strip().removesuffix("ms") if setting == "max_latency" else text)
     except ValueError as error:
+        if setting == "max_latency" and not text.rstrip().endswith("x"):
+            raise ValueError(
+                f"max_latency={cap!r}: expected milliseconds such as 12.5, or a share of the base model's such as 0.5x"
+            ) from None
         raise ValueError(f"{setting}: {error}") from None
     if value == 0:
         raise ValueError(f"{setting}={cap} must be above 0")

@@ -78,25 +78,46 @@ def ranked_choices(
     return sorted(found, key=lambda one: one.worth.rank)
 
 
-def within_measured(
-    rank: Callable[[Mapping[str, float]], list[Scored]],
+def corrected_by_clock(
     best_sums: Callable[[Mapping[str, float]], list[Scored]],
     budget: Budget,
     caps: Mapping[str, float],
     full: Architecture,
     measure: Measure,
-) -> tuple[list[Scored], Scored, list[float]]:
-    """The best child that is as fast as asked by the clock, which a sum of operators' latencies only foretells.
+) -> dict[str, float]:
+    """The caps, that of the latency raised or lowered by what the clock says of some children.
 
-    First the cap is corrected: the best sums are run side by side with the base model, and where the clock finds
-    them faster or slower than asked, the cap rises or falls by as much. Then children within it are ranked and the
-    best ones measured. Where all are too slow, that is repeated under a cap that is lower by as much.
+    A sum of operators' latencies only foretells a child's. What it foretells of children of one size it misses by
+    about the same factor.
+
+    Args:
+        best_sums: Given caps, children within them, best first; by their sums alone, for that costs little.
+        budget: The budget, whose latency may be a share of the base model's.
+        caps: Its caps in numbers, by the table.
+        full: The base model.
+        measure: Milliseconds of children, measured by turns.
+    """
+    tried = best_sums(caps)[:MEASURED_AT_ONCE]
+    base_ms, *found = measure([full, *(one.architecture for one in tried)])
+    return {**caps, LATENCY: caps[LATENCY] * _ROOM * _allowed(budget, base_ms) / statistics.median(found)}
+
+
+def within_measured(
+    rank: Callable[[Mapping[str, float]], list[Scored]],
+    budget: Budget,
+    caps: Mapping[str, float],
+    full: Architecture,
+    measure: Measure,
+) -> tuple[list[Scored], Scored, list[float]]:
+    """The best child that is as fast as asked by the clock.
+
+    The best ones are run side by side with the base model. Where all are too slow, the search is repeated under a cap
+    that is lower by as much.
 
     Args:
         rank: Given caps, children within them, best first.
-        best_sums: The same by their sums alone, which costs little.
-        budget: The budget, whose latency may be a share of the base model's.
-        caps: Its caps in numbers, by the table.
+        budget: As of `corrected_by_clock`.
+        caps: What that made of the caps.
         full: The base model.
         measure: Milliseconds of children, measured by turns.
 
@@ -106,18 +127,12 @@ def within_measured(
     Raises:
         ValueError: If none is fast enough.
     """
-
-    def timed(ranked: Sequence[Scored]) -> tuple[list[float], float, float]:
-        base_ms, *found = measure([full, *(one.architecture for one in ranked)])
-        limit = budget.max_latency_ms
-        return found, base_ms, limit.factor * base_ms if isinstance(limit, Share) else float(limit or 0)
-
-    found, _, allowed = timed(best_sums(caps)[:MEASURED_AT_ONCE])
-    caps = {**caps, LATENCY: caps[LATENCY] * _ROOM * allowed / statistics.median(found)}
+    caps = dict(caps)
     for _ in range(_MOST_SITTINGS):
         ranked = rank(caps)
         tried = ranked[:MEASURED_AT_ONCE]
-        found, base_ms, allowed = timed(tried)
+        base_ms, *found = measure([full, *(one.architecture for one in tried)])
+        allowed = _allowed(budget, base_ms)
         for one, milliseconds in zip(tried, found, strict=True):
             if milliseconds <= allowed:
                 return ranked, one, [milliseconds, base_ms]
@@ -126,3 +141,8 @@ def within_measured(
         f"no child is measured at {allowed:.4g} ms or less here, though latencies of operators foretell it (the best: "
         f"{min(found):.4g} ms): run it again on a quiet machine, or allow more"
     )
+
+
+def _allowed(budget: Budget, base_ms: float) -> float:
+    limit = budget.max_latency_ms
+    return limit.factor * base_ms if isinstance(limit, Share) else float(limit or 0)

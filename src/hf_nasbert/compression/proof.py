@@ -36,7 +36,8 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules
 SEARCHED = "searched"
 _PAIRS = ("sentence1", "sentence2", "score")
 _PAIR_BATCH = 64
-_SECONDS_OF_A_SITTING = 30.0
+SECONDS_OF_A_SITTING = 30.0
+SECONDS_TO_CORRECT = 10.0  # of a sitting behind which children are measured again
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
 _SURE = 2.0  # standard errors
@@ -367,7 +368,11 @@ def spearman_on_pairs(
 
 
 def measure_side_by_side(
-    config: SupernetConfig, children: Sequence[Sequence[str]], batch_size: int, sequence_length: int
+    config: SupernetConfig,
+    children: Sequence[Sequence[str]],
+    batch_size: int,
+    sequence_length: int,
+    seconds: float = SECONDS_OF_A_SITTING,
 ) -> list[float]:
     """Milliseconds of children by this machine's clock, by turns, so that what slows the machine slows all.
 
@@ -376,15 +381,16 @@ def measure_side_by_side(
         children: The children.
         batch_size: Sequences of the batch.
         sequence_length: Tokens of each.
+        seconds: How long the sitting takes, about; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
-    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once))
+    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once, seconds))
 
 
-def rounds_of_a_sitting(seconds: float) -> int:
-    """How often children are visited that take so long together, run once each."""
-    rounds = int(_SECONDS_OF_A_SITTING / max(_LEAST_TIMED * seconds, 1e-9))
+def rounds_of_a_sitting(once: float, seconds: float = SECONDS_OF_A_SITTING) -> int:
+    """How often children are visited that take `once` seconds together, run once each."""
+    rounds = int(seconds / max(_LEAST_TIMED * once, 1e-9))
     return min(max(rounds, 1), _MOST_ROUNDS)
 
 
@@ -445,7 +451,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             row for row in rows if row.budget == given.budget and row is not given and row is not whole_vocabulary
         ]
         name = "the searched child" if given.how == SEARCHED else f"the child chosen by hand ({given.how})"
-        kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the blocks' parameters"]
+        kept = [f"{(given.num_encoder_parameters) / base.num_encoder_parameters:.1%} of the encoder's parameters"]
         if given.file_bytes and base.file_bytes:
             kept.append(f"{given.file_bytes / base.file_bytes:.1%} of the file's bytes")
         kept.append(f"{base.latency_batch_ms / given.latency_batch_ms:.2f} times as fast as the base model on a batch")
@@ -460,17 +466,17 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         agreement = given.mean("agreement")
         if agreement is not None:
             kept.append(f"{agreement:.1%} of its predictions")
-        told.append(f"{given.budget}: {name} is given: {', '.join(kept)}.")
+        told.append(f"{given.budget}: {name} was saved: {', '.join(kept)}.")
         if given.is_as_it_began:
             told.append(
-                f"{given.budget}: recovery made it no better on the text that chooses, so it is as it was cut and "
-                "refitted: try another learning_rate, more recovery_steps or more text."
+                f"{given.budget}: distillation did not improve it on the validation set, so its weights are those "
+                "before: try another --learning_rate, more --recovery_steps or more text."
             )
         if not given.is_within:
             told.append(
-                f"{given.budget}: measured again for this table it is above the budget "
+                f"{given.budget}: timed again for this table, it is above the budget "
                 f"({given.latency_batch_ms:.1f} ms, the base model {base.latency_batch_ms:.1f}): "
-                "measure it on a quiet machine, or ask for less."
+                "run it on an idle machine, or give a smaller budget."
             )
         told += _of_task(whole_vocabulary, others, base)
         if given.trimmed is not None:
@@ -482,20 +488,20 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         searched = next((row for row in others if row.how == SEARCHED), None)
         if searched is not None and given.how != SEARCHED:
             told.append(
-                f"{given.budget}: what somebody chooses by hand is better here than what the search found "
-                f"({_what_chose(given)} against {_what_chose(searched)} on the text that chooses)."
+                f"{given.budget}: a hand-made choice is better here than what the search found "
+                f"({_what_chose(given)} against {_what_chose(searched)} on the validation set)."
             )
         ahead = [row for row in others if _judged(row) < _judged(whole_vocabulary)]
         for row in ahead:
             within = "" if row.is_within else ", which is above the budget,"
             told.append(
-                f"{given.budget}: on the text that judges, {row.how}{within} is nearer to the base model "
-                f"({_judged(row):.4f} against {_judged(whole_vocabulary):.4f})."
+                f"{given.budget}: on the test set, {row.how}{within} is closer to the base model "
+                f"(distance {_judged(row):.4g} against {_judged(whole_vocabulary):.4g})."
             )
         if others and not ahead:
             told.append(
-                f"{given.budget}: it is nearer to the base model than all others of the table, which had the same "
-                "tokens."
+                f"{given.budget}: on the test set it is closer to the base model than every other model of the table; "
+                "all were trained on the same tokens."
             )
     return told
 
@@ -566,7 +572,7 @@ def table_cells(rows: Sequence[Row], shape: tuple[int, int]) -> Iterator[list[st
         (
             "model",
             lambda row: (
-                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (given)' if row.is_given else ''}"
+                f"{row.how}{', trimmed vocabulary' if row.trimmed else ''}{' (saved)' if row.is_given else ''}"
                 f"{'' if row.is_within else ' (above the budget)'}"
             ),
         ),

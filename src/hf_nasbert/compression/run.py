@@ -21,7 +21,15 @@ from datasets import Dataset
 from hf_nasbert import modeling, records
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, hub_name, name_of
-from hf_nasbert.compression.choosing import LATENCY, Score, Scored, Worth, ranked_choices, within_measured
+from hf_nasbert.compression.choosing import (
+    LATENCY,
+    Score,
+    Scored,
+    Worth,
+    corrected_by_clock,
+    ranked_choices,
+    within_measured,
+)
 from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.folders import card_of, write_folders
 from hf_nasbert.compression.handmade import (
@@ -37,6 +45,8 @@ from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
+    SECONDS_OF_A_SITTING,
+    SECONDS_TO_CORRECT,
     Judged,
     Row,
     choose_given,
@@ -92,6 +102,25 @@ from hf_nasbert.writing import check_folder, write_text
 
 _PROOF_BATCHES = 4  # that the base model and the child that it is are compared on
 _INCIDENTAL = ("output_dir", "trust_remote_code", "onnx", "int8")
+_STAGES = {
+    "costs": "parameters, FLOPs and milliseconds of every block, on this machine",
+    "text": "sentences to train on, for validation and for the test",
+    "vocabulary": "the tokens of your text",
+    "base model": "its outputs, which the smaller models learn from",
+    "variants": "every smaller form of every block, fitted to the base model",
+    "warm-up": "training of these variants",
+    "lone replacements": "what the model loses if one block alone is replaced",
+    "additivity": "whether these losses add up",
+    "super-net": "all variants in one network, trained",
+    "search": "the best combination within the budget",
+    "by hand": "what people choose without a search, for comparison",
+    "recovery": "distillation from the base model",
+    "proof": "all models on the test set, and timed side by side",
+    "folder": "the smaller models are saved",
+    "onnx": "the ONNX file",
+    "int8": "the int8 ONNX file",
+    "runtimes": "ONNX files timed beside torch",
+}
 _LATENCY_VISITS, _LATENCY_CHILDREN, _LATENCY_ROUNDS = 16, 2, 1
 
 _Made = TypeVar("_Made")
@@ -312,7 +341,7 @@ class Compression:
             if is_shared and once(is_time_up):
                 leave(f"stopped before {name}: the same command goes on from there")
             if self.materials.processes.is_main_process or not is_shared:
-                say(f"== {name}")
+                say(f"== {_announced(name)}")
             start, cpu = time.perf_counter(), time.process_time()
             forget_peak()
             content = make()
@@ -405,8 +434,8 @@ class Compression:
                 raise ValueError(f"no sentence is left for {part}: give more text")
         if shared.examples is not None and shared.examples.are_seen:
             self._say(
-                "what judges is held out of the examples to train on, which the base model may have learned from: "
-                "give validation_file and test_file, or its own metric may flatter it"
+                "the test examples are a part of train_file, which the base model may have been trained on, so its "
+                "own metric may be too high: give --validation_file and --test_file with examples that it has not seen"
             )
         name = self.source.tokenizer_name or shared.base.name
         self._once(lambda: unknown_share(shared.text.train, shared.base.tokenizer, name))
@@ -420,8 +449,8 @@ class Compression:
         found = self.materials.vocabulary
         num_before = len(self.materials.base.tokenizer)
         self._say(
-            f"{len(found.kept):,} of {num_before:,} pieces are kept; {found.cut_otherwise:.1%} of held-out sentences "
-            "are cut into other pieces than before"
+            f"{len(found.kept):,} of {num_before:,} tokens are kept; {found.cut_otherwise:.1%} of held-out sentences "
+            "are tokenised differently than before"
         )
         return Vocabulary(len(found.kept), num_before, found.cut_otherwise)
 
@@ -475,12 +504,12 @@ class Compression:
             batch_size, length = arguments.shape
             config = shared.supernet.config
 
-            def measure(children: Sequence[Architecture]) -> list[float]:
-                return self._once(lambda: measure_side_by_side(config, children, batch_size, length))
+            def measure(children: Sequence[Architecture], seconds: float = SECONDS_OF_A_SITTING) -> list[float]:
+                return self._once(lambda: measure_side_by_side(config, children, batch_size, length, seconds))
 
-            ranked, winner, measured = within_measured(
-                rank, partial(rank, by=None), arguments.wanted[budget], caps, full, measure
-            )
+            wanted, roughly = arguments.wanted[budget], partial(measure, seconds=SECONDS_TO_CORRECT)
+            caps = corrected_by_clock(partial(rank, by=None), wanted, caps, full, roughly)
+            ranked, winner, measured = within_measured(rank, wanted, caps, full, measure)
         else:
             ranked, measured = rank(caps), None
             winner = ranked[0]
@@ -537,7 +566,7 @@ class Compression:
             )
         if done.kept_step == 0:
             by = "loss of the labels" if shared.label_weight else "distance from the base model"
-            say(f"{child}: recovery made it no better on the text that chooses, by its {by}: it is left as it began")
+            say(f"{child}: distillation did not improve its {by} on the validation set: its weights stay as they were")
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,
@@ -664,3 +693,9 @@ class Compression:
         return CompressResult(
             self.folder, tuple(rows), front, self.arguments.shape, tuple(self._records), base_model=name
         )
+
+
+def _announced(stage: str) -> str:
+    """A stage's name with what it does."""
+    words = next((words for begin, words in _STAGES.items() if stage.partition(" ")[0] == begin or stage == begin), "")
+    return f"{stage}: {words}" if words else stage

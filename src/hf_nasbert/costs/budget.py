@@ -35,7 +35,7 @@ class Share:
     def __post_init__(self) -> None:
         if not records.is_finite_number(self.factor) or not 0 < self.factor < 1:
             raise ValueError(
-                f"{self.factor}x is no share: expected one above 0x and below 1x, which is the base model"
+                f"{self.factor}x is not a share: expected more than 0x and less than 1x, which is the base model"
             )
 
     def __str__(self) -> str:

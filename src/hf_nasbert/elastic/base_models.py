@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_nasbert.configs import check_model, fetching, load_config
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
-from hf_nasbert.data.packaged import PREFIX, model_folder
+from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX, model_folder
 from hf_nasbert.data.vocabulary import vocabulary_size
 from hf_nasbert.foreign import ForeignFileError, printable
 from hf_nasbert.modeling import (
@@ -100,8 +100,14 @@ def open_base_model(
     """
     whole = model_folder(base_model)
     check_model(whole, revision)
-    with fetching(whole):
-        place, own_revision = encoder_place(whole, revision=revision)
+    try:
+        with fetching(whole):
+            place, own_revision = encoder_place(whole, revision=revision)
+    except OSError as error:
+        packaged = base_model.rpartition("/")[2]
+        if packaged not in PACKAGED_MODELS:
+            raise
+        raise OSError(f"{error} Without a network: --base_model {PREFIX}{packaged}") from error
     options: dict[str, Any] = {"revision": own_revision, "trust_remote_code": trust_remote_code}
     try:
         config = load_config(place, **options)

@@ -29,6 +29,10 @@ class PushArguments(Settings):
     revision: str | None = setting(None, "Branch to push to, made if it is missing; by default main.")
     create_pr: bool = setting(False, "Open a pull request against main instead.")
     message: str | None = setting(None, "Message of the commit.")
+    license: str | None = setting(
+        None, "License for the card, as the Hub writes it, such as apache-2.0. By default the card's own."
+    )
+    language: str | None = setting(None, "Language code for the card, such as en. By default the card's own.")
     attachments: list[str] = setting(list, "Figures and records (jsonl, jsonl.gz) to put beside it.")
     overwrite: bool = setting(False, "Replace another model that the repository holds.")
     dry_run: bool = setting(False, "Only list what would be pushed.")

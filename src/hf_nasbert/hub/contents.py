@@ -20,6 +20,8 @@ from hf_nasbert.cards import (
     render_child_card,
     render_supernet_card,
     render_table_card,
+    unsaid_of,
+    with_metadata,
 )
 from hf_nasbert.configs import read_model_config
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
@@ -88,13 +90,25 @@ class Contents:
     has_bare_card: bool = False
 
     @property
+    def unsaid(self) -> list[str]:
+        """License and language, if the card does not say them: only the owner of a model knows."""
+        card = self.files.get("README.md")
+        return [] if card is None else unsaid_of(read_card(card, "README.md"))
+
+    @property
     def repo_type(self) -> str:
         """`dataset` for a table, `model` for the others."""
         return "dataset" if self.kind == "table" else "model"
 
 
 def gather(
-    source: str | Path, repo_id: str, attachments: Iterable[str | Path] = (), *, trust_remote_code: bool = False
+    source: str | Path,
+    repo_id: str,
+    attachments: Iterable[str | Path] = (),
+    *,
+    license: str | None = None,
+    language: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Contents:
     """Collect what belongs to a child, a super-net or a table; nothing else of its folder goes.
 
@@ -112,12 +126,15 @@ def gather(
         source: Folder of a child or super-net; file of a table, or the name of one that comes with the package.
         repo_id: The repository that it is for.
         attachments: Figures and records to put beside it.
+        license: What the card's metadata are to say, in place of what they say themselves.
+        language: Likewise.
         trust_remote_code: Whether code files that are not this package's, and fields that name other classes, may go.
 
     Raises:
         FileNotFoundError: If there is no such folder, table or attachment.
         ValueError: If the folder holds no model of ours, no tokenizer or only pickled weights, code of somebody else,
-            a link that leads out of it, a file with a token of the Hub in it, or a card that the Hub would refuse.
+            a link that leads out of it, a file with a token of the Hub in it, or a card that the Hub would refuse; or
+            if there is no card to say license and language in.
     """
     path = Path(source)
     contents = (
@@ -126,6 +143,12 @@ def gather(
     files = {**contents.files, **_attached(attachments, contents.files)}
     contents = replace(contents, files=dict(sorted(files.items())))
     _refuse_tokens(contents.files)
+    given = {"license": license, "language": language}
+    if any(given.values()):
+        if "README.md" not in contents.files:
+            raise ValueError(f"{source} has no README.md, whose metadata say license and language: write one first")
+        card = with_metadata(read_card(contents.files["README.md"], f"{source}: README.md"), **given)
+        contents = replace(contents, files={**contents.files, "README.md": card.encode()})
     if "README.md" in contents.files:
         problems = metadata_problems(read_card(contents.files["README.md"], f"{source}: README.md"))
         if problems:

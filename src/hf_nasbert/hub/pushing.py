@@ -57,7 +57,12 @@ class Pushed:
             end = f"{self.url} holds all of it already: nothing was pushed"
         else:
             end = f"{self.url}, one commit: {self.commit}\nto load it: {how}"
-        return "\n".join([f"{'would push' if self.is_dry_run else 'push of'} {what} to {where}", *lines, end])
+        asked = [
+            f"the card names no {name}: add --{name} {'apache-2.0' if name == 'license' else 'en'}, or what is true"
+            for name in self.contents.unsaid
+        ]
+        begin = f"{'would push' if self.is_dry_run else 'push of'} {what} to {where}"
+        return "\n".join([begin, *lines, *asked, end])
 
 
 def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
@@ -85,8 +90,9 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     be_alone("pushing")
     api = api or default_api()
     contents = gather(
-        arguments.source, arguments.repo_id, arguments.attachments, trust_remote_code=arguments.trust_remote_code
-    )
+        arguments.source, arguments.repo_id, arguments.attachments, license=arguments.license,
+        language=arguments.language, trust_remote_code=arguments.trust_remote_code,
+    )  # fmt: skip
     state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note
     is_replaced = state is not None and _check_target(api, arguments, contents, state)

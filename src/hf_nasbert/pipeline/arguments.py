@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hf_nasbert.costs import Budget
-from hf_nasbert.settings import Settings, setting
+from hf_nasbert.settings import Settings, parse_shape, setting
 from hf_nasbert.tolerances import EXTRACTION
 from hf_nasbert.training.arguments import AdaptationArguments
 
@@ -29,6 +29,13 @@ class PipelineArguments(Settings):
         None, "Budget, such as 1.5M; by default a BERT of the space's depth and width."
     )
     max_flops: int | str | None = setting(None, "Budget of FLOPs for one sequence.")
+    max_latency: float | None = setting(
+        None,
+        "Budget: milliseconds of a batch of latency_shape on this machine. The operators are timed first, and the "
+        "winner is timed before it is chosen.",
+        above=0,
+    )
+    latency_shape: str = setting("1x128", "Batch for max_latency: sequences x tokens.")
     native_only: bool = setting(False, "Look only at children that are a stock BERT, which need no code of ours.")
     child_steps: int = setting(1500, "Steps of the winner's continued pre-training.", at_least=1)
     child_batch_size: int = setting(32, "Sequences of each of these steps.", at_least=1)
@@ -66,6 +73,16 @@ class PipelineArguments(Settings):
         if not self.train_file and (self.validation_file or self.test_file):
             raise ValueError("validation_file and test_file go with train_file, the labelled texts to train on")
         _ = Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops).caps  # refuses shares
+        _ = self.latency_batch
+
+    @property
+    def latency_batch(self) -> tuple[int, int]:
+        """Sequences and tokens of the batch that latency is measured on.
+
+        Raises:
+            ValueError: If `latency_shape` is none.
+        """
+        return parse_shape("latency_shape", self.latency_shape)
 
 
 @dataclass(kw_only=True)

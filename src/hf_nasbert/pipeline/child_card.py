@@ -89,6 +89,7 @@ def describe_child(
             "children within the budget": scores.num_within_budget,
             **{f"at most {name}": cap for name, cap in scores.caps.items()},
             "proxy_loss": scores.proxy_loss,
+            **({} if scores.latency_ms is None else {"latency of this child, timed (ms)": scores.latency_ms}),
         },
         training={
             "num_steps": pretraining.num_steps,

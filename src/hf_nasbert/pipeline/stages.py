@@ -26,8 +26,19 @@ class TrainedSupernet:
 
 
 @dataclass(frozen=True)
+class Latencies:
+    """Of the stage `latency`: what the operators were timed on, and how far sums of them are from real children."""
+
+    measured_on: str
+    error_percent: float
+
+
+@dataclass(frozen=True)
 class Scores:
-    """Of the stage `scores`: how children were chosen, how many, within which caps, and the best one."""
+    """Of the stage `scores`: how children were chosen, how many, within which caps, and the best one.
+
+    `latency_ms` is the best one's, timed whole, under a cap on latency.
+    """
 
     how: str
     num_scored: int
@@ -35,6 +46,7 @@ class Scores:
     caps: dict[str, float]
     winner: str
     proxy_loss: float
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,17 @@ class Answers:
 
 
 Content = TypeVar(
-    "Content", PackedText, TrainedSupernet, Scores, Extraction, Pretraining, Finetuning, Control, Card, Answers
+    "Content",
+    PackedText,
+    Latencies,
+    TrainedSupernet,
+    Scores,
+    Extraction,
+    Pretraining,
+    Finetuning,
+    Control,
+    Card,
+    Answers,
 )
 
 
@@ -102,7 +124,18 @@ class StageResult:
     where: str
     seconds: float
     is_reused: bool
-    content: PackedText | TrainedSupernet | Scores | Extraction | Pretraining | Finetuning | Control | Card | Answers
+    content: (
+        PackedText
+        | Latencies
+        | TrainedSupernet
+        | Scores
+        | Extraction
+        | Pretraining
+        | Finetuning
+        | Control
+        | Card
+        | Answers
+    )
 
 
 def as_table(results: list[StageResult]) -> str:

@@ -18,13 +18,14 @@ import torch
 from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.child_folders import move_into_place, save_child
-from hf_nasbert.costs import Budget, bert_beside, cost_function, num_parameters
+from hf_nasbert.costs import Budget, LatencyTable, bert_beside, cost_function, num_parameters
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
 from hf_nasbert.locking import locked
+from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.modeling.configuration_nasbert import NasBertShapeConfig
 from hf_nasbert.modeling.families import native_form
@@ -44,6 +45,7 @@ from hf_nasbert.pipeline.stages import (
     Control,
     Extraction,
     Finetuning,
+    Latencies,
     PackedText,
     Pretraining,
     Scores,
@@ -118,6 +120,10 @@ class Pipeline:
         longest = supernet.build_config().max_position_embeddings
         if data.max_seq_length > longest:
             raise ValueError(f"max_seq_length={data.max_seq_length} is more than the super-net's {longest} positions")
+        if arguments.max_latency is not None and arguments.latency_batch[1] > longest:
+            raise ValueError(
+                f"latency_shape={arguments.latency_shape} has more tokens than the super-net's {longest} positions"
+            )
         self._check_examples()
         self.results: list[StageResult] = []
         given = {"supernet": supernet, "data": data, "training": training, "pipeline": arguments}
@@ -137,6 +143,8 @@ class Pipeline:
         tune_allocator()
         stage = self._stage
         text = stage("text", "tokenizer and packed text", "tokenizer", PackedText, self._make_text)
+        if self.arguments.max_latency is not None:
+            stage("latency", "milliseconds of every operator here", "latency.jsonl", Latencies, self._make_latencies)
         made = f"super-net ({self.training.method})"
         supernet = stage("super-net", made, "supernet", TrainedSupernet, self._make_supernet)
         scores = stage("scores", "proxy loss and cost per child", "scores.jsonl", Scores, self._make_scores)
@@ -234,6 +242,19 @@ class Pipeline:
             vocab_size=vocabulary_size(tokenizer), pad_token_id=padding_id(tokenizer)
         )
 
+    def _make_latencies(self) -> Latencies:
+        batch_size, length = self.arguments.latency_batch
+        device = Device(batch_size=batch_size, sequence_length=length, num_threads=torch.get_num_threads())
+        table, check = measure_latencies(self._build_config(), device, progress=True)
+        records.extend(self._latency_file, [table, check])
+        measured_on = LatencyTable.from_record(table).described
+        say(f"operators timed on {measured_on}; sums are {check['mape_percent']:.1f} % off whole children (mean)")
+        return Latencies(measured_on=measured_on, error_percent=check["mape_percent"])
+
+    @property
+    def _latency_file(self) -> Path:
+        return self.folder / "latency.jsonl"
+
     def _make_supernet(self) -> TrainedSupernet:
         config, training = self._build_config(), self.training
         space = config.space
@@ -251,9 +272,10 @@ class Pipeline:
             num_tokens=output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
         )
 
-    def _caps(self, config: SupernetConfig) -> dict[str, int | str]:
+    def _caps(self, config: SupernetConfig) -> dict[str, Any]:
         """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
-        given = {"max_parameters": self.arguments.max_parameters, "max_flops": self.arguments.max_flops}
+        names = ("max_parameters", "max_flops", "max_latency")
+        given = {name: getattr(self.arguments, name) for name in names}
         caps = {name: cap for name, cap in given.items() if cap is not None}
         bert = bert_of(config)
         if not caps and bert is not None:
@@ -262,7 +284,8 @@ class Pipeline:
 
     def _budget(self, config: SupernetConfig) -> Budget:
         """The budget, refused if no child meets it: before anything is trained or scored."""
-        budget = Budget.parse(**self._caps(config))
+        caps = self._caps(config)
+        budget = Budget.parse(max_latency_ms=caps.pop("max_latency", None), **caps)
         SearchTask(self._children(config), seed=0, cost=self._cost(config), budget=budget)
         return budget
 
@@ -270,7 +293,8 @@ class Pipeline:
         return children_space(config, native_only=self.arguments.native_only)
 
     def _cost(self, config: NasBertShapeConfig) -> Callable[[Sequence[str]], dict[str, float]]:
-        return cost_function(config, sequence_length=self.data.max_seq_length)
+        latency = None if self.arguments.max_latency is None else LatencyTable.read(self._latency_file)
+        return cost_function(config, sequence_length=self.data.max_seq_length, latency=latency)
 
     def _make_scores(self) -> Scores:
         arguments, folder = self.arguments, self.folder
@@ -284,7 +308,10 @@ class Pipeline:
         }
         config = self._build_config()
         budget = self._budget(config)
-        if self._children(config).num_children <= arguments.num_evaluations:
+        if arguments.max_latency is not None:
+            scoring["latency_table"] = str(self._latency_file)
+        is_small = self._children(config).num_children <= arguments.num_evaluations
+        if is_small and arguments.max_latency is None:  # a search times its winner
             how = "every plain BERT" if arguments.native_only else "every child"
             scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
@@ -311,6 +338,7 @@ class Pipeline:
             caps=budget.caps,
             winner=str(winner.architecture),
             proxy_loss=winner.loss,
+            latency_ms=winner.measured_latency_ms,
         )
 
     def _make_extracted(self, winner: Architecture) -> Extraction:

@@ -10,7 +10,7 @@ from hf_nasbert.report.content import Content
 from hf_nasbert.space import Architecture, operator_kind
 
 WIDTH, HEIGHT = 760, 400  # of a figure, in units of its own
-LEFT, RIGHT, TOP, BOTTOM = 76, 742, 18, 344  # of the field that the points lie in
+LEFT, RIGHT, TOP, BOTTOM = 92, 742, 18, 344  # of the field that the points lie in
 _LETTER, _LINE, _WIDE = 10, 16, 260  # of names: half a height, from line to line, and what two may take across
 _LETTER_WIDTH = 6.8
 _FAR = 0.25  # a budget further away, in widths of the children's range, would squeeze them together
@@ -218,7 +218,19 @@ def _labels(markers: Sequence[Marker]) -> tuple[Label, ...]:
             if (other.anchor == "end") == is_left and abs(other.x - x) < _WIDE and y - other.y < _LINE:
                 y = other.y + _LINE
         labels.append(Label(x, round(y, 1), "end" if is_left else "start", marker.name))
-    return tuple(labels)
+    return tuple(_above_the_axis(labels))
+
+
+def _above_the_axis(labels: Sequence[Label]) -> list[Label]:
+    """The names, in the same order, with those moved up that would lie on the axis or below it."""
+    moved: list[Label] = []
+    for label in reversed(labels):
+        y = min(label.y, BOTTOM - _LETTER)
+        for other in moved:
+            if other.anchor == label.anchor and abs(other.x - label.x) < _WIDE and other.y - y < _LINE:
+                y = other.y - _LINE
+        moved.append(label._replace(y=round(y, 1)))
+    return moved[::-1]
 
 
 def draw_trajectory(content: Content) -> Trajectory:

@@ -79,7 +79,11 @@ def content_of_compression(compressed: Sequence[Compressed], note: str | None = 
     return Content(
         title="A smaller encoder" if len(compressed) == 1 else "Two smaller encoders",
         noun=("model", "models"),
-        lead=" ".join(_lead(rows, one, measures[0], costs) for one in series),
+        lead=" ".join(
+            _lead(rows, place, one.name, measures[0], costs)
+            for one in series
+            for place in sorted(place for place in one.ranking if rows[place]["is_given"])
+        ),
         doubts=tuple(
             line for number in range(len(series)) for line in _sure(rows, series, measures[0], marks, number)
         ),
@@ -124,7 +128,7 @@ def _rows(one: Compressed) -> list[Mapping[str, Any]]:
     if missing:
         raise ValueError(f"{one.name}: a row has no {missing[0]}: it is not the summary of a compression")
     if rows[0]["budget"] is not None or not any(row["is_given"] for row in rows):
-        raise ValueError(f"{one.name}: the table begins with no base model, or has nothing that is given out")
+        raise ValueError(f"{one.name}: the table begins with no base model, or has no model that was saved")
     return rows
 
 
@@ -226,12 +230,13 @@ def _name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{row['how']}{trimmed}{budget}"
 
 
-def _lead(rows: Sequence[Mapping[str, Any]], series: Series, measure: Measure, costs: Sequence[Cost]) -> str:
-    winner = series.winner
+def _lead(rows: Sequence[Mapping[str, Any]], winner: int, name: str, measure: Measure, costs: Sequence[Cost]) -> str:
+    """What a model that was saved is worth, in a sentence; it names the budget where there are several."""
+    several = len({row["budget"] for row in rows if row["budget"] is not None and row["is_given"]}) > 1
     how = (
         "The searched model"
         if rows[winner]["how"] == "searched"
-        else f"What was chosen by hand ({rows[winner]['how']})"
+        else f"The model chosen by hand ({rows[winner]['how']})"
     )
     value, whole = measure.values[winner], measure.values[0]
     said = []
@@ -246,8 +251,9 @@ def _lead(rows: Sequence[Mapping[str, Any]], series: Series, measure: Measure, c
     if speed := share.get("latency_batch_ms"):
         said.append(f"is {1 / speed:.2f} times as fast")
     if size := share.get("num_encoder_parameters"):
-        said.append(f"has {100 * size:.1f} % of its blocks' parameters")
-    begin = f"{series.name}: {how[0].lower()}{how[1:]}" if series.name else how
+        said.append(f"has {100 * size:.1f} % of its encoder's parameters")
+    about = ", ".join(filter(None, (name, str(rows[winner]["budget"]) if several else "")))
+    begin = f"{about}: {how[0].lower()}{how[1:]}" if about else how
     return f"{begin} {', '.join(said[:-1])}{' and ' if len(said) > 1 else ''}{said[-1]}."
 
 
@@ -266,15 +272,17 @@ def _sure(
     others = [place for place in own.ranking if not rows[place]["is_given"] and _rivals(rows[place], rows[own.winner])]
     if len(series) > 1:
         if number == 0:
-            subject, other = (f"what {one.name} gives out" for one in series)
+            subject, other = (f"the model of {one.name}" for one in series)
             told.append(_beside(measure, own.winner, series[1].winner, other, subject))
         others = []
-    told += [_beside(measure, own.winner, place, names[place]) for place in others]
+    budgets = {row["budget"] for row in rows if row["budget"] is not None}
+    it = "it" if len(budgets) == 1 else f"the model of {rows[own.winner]['budget']}"
+    told += [_beside(measure, own.winner, place, names[place], it) for place in others]
     told = [line for line in told if line]
     if told and all(measure.doubt(own.winner, place) is None for place in (others or [series[-1].winner])):
         told.append(
-            "How much of that is chance cannot be said: each was trained under one seed. Give several (--seeds 0 1 2) "
-            "to learn it."
+            "Each model was trained with one seed, so the size of chance is unknown. Train with several to see it: "
+            "--seeds 0 1 2."
         )
     return told
 
@@ -291,11 +299,11 @@ def _beside(measure: Measure, winner: int, other: int, name: str, subject: str =
     begin = f"By {measure.name} {subject} is"
     if not ahead:
         return f"{begin} level with {name}."
-    told = f"{begin} {'ahead of' if ahead > 0 else 'behind'} {name} by {abs(ahead):.4f}"
+    told = f"{begin} {'ahead of' if ahead > 0 else 'behind'} {name} by {abs(ahead):.2g}"
     if doubt is None:
         return f"{told}."
     sure = "more than chance" if abs(ahead) > doubt else "which may be chance"
-    return f"{told} ± {doubt:.4f} (95 %), {sure}."
+    return f"{told} ± {doubt:.2g} (95 %), {sure}."
 
 
 def _facts(one: Compressed, is_named: bool) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from hf_nasbert.report.drawing import (
 from hf_nasbert.space import Architecture
 
 _BEST_SHARE = 0.05
-_KIND_NAMES = {"given": "given out", "found": "searched", "hand": "chosen by hand"}
+_KIND_NAMES = {"given": "saved", "found": "searched", "hand": "chosen by hand"}
 
 
 class Block(NamedTuple):

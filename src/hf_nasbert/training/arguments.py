@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 def _help_of_methods() -> str:
     known = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()).replace("%", "%%")
     return (
-        f"How the super-net is trained. {known}. No method ranked children better than uniform in our study "
-        "(docs/ranking.md). --help beside a method lists its settings too. To add your own, see docs/extending.md."
+        f"How the super-net is trained: uniform, magic_at or one of {len(METHODS) - 2} others, which --help method "
+        f"explains. {known[0].upper()}{known[1:]}. No method ranked children better than uniform in our study "
+        "(docs/ranking.md). --method NAME --help shows a method's own settings. To add a method, see "
+        "docs/extending.md."
     )
 
 
@@ -515,9 +517,9 @@ class AdaptationArguments(Settings):
 
     adapt_steps: int = setting(
         0,
-        "Adapted ranking: some children are trained on alone for so many steps from the weights they inherit, and an "
-        "additive model of their losses scores all others; 0: children are scored as they stand. 25 doubled the rank "
-        "correlation in our pilot (docs/search.md).",
+        "Adapted ranking: train some children for this many steps each, and predict the others' losses from theirs. "
+        "They begin with the weights they inherit; the prediction is an additive model. 0: score children as they "
+        "are. 25 doubled the rank correlation in our pilot (docs/search.md).",
         at_least=0,
     )
     num_adapted: int = setting(30, "How many children are adapted.", at_least=2)

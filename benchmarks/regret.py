@@ -1,0 +1,483 @@
+"""Regret against compute: strategies replayed on tables whose children were all trained alone (part C).
+
+    python benchmarks/regret.py           prints the tables; nothing is trained, some CPU-minutes of replays
+    python benchmarks/regret.py --figures docs/figures
+
+A policy spends compute and ends with one child, trained alone, of a band. Compute is counted in trainings of a child:
+forwards of a child over a batch, a backward counting two, with scores, and the base model's forwards, once for every
+batch that is seen. A child's own training counts too: a choice without any costs one. What common prefixes of children
+save is left out. A policy's regret is by how many percent the loss of its child is above that of the best of the
+table's children in the band; it sees the losses of one training, and is judged by the mean over all there are.
+
+Settled before the replays: 60 of each policy, bands averaged, intervals of 90 % over the replays. Random children are
+those of the whole space, or of the screened one, none near a knapsack solution; what predicts chooses among all.
+A child that is drawn for a model counts as trained. Halving stops children at quarters of one and the same training,
+as the learning curves say, which makes it exact.
+"""
+
+import argparse
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from minilm_children import RECORDS, rows_of
+from minilm_orders import BOTH, SCREENED, Evidence, passes_of, ways
+from minilm_ranking import UNTRAINED
+
+from hf_nasbert.native import ListedChildren
+from hf_nasbert.ranking import load_table
+from hf_nasbert.searching import GradientBoostedSearch, OperatorRidge, SearchTask, calibrated
+from hf_nasbert.space import Architecture, SearchSpace
+
+REPLAYS = 60
+COMPUTE = (1, 3, 10, 30, 100)
+"""Child-trainings at which regret is told."""
+_MOST = 100  # children that are trained at most
+_TOPS = (1, 2, 3, 5, 10)  # of a ranking, trained
+_DESIGNS = (5, 10, 20, 40)  # children drawn for a model
+_TOP_OF_MODEL = 3
+_BRACKETS = (4, 8, 16, 32)  # children that halving begins with
+_ADAPTED = (15, 30)
+_FIRST, _BATCH = 10, 5  # of trees: random children, and those predicted best between two fits
+RESCORED = 20
+_SHOWN_FROM = 2.0  # child-trainings, by which the figure is as high as it is
+
+Scores = Mapping[Architecture, float]
+Step = tuple[float, Architecture]
+"""Compute spent so far, in child-trainings, and the child that would be taken."""
+Policy = Callable[["Case", random.Random], Iterator[Step]]
+
+
+class Ranking(NamedTuple):
+    """Scores of children by seed, and what they take in child-trainings: all together, and each that is asked for."""
+
+    scores: list[Scores]
+    price: float
+    of_each: float = 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One choice: the children of a band, all trained alone.
+
+    Args:
+        space: Of the children.
+        reached: What each reaches, by which a choice is judged.
+        seen: What a policy sees of a training.
+        curves: Losses at a quarter, a half, three quarters and all of a training.
+        pools: Where random children are drawn from, by name.
+        rankings: What ranks them without training them, by name.
+        quality: Another measure of each, the higher the better; empty where there is none.
+        one_more: What a further training takes beside the first, the base model's forwards being there.
+        adapted: Losses behind a few steps from inherited weights, by seed.
+    """
+
+    space: SearchSpace
+    reached: Scores
+    seen: Scores
+    curves: Mapping[Architecture, Sequence[float]]
+    pools: Mapping[str, Sequence[Architecture]]
+    rankings: Mapping[str, Ranking]
+    quality: Scores = field(default_factory=dict)
+    one_more: float = 1.0
+    adapted: Mapping[str, Ranking] = field(default_factory=dict)
+
+    def price(self, number: int) -> float:
+        """What training so many children takes."""
+        return 1.0 + (number - 1) * self.one_more if number else 0.0
+
+    def best(self, children: Sequence[Architecture]) -> Architecture:
+        """Of trained children."""
+        return min(children, key=self.seen.__getitem__)
+
+    def regret(self, child: Architecture) -> float:
+        """In percent."""
+        return 100 * (self.reached[child] / min(self.reached.values()) - 1)
+
+
+# Policies
+
+
+def at_random(pool: str) -> Policy:
+    """Train one random child after the other, and take the best."""
+
+    def policy(case: Case, rng: random.Random) -> Iterator[Step]:
+        drawn = rng.sample(list(case.pools[pool]), min(_MOST, len(case.pools[pool])))
+        for number in range(1, len(drawn) + 1):
+            yield case.price(number), case.best(drawn[:number])
+
+    return policy
+
+
+def halving(pool: str) -> Policy:
+    """Train children to a quarter, the better half of them to a half, and so on; a run for each number at first."""
+
+    def policy(case: Case, rng: random.Random) -> Iterator[Step]:
+        for first in _BRACKETS:
+            if first > len(case.pools[pool]):
+                return
+            alive, spent = rng.sample(list(case.pools[pool]), first), 1 - case.one_more
+            for quarter in range(4):
+                spent += len(alive) * case.one_more / 4
+                alive = sorted(alive, key=lambda child: case.curves[child][quarter])[: max(1, len(alive) // 2)]
+            yield spent, alive[0]
+
+    return policy
+
+
+def ranked(name: str) -> Policy:
+    """Train the first of a ranking, or the first few."""
+
+    def policy(case: Case, rng: random.Random) -> Iterator[Step]:
+        scores, price = rng.choice(case.rankings[name].scores), case.rankings[name].price
+        order = sorted(scores, key=scores.__getitem__)
+        for number in _TOPS:
+            yield price + case.price(min(number, len(order))), case.best(order[:number])
+
+    return policy
+
+
+def modelled(pool: str, calibrates: str | None = None) -> Policy:
+    """Train a random design, fit an additive model, with a ranking beside if named, and train its first three."""
+
+    def policy(case: Case, rng: random.Random) -> Iterator[Step]:
+        scores, price = None, 0.0
+        if calibrates is not None:
+            scores, price = rng.choice(case.rankings[calibrates].scores), case.rankings[calibrates].price
+        for number in _DESIGNS:
+            drawn = [child for child in case.pools[pool] if scores is None or child in scores]
+            drawn = rng.sample(drawn, min(number, len(drawn)))
+            trained = {child: case.seen[child] for child in drawn}
+            others = [child for child in (case.seen if scores is None else scores) if child not in trained]
+            if not others:
+                return
+            if scores is None:
+                told = OperatorRidge(case.space.blocks).fit(drawn, list(trained.values())).predict(others)
+            else:
+                known = scores
+                told = list(
+                    calibrated(case.space.blocks, trained, lambda c, k=known: [k[one] for one in c], list(known))(
+                        others
+                    )
+                )
+            order = [others[place] for place in np.argsort(told, kind="stable")[:_TOP_OF_MODEL]]
+            yield price + case.price(len(drawn) + len(order)), case.best([*drawn, *order])
+
+    return policy
+
+
+def active(case: Case, rng: random.Random) -> Iterator[Step]:
+    """Train five random children, then always the one that an additive model of all trained ones predicts best."""
+    children = list(case.seen)
+    trained = rng.sample(children, 5)
+    yield case.price(len(trained)), case.best(trained)
+    while len(trained) < min(_DESIGNS[-1], len(children)):
+        model = OperatorRidge(case.space.blocks).fit(trained, [case.seen[child] for child in trained])
+        others = [child for child in children if child not in trained]
+        trained.append(others[int(np.argmin(model.predict(others)))])
+        yield case.price(len(trained)), case.best(trained)
+
+
+def trees(case: Case, rng: random.Random) -> Iterator[Step]:
+    """Boosted trees on the children trained so far say which to train next (`GradientBoostedSearch`)."""
+    listed = ListedChildren(case.space, tuple(case.seen))
+    task = SearchTask(listed, seed=rng.randrange(2**31), batch_size=_BATCH)
+    search = GradientBoostedSearch(task, num_initial=_FIRST)
+    trained: list[Architecture] = []
+    while len(trained) < min(_DESIGNS[-1], len(case.seen)):
+        asked = search.ask()
+        if not asked:
+            return
+        search.tell(asked, [case.seen[child] for child in asked])
+        trained += asked
+        yield case.price(len(trained)), case.best(trained)
+
+
+def adapting(name: str, number: int) -> Policy:
+    """Train random children for a few steps from what they inherit, fit an additive model, train its first few."""
+
+    def policy(case: Case, rng: random.Random) -> Iterator[Step]:
+        ranking, children = case.adapted[name], list(case.seen)
+        scores = rng.choice(ranking.scores)
+        drawn = rng.sample(list(scores), min(number, len(scores)))
+        model = OperatorRidge(case.space.blocks).fit(drawn, [scores[child] for child in drawn])
+        order = [children[place] for place in np.argsort(model.predict(children), kind="stable")]
+        spent = ranking.price + len(drawn) * ranking.of_each
+        for top in _TOPS:
+            yield spent + case.price(min(top, len(order))), case.best(order[:top])
+
+    return policy
+
+
+def policies_of(case: Case) -> dict[str, Policy]:
+    """Every policy that the records of a case allow."""
+    found: dict[str, Policy] = {}
+    for pool in case.pools:
+        found[f"random children of the {pool} space"] = at_random(pool)
+        found[f"halving, {pool} space"] = halving(pool)
+        found[f"additive model, {pool} space"] = modelled(pool)
+    found |= {"additive model, active": active, "boosted trees": trees}
+    found |= {f"{name}, then the first": ranked(name) for name in case.rankings}
+    found |= {
+        f"{name}, calibrated": modelled(next(iter(case.pools)), name)
+        for name, ranking in case.rankings.items()
+        if "super-net" in name
+    }
+    found |= {
+        f"{number} children, {name}, additive model": adapting(name, number)
+        for name in case.adapted
+        for number in _ADAPTED
+    }
+    return found
+
+
+# Cases
+
+
+def minilm_cases(evidence: Evidence) -> dict[str, Case]:
+    """A case for every band of the table `minilm`, at the tokens of the truth."""
+    truth, found = evidence.truth, {}
+    kinds = {one["architecture"]: one["kind"] for one in evidence.design["children"]}
+    again = evidence.again
+    rankings = {
+        name: way
+        for name, way in ways(evidence, SCREENED).items()
+        if name in UNTRAINED or name == BOTH or name.endswith(f"({SCREENED})")
+    }
+    for band in np.unique(truth.bands):
+        own = truth.of({name for name, one in zip(truth.names, truth.bands, strict=True) if one == band})
+        children = [Architecture.parse(name) for name in own.names]
+        seen = dict(zip(children, own.losses.tolist(), strict=True))
+        rows = dict(zip(children, own.rows, strict=True))
+        whole = float(np.mean([passes_of(row) for row in own.rows]))
+        alone = float(np.mean([row["passes"] for row in own.rows]))
+        steps = own.rows[0]["recipe"]["max_steps"]
+        kept: dict[str, Ranking] = {}
+        for name, way in rankings.items():
+            scores = [
+                {child: scores[str(child)] for child in children if str(child) in scores}
+                for scores in way.rankings.values()
+            ]
+            if all(scores):
+                title = f"super-net, {name.removesuffix(f' ({SCREENED})')}" if name not in UNTRAINED else name
+                # Of its scores only those of this band's children are asked for.
+                scored = (
+                    0.0 if name == "replace-one sums" else len(scores[0]) * _batches(evidence) * (1 + (name == BOTH))
+                )
+                total = evidence_price(evidence, way.passes, len(truth.of(evidence.screened).names), name)
+                kept[title] = Ranking(scores, (total + scored) / whole)
+        if UNTRAINED[0] in kept and UNTRAINED[1] in kept:
+            kept[f"sums, {RESCORED} of them by inherited weights"] = _rescored(evidence, kept, whole)
+        first = {child: row["curve"][1][1] for child, row in rows.items()}
+        share = 3 * steps / 4 / whole + _batches(evidence) / whole
+        pools = {
+            "screened": [child for child in children if kinds[str(child)] == "screened"],
+            "whole": [child for child in children if kinds[str(child)] == "whole"],
+        }
+        found[f"{100 * band:g} %"] = Case(
+            SearchSpace.from_dict(own.rows[0]["recipe"]["space"]),
+            {child: (loss + again.get(str(child), loss)) / 2 for child, loss in seen.items()},
+            seen, {child: [loss for _, loss in row["curve"][1:]] for child, row in rows.items()},
+            {name: pool for name, pool in pools.items() if len(pool) > 1}, kept,
+            {child: row["stsb_validation"] for child, row in rows.items()}, alone / whole,
+            {"a quarter of a training": Ranking([first], 0.0, share)},
+        )  # fmt: skip
+    return found
+
+
+def evidence_price(evidence: Evidence, passes: float, num_children: int, name: str) -> float:
+    """Passes of a way without its scores of all children."""
+    return passes - (0.0 if name == "replace-one sums" else num_children * _batches(evidence) * (1 + (name == BOTH)))
+
+
+def _rescored(evidence: Evidence, kept: Mapping[str, Ranking], whole: float) -> Ranking:
+    """The first of the sums, in the order of inherited weights."""
+    inherited, sums = (kept[name] for name in UNTRAINED[:2])
+    few = sorted(sums.scores[0], key=sums.scores[0].__getitem__)[:RESCORED]
+    scores = {child: inherited.scores[0][child] for child in few}
+    return Ranking([scores], sums.price + len(few) * _batches(evidence) / whole)
+
+
+def _batches(evidence: Evidence) -> int:
+    return int(evidence.supernets[0]["scored_batches"]) if evidence.supernets else 6
+
+
+def imdb_cases(folder: Path = RECORDS) -> dict[str, Case]:
+    """The table `imdb`, whose children are trained from scratch: one case, without bands."""
+    seen: dict[Architecture, float] = {}
+    sums: dict[Architecture, list[float]] = {}
+    curves: dict[Architecture, list[float]] = {}
+    rows = load_table("imdb")
+    for row in rows:
+        child = Architecture.parse(row["architecture"])
+        sums.setdefault(child, []).append(row["dev_loss"])
+        if row["seed"] == 0:
+            seen[child] = row["dev_loss"]
+            losses = [loss for _, loss in row["curve"]]
+            curves[child] = [losses[len(losses) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
+    recipe = rows[0]["recipe"]
+    per_batch = recipe["dev_batch_size"] / recipe["train_batch_size"]
+    training = 3 * recipe["max_steps"] + recipe["num_dev_batches"] * per_batch
+    scoring = 16 * per_batch
+    found: dict[str, Ranking] = {}
+    supernets = rows_of(folder / "ranking.jsonl")
+    for method, (part, title) in {
+        "uniform": (2, "at half time"), "magic_t": (2, "at half time"), "magic_at": (2, "at half time"),
+    }.items():  # fmt: skip
+        own = [r for r in supernets if r["method"] == method and part * r["step"] == r["max_steps"]]
+        scores = [{Architecture.parse(name): loss for name, loss in r["proxy_losses"].items()} for r in own]
+        scores = [{child: loss for child, loss in one.items() if child in seen} for one in scores]
+        if scores:
+            price = (3 * 2 * recipe["max_steps"] / part + len(scores[0]) * scoring) / training
+            found[f"super-net, {method} {title}"] = Ranking(scores, price)
+    adapted: dict[str, Ranking] = {}
+    runs = [r for r in rows_of(folder / "ranking-adapted.jsonl") if r["step"] == r["max_steps"]]
+    for steps in (25, 100):
+        scores = [
+            {Architecture.parse(name): losses[r["steps"].index(steps)] for name, losses in r["dev_losses"].items()}
+            for r in runs
+        ]
+        if scores:
+            supernet, each = 3 * 2 * recipe["max_steps"] / training, (3 * steps + scoring) / training
+            adapted[f"{steps} steps from a super-net"] = Ranking(scores, supernet, each)
+    space = SearchSpace.from_dict(recipe["space"])
+    reached = {child: float(np.mean(losses)) for child, losses in sums.items() if child in seen}
+    case = Case(space, reached, seen, curves, {"whole": list(seen)}, found, {}, 1.0, adapted)
+    return {"all": case}
+
+
+# Replays
+
+
+class Replay(NamedTuple):
+    """What a policy did in one replay: its steps, with regrets and qualities in their place."""
+
+    spent: list[float]
+    regrets: list[float]
+    qualities: list[float]
+
+    def at(self, compute: float) -> tuple[float, float] | None:
+        """Regret and quality after so much compute, None where it pays for nothing."""
+        places = [place for place, spent in enumerate(self.spent) if spent <= compute * (1 + 1e-9)]
+        if not places:
+            return None
+        last = max(places, key=lambda place: self.spent[place])
+        return self.regrets[last], self.qualities[last]
+
+
+def replays_of(cases: Mapping[str, Case], number: int = REPLAYS) -> dict[str, list[list[Replay]]]:
+    """Every policy in every case: by policy, replay by replay, one of each case."""
+    found: dict[str, list[list[Replay]]] = {}
+    common = [policies_of(case) for case in cases.values()]
+    names = [name for name in common[0] if all(name in own for own in common)]
+    for name in names:
+        for seed in range(number):
+            parts = []
+            for policies, case in zip(common, cases.values(), strict=True):
+                steps = list(policies[name](case, random.Random(f"{name} {seed}")))
+                quality = [case.quality.get(child, float("nan")) for _, child in steps]
+                parts.append(Replay([s for s, _ in steps], [case.regret(child) for _, child in steps], quality))
+            found.setdefault(name, []).append(parts)
+    return found
+
+
+class At(NamedTuple):
+    """A policy at a compute: its mean over cases, over replays, the 90 % band of it, and the mean quality."""
+
+    mean: float
+    low: float
+    high: float
+    quality: float
+
+
+def at_compute(replays: Sequence[Sequence[Replay]], compute: float) -> At | None:
+    """Where it pays for a child in every case of every replay; else None."""
+    found = [[part.at(compute) for part in parts] for parts in replays]
+    known = [[one for one in parts if one is not None] for parts in found]
+    if any(len(some) < len(parts) for some, parts in zip(known, found, strict=True)):
+        return None
+    regrets = [float(np.mean([regret for regret, _ in parts])) for parts in known]
+    low, high = np.quantile(regrets, [0.05, 0.95])
+    return At(float(np.mean(regrets)), float(low), float(high), float(np.mean([q for p in known for _, q in p])))
+
+
+def regret_lines(
+    replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float] = COMPUTE
+) -> Iterator[str]:
+    """Mean regret [90 % band] of every policy at some amounts of compute, best first by the middle one."""
+    table = {name: [at_compute(own, one) for one in compute] for name, own in replays.items()}
+    order = sorted(
+        table,
+        key=lambda name: [1e9 if one is None else round(one.mean, 9) for one in (*table[name][2:], *table[name])],
+    )
+    yield f"| policy | {' | '.join(f'{one:g}' for one in compute)} |"
+    yield "| --- |" + " ---: |" * len(compute)
+    for name in order:
+        cells = ["" if one is None else f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in table[name]]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def winners(replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float]) -> Iterator[tuple[str, At]]:
+    """The policy of least mean regret at every amount of compute."""
+    for one in compute:
+        found = {name: at for name, own in replays.items() if (at := at_compute(own, one)) is not None}
+        name = min(found, key=lambda name: (round(found[name].mean, 9), name))
+        yield name, found[name]
+
+
+def draw_regret(replays: Mapping[str, Sequence[Sequence[Replay]]], path: Path, title: str, num_shown: int = 7) -> None:
+    """The figure: mean regret and its band against compute, of the policies that are best somewhere, and of random."""
+    from hf_nasbert.plots.style import figure_style, legend_below, new_figure, save_figure
+
+    grid = np.geomspace(1, _MOST, 41)
+    lines = {name: [at_compute(own, one) for one in grid] for name, own in replays.items()}
+    best = [name for name, _ in winners(replays, grid.tolist())]
+    shown = list(dict.fromkeys([*(n for n in lines if n.startswith("random")), *best]))[:num_shown]
+    has_quality = any(at is not None and at.quality == at.quality for own in lines.values() for at in own)
+    with figure_style():
+        figure = new_figure(9.0 if has_quality else 7.2, 4.4)
+        panels = figure.subplots(1, 2 if has_quality else 1, squeeze=False)[0]
+        highest = 0.0
+        for name in shown:
+            known = [(x, at) for x, at in zip(grid, lines[name], strict=True) if at is not None]
+            xs = [x for x, _ in known]
+            (line,) = panels[0].plot(xs, [at.mean for _, at in known], label=name)
+            band = ([at.low for _, at in known], [at.high for _, at in known])
+            panels[0].fill_between(xs, *band, color=line.get_color(), alpha=0.12, linewidth=0)
+            highest = max([highest, *(at.high for x, at in known if x >= _SHOWN_FROM)])
+            if has_quality:
+                panels[1].plot(xs, [at.quality for _, at in known], color=line.get_color())
+        panels[0].set(ylabel="regret, %", title=title)
+        panels[0].set_ylim(0, 1.1 * highest)  # a single random child may be far above
+        if has_quality:
+            panels[1].set(ylabel="Spearman correlation on STS-B, validation")
+        for axes in panels:
+            axes.set(xscale="log", xlabel="compute, in trainings of a child", xticks=COMPUTE)
+            axes.set_xticklabels([f"{one:g}" for one in COMPUTE])
+            axes.minorticks_off()
+        legend_below(figure)
+        save_figure(figure, path)[1].unlink()  # the page shows the other
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--factor", type=int, default=1, help="Of the table `minilm`: times the tokens.")
+    parser.add_argument("--replays", type=int, default=REPLAYS)
+    parser.add_argument("--figures", type=Path, help="Folder that a figure for each table is written into.")
+    arguments = parser.parse_args()
+    tables = {"minilm": minilm_cases(Evidence(arguments.records, arguments.factor)), "imdb": imdb_cases()}
+    for name, cases in tables.items():
+        replays = replays_of(cases, arguments.replays)
+        print(f"\n{name}: regret in percent at so many child-trainings\n")
+        print("\n".join(regret_lines(replays)))
+        if arguments.figures:
+            draw_regret(replays, arguments.figures / f"regret-{name}", f"Regret on the table {name}")
+
+
+if __name__ == "__main__":
+    main()

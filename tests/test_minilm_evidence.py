@@ -1,0 +1,185 @@
+"""Tables of the evidence are made from records alone, say what is missing, and the page holds them."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from tiny.minilm import BENCHMARKS, benchmark
+
+from hf_nasbert import records
+from hf_nasbert.space import SearchSpace
+
+PAGE = BENCHMARKS.parent / "docs" / "evidence.md"
+BLOCKS = ["attention,attention6,skip", "ffn,ffn8,norm"] * 3
+SPACE = SearchSpace.of_blocks(BLOCKS, skip="anywhere")
+BANDS = (0.25, 0.5)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with benchmark("evidence") as module:
+        yield module
+
+
+def worth(child):
+    """A loss that is a sum over blocks, and a bit."""
+    parts = {"attention": 0.0, "attention6": 0.1, "skip": 0.5, "ffn": 0.0, "ffn8": 0.2, "norm": 0.7}
+    return 0.3 + sum(parts[name] / (1 + block) for block, name in enumerate(child))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Records of 80 children, of which a seed of `uniform` knows the order and one of `fair` nothing."""
+    rng = random.Random(0)
+    children = rng.sample(list(SPACE.enumerate()), 80)
+    kinds = ("near", "screened", "whole", "whole")
+    design = [
+        {"architecture": str(child), "band": BANDS[place % 2], "kind": kinds[place // 2 % 4], "is_pilot": place < 6,
+         "num_seeds": 1}
+        for place, child in enumerate(children)
+    ]  # fmt: skip
+    screened = [[name for name in names if name != "norm"] for names in SPACE.blocks]
+    (tmp_path / "minilm-design.json").write_text(json.dumps({"children": design, "screened": screened}))
+    for child in children:
+        loss = worth(child)
+        row = {
+            "architecture": str(child), "seed": 0, "dev_loss": loss, "stsb_validation": 1 - loss / 10, "passes": 196.0,
+            "teacher_passes": 60, "num_encoder_parameters": 100 - len(str(child)), "flops": 5,
+            "curve": [[step, loss + (60 - step) / 100] for step in (0, 15, 30, 45, 60)],
+            "recipe": {"space": SPACE.to_dict(), "max_steps": 60}, "timing": {"cpu_seconds": 1.0},
+        }  # fmt: skip
+        records.append(tmp_path / "table-minilm-x1.jsonl", row)
+    about = {"study": "about", "children": list(map(str, children))}
+    records.append(tmp_path / "minilm-supernets.jsonl", about)
+    inside = [all(name in names for name, names in zip(child, screened, strict=True)) for child in children]
+
+    def add(study, variant, space, seed, scores, **more):
+        told = {"study": study, "variant": variant, "space": space, "seed": seed, "scores": scores, **more}
+        common = {"scored_batches": 6, "cpu_seconds": 9.0, "cosines": [[1, 0.9, 4], [3, 0.1, 4]]}
+        records.append(tmp_path / "minilm-supernets.jsonl", common | told)
+
+    add("untrained", "inherited weights", "whole", 0, [worth(child) + rng.gauss(0, 0.2) for child in children])
+    add(
+        "untrained",
+        "replace-one sums",
+        "whole",
+        0,
+        [worth(child) + rng.gauss(0, 0.3) for child in children],
+        passes=200,
+    )
+    for seed in (100, 101, 102):
+        known = [worth(child) + rng.gauss(0, 0.02) if within else None
+                 for child, within in zip(children, inside, strict=True)]  # fmt: skip
+        nothing = [rng.random() if within else None for within in inside]
+        trained = {"passes": 600.0, "teacher_passes": 200}
+        add("run", "uniform", "screened", seed, known, **trained)
+        add("run", "fair", "screened", seed, nothing, **trained)
+    return tmp_path
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+
+
+def test_every_measure_of_a_ranking(bench, folder):
+    import minilm_orders as orders
+
+    evidence = bench.evidence_of(folder)
+    truth = evidence.truth
+    assert evidence.factor == 1
+    perfect = orders.measured(dict(zip(truth.names, truth.losses, strict=True)), truth)
+    assert perfect == pytest.approx(
+        {"tau": 1, "within bands": 1, "best third": 1, "P@10": 1, "best of 10": 1, "regret, %": 0}
+    )
+    turned = orders.measured(dict(zip(truth.names, -truth.losses, strict=True)), truth)
+    assert [turned[name] for name in ("tau", "within bands", "best third", "P@10")] == pytest.approx([-1, -1, -1, 0])
+    worst = [truth.losses[truth.bands == band].max() / truth.losses[truth.bands == band].min() for band in BANDS]
+    assert turned["regret, %"] == pytest.approx(100 * (np.mean(worst) - 1))
+
+
+def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
+    evidence = bench.evidence_of(folder)
+    made = bench.sections(evidence, {})
+    table = rows(made["evidence ranking"])
+    tau = {name: float(cells[2].split(" ")[0]) for name, cells in table.items() if len(cells) > 2 and "±" in cells[2]}
+    assert tau["uniform (screened)"] > 0.9 > 0.3 > abs(tau["fair (screened)"])
+    assert "replace-one sums" in table
+    assert "additive, fitted on 30" not in table, "few of these children are left of the screened space"
+    tests = made["evidence tests"].splitlines()
+    fair = next(line for line in tests if line.startswith("| fair (screened) | uniform |"))
+    assert float(fair.split("|")[4].split("[")[0]) < -0.5
+    assert "| uniform (screened) | inherited weights | 3 |" in made["evidence tests"]
+    cosines = rows(made["evidence interference"])["uniform (screened)"]
+    assert [cell.split(" ")[0] for cell in cosines] == ["3", "0.500", "0.900", "0.100"]
+    assert "`python benchmarks/minilm_ranking.py sweep`" in made["evidence sweep"]
+    assert "has not been run yet" in made["evidence pilot"]
+    assert "bar of 0.96 and 0.88" in made["evidence lines"]
+
+
+def test_replays_of_policies_spend_what_they_say_and_find_what_they_can(bench, folder):
+    import regret
+
+    cases = regret.minilm_cases(bench.evidence_of(folder))
+    assert list(cases) == ["25 %", "50 %"]
+    case = cases["25 %"]
+    one = (196 + 60) / 256
+    assert case.price(1) == pytest.approx(one)
+    assert case.price(3) == pytest.approx(1 + 2 * 196 / 256)
+    for name, policy in regret.policies_of(case).items():
+        steps = list(policy(case, random.Random(1)))
+        assert steps, name
+        assert all(spent >= one - 1e-9 and child in case.seen for spent, child in steps), name
+    at_random = list(regret.at_random("whole")(case, random.Random(2)))
+    assert [spent for spent, _ in at_random] == pytest.approx([case.price(n + 1) for n in range(len(at_random))])
+    regrets = [case.regret(child) for _, child in at_random]
+    assert regrets == sorted(regrets, reverse=True)
+    (spent, _), *_ = regret.ranked("super-net, uniform")(case, random.Random(0))
+    known = len(case.rankings["super-net, uniform"].scores[0])
+    assert spent == pytest.approx((600 + 200 + 6 * known) / 256 + 1)
+    assert min(case.reached.values()) == case.reached[list(regret.active(case, random.Random(0)))[-1][1]]
+    replays = regret.replays_of(cases, 8)
+    names = dict(regret.winners(replays, (1, 30)))
+    assert next(iter(names)).startswith("random"), "one training pays for nothing else"
+    table = rows("\n".join(regret.regret_lines(replays)))
+    assert float(table["additive model, active"][3].split(" ")[0]) == 0
+    few, many = (float(table["random children of the whole space"][place].split(" ")[0]) for place in (0, 2))
+    assert few > many
+
+
+def test_halving_pays_for_what_it_trains(bench, folder):
+    import regret
+
+    case = regret.minilm_cases(bench.evidence_of(folder))["25 %"]
+    spent, child = next(iter(regret.halving("whole")(case, random.Random(0))))
+    drawn = random.Random(0).sample(list(case.pools["whole"]), 4)
+    assert child == case.best(drawn), "curves keep the order here"
+    assert spent == pytest.approx(60 / 256 + (4 + 2 + 1 + 1) / 4 * 196 / 256)
+
+
+def test_a_policy_is_judged_by_what_its_compute_pays_for(bench):
+    import regret
+
+    replay = regret.Replay([1.0, 2.0, 1.5], [9.0, 1.0, 5.0], [0.1, 0.9, 0.5])
+    assert replay.at(0.9) is None
+    assert [replay.at(compute) for compute in (1, 1.7, 3)] == [(9.0, 0.1), (5.0, 0.5), (1.0, 0.9)]
+    assert regret.at_compute([[replay, replay]], 0.5) is None
+    assert regret.at_compute([[replay, replay]], 2).mean == 1.0
+
+
+def test_the_page_holds_what_the_records_say(bench):
+    """All but the replays, which take a minute."""
+    evidence = bench.evidence_of(bench.RECORDS)
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in bench.sections(evidence, {}).items():
+        if "regret" not in name and not name.endswith("lines"):
+            assert f"<!-- table: {name} -->\n{text}\n<!-- end -->" in page, "run: python benchmarks/evidence.py"
+
+
+@pytest.mark.slow
+def test_the_page_holds_what_replays_of_the_records_say(bench):
+    evidence = bench.evidence_of(bench.RECORDS)
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in bench.sections(evidence, bench.replays(evidence)).items():
+        assert f"<!-- table: {name} -->\n{text}\n<!-- end -->" in page, "run: python benchmarks/evidence.py"

@@ -1,0 +1,66 @@
+"""A searched child beside what is chosen by hand, at more tokens: on a tiny base model, called again, from records."""
+
+import shutil
+
+import pytest
+from tiny.bases import documents
+from tiny.minilm import benchmark, prepare_tiny
+
+from hf_nasbert import records
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with benchmark("minilm_recovery") as module:
+        yield module
+
+
+def test_jobs_of_one_model_follow_each_other_and_the_plan_counts_them(bench, tmp_path):
+    jobs = bench.all_jobs()
+    assert len(jobs) == len(set(jobs)) == 3 * 3 * 2 * 3 * 3
+    assert [job.task for job in jobs[:3]] == ["", "rotten_tomatoes", "brown"]
+    assert len({job.model for job in jobs}) == len(jobs) / 3
+    assert next(iter(bench.plan_lines(tmp_path))).startswith(
+        "1 times the tokens: 18 recoveries 0.2 CPU-hours, 36 fine-"
+    )
+
+
+@pytest.mark.slow
+def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = documents(60)
+    for name in ("train", "validation", "test"):
+        rows = [f"{text},{'good' if number % 2 else 'bad'}" for number, text in enumerate(lines[:24])]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    pairs = [
+        f"{one},{other},{number % 5}" for number, (one, other) in enumerate(zip(lines[:20], lines[20:], strict=False))
+    ]
+    (tmp_path / "pairs.csv").write_text("\n".join(["sentence1,sentence2,score", *pairs]))
+    files = {f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
+    own = {**files, "max_seq_length": 16, "max_steps": 2, "cache_dir": str(tmp_path / "cache")}
+    task = tmp_path.name
+    monkeypatch.setitem(bench.TASKS, task, bench.TASKS["rotten_tomatoes"].__class__("accuracy", own))
+    for name, value in {"TUNED": (task,), "BUDGETS": (0.6,), "FACTORS": (1, 4)}.items():
+        monkeypatch.setattr(bench, name, value)
+    study = bench.Study(
+        prepare_tiny(bench, tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
+        num_steps=6, factors=(1, 4), budgets=(0.6,), seeds=(0,), tuned=(task,),
+    )  # fmt: skip
+    assert study.work(limit=2) == 2
+    shutil.rmtree(study.folder)  # what is fine-tuned is recovered again
+    first = study.file.read_bytes()
+    assert study.work() == 2 * 3 * 2 - 2
+    assert study.file.read_bytes().startswith(first)
+    assert study.work() == 0
+    found = records.read(study.file)
+    assert not any(str(tmp_path) in str(one["model"]) for one in found if one["kind"] == "finetune")
+    recovered = [one for one in found if one["kind"] == "recovery"]
+    assert len(recovered) == 6
+    assert all(one["share"] <= 0.61 for one in recovered)
+    loss = {(one["way"], one["factor"]): one["judged"]["loss"] for one in recovered}
+    assert all(loss[way, 4] < loss[way, 1] for way in bench.WAYS)
+    monkeypatch.setattr(bench, "SHAPES", ((1, 8),))
+    study.time_children()
+    text = "\n".join(bench.recovery_lines(tmp_path / "records"))
+    assert "| 60% | searched | " in text
+    assert "| base model | 100% | " in text
