@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from minilm_table import RECORDS, WORK, Prepared, Settings, losses_of, prepare, table_of, texts
+from minilm_children import DESIGN, RECORDS, SOURCE, WORK, Prepared, Settings, losses_of, prepare, table_of, texts
+from minilm_ranking import cut
 
 from hf_nasbert.cards import fill_page
 from hf_nasbert.compression.recover import batch_of_step
@@ -42,7 +43,6 @@ from hf_nasbert.compression.sentences import Batch, digest_of
 from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import Kept
 from hf_nasbert.metrics import kendall_tau, mean_bucketed_tau, paired_difference
-from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.records import Record, versions
 from hf_nasbert.space import Architecture, SearchSpace
@@ -137,20 +137,10 @@ def labelled(batch: Batch) -> Batch:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
-def cut(prepared: Prepared) -> SupernetPreTrainedModel:
-    """The refitted super-net with the operators of the screened space alone."""
-    made = prepared.materials
-    supernet = elastic_supernet(copy.deepcopy(made.base.full_child), made.screened_space)
-    for own, block in zip(supernet.encoder.blocks, made.supernet.encoder.blocks, strict=True):
-        for name in own.operators.candidates:
-            own.operators.load_state_of(name, block.operators.state_of(name))
-    return supernet
-
-
 def train(prepared: Prepared, teacher: BaseModelTeacher, run: Run, children: Sequence[Architecture]) -> Record:
     """Train a super-net and score children by it: their distances from the base model on the text that chooses."""
     made, start = prepared.materials, time.process_time()
-    supernet = cut(prepared)
+    supernet = cut(prepared, made.screened_space)
     method, settings = VARIANTS.get(run.variant, (run.variant, {}))
     with tempfile.TemporaryDirectory(dir=made.work) as folder:
         arguments = SupernetTrainingArguments(
@@ -196,9 +186,8 @@ def known_children(screened: Sequence[Sequence[str]], folder: Path) -> dict[Arch
 def make(folder: Path, work: Path) -> None:
     """Train what the record lacks."""
     torch.set_num_threads(1)
-    design, settings = read_object(folder / "minilm-design.json"), Settings()
-    source = "BoolQ's passages of Wikipedia and film reviews, about three to two"
-    prepared = prepare(settings, work, texts(), None, source, 1)
+    design, settings = read_object(folder / DESIGN), Settings()
+    prepared = prepare(settings, work, texts(), None, SOURCE, 1)
     found = [list(names) for names in prepared.materials.screened_space.blocks]
     if found != design["screened"]:
         raise SystemExit(f"the screened space here is {found}, in the design it is {design['screened']}")
@@ -352,7 +341,7 @@ def main() -> None:
         return
     if arguments.command == "run":
         make(arguments.records, arguments.work)
-    record, design = read_object(path), read_object(arguments.records / "minilm-design.json")
+    record, design = read_object(path), read_object(arguments.records / DESIGN)
     truth = known_children(record["asked"]["screened"], arguments.records)
     table = "\n".join(table_lines(record, ranks_of(record, design, truth)))
     print(table)
