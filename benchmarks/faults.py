@@ -94,7 +94,8 @@ def live(folder: Path, text: Path, seed: int, steps: int, marker_file: Path, dur
         ),
         SupernetTrainingArguments(
             output_dir=str(folder), method="magic_at", max_steps=steps, per_device_train_batch_size=8, seed=seed,
-            method_settings={"anchor_interval": 2}, eval_steps=5, num_eval_batches=2, num_eval_children=4,
+            method_settings={"anchor_interval": 2, "alignment_rows": 1.0}, eval_steps=5, num_eval_batches=2,
+            num_eval_children=4,
             logging_steps=1, save_steps=3, resume_from_checkpoint="latest", report_to="none", disable_tqdm=True,
             use_cpu=True,
         ),

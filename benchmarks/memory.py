@@ -80,7 +80,8 @@ def run(num_steps: int, folder: Path, output: Path) -> list[Record]:
     every = max(num_steps // 100, 1)
     arguments = SupernetTrainingArguments(
         output_dir=str(folder), method="magic_at", max_steps=num_steps, per_device_train_batch_size=NUM_ROWS,
-        method_settings={"anchor_interval": 25, "anchor_dev_batches": 1}, eval_steps=10 * every, num_eval_children=4,
+        method_settings={"anchor_interval": 25, "anchor_dev_batches": 1, "alignment_rows": 1.0},
+        eval_steps=10 * every, num_eval_children=4,
         logging_steps=every, save_steps=10 * every, report_to="none", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     trainer = SupernetLoop(supernet, arguments, RandomBatches(), [RandomBatches().batch(-1)])

@@ -19,7 +19,7 @@ What was settled before any of it was run:
   Where the base model is the anchor its forward counts too; its last states, which all super-nets learn from, were
   computed once, and are counted once for every batch that is seen.
 - Nothing is tuned but in `sweep`: rate 4e-4, warm-up and fall are those of `compress`; lambda is 0.5, for all
-  blocks. Seeds 100 to 105 report, 200 to 202 tune, 300 to 305 confirm.
+  blocks and all sequences. Seeds 100 to 105 report, 200 to 202 tune, 300 to 305 confirm.
 - Screened is the space without variants whose lone replacement costs more than 0.3. A super-net of it ranks its own
   children only, one of the whole space all.
 - Of the sweep, on the screened space, the two with the best mean tau within bands of the screened children go on,
@@ -94,14 +94,15 @@ class Variant(NamedTuple):
     factor: float = 1.0
 
 
-_TO_BASE = {"anchor": "base_model"}
+_ALL_ROWS = {"alignment_rows": 1.0}  # as the paper; half of them, the default, came later
+_TO_BASE = {"anchor": "base_model", **_ALL_ROWS}
 STUDY: dict[str, Variant] = {
     "uniform": Variant("uniform"),
     "fair": Variant("fair"),
     "magic_t": Variant("magic_t"),
-    "magic_a": Variant("magic_a"),
+    "magic_a": Variant("magic_a", _ALL_ROWS),
     f"magic_a, {_ANCHOR}": Variant("magic_a", _TO_BASE),
-    "magic_at": Variant("magic_at"),
+    "magic_at": Variant("magic_at", _ALL_ROWS),
     f"magic_at, {_ANCHOR}": Variant("magic_at", _TO_BASE),
     "sandwich": Variant("sandwich"),
 }
@@ -115,7 +116,7 @@ SWEEP: dict[str, Variant] = {
     "importance": Variant("importance"),
     "assembled": Variant("assembled"),
     "few_shot": Variant("few_shot"),
-    "magic_at_guarded": Variant("magic_at_guarded"),
+    "magic_at_guarded": Variant("magic_at_guarded", _ALL_ROWS),
     "uniform, learning rate 2e-4": Variant("uniform", {}, {"learning_rate": 2e-4}),
     "uniform, learning rate 1e-3": Variant("uniform", {}, {"learning_rate": 1e-3}),
     "uniform, learning rate held": Variant("uniform", {}, _HELD),

@@ -128,12 +128,17 @@ def adapt(scores: Path, table: str) -> None:
             compress_table(scores)
 
 
+def settings_of(method: str, changes: Mapping[str, object] | None = None) -> dict[str, object]:
+    """A method's settings that are not its defaults: all rows are aligned, as the paper does it, in every study."""
+    return ({"alignment_rows": 1.0} if method in methods_with("alignment_rows") else {}) | dict(changes or {})
+
+
 def steps_of(method: str, changes: Mapping[str, object] | None = None, factor: float = 1) -> int:
     """Optimizer steps of a method for the compute that `max_steps` of the config costs without anchor."""
     settings = read_config(CONFIG, [SupernetArguments, DataArguments, SupernetTrainingArguments])
     config = SupernetArguments(blocks=settings["blocks"], hidden_size=settings["hidden_size"]).build_config()
     kind = METHODS[method]
-    own = {name: value for name, value in (changes or {}).items() if method in methods_with(name)}
+    own = {name: value for name, value in settings_of(method, changes).items() if method in methods_with(name)}
     per_step = kind(
         config.space,
         kind.Settings(**own),
@@ -159,7 +164,7 @@ def train(output_dir: Path, method: str, seed: int, steps: int, changes: Mapping
         sys.executable, RECIPES / "pretrain_supernet.py", "--config", CONFIG, "--output_dir", output_dir,
         "--method", method, "--seed", seed, "--max_steps", steps, "--save_steps", steps // QUARTERS,
         "--resume_from_checkpoint", "latest", "--disable_tqdm", "true",
-        *(word for name, value in (changes or {}).items() for word in (f"--{name}", value)),
+        *(word for name, value in settings_of(method, changes).items() for word in (f"--{name}", value)),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([str(word) for word in command], check=True, env=environment, stdout=subprocess.DEVNULL)

@@ -360,7 +360,7 @@ def measure_distillation(hidden_size: int, vocab_size: int, batch_size: int, rou
             per_device_train_batch_size=batch_size,
             teacher=by,  # type: ignore[arg-type]
             distillation=terms,
-            method_settings=None if anchor is None else {"anchor": anchor},
+            method_settings=None if anchor is None else {"anchor": anchor, "alignment_rows": 1.0},
         )
         method = METHODS[arguments.method](space, arguments.method_settings, cost=len, seed=0, max_steps=1)
         distillation = Distillation(supernet, teacher, arguments, num_sequences=batch_size)

@@ -28,7 +28,10 @@ tree, steps = sys.argv[1:]
 assert hf_nasbert.__file__.startswith(tree), hf_nasbert.__file__
 for method in sys.stdin:
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer_of_many(folder, method=method.strip(), max_steps=int(steps), logging_steps=1000)
+        settings = {"alignment_rows": 1.0}  # whatever the default of a checkout
+        trainer = make_trainer_of_many(
+            folder, method=method.strip(), max_steps=int(steps), logging_steps=1000, **settings
+        )
         start = time.process_time()
         trainer.train()
         print(json.dumps(1000 * (time.process_time() - start) / int(steps)), flush=True)

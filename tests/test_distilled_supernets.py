@@ -317,7 +317,9 @@ class TestWhatStays:
 class TestAnchor:
     def test_the_error_is_relative_and_centred(self, tmp_path):
         """By the variance of the base model's state behind the same block, mean over blocks."""
-        trainer = make_taught_trainer(tmp_path, method="magic_a", anchor="base_model", alignment_weight=2.0)
+        trainer = make_taught_trainer(
+            tmp_path, method="magic_a", anchor="base_model", alignment_rows=1.0, alignment_weight=2.0
+        )
         randomise_(trainer.supernet, seed=3)
         losses, _ = step_of(trainer)
         batch = whole(trainer.batches.batch(0))

@@ -148,7 +148,8 @@ def test_super_net_configs_parse(tmp_path):
         assert space.build_config(vocab_size=100).space.num_children == 4096
         assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
-    assert parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[2].method == "magic_at"
+    training = parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[2]
+    assert (training.method, training.method_settings.alignment_rows) == ("magic_at", 1.0)  # as on record
     misspelt = {**yaml.safe_load(find_config("quickstart-scratch").read_text(encoding="utf-8")), "max_step": 3}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(misspelt))
     with pytest.raises(SystemExit):

@@ -17,6 +17,9 @@ OFTEN = {
     "mixture": {"mixture_interval": 4},
     "few_shot": {"split": "gradients", "split_settings": 1},
     "attentive": {"num_size_bins": 3},
+    "magic_a": {"alignment_rows": 1.0},  # calls are counted, not rows
+    "magic_at": {"alignment_rows": 1.0},
+    "magic_at_guarded": {"alignment_rows": 1.0},
 }
 LESS = {"magic_a", "magic_at", "learned_distribution", "board"}
 """Methods whose teacher begins where it differs from the child or is the child itself, or whose draws come twice."""

@@ -30,6 +30,18 @@ def test_super_nets_made_the_steps_of_equal_compute(study):
     assert 1732 * passes == pytest.approx(3 * 2400, rel=2e-3)
 
 
+def test_super_nets_are_trained_again_on_all_rows(study, tmp_path, monkeypatch):
+    """As they were recorded, whatever the default of MAGIC-A is by now."""
+    commands = []
+    monkeypatch.setattr(study["subprocess"], "run", lambda command, **_: commands.append(" ".join(command)))
+    study["train"](tmp_path / "a", "magic_at", 100, 1732)
+    study["train"](tmp_path / "b", "magic_a", 300, 1864, {"alignment_start": 0.3})
+    study["train"](tmp_path / "c", "uniform", 100, 2400)
+    assert "--alignment_rows 1.0" in commands[0]
+    assert "--alignment_rows 1.0 --alignment_start 0.3" in commands[1]
+    assert "alignment" not in commands[2]
+
+
 def test_equal_compute_is_told_for_any_method(study):
     found = {method: study["steps_of"](method) for method in METHODS}
     assert found["complexity_rate"] == found["size_shifted"] == 2400

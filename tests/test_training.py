@@ -288,7 +288,11 @@ class TestStep:
     @pytest.mark.parametrize("padding", [False, True])
     @pytest.mark.parametrize(
         "settings",
-        [{"method": "uniform"}, {"method": "magic_a"}, {"method": "magic_a", "alignment_rows": 0.3}],
+        [
+            {"method": "uniform"},
+            {"method": "magic_a", "alignment_rows": 1.0},
+            {"method": "magic_a", "alignment_rows": 0.3},
+        ],
         ids=["uniform", "aligned", "aligned rows"],
     )
     def test_accumulated_equals_unaccumulated(self, tmp_path, padding, settings):
@@ -593,7 +597,9 @@ class TestTraining:
         logs = {}
         for method, start in (("uniform", 0.0), ("magic_a", 0.5), ("magic_a", 0.0)):
             folder = tmp_path / f"{method}-{start}"
-            own = {} if method == "uniform" else {"alignment_start": start}
+            own = (
+                {} if method == "uniform" else {"alignment_start": start, "alignment_rows": 1.0}
+            )  # rows stay in order
             make_trainer(folder, method=method, max_steps=12, save_steps=100, **own).train()
             logs[method, start] = train_log(folder)
         late = logs["magic_a", 0.5]

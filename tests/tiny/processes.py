@@ -36,7 +36,7 @@ TRAININGS = {
     "uniform": {"method": "uniform"},
     "fair": {"method": "fair"},
     "magic_t": {"method": "magic_t"},
-    "magic_a": {"method": "magic_a"},
+    "magic_a": {"method": "magic_a", "alignment_rows": 1.0},
     "magic_at": {"method": "magic_at", "alignment_rows": 0.5},
     "few_rows": {"method": "magic_a", "alignment_rows": 0.125},  # some processes align no row
     "sandwich": {"method": "sandwich"},

@@ -74,7 +74,11 @@ class AlignmentSettings(MethodSettings):
         0.5, "Lambda of MAGIC-A. 0.5 is ours: the paper's value could not be verified.", at_least=0
     )
     alignment_rows: float = setting(
-        1.0, "Share of the sequences that are aligned: at 0.25 the same mean for less time.", above=0, at_most=1
+        0.5,
+        "Share of the sequences that are aligned, evenly spread: the same mean for less time. 1.0 is the paper's way, "
+        "and ranked children no better (docs/speed.md).",
+        above=0,
+        at_most=1,
     )
     alignment_start: float = setting(
         0.0,
@@ -293,7 +297,10 @@ class MagicA(Aligned, Uniform):
     summary = "one child a step, aligned to an anchor (MAGIC-A)"
     paper = _PAPER
     source = "paper's abstract, sources that quote its body; no official code is known"
-    unverified = "the alignment's weight; how often and on how much the anchor is scored; the first anchor"
+    unverified = (
+        "the alignment's weight; how often and on how much the anchor is scored; the first anchor; that half of the "
+        "sequences are aligned is ours"
+    )
     look = ("#009E73", "v")
     Settings = MagicASettings
 
