@@ -755,7 +755,7 @@ def test_what_brought_nothing_is_left_as_it_began_and_what_is_made_by_hand_stops
     monkeypatch.setattr(Materials, "recover", risen)
     compress(base, tmp_path / "small", learning_rate=1e-30, patience=1, additivity=3, **HALF)
     told = capsys.readouterr().out
-    assert told.count("it is left as it began") == len(losses) - 1 >= 2  # the last is written
+    assert told.count("its weights stay as they were") == len(losses) - 1 >= 2  # the last is written
     report, card = ((tmp_path / "small" / name).read_text() for name in ("report.md", "README.md"))
     for text in (report, card):
         assert "distillation did not improve it on the validation set, so its weights are those before" in text
@@ -779,7 +779,7 @@ def test_the_command_calls_it_with_text_from_files(base, tmp_path, capsys, monke
     )  # fmt: skip
     assert status == 0
     told = capsys.readouterr().out
-    assert "the searched child is given" in told
+    assert "the searched child was saved" in told
     assert Path("small/model.safetensors").is_file()
     assert "max_parameters=0.5x: the smaller model lies in small, its card in small/README.md\n" in told
     assert "the table and the stages: small/report.html, small/report.md, small/summary.json\n" in told

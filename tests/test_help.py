@@ -14,7 +14,7 @@ from hf_nasbert.guides import GUIDES
 from hf_nasbert.old_names import CALLED_ELSEWHERE
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
 
-_LONGEST = 72
+_LONGEST = 88
 
 
 def kinds_of(name):

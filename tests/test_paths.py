@@ -26,7 +26,7 @@ NO_PATHS = {
     "anchor", "architecture", "architectures", "base_model_id", "base_model_revision", "baseline", "blocks", "budgets",
     "containing", "dataset_config", "dataset_revision", "dataset_split", "distillation", "finetune_packaged",
     "compute_budget", "dev_files", "hidden_act", "label", "split",
-    "label_column", "language", "latency_shape",
+    "label_column", "language", "latency_shape", "license",
     "lr_scheduler_type", "mask_examples", "max_time", "max_flops", "max_latency", "max_memory",
     "max_parameters", "message", "method", "name",
     "objectives", "operators", "packaged", "preset", "repo_id", "report_to", "revision", "size", "tags_column", "task",

@@ -352,7 +352,7 @@ class TestCompress:
         for text in (str(result), (tmp_path / "small/report.md").read_text(), card):
             assert said in text
             assert "searched, trimmed vocabulary" in text
-        assert f"{len(tokenizer)} of {len(before)} pieces are kept" in capsys.readouterr().out
+        assert f"{len(tokenizer)} of {len(before)} tokens are kept" in capsys.readouterr().out
         stage = next(stage["content"] for stage in result.stages if stage["stage"] == "vocabulary")
         assert stage == dataclasses.asdict(row.trimmed)
         assert json.loads((tmp_path / "small/summary.json").read_text())["rows"][2]["trimmed"] == stage

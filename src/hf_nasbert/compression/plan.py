@@ -29,7 +29,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
-from hf_nasbert.compression.proof import SECONDS_OF_A_SITTING, SECONDS_TO_CORRECT, read_pairs, rounds_of_a_sitting
+from hf_nasbert.compression.proof import SECONDS_TO_CORRECT, read_pairs, rounds_of_a_sitting
 from hf_nasbert.compression.recover import NUM_SCORED, RecoverySettings, batch_of_step, time_steps
 from hf_nasbert.compression.replace_one import Replacement, as_items, places
 from hf_nasbert.compression.sentences import PARTS, Batch, tokenised, unknown_share
@@ -371,7 +371,7 @@ class _Planner:
         peak = self._scoring()
         if asked.wanted[budget].max_latency_ms is not None:  # best sums, then best scores, beside the base model
             rate = 1 + MEASURED_AT_ONCE * self.rates.alone(best) / self.rates.alone(self.full)
-            for length in (SECONDS_TO_CORRECT, SECONDS_OF_A_SITTING):
+            for length in (SECONDS_TO_CORRECT, None):
                 own, own_peak = self._sitting(rate, asked.shape[0], length)
                 seconds, peak = seconds + own, max(peak, own_peak)
         return Forecast(f"search {budget}", seconds, peak)
@@ -419,13 +419,13 @@ class _Planner:
         models = 4 * (rate - 1) * self.cost(self.full)["num_parameters"] + 4 * len(children) * self._outside
         return Forecast("proof", seconds, peak + (int(models) >> 20))
 
-    def _sitting(self, rate: float, number: int, length: float = SECONDS_OF_A_SITTING) -> tuple[float, int]:
+    def _sitting(self, rate: float, number: int, length: float | None = None) -> tuple[float, int]:
         """CPU-seconds and peak of children that are measured side by side on a batch.
 
         Args:
             rate: What they cost together, in base models.
             number: Sequences of the batch.
-            length: How many seconds it takes, about.
+            length: How many seconds it takes, about; None for a whole one.
         """
         built = _timed(lambda: NasBertModel(self.shared.base.full_child.config))
         inputs = {"input_ids": torch.ones(min(number, 4), self.arguments.shape[1], dtype=torch.long)}

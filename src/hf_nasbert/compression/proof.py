@@ -36,7 +36,7 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules
 SEARCHED = "searched"
 _PAIRS = ("sentence1", "sentence2", "score")
 _PAIR_BATCH = 64
-SECONDS_OF_A_SITTING = 30.0
+_SECONDS_OF_A_SITTING = 30.0
 SECONDS_TO_CORRECT = 10.0  # of a sitting behind which children are measured again
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
@@ -372,7 +372,7 @@ def measure_side_by_side(
     children: Sequence[Sequence[str]],
     batch_size: int,
     sequence_length: int,
-    seconds: float = SECONDS_OF_A_SITTING,
+    seconds: float | None = None,
 ) -> list[float]:
     """Milliseconds of children by this machine's clock, by turns, so that what slows the machine slows all.
 
@@ -381,16 +381,16 @@ def measure_side_by_side(
         children: The children.
         batch_size: Sequences of the batch.
         sequence_length: Tokens of each.
-        seconds: How long the sitting takes, about; each child is run at least three times.
+        seconds: How long the sitting takes, about, 30 by default; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
     return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once, seconds))
 
 
-def rounds_of_a_sitting(once: float, seconds: float = SECONDS_OF_A_SITTING) -> int:
+def rounds_of_a_sitting(once: float, seconds: float | None = None) -> int:
     """How often children are visited that take `once` seconds together, run once each."""
-    rounds = int(seconds / max(_LEAST_TIMED * once, 1e-9))
+    rounds = int((seconds or _SECONDS_OF_A_SITTING) / max(_LEAST_TIMED * once, 1e-9))
     return min(max(rounds, 1), _MOST_ROUNDS)
 
 

@@ -45,7 +45,6 @@ from hf_nasbert.compression.memory import forget_peak, peak_memory
 from hf_nasbert.compression.onnx_files import OnnxFiles, Runtime
 from hf_nasbert.compression.proof import (
     SEARCHED,
-    SECONDS_OF_A_SITTING,
     SECONDS_TO_CORRECT,
     Judged,
     Row,
@@ -504,7 +503,7 @@ class Compression:
             batch_size, length = arguments.shape
             config = shared.supernet.config
 
-            def measure(children: Sequence[Architecture], seconds: float = SECONDS_OF_A_SITTING) -> list[float]:
+            def measure(children: Sequence[Architecture], seconds: float | None = None) -> list[float]:
                 return self._once(lambda: measure_side_by_side(config, children, batch_size, length, seconds))
 
             wanted, roughly = arguments.wanted[budget], partial(measure, seconds=SECONDS_TO_CORRECT)

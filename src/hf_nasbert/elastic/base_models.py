@@ -103,18 +103,17 @@ def open_base_model(
     try:
         with fetching(whole):
             place, own_revision = encoder_place(whole, revision=revision)
-    except OSError as error:
-        packaged = base_model.rpartition("/")[2]
-        if packaged not in PACKAGED_MODELS:
-            raise
-        raise OSError(f"{error} Without a network: --base_model {PREFIX}{packaged}") from error
-    options: dict[str, Any] = {"revision": own_revision, "trust_remote_code": trust_remote_code}
-    try:
+        options: dict[str, Any] = {"revision": own_revision, "trust_remote_code": trust_remote_code}
         config = load_config(place, **options)
     except ForeignFileError as error:
         if not _NO_KIND.search(str(error)):
             raise
         raise ForeignFileError(f"{printable(str(error), 600)}; {SUPPORTED}") from error
+    except OSError as error:
+        packaged = base_model.rpartition("/")[2]
+        if packaged not in PACKAGED_MODELS:
+            raise
+        raise OSError(f"{error} Without a network: --base_model {PREFIX}{packaged}") from error
     modules = read_sentence_modules(whole, revision=revision)
     head = next(iter(getattr(config, "architectures", None) or ()), "")
     child_class = next((made for end, made in _HEADS.items() if head.endswith(end)), NasBertModel)
