@@ -54,7 +54,8 @@ def draw(rows: list[Row]) -> "Figure":
             (quality,) = row.values("spearman")
             colour = INK if row.budget is None else WINNER_COLOUR if row.how == SEARCHED else QUIET_COLOUR
             axes.plot(row.latency_batch_ms, quality, "o", color=colour, markersize=8, markeredgecolor="white")
-            place, side = ((8, 3), "left") if row.how == SEARCHED else ((-8, -3), "right")
+            is_by_hand = row.budget is not None and row.how != SEARCHED
+            place, side = ((8, -3), "left") if is_by_hand else ((-8, -3), "right")
             axes.annotate(
                 row.how, (row.latency_batch_ms, quality), place, textcoords="offset points", fontsize=9, ha=side
             )
