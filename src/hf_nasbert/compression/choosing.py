@@ -85,10 +85,10 @@ def corrected_by_clock(
     full: Architecture,
     measure: Measure,
 ) -> dict[str, float]:
-    """The caps, that of the latency raised or lowered by what the clock says of some children.
+    """The caps, that of the latency raised where the clock finds some children faster than their sums foretell.
 
-    A sum of operators' latencies only foretells a child's. What it foretells of children of one size it misses by
-    about the same factor.
+    A sum of operators' latencies only foretells a child's; children of one size it misses by about the same factor.
+    Where they are slower the cap stays: `within_measured` lowers it, by the children that it would take.
 
     Args:
         best_sums: Given caps, children within them, best first; by their sums alone, for that costs little.
@@ -99,7 +99,8 @@ def corrected_by_clock(
     """
     tried = best_sums(caps)[:MEASURED_AT_ONCE]
     base_ms, *found = measure([full, *(one.architecture for one in tried)])
-    return {**caps, LATENCY: caps[LATENCY] * _ROOM * _allowed(budget, base_ms) / statistics.median(found)}
+    factor = max(1.0, _ROOM * _allowed(budget, base_ms) / statistics.median(found))
+    return {**caps, LATENCY: factor * caps[LATENCY]}
 
 
 def within_measured(
