@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 from functools import partial
 
@@ -12,7 +13,7 @@ from tiny.trainings import TinyBatches
 from torch.utils.data import DataLoader, Dataset
 
 from hf_nasbert.training import loop
-from hf_nasbert.training.feeding import fetched, naming_data_faults
+from hf_nasbert.training.feeding import fetched, from_workers, naming_data_faults
 
 
 class StallingBatches(TinyBatches):
@@ -73,6 +74,36 @@ class TestData:
         monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
         with pytest.raises(kind, match=rf"step \d has no batch: {words}.*=latest"):
             tiny_trainer(tmp_path, batches=WorkerBatches(end), dataloader_num_workers=1).train()
+
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_a_worker_that_dies_while_it_sends_a_batch(self, is_told, monkeypatch):
+        """The broken link comes first, and the death is told later: by torch, which raises wherever that happens."""
+
+        def tell(*_):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+        def batches():
+            yield {"x": 1}
+            if is_told:
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+        monkeypatch.setattr("hf_nasbert.training.feeding._SECONDS_TO_DIE", 20 if is_told else 0)
+        before = signal.signal(signal.SIGUSR2, tell)
+        words = "step 2 has no batch: the data worker died .*" + ("pid 7" if is_told else "reset by peer")
+        try:
+            with pytest.raises(ChildProcessError, match=words), naming_data_faults(lambda: 1):
+                list(from_workers(batches()))
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+
+    def test_a_link_of_the_data_itself_that_breaks_is_no_death(self):
+        def batches():
+            raise ConnectionResetError("Caught ConnectionResetError in DataLoader worker process 0.")
+            yield
+
+        with pytest.raises(ConnectionResetError, match="Caught"), naming_data_faults(lambda: 1):
+            list(from_workers(batches()))
 
     def test_batches_come_in_order_and_errors_as_they_are(self):
         assert list(fetched([{"x": 1}, {"x": 2}])) == [{"x": 1}, {"x": 2}]

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hf_nasbert.training.step import Batch
 
 _DONE = object()
+_SECONDS_TO_DIE = 1.0
 
 
 class _StalledError(TimeoutError):
@@ -57,6 +59,23 @@ def _wait_for(answers: "queue.Queue[Any]", timeout_seconds: float) -> Any:
         except queue.Empty:
             continue
     raise _StalledError(f"no batch in {timeout_seconds:g} seconds")
+
+
+def from_workers(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Hand on the batches of a `DataLoader` with workers; a worker that dies while it sends one is told as any other.
+
+    Raises:
+        RuntimeError: If a worker died, as torch says it.
+    """
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        if "DataLoader worker" in str(error):  # the data's own, which torch has brought here
+            raise
+        # The link broke before the system told of the death. Then torch's own error comes, wherever the training is
+        # at: it is waited for here.
+        time.sleep(_SECONDS_TO_DIE)
+        raise RuntimeError(f"DataLoader worker broke off while it sent a batch: {error}") from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from hf_nasbert.teachers import BaseModelTeacher
 from hf_nasbert.training import checkpoints, copying, folders, sharding
 from hf_nasbert.training.arguments import SupernetTrainingArguments
 from hf_nasbert.training.distillation import Distillation, with_teacher
-from hf_nasbert.training.feeding import fetched, naming_data_faults
+from hf_nasbert.training.feeding import fetched, from_workers, naming_data_faults
 from hf_nasbert.training.journal import LOG, Journal, Window, read_log, shortened, trackable
 from hf_nasbert.training.listener import Listener
 from hf_nasbert.training.machine import make_accelerator
@@ -344,8 +344,7 @@ class SupernetLoop:
             rows=self.step.rows,
             num_workers=arguments.dataloader_num_workers,
         )
-        if not arguments.dataloader_num_workers:
-            batches = fetched(batches)
+        batches = from_workers(batches) if arguments.dataloader_num_workers else fetched(batches)
         self.model.train()
         with nullcontext() if self.distillation is None else self.distillation.teaching():
             self._train_on(batches)
