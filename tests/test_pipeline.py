@@ -222,6 +222,17 @@ def test_a_batch_of_latency_longer_than_the_positions_is_refused(make, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("mixed_precision", "has_units", "wanted"),
+    [("auto", True, "bf16"), ("auto", False, None), ("bf16", False, "bf16"), ("no", True, None)],
+)
+def test_the_child_is_trained_in_the_precision_of_the_supernet(make, monkeypatch, mixed_precision, has_units, wanted):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: has_units)
+    made = make(of_training={"mixed_precision": mixed_precision, "use_cpu": True})
+    for asked in (made._pretraining(made.folder, "pretrained", 1), made._finetuning("child", "pretrained")):
+        assert (asked.bf16, asked.fp16) == (wanted == "bf16", False)
+
+
 def test_files_of_labels_go_together():
     with pytest.raises(ValueError, match="validation_file and test_file go with train_file"):
         PipelineArguments(output_dir="x", validation_file="y")

@@ -62,6 +62,7 @@ from hf_nasbert.terminal import say
 from hf_nasbert.training import (
     SupernetArguments,
     SupernetTrainingArguments,
+    chosen_precision,
     pretrain_supernet,
     read_log,
     tune_allocator,
@@ -365,7 +366,15 @@ class Pipeline:
             num_dev_batches=self.arguments.num_dev_batches,
             dev_batch_size=self.arguments.dev_batch_size,
             seed=self.training.seed,
+            **self._precision,
         )
+
+    @property
+    def _precision(self) -> dict[str, Any]:
+        """The precision of the super-net's training, as the child's training and fine-tuning take it."""
+        is_on_cpu = self.training.use_cpu or not torch.accelerator.is_available()
+        precision = chosen_precision(self.training.mixed_precision, is_on_cpu=is_on_cpu)
+        return {name: name == precision for name in ("bf16", "fp16")}
 
     def _make_pretrained(self) -> Pretraining:
         asked = self._pretraining(self.folder / "extracted", "pretrained", self.arguments.child_steps)
@@ -425,6 +434,7 @@ class Pipeline:
             hidden_dropout_prob=0.1,
             seeds=arguments.finetune_seeds,
             save_models=not from_scratch,
+            **self._precision,
             **data,
         )
 

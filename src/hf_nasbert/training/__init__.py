@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_nasbert.training.loop import SupernetLoop as SupernetLoop
     from hf_nasbert.training.loop import TrainingOutput as TrainingOutput
     from hf_nasbert.training.loop import train_supernet as train_supernet
+    from hf_nasbert.training.machine import chosen_precision as chosen_precision
     from hf_nasbert.training.machine import make_accelerator as make_accelerator
     from hf_nasbert.training.machine import tune_allocator as tune_allocator
     from hf_nasbert.training.pretrain import Pretraining as Pretraining

@@ -24,9 +24,8 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
     sharding.check_launch(arguments)
     state = join(use_cpu=arguments.use_cpu)
     is_on_cpu = state.device.type == "cpu"
-    precision: str = arguments.mixed_precision
-    if precision == "auto":  # one answer for all, whatever machines they are on
-        precision = on_main_process(state, lambda: "bf16" if is_on_cpu and has_bf16_units() else "no")
+    # One answer for all processes, whatever machines they are on.
+    precision = on_main_process(state, lambda: chosen_precision(arguments.mixed_precision, is_on_cpu=is_on_cpu))
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         # Another training of this process had another precision: as transformers' `TrainingArguments` do.
         AcceleratorState._reset_state()
@@ -41,6 +40,13 @@ def make_accelerator(arguments: SupernetTrainingArguments) -> Accelerator:
             raise ValueError("mixed_precision=fp16 needs a GPU; train on a CPU with mixed_precision=no")
         tune_allocator()
     return accelerator
+
+
+def chosen_precision(mixed_precision: str, *, is_on_cpu: bool) -> str:
+    """What `mixed_precision` comes to: `auto` is bf16 on a CPU that is faster in it, and nothing elsewhere."""
+    if mixed_precision != "auto":
+        return mixed_precision
+    return "bf16" if is_on_cpu and has_bf16_units() else "no"
 
 
 def has_bf16_units() -> bool:
