@@ -43,7 +43,8 @@ def test_the_page_says_what_the_record_says(bench, ranks):
 
 
 def test_the_page_tells_what_a_step_costs(bench):
-    step = json.loads((bench.RECORDS / "step.json").read_text(encoding="utf-8"))
+    names = ("step", "step-alignment")
+    step, aligned = (json.loads((bench.RECORDS / f"{name}.json").read_text(encoding="utf-8")) for name in names)
     page = bench.PAGE.read_text(encoding="utf-8")
     rows = {
         "half of the rows (the default) / uniform, 12 blocks, 50 random pairs, sum of times": "half_",
@@ -51,8 +52,12 @@ def test_the_page_tells_what_a_step_costs(bench):
         "a quarter of the rows / uniform": "quarter_",
     }
     for row, name in rows.items():
-        assert f"| MAGIC-A, {row} | {step[f'magic_a_{name}over_plain']['of_sums']:.2f} | |" in page
-    assert f"all rows take {step['magic_a_forward_over_plain']['of_sums']:.2f} without" in " ".join(page.split())
+        assert f"| MAGIC-A, {row} | {aligned[f'magic_a_{name}over_plain']['of_sums']:.2f} | |" in page
+    assert f"all rows take {aligned['magic_a_forward_over_plain']['of_sums']:.2f} without" in " ".join(page.split())
+    half = [aligned["magic_a_half_over_plain"][key] for key in ("median", "quartile_1", "quartile_3")]
+    assert "median of half of the rows {:.2f}, quartiles {:.2f} and {:.2f}".format(*half) in " ".join(page.split())
+    beside = f"half of the rows took {step['magic_a_half_over_plain']['of_sums']:.2f} (step.json)"
+    assert beside in " ".join(page.split())
     rows = {
         "8 candidates per block / 2": "candidates_8_over_2",
         "30 candidates per block / 2": "candidates_30_over_2",
