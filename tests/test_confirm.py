@@ -7,7 +7,7 @@ import torch
 from tiny.clock import OUTSIDE, fake_time, seconds_of
 from tiny.scores import CONFIG, DATA, stub_files
 
-from hf_nasbert import costs, records
+from hf_nasbert import costs, measuring, records
 from hf_nasbert.measuring import Device, measure_children
 from hf_nasbert.pipeline import SearchChildrenArguments, confirm, search_children
 from hf_nasbert.pipeline.scores import as_search_report
@@ -141,3 +141,19 @@ def test_a_device_is_that_of_its_setting_or_none():
 def test_children_are_timed_one_by_one(fake_time):
     children = [Architecture(names) for names in (("ffn",) * 3, ("conv3", "attention", "conv3"))]
     assert measure_children(CONFIG, fake_time, children, num_rounds=4) == [real_ms(child) for child in children]
+
+
+def test_how_often_they_are_timed_may_follow_from_their_first_visit(fake_time, monkeypatch):
+    children = [Architecture(names) for names in (("ffn",) * 3, ("conv3", "attention", "conv3"))]
+    asked, visits = [], []
+    visit = measuring._Children.visit
+    monkeypatch.setattr(measuring._Children, "visit", lambda self, child: (visits.append(child), visit(self, child)))
+
+    def rounds_of(seconds: float) -> int:
+        asked.append(seconds)
+        return 3
+
+    found = measure_children(CONFIG, fake_time, children, num_rounds=rounds_of)
+    assert found == [real_ms(child) for child in children]
+    assert asked == [pytest.approx(sum(found) / 1000)]
+    assert visits == [0, 1] * (1 + 3), "the first visits are not done again"

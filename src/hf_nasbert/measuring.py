@@ -223,7 +223,11 @@ def measure_latencies(
 
 
 def measure_children(
-    config: SupernetConfig, device: Device, children: Sequence[Sequence[str]], *, num_rounds: int = 10
+    config: SupernetConfig,
+    device: Device,
+    children: Sequence[Sequence[str]],
+    *,
+    num_rounds: int | Callable[[float], int] = 10,
 ) -> list[float]:
     """Build children and time each as a whole, by turns, as `measure_latencies` does: their medians.
 
@@ -231,7 +235,8 @@ def measure_children(
         config: The super-net they are of; their weights are random.
         device: Where, and on which batch.
         children: The children.
-        num_rounds: How often each is visited: run three times, of which two are timed.
+        num_rounds: How often each is visited: run three times, of which two are timed. Or a function that makes it of
+            the seconds that one run of each takes together, by the first visit, which is not counted.
 
     Returns:
         Milliseconds, in the order given.
@@ -363,11 +368,13 @@ class _Children:
         """Run the child of this number."""
         self._times[child] += _timed(partial(self._run, self._models[child]))
 
-    def visit_all(self, device: Device, num_rounds: int) -> None:
-        """Run all so often, by turns, after each has been run once without being counted."""
+    def visit_all(self, device: Device, num_rounds: int | Callable[[float], int]) -> None:
+        """Run all so often, by turns, after each has been visited once without being counted."""
         with device.running():
             for child in range(len(self)):
                 self.visit(child)
+            if callable(num_rounds):
+                num_rounds = num_rounds(sum(self.medians()) / 1000)
             self.forget()
             for child in list(range(len(self))) * num_rounds:
                 self.visit(child)

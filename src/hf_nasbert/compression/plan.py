@@ -438,8 +438,8 @@ class _Planner:
             wall = time.perf_counter() - start
         scale = number / len(inputs["input_ids"])
         rounds = rounds_of_a_sitting(wall * scale * rate, length)
-        seconds = forward.seconds * scale * rate * _RUNS_OF_A_VISIT * (2 + 1 + rounds)
-        return seconds + 2 * rate * built.seconds, before + int(scale * (forward.peak - before))
+        seconds = forward.seconds * scale * rate * _RUNS_OF_A_VISIT * (1 + rounds)
+        return seconds + rate * built.seconds, before + int(scale * (forward.peak - before))
 
     def _folder(self, child: Architecture) -> Forecast:
         shared, model = self.shared, self.extracted.made

@@ -384,8 +384,7 @@ def measure_side_by_side(
         seconds: How long the sitting takes, about, 30 by default; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
-    once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
-    return measure_children(config, device, children, num_rounds=rounds_of_a_sitting(once, seconds))
+    return measure_children(config, device, children, num_rounds=partial(rounds_of_a_sitting, seconds=seconds))
 
 
 def rounds_of_a_sitting(once: float, seconds: float | None = None) -> int:
