@@ -383,7 +383,7 @@ def measure_side_by_side(
         children: The children.
         batch_size: Sequences of the batch.
         sequence_length: Tokens of each.
-        seconds: How long the sitting takes, about, 30 by default; each child is run at least three times.
+        seconds: How long the timing run takes, about, 30 by default; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     once = sum(measure_children(config, device, children, num_rounds=1)) / 1000
