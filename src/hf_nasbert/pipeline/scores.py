@@ -577,7 +577,7 @@ def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> No
 def _search_under_compute(
     scorer: ProxyScorer, arguments: SearchChildrenArguments, trainings: ChildTrainings, plan: ComputePlan
 ) -> list[ScoredChild]:
-    """Adapt, train and choose; the output holds the trained children, or where none is, those whose losses are predicted."""
+    """Adapt, train and choose; the output holds the trained children, or where none is, those of predicted loss."""
     task = _task(arguments, scorer)
     output = Path(arguments.output)
     settings = {"search": arguments.search, **task.described, "compute_budget": str(plan)}
