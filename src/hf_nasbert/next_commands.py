@@ -321,10 +321,12 @@ def _to_compress(folder: str | Path, arguments: Any) -> tuple[tuple[str, str], .
         return ()
     if read_model_config(Path(folder) / "config.json", f"{folder}/config.json").get("model_type") not in FAMILIES:
         return ()
-    names = ("task", "packaged", "train_file", "validation_file", "test_file", "text_columns", "max_seq_length")
-    examples = {name: getattr(arguments, name) for name in names}
-    if arguments.train_file:
-        examples["label_column"] = arguments.label_column
+    names = (
+        "task", "packaged", "train_file", "validation_file", "test_file", "label_column", "text_columns",
+        "max_seq_length",
+    )  # fmt: skip
+    given = {name: getattr(arguments, name) for name in names}
+    examples = {name: one for name, one in given.items() if one != getattr(FinetuneArguments, name)}  # equal defaults
     output = f"{Path(arguments.output_dir)}-half"
     compress = command("compress", base_model=folder, **examples, max_latency="0.5x", output_dir=output)
     return (("the same in half of its time", compress),)
