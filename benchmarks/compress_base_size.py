@@ -1,4 +1,4 @@
-"""What each stage of `hf-nasbert compress` costs for a base-size encoder, and what `plan-compress` foretells of it.
+"""What each stage of `hf-nasbert compress` costs for a base-size encoder, and what `plan-compress` estimates of it.
 
     python benchmarks/compress_base_size.py run      all stages once; a later call goes on where one stopped
     python benchmarks/compress_base_size.py plan     the forecast, by a short measurement
@@ -61,7 +61,7 @@ def save_base_model(folder: Path) -> Path:
 
 
 def scale_down() -> None:
-    """Take fewer sentences, and shorter sittings."""
+    """Take fewer sentences, and shorter timing runs."""
     for module, values in SCALED.items():
         found = importlib.import_module(f"hf_nasbert.compression.{module}")
         for name, value in values.items():
@@ -129,12 +129,12 @@ def as_table(record: Mapping[str, Any]) -> str:
         peak, seconds = max(one["peak_memory_mib"] for one in own), sum(one["cpu_seconds"] for one in own)
         found["in all"] = {"cpu_seconds": seconds, "peak_memory_mib": peak, "number": 1}
     lines = [
-        "| stage | CPU-minutes | foretold | ratio | within 30 % | MiB at most | foretold | ratio | within 30 % |",
+        "| stage | CPU-minutes | estimated | ratio | within 30 % | MiB at most | estimated | ratio | within 30 % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (*names, "in all"):
         plan, run = foretold[name], made[name]
-        cells = [name if run["number"] == 1 else f"{name} (of {run['number']:.0f}, foretold {plan['number']:.0f})"]
+        cells = [name if run["number"] == 1 else f"{name} (of {run['number']:.0f}, estimated {plan['number']:.0f})"]
         for key, unit, digits in (("cpu_seconds", 60, 2), ("peak_memory_mib", 1, 0)):
             told = [f"{one[key] / unit:,.{digits}f}" for one in (run, plan)]
             # Of next to nothing, as records round it, a share says nothing.

@@ -6,7 +6,7 @@
 `quickstart` is the quickstart's space (6 choice blocks of 4 operators), `deep` one of 12 blocks of 5; both hidden 128,
 vocabulary 8,192, 8 sequences of 128 tokens, float32, one thread, whose own time is what counts. Weights are random:
 time does not depend on them. Beside each agreement stands that of two halves of the same measurements of the same
-children, which is what noise leaves to be foretold.
+children, which is what noise leaves to be predicted.
 """
 
 import argparse

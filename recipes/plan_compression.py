@@ -1,4 +1,4 @@
-"""Foretell what making an encoder smaller will take: CPU-minutes and memory of every stage, with the same settings.
+"""Estimate what making an encoder smaller will take: CPU-minutes and memory of every stage, with the same settings.
 
 python recipes/plan_compression.py --base_model sentence-transformers/all-MiniLM-L6-v2 --train_files my.txt \
     --max_latency 0.5x --output_dir small    # nothing is written there

@@ -394,7 +394,7 @@ class TestCommands:
             ({"adapt_steps": -1}, "adapt_steps=-1: expected at least 0"),
             ({"num_adapted": 1}, "num_adapted=1: expected at least 2"),
             ({"adapt_learning_rate": 0.0}, "adapt_learning_rate=0.0: expected above 0"),
-            ({"adapt_steps": 3, "search": "halving"}, "adapt_steps=3: an additive model foretells no loss on a part"),
+            ({"adapt_steps": 3, "search": "halving"}, "adapt_steps=3: an additive model predicts no loss on a part"),
             ({"adapt_steps": 3, "search": "trained_halving"}, "as trained_halving asks for it; choose another"),
             ({"stage_errors": 0}, "stage_errors=0: expected at least 1"),
             ({"stage_errors": 2, "adapt_steps": 3}, "stage_errors and adapt_steps are two ways to score children"),

@@ -209,7 +209,7 @@ def test_a_forecast_is_held_against_the_run_stage_by_stage():
     record = {"stages": made, "plan": {"stages": foretold}, "gates": "on"}
     *_, text, recovery, in_all = base_size["as_table"](record).splitlines()
     assert text == "| text | 0.00 | 0.15 |  |  | 100 | 140 | 1.40 | no |"
-    assert recovery == "| recovery (of 2, foretold 3) | 1.50 | 1.95 | 1.30 | yes | 1,000 | 720 | 0.72 | yes |"
+    assert recovery == "| recovery (of 2, estimated 3) | 1.50 | 1.95 | 1.30 | yes | 1,000 | 720 | 0.72 | yes |"
     assert in_all == "| in all | 1.50 | 2.10 | 1.40 | no | 1,000 | 720 | 0.72 | yes |"
     assert base_size["told"](record) == "Stages up to `recovery c seed 0`, with all checks on.\n"
     record = {"stages": [*made, _stage("folder", 1.0, 1)], "gates": "off"}

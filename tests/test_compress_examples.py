@@ -346,3 +346,28 @@ def test_of_a_metric_that_is_not_above_zero_there_is_no_share(whole):
     rows[1] = replace(rows[1], is_given=True, against_base=Difference(0.5 - whole, 0.1))
     said = f"by spearman it has 0.5000 in place of the base model's {whole:.4f}: the difference is +{0.5 - whole:.4f}"
     assert said in "\n".join(verdicts(rows))
+
+
+def test_models_that_predict_one_class_are_named_with_what_to_change():
+    """Of two even classes it has an accuracy of a half, and of a rare one nearly all."""
+    right = tuple(float(number % 2) for number in range(40))
+    metric, constant = TaskMetric("sst2", ("no", "yes"), (0, 1), 2), (1.0,) * 40
+    assert not metric.is_one_class(right, right)
+    assert not metric.is_one_class(constant, constant)  # which is right
+
+    def said(base, child):
+        rows = [row("base model", None, None, base, None), row("searched", 0.9, 0.5, child)]
+        rows = [
+            replace(one, judged=(replace(one.judged[0], loss=0.1, metrics=metric(one.judged[0].predictions, right)),))
+            for one in rows
+        ]
+        return "\n".join(verdicts(compare(choose_given(rows), metric, right)))
+
+    of_child, of_base = "0.5x: it predicts one class for every example", "The base model predicts one class for every"
+    assert of_child in said(right, constant)
+    assert "--recovery_steps" in said(right, constant)
+    assert of_base not in said(right, constant)
+    assert of_base in said(constant, constant)
+    assert "hf-nasbert finetune --num_train_epochs" in said(constant, constant)
+    assert of_child not in said(constant, constant)  # it cannot know better
+    assert "one class" not in said(right, right)

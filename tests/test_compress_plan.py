@@ -98,7 +98,7 @@ def test_the_command_prints_it_and_refuses_what_compress_refuses(tmp_path, capsy
     command = ["plan-compress", "--base_model", str(base), "--train_files", str(tmp_path / "text.txt"), *flags]
     command += ["--output_dir", str(tmp_path / "small"), "--max_parameters"]
     assert cli.main([*command, "0.5x"]) == 0
-    assert "foretold from" in capsys.readouterr().out
+    assert "estimated from" in capsys.readouterr().out
     assert not (tmp_path / "small").exists()
     with pytest.raises(SystemExit, match="no child of this base model is within the budget"):
         cli.main([*command, "1"])

@@ -10,6 +10,8 @@ import pytest
 from tiny.texts import TEXT
 
 from hf_nasbert import cli, next_commands
+from hf_nasbert.compression.arguments import CompressArguments, CompressDataArguments
+from hf_nasbert.finetuning.arguments import FinetuneArguments
 from hf_nasbert.hub import PushArguments
 from hf_nasbert.hub.contents import gather
 from hf_nasbert.pipeline.text_settings import settings_of_model
@@ -99,3 +101,27 @@ def test_a_training_that_was_stopped_goes_on_with_the_settings_of_its_method():
     expected = parse_recipe_arguments(kinds, [*argv, "--resume_from_checkpoint", "latest"])
     assert parse_recipe_arguments(kinds, again[1:]) == expected
     assert given[2].method_settings != type(given[2].method_settings)()
+
+
+def test_a_stock_classifier_is_made_smaller_by_the_same_examples(tmp_path):
+    def commands(model_type, **source):
+        given = FinetuneArguments(model="base", output_dir=str(tmp_path / "a b"), max_seq_length=48, **source)
+        result = SimpleNamespace(task="mine")
+        folder = given.model_folder("mine", 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        lines = next_commands.ending_of("finetune", result, given).splitlines()
+        return [shlex.split(line)[1:] for line in lines if line.startswith("  ")]
+
+    files = {"train_file": "my labels.csv", "test_file": "test.csv", "label_column": "verdict"}
+    compress, push = commands("bert", **files)
+    assert (compress[0], push[0]) == ("compress", "push")
+    settings, data = parse_recipe_arguments([CompressArguments, CompressDataArguments], compress[1:])
+    assert (settings.base_model, settings.max_latency) == (str(tmp_path / "a b" / "mine" / "seed-0"), "0.5x")
+    assert settings.output_dir == str(tmp_path / "a b-half")
+    assert {name: getattr(data, name) for name in files} == files
+    assert (data.validation_file, data.max_seq_length) == (None, 48)
+    compress, _ = commands("distilbert", packaged="rotten_tomatoes")
+    parse_recipe_arguments([CompressArguments, CompressDataArguments], compress[1:])
+    for model_type, source in (("nasbert", files), ("gpt2", files), ("bert", {"dataset_name": "somebody/set"})):
+        assert [one[0] for one in commands(model_type, **source)] == ["push"]

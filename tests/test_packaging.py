@@ -235,7 +235,8 @@ class TestBuilt:
 
     def test_the_sources_tests_run(self, built):
         """Some that read the checkout; with the sources' own package."""
-        files = ["tests/test_records.py", "tests/test_ranking_study.py", "tests/test_packaging.py::TestLicence"]
+        files = ["tests/test_records.py", "tests/test_ranking_study.py", "tests/test_packaging.py::TestLicence",
+                 "tests/test_docs.py::test_the_sites_pages_are_all_in_its_menu"]  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files], cwd=built[0],
             env={**os.environ, "PYTHONPATH": str(built[0] / "src")}, capture_output=True, text=True, check=False,

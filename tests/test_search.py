@@ -276,9 +276,9 @@ class SearchContract:
             search.tell([["conv9"] * 4], [1.0])
         with pytest.raises(ValueError, match="over the budget"):
             search.tell([max(CHAIN.enumerate(), key=lambda child: cost(child)["num_parameters"])], [1.0])
-        with pytest.raises(ValueError, match="1 architectures were told with 2 scores"):
+        with pytest.raises(ValueError, match="1 architectures came back with 2 scores"):
             search.tell([CHAIN.child_at(0)], [1.0, 2.0])
-        with pytest.raises(ValueError, match="scores on 99 dev batches were told, but"):
+        with pytest.raises(ValueError, match="scores on 99 dev batches were given, but"):
             search.tell([next(iter(search.ask()))], [1.0], num_batches=99)
         assert search.history == []
         assert search.num_evaluations == 0

@@ -193,8 +193,8 @@ class StepGroup:
                 work.wait()
         except RuntimeError as error:
             raise ConnectionError(
-                f"another process died, or did not come within {self.patience:g} seconds (step_timeout): what it says "
-                f"itself tells why ({str(error).splitlines()[0]})"
+                f"another process died, or did not come within {self.patience:g} seconds (step_timeout): its own "
+                f"message says why ({str(error).splitlines()[0]})"
             ) from error
 
 

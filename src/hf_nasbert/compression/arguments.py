@@ -92,7 +92,7 @@ class CompressArguments(Settings):
 
     The budget is one or more caps, or a list of budgets of one cost. Parameters are those of the encoder's blocks:
     embeddings and head stay as they are. A cap such as `0.5x` is a share of the base model's own cost, measured in
-    the same sitting.
+    the same timing run.
 
     Raises:
         ValueError: If there is no budget or two kinds of it, or a number lies outside its range.

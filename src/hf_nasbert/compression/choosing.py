@@ -13,7 +13,7 @@ from hf_nasbert.space import Architecture
 
 LATENCY = "latency_ms"
 MEASURED_AT_ONCE = 4
-"""Children of a sitting, beside the base model."""
+"""Children of one timing run, beside the base model."""
 _MOST_SITTINGS = 6
 _ROOM = 0.97  # of what is allowed, that children of one latency in the table are aimed at: by the clock they scatter
 
@@ -85,9 +85,9 @@ def corrected_by_clock(
     full: Architecture,
     measure: Measure,
 ) -> dict[str, float]:
-    """The caps, that of the latency raised where the clock finds some children faster than their sums foretell.
+    """The caps, that of the latency raised where the clock finds some children faster than their sums predict.
 
-    A sum of operators' latencies only foretells a child's; children of one size it misses by about the same factor.
+    A sum of operators' latencies only predicts a child's; children of one size it misses by about the same factor.
     Where they are slower the cap stays: `within_measured` lowers it, by the children that it would take.
 
     Args:
@@ -139,7 +139,7 @@ def within_measured(
                 return ranked, one, [milliseconds, base_ms]
         caps[LATENCY] *= min(0.99, allowed / min(found))
     raise ValueError(
-        f"no child is measured at {allowed:.4g} ms or less here, though latencies of operators foretell it (the best: "
+        f"no child is measured at {allowed:.4g} ms or less here, though latencies of operators predict it (the best: "
         f"{min(found):.4g} ms): run it again on a quiet machine, or allow more"
     )
 

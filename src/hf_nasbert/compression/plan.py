@@ -1,4 +1,4 @@
-"""What a compression will take, stage by stage: CPU time and memory, foretold from short measurements of its parts.
+"""What a compression will take, stage by stage: CPU time and memory, estimated from short measurements of its parts.
 
 Nothing is searched or trained: operators, one layer's refit and a few steps of recovery are timed, and counted as
 often as the stages will run them. Where what is chosen matters, a stand-in of the same size is taken.
@@ -83,7 +83,7 @@ class Plan:
 
     Args:
         stages: In their order.
-        measured_cpu_seconds: What foretelling took.
+        measured_cpu_seconds: What the estimate itself took.
     """
 
     stages: tuple[Forecast, ...]
@@ -109,13 +109,13 @@ class Plan:
         lines += [("in all", f"{self.cpu_seconds / 60:.1f}", f"{self.peak_memory_mib:,}")]
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = [f"{a.ljust(widths[0])}  {b.rjust(widths[1])}  {c.rjust(widths[2])}" for a, b, c in lines]
-        return "\n".join([*rows, f"foretold from {self.measured_cpu_seconds / 60:.1f} CPU-minutes of measurements"])
+        return "\n".join([*rows, f"estimated from {self.measured_cpu_seconds / 60:.1f} CPU-minutes of measurements"])
 
 
 def plan_compression(
     base_model: str | Path, texts: Dataset | Iterable[str] | DataArguments | str | Path, **settings: Any
 ) -> Plan:
-    """Foretell what `compress` will take with these arguments; nothing is kept.
+    """Estimate what `compress` will take with these arguments; nothing is kept.
 
     The stages vocabulary, warm-up, onnx, int8 and runtimes are left out.
 
@@ -127,12 +127,12 @@ def plan_compression(
 
 
 def run_plan(data: DataArguments, arguments: CompressArguments) -> Plan:
-    """Foretell what `hf-nasbert compress` will take with the same settings; nothing is kept."""
+    """Estimate what `hf-nasbert compress` will take with the same settings; nothing is kept."""
     return _plan(arguments, TextSource.of(data))
 
 
 def _plan(arguments: CompressArguments, source: TextSource) -> Plan:
-    be_alone("foretelling what a compression takes")
+    be_alone("estimating what a compression takes")
     start = time.process_time()
     with tempfile.TemporaryDirectory(prefix="plan-") as scratch:
         stages = _Planner(arguments, source, Path(scratch)).stages()

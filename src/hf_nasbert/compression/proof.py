@@ -55,6 +55,7 @@ class Judged:
         spearman: Rank correlation of its cosines with the scores of the pairs; None without pairs.
         metrics: Those of the task on labelled examples, by name; None without labels.
         predictions: What it says of each of these examples; None without labels, and in a table.
+        is_one_class: Whether it gives all of these examples one class, though they have several.
     """
 
     loss: float | None
@@ -63,6 +64,7 @@ class Judged:
     spearman: float | None
     metrics: Mapping[str, float] | None = None
     predictions: tuple[float, ...] | None = None
+    is_one_class: bool = False
 
     @classmethod
     def from_dict(cls, judged: Mapping[str, Any]) -> "Judged":
@@ -381,7 +383,7 @@ def measure_side_by_side(
         children: The children.
         batch_size: Sequences of the batch.
         sequence_length: Tokens of each.
-        seconds: How long the sitting takes, about, 30 by default; each child is run at least three times.
+        seconds: How long the timing run takes, about, 30 by default; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
     return measure_children(config, device, children, num_rounds=partial(rounds_of_a_sitting, seconds=seconds))
@@ -428,7 +430,10 @@ def compare(rows: Sequence[Row], metric: TaskMetric, labels: Sequence[float]) ->
     given = {row.budget: row for row in rows if row.is_given}
     made = []
     for row in rows:
-        judged = tuple(dataclasses.replace(one, predictions=None) for one in row.judged)
+        judged = tuple(
+            dataclasses.replace(one, predictions=None, is_one_class=metric.is_one_class(one.predictions or (), labels))
+            for one in row.judged
+        )
         made.append(
             dataclasses.replace(
                 row,
@@ -444,6 +449,13 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     """What the table says, one plain sentence or two for each budget."""
     base = next(row for row in rows if row.budget is None)
     told = []
+    is_base_one_class = any(one.is_one_class for one in base.judged)
+    if is_base_one_class:
+        told.append(
+            "The base model predicts one class for every example of the test set, which has several: it has not "
+            "learnt the task, and a smaller one cannot either. Fine-tune it longer (hf-nasbert finetune "
+            "--num_train_epochs), with another --learning_rate or on more examples, and compress it again."
+        )
     for given in (row for row in rows if row.is_given):
         whole_vocabulary = next((row for row in rows if given.trimmed and _is_twin(row, given)), given)
         others = [
@@ -476,6 +488,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 f"{given.budget}: timed again for this table, it is above the budget "
                 f"({given.latency_batch_ms:.1f} ms, the base model {base.latency_batch_ms:.1f}): "
                 "run it on an idle machine, or give a smaller budget."
+            )
+        if any(one.is_one_class for one in whole_vocabulary.judged) and not is_base_one_class:
+            told.append(
+                f"{given.budget}: it predicts one class for every example of the test set, which has several: try "
+                "more --recovery_steps, another --learning_rate or a larger budget."
             )
         told += _of_task(whole_vocabulary, others, base)
         if given.trimmed is not None:

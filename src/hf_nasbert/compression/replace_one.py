@@ -124,7 +124,7 @@ def sum_of(replacements: Sequence[Replacement], architecture: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class Additivity:
-    """How well sums of lone replacements foretell what random children of a space are worth.
+    """How well sums of lone replacements predict what random children of a space are worth.
 
     Args:
         num_children: Of the space.

@@ -68,6 +68,10 @@ class TaskMetric:
             found |= {MACRO_F1: _macro_f1(ours, truth)}
         return {name: 0.0 if np.isnan(value) else value for name, value in found.items()}
 
+    def is_one_class(self, predictions: Predictions, labels: Predictions) -> bool:
+        """Whether all examples are given one class, though their labels are several; never of numbers."""
+        return not self.is_regression and len(set(predictions)) == 1 < len(set(labels))
+
     def score(self, predictions: Predictions, labels: Predictions) -> float:
         """One number, the larger the better: the mean of the metrics that rank."""
         return score_of(self(predictions, labels))

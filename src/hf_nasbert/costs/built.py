@@ -81,7 +81,7 @@ def _build(config: Any, name: str) -> "nn.Module":
 
     if not hasattr(config, "check_operator"):
         raise ValueError(
-            f"cannot tell what operator {name!r} costs: known are attention, ffn, conv<size>, norm and skip, and what "
+            f"the cost of operator {name!r} is unknown: known are attention, ffn, conv<size>, norm and skip, and what "
             "a NasBertConfig or a SupernetConfig builds"
         )
     with torch.device("meta"):

@@ -116,7 +116,7 @@ def _named(name: str, config: str | None, load: Callable[[], Any]) -> Any:
             ) from error
         if _is_of_network(error):
             raise ConnectionError(
-                f"{what} cannot be reached on the Hub, and was not downloaded before ({said}): look after the network "
+                f"{what} cannot be reached on the Hub, and was not downloaded before ({said}): check the network "
                 "and HF_HUB_OFFLINE, or give a folder or files"
             ) from error
         if isinstance(error, FileNotFoundError):

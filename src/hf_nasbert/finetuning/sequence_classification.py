@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -13,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
 )
+from transformers.trainer_utils import PredictionOutput
 
 from hf_nasbert.finetuning.arguments import FinetuneArguments
 from hf_nasbert.finetuning.glue import GlueMetric, glue_score
@@ -26,6 +28,7 @@ from hf_nasbert.finetuning.sequence_classification_data import (
 )
 from hf_nasbert.finetuning.splits import with_validation
 from hf_nasbert.finetuning.tasks import FinetuneResult, Task, check_finite, run_seeds, sample_splits
+from hf_nasbert.foreign import printable
 from hf_nasbert.metrics import calibration_error
 
 
@@ -108,6 +111,20 @@ class SentenceTask(Task):
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """Pads each batch to its own longest text."""
         return DataCollatorWithPadding(tokenizer)
+
+    def doubts(self, found: PredictionOutput) -> str | None:
+        """Whether all examples of a split with several classes get one class: accuracy alone does not show it."""
+        if not self.data.label_names or found.label_ids is None:
+            return None
+        logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
+        predicted, labels = np.unique(logits.argmax(axis=-1)), np.unique(found.label_ids)
+        if len(predicted) > 1 or len(labels) < 2:
+            return None
+        name = printable(self.data.label_names[predicted[0]], 40)
+        return (
+            f"the model predicts {name!r} for every example, though they have {len(labels)} labels: it has not learnt "
+            "the task; train longer (--num_train_epochs), with another --learning_rate or on more examples"
+        )
 
     def compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
         """The same for every split: GLUE's metrics."""

@@ -1,5 +1,6 @@
 """What all fine-tuning tasks share: settings, one `Trainer` run and one record per seed, the spread over seeds."""
 
+import logging
 import math
 import statistics
 import time
@@ -20,6 +21,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
+from transformers.trainer_utils import PredictionOutput
 
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import model_folder
@@ -33,6 +35,8 @@ from hf_nasbert.processes import on_main_process
 from hf_nasbert.records import Record, versions
 from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
+
+logger = logging.getLogger(__name__)
 
 
 class Task(ABC):
@@ -78,6 +82,10 @@ class Task(ABC):
     @abstractmethod
     def compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
         """`Trainer`'s metric function for a split; its `score`, the larger the better, selects."""
+
+    def doubts(self, found: PredictionOutput) -> str | None:
+        """What is wrong with predictions though their metrics may look well, and which setting to change, or None."""
+        return None
 
     def write_predictions(self, split: str, folder: Path) -> None:  # noqa: B027 - most tasks write none
         """Keep the predictions that `compute_metrics` last saw of a split, if the task has a file format for them."""
@@ -344,7 +352,11 @@ class _Run:
     def _metrics(self, trainer: Trainer, split: str) -> dict[str, float | None]:
         """The task's metrics, its score and the loss on one split; None where a metric is undefined."""
         trainer.compute_metrics = self._compute_metrics(split)
-        found = trainer.predict(self._evaluated(split), metric_key_prefix=split).metrics or {}
+        output = trainer.predict(self._evaluated(split), metric_key_prefix=split)
+        doubts = self.task.doubts(output)
+        if doubts is not None and trainer.is_world_process_zero():
+            logger.warning("%s, seed %d, %s split: %s", self.task.name, trainer.args.seed, split, doubts)
+        found = output.metrics or {}
         names = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
         speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: None if math.isnan(value) else value for name, value in names.items() if name not in speed}

@@ -76,7 +76,7 @@ class TokenTask(Task):
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Token ids of the sentences' parts, and the tag of every word at its first piece."""
         if not tokenizer.is_fast:
-            raise ValueError(f"{type(tokenizer).__name__} does not tell which word a piece belongs to")
+            raise ValueError(f"{type(tokenizer).__name__} does not say which word a piece belongs to")
         inputs = self.splits[split].map(
             lambda rows, numbers: encode_words(rows, numbers, tokenizer, self.max_seq_length),
             with_indices=True,

@@ -167,11 +167,11 @@ class ExtractionArguments(Settings):
     )
     tolerance: float = setting(EXTRACTION, "Largest difference of logits that the proof allows.")
     latency_table: str | None = setting(
-        None, "File of a latency table (hf-nasbert latency): the card then tells latencies."
+        None, "File of a latency table (hf-nasbert latency): the card then gives latencies."
     )
     max_seq_length: int | None = setting(
         None,
-        "Tokens of the sequence whose FLOPs and memory the card tells; by default as many as the super-net was "
+        "Tokens of the sequence whose FLOPs and memory the card gives; by default as many as the super-net was "
         "trained on, if its folder says that, else 128.",
         at_least=1,
     )
@@ -294,7 +294,9 @@ class InterferenceArguments(Settings):
     num_dev_batches: int = setting(4, "Fixed batches of held-out text.", at_least=1)
     dev_batch_size: int = setting(16, "Sequences in each of them.", at_least=1)
     seed: int = setting(0, "Seed of the draw of children.")
-    label: str | None = setting(None, "What these super-nets are told of as; by default the method that trained them.")
+    label: str | None = setting(
+        None, "What these super-nets are called in tables and figures; by default the method that trained them."
+    )
     figures: str | None = setting(None, "Folder to draw the records' figures into.")
 
     def __post_init__(self) -> None:

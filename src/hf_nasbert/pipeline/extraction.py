@@ -86,7 +86,7 @@ def extract(arguments: ExtractionArguments) -> Extracted:
         )
     sequence_length = arguments.max_seq_length or known.get("max_seq_length", DataArguments.max_seq_length)
     say(
-        f"the card tells the costs of {sequence_length} tokens"
+        f"the card gives the costs of {sequence_length} tokens"
         + ("" if arguments.max_seq_length else f", as {arguments.supernet} was trained on")
     )
     child = extract_child(supernet, architecture)

@@ -577,7 +577,7 @@ def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> No
 def _search_under_compute(
     scorer: ProxyScorer, arguments: SearchChildrenArguments, trainings: ChildTrainings, plan: ComputePlan
 ) -> list[ScoredChild]:
-    """Adapt, train and choose; the output holds the trained children, or where none is, those that were foretold."""
+    """Adapt, train and choose; the output holds the trained children, or where none is, those of predicted loss."""
     task = _task(arguments, scorer)
     output = Path(arguments.output)
     settings = {"search": arguments.search, **task.described, "compute_budget": str(plan)}
@@ -601,7 +601,7 @@ def _search_under_compute(
     found = ranking[:num_trained] or ranking
     scored = [scorer.scored(child, loss) for child, loss in found]
     records.update(output, lambda there: unless_there(there, [head, *(child.to_record() for child in scored)]))
-    how = f"{num_trained} children were trained" if num_trained else "losses are foretold"
+    how = f"{num_trained} children were trained" if num_trained else "losses are predicted"
     say(f"{how}; {Path(arguments.output).stem}.*.jsonl beside {arguments.output} hold what was trained")
     scored = _confirmed(scored, scorer, arguments)
     with _shown_if_unwritten(scored, arguments):

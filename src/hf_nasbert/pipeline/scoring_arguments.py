@@ -79,7 +79,7 @@ class ScoreChildrenArguments(ScoringArguments):
             raise ValueError(f"exact_share={self.exact_share} filters by losses, and stage_errors scores by none")
         if self.exact_share is not None and self.adapt_steps:
             raise ValueError(
-                f"exact_share={self.exact_share}: an additive model (adapt_steps) foretells all losses at no cost: "
+                f"exact_share={self.exact_share}: an additive model (adapt_steps) predicts all losses at no cost: "
                 "leave it out"
             )
 
@@ -150,7 +150,7 @@ class SearchChildrenArguments(ScoringArguments):
             )
         if self.adapt_steps and self.search in _TRAINING | {"halving"}:
             raise ValueError(
-                f"adapt_steps={self.adapt_steps}: an additive model foretells no loss on a part of the dev batches "
+                f"adapt_steps={self.adapt_steps}: an additive model predicts no loss on a part of the dev batches "
                 f"or after some steps, as {self.search} asks for it; choose another search"
             )
         if self.stage_errors is not None and (

@@ -240,7 +240,7 @@ class ChildTrainings:
         return self._losses(children, recipe, f"alone-{self.child_steps}")
 
     def fit(self, children: Sequence[Architecture], space: Candidates) -> OperatorRidge:
-        """Adapt some children; the model that foretells by them how all others would do."""
+        """Adapt some children; the model that predicts by them how all others would do."""
         return OperatorRidge(space.blocks).fit(children, self.adapt(children, self.arguments.adapt_steps))
 
     def _losses(self, children: Sequence[Architecture], recipe: ChildRecipe, name: str) -> list[float]:

@@ -152,7 +152,7 @@ class Search:
                 scores on so many batches were not asked for.
         """
         if len(architectures) != len(scores):
-            raise ValueError(f"{len(architectures)} architectures were told with {len(scores)} scores")
+            raise ValueError(f"{len(architectures)} architectures came back with {len(scores)} scores")
         children = [self.space.validate(architecture) for architecture in architectures]
         for child in children:
             reason = self.task.why_not(child)
@@ -160,7 +160,7 @@ class Search:
                 raise ValueError(f"{child} is over the budget: {reason}")
         if num_batches is not None and num_batches != self.num_batches:
             asked = "all" if self.num_batches is None else self.num_batches
-            raise ValueError(f"scores on {num_batches} dev batches were told, but {asked} were asked for")
+            raise ValueError(f"scores on {num_batches} dev batches were given, but {asked} were asked for")
         finite = [float(score) if math.isfinite(score) else math.inf for score in scores]
         pairs = [[str(child), finite_or_none(score)] for child, score in zip(children, finite, strict=True)]
         self._events.append({"num_batches": num_batches, "scores": pairs})

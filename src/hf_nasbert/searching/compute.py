@@ -171,7 +171,7 @@ def search_under_compute(
         explore: Looks for the best children by a prediction, which is free; returns many of them, best first.
 
     Returns:
-        Children, best first: those that were trained with what they reached, then others as foretold; and how many
+        Children, best first: those that were trained with what they reached, then others as predicted; and how many
         were trained.
     """
     sample = random_children(task, plan.num_adapted)

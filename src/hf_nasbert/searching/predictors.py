@@ -123,7 +123,7 @@ class OperatorRidge:
         return known
 
     def predict_left_out(self, children: Sequence[Sequence[str]]) -> list[float]:
-        """As `predict`, but a child that it was fitted to is foretold by all others: so a ranking's error is told."""
+        """As `predict`, but a child that it was fitted to is predicted by all others: so a ranking's error shows."""
         predicted = zip(children, self.predict(children), strict=True)
         return [self._left_out.get(tuple(child), score) for child, score in predicted]
 
@@ -142,7 +142,7 @@ def better_ridge(
 
 
 Predict = Callable[[Sequence[Architecture]], Sequence[float]]
-"""Foretells the losses of children; or looks them up."""
+"""Predicts the losses of children; or looks them up."""
 
 
 def calibrated(
