@@ -203,15 +203,24 @@ def installed(built, tmp_path_factory):
                 (site / top).symlink_to(Path(package.locate_file(top)))
     subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin/python", "install",
-         "--quiet", "--no-deps", "--no-index", built[1]], check=True,
+         "--quiet", "--no-deps", "--no-index", built[1]], check=True, env=environment_of_its_own(),
     )  # fmt: skip
     return folder / "bin"
 
 
+def environment_of_its_own():
+    """Without what would lead a program to the checkout's package, which pip takes for installed."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 def run(program, *arguments, cwd):
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
-        [program, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        [program, *map(str, arguments)],
+        cwd=cwd,
+        env=environment_of_its_own(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
