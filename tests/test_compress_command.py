@@ -553,6 +553,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
         ({**HALF, "pairs_file": "no.csv"}, r"no\.csv"),
         ({**HALF, "kernels": [3, 4]}, "kernels has 4: expected 3, 5, 7"),
+        ({**HALF, "base_model_id": "no name/of the/Hub"}, "^base_model_id=.* is not a name on the Hub, such as"),
         ({**HALF, "revision": "v2"}, "revision=v2 is of a model on the Hub, and .* is a folder"),
     ],
 )  # fmt: skip
