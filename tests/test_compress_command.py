@@ -464,7 +464,7 @@ def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_say
     assert [one.how for one in rows if one.is_given] == ["searched"]
     assert "timed again for this table, it is above the budget" in "\n".join(verdicts(rows))
     rows = choose_given([base, row("searched", 0.3, 0.3), row("layers 0", 0.4, 0.4)])
-    assert "measured again" not in "\n".join(verdicts(rows))
+    assert "timed again" not in "\n".join(verdicts(rows))
 
 
 def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, monkeypatch):
@@ -553,6 +553,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({**HALF, "latency_shape": "2x128"}, "latency_shape asks for 128 tokens"),
         ({**HALF, "pairs_file": "no.csv"}, r"no\.csv"),
         ({**HALF, "kernels": [3, 4]}, "kernels has 4: expected 3, 5, 7"),
+        ({**HALF, "base_model_id": "no name/of the/Hub"}, "^base_model_id=.* is not a name on the Hub, such as"),
         ({**HALF, "revision": "v2"}, "revision=v2 is of a model on the Hub, and .* is a folder"),
     ],
 )  # fmt: skip

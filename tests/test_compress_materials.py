@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, ElectraConfig, ElectraForMultipl
 
 from hf_nasbert.compression import CompressArguments, folders, materials, run, sentences
 from hf_nasbert.compression.base_models import check_classifier, difference_from, load_base_model
-from hf_nasbert.compression.choosing import Scored, Worth, corrected_by_clock, within_measured
+from hf_nasbert.compression.choosing import MEASURED_AT_ONCE, Scored, Worth, corrected_by_clock, within_measured
 from hf_nasbert.compression.materials import Materials
 from hf_nasbert.compression.proof import Row
 from hf_nasbert.compression.replace_one import Replacement, places
@@ -112,6 +112,35 @@ def test_children_are_scored_on_the_text_that_chooses(base, tmp_path):
     found.text = SimpleNamespace(train=None, choosing=["choosing"], judging=None)
     found.states = {"choosing": ["states"]}
     assert (found.scorer.batches, found.scorer.targets) == (["choosing"], ["states"])
+
+
+def test_what_chooses_and_what_teaches_read_no_text_that_judges(base, tmp_path, monkeypatch):
+    """Lone replacements, the weights that recovery begins with, the task's metric; and the fit of the variants."""
+    found = made(base, tmp_path, scorer="supernet")
+    one, other = (sentences.tokenised(documents(number), found.base.tokenizer, 16) for number in (4, 5))
+    found.bf16, found.distance, found.supernet, found.trained = False, None, "refitted", ("trained", None)
+    found.text = SimpleNamespace(train=[other, other], choosing=[one, one], judging=None)
+    found.states = {"choosing": ["first", "second"]}
+    for name, batch in (("_REPLACING_TOKENS", one), ("_CALIBRATION_TOKENS", other)):
+        monkeypatch.setattr(materials, name, sentences.num_tokens([batch]))
+    batches, targets = found.replacing
+    assert ([id(batch) for batch in batches], targets) == ([id(one)], ["first"])
+    assert [id(batch) for batch in found.calibration] == [id(other)]
+    seen = []
+
+    def score(model, batches, targets, *_, **__):
+        seen.append((model, batches is found.text.choosing, targets))
+        return SimpleNamespace(loss={"refitted": 2.0, "trained": 1.0}[model])
+
+    monkeypatch.setattr(materials, "extract_child", lambda supernet, child: supernet)
+    monkeypatch.setattr(materials, "score_model", score)
+    assert found.start_of(FULL) == ("trained", "supernet")
+    assert seen == [(name, True, ["first", "second"]) for name in ("refitted", "trained")]
+    metric = SimpleNamespace(predictions=None, score=lambda predictions, labels: (predictions, labels))
+    found.examples = SimpleNamespace(metric=metric)
+    monkeypatch.setattr(materials, "predictions_of", lambda model, batches, _: id(batches))
+    monkeypatch.setattr(materials, "labels_of", id)
+    assert found.chosen_metric(None) == (id(found.text.choosing),) * 2
 
 
 def test_the_first_heads_and_neurons_of_the_super_net_are_those_that_matter_most(base, tmp_path):
@@ -327,6 +356,25 @@ def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
     assert caps == {"latency_ms": 4.0}
     with pytest.raises(ValueError, match=r"no child is measured at 5 ms or less .* \(the best: 6 ms\)"):
         within_measured(rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
+
+
+def test_a_sitting_is_of_a_few_children_beside_the_base_model():
+    """The best ones by their rank: others, though they were fast enough, are neither run nor taken."""
+    ranked = [Scored(OTHERS[0], float(number), Worth(float(number)), {}) for number in range(MEASURED_AT_ONCE + 2)]
+    asked = []
+
+    def measure(children):
+        asked.append(len(children))
+        slow = [9.0 / len(asked)] * min(MEASURED_AT_ONCE, len(children) - 1)
+        return [10.0, *slow, *[1.0] * (len(children) - 1 - len(slow))]
+
+    budget, caps = Budget(max_latency_ms=Share(0.5)), {"latency_ms": 4.0}
+    assert corrected_by_clock(lambda caps: ranked, budget, caps, FULL, measure) == caps
+    assert asked == [1 + MEASURED_AT_ONCE]
+    asked.clear()
+    found = within_measured(lambda caps: ranked, budget, caps, FULL, measure)
+    assert (found[1], found[2]) == (ranked[0], [4.5, 10.0])
+    assert asked == [1 + MEASURED_AT_ONCE] * 2
 
 
 def test_a_full_child_whose_head_says_something_else_is_not_compressed(tmp_path):

@@ -157,3 +157,18 @@ def test_how_often_they_are_timed_may_follow_from_their_first_visit(fake_time, m
     assert found == [real_ms(child) for child in children]
     assert asked == [pytest.approx(sum(found) / 1000)]
     assert visits == [0, 1] * (1 + 3), "the first visits are not done again"
+
+
+def test_the_first_visit_of_a_child_does_not_count(fake_time, monkeypatch):
+    children, visits = [Architecture(("ffn",) * 3)], []
+    visit = measuring._Children.visit
+
+    def slow_at_first(self, child):
+        visit(self, child)
+        visits.append(child)
+        if len(visits) == 1:
+            self._times[child] = [1e6] * 99
+
+    monkeypatch.setattr(measuring._Children, "visit", slow_at_first)
+    assert measure_children(CONFIG, fake_time, children, num_rounds=2) == [real_ms(children[0])]
+    assert len(visits) == 1 + 2

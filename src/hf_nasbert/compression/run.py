@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset
 
 from hf_nasbert import modeling, records
+from hf_nasbert.cards.fields import is_hub_id
 from hf_nasbert.compression.arguments import CompressArguments
 from hf_nasbert.compression.base_models import difference_from, digest_of_base_model, hub_name, name_of
 from hf_nasbert.compression.choosing import (
@@ -87,7 +88,7 @@ from hf_nasbert.elastic.scores import Scorer
 from hf_nasbert.export.onnx import check_onnx
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
-from hf_nasbert.foreign import read_object
+from hf_nasbert.foreign import printable, read_object
 from hf_nasbert.kept import first_difference, write_json
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
@@ -203,6 +204,11 @@ class Compression:
         """
         if self.arguments.onnx:
             check_onnx()
+        name = self.arguments.base_model_id
+        if name is not None and not is_hub_id(name):  # told now, not behind the proof, when the card is written
+            raise ValueError(
+                f"base_model_id={printable(name, 100)!r} is not a name on the Hub, such as user/my-encoder"
+            )
         with ExitStack() as stack:
             self._once(partial(self._enter, stack))
             return self._run()
