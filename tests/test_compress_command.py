@@ -532,6 +532,9 @@ def refused(match, call):
         ({"max_latency": "half"}, "^max_latency='half': expected milliseconds such as 12.5, or a share"),
         ({"max_latency": 0.0}, r"^max_latency=0\.0 must be above 0"),
         ({"budgets": ["0.5x", "nanx"], "cost": "latency_ms"}, "^budgets: 'nanx' is not a quantity"),
+        ({**HALF, "cost": "flops"}, "^cost=flops changes nothing without budgets: give both, or leave cost out"),
+        ({**HALF, "supernet_steps": 9}, "^supernet_steps=9 changes nothing without scorer=supernet"),
+        ({**HALF, "supernet_method": "magic_t"}, "^supernet_method=magic_t changes nothing without scorer=supernet"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, message):

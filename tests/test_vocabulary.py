@@ -436,6 +436,8 @@ class TestCompress:
         assert not (tmp_path / "small" / "stages.jsonl").exists()
 
     def test_a_count_that_means_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="min_piece_count=2 changes nothing without trim_vocabulary"):
+            CompressArguments(base_model="x", output_dir="y", max_parameters="0.5x", min_piece_count=2)
         with pytest.raises(ValueError, match="min_piece_count=0: expected at least 1"):
             CompressArguments(base_model="x", output_dir="y", max_parameters="0.5x", min_piece_count=0)
 

@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 _STATE, _BEST = "recovery.json", "best.safetensors"
 _MOST_RISE = 1.5  # of the training loss from the first quarter of the steps to the last
+_FEWEST_OF_A_TREND = 20  # steps
 _LOWEST_RATE = 0.02  # of the learning rate, at the end
 NUM_SCORED = 16
 """Children that say whether a super-net gained."""
@@ -132,10 +133,12 @@ class Recovery:
         """Whether training went as it should: no loss was infinite, and the last ones are not far above the first.
 
         By the means of the first and of the last quarter of the steps. A child with little to learn may rise a bit,
-        since batches differ, but not by half.
+        since batches differ, but not by half. Of a few steps only the numbers say something: one batch is no trend.
         """
         if not self.losses or not all(map(math.isfinite, self.losses)):
             return False
+        if len(self.losses) < _FEWEST_OF_A_TREND:
+            return True
         quarter = max(1, len(self.losses) // 4)
         return sum(self.losses[-quarter:]) <= _MOST_RISE * sum(self.losses[:quarter])
 
