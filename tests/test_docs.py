@@ -149,7 +149,7 @@ def test_super_net_configs_parse(tmp_path):
         assert type(training.method_settings) is METHODS[method].Settings
     types = [SupernetArguments, DataArguments, SupernetTrainingArguments, PipelineArguments]
     training = parse_recipe_arguments(types, ["--config", "quickstart-scratch"])[2]
-    assert (training.method, training.method_settings.alignment_rows) == ("magic_at", 1.0)  # as on record
+    assert (training.method, training.method_settings.alignment_rows) == ("magic_at", 0.5)  # the default
     misspelt = {**yaml.safe_load(find_config("quickstart-scratch").read_text(encoding="utf-8")), "max_step": 3}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(misspelt))
     with pytest.raises(SystemExit):
