@@ -844,13 +844,15 @@ class TestFinetune:
             compute(EvalPrediction(logits, labels))
 
     def test_a_model_that_predicts_one_class_is_named_with_what_to_change(self, home, arguments, caplog):
-        said = "the model predicts 'bad' for every example, though they have 2 labels: it has not learnt the task"
-        train = write_csv(home / "one-sided.csv", [(text, "bad") for text, _ in reviews(31, seed=3)] + [("x", "good")])
+        said = "the model predicts negative for every example, though they have 2 labels: it has not learnt the task"
+        train = write_csv(
+            home / "one-sided.csv", [(text, "negative") for text, _ in reviews(31, seed=3)] + [("good", "positive")]
+        )
         finetune(arguments(train_file=train, max_steps=4, output_dir=str(home / "one-sided")))
         assert f"one-sided, seed 0, validation split: {said}" in caplog.text
         assert "--num_train_epochs" in caplog.text
         caplog.clear()
-        finetune(arguments(max_steps=24, save_models=False))
+        finetune(arguments(save_models=False))
         assert "for every example" not in caplog.text
 
     def test_undefined_metrics_do_not_count(self):

@@ -122,7 +122,7 @@ class SentenceTask(Task):
             return None
         name = printable(self.data.label_names[predicted[0]], 40)
         return (
-            f"the model predicts {name!r} for every example, though they have {len(labels)} labels: it has not learnt "
+            f"the model predicts {name} for every example, though they have {len(labels)} labels: it has not learnt "
             "the task; train longer (--num_train_epochs), with another --learning_rate or on more examples"
         )
 
