@@ -65,6 +65,24 @@ def test_the_quickstart_table_and_picture_are_what_the_record_holds(tmp_path):
     assert png.read_bytes() == quickstart["PICTURE"].with_suffix(".png").read_bytes()
 
 
+def test_the_page_on_speed_tells_the_quickstarts_recorded_times():
+    page = " ".join((ROOT / "docs" / "speed.md").read_text(encoding="utf-8").split())
+    times = json.loads((ROOT / "benchmarks/records/quickstart-scratch-times.json").read_text(encoding="utf-8"))
+    before, after = times["before"]["seconds"], times["after"]["seconds"]
+    first = {
+        one["stage"]: one["seconds"] for one in records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")
+    }
+    for told in (
+        f"takes {after['all']} s on two quiet cores of this machine, where it took {before['all']} s",
+        f"takes {after['pre-training']} s instead of {before['pre-training']}",
+        f"fine-tuning {after['fine-tuning']} instead of {before['fine-tuning']}",
+        f"{after['super-net']} s instead of {before['super-net']}",
+        f"the whole took {sum(first.values()):.0f} s",
+        f"fp32 took {first['pre-training']:.0f} s",
+    ):
+        assert told in page
+
+
 def test_the_readme_is_read_in_minutes():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
