@@ -220,18 +220,10 @@ class CompressArguments(Settings):
 
     def _check_used(self) -> None:
         """Refuse settings that change nothing beside the others: whoever gave one expects what it would do."""
-        is_used = {
-            "cost": bool(self.budgets),
-            "min_piece_count": self.trim_vocabulary,
-            "supernet_method": self.scorer == "supernet",
-            "supernet_steps": self.scorer == "supernet",
-        }
-        needs = {"cost": "budgets", "min_piece_count": "trim_vocabulary"}
-        for name, used in is_used.items():
-            if not used and getattr(self, name) != getattr(type(self), name):
+        for name, other in (("cost", "budgets"), ("min_piece_count", "trim_vocabulary")):
+            if not getattr(self, other) and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"{name}={getattr(self, name)} changes nothing without {needs.get(name, 'scorer=supernet')}: give "
-                    f"both, or leave {name} out"
+                    f"{name}={getattr(self, name)} changes nothing without {other}: give both, or leave {name} out"
                 )
 
     @property
