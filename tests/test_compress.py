@@ -13,7 +13,7 @@ from tiny.texts import tiny_tokenizer
 from torch import nn
 from transformers import BertForTokenClassification
 
-from hf_nasbert.compression.choosing import ranked_choices
+from hf_nasbert.compression.choosing import Worth, ranked_choices
 from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.handmade import (
     best_layers,
@@ -51,7 +51,7 @@ from hf_nasbert.elastic.importance import importance, sort_by_importance
 from hf_nasbert.elastic.scores import Scorer, score_children
 from hf_nasbert.modeling.families import from_stock
 from hf_nasbert.searching.knapsack import best_choices
-from hf_nasbert.space import SearchSpace
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 # Text
 
@@ -589,6 +589,25 @@ def test_every_cap_of_a_budget_holds_for_what_the_search_chooses(scored):
     for losses in (cheap, dear):
         ranked = ranked_choices(losses, full, cost, both, None, 1)
         assert half / 2 <= cost(ranked[0].architecture)["num_parameters"] <= half
+
+
+def test_a_child_of_which_every_block_is_left_out_is_never_chosen(scored):
+    supernet, own, wanted, distance = scored
+    full = supernet.largest_architecture
+    cost = EncoderCost.of(supernet, 16, None)
+    found = replace_one(supernet, own, wanted, distance)
+    skipped = Architecture((SKIP,) * len(full))
+    cheap = [dataclasses.replace(one, loss=cost(one.put_into(full))["num_parameters"]) for one in found]
+    caps = {"num_parameters": cost(full)["num_parameters"] / 2}
+
+    def score(children):
+        return [Worth(float(number)) for number, _ in enumerate(children)]
+
+    ranked = ranked_choices(cheap, full, cost, caps, score, 4)
+    assert len(ranked) == 3, "it has the best sum here"
+    assert skipped not in [one.architecture for one in ranked]
+    with pytest.raises(ValueError, match="every block is left out: allow a larger budget"):
+        ranked_choices(found, full, cost, {"num_parameters": cost(skipped)["num_parameters"]}, None, 1)
 
 
 def test_sums_are_held_against_the_real_distances_of_random_children(scored):

@@ -182,7 +182,8 @@ def test_config_fields_are_documented():
         documented = "".join(base.__doc__ or "" for base in config.__mro__ if base.__module__.startswith("hf_nasbert"))
         for field in dataclasses.fields(config):
             if field.name not in inherited:
-                assert f"        {field.name}: " in documented, f"{config.__name__}.{field.name} is not documented"
+                said = re.search(rf"^ +{field.name}: ", documented, re.MULTILINE)
+                assert said, f"{config.__name__}.{field.name} is not documented"
 
 
 def test_papers_page_names_files_that_exist():

@@ -2,6 +2,7 @@
 
 import sqlite3
 import urllib.parse
+from contextlib import closing
 
 import pytest
 from tiny.searches import CHAIN, cost_of, drain, new, score
@@ -26,7 +27,7 @@ def no_database(path):
 
 
 def other_tables(path):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("create table studies (x int)")
     connection.close()
 
@@ -161,7 +162,7 @@ def test_the_home_folder_and_variables_are_those_of_a_shell(form, tmp_path, monk
 
 def test_a_database_of_another_version_of_optuna_is_one_line(tmp_path):
     make(tmp_path / "s.db")
-    with sqlite3.connect(tmp_path / "s.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
         connection.execute("update alembic_version set version_num = 'v9.9.9'")
         connection.execute("update version_info set library_version = '9.9.9'")
     connection.close()

@@ -9,7 +9,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost
 from hf_nasbert.compression.replace_one import Replacement, as_items
 from hf_nasbert.costs import Budget, Share
 from hf_nasbert.searching.knapsack import Choice, best_choices
-from hf_nasbert.space import Architecture
+from hf_nasbert.space import SKIP, Architecture
 
 LATENCY = "latency_ms"
 MEASURED_AT_ONCE = 4
@@ -63,12 +63,15 @@ def ranked_choices(
         num_choices: How many of the best sums are scored again.
 
     Raises:
-        ValueError: If nothing is within the caps.
+        ValueError: If nothing is within the caps, or nothing that has a block.
     """
     items, fixed = as_items(replacements, full, cost, caps)
     number = 1 if score is None and LATENCY not in caps else num_choices
     summed = {name: cap for name, cap in caps.items() if name in fixed}  # a peak of memory is no sum
     choices: list[Choice] = best_choices(items, len(full), summed, fixed=fixed, num_choices=number)
+    choices = [one for one in choices if any(name != SKIP for name in one.architecture)]  # that one learns nothing
+    if not choices:
+        raise ValueError("within the budget is only the child of which every block is left out: allow a larger budget")
     children = [one.architecture for one in choices]
     worths = [Worth(one.loss) for one in choices] if score is None else score(children)
     found = [
