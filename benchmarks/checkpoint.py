@@ -31,16 +31,16 @@ RECORD = ROOT / "benchmarks" / "records" / "checkpoint.json"
 MEBI = 2**20
 
 
-def build(folder: Path) -> tuple[SupernetForMaskedLM, torch.optim.AdamW]:
-    """A super-net of MAGIC's space at width 256, and its optimizer, which has no state yet."""
+def build(folder: Path, hidden_size: int) -> tuple[SupernetForMaskedLM, torch.optim.AdamW]:
+    """A super-net of MAGIC's space, and its optimizer, which has no state yet."""
     torch.set_num_threads(1)
-    supernet = SupernetForMaskedLM(SupernetConfig.preset("magic-base", vocab_size=8192, hidden_size=256))
+    supernet = SupernetForMaskedLM(SupernetConfig.preset("magic-base", vocab_size=8192, hidden_size=hidden_size))
     return supernet, make_optimizer(supernet, SupernetTrainingArguments(output_dir=str(folder)))
 
 
-def save(folder: Path) -> dict[str, float]:
+def save(folder: Path, hidden_size: int) -> dict[str, float]:
     """Save a checkpoint and check it, as `latest` does before it resumes."""
-    supernet, optimizer = build(folder)
+    supernet, optimizer = build(folder, hidden_size)
     for parameter in supernet.parameters():
         moments = {name: torch.randn_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}
@@ -61,9 +61,9 @@ def save(folder: Path) -> dict[str, float]:
     }
 
 
-def resume(folder: Path) -> dict[str, float]:
+def resume(folder: Path, hidden_size: int) -> dict[str, float]:
     """Load the checkpoint; in MiB, what was held at most beyond the super-net and the optimizer's state."""
-    supernet, optimizer = build(folder)
+    supernet, optimizer = build(folder, hidden_size)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     start = time.process_time()
@@ -113,12 +113,13 @@ def main() -> None:
     parser.add_argument("part", choices=["save", "resume", "compare"])
     parser.add_argument("folder", type=Path, help="of the checkpoint; for compare the other source tree")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hidden_size", type=int, default=256, help="of save and resume")
     arguments = parser.parse_args()
     if arguments.part == "compare":
         text = json.dumps(compare(arguments.folder, arguments.rounds), indent=1)
         write_text(RECORD, text + "\n")
     else:
-        text = json.dumps({"save": save, "resume": resume}[arguments.part](arguments.folder))
+        text = json.dumps({"save": save, "resume": resume}[arguments.part](arguments.folder, arguments.hidden_size))
     print(text)
 
 
