@@ -62,7 +62,7 @@ def _wait_for(answers: "queue.Queue[Any]", timeout_seconds: float) -> Any:
 
 
 def from_workers(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """Hand on the batches of a `DataLoader` with workers; a worker that dies while it sends one is told as any other.
+    """The batches of a `DataLoader` with workers; one that dies while it sends a batch is reported like any other.
 
     Raises:
         RuntimeError: If a worker died, as torch says it.
@@ -72,10 +72,10 @@ def from_workers(loader: Iterable[Batch]) -> Iterator[Batch]:
     except (ConnectionError, EOFError) as error:
         if "DataLoader worker" in str(error):  # the data's own, which torch has brought here
             raise
-        # The link broke before the system told of the death. Then torch's own error comes, wherever the training is
-        # at: it is waited for here.
+        # The connection broke before the system reported the death. Torch raises its own error when that happens,
+        # wherever the program is then: wait for it here, where it is understood.
         time.sleep(_SECONDS_TO_DIE)
-        raise RuntimeError(f"DataLoader worker broke off while it sent a batch: {error}") from error
+        raise RuntimeError(f"DataLoader worker closed the connection while it sent a batch: {error}") from error
 
 
 @contextmanager
