@@ -88,8 +88,8 @@ FILES_SETTINGS: dict[str, Any] = {
     "int8": True,
 }
 BASE_MODEL, TRIMMED = "base model", "half, trimmed vocabulary"
-SITTING = "files"
-"""The stage of a record of files that were timed in one sitting."""
+TIMING_RUN = "files"
+"""The stage of a record of files that were timed in one run."""
 WAYS = {
     f"int8, {7 if reduce_range else 8} bits, a scale for each {'channel' if per_channel else 'matrix'}": {
         "per_channel": per_channel, "reduce_range": reduce_range
@@ -358,7 +358,7 @@ def files(folder: Path, output: Path) -> None:
 
 
 def time_files(name: str, measured: OnnxFiles, found: dict[str, str], output: Path) -> None:
-    """Measure the files of a model in one sitting, and write it down."""
+    """Measure the files of a model in one timing run, and write it down."""
     cpu = time.process_time()
     rows = [dataclasses.asdict(row) for row in measured.measure(name, found, time.process_time)]
     content = {
@@ -368,13 +368,13 @@ def time_files(name: str, measured: OnnxFiles, found: dict[str, str], output: Pa
     seconds = round(time.process_time() - cpu, 1)
     records.append(
         output,
-        {"run": name, "stage": SITTING, "cpu_seconds": seconds, "content": content, "versions": records.versions()},
+        {"run": name, "stage": TIMING_RUN, "cpu_seconds": seconds, "content": content, "versions": records.versions()},
     )
 
 
 def timed(made: Sequence[records.Record]) -> list[records.Record]:
-    """The sittings that timed files: of the base model, then of the searched child."""
-    return sorted((one for one in made if one["stage"] == SITTING), key=lambda one: one["run"] != BASE_MODEL)
+    """The runs that timed files: of the base model, then of the searched child."""
+    return sorted((one for one in made if one["stage"] == TIMING_RUN), key=lambda one: one["run"] != BASE_MODEL)
 
 
 def files_table(made: Sequence[records.Record]) -> str:
@@ -414,11 +414,11 @@ def trimmed_table(made: Sequence[records.Record]) -> str:
 
 def files_told(made: Sequence[records.Record]) -> str:
     """What the files were timed on, as a sentence."""
-    sittings = [one["content"] for one in timed(made)]
+    timings = [one["content"] for one in timed(made)]
     return (
-        f"onnxruntime {sittings[0]['onnxruntime']}, CPU-milliseconds of one thread, on a CPU "
-        f"with{'' if sittings[0]['has_vnni'] else 'out'} VNNI that other work shared\n(load averages "
-        f"{' and '.join(format(one['load'], '.1f') for one in sittings)}).\n"
+        f"onnxruntime {timings[0]['onnxruntime']}, CPU-milliseconds of one thread, on a CPU "
+        f"with{'' if timings[0]['has_vnni'] else 'out'} VNNI that other work shared\n(load averages "
+        f"{' and '.join(format(one['load'], '.1f') for one in timings)}).\n"
     )
 
 

@@ -358,7 +358,7 @@ def test_where_all_are_too_slow_by_the_clock_the_cap_falls_by_as_much():
         within_measured(rank, Budget(max_latency_ms=5.0), caps, FULL, lambda children: [10.0, 6.0, 7.0])
 
 
-def test_a_sitting_is_of_a_few_children_beside_the_base_model():
+def test_a_timing_run_is_of_a_few_children_beside_the_base_model():
     """The best ones by their rank: others, though they were fast enough, are neither run nor taken."""
     ranked = [Scored(OTHERS[0], float(number), Worth(float(number)), {}) for number in range(MEASURED_AT_ONCE + 2)]
     asked = []

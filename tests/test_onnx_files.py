@@ -55,8 +55,8 @@ assert pairs and quiet_clock  # fixtures  # noqa: PT018
 
 
 @pytest.fixture(autouse=True)
-def short_sittings(monkeypatch):
-    monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_SITTING", 0.1)
+def short_timing_runs(monkeypatch):
+    monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_TIMING_RUN", 0.1)
 
 
 def files_of(model, folder):

@@ -360,7 +360,7 @@ class TestCompress:
 
     def test_a_trained_super_net_a_trimmed_vocabulary_and_int8_go_together(self, base, tmp_path, monkeypatch):
         """The files read by the trimmed tokenizer, of a child of the super-net; all of it once more adds nothing."""
-        monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_SITTING", 0.1)
+        monkeypatch.setattr(onnx_files, "_SECONDS_OF_A_TIMING_RUN", 0.1)
         monkeypatch.setattr(onnx_files, "LEAST_COSINE", 0.9)
         pairs = tmp_path / "pairs.csv"
         pairs.write_text("sentence1,sentence2,score\nthe film was good,a film,1\nlong plot,the oven was bad,2\n")

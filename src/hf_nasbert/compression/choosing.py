@@ -14,7 +14,7 @@ from hf_nasbert.space import SKIP, Architecture
 LATENCY = "latency_ms"
 MEASURED_AT_ONCE = 4
 """Children of one timing run, beside the base model."""
-_MOST_SITTINGS = 6
+_MOST_TIMING_RUNS = 6
 _ROOM = 0.97  # of what is allowed, that children of one latency in the table are aimed at: by the clock they scatter
 
 
@@ -132,7 +132,7 @@ def within_measured(
         ValueError: If none is fast enough.
     """
     caps = dict(caps)
-    for _ in range(_MOST_SITTINGS):
+    for _ in range(_MOST_TIMING_RUNS):
         ranked = rank(caps)
         tried = ranked[:MEASURED_AT_ONCE]
         base_ms, *found = measure([full, *(one.architecture for one in tried)])

@@ -35,7 +35,7 @@ LEAST_AGREEMENT = 0.95
 """Share of the predictions that int8 gives too, or rank correlation of one number each, where there are no vectors."""
 
 _NUM_PROVEN = 4  # batches of real text that the exporter compares the graph on
-_SECONDS_OF_A_SITTING = 20.0
+_SECONDS_OF_A_TIMING_RUN = 20.0
 _MOST_ROUNDS = 20
 _NUM_WARM_UPS, _NUM_TIMED = 2, 3  # forwards of a visit; threads of the runtime before spin for a while
 
@@ -323,7 +323,7 @@ def by_turns(runs: Sequence[Callable[[], object]], clock: Callable[[], float] = 
     """Milliseconds of each, the median over rounds in which all take their turns, so that what slows one slows all."""
     times: list[list[float]] = [[] for _ in runs]
     start, done = clock(), 0
-    while done == 0 or (done < _MOST_ROUNDS and clock() - start < _SECONDS_OF_A_SITTING):
+    while done == 0 or (done < _MOST_ROUNDS and clock() - start < _SECONDS_OF_A_TIMING_RUN):
         for run, own in zip(runs, times, strict=True):
             for number in range(_NUM_WARM_UPS + _NUM_TIMED):
                 begun = clock()

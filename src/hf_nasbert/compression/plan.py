@@ -29,7 +29,7 @@ from hf_nasbert.compression.encoder_costs import EncoderCost, caps_of
 from hf_nasbert.compression.handmade import best_layers, best_uniform, every_other_layer, most_layers, with_slack
 from hf_nasbert.compression.materials import SAVE_STEPS, Materials
 from hf_nasbert.compression.memory import forget_peak, peak_memory
-from hf_nasbert.compression.proof import SECONDS_TO_CORRECT, read_pairs, rounds_of_a_sitting
+from hf_nasbert.compression.proof import SECONDS_TO_CORRECT, read_pairs, rounds_of_a_timing_run
 from hf_nasbert.compression.recover import NUM_SCORED, RecoverySettings, batch_of_step, time_steps
 from hf_nasbert.compression.replace_one import Replacement, as_items, places
 from hf_nasbert.compression.sentences import PARTS, Batch, tokenised, unknown_share
@@ -372,7 +372,7 @@ class _Planner:
         if asked.wanted[budget].max_latency_ms is not None:  # best sums, then best scores, beside the base model
             rate = 1 + MEASURED_AT_ONCE * self.rates.alone(best) / self.rates.alone(self.full)
             for length in (SECONDS_TO_CORRECT, None):
-                own, own_peak = self._sitting(rate, asked.shape[0], length)
+                own, own_peak = self._timing_run(rate, asked.shape[0], length)
                 seconds, peak = seconds + own, max(peak, own_peak)
         return Forecast(f"search {budget}", seconds, peak)
 
@@ -414,12 +414,12 @@ class _Planner:
         all_timed = [self.full, *children]
         rate = sum(map(self.rates.alone, all_timed)) / self.rates.alone(self.full)  # in base models
         judging = self.rates.alone(self.full) * (self.sizes["judging"] + self.pair_tokens)
-        sittings = [self._sitting(rate, number) for number in (1, self.arguments.shape[0])]
-        seconds, peak = judging + sum(own for own, _ in sittings), max(own for _, own in sittings)
+        timings = [self._timing_run(rate, number) for number in (1, self.arguments.shape[0])]
+        seconds, peak = judging + sum(own for own, _ in timings), max(own for _, own in timings)
         models = 4 * (rate - 1) * self.cost(self.full)["num_parameters"] + 4 * len(children) * self._outside
         return Forecast("proof", seconds, peak + (int(models) >> 20))
 
-    def _sitting(self, rate: float, number: int, length: float | None = None) -> tuple[float, int]:
+    def _timing_run(self, rate: float, number: int, length: float | None = None) -> tuple[float, int]:
         """CPU-seconds and peak of children that are measured side by side on a batch.
 
         Args:
@@ -437,7 +437,7 @@ class _Planner:
             forward = _timed(run)
             wall = time.perf_counter() - start
         scale = number / len(inputs["input_ids"])
-        rounds = rounds_of_a_sitting(wall * scale * rate, length)
+        rounds = rounds_of_a_timing_run(wall * scale * rate, length)
         seconds = forward.seconds * scale * rate * _RUNS_OF_A_VISIT * (1 + rounds)
         return seconds + rate * built.seconds, before + int(scale * (forward.peak - before))
 

@@ -36,8 +36,8 @@ from hf_nasbert.modeling.sentence_transformer import SentenceModules
 SEARCHED = "searched"
 _PAIRS = ("sentence1", "sentence2", "score")
 _PAIR_BATCH = 64
-_SECONDS_OF_A_SITTING = 30.0
-SECONDS_TO_CORRECT = 10.0  # of a sitting behind which children are measured again
+_SECONDS_OF_A_TIMING_RUN = 30.0
+SECONDS_TO_CORRECT = 10.0  # of a timing run behind which children are measured again
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
 _SURE = 2.0  # standard errors
@@ -386,12 +386,12 @@ def measure_side_by_side(
         seconds: How long the timing run takes, about, 30 by default; each child is run at least three times.
     """
     device = Device(batch_size=batch_size, sequence_length=sequence_length, num_threads=torch.get_num_threads())
-    return measure_children(config, device, children, num_rounds=partial(rounds_of_a_sitting, seconds=seconds))
+    return measure_children(config, device, children, num_rounds=partial(rounds_of_a_timing_run, seconds=seconds))
 
 
-def rounds_of_a_sitting(once: float, seconds: float | None = None) -> int:
+def rounds_of_a_timing_run(once: float, seconds: float | None = None) -> int:
     """How often children are visited that take `once` seconds together, run once each."""
-    rounds = int((seconds or _SECONDS_OF_A_SITTING) / max(_LEAST_TIMED * once, 1e-9))
+    rounds = int((seconds or _SECONDS_OF_A_TIMING_RUN) / max(_LEAST_TIMED * once, 1e-9))
     return min(max(rounds, 1), _MOST_ROUNDS)
 
 
