@@ -108,6 +108,16 @@ class StopRequest:
         self._before = {}
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits a moment here, and never reaches what is started, which inherits that: this process ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave(message: str) -> NoReturn:
     """End the program with status 0, as it was asked to, after a word on how to go on.
 

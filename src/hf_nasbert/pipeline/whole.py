@@ -23,7 +23,7 @@ from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
 from hf_nasbert.extraction import extract_child, load_supernet, prove_equal_logits
-from hf_nasbert.finetuning import FinetuneArguments, FinetuneResult, PretrainChildArguments, pretrain_child
+from hf_nasbert.finetuning import FinetuneArguments, PretrainChildArguments, pretrain_child
 from hf_nasbert.locking import locked
 from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling import NasBertForMaskedLM, SupernetConfig, SupernetForMaskedLM
@@ -38,6 +38,7 @@ from hf_nasbert.pipeline.fresh_process import ask_in_fresh_process
 from hf_nasbert.pipeline.report import report_search
 from hf_nasbert.pipeline.scores import as_table, children_space, score_children, search_children
 from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments, SearchChildrenArguments
+from hf_nasbert.pipeline.side_by_side import side_by_side
 from hf_nasbert.pipeline.stages import (
     Answers,
     Card,
@@ -383,8 +384,9 @@ class Pipeline:
         return Pretraining(**{field.name: record[field.name] for field in dataclasses.fields(Pretraining)})
 
     def _make_finetuned(self) -> Finetuning:
-        child = self._finetune("child", "pretrained")
-        scratch = self._finetune("from-scratch", "pretrained", from_scratch=True)
+        scratch_asked = self._finetuning("from-scratch", "pretrained", from_scratch=True)
+        asked = [self._finetuning("child", "pretrained"), dataclasses.replace(scratch_asked, disable_tqdm=True)]
+        child, scratch = side_by_side(finetune_with_cards, asked)
         say(f"child, pre-trained:\n{child.table()}\n\nthe same child from scratch:\n{scratch.table()}")
         return Finetuning(child=child.records, from_scratch=scratch.records)
 
@@ -399,7 +401,7 @@ class Pipeline:
         num_tokens = supernet.num_tokens + pretrained.num_tokens
         num_steps = math.ceil(num_tokens / (arguments.child_batch_size * self.data.max_seq_length))
         record = pretrain_child(self._pretraining(start, "control", num_steps, from_scratch=True), self._packed)
-        result = self._finetune("control", "control")
+        result = finetune_with_cards(self._finetuning("control", "control"))
         say(
             f"control: a BERT of {int(cost['num_parameters']):,} parameters (the child has {wanted:,}), "
             f"{num_tokens:,} tokens: dev loss {record['dev_loss_after']:.4f}; the child, from the super-net: "
@@ -413,9 +415,6 @@ class Pipeline:
             dev_loss=record["dev_loss_after"],
             finetuned=result.records,
         )
-
-    def _finetune(self, name: str, model: str, *, from_scratch: bool = False) -> FinetuneResult:
-        return finetune_with_cards(self._finetuning(name, model, from_scratch=from_scratch))
 
     def _finetuning(self, name: str, model: str, *, from_scratch: bool = False) -> FinetuneArguments:
         arguments = self.arguments

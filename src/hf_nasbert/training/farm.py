@@ -7,10 +7,8 @@ import logging
 import multiprocessing
 import os
 import random
-import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -24,7 +22,7 @@ from hf_nasbert.data import DataArguments, load_corpus
 from hf_nasbert.processes import join, leave_world
 from hf_nasbert.records import Record, is_finite_number
 from hf_nasbert.space import Architecture, SearchSpace
-from hf_nasbert.stopping import StopRequest, leave
+from hf_nasbert.stopping import StopRequest, interrupts_held, leave
 from hf_nasbert.training.arguments import FarmArguments, StandaloneArguments
 from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.training.standalone import StandaloneTrainer
@@ -208,7 +206,7 @@ def run_farm(
                 while len(workers) < min(num_workers, num_open):
                     place = rank * num_workers + num_started
                     workers.append(context.Process(target=_work, args=(trainer, share, path, place), daemon=True))
-                    with _interrupts_held():
+                    with interrupts_held():
                         workers[-1].start()
                     num_started += 1
                 wait([worker.sentinel for worker in workers], timeout=_POLL_SECONDS)
@@ -242,16 +240,6 @@ def run_farm(
             if worker.pid is not None:  # else Ctrl-C came before it was started
                 worker.join()
     return table
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits a moment here, and never reaches what is started, which inherits that: this process ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _size(path: Path) -> int:
