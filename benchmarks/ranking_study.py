@@ -6,7 +6,7 @@
     python benchmarks/ranking_study.py confirm    holds what the sweep hints at to six seeds that are used nowhere else
     python benchmarks/ranking_study.py fresh      methods against what was found here, adapted too, on five fresh seeds
     python benchmarks/ranking_study.py card       writes the table's dataset card
-    python benchmarks/ranking_study.py report     makes the tables of docs/appendix and the figures anew from the records
+    python benchmarks/ranking_study.py report     makes tables (docs/appendix) and figures anew from the records
 
 Killed at any moment, the same command goes on. What is held equal is the work of all forward and backward passes, in
 forward passes of one batch: a child's training is 3 (a backward pass is two), an anchor's forward is 1, and judging an

@@ -25,6 +25,16 @@ def test_jobs_of_one_model_follow_each_other_and_the_plan_counts_them(bench, tmp
     )
 
 
+def test_the_command_plan_prints_the_cost_and_prepares_nothing(bench, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    monkeypatch.setattr("sys.argv", ["minilm_recovery.py", "plan", "--records", str(tmp_path), "--work", str(work)])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines() == list(bench.plan_lines(tmp_path))
+    assert not work.exists()
+
+
 @pytest.mark.slow
 def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -155,16 +155,16 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
         "end at {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)".format(
             *(spread(agreement[name]["Kendall tau-b"]) for name in methods)
         ),
-        f"MAGIC-T is level with uniform ({against['magic_t']}). MAGIC-AT is behind it on all five ({against['magic_at']}; "
-        f"p {p_of['magic_at']}, the lowest that five seeds can give)",
+        f"MAGIC-T is level with uniform ({against['magic_t']}). MAGIC-AT is behind it on all five "
+        f"({against['magic_at']}; p {p_of['magic_at']}, the lowest that five seeds can give)",
         f"uniform has {interval(agreement['uniform'][few])}; training these children once more reaches "
         f"{agreement[ceiling][few]}",
-        f"Within size buckets uniform has {within['uniform']}, and no method does better than chance (MAGIC-A, at "
-        f"{within['magic_a']}, does worse)",
-        f"when they are dealt anew among children of similar size ({tau['size-matched random']})",
-        f"On the 86 children uniform has {within_86['uniform']} within buckets, where training them once more has "
+        f"uniform has {within['uniform']}, and no method does better than chance (MAGIC-A, at {within['magic_a']}, does "
+        f"worse); counting operators has {within['operator counts']}",
+        f"at random among children of similar size, have {tau['size-matched random']} over all",
+        f"uniform does have something, {within_86['uniform']} within buckets, where training them once more has "
         f"{within_86[ceiling]}; on the other 125 it has the less",
-        f"(tau {agreeing['uniform']}) more than two trainings of the same children do "
+        f"({agreeing['uniform']}) more than two trainings of the same children do "
         f"({agreeing['children trained alone']})",
         f"a `conv3` is worth {conv[0]} thousandths of a nat in the first block",
         f"an `ffn` costs {ffn[0]} in the first and {ffn[-1]} in the last",
@@ -179,9 +179,9 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
         f"{tenth['one training by another']} of what another says, and the "
         f"super-nets of no method more than random ones ({tenth['random']})",
         f"turned round ({tau['number of parameters']})",
-        f"uniform has {middle}, on every one of its seeds more than at its end, and {within_middle} within size buckets",
+        f"uniform has {middle}, on every one of its seeds more than at its end, and {within_middle} within size",
         f"MAGIC-T goes the same way ({', '.join(share['magic_t'])} at the four quarters)",
-        f"fair falls from the first quarter on ({share['fair'][0]})",
+        f"but for fair at the first ({share['fair'][0]} against {share['uniform'][0]})",
     ):
         assert words in prose, words
     assert max(tenth[name] for name in methods) < tenth["random"]
@@ -235,8 +235,8 @@ def test_what_the_sweep_is_said_to_show(sweep):
         f"and MAGIC-AT to {mean_of['magic_at, twice the compute']:.3f}, half takes uniform to "
         f"{mean_of['uniform, half the compute']:.3f}",
         f"(a gap of {gap['uniform, twice the compute']} nats)",
-        f"it takes uniform from {mean_of['uniform']:.3f} to {mean_of['uniform, twice the compute']:.3f} in the sweep (p "
-        f"{float(against['uniform, twice the compute']['p']):g})",
+        f"it takes uniform from {mean_of['uniform']:.3f} to {mean_of['uniform, twice the compute']:.3f} in the sweep "
+        f"(p {float(against['uniform, twice the compute']['p']):g})",
         f"bring the gap down, from {gap['magic_at']} nats to {gap['magic_at, aligned after the warm-up']} and "
         f"{gap['magic_at, lambda 0.1']}",
     ):
@@ -324,7 +324,7 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
         f"uniform ends at {tau['held']} with it and at {tau['uniform']} without, ahead on five of six seeds "
         f"({against['uniform']['difference of tau']} without it, p {against['uniform']['p']})",
         f"{tau['held']} against {tau['uniform']}, ahead on five of six seeds (p {against['uniform']['p']})",
-        f"of the best fifth it finds {fifth['held']}, where its losses dealt anew among children of similar size find "
+        f"of the best fifth it finds {fifth['held']}, where its losses, dealt out at random among children of similar size, find "
         f"{mean(top['size-matched random']['P@20 %'])}",
         f"Aligned from the start, MAGIC-AT has {mean(agreement['magic_at, learning rate held']['Kendall tau-b'])}, "
         f"behind uniform on every seed (p {against['magic_at, learning rate held']['p']})",
