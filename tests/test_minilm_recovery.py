@@ -53,7 +53,7 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     for name, value in {"TUNED": (task,), "BUDGETS": (0.6,), "FACTORS": (1, 4)}.items():
         monkeypatch.setattr(bench, name, value)
     study = bench.Study(
-        prepare_tiny(bench, tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
+        prepare_tiny(tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
         num_steps=6, factors=(1, 4), budgets=(0.6,), seeds=(0,), tuned=(task,),
     )  # fmt: skip
     assert study.work(limit=2) == 2

@@ -159,10 +159,10 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
         f"({against['magic_at']}; p {p_of['magic_at']}, the lowest that five seeds can give)",
         f"uniform has {interval(agreement['uniform'][few])}; training these children once more reaches "
         f"{agreement[ceiling][few]}",
-        f"uniform has {within['uniform']}, and no method does better than chance (MAGIC-A, at {within['magic_a']}, does "
-        f"worse); counting operators has {within['operator counts']}",
-        f"at random among children of similar size, have {tau['size-matched random']} over all",
-        f"uniform does have something, {within_86['uniform']} within buckets, where training them once more has "
+        f"uniform has {within['uniform']}, and no method does better than chance (MAGIC-A, at {within['magic_a']}, "
+        f"does worse); counting operators has {within['operator counts']}",
+        f"dealt out at random among children of similar size, have {tau['size-matched random']}",
+        f"On the 86 children uniform has {within_86['uniform']} within buckets, where training them once more has "
         f"{within_86[ceiling]}; on the other 125 it has the less",
         f"({agreeing['uniform']}) more than two trainings of the same children do "
         f"({agreeing['children trained alone']})",
@@ -324,10 +324,10 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
         f"uniform ends at {tau['held']} with it and at {tau['uniform']} without, ahead on five of six seeds "
         f"({against['uniform']['difference of tau']} without it, p {against['uniform']['p']})",
         f"{tau['held']} against {tau['uniform']}, ahead on five of six seeds (p {against['uniform']['p']})",
-        f"of the best fifth it finds {fifth['held']}, where its losses, dealt out at random among children of similar size, find "
-        f"{mean(top['size-matched random']['P@20 %'])}",
+        f"of the best fifth it finds {fifth['held']}, where its losses, dealt out at random among children of similar "
+        f"size, find {mean(top['size-matched random']['P@20 %'])}",
         f"Aligned from the start, MAGIC-AT has {mean(agreement['magic_at, learning rate held']['Kendall tau-b'])}, "
-        f"behind uniform on every seed (p {against['magic_at, learning rate held']['p']})",
+        f"behind uniform on every seed (p {against['magic_at, learning rate held']['p']}; a control",
         f"MAGIC-A has {end['magic_a']}, MAGIC-AT {end['magic_at']}, MAGIC-T {end['magic_t']} (p 0.156 or more",
         f"Its best child by proxy is the {first['held']}th of 211 ({first['uniform']}th without)",
         f"Of the best fifth it finds {fifth['held']} with it and {fifth['uniform']} without, on all six seeds more; "
