@@ -1,7 +1,7 @@
 """What are searched children worth on tasks, beside hand-made BERTs of the same size and the same pre-training?
 
     python benchmarks/downstream.py run [--limit N] [--tasks TASK ...] [--seeds SEED ...]    adds what the records lack
-    python benchmarks/downstream.py table     prints what they say, and puts it into docs/downstream.md
+    python benchmarks/downstream.py table     prints what they say, and puts it into docs/appendix/downstream.md
 
 A super-net is trained as in the quickstart, with fewer steps; the best child is searched in it under two budgets,
 those of a hand-made BERT of two and of three layers. Then nothing of the super-net is used any more: the two children
@@ -55,7 +55,7 @@ from hf_nasbert.training.farm import compress_table
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "records" / "downstream.jsonl"
 QUICKSTART = "quickstart-scratch"
-PAGE = ROOT / "docs" / "downstream.md"
+PAGE = ROOT / "docs" / "appendix" / "downstream.md"
 BUDGETS = {"small": 2, "large": 3}  # layers of the hand-made BERT that a child may be as large as
 SEEDS = (0, 1, 2)
 MODELS = [f"{kind}-{size}" for size in BUDGETS for kind in ("child", "bert")]
@@ -392,7 +392,7 @@ def run(study: Study, limit: int | None = None) -> int:
 
 
 def tables(found: list[Record], tasks: Mapping[str, Task]) -> dict[str, str]:
-    """The tables of docs/downstream.md, in Markdown, by name."""
+    """The tables of docs/appendix/downstream.md, in Markdown, by name."""
     choices = {record["model"]: record for record in found if record["kind"] == "choice"}
     pretrained = {_key(record)[1]: record for record in found if record["kind"] == "pretrain_child"}
     rows = [["model", "what", "parameters", "MFLOPs a sequence", "tokens", "dev loss before", "after"]]

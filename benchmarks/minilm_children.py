@@ -1,5 +1,6 @@
 """What the studies on `minilm` stand on: MiniLM-L6 made elastic, its text in three parts, and children alone."""
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -383,6 +384,22 @@ def pairs_of(settings: Settings) -> datasets.Dataset:
     rows = load_labelled("stsb")["validation"].rename_column("label", "score")
     drawn = random.Random(settings.seed).sample(range(len(rows)), min(settings.num_pairs, len(rows)))
     return rows.select(sorted(drawn)).select_columns(["sentence1", "sentence2", "score"])
+
+
+def begin(
+    parser: argparse.ArgumentParser, plan_lines: Callable[[Path], Iterable[str]]
+) -> tuple[argparse.Namespace, Prepared]:
+    """Read a study's command line and print what it costs; after the command `plan` the program ends, else prepare."""
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--work", type=Path, default=WORK)
+    arguments = parser.parse_args()
+    for line in plan_lines(arguments.records):
+        print(line, flush=True)
+    if arguments.command == "plan":
+        parser.exit()
+    torch.set_num_threads(1)
+    settings = Settings()
+    return arguments, prepare(settings, arguments.work, texts(), pairs_of(settings), SOURCE, 1)
 
 
 def by_counts(

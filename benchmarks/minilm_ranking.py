@@ -40,19 +40,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from minilm_children import (
-    DESIGN,
-    RECORDS,
-    SOURCE,
-    WORK,
-    Prepared,
-    Settings,
-    begun,
-    pairs_of,
-    prepare,
-    rows_of,
-    texts,
-)
+from minilm_children import DESIGN, Prepared, begin, begun, rows_of
 
 from hf_nasbert import records
 from hf_nasbert.compression.recover import batch_of_step
@@ -407,17 +395,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["plan", "untrained", *STUDIES])
     parser.add_argument("--share", type=parse_share, default=(0, 1), help="Which part of the work, as 0/2 and 1/2.")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--work", type=Path, default=WORK)
-    arguments = parser.parse_args()
-    for line in plan_lines(arguments.records):
-        print(line, flush=True)
-    if arguments.command == "plan":
-        return
-    torch.set_num_threads(1)
-    settings, design = Settings(), read_object(arguments.records / DESIGN)
-    prepared = prepare(settings, arguments.work, texts(), pairs_of(settings), SOURCE, 1)
+    arguments, prepared = begin(parser, plan_lines)
     number, of = arguments.share
+    design = read_object(arguments.records / DESIGN)
     work(prepared, design, jobs_of(arguments.command)[number::of], arguments.records / FILE)
 
 

@@ -27,9 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from downstream import TASKS
-from minilm_children import RECORDS, SOURCE, WORK, Prepared, Settings, begun, pairs_of, prepare, rows_of, texts
+from minilm_children import Prepared, begin, begun, rows_of
 
 from hf_nasbert import records
 from hf_nasbert.child_folders import save_child
@@ -299,16 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["plan", "run", "latency"])
     parser.add_argument("--limit", type=int, help="Stop after so many jobs.")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--work", type=Path, default=WORK)
-    arguments = parser.parse_args()
-    for line in plan_lines(arguments.records):
-        print(line, flush=True)
-    if arguments.command == "plan":
-        return
-    torch.set_num_threads(1)
-    settings = Settings()
-    prepared = prepare(settings, arguments.work, texts(), pairs_of(settings), SOURCE, 1)
+    arguments, prepared = begin(parser, plan_lines)
     study = Study(prepared, "packaged:stsb", arguments.records)
     if arguments.command == "latency":
         study.time_children()

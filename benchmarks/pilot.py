@@ -1,7 +1,7 @@
 """The pilot of the ranking study: which space and recipe separate children, and leave a super-net room to be wrong?
 
     python benchmarks/pilot.py run [SETTING ...]     adds what the records lack
-    python benchmarks/pilot.py table                 prints what they say, and puts it into docs/ranking-pilot.md
+    python benchmarks/pilot.py table                 prints what they say, and puts it into docs/appendix/ranking.md
 
 For every candidate setting some random children are trained alone under two seeds, and one super-net by uniform
 single-path sampling for four times the steps of a child.
@@ -41,7 +41,7 @@ from hf_nasbert.writing import write_bytes
 
 RECORDS = Path(__file__).parent / "records"
 PACKED = RECORDS / "pilot.jsonl.gz"
-PAGE = Path(__file__).parents[1] / "docs" / "ranking-pilot.md"
+PAGE = Path(__file__).parents[1] / "docs" / "appendix" / "ranking.md"
 SEEDS = (0, 1)
 FACTOR = 4  # steps of the super-net, in a child's
 

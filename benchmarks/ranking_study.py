@@ -6,7 +6,7 @@
     python benchmarks/ranking_study.py confirm    holds what the sweep hints at to six seeds that are used nowhere else
     python benchmarks/ranking_study.py fresh      methods against what was found here, adapted too, on five fresh seeds
     python benchmarks/ranking_study.py card       writes the table's dataset card
-    python benchmarks/ranking_study.py report     makes docs/ranking.md and docs/interference.md anew from the records
+    python benchmarks/ranking_study.py report     makes tables (docs/appendix) and figures anew from the records
 
 Killed at any moment, the same command goes on. What is held equal is the work of all forward and backward passes, in
 forward passes of one batch: a child's training is 3 (a backward pass is two), an anchor's forward is 1, and judging an
@@ -272,7 +272,7 @@ def main() -> None:
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
         compressed = [RECORDS / "ranking.jsonl.gz", RECORDS / "interference.jsonl.xz"]
-        common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "ranking.md")
+        common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "appendix" / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
         for name, baseline in BASELINES.items():
@@ -280,10 +280,8 @@ def main() -> None:
             if scores.exists():
                 where = ("--scores", scores, "--name", name, "--containing", "conv3")
                 recipe(*common, *where, "--baseline", baseline)
-        recipe(
-            "report_interference", "--measured", compressed[1], "--page", DOCS / "interference.md", "--figures",
-            DOCS / "figures",
-        )  # fmt: skip
+        page = DOCS / "appendix" / "interference.md"
+        recipe("report_interference", "--measured", compressed[1], "--page", page, "--figures", DOCS / "figures")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Make the tables and figures of an interference study anew from its records.
 
 python recipes/report_interference.py --measured benchmarks/records/interference.jsonl.xz \
-    --page docs/interference.md --figures docs/figures
+    --page docs/appendix/interference.md --figures docs/figures
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Turn the records of the ranking study into its tables and figures; needs neither text nor super-net.
 
-python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.gz --page docs/ranking.md \
-    --figures docs/figures
+python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.gz \
+    --page docs/appendix/ranking.md --figures docs/figures
 """
 
 import sys

@@ -79,7 +79,7 @@ def distilled(tmp_path_factory):
         import minilm_table
         import regret
 
-        prepared = prepare_tiny(minilm_table, folder, num_documents=700, num_steps=40)
+        prepared = prepare_tiny(folder, num_documents=700, num_steps=40)
         design = minilm_table.make_design(prepared, folder / minilm_table.DESIGN)
         minilm_table.train(prepared, design, folder, is_pilot=False, num_workers=2)
         jobs = [*minilm_ranking.jobs_of("untrained"), *(

@@ -256,7 +256,7 @@ def test_children_trained_on_a_gpu_end_where_they_end_on_a_cpu():
     pairs = [(trainings[child["architecture"], child["seed"]], child) for child in again]
     assert all("gpu" in second["versions"] and not first["versions"].get("gpu") for first, second in pairs)
     differences = [abs(first["dev_loss"] - second["dev_loss"]) for first, second in pairs]
-    page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "appendix" / "ranking.md").read_text(encoding="utf-8")
     assert f"within {max(differences):.4f} of it ({sum(differences) / 5:.4f} on average)" in page
     assert max(differences) < GroundTruth(load_table("imdb")).seed_noise / 9
 
@@ -274,7 +274,7 @@ def test_the_table_of_scoring_is_that_of_its_record():
 
 def test_the_pilots_table_is_that_of_its_records():
     pilot = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))
-    page = (ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "appendix" / "ranking.md").read_text(encoding="utf-8")
     assert f"<!-- table: pilot -->\n{pilot['table']()}\n<!-- end -->" in page
     for name in pilot["SETTINGS"]:
         assert f"| `{name}` |" in page
@@ -282,7 +282,7 @@ def test_the_pilots_table_is_that_of_its_records():
 
 def test_what_the_pilot_is_said_to_show_later():
     read = runpy.run_path(str(ROOT / "benchmarks" / "pilot.py"))["read"]
-    page = " ".join((ROOT / "docs" / "ranking-pilot.md").read_text(encoding="utf-8").split())
+    page = " ".join((ROOT / "docs" / "appendix" / "ranking.md").read_text(encoding="utf-8").split())
 
     def losses_of(name):
         """Children scored by the setting's super-net: their mean loss alone, and the super-net's at its end."""

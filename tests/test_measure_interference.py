@@ -9,7 +9,7 @@ from tiny.records import STUDY
 from tiny.texts import TEXT, text_arguments
 
 from hf_nasbert import records
-from hf_nasbert.interference import FIGURES, as_markdown, measure_pairs, measurements
+from hf_nasbert.interference import as_markdown, measure_pairs, measurements
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.inputs import load_dev_batches
 
@@ -176,8 +176,8 @@ class TestPipeline:
         assert as_markdown(STUDY[2:3])["gains"] in text
         gains = as_markdown(STUDY[2:3])["gains"]
         assert page.read_text() == f"# Title\n<!-- table: gains -->\n{gains}\n<!-- end -->\nwords\n"
-        assert {file.stem for file in figures.iterdir()} == set(FIGURES)
-        assert "(figures/" not in text
+        drawn = {file.stem.removeprefix("interference-") for file in figures.iterdir()}
+        assert drawn == {"distance", "inputs", "outputs", "blocks"}
         page.write_text("<!-- table: gain -->\n<!-- end -->\n")
         with pytest.raises(ValueError, match="no table 'gain'"):
             report_interference(InterferenceReportArguments(measured=str(tmp_path / "study.jsonl"), page=str(page)))

@@ -24,7 +24,7 @@ def bench():
 @pytest.fixture(scope="module")
 def drawn(bench, tmp_path_factory):
     """What the studies stand on, and a design; then convolutions leave the screened space, all else stays."""
-    made = prepare_tiny(bench, tmp_path_factory.mktemp("minilm"), num_documents=700)
+    made = prepare_tiny(tmp_path_factory.mktemp("minilm"), num_documents=700)
     with benchmark("minilm_table") as table:
         design = {"children": table.draw_children(made)}
     materials = made.materials

@@ -25,6 +25,16 @@ def test_jobs_of_one_model_follow_each_other_and_the_plan_counts_them(bench, tmp
     )
 
 
+def test_the_command_plan_prints_the_cost_and_prepares_nothing(bench, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    monkeypatch.setattr("sys.argv", ["minilm_recovery.py", "plan", "--records", str(tmp_path), "--work", str(work)])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines() == list(bench.plan_lines(tmp_path))
+    assert not work.exists()
+
+
 @pytest.mark.slow
 def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -43,7 +53,7 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     for name, value in {"TUNED": (task,), "BUDGETS": (0.6,), "FACTORS": (1, 4)}.items():
         monkeypatch.setattr(bench, name, value)
     study = bench.Study(
-        prepare_tiny(bench, tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
+        prepare_tiny(tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
         num_steps=6, factors=(1, 4), budgets=(0.6,), seeds=(0,), tuned=(task,),
     )  # fmt: skip
     assert study.work(limit=2) == 2

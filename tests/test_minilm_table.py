@@ -26,7 +26,7 @@ def bench():
 
 @pytest.fixture(scope="module")
 def prepared(bench, tmp_path_factory):
-    return prepare_tiny(bench, tmp_path_factory.mktemp("minilm"))
+    return prepare_tiny(tmp_path_factory.mktemp("minilm"))
 
 
 def test_the_design_is_written_once_and_holds_what_was_asked_for(bench, prepared, tmp_path):

@@ -1,4 +1,4 @@
-"""What the pages of the two studies say in words is what their tables say, or follows from their records."""
+"""What the pages of the studies say in words is what their tables say, or follows from their records."""
 
 import re
 import statistics
@@ -15,12 +15,11 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d\.\d{3}(?!\d)")
 
 
 def prose_and_tables(page):
-    """A page without its quoted paper, code and tables; and its tables."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-    generated = "\n".join(re.findall(r"<!-- table: .*?<!-- end -->", text, flags=re.S))
-    prose = re.sub(r"<!-- table: .*?<!-- end -->|```.*?```", "", text, flags=re.S)
-    return " ".join(prose.split()), tables + generated
+    """A page with its appendix, without code and tables; and the appendix's tables, which records made."""
+    text, appendix = ((ROOT / "docs" / place).read_text(encoding="utf-8") for place in (page, f"appendix/{page}"))
+    tables = "\n".join(re.findall(r"<!-- table: .*?<!-- end -->", appendix, flags=re.S))
+    prose = re.sub(r"<!-- table: .*?<!-- end -->|```.*?```", "", text + appendix, flags=re.S)
+    return " ".join(prose.split()), tables
 
 
 def read(name):
@@ -89,8 +88,8 @@ def test_uniform_ranks_better_midway_on_every_seed(study):
 
 
 def rows_of(table, first, third=""):
-    """The rows of a table under a mark of the ranking page; the heads of its first and third column tell which."""
-    text = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
+    """The rows of a table under a mark of the appendix on ranking; its first and third head tell which."""
+    text = (ROOT / "docs" / "appendix" / "ranking.md").read_text(encoding="utf-8")
     lines = iter(text.partition(f"<!-- table: {table} -->")[2].partition("<!-- end -->")[0].splitlines())
     head = next(line for line in lines if line.startswith(f"| {first} |") and f"| {third}" in line)
     names = [cell.strip() for cell in head.strip("|").split("|")]
@@ -109,6 +108,16 @@ def mean(cell):
     return cell.split(" ")[0]
 
 
+def spread(cell):
+    """Mean and standard deviation of a cell such as 0.16 ± 0.06 [0.10, 0.23]."""
+    return cell.partition(" [")[0]
+
+
+def interval(cell):
+    """Mean and interval of such a cell."""
+    return re.sub(r" ± [\d.]+", "", cell)
+
+
 def effects(cell):
     """The numbers of a cell such as -32±4 -20±4, without their intervals."""
     return [int(effect.partition("±")[0]) for effect in cell.split()]
@@ -122,18 +131,18 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
     agreement, top = rows_of("ranking, conv3", "ranked by"), rows_of("ranking, conv3", "ranked by", "P@5 %")
     tau = {name: mean(row["Kendall tau-b"]) for name, row in agreement.items()}
     within = {name: mean(row["tau within size buckets"]) for name, row in agreement.items()}
-    on_86 = {name: mean(row["tau, children of the ceiling"]) for name, row in agreement.items()}
+    few = "tau, children of the ceiling"
     within_86 = {name: mean(row["the same, children of the ceiling"]) for name, row in agreement.items()}
     ceiling = "*training them again (ceiling)*"
     p_of = {name: row["p"] for name, row in tables["method"].items()}
+    against = {name: row["difference of tau"] for name, row in tables["method"].items()}
     share = {
         name: [mean(row[f"{percent} %"]) for percent in (25, 50, 75, 100)]
         for name, row in tables["tau after a share of the training"].items()
     }
     while_training = tables["tau after a share of the training"]["uniform"]
     within_middle = tables["tau after a share of the training"]["uniform, within size buckets"]["50 %"]
-    within_middle = re.sub(r" ± [\d.]+", "", within_middle)
-    middle, end = (while_training[share].partition(" [")[0] for share in ("50 %", "100 %"))
+    within_middle, middle = interval(within_middle), spread(while_training["50 %"])
     agreeing = {name: mean(row["tau between two of them"]) for name, row in tables["losses of"].items()}
     alone, shared = tables["losses of"]["children trained alone"], tables["losses of"]["uniform"]
     tenth = {name: mean(row["P@10 %"]) for name, row in top.items()}
@@ -143,42 +152,44 @@ def test_what_the_tables_of_the_study_are_said_to_say(study):
     conv, costs = ([-x for x in effects(row["conv3"])] for row in (alone, shared))
     attention, ffn = effects(shared["attention"]), effects(alone["ffn"])
     for words in (
-        "end at a tau of {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)".format(
-            *(tau[name] for name in methods)
+        "end at {} (uniform), {} (fair), {} (MAGIC-T), {} (MAGIC-A) and {} (MAGIC-AT)".format(
+            *(spread(agreement[name]["Kendall tau-b"]) for name in methods)
         ),
-        f"uniform has {on_86['uniform']}, where training them once more reaches {on_86[ceiling]}",
-        f"(uniform {within['uniform']}; MAGIC-A, at {within['magic_a']}, does worse)",
-        f"(size-matched random, {tau['size-matched random']})",
-        f"uniform has {within_86['uniform']} within buckets, where training them once more has {within_86[ceiling]}, "
-        f"and {on_86['uniform']} against {on_86['size-matched random']} of size-matched random",
-        f"(a tau of {agreeing['uniform']} between two seeds), more than two trainings of the same children do "
+        f"MAGIC-T is level with uniform ({against['magic_t']}). MAGIC-AT is behind it on all five "
+        f"({against['magic_at']}; p {p_of['magic_at']}, the lowest that five seeds can give)",
+        f"uniform has {interval(agreement['uniform'][few])}; training these children once more reaches "
+        f"{agreement[ceiling][few]}",
+        f"uniform has {within['uniform']}, and no method does better than chance (MAGIC-A, at {within['magic_a']}, "
+        f"does worse); counting operators has {within['operator counts']}",
+        f"dealt out at random among children of similar size, have {tau['size-matched random']}",
+        f"On the 86 children uniform has {within_86['uniform']} within buckets, where training them once more has "
+        f"{within_86[ceiling]}; on the other 125 it has the less",
+        f"({agreeing['uniform']}) more than two trainings of the same children do "
         f"({agreeing['children trained alone']})",
         f"a `conv3` is worth {conv[0]} thousandths of a nat in the first block",
         f"an `ffn` costs {ffn[0]} in the first and {ffn[-1]} in the last",
         f"where it is the best ({-effects(alone['attention'])[-1]})",
         f"a `conv3` is worth {min(costs)} to {max(costs)} in whatever block, and it is attention that costs "
-        f"({min(attention)} to {max(attention)} everywhere)",
-        f"Counting operators reaches {tau['operator counts']} ({within['operator counts']} within buckets)",
+        f"({min(attention)} to {max(attention)})",
+        f"Counting operators reaches {spread(agreement['operator counts']['Kendall tau-b'])}, but from thirty",
         f"Its best of ten is on average the {best_of_ten['operator counts']:.0f}th of the 181 children",
         f"the super-nets' best of ten are the {of_methods[0]:.0f}st to {of_methods[-1]:.0f}th of all, those of ten "
-        f"random ones the {best_of_ten['random']:.0f}st",
+        f"random children the {best_of_ten['random']:.0f}st",
         f"Of the best tenth it finds {tenth['operator counts']}; one training finds "
         f"{tenth['one training by another']} of what another says, and the "
         f"super-nets of no method more than random ones ({tenth['random']})",
-        f"({tau['number of parameters']} the usual way round)",
-        f"uniform has a tau of {middle}, on every one of its five seeds more than at its end ({end}), and more than "
-        f"after a quarter ({share['uniform'][0]}). It then ranks children of similar size, too "
-        f"({within_middle} within buckets)",
-        f"MAGIC-T goes the same way ({', '.join(share['magic_t'])})",
-        f"but for fair at the first ({share['fair'][0]})",
+        f"turned round ({tau['number of parameters']})",
+        f"uniform has {middle}, on every one of its seeds more than at its end, and {within_middle} within size",
+        f"MAGIC-T goes the same way ({', '.join(share['magic_t'])} at the four quarters)",
+        f"but for fair at the first ({share['fair'][0]} against {share['uniform'][0]})",
     ):
         assert words in prose, words
     assert max(tenth[name] for name in methods) < tenth["random"]
     assert conv == sorted(conv, reverse=True)
     assert share["fair"] == sorted(share["fair"], reverse=True)
     assert float(p_of["magic_at"]) == 0.062
-    assert min(float(p_of[name]) for name in ("fair", "magic_t", "magic_a")) >= 0.125
-    assert "worse than uniform on all five; the others are at 0.125 or more" in prose
+    assert min(float(p_of[name]) for name in ("fair", "magic_t", "magic_a")) == 0.125
+    assert "No other p is below 0.125" in prose
     uniform, other = study["uniform", 1.0], study["magic_at", 1.0]
     assert all(other[seed][0] < uniform[seed][0] for seed in uniform)
     assert max(float(tau[name]) for name in methods) < -float(tau["number of parameters"])
@@ -206,7 +217,8 @@ def test_what_the_sweep_is_said_to_show(sweep):
     assert max(mean_of, key=mean_of.get) == "uniform, learning rate held"
     assert max(mean for name, mean in mean_of.items() if name.startswith("magic_at")) < mean_of["uniform"]
     prose, _ = prose_and_tables("ranking.md")
-    assert "**Not run yet**" not in prose
+    changes = sweep.keys() - {"uniform", "magic_t", "magic_at"}
+    assert f"A sweep of {len(changes)} changes, one at a time on three seeds" in prose
     against = rows_of("sweep, conv3", "method")
 
     def difference(name):
@@ -223,6 +235,8 @@ def test_what_the_sweep_is_said_to_show(sweep):
         f"and MAGIC-AT to {mean_of['magic_at, twice the compute']:.3f}, half takes uniform to "
         f"{mean_of['uniform, half the compute']:.3f}",
         f"(a gap of {gap['uniform, twice the compute']} nats)",
+        f"it takes uniform from {mean_of['uniform']:.3f} to {mean_of['uniform, twice the compute']:.3f} in the sweep "
+        f"(p {float(against['uniform, twice the compute']['p']):g})",
         f"bring the gap down, from {gap['magic_at']} nats to {gap['magic_at, aligned after the warm-up']} and "
         f"{gap['magic_at, lambda 0.1']}",
     ):
@@ -295,8 +309,8 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
     assert sum(tau < taus["magic_at", 1.0][seed] for seed, (tau, _) in controls[1].items()) == 4
     agreement, against = rows_of("confirm, conv3", "ranked by"), rows_of("confirm, conv3", "method")
     top = rows_of("confirm, conv3", "ranked by", "P@5 %")
-    tau = {short: mean(agreement[name]["Kendall tau-b"]) for short, name in names.items()}
-    deviation = {short: agreement[name]["Kendall tau-b"].split(" ")[2] for short, name in names.items()}
+    tau = {one: spread(agreement[name]["Kendall tau-b"]) for one, name in names.items()}
+    end = {one: mean(cell) for one, cell in tau.items()}
     middle = {short: f"{statistics.mean(taus[short, 0.5].values()):.3f}" for short in names}
     within = {name: row["tau within size buckets"] for name, row in agreement.items() if name in names.values()}
     behind = [-float(mean(against[names[short]]["difference of tau"])) for short in ("magic_t", "magic_a", "magic_at")]
@@ -307,18 +321,23 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
     midway = training[f"{names['held']}, within size buckets"]["50 %"]
     best = {short: f"{float(mean(top[name]['best, top 10'])):.0f}" for short, name in names.items()}
     for words in (
-        f"Uniform ends at {tau['held']} ± {deviation['held']} with it and at {tau['uniform']} ± "
-        f"{deviation['uniform']} without, ahead on five of six seeds "
+        f"uniform ends at {tau['held']} with it and at {tau['uniform']} without, ahead on five of six seeds "
         f"({against['uniform']['difference of tau']} without it, p {against['uniform']['p']})",
+        f"{tau['held']} against {tau['uniform']}, ahead on five of six seeds (p {against['uniform']['p']})",
+        f"of the best fifth it finds {fifth['held']}, where its losses, dealt out at random among children of similar "
+        f"size, find {mean(top['size-matched random']['P@20 %'])}",
+        f"Aligned from the start, MAGIC-AT has {mean(agreement['magic_at, learning rate held']['Kendall tau-b'])}, "
+        f"behind uniform on every seed (p {against['magic_at, learning rate held']['p']}; a control",
+        f"MAGIC-A has {end['magic_a']}, MAGIC-AT {end['magic_at']}, MAGIC-T {end['magic_t']} (p 0.156 or more",
         f"Its best child by proxy is the {first['held']}th of 211 ({first['uniform']}th without)",
         f"Of the best fifth it finds {fifth['held']} with it and {fifth['uniform']} without, on all six seeds more; "
         f"its best of ten is the {best['held']}st, and was the {best['uniform']}nd",
         f"random ones find {mean(top['random']['P@20 %'])} of the best fifth, and the best of ten is the "
         f"{float(mean(top['random']['best, top 10'])):.0f}st; and the same losses dealt anew within size buckets find "
         f"{mean(top['size-matched random']['P@20 %'])}",
-        f"better midway ({middle['uniform']}) than at its end ({tau['uniform']}), on five of six",
-        f"it has {middle['held']} midway and {tau['held']} at the end, and is lower then on four of six",
-        f"MAGIC-A has {tau['magic_a']} and MAGIC-AT {tau['magic_at']}; MAGIC-T has {tau['magic_t']}",
+        f"better midway ({middle['uniform']}) than at its end ({end['uniform']}), on five of six",
+        f"it has {middle['held']} midway and {end['held']} at the end, and is lower then on four of six",
+        f"MAGIC-A has {end['magic_a']} and MAGIC-AT {end['magic_at']}; MAGIC-T has {end['magic_t']}",
         f"behind uniform on average, by {min(behind):.3f} to {max(behind):.3f}; no p is below 0.156",
         f"the best is the {best['magic_a']}th (MAGIC-A) and the {best['magic_at']}th (MAGIC-AT) of 211 on average",
         f"Midway uniform, held, has {midway.partition(' [')[0]} there [{midway.partition('[')[2]}",
@@ -394,16 +413,38 @@ def test_what_methods_are_said_to_do_to_interference():
     }
     assert at["uniform"][1] == at["magic_a"][1]
     assert f"in one block ({at['uniform'][1]} both)" in prose
-    assert (
-        f"agree to {at['uniform'][1]} between children that differ in one block, and to {at['uniform'][4]} in" in prose
+    uniform = groups["uniform"]
+    near, far = (
+        "{:.3f} [{:.3f}, {:.3f}]".format(*mean_similarity(uniform, uniform["distance"] == distance))
+        for distance in (1, 4)
     )
+    assert f"agree to {near} between children that differ in one block, and to {far} in four" in prose
     overall = {
         method: f"{mean_similarity(rows, rows['distance'] > 0).estimate:.3f}" for method, rows in groups.items()
     }
     assert f"{overall['magic_t']} after training against {overall['uniform']} uniform" in prose
     assert f"where inputs differ**: {overall['magic_a']} over all rows" in prose
-    assert f"**MAGIC-AT** has {overall['magic_at']}, from 0.472 to 0.879" in prose
+    assert f"**MAGIC-AT cannot be judged**: {overall['magic_at']}, from 0.472 to 0.879" in prose
     assert f"{max(means['magic_at'].values()):.3f}" == "0.879"
+
+
+def test_what_the_downstream_page_says_of_its_models():
+    prose, tables = prose_and_tables("downstream.md")
+    assert set(_NUMBER.findall(prose)) <= set(_NUMBER.findall(tables))
+    rows = {}
+    for line in tables.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows[" ".join(cells[:2]).partition(" (")[0]] = [cell.removesuffix(" (3)") for cell in cells[2:]]
+    for task, words in (
+        ("brown, accuracy test", "an accuracy of {0} and {2} against {1} and {3}"),
+        ("squad, f1 test", "an F1 of {0} and {2} against {1} and {3}, all of them low"),
+        ("stsb, spearmanr test", "a Spearman correlation of {0} and {2} against {1} and {3}"),
+        ("rotten_tomatoes, accuracy test", "an accuracy of {0} and {2} against {1} and {3}"),
+    ):
+        assert words.format(*rows[task]) in prose, task
+    loss = {row.split("`")[1]: cells[-1] for row, cells in rows.items() if row.startswith("`")}
+    words = "{child-small} and {child-large} against {bert-small} and {bert-large}"
+    assert f"masked-LM losses of {words.format(**loss)}" in prose
 
 
 def test_the_page_from_scratch_says_what_the_studies_say():

@@ -26,8 +26,9 @@ def benchmark(name):
                 del sys.modules[found]
 
 
-def prepare_tiny(bench, folder, num_documents=300, **settings):
-    """What the studies stand on; `settings` replace those of the tiny table."""
+def prepare_tiny(folder, num_documents=300, **settings):
+    """What the studies stand on, within `benchmark`; `settings` replace those of the tiny table."""
+    children = importlib.import_module("minilm_children")
     asked = {
         "base_model": str(save_base(folder / "base")), "heads": (1,), "ffn": (32,), "kernels": (3,),
         "bands": (0.5, 0.75), "tolerance": 0.12, "num_children": 6, "num_pilot": 3, "num_repeated": 3, "num_steps": 8,
@@ -38,4 +39,4 @@ def prepare_tiny(bench, folder, num_documents=300, **settings):
         {"sentence1": lines[:20], "sentence2": lines[20:], "score": [float(number % 5) for number in range(20)]}
     )
     texts = Dataset.from_dict({"text": documents(num_documents)})
-    return bench.prepare(bench.Settings(**(asked | settings)), folder / "work", texts, pairs, "words", 1)
+    return children.prepare(children.Settings(**(asked | settings)), folder / "work", texts, pairs, "words", 1)

@@ -23,5 +23,4 @@ from hf_nasbert.interference.summaries import measurements as measurements
 from hf_nasbert.interference.summaries import pair_rows as pair_rows
 from hf_nasbert.interference.summaries import refuse_duplicates as refuse_duplicates
 from hf_nasbert.interference.summaries import similarity_bins as similarity_bins
-from hf_nasbert.interference.tables import FIGURES as FIGURES
 from hf_nasbert.interference.tables import as_markdown as as_markdown

@@ -1,4 +1,4 @@
-"""Summaries of gradient similarities as Markdown: the tables and figure links of a page."""
+"""Summaries of gradient similarities as Markdown: the tables of a page."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,19 +22,11 @@ from hf_nasbert.interference.summaries import (
 from hf_nasbert.metrics import Interval
 from hf_nasbert.records import Record
 
-FIGURES = {
-    "interference-distance": "Gradient similarity against the number of differing choice blocks",
-    "interference-inputs": "Gradient similarity against the similarity of the shared operator's inputs",
-    "interference-outputs": "Gradient similarity against the similarity of the shared operator's outputs",
-    "interference-blocks": "Gradient similarity by choice block and operator",
-}
-"""Files in the folder `figures` beside the page, without suffix, and what they show."""
-
 _NO_RECORDS = "*No records yet.*"
 
 
 def as_markdown(records: Sequence[Record], names: Iterable[str] | None = None) -> dict[str, str]:
-    """The tables and figure links of `docs/interference.md` from measurements: all, or those of these names.
+    """The tables of `docs/appendix/interference.md` from measurements: all, or those of these names.
 
     Raises:
         ValueError: If there is no table of such a name, or a record is no measurement.
@@ -48,10 +40,6 @@ def as_markdown(records: Sequence[Record], names: Iterable[str] | None = None) -
         return dict.fromkeys(names, _NO_RECORDS)
     rows = [pair_rows(group.records) for group in groups]
     return {name: _TABLES[name](groups, rows) for name in names}
-
-
-def _figure(name: str, groups: Sequence[Group], rows: Sequence[Rows]) -> str:
-    return f"![{FIGURES[name]}](figures/{name}.png)"
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -190,5 +178,4 @@ _TABLES: dict[str, Callable[[Sequence[Group], Sequence[Rows]], str]] = {
     "blocks": _by_block,
     "gains": _gains,
     "splits": _splits,
-    **{name: partial(_figure, name) for name in FIGURES},
 }

@@ -18,14 +18,7 @@ from hf_nasbert.costs import latency_sizes
 from hf_nasbert.data import DataArguments, load_tokenizer
 from hf_nasbert.data.tokenization import tokenizer_digest
 from hf_nasbert.extraction import load_supernet
-from hf_nasbert.interference import (
-    FIGURES,
-    as_markdown,
-    measure_blocks,
-    measure_pairs,
-    measurements,
-    refuse_duplicates,
-)
+from hf_nasbert.interference import as_markdown, measure_blocks, measure_pairs, measurements, refuse_duplicates
 from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.arguments import InterferenceArguments, InterferenceReportArguments
@@ -188,8 +181,7 @@ def draw_interference(found: Sequence[Record], folder: str | Path) -> list[Path]
 
 def as_text(found: Sequence[Record]) -> str:
     """All tables of measurements, each under its name."""
-    tables = as_markdown(found)
-    return "\n\n".join(f"{name}\n{table}" for name, table in tables.items() if name not in FIGURES)
+    return "\n\n".join(f"{name}\n{table}" for name, table in as_markdown(found).items())
 
 
 def describe_run(folder: str | Path) -> dict[str, Any]:
