@@ -21,6 +21,9 @@ random sample of each group is timed and scaled: the output says on how many.
 `ratio_of_operator_calls` is what sharing prefixes alone would allow if time were operator calls, without a head.
 `head_milliseconds` is the matrix product of one child's labelled positions with the vocabulary, which no exact way can
 go without: the time of one child, one by one, over that bounds every ratio.
+
+`--calls` counts the operator calls of scoring 30,000 random children of 4^8 as `hf-nasbert score --num_random` does,
+in the pieces that it writes; the count is the same on every machine, for any width.
 """
 
 import argparse
@@ -32,6 +35,8 @@ import time
 import torch
 
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline.scores import CHUNK, choose_children
+from hf_nasbert.pipeline.scoring_arguments import ScoreChildrenArguments
 from hf_nasbert.records import versions
 from hf_nasbert.scoring import LikelyWords, score_with_report
 from hf_nasbert.space import Architecture, SearchSpace
@@ -39,6 +44,7 @@ from hf_nasbert.training.machine import tune_allocator
 
 OPERATORS = ("attention", "ffn", "conv3", "conv5", "conv7")
 WHOLE = ("3^6", "4^6")
+RANDOM_OF_4_8 = 30_000
 CASES = ("3^6", "4^6", "random 1000 of 5^12", "generations of 50, 5^12")
 
 
@@ -92,6 +98,22 @@ def score_filtered(
     losses = score_with_report(supernet, children, [batch], head=LikelyWords(supernet, [batch])).losses
     order = sorted(range(len(children)), key=losses.__getitem__)
     score_with_report(supernet, [children[place] for place in order[: len(children) // 10]], [batch])
+
+
+def count_calls() -> dict[str, int]:
+    """Operator calls of scoring random children of 4^8 on one batch, and those of one by one."""
+    space = SearchSpace.chain(num_choice_blocks=8, operators=OPERATORS[:4])
+    config = SupernetConfig(search_space=space, vocab_size=64, hidden_size=32, max_position_embeddings=8)
+    supernet, batch = SupernetForMaskedLM(config).eval(), make_batch(config, num_sequences=2, num_tokens=8)
+    arguments = ScoreChildrenArguments(supernet="unused", output="unused.jsonl", num_random=RANDOM_OF_4_8)
+    children = choose_children(arguments, space)
+    pieces = [children[start : start + CHUNK] for start in range(0, len(children), CHUNK)]
+    reports = [score_with_report(supernet, piece, [batch]) for piece in pieces]
+    return {
+        "num_children": len(children),
+        "num_operator_calls": sum(report.num_operator_calls for report in reports),
+        "num_naive_operator_calls": sum(report.num_naive_operator_calls for report in reports),
+    }
 
 
 def time_head(supernet: SupernetForMaskedLM, num_rows: int) -> float:
@@ -170,11 +192,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON and nothing else")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--calls", action="store_true", help="only count operator calls, and print them as JSON")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--single", type=int, default=100, help="children timed one by one in each round")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tune_allocator()
+    if arguments.calls:
+        print(json.dumps(count_calls()))
+        return
     found = {}
     for name in arguments.cases:
         found[name] = measure(name, arguments.rounds, arguments.single)

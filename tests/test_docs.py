@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import runpy
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +77,82 @@ def test_the_quickstart_table_and_picture_are_what_the_record_holds(tmp_path):
 def test_the_page_on_speed_tells_the_quickstarts_recorded_times():
     page = " ".join((ROOT / "docs" / "speed.md").read_text(encoding="utf-8").split())
     times = json.loads((ROOT / "benchmarks/records/quickstart-scratch-times.json").read_text(encoding="utf-8"))
-    before, after = times["before"]["seconds"], times["after"]["seconds"]
+    before, after, last = (times[when]["seconds"] for when in ("before", "after", "side_by_side"))
+    alone = times["fine_tuning_by_turns"]["seconds"]
     first = {
         one["stage"]: one["seconds"] for one in records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")
     }
     for told in (
-        f"takes {after['all']} s on two quiet cores of this machine, where it took {before['all']} s",
-        f"takes {after['pre-training']} s instead of {before['pre-training']}",
-        f"fine-tuning {after['fine-tuning']} instead of {before['fine-tuning']}",
+        f"takes {last['all']} s on two quiet cores of this machine",
+        f"It took {before['all']} s, then {after['all']} s",
+        f"pre-training in {after['pre-training']} s instead of {before['pre-training']}",
+        f"fine-tuning in {after['fine-tuning']} instead of {before['fine-tuning']}",
         f"{after['super-net']} s instead of {before['super-net']}",
+        f"Fine-tuning takes {last['fine-tuning']} s since",
+        f"{alone['side by side']:.0f} s of that stage alone, where one after the other took "
+        f"{alone['one after the other']:.0f} s",
         f"the whole took {sum(first.values()):.0f} s",
         f"fp32 took {first['pre-training']:.0f} s",
     ):
         assert told in page
+
+
+def read_record(name):
+    """A record of the benchmarks that is one JSON object."""
+    return json.loads((ROOT / "benchmarks" / "records" / name).read_text(encoding="utf-8"))
+
+
+def prose_of(page):
+    """A page's words, whatever its lines."""
+    return " ".join((ROOT / "docs" / page).read_text(encoding="utf-8").split())
+
+
+def test_the_page_on_speed_tells_the_recorded_starts():
+    record, page = read_record("startup.json"), prose_of("speed.md")
+    before, after = (record[when]["cpu_seconds"] for when in ("before", "after"))
+    libraries, search = "import transformers' base class of models", "search, 100 children"
+    for told in (
+        f"`search --help` takes {after['search --help']:.1f} CPU-seconds where it took {before['search --help']:.1f}",
+        f"takes {after[search] - after[libraries]:.1f} beside torch and transformers' base class of models",
+        f"where it took {before[search] - before[libraries]:.1f}",
+        f"these two alone take {after[libraries]:.1f} on this machine",
+    ):
+        assert told in page
+
+
+def test_the_page_on_reliability_tells_the_recorded_checkpoints():
+    page, large = prose_of("reliability.md"), read_record("checkpoint-large.json")["rounds"]
+    saved, raw = ([one[f"{what}_cpu_seconds"] for one in large] for what in ("save", "raw_write"))
+    small = read_record("checkpoint.json")
+    held = {when: statistics.mean(one["held_beside_mebibytes"] for one in small[when]) for when in ("before", "now")}
+    for told in (
+        f"One of {large[0]['mebibytes'] * 2**20 / 1e9:.1f} GB is saved in {statistics.median(saved):.1f} CPU-seconds",
+        f"({min(saved):.1f} to {max(saved):.1f} in {len(large)} rounds)",
+        f"handing as many bytes to the kernel takes {statistics.median(raw):.1f} ({min(raw):.1f} to {max(raw):.1f})",
+        f"held {max(one['held_beside_mebibytes'] for one in large):.0f} MiB beside what it restores",
+        f"a checkpoint of {small['mebibytes']:.0f} MiB, {small['optimizer_mebibytes']:.0f} of them the optimizer's",
+        f"it held {held['now']:.0f} MiB beside, and {held['before']:.0f} when",
+    ):
+        assert told in page
+
+
+def test_the_table_of_threads_is_that_of_its_record():
+    record, page = read_record("threads.json"), (ROOT / "docs" / "processes.md").read_text(encoding="utf-8")
+    rows = {
+        "two threads (default)": "default",
+        "two threads, passive": "passive",
+        "two threads, `GOMP_SPINCOUNT=10000`": "spin_10000",
+        "one thread": "one_thread",
+        "two processes of one thread": "two_processes",
+    }
+    for row, name in rows.items():
+        assert f"| {row} | {record['alone'][name]:,} | {record['busy'][name]:,} |" in page
+
+
+def test_the_page_on_speed_tells_the_counted_operator_calls():
+    calls = read_record("scoring.json")["calls"]
+    told = f"{calls['num_operator_calls']:,} operator calls, where one by one they are"
+    assert f"{told} {calls['num_naive_operator_calls']:,}" in prose_of("speed.md")
 
 
 def test_the_readme_is_read_in_minutes():

@@ -52,7 +52,7 @@ def test_children_are_sorted_before_they_are_cut_into_chunks(stubs, monkeypatch,
         return run_block(model, index, *arguments, **options)
 
     monkeypatch.setattr(SupernetModel, "run_block", counted)
-    monkeypatch.setattr(scores_room, "_CHUNK", 9)
+    monkeypatch.setattr(scores_room, "CHUNK", 9)
     names = [str(child) for child in SPACE.enumerate()]
     random.Random(0).shuffle(names)
     settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2}
@@ -131,7 +131,7 @@ def test_the_history_of_a_search_is_no_file_of_scored_children(stubs, tmp_path):
 
 
 def test_asked_to_stop_scoring_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    monkeypatch.setattr(scores_room, "CHUNK", 10)
     settings = {"supernet": "x", "all_children": True, "num_dev_batches": 1, "dev_batch_size": 2}
     straight = score_children(ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), **settings), DATA)
     interrupted = ScoreChildrenArguments(output=str(tmp_path / "b.jsonl"), **settings)
@@ -180,7 +180,7 @@ def test_a_filter_orders_all_children_and_its_best_are_scored_exactly(stubs, tmp
 
 
 def test_asked_to_stop_a_filter_keeps_what_it_has_and_goes_on(stubs, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    monkeypatch.setattr(scores_room, "CHUNK", 10)
     straight = ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), exact_share=0.2, **FILTERED)
     scored = score_children(straight, DATA)
     interrupted = replace(straight, output=str(tmp_path / "b.jsonl"))
@@ -253,7 +253,7 @@ def test_two_that_begin_one_file_of_scores_at_the_same_moment_do_not_mix(stubs, 
 
 
 def test_scoring_reports_speed_and_what_was_saved(stubs, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(scores_room, "_CHUNK", 10)
+    monkeypatch.setattr(scores_room, "CHUNK", 10)
     arguments = ScoreChildrenArguments(
         supernet="x", output=str(tmp_path / "s.jsonl"), all_children=True, num_dev_batches=2, dev_batch_size=2
     )

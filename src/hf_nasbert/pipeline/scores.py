@@ -72,7 +72,8 @@ from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.teachers import StageErrors
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
-_CHUNK = 1000  # children between two writes: what a killed run has to repeat
+CHUNK = 1000
+"""Children between two writes: what a killed run has to repeat."""
 _MAX_ENUMERATED = 1_000_000
 _FILTER = f"{LIKELY_SHARE:.2%} of the words exactly, the others as a normal distribution"
 _Known = TypeVar("_Known")
@@ -424,10 +425,10 @@ def _complete(
     if missing:
         check_writable(output, is_appended=True)
     report: ScoringReport | None = None
-    is_short = len(missing) <= _CHUNK  # then the inner bar is all there is to see
+    is_short = len(missing) <= CHUNK  # then the inner bar is all there is to see
     with tqdm(total=len(missing), unit=" children", disable=is_short, leave=False) as bar:
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
             done = _score(scorer, chunk, is_filter=is_filter, progress=True)
             by_batch = _by_batch(chunk, done)
             scored = {
