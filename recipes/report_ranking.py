@@ -1,6 +1,6 @@
 """Turn the records of the ranking study into its tables and figures; needs neither text nor super-net.
 
-python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.gz --page docs/ranking.md \
+python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.xz --page docs/ranking.md \
     --figures docs/figures
 """
 
