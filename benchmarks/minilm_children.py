@@ -362,7 +362,7 @@ def taus(design: Record, scores: Mapping[str, float], truth: Mapping[str, float]
 
 def rows_of(path: Path) -> list[Record]:
     """The records of a table's children; none where there is no such file."""
-    for file in (path, path.with_name(path.name + ".gz")):
+    for file in (path, *(path.with_name(path.name + packed) for packed in (".gz", ".xz"))):
         if file.exists():
             return records.read(file)
     return []

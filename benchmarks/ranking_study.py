@@ -30,7 +30,7 @@ from hf_nasbert.methods import METHODS, methods_with
 from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.recipe_arguments import read_config
 from hf_nasbert.training import SupernetArguments, SupernetTrainingArguments
-from hf_nasbert.training.farm import compress_table
+from hf_nasbert.writing import write_bytes
 
 ROOT = Path(__file__).parents[1]
 RECIPES, RUNS = ROOT / "recipes", ROOT / "runs" / "ranking"
@@ -125,7 +125,7 @@ def adapt(scores: Path, table: str) -> None:
                 "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders, *TEXT,
                 "--num_resamples", 20, "--adapt_steps", adapt_steps, "--num_adapted", NUM_ADAPTED,
             )  # fmt: skip
-            compress_table(scores)
+            pack(scores)
 
 
 def settings_of(method: str, changes: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -174,6 +174,12 @@ def train(output_dir: Path, method: str, seed: int, steps: int, changes: Mapping
 BASELINES = {"sweep": next(iter(SWEEP)), "confirm": next(iter(CONFIRM))}
 
 
+def pack(path: Path) -> None:
+    """Write the records of a file beside it, as `.jsonl.xz`: two thirds of gzip's bytes."""
+    packed = lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
+    write_bytes(path.with_name(f"{path.name}.xz"), packed)
+
+
 def begun(name: str) -> Path:
     """The file of some records, with those of its compressed copy where there is no other, as after a checkout."""
     path = RECORDS / f"{name}.jsonl"
@@ -207,7 +213,7 @@ def train_and_score(
                 "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders,
                 *TEXT, "--num_resamples", 20,  # of what it prints; the report makes its own
             )  # fmt: skip
-            compress_table(scores)
+            pack(scores)
 
 
 def checkpoints(methods: list[str], seeds: int, first_seed: int, quarters: list[int]) -> list[Path]:
@@ -249,11 +255,10 @@ def main() -> None:
         ranking, interference = begun("ranking"), begun("interference")
         folders = checkpoints(*chosen, list(range(1, QUARTERS + 1)))
         recipe("rank_children", "--table", arguments.table, "--scores", ranking, "--supernets", *folders, *TEXT)
-        compress_table(ranking)
+        pack(ranking)
         folders = checkpoints(*chosen, [2, 4])
         recipe("measure_interference", "--output", interference, "--untrained", "true", "--supernets", *folders, *TEXT)
-        packed = lzma.compress(interference.read_bytes(), preset=9 | lzma.PRESET_EXTREME)  # two thirds of gzip's bytes
-        (RECORDS / "interference.jsonl.xz").write_bytes(packed)
+        pack(interference)
     elif arguments.command == "sweep":
         where = (begun("ranking-sweep"), arguments.table, arguments.workers)
         train_and_score(SWEEP, SWEEP_SEEDS, [QUARTERS], *where)
@@ -271,12 +276,12 @@ def main() -> None:
         card = render_table_card(arguments.table, truth, facts=facts, is_packaged=True)
         (ROOT / "model_cards" / f"table-{arguments.table}.md").write_text(card, encoding="utf-8")
     else:
-        compressed = [RECORDS / "ranking.jsonl.gz", RECORDS / "interference.jsonl.xz"]
+        compressed = [RECORDS / "ranking.jsonl.xz", RECORDS / "interference.jsonl.xz"]
         common = ("report_ranking", "--table", arguments.table, "--page", DOCS / "appendix" / "ranking.md")
         for containing in ((), ("--containing", "conv3")):
             recipe(*common, "--scores", compressed[0], "--figures", DOCS / "figures", *containing)
         for name, baseline in BASELINES.items():
-            scores = RECORDS / f"ranking-{name}.jsonl.gz"
+            scores = RECORDS / f"ranking-{name}.jsonl.xz"
             if scores.exists():
                 where = ("--scores", scores, "--name", name, "--containing", "conv3")
                 recipe(*common, *where, "--baseline", baseline)

@@ -1,6 +1,6 @@
 """Turn the records of the ranking study into its tables and figures; needs neither text nor super-net.
 
-python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.gz \
+python recipes/report_ranking.py --table imdb --scores benchmarks/records/ranking.jsonl.xz \
     --page docs/appendix/ranking.md --figures docs/figures
 """
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import mostly_slow
 from tiny.models import (
+    CHECKPOINTING,
     SIZES,
     VOCAB_SIZE,
     assert_close,
@@ -274,8 +275,8 @@ class ModelContract:
         found = []
         for is_checkpointing in (False, True):
             if is_checkpointing:
-                model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
-                assert model.is_activation_checkpointing
+                getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": use_reentrant})
+                assert getattr(model, f"is_{CHECKPOINTING}")
             model.zero_grad()
             loss = trainable_scalar(model(**inputs, output_hidden_states=True))
             loss.backward()

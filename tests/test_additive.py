@@ -130,7 +130,7 @@ def truth():
 @pytest.fixture(scope="module")
 def uniform():
     """The super-nets of uniform sampling at half time and at their end."""
-    found = [r for r in records.read(RECORDS / "ranking.jsonl.gz") if r["method"] == "uniform"]
+    found = [r for r in records.read(RECORDS / "ranking.jsonl.xz") if r["method"] == "uniform"]
     return {share: [r for r in found if r["step"] == share * r["max_steps"]] for share in (0.5, 1.0)}
 
 

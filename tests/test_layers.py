@@ -21,6 +21,7 @@ FLOORS = [  # lowest first
         "lazy",
         "tolerances",
         "yaml_files",
+        "neighbours",
     },  # what every room may need
     {"terminal", "settings", "help_pages", "old_names"},
     {
@@ -56,7 +57,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAVELLERS = ["geometry_nasbert", "operators_nasbert", "configuration_nasbert", "modeling_nasbert"]
 LIGHT = [
     "space", "native", "metrics", "records", "samplers", "costs", "searching", "cards", "report", "stopping", "cli",
-    "scored", "writing", "foreign", "paths", "terminal", "locking", "checkpoint_folders",
+    "scored", "writing", "foreign", "paths", "neighbours", "terminal", "locking", "checkpoint_folders",
     "recipe_arguments", "methods", "next_commands", "help_pages", "guides",
     # packages whose names load on first use, and what the command line knows of them
     "data.arguments", "training.arguments", "finetuning.arguments", "pipeline.arguments", "hub.arguments",

@@ -10,6 +10,7 @@ import re
 import pytest
 import torch
 from tiny.models import (
+    CHECKPOINTING,
     KINDS,
     SIZES,
     SUPERNET_CONFIGS,
@@ -407,7 +408,7 @@ def test_activation_checkpointing_of_sampled_children(make_config, use_reentrant
     for is_checkpointing in (False, True):
         supernet = make_supernet(make_config).train()
         if is_checkpointing:
-            supernet.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+            getattr(supernet, f"{CHECKPOINTING}_enable")({"use_reentrant": use_reentrant})
         states = []
         for architecture in children_of(supernet.space, 4):
             supernet.zero_grad(set_to_none=True)
@@ -572,7 +573,7 @@ def test_trainer_trains_a_supernet(children, checkpointing, tmp_path):
             tmp_path / folder, max_steps=num_steps, per_device_train_batch_size=3, learning_rate=5e-3,
             weight_decay=0.1,
             lr_scheduler_type="constant", logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True,
-            activation_checkpointing=checkpointing, **changes,
+            **{CHECKPOINTING: checkpointing}, **changes,
         )  # fmt: skip
         collator = default_data_collator if children is None else OneChildABatch(children)
         return Trainer(make_supernet(), settings, collator, rows, rows)

@@ -1,6 +1,7 @@
 """What a release holds: licence, citation, configs and tables in the wheel, tests in the sdist; what extras bring."""
 
 import importlib.metadata
+import operator
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hf_nasbert.cli import COMMANDS, find
+from hf_nasbert.cli import COMMANDS, find, main
 from hf_nasbert.data import packaged
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.recipe_arguments import find_config, parse_recipe_arguments, read_config
@@ -116,8 +117,8 @@ def test_nothing_of_the_package_is_a_link():
 EXTRAS = {  # what asks for each package of an extra, without anything else
     "matplotlib": ("plots", "hf_nasbert.plots.style", "new_figure", (1, 1)),
     "sklearn": ("glue", "hf_nasbert.finetuning.glue", "GlueMetric", ("mrpc",)),
-    "optuna": ("search", "hf_nasbert.searching.base", "needs_extra", ("optuna", "NSGA-II")),
-    "lightgbm": ("search", "hf_nasbert.searching.base", "needs_extra", ("lightgbm", "GBDT-guided search")),
+    "optuna": ("search", "hf_nasbert.searching", "ParetoSearch.check_installed", ()),
+    "lightgbm": ("search", "hf_nasbert.searching", "GradientBoostedSearch.check_installed", ()),
     "onnx": ("onnx", "hf_nasbert.export.onnx", "check_onnx", ()),
     "onnxruntime": ("onnx", "hf_nasbert.export.onnx", "check_onnx", ()),
     "tensorboard": ("tracking", "hf_nasbert.training.machine", "_tracker", ("tensorboard",)),
@@ -127,7 +128,7 @@ EXTRAS = {  # what asks for each package of an extra, without anything else
 @pytest.mark.parametrize("package", EXTRAS)
 def test_a_missing_extra_is_one_line_that_says_how_to_get_it(package, monkeypatch):
     extra, module, function, arguments = EXTRAS[package]
-    asked = getattr(importlib.import_module(module), function)
+    asked = operator.attrgetter(function)(importlib.import_module(module))
     if package == "tensorboard":
         monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     monkeypatch.setitem(sys.modules, package, None)
@@ -137,6 +138,15 @@ def test_a_missing_extra_is_one_line_that_says_how_to_get_it(package, monkeypatc
     assert said.endswith(f'needs {package}, which is not installed: pip install "hf_nasbert[{extra}]"')
     assert "\n" not in said
     assert extra in project()["optional-dependencies"]
+
+
+@pytest.mark.parametrize(("search", "package"), [("nsga2", "optuna"), ("gbdt", "lightgbm")])
+def test_a_search_asks_for_its_package_before_super_net_and_text(search, package, monkeypatch, tmp_path):
+    """Tokenizing a large text takes minutes."""
+    monkeypatch.setitem(sys.modules, package, None)
+    asked = ["search", "--supernet", "no such", "--packaged", "imdb", "--search", search]
+    with pytest.raises(SystemExit, match=f"needs {package}, which is not installed: pip install"):
+        main([*asked, "--output", str(tmp_path / "found.jsonl")])
 
 
 def test_no_other_package_than_those_declared_is_imported():
@@ -239,7 +249,7 @@ class TestBuilt:
 
     def test_the_sources_hold_what_their_tests_read(self, built):
         for name in ("tests/conftest.py", "tests/tiny/files.py", "tests/data", "docs/search.md", "recipes", "LICENSE",
-                     "CHANGELOG.md", "benchmarks/records/ranking.jsonl.gz", "model_cards"):  # fmt: skip
+                     "CHANGELOG.md", "benchmarks/records/ranking.jsonl.xz", "model_cards"):  # fmt: skip
             assert (built[0] / name).exists(), name
 
     def test_the_sources_tests_run(self, built):

@@ -153,7 +153,7 @@ def test_a_published_table_and_its_figures_are_those_of_their_records(tmp_path, 
     copy.write_text(before + "gone\n" + after)
     name, _, containing = table.partition(", ")
     scores, baseline = _SCORES[name]
-    scores = ROOT / "benchmarks" / "records" / f"{scores}.jsonl.gz"
+    scores = ROOT / "benchmarks" / "records" / f"{scores}.jsonl.xz"
     settings = {"table": "imdb", "scores": str(scores), "page": str(copy), "name": name, "baseline": baseline}
     figures = tmp_path / "figures"
     if name == "ranking":

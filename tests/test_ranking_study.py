@@ -18,7 +18,7 @@ def study():
 
 
 def read(name):
-    return records.read(ROOT / "benchmarks" / "records" / f"{name}.jsonl.gz")
+    return records.read(ROOT / "benchmarks" / "records" / f"{name}.jsonl.xz")
 
 
 def test_super_nets_made_the_steps_of_equal_compute(study):
@@ -73,7 +73,7 @@ def test_scoring_goes_on_from_committed_records(study, tmp_path, monkeypatch):
     begun, records_of = study["begun"], ROOT / "benchmarks" / "records"
     monkeypatch.setitem(begun.__globals__, "RECORDS", tmp_path)
     assert not begun("ranking-confirm").exists()  # nothing to go on from
-    shutil.copy(records_of / "ranking-confirm.jsonl.gz", tmp_path)
+    shutil.copy(records_of / "ranking-confirm.jsonl.xz", tmp_path)
     assert records.read(begun("ranking-confirm")) == read("ranking-confirm")
     (tmp_path / "ranking-confirm.jsonl").write_text("")
     assert begun("ranking-confirm").read_text() == ""  # what is there is not replaced

@@ -34,7 +34,7 @@ def truth():
 
 def runs_of(name, truth):
     """Tau and range of losses by method, share of training and seed."""
-    scored = read_scores(ROOT / "benchmarks" / "records" / f"{name}.jsonl.gz", truth)
+    scored = read_scores(ROOT / "benchmarks" / "records" / f"{name}.jsonl.xz", truth)
     found = {}
     for method, shares in by_share(scored).items():
         for share, runs in shares.items():
@@ -286,7 +286,7 @@ def test_what_the_fresh_seeds_are_said_to_show(truth, confirmed):
         return sum(taus[one][seed] < taus[other][seed] for seed in range(300, 306))
 
     assert fewer(("uniform", 1.0), ("held", 1.0)) == 5
-    scored = read_scores(ROOT / "benchmarks" / "records" / "ranking-confirm.jsonl.gz", truth)
+    scored = read_scores(ROOT / "benchmarks" / "records" / "ranking-confirm.jsonl.xz", truth)
     found = {
         (record["method"], record["seed"]): metrics.precision_at_top(proxy_losses(record, truth), truth.loss, 0.2)
         for record in scored

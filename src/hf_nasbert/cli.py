@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hf_nasbert.foreign import printable
 from hf_nasbert.guides import GUIDES
+from hf_nasbert.neighbours import Neighbours
 from hf_nasbert.terminal import KEPT, say, user_mistakes
 
 
@@ -230,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"hf-nasbert {argv[0]}"
     sys.argv[0] = program  # what usage messages call the program
     with user_mistakes(program, kept=command.kept):  # from here on: the imports take seconds
+        neighbours = Neighbours()
         parse = find("hf_nasbert.recipe_arguments.parse_recipe_arguments")
         look = None if command.look is None else find(command.look)
         description = f"{command.help}; {_LOOKED_UP}" if command.look == _TRAINED_ON else command.help
@@ -242,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with user_mistakes(program, arguments, command.kept), find("hf_nasbert.stopping.time_limit")(limit):
             function = find(command.function)
             _hide_foreign_bars()
+            if command.is_long and (advice := neighbours.advice()):
+                print(advice, file=sys.stderr)
             result = function(*arguments)
             say(command.report(result, *arguments))
             say(find("hf_nasbert.next_commands.ending_of")(argv[0], result, *arguments))

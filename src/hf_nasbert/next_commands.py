@@ -234,12 +234,12 @@ def after_push(pushed: Any, arguments: Any) -> Ending:
 def after_pull(pulled: Any, arguments: Any) -> Ending:
     """Behind `pull`: what such a model, or table, is for."""
     folder = arguments.output_dir
-    following = {
-        "child": ("a classifier of your texts, columns text and label", _to_finetune(folder)),
-        "super-net": ("its best child under a budget", _to_search(folder)),
-    }
-    known = following.get(pulled.kind)
-    return Ending(((f"the {pulled.kind}", folder),), () if known is None else (known,))
+    following: tuple[tuple[str, str], ...] = ()
+    if pulled.kind == "child":
+        following = (("a classifier of your texts, columns text and label", _to_finetune(folder)),)
+    elif pulled.kind == "super-net":
+        following = (("its best child under a budget", _to_search(folder)),)
+    return Ending(((f"the {pulled.kind}", folder),), following)
 
 
 ENDINGS: dict[str, Callable[..., Ending]] = {

@@ -3,6 +3,7 @@
 import pytest
 from hub_helpers import MODEL, contents_of, files_of
 
+from hf_nasbert import cli
 from hf_nasbert.hub import PullArguments, pull
 
 # huggingface_hub 2.4 hands files to httpx2 in a way that httpx2 warns of.
@@ -19,6 +20,22 @@ class TestPull:
         assert commit in text
         assert f'AutoModelForMaskedLM.from_pretrained("{tmp_path / "back"}", trust_remote_code=True)' in text
         assert "nothing was pushed" in str(send(tmp_path / "back"))
+
+    @pytest.mark.parametrize(
+        ("source", "kind", "following"),
+        [("child", "child", "finetune"), ("supernet", "super-net", "search"), ("imdb", "table", None)],
+    )
+    def test_the_command_says_what_is_there_and_what_it_is_for(
+        self, send, api, made, monkeypatch, tmp_path, capsys, source, kind, following
+    ):
+        send(made.get(source, source))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("hf_nasbert.hub.pulling.default_api", lambda *_: api)
+        settings = ["--repo_type", "dataset"] if kind == "table" else []
+        assert cli.main(["pull", "--repo_id", "user/child", "--output_dir", "back", *settings]) == 0
+        told = capsys.readouterr().out
+        assert f"made: the {kind}: back" in told
+        assert following is None or f"hf-nasbert {following} " in told
 
     def test_a_pinned_revision(self, hub, send, api, made, tmp_path):
         first = send(made["child"]).commit

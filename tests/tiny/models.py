@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from hf_nasbert.modeling import (
@@ -27,6 +28,12 @@ from hf_nasbert.space import SearchSpace
 
 from .texts import WORDS
 
+# What transformers calls it since 5.23, and before.
+CHECKPOINTING = (
+    "activation_checkpointing"
+    if hasattr(PreTrainedModel, "activation_checkpointing_enable")
+    else "gradient_checkpointing"
+)
 KINDS = OPERATOR_KINDS
 REAL_KINDS = tuple(kind for kind in KINDS if kind != "skip")
 _OPERATORS = ("attention", "ffn", "conv3", "conv5", "conv7")

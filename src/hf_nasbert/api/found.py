@@ -17,6 +17,7 @@ from hf_nasbert.data import DataArguments, given_texts
 from hf_nasbert.data.vocabulary import save_tokenizer
 from hf_nasbert.extraction import extract_child, load_supernet
 from hf_nasbert.hub.models import known_tokenizer
+from hf_nasbert.lazy import check_extra
 from hf_nasbert.modeling.modeling_nasbert import NasBertPreTrainedModel
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
 from hf_nasbert.pipeline import SearchChildrenArguments, SearchReportArguments, report_search, search_children
@@ -116,12 +117,7 @@ class SearchResult:
             ImportError: If matplotlib is not installed; says how to get it.
             ValueError: If there is no such cost, or no child with a finite loss.
         """
-        try:
-            import matplotlib  # noqa: F401
-        except ModuleNotFoundError:
-            raise ImportError(
-                "plot needs matplotlib, which is not installed: pip install 'hf_nasbert[plots]'", name="matplotlib"
-            ) from None
+        check_extra("plot", "plots", "matplotlib")
         from hf_nasbert.plots import plot_pareto_front
 
         cost, known = cost or self.objectives[0], self.best.cost

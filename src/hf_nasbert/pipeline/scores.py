@@ -464,6 +464,7 @@ def search_children(arguments: SearchChildrenArguments, data: DataArguments) -> 
             later, and what the history held is kept.
         SystemExit: With status 0, if the process was asked to stop (`stopping.STOP_SIGNALS`).
     """
+    SEARCHES[arguments.search].check_installed()
     if arguments.adapt_steps or arguments.compute_budget is not None or arguments.search == "trained_halving":
         be_alone("training children")
     if arguments.search == "gradient_mixture":

@@ -4,7 +4,6 @@ Everything a search will ever ask follows from its settings and from what it was
 what it was told, and a search that was interrupted goes on from there as if it had not been.
 """
 
-import importlib
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -53,8 +52,20 @@ class Search:
     name: ClassVar[str]
     incidental: ClassVar[frozenset[str]] = frozenset({"task"})
     """Fields that do not decide which children are asked for; the task says itself what it is."""
+    needs: ClassVar[tuple[str, str] | None] = None
+    """A package of the extra `search` that it cannot do without, and how the message that it is missing begins."""
 
     task: SearchTask
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Ask for the package that the search needs, before anything is loaded for it.
+
+        Raises:
+            ImportError: If it is not installed; says how to get it.
+        """
+        if cls.needs is not None:
+            check_extra(cls.needs[1], "search", cls.needs[0])
 
     @classmethod
     def hyperparameters(cls) -> "dict[str, Field[Any]]":
@@ -255,16 +266,6 @@ class Search:
                 return None
             child = self._rng.choice(steps)
         return None
-
-
-def needs_extra(package: str, what: str) -> Any:
-    """A package of the extra `search`, imported when it is first needed.
-
-    Raises:
-        ImportError: If it is not installed; says how to get it.
-    """
-    check_extra(what, "search", package)
-    return importlib.import_module(package)
 
 
 def refuse_other_settings(mine: dict[str, Any], theirs: dict[str, Any], where: str, advice: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_nasbert.searching.base import Search, needs_extra
+from hf_nasbert.searching.base import Search
 from hf_nasbert.searching.evolution import mutated
 from hf_nasbert.searching.predictors import columns_of, one_hot
 from hf_nasbert.settings import setting
@@ -61,13 +61,17 @@ class GradientBoostedSearch(Search):
     """
 
     name = "gbdt"
+    needs = ("lightgbm", "GBDT-guided search")
 
     num_initial: int = setting(50, "Random children before the first fit.", at_least=1)
     num_candidates: int = setting(5000, "Children predicted between two fits.", at_least=1)
     num_parents: int = setting(25, "How many of the best are copied and changed for candidates.", at_least=1)
 
     def __post_init__(self) -> None:
-        self._lightgbm = needs_extra("lightgbm", "GBDT-guided search")
+        self.check_installed()
+        import lightgbm
+
+        self._lightgbm = lightgbm
         super().__post_init__()
         self._column_of = columns_of(self.space.blocks)
         self._rows: dict[Architecture, NDArray[np.float64]] = {}  # the features of told children

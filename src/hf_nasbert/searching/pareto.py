@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nasbert.searching.base import Search, needs_extra, refuse_other_settings
+from hf_nasbert.searching.base import Search, refuse_other_settings
 from hf_nasbert.searching.evolution import mutated
 from hf_nasbert.searching.storage import name_of, open_storage, storage_errors
 from hf_nasbert.settings import setting
@@ -65,6 +65,7 @@ class ParetoSearch(Search):
     """
 
     name = "nsga2"
+    needs = ("optuna", "NSGA-II")
     incidental = Search.incidental | {"storage", "study_name", "worker"}
 
     objectives: Sequence[str] = ("num_parameters",)
@@ -78,8 +79,11 @@ class ParetoSearch(Search):
     worker: int = 0
 
     def __post_init__(self) -> None:
-        optuna, task = needs_extra("optuna", "NSGA-II"), self.task
+        self.check_installed()
+        import optuna
+
         super().__post_init__()
+        task = self.task
         if task.cost is None or not self.objectives:
             raise ValueError("a front is of loss against costs: give `cost`, and names of costs as objectives")
         self.objectives = task.check_objectives(self.objectives)
@@ -89,7 +93,7 @@ class ParetoSearch(Search):
         self._num_drawn = 0  # batches of this worker
         self._states = optuna.trial.TrialState
         self._create_trial = optuna.trial.create_trial
-        self._distributions = {
+        self._distributions: dict[str, Any] = {
             f"block_{block:02d}": optuna.distributions.CategoricalDistribution(names)
             for block, names in enumerate(self.space.blocks)
         }

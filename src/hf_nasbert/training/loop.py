@@ -156,7 +156,9 @@ class SupernetLoop:
         copying.lay_out(supernet, self.method)
         self.counter = UpdateCounter(self.space)
         if arguments.activation_checkpointing:
-            supernet.activation_checkpointing_enable()
+            # So called since transformers 5.23, where the older name warns.
+            new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+            getattr(supernet, new if hasattr(supernet, new) else old)()
         if arguments.torch_compile:
             compile_operators(supernet, arguments.torch_compile_backend)
         # Placed, and wrapped for mixed precision but not in DistributedDataParallel: the step adds up gradients.
