@@ -122,13 +122,13 @@ def test_the_page_on_speed_tells_the_recorded_starts():
 
 def test_the_page_on_reliability_tells_the_recorded_checkpoints():
     page, large = prose_of("reliability.md"), read_record("checkpoint-large.json")["rounds"]
-    saved, raw = ([one[f"{what}_cpu_seconds"] for one in large] for what in ("save", "raw_write"))
+    saved, system = ([one[f"{what}_cpu_seconds"] for one in large] for what in ("save", "save_system"))
     small = read_record("checkpoint.json")
     held = {when: statistics.mean(one["held_beside_mebibytes"] for one in small[when]) for when in ("before", "now")}
     for told in (
         f"One of {large[0]['mebibytes'] * 2**20 / 1e9:.1f} GB is saved in {statistics.median(saved):.1f} CPU-seconds",
         f"({min(saved):.1f} to {max(saved):.1f} in {len(large)} rounds)",
-        f"handing as many bytes to the kernel takes {statistics.median(raw):.1f} ({min(raw):.1f} to {max(raw):.1f})",
+        f"{statistics.median(system):.1f} of them in the kernel",
         f"held {max(one['held_beside_mebibytes'] for one in large):.0f} MiB beside what it restores",
         f"a checkpoint of {small['mebibytes']:.0f} MiB, {small['optimizer_mebibytes']:.0f} of them the optimizer's",
         f"it held {held['now']:.0f} MiB beside, and {held['before']:.0f} when",
@@ -147,6 +147,29 @@ def test_the_table_of_threads_is_that_of_its_record():
     }
     for row, name in rows.items():
         assert f"| {row} | {record['alone'][name]:,} | {record['busy'][name]:,} |" in page
+    kept = {name: record["busy"][name] / record["alone"][name] for name in ("default", "passive")}
+    assert f"by default they keep {kept['default']:.3f}, passive ones {kept['passive']:.2f}" in prose_of(
+        "processes.md"
+    )
+
+
+def test_the_page_on_commands_tells_what_batches_of_like_length_cost():
+    record = read_record("lengths.json")
+    mixed, sorted_ = (record["batches"][name] for name in ("mixed", "by length"))
+    lower = [
+        statistics.mean(mixed[f"{split}_accuracy"]) - statistics.mean(sorted_[f"{split}_accuracy"])
+        for split in ("validation", "test")
+    ]
+    page = prose_of("commands.md")
+    assert f"accuracies {lower[0]:.3f} and {lower[1]:.3f} lower on the two splits" in page
+    assert f"takes {record['ratio_of_cpu_seconds']:.2f} of the CPU time" in page
+
+
+def test_the_readme_tells_the_ratio_of_scoring_with_the_same_head():
+    record = read_record("scoring.json")
+    assert record["versions"]["cpu"] == "AMD EPYC"
+    told = f"{record['cases']['4^6']['ratio_masked']:.1f} times as fast as one by one"
+    assert told in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def test_the_page_on_speed_tells_the_counted_operator_calls():

@@ -127,6 +127,12 @@ def test_redraws_of_very_many_children_are_sorted_one_by_one(monkeypatch):
     np.testing.assert_array_equal(Redraws(score, truth, counts).kendall_tau(), expected)
 
 
+def test_more_than_a_thousand_redrawn_children_are_sorted(monkeypatch):
+    monkeypatch.setattr("hf_nasbert.metrics.redraws._PAIRS", None)  # no table is made
+    values = np.random.default_rng(0).normal(size=1001)
+    np.testing.assert_allclose(Redraws(values, values, draw(1001, 2, seed=0)).kendall_tau(), 1, rtol=1e-12)
+
+
 def test_ten_thousand_children_are_compared_in_no_time():
     rng = np.random.default_rng(0)
     score = rng.normal(size=10_000)

@@ -329,9 +329,12 @@ def test_a_missing_extra_ends_the_command_in_one_line(search, tmp_path, monkeypa
 
 def test_asked_to_stop_a_search_keeps_what_it_has_and_goes_on(search, monkeypatch, tmp_path, capsys):
     evolution = SEARCHES["evolution"]
-    monkeypatch.setitem(
-        SEARCHES, "evolution", lambda task, **options: evolution(replace(task, batch_size=5), **options)
-    )
+
+    def in_fives(task, **options):
+        return evolution(replace(task, batch_size=5), **options)
+
+    in_fives.check_installed = evolution.check_installed
+    monkeypatch.setitem(SEARCHES, "evolution", in_fives)
     _, straight = search("evolution", seed=1)
     history = tmp_path / "evolution" / "h.jsonl"
     expected = history.read_bytes()

@@ -2,9 +2,11 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
+from optuna.trial import FrozenTrial
 from tiny.searches import CHAIN, OPERATORS, cost_of, drain, new
 
 from hf_nasbert.costs import counts
@@ -46,6 +48,24 @@ def test_a_trial_that_has_ended_is_not_read_again(monkeypatch):
     assert max(numbers[-3:]) <= 2 * min(numbers[1:4])  # read anew, they would be 5 times as many and more
 
 
+def test_a_trial_that_has_ended_is_sorted_into_its_generation_once(monkeypatch):
+    asked = []
+    attributes = FrozenTrial.user_attrs
+
+    def counted(trial):
+        asked.append(sys._getframe(1).f_code.co_name)
+        return attributes.__get__(trial)
+
+    search = new(ParetoSearch, SPACE, seed=0, cost=cost_of(SPACE), batch_size=10, population_size=10)
+    monkeypatch.setattr(FrozenTrial, "user_attrs", property(counted, attributes.__set__))
+    numbers = []
+    for _ in range(12):
+        asked.clear()
+        drain(search, 1)
+        numbers.append(asked.count("_read"))
+    assert max(numbers[-3:]) <= 2 * max(min(numbers[1:4]), 10)  # read anew, they would be 5 times as many and more
+
+
 def test_the_features_of_told_children_are_made_once(monkeypatch):
     search = new(
         GradientBoostedSearch, SPACE, seed=0, cost=cost_of(SPACE), batch_size=10, num_initial=20, num_candidates=20
@@ -65,6 +85,10 @@ def test_an_operator_is_counted_once_for_all_children(monkeypatch):
     costs = {child: cost(child)["num_parameters"] for child in CHAIN.enumerate()}
     # Each operator as the first block of all, one inside and the last.
     assert counter.number <= 3 * len(OPERATORS)
+    monkeypatch.setattr(
+        "hf_nasbert.costs.child.geometry_of", None
+    )  # of children whose blocks are known it is not made
+    assert all(cost(child)["num_parameters"] == known for child, known in costs.items())
     rng = random.Random(0)
     config = cost.config
     for child in rng.sample(sorted(costs), 20):

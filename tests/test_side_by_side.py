@@ -1,6 +1,7 @@
 """Runs side by side: each has a process and its share of threads, fails with words, stops when asked, and ends with
 the process that asked for it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import side_by_side as tiny
+from tiny.finetuning import WORDS, save_models
 
+from hf_nasbert.finetuning import FinetuneArguments
+from hf_nasbert.pipeline import finetune_with_cards
 from hf_nasbert.pipeline.side_by_side import side_by_side
 
 
@@ -40,7 +44,7 @@ def test_calls_are_made_here_without_threads_for_all_or_with_an_accelerator(monk
     ("how", "error", "words"),
     [
         ("words", FileNotFoundError, "^there is no file of mine$"),
-        ("unsendable", ChildProcessError, "^Unsendable: 1 and 2$"),
+        ("unsendable", ValueError, "^1 and 2$"),
         ("killed", ChildProcessError, "exit code -9 .* memory ran out"),
     ],
 )
@@ -49,6 +53,29 @@ def test_the_error_of_one_ends_all(two_threads, how, error, words):
     with pytest.raises(error, match=words):
         side_by_side(tiny.fail, ["never", how])
     assert time.monotonic() - start < 300
+
+
+@pytest.mark.slow
+def test_models_fine_tuned_side_by_side_are_those_of_one_after_the_other(two_threads, tmp_path):
+    save_models(tmp_path, WORDS)
+    rows = [{"text": f"{word} film", "label": int(word in "good well")} for word in WORDS.split()]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows[:6])))
+
+    def asked(name, output):
+        return FinetuneArguments(
+            model=str(tmp_path / name), output_dir=str(tmp_path / output / name), disable_tqdm=True, max_steps=3,
+            train_file=str(tmp_path / "train.jsonl"), validation_file=str(tmp_path / "test.jsonl"),
+            batch_size=4, max_seq_length=32,
+            cache_dir=str(tmp_path / "cache"), learning_rate=1e-2,
+        )  # fmt: skip
+
+    together = side_by_side(finetune_with_cards, [asked(name, "together") for name in ("child", "bert")])
+    alone = [finetune_with_cards(asked(name, "alone")) for name in ("child", "bert")]
+    assert [one.records[0]["metrics"] for one in together] == [one.records[0]["metrics"] for one in alone]
+    for one in ("child", "bert"):
+        files = [next((tmp_path / output / one).rglob("model.safetensors")) for output in ("together", "alone")]
+        assert len({file.read_bytes() for file in files}) == 1
 
 
 @pytest.fixture

@@ -248,12 +248,14 @@ class TestMachine:
             ({"avx512_bf16"}, True, True),
             ({"amx_tile"}, True, True),
             (set(), True, False),
+            ({"avx512", "vnni"}, True, False),  # these emulate bf16
             ({"amx_tile"}, False, False),
         ],
     )
     def test_units_are_those_that_onednn_uses(self, monkeypatch, units, has_onednn, has_units):
-        for name in ("avx512_bf16", "amx_tile"):
-            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in units)
+        for name in ("avx512_bf16", "amx_tile", "avx512", "vnni"):
+            supported = f"_is_{name}_supported"
+            monkeypatch.setattr(torch.cpu, supported, lambda name=name: name in units, raising=False)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
         assert machine.has_bf16_units() is has_units
 

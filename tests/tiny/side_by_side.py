@@ -29,7 +29,7 @@ def fail(how: str) -> None:
             time.sleep(600)
 
 
-class Unsendable(Exception):
+class Unsendable(ValueError):
     """An error that cannot be made again from what it holds."""
 
     def __init__(self, one: int, two: int) -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -124,12 +123,9 @@ def _call(end: Connection, num_threads: int, work: Callable[[Any], Any], asked: 
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error as another process can take it: some cannot be made again from what they hold."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return ChildProcessError(f"{type(error).__name__}: {error}")
-    return error
+    """An error as another process can make it again: Python's own, in place of one of a package that builds on it."""
+    own = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    return error if own is type(error) else own(str(error))
 
 
 def _end_with_parent() -> None:
