@@ -61,6 +61,14 @@ def test_children_are_sorted_before_they_are_cut_into_chunks(stubs, monkeypatch,
     assert len(calls) == 3 + 9 + 27
 
 
+def test_freed_memory_is_kept_for_the_next_child(stubs, monkeypatch, tmp_path):
+    tuned = []
+    monkeypatch.setattr(scores_room, "tune_allocator", lambda: tuned.append(True))
+    settings = {"supernet": "x", "num_dev_batches": 1, "dev_batch_size": 2, "all_children": True}
+    score_children(ScoreChildrenArguments(output=str(tmp_path / "a.jsonl"), **settings), DATA)
+    assert tuned
+
+
 def test_drawn_children_come_in_an_order_in_which_neighbours_share_long_prefixes():
     space = SearchSpace.chain(12, ("attention", "ffn", "conv3", "conv5"))
     drawn = choose_children(ScoreChildrenArguments(supernet="x", output="y", num_random=1000), space)

@@ -70,6 +70,7 @@ from hf_nasbert.searching import (
 from hf_nasbert.space import Architecture, Candidates, SearchSpace
 from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.teachers import StageErrors
+from hf_nasbert.training.machine import tune_allocator
 from hf_nasbert.writing import check_apart, check_unless_there, check_writable, write_text
 
 CHUNK = 1000
@@ -138,6 +139,7 @@ class ProxyScorer:
     """
 
     def __init__(self, arguments: ScoringArguments, data: DataArguments) -> None:
+        tune_allocator()  # a batch's states are freed and asked for again, child after child
         self.supernet = load_supernet(arguments.supernet, None)
         self.config = self.supernet.config
         self.space = children_space(self.config, native_only=arguments.native_only)
