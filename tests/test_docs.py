@@ -165,6 +165,19 @@ def test_the_page_on_commands_tells_what_batches_of_like_length_cost():
     assert f"takes {record['ratio_of_cpu_seconds']:.2f} of the CPU time" in page
 
 
+def test_the_page_on_searches_tells_what_the_filter_keeps():
+    found, page = read_record("scoring-filter.json")["supernets"].values(), prose_of("search.md")
+
+    def span(name, factor=1, form=".2f"):
+        values = sorted(factor * one[name] for one in found)
+        return f"{values[0]:{form}} to {values[-1]:{form}}"
+
+    assert all(one["best_10_kept"] == 10 and one["place_of_the_best"] == 0 for one in found)
+    assert f"tau with exact losses is {span('tau')}" in page
+    assert f"{span('best_tenth_kept', 100, '.0f')} % of the exact best tenth" in page
+    assert f"it took {span('ratio', form='.1f')} times less CPU time" in page
+
+
 def test_the_readme_tells_the_ratio_of_scoring_with_the_same_head():
     record = read_record("scoring.json")
     assert record["versions"]["cpu"] == "AMD EPYC"
