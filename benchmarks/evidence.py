@@ -159,8 +159,8 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     num_made = len(known(evidence.supernets) & asked)
     if num_made < len(asked):
         yield (
-            f"*The study of super-nets is not finished: {num_made} of {len(asked)} are trained, and what follows is of "
-            "these: `python benchmarks/minilm_ranking.py run` goes on.*"
+            f"*The study of super-nets is not finished: {num_made} of {len(asked)} are trained, and what follows is "
+            "of these: `python benchmarks/minilm_ranking.py run` goes on.*"
         )
     best = max(trained, key=lambda name: mean_of(evidence, name, "within bands"))
     seeds = len(found[best].rankings)
