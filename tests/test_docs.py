@@ -79,6 +79,10 @@ def test_the_page_on_speed_tells_the_quickstarts_recorded_times():
     times = json.loads((ROOT / "benchmarks/records/quickstart-scratch-times.json").read_text(encoding="utf-8"))
     before, after, last = (times[when]["seconds"] for when in ("before", "after", "side_by_side"))
     alone = times["fine_tuning_by_turns"]["seconds"]
+    processes, threads = (
+        times["super_net_of_200_steps"]["seconds"][f"two {what}"] for what in ("processes", "threads")
+    )
+    (shared,) = {round(one) for one in processes}
     first = {
         one["stage"]: one["seconds"] for one in records.read(ROOT / "benchmarks/records/quickstart-stages.jsonl.gz")
     }
@@ -89,6 +93,7 @@ def test_the_page_on_speed_tells_the_quickstarts_recorded_times():
         f"fine-tuning in {after['fine-tuning']} instead of {before['fine-tuning']}",
         f"{after['super-net']} s instead of {before['super-net']}",
         f"Fine-tuning takes {last['fine-tuning']} s since",
+        f"took {shared} s in two processes, and {threads[0]:.0f} and {threads[1]:.0f} s in two threads",
         f"{alone['side by side']:.0f} s of that stage alone, where one after the other took "
         f"{alone['one after the other']:.0f} s",
         f"the whole took {sum(first.values()):.0f} s",
