@@ -23,6 +23,7 @@ from hf_nasbert.elastic.distance import Distance
 from hf_nasbert.elastic.scores import Scorer, judge_children, predictions_of
 from hf_nasbert.extraction import extract_child
 from hf_nasbert.finetuning import LabelledTask
+from hf_nasbert.finetuning.splits import with_validation
 
 NAMES = ("bad", "good", "long")
 
@@ -76,10 +77,28 @@ def test_a_share_of_the_only_file_is_held_out_to_choose_and_another_to_judge():
     task = task_of(ROWS)
     train, choosing, judging = parts_of(task)
     assert sorted(train + choosing + judging) == sorted(ROWS)
-    assert (len(choosing), len(judging)) == (5, 6)
+    assert (len(choosing), len(judging)) == (6, 6)
     assert parts_of(task, seed=1)[2] != judging
     assert make_examples(task, config_of(), held_out=0.1, seed=0).are_seen
     assert not make_examples(task_of(ROWS[:50], ROWS[50:]), config_of(), held_out=0.1, seed=0).are_seen
+
+
+@pytest.mark.parametrize("number", [60, 61, 66, 70])
+def test_what_is_held_out_of_one_file_is_what_finetune_held_out_of_it(number):
+    """On rows that a base model has learnt by heart, no recovered child looks better than its inherited weights."""
+    rows = [(f"film {film}", film % 3) for film in range(number)]
+    task = task_of(rows)
+    for seed in (0, 1):
+        splits = with_validation(task.name, task.splits, task.text_columns, share=0.1, seed=seed)
+        _, choosing, judging = parts_of(task, held_out=0.05, seed=seed)
+        assert sorted(text for text, _ in choosing + judging) == sorted(splits["validation"]["text"])
+        assert abs(len(choosing) - len(judging)) <= 1
+
+
+def test_the_two_shares_must_leave_something_to_train_on():
+    with pytest.raises(ValueError, match="validation_fraction=0.5 is held out twice.*: give less than 0.5"):
+        parts_of(task_of(ROWS), held_out=0.5)
+    assert [len(part) for part in parts_of(task_of(ROWS[:3]))] == [1, 1, 1]
 
 
 def test_a_test_file_alone_judges_and_what_chooses_is_held_out():
@@ -102,6 +121,7 @@ def test_a_text_is_in_one_part_only_case_and_spaces_aside():
     ("task", "message"),
     [
         (task_of([("one", 0)] * 4), "4 example.s. with 1 different text.s. are too few to hold any out"),
+        (task_of(ROWS[:2]), "2 example.s. with 2 different text.s. are too few to hold any out"),
         (task_of(ROWS[:2], ROWS[2:9], ROWS[:2]), "no example is left for train that is in no other part"),
     ],
 )

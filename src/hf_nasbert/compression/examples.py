@@ -99,6 +99,11 @@ def make_examples(task: LabelledTask, config: PreTrainedConfig, *, held_out: flo
     chooses and the other one judges; what is missing of both is held out of the rows to train on. An example's part
     follows from a hash of its texts. What is to judge is in no other part, and what is to choose not in training.
 
+    Where both are held out, they are the first rows of the order by which `finetune` holds out its own: of one file,
+    one seed and a share of at most half of `finetune`'s, neither is among the rows that the base model was trained
+    on. It matters for what chooses: on rows that a base model has learnt by heart, a child with its weights looks
+    better than it is, and nothing that recovery teaches can improve it.
+
     Args:
         task: As the readers of fine-tuning give it.
         config: The base model's.
@@ -106,18 +111,24 @@ def make_examples(task: LabelledTask, config: PreTrainedConfig, *, held_out: flo
         seed: Of what is held out.
 
     Raises:
-        ValueError: If the labels are none of the model's, or there are too few different examples.
+        ValueError: If the labels are none of the model's, there are too few different examples, or the share leaves
+            none to train on.
     """
     places = places_of_labels(task, config)
     train, held, test = task.train, next(iter(task.validation.values()), None), task.test
     are_seen = held is None and test is None
+    if are_seen:
+        if held_out >= _HALF:
+            raise ValueError(
+                f"{task.name}: validation_fraction={held_out:g} is held out twice, to choose by and to judge by, and "
+                f"leaves nothing to train on: give less than {_HALF:g}"
+            )
+        train, held = _held_out(task, train, 2 * held_out, seed, fewest=2)
     if test is None:
-        if held is None:
-            train, test = _held_out(task, train, held_out, seed)
-        else:
-            held, test = _held_out(task, held, _HALF, seed)
+        assert held is not None
+        held, test = _held_out(task, held, _HALF, seed)
     if held is None:
-        train, held = _held_out(task, train, held_out, seed + 1)  # another draw than that of what judges
+        train, held = _held_out(task, train, held_out, seed)
     judged = _texts(test, task.text_columns)
     held = _without(held, task.text_columns, judged)
     train = _without(train, task.text_columns, judged | _texts(held, task.text_columns))
@@ -203,5 +214,5 @@ def _without(rows: Dataset, columns: Sequence[str], others: Collection[bytes]) -
     return rows.select([row for row, key in enumerate(keys_of(rows, columns)) if key not in others])
 
 
-def _held_out(task: LabelledTask, rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    return hold_out(task.name, rows, keys_of(rows, task.text_columns), share, seed)
+def _held_out(task: LabelledTask, rows: Dataset, share: float, seed: int, fewest: int = 1) -> tuple[Dataset, Dataset]:
+    return hold_out(task.name, rows, keys_of(rows, task.text_columns), share, seed, fewest)

@@ -439,8 +439,10 @@ class Compression:
                 raise ValueError(f"no sentence is left for {part}: give more text")
         if shared.examples is not None and shared.examples.are_seen:
             self._say(
-                "the test examples are a part of train_file, which the base model may have been trained on, so its "
-                "own metric may be too high: give --validation_file and --test_file with examples that it has not seen"
+                "what chooses and what is the test are parts of train_file: of the rows that `hf-nasbert finetune` "
+                "holds out of it by default. A base model that was trained otherwise may have seen them; then its own "
+                "metric is too high and recovery improves little: give --validation_file and --test_file with "
+                "examples that it has not seen"
             )
         name = self.source.tokenizer_name or shared.base.name
         self._once(lambda: unknown_share(shared.text.train, shared.base.tokenizer, name))
@@ -571,7 +573,15 @@ class Compression:
             )
         if done.kept_step == 0:
             by = "loss of the labels" if shared.label_weight else "distance from the base model"
-            say(f"{child}: distillation did not improve its {by} on the validation set: its weights stay as they were")
+            advice = (
+                " (the base model may have learnt these rows by heart: give --validation_file with others)"
+                if shared.examples is not None and shared.examples.are_seen
+                else ""
+            )
+            say(
+                f"{child}: distillation did not improve its {by} on the validation set: its weights stay as they "
+                f"were{advice}"
+            )
         judged = dataclasses.asdict(shared.judge(model))
         return Recovered(
             shared.start_of(child)[1], done.num_tokens, len(done.losses), done.kept_step, done.before.loss,

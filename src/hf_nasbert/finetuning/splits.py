@@ -59,8 +59,13 @@ def keys_of(rows: Dataset, columns: Sequence[str]) -> list[bytes]:
     return [example.encode() for example in folded]
 
 
-def hold_out(name: str, rows: Dataset, keys: Sequence[bytes], share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """The rest, and the share of the different examples that is held out; at least one is.
+def hold_out(
+    name: str, rows: Dataset, keys: Sequence[bytes], share: float, seed: int, fewest: int = 1
+) -> tuple[Dataset, Dataset]:
+    """The rest, and the share of the different examples that is held out.
+
+    The seed puts the different examples into an order, and the first ones are held out: a smaller share of one seed
+    lies within a larger one.
 
     Args:
         name: Names the data in errors.
@@ -68,17 +73,18 @@ def hold_out(name: str, rows: Dataset, keys: Sequence[bytes], share: float, seed
         keys: What each is about: those of one key stay together.
         share: Of the different keys.
         seed: Another one holds others out.
+        fewest: Different examples to hold out at least.
 
     Raises:
-        ValueError: If there are not two different ones.
+        ValueError: If no different example is left beside the fewest.
     """
     place_of = {key: hashlib.blake2b(key, digest_size=8, key=str(seed).encode()).digest() for key in keys}
-    if len(place_of) < 2:
+    if len(place_of) <= fewest:
         raise ValueError(
             f"{name}: {len(rows)} example(s) with {len(place_of)} different text(s) are too few to hold any out: "
             "give more"
         )
-    last = sorted(place_of.values())[min(max(1, round(share * len(place_of))), len(place_of) - 1) - 1]
+    last = sorted(place_of.values())[min(max(fewest, round(share * len(place_of))), len(place_of) - 1) - 1]
     held = [place_of[key] <= last for key in keys]
     return (
         rows.select([row for row, is_held in enumerate(held) if not is_held]),
