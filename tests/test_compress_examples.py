@@ -96,7 +96,7 @@ def test_what_is_held_out_of_one_file_is_what_finetune_held_out_of_it(number):
 
 
 def test_the_two_shares_must_leave_something_to_train_on():
-    with pytest.raises(ValueError, match="validation_fraction=0.5 is held out twice.*: give less than 0.5"):
+    with pytest.raises(ValueError, match=r"validation_fraction=0.5 is held out twice.*: give less than 0.5"):
         parts_of(task_of(ROWS), held_out=0.5)
     assert [len(part) for part in parts_of(task_of(ROWS[:3]))] == [1, 1, 1]
 
