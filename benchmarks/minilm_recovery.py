@@ -2,7 +2,8 @@
 
     python benchmarks/minilm_recovery.py plan                 CPU-hours of what is left; runs nothing
     python benchmarks/minilm_recovery.py run [--limit N]      recovers, judges and fine-tunes what the records lack
-    python benchmarks/minilm_recovery.py latency              milliseconds of the six children, on a quiet machine
+    python benchmarks/minilm_recovery.py latency              milliseconds of the six children in single precision and
+                                                              in int8, on a quiet machine
     python benchmarks/evidence.py                             makes the tables of it anew, from the records
 
 Killed at any moment, the same command goes on: a recovery from its last checkpoint, a fine-tuning anew. Stands on what
@@ -13,20 +14,24 @@ the 200 best sums of lone replacements, `compress`'s default; by hand are the be
 uniform width, both by inherited weights too, as `compress` has them. Recovery is that of `compress` for 200 steps of
 32 sentences, and 4 and 16 times as many, over the same 16,000 sentences again and again; seeds 0 to 2 are of the
 batches' order. Judged on text that chose nothing, and on the test split of STS-B. Then every child is fine-tuned on
-rotten_tomatoes and brown at a rate of 1e-4, two epochs, under the seed of its recovery.
+rotten_tomatoes and brown at a rate of 1e-4, two epochs, under the seed of its recovery. Latency needs no trained
+weights: torch runs all children by turns, then onnxruntime those in single precision and in int8, by turns as well.
 """
 
 import argparse
 import dataclasses
+import importlib.metadata
 import os
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from downstream import TASKS
 from minilm_children import Prepared, begin, begun, rows_of
 
@@ -34,9 +39,13 @@ from hf_nasbert import records
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.compression.choosing import ranked_choices
 from hf_nasbert.compression.handmade import best_layers, best_uniform, most_layers, with_slack
+from hf_nasbert.compression.onnx_files import INT8, ONNX, TORCH, by_turns, full_batch, onnx_run
 from hf_nasbert.compression.proof import Judge, measure_side_by_side, read_pairs
 from hf_nasbert.compression.recover import RecoverySettings, recover
+from hf_nasbert.export.int8 import quantise
+from hf_nasbert.export.onnx import write_graph
 from hf_nasbert.extraction import extract_child
+from hf_nasbert.modeling.families import native_form
 from hf_nasbert.records import Record, versions
 from hf_nasbert.space import Architecture
 from hf_nasbert.training.farm import compress_table
@@ -198,18 +207,46 @@ class Study:
         made = self.prepared.materials
         full = made.supernet.largest_architecture
         children = {("base model", 1.0): full, **self.children}
-        config = made.supernet.config
+        distinct = list(children.values())
         found = {
-            f"{rows}x{length}": measure_side_by_side(config, list(children.values()), rows, length)
-            for rows, length in SHAPES
-        }
+            _column(TORCH, shape): measure_side_by_side(made.supernet.config, distinct, *shape) for shape in SHAPES
+        } | self._by_onnxruntime(distinct)
         told = [
-            {"way": way, "budget": budget, "milliseconds": {shape: round(ms[n], 3) for shape, ms in found.items()}}
-            for n, (way, budget) in enumerate(children)
+            {"way": way, "budget": budget, "milliseconds": {name: round(ms[number], 3) for name, ms in found.items()}}
+            for number, (way, budget) in enumerate(children)
         ]
+        made_by = versions() | {"onnxruntime": importlib.metadata.version("onnxruntime")}
+        has_vnni = torch.cpu._is_vnni_supported()
         begun(self.file)
-        records.append(self.file, {"kind": "latency", "model": "", "children": told, "versions": versions()})
+        records.append(
+            self.file, {"kind": "latency", "model": "", "children": told, "has_vnni": has_vnni, "versions": made_by}
+        )
         compress_table(self.file)
+
+    def _by_onnxruntime(self, children: Sequence[Architecture]) -> dict[str, list[float]]:
+        """Milliseconds of every child, by the column that they belong to; the files are gone afterwards."""
+        supernet = self.prepared.materials.supernet
+        with tempfile.TemporaryDirectory() as folder:
+            files: dict[str, list[Path]] = {ONNX: [], INT8: []}
+            for number, child in enumerate(children):
+                exact, rounded = (Path(folder) / f"{number}-{name}.onnx" for name in ("exact", "int8"))
+                write_graph(native_form(extract_child(supernet, child).eval())[0], exact)
+                quantise(exact, rounded)
+                files[ONNX].append(exact)
+                files[INT8].append(rounded)
+            runs = [(how, onnx_run(file)) for how, own in files.items() for file in own]
+            found = {}
+            for shape in SHAPES:
+                batch = full_batch(supernet.config.vocab_size, *shape)
+                times = by_turns([partial(run, batch) for _, run in runs])
+                for how in files:
+                    own = [ms for (its, _), ms in zip(runs, times, strict=True) if its == how]
+                    found[_column(how, shape)] = own
+        return found
+
+
+def _column(how: str, shape: tuple[int, int]) -> str:
+    return f"{how}, {shape[0]}x{shape[1]}"
 
 
 def all_jobs(
@@ -262,7 +299,7 @@ def recovery_lines(folder: Path) -> Iterator[str]:
                 yield f"| {budget:.0%} | {way} | {tokens:,.0f} | {len(own)} | {' | '.join(cells)} |"
     for one in [one for one in found if one["kind"] == "latency"][-1:]:
         yield ""
-        yield "| child | budget | " + " | ".join(f"ms {shape}" for shape in one["children"][0]["milliseconds"]) + " |"
+        yield "| child | budget | " + " | ".join(f"ms {how}" for how in one["children"][0]["milliseconds"]) + " |"
         yield "| --- | ---: |" + " ---: |" * len(one["children"][0]["milliseconds"])
         for row in one["children"]:
             cells = [f"{ms:.1f}" for ms in row["milliseconds"].values()]

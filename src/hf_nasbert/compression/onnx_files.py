@@ -289,7 +289,7 @@ class OnnxFiles:
         shape = self._materials.arguments.shape
         one, many = (
             by_turns(
-                [partial(run, _full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()],
+                [partial(run, full_batch(self._model.config.vocab_size, size, shape[1])) for run in runs.values()],
                 clock,
             )
             for size in (1, shape[0])
@@ -314,7 +314,8 @@ class OnnxFiles:
         )  # fmt: skip
 
 
-def _full_batch(vocabulary: int, size: int, length: int) -> Batch:
+def full_batch(vocabulary: int, size: int, length: int) -> Batch:
+    """Random tokens without padding (size, length), the same at every call, to time models on."""
     ids = torch.randint(vocabulary, (size, length), generator=torch.Generator().manual_seed(0))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
