@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from tiny.minilm import benchmark, prepare_tiny
+from tiny.processes import kill_behind
 
 from hf_nasbert import records
 from hf_nasbert.elastic.scores import score_children
@@ -115,6 +116,25 @@ def test_a_command_called_again_goes_on_and_doubles_nothing(bench, prepared, des
     assert trained != inherited
     with pytest.raises(ValueError, match="of another design"):
         bench.work(prepared, {"children": design["children"][:2]}, jobs, path)
+
+
+def test_killed_again_and_again_it_ends_in_the_same_records(bench, prepared, design, tmp_path):
+    """SIGKILL behind every record, some moments later each time."""
+    jobs = [*bench.jobs_of("untrained")[:1], *bench.jobs_of("run")[:2]]
+    straight, killed = (tmp_path / name / bench.FILE for name in ("straight", "killed"))
+    bench.work(prepared, design, jobs, straight)
+    for number in range(1 + len(jobs)):
+        kill_behind(
+            bench.work, (prepared, design, jobs, killed), lambda: len(bench.rows_of(killed)), number, 0.2 * number
+        )
+    bench.work(prepared, design, jobs, killed)
+    assert records_of(killed) == records_of(straight)
+    assert len(records_of(killed)) == 1 + len(jobs)
+
+
+def records_of(path):
+    """Without what every run of the same job has of its own."""
+    return [{name: row[name] for name in row.keys() - {"cpu_seconds", "versions"}} for row in records.read(path)]
 
 
 def test_the_plan_counts_what_is_left(bench, tmp_path):

@@ -1,10 +1,12 @@
 """A searched child beside what is chosen by hand, at more tokens: on a tiny base model, called again, from records."""
 
+import dataclasses
 import shutil
 
 import pytest
 from tiny.bases import documents
 from tiny.minilm import benchmark, prepare_tiny
+from tiny.processes import kill_behind
 
 from hf_nasbert import records
 
@@ -33,6 +35,16 @@ def test_the_command_plan_prints_the_cost_and_prepares_nothing(bench, tmp_path, 
     assert not ended.value.code
     assert capsys.readouterr().out.splitlines() == list(bench.plan_lines(tmp_path))
     assert not work.exists()
+
+
+def told(file):
+    """What every run of the same job tells, in order."""
+    return [
+        (row["kind"], row["model"].split("/")[-1], row["metrics"])
+        if row["kind"] == "finetune"
+        else (row["kind"], row["way"], row["factor"], row["judged"], row["num_tokens"])
+        for row in records.read(file)
+    ]
 
 
 @pytest.mark.slow
@@ -69,6 +81,12 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     assert all(one["share"] <= 0.61 for one in recovered)
     loss = {(one["way"], one["factor"]): one["judged"]["loss"] for one in recovered}
     assert all(loss[way, 4] < loss[way, 1] for way in bench.WAYS)
+    shutil.rmtree(study.folder)
+    again = dataclasses.replace(study, records=tmp_path / "killed", factors=(1,))
+    for number in (0, 1, 2):  # killed while a child is recovered, and while one is fine-tuned
+        kill_behind(again.work, (), lambda: len(bench.rows_of(again.file)), number, 0.2 * (1 + number))
+    again.work()
+    assert told(again.file) == told(study.file)[: 2 * len(bench.WAYS)]
     monkeypatch.setattr(bench, "SHAPES", ((1, 8),))
     study.time_children()
     text = "\n".join(bench.recovery_lines(tmp_path / "records"))

@@ -310,6 +310,20 @@ def forked(function, *arguments):
     return process
 
 
+def kill_behind(function, arguments, count, number, seconds):
+    """SIGKILL a function in a fork some seconds after `count` says `number`, unless it ends before."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    end = time.monotonic() + 120
+    while process.is_alive() and count() < number:
+        assert time.monotonic() < end, f"there are {count()} of {number}"
+        time.sleep(0.01)
+    process.join(seconds)
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+
+
 def _in_fork(function, arguments):
     AcceleratorState._reset_state(reset_partial_state=True)
     for seed in (random.seed, np.random.seed, torch.manual_seed):
