@@ -5,6 +5,7 @@
     python benchmarks/minilm_ranking.py run         the study's super-nets, on the screened and on the whole space
     python benchmarks/minilm_ranking.py sweep       other methods and settings, on seeds of their own
     python benchmarks/minilm_ranking.py confirm     what won the sweep, on fresh seeds
+    python benchmarks/minilm_ranking.py adapt       a sample of children, each trained on for some steps
     python benchmarks/evidence.py                   makes the tables of all of it anew, from the records
 
 No command needs a child to be trained: all score the children of the design, which the table trains alone (`prepare`
@@ -25,6 +26,9 @@ What was settled before any of it was run:
 - Of the sweep, on the screened space, the two with the best mean tau within bands of the screened children go on,
   beside `uniform`; of settings that take more compute than 600 only one may.
 - A child's score is its distance from the base model on the text that chooses, with inherited weights.
+- `adapt` trains super-nets of `run` again, to the same weights, and from these 45 children of the screened space, the
+  same ones for all, each alone by the table's steps and rate but a quarter as many; an additive model of their losses
+  ranks the others.
 - Interference is the mean cosine of the gradients of an operator that two children share, on a batch of that text; the
   same pairs of the screened space for all super-nets.
 """
@@ -33,6 +37,7 @@ import argparse
 import copy
 import dataclasses
 import math
+import random
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,12 +48,14 @@ import torch
 from minilm_children import DESIGN, Prepared, begin, begun, rows_of
 
 from hf_nasbert import records
-from hf_nasbert.compression.recover import batch_of_step
+from hf_nasbert.compression.recover import batch_of_step, recover
 from hf_nasbert.compression.replace_one import replace_one, sum_of
 from hf_nasbert.compression.sentences import digest_of
 from hf_nasbert.compression.states import TeacherStates
 from hf_nasbert.elastic.batches import Batch
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, mask_of, running
+from hf_nasbert.elastic.scores import score_model
+from hf_nasbert.extraction import extract_child
 from hf_nasbert.foreign import read_object
 from hf_nasbert.interference import draw_pairs, gradient_similarity
 from hf_nasbert.modeling.elastic import elastic_supernet
@@ -65,7 +72,7 @@ from hf_nasbert.training.suitable import make_method
 FILE = "minilm-supernets.jsonl"
 PASSES = 600
 SPACES = ("screened", "whole")
-SEEDS = {"run": range(100, 106), "sweep": range(200, 203), "confirm": range(300, 306)}
+SEEDS = {"run": range(100, 106), "sweep": range(200, 203), "confirm": range(300, 306), "adapt": range(100, 103)}
 UNTRAINED = ("inherited weights", "replace-one sums", "block-wise distillation")
 _BLOCKWISE_STEPS = 100  # of every block's variants
 _ANCHOR = "anchored to the base model"
@@ -115,7 +122,9 @@ SWEEP: dict[str, Variant] = {
 }
 CONFIRM: dict[str, Variant] = {"uniform": Variant("uniform")}
 """Filled in when the sweep is done, by the rule above, and committed before it is run."""
-STUDIES = {"run": STUDY, "sweep": SWEEP, "confirm": CONFIRM}
+ADAPTED: dict[str, Variant] = {name: STUDY[name] for name in ("uniform", "magic_t")}
+ADAPT_STEPS, NUM_ADAPTED, _ADAPT_SEED = 15, 45, 0
+STUDIES = {"run": STUDY, "sweep": SWEEP, "confirm": CONFIRM, "adapt": ADAPTED}
 
 
 class Job(NamedTuple):
@@ -291,6 +300,24 @@ def interference(prepared: Prepared, supernet: SupernetPreTrainedModel) -> list[
     return [[distance, round(sum(own) / len(own), 5), len(own)] for distance, own in sorted(cosines.items()) if own]
 
 
+def adapted(
+    prepared: Prepared, supernet: SupernetPreTrainedModel, children: Sequence[Architecture], seed: int
+) -> Record:
+    """What some children reach when each is trained on alone, from what it inherits; None of the others."""
+    trainer, own = prepared.trainer, [child for child in children if supernet.space.why_not(child) is None]
+    settings = dataclasses.replace(trainer.recovery(seed), num_steps=ADAPT_STEPS)
+    losses: dict[Architecture, float] = {}
+    for child in random.Random(_ADAPT_SEED).sample(own, min(NUM_ADAPTED, len(own))):
+        alone = extract_child(supernet, child)
+        recover(alone, trainer.batches["train"], trainer.states["train"], trainer.distance, settings)
+        score = score_model(alone, trainer.batches["choosing"], trainer.states["choosing"], trainer.distance)
+        losses[child] = float(f"{score.loss:.7g}")
+    return {
+        "scores": [losses.get(child) for child in children],
+        "passes_of_each": 3 * settings.num_steps + len(trainer.batches["choosing"]),
+    }
+
+
 def make(prepared: Prepared, job: Job, children: Sequence[Architecture]) -> Record:
     """The record of a job."""
     made, start = prepared.materials, time.process_time()
@@ -298,7 +325,10 @@ def make(prepared: Prepared, job: Job, children: Sequence[Architecture]) -> Reco
     if job.study != "untrained":
         space = made.screened_space if job.space == "screened" else made.space
         supernet, told = train(prepared, space, STUDIES[job.study][job.variant], job.seed)
-        told |= {"scores": scores(prepared, supernet, children), "cosines": interference(prepared, supernet)}
+        if job.study == "adapt":
+            told |= adapted(prepared, supernet, children, job.seed)
+        else:
+            told |= {"scores": scores(prepared, supernet, children), "cosines": interference(prepared, supernet)}
     elif job.variant == "replace-one sums":
         batches, targets = made.replacing
         table = replace_one(made.supernet, batches, targets, made.distance)
@@ -376,8 +406,11 @@ def plan_lines(folder: Path, num_children: int = 300) -> Iterator[str]:
                 continue
             num_left += 1
             factor = 1.0 if study == "untrained" else STUDIES[study][job.variant].factor
-            foretold = factor * PASSES * CPU_SECONDS_OF_PASS + num_children * CPU_SECONDS_SCORED
-            foretold += CPU_SECONDS_OF_GRADIENTS
+            foretold = factor * PASSES * CPU_SECONDS_OF_PASS
+            if study == "adapt":
+                foretold += NUM_ADAPTED * (3 * ADAPT_STEPS * CPU_SECONDS_OF_PASS + CPU_SECONDS_SCORED)
+            else:
+                foretold += num_children * CPU_SECONDS_SCORED + CPU_SECONDS_OF_GRADIENTS
             total += sum(of_study) / len(of_study) if of_study else foretold
         yield f"{study}: {num_left} of {len(jobs)} to make, {total / 3600:.1f} CPU-hours"
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from minilm_children import RECORDS, rows_of
 from minilm_orders import BOTH, SCREENED, Evidence, passes_of, ways
-from minilm_ranking import UNTRAINED
+from minilm_ranking import ADAPT_STEPS, UNTRAINED
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import load_table
@@ -52,11 +52,15 @@ Policy = Callable[["Case", random.Random], Iterator[Step]]
 
 
 class Ranking(NamedTuple):
-    """Scores of children by seed, and what they take in child-trainings: all together, and each that is asked for."""
+    """Scores of children by seed, and what they take in child-trainings: all together, and each that is asked for.
+
+    `among` are the children of a case that it ranks, where others are scored.
+    """
 
     scores: list[Scores]
     price: float
     of_each: float = 0.0
+    among: Sequence[Architecture] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,8 @@ def adapting(name: str, number: int) -> Policy:
     """Train random children for a few steps from what they inherit, fit an additive model, train its first few."""
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
-        ranking, children = case.adapted[name], list(case.seen)
-        scores = rng.choice(ranking.scores)
+        ranking = case.adapted[name]
+        scores, children = rng.choice(ranking.scores), list(ranking.among or case.seen)
         drawn = rng.sample(list(scores), min(number, len(scores)))
         model = OperatorRidge(case.space.blocks).fit(drawn, [scores[child] for child in drawn])
         order = [children[place] for place in np.argsort(model.predict(children), kind="stable")]
@@ -283,8 +287,21 @@ def minilm_cases(evidence: Evidence) -> dict[str, Case]:
             seen, {child: [loss for _, loss in row["curve"][1:]] for child, row in rows.items()},
             {name: pool for name, pool in pools.items() if len(pool) > 1}, kept,
             {child: row["stsb_validation"] for child, row in rows.items()}, alone / whole,
-            {"a quarter of a training": Ranking([first], 0.0, share)},
+            {"a quarter of a training": Ranking([first], 0.0, share), **_adapted(evidence, children, whole)},
         )  # fmt: skip
+    return found
+
+
+def _adapted(evidence: Evidence, children: Sequence[Architecture], whole: float) -> dict[str, Ranking]:
+    """What children reach behind some steps from a super-net's weights: of all bands, for one model ranks them all."""
+    screened, found = evidence.screened, {}
+    among = [child for child in children if str(child) in screened]
+    for name, own in evidence.supernets_of("adapt", SCREENED).items():
+        rows = list(own.values())
+        scores = [{Architecture.parse(child): loss for child, loss in evidence.scores_of(row).items()} for row in rows]
+        price, each = rows[0]["passes"] + rows[0]["teacher_passes"], rows[0]["passes_of_each"]
+        title = f"{ADAPT_STEPS} steps from a super-net, {name}"
+        found[title] = Ranking(scores, price / whole, each / whole, among)
     return found
 
 

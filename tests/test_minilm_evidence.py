@@ -75,6 +75,9 @@ def folder(tmp_path):
         trained = {"passes": 600.0, "teacher_passes": 200}
         add("run", "uniform", "screened", seed, known, **trained)
         add("run", "fair", "screened", seed, nothing, **trained)
+        few = [worth(child) if within and place % 3 else None
+               for place, (child, within) in enumerate(zip(children, inside, strict=True))]  # fmt: skip
+        add("adapt", "uniform", "screened", seed, few, passes_of_each=51, **trained)
     return tmp_path
 
 
@@ -136,6 +139,9 @@ def test_replays_of_policies_spend_what_they_say_and_find_what_they_can(bench, f
     regrets = [case.regret(child) for _, child in at_random]
     assert regrets == sorted(regrets, reverse=True)
     (spent, _), *_ = regret.ranked("super-net, uniform")(case, random.Random(0))
+    (spent_adapted, child), *_ = regret.adapting("15 steps from a super-net, uniform", 15)(case, random.Random(0))
+    assert spent_adapted == pytest.approx((600 + 200 + 15 * 51) / 256 + 1)
+    assert str(child) in bench.evidence_of(folder).screened
     known = len(case.rankings["super-net, uniform"].scores[0])
     assert spent == pytest.approx((600 + 200 + 6 * known) / 256 + 1)
     assert min(case.reached.values()) == case.reached[list(regret.active(case, random.Random(0)))[-1][1]]

@@ -95,6 +95,19 @@ def test_every_variant_trains_at_the_same_compute_and_scores_its_children(bench,
         json.dumps(record, allow_nan=False)
 
 
+def test_adapted_children_come_nearer_to_the_base_model(bench, prepared, design, monkeypatch):
+    monkeypatch.setattr(bench, "NUM_ADAPTED", 3)
+    children = children_of(design)
+    trained, adapted = (bench.make(prepared, bench.Job(study, "uniform", "screened", 100), children)["scores"]
+                        for study in ("run", "adapt"))  # fmt: skip
+    pairs = [(before, after) for before, after in zip(trained, adapted, strict=True) if after is not None]
+    assert len(pairs) == 3
+    assert sum(after for _, after in pairs) < sum(before for before, _ in pairs)
+    again = bench.make(prepared, bench.Job("adapt", "magic_t", "screened", 101), children)
+    assert [one is None for one in again["scores"]] == [one is None for one in adapted], "the same children for all"
+    assert again["passes_of_each"] == 3 * bench.ADAPT_STEPS + len(prepared.trainer.batches["choosing"])
+
+
 def test_a_command_called_again_goes_on_and_doubles_nothing(bench, prepared, design, tmp_path, monkeypatch):
     path = tmp_path / bench.FILE
     jobs = [*bench.jobs_of("untrained"), *bench.jobs_of("run")[:1]]
