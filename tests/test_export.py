@@ -1,6 +1,7 @@
 """ONNX: equal to the model for every operator, head, batch, length and padding; written whole or not at all."""
 
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -64,6 +65,17 @@ def test_every_operator_at_every_shape(tmp_path, capsys):
     other = random_model(NasBertForMaskedLM, chain_config(KINDS), seed=1)
     with pytest.raises(AssertionError):
         assert_same(tmp_path / "onnx" / "model.onnx", other, (12, 9))
+
+
+@pytest.mark.slow
+def test_the_command_loads_a_child_in_a_process_that_made_none(tmp_path):
+    """Where nothing has registered the children's classes yet, transformers would ask for `trust_remote_code`."""
+    child = random_model(NasBertForMaskedLM, chain_config(("conv3",)))
+    save_child(child, tiny_tokenizer(), tmp_path / "child")
+    argv = ["export", "--model", str(tmp_path / "child"), "--output_dir", str(tmp_path / "onnx")]
+    ran = subprocess.run([sys.executable, "-m", "hf_nasbert", *argv], capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert (tmp_path / "onnx" / "model.onnx").is_file()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+import hf_nasbert.modeling.auto_classes  # noqa: F401 - so that our children need no remote code
 from hf_nasbert import modeling
 from hf_nasbert.configs import load_config, loading_errors
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
