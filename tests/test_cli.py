@@ -174,3 +174,14 @@ def test_our_models_come_and_register_with_the_auto_classes_when_they_are_import
     done = subprocess.run([sys.executable, "-c", ORDERS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"] * 2 + ["NasBertForMaskedLM"] * 2
+
+
+def test_a_missing_setting_is_named_in_the_one_spelling_of_the_pages(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compress", "--base_model", "x"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: --output_dir\n")
+
+
+def test_a_super_net_that_is_not_there_is_named_before_its_text_is_asked_for(tmp_path):
+    with pytest.raises(SystemExit, match=r"hf-nasbert search: super-net .*nowhere: no such folder"):
+        cli.main(["search", "--supernet", str(tmp_path / "nowhere"), "--output", str(tmp_path / "found.jsonl")])

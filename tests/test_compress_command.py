@@ -841,7 +841,7 @@ def test_a_plan_says_the_command_that_it_is_of(tmp_path, capsys, monkeypatch):
     argv = ["--base_model", "base", "--train_files", str(tmp_path / "my text.txt"), "--output_dir", "small"]
     argv += ["--budgets", "0.5x", "0.3x", "--no_handmade", "--int8", "--seeds", "1", "2", "--learning_rate", "1e-3"]
     assert cli.main(["plan-compress", *argv]) == 0
-    _, _, command = capsys.readouterr().out.partition("next: to do it:\n")
+    _, _, command = capsys.readouterr().out.partition("next: carry it out:\n")
     program, name, *again = shlex.split(command)
     assert (program, name) == ("hf-nasbert", "compress")
     kinds = [CompressDataArguments, CompressArguments]

@@ -61,6 +61,13 @@ def test_the_short_page(name, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_groups_of_bare_names_come_last_on_the_short_page(name, capsys):
+    *groups, _ = page(capsys, name, "--help").split("\n\n")
+    is_bare = [bool(re.match(r"[^\n]+:\n  and: ", group)) for group in groups]
+    assert is_bare == sorted(is_bare)
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_the_example_is_a_command_that_parses(name):
     program, command, *argv = shlex.split(GUIDES[name].example)
     assert (program, command) == ("hf-nasbert", name)

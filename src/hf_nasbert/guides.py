@@ -86,7 +86,9 @@ GUIDES = {
         "hf-nasbert search --supernet supernet --max_parameters 0.7x --output found.jsonl",
         ("search", "num_evaluations", *_CAPS, "native_only", "report", "num_dev_batches", *_TEXT, "max_time"),
     ),
-    "report": Guide("hf-nasbert report --records found.jsonl --supernet supernet --output found.html", ()),
+    "report": Guide(
+        "hf-nasbert report --records found.jsonl --supernet supernet --output found.html", ("supernet", "other")
+    ),
     "shrink-space": Guide(
         "hf-nasbert shrink-space --supernet supernet --records scores.jsonl --output smaller.yaml",
         ("records", "table", "min_candidates", "max_dropped"),

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 _TITLES = {
     "SupernetArguments": "super-net", "DataArguments": "text", "SupernetTrainingArguments": "training",
-    "PipelineArguments": "behind the super-net", "CompressDataArguments": "text or examples",
+    "PipelineArguments": "after the super-net", "CompressDataArguments": "text or examples",
     "CompressArguments": "compression", "AdaptationArguments": "children trained on alone",
     "ScoringArguments": "super-net and dev set", "ScoreChildrenArguments": "which children",
     "SearchChildrenArguments": "search and budget", "RunArguments": "model and optimisation",
@@ -85,6 +85,8 @@ def page_of(
     is_short = guide is not None and topic is None
     told = _line if is_short else _told
     lines += ["", "required:", *(line for entry in required for line in told(entry))] if required else []
+    if guide is not None and is_short:  # first what is told of: a group of bare names says little
+        groups = dict(sorted(groups.items(), key=lambda group: not _is_shown(group[1], guide)))
     for title, group in groups.items():
         shown: list[Entry] = []
         others: list[Entry] = []
@@ -100,6 +102,10 @@ def page_of(
         closing = f"{program} --help all explains every setting, --help NAME one of them. {closing}"
     lines += ["", *_wrapped(closing)]
     return "\n".join(lines)
+
+
+def _is_shown(group: Sequence[Entry], guide: Guide) -> bool:
+    return any(entry.name in guide.shown for entry in group)
 
 
 def _describe_unknown(program: str, topic: str, names: Sequence[str], hints: Mapping[str, str]) -> str:

@@ -52,7 +52,7 @@ def _beside(path: str | Path, suffix: str) -> str:
 
 
 def after_run(results: Any, *arguments: Any) -> Ending:
-    """Behind `run`: the child, and how it is published."""
+    """After `run`: the child, and how it is published."""
     folder = Path(arguments[-1].output_dir)
     made = [("the child, with its card", folder / "child")]
     report = folder / "report.html"
@@ -61,7 +61,7 @@ def after_run(results: Any, *arguments: Any) -> Ending:
 
 
 def after_compress(result: Any, *_: Any) -> Ending:
-    """Behind `compress`: the smaller models, and how the best is published."""
+    """After `compress`: the smaller models, and how the best is published."""
     made = [(f"the smaller model, {one.row.budget}", one.folder) for one in result.front]
     made += [("the page, for a browser", result.folder / "report.html")]
     made += [("the table and the stages", result.folder / "report.md")]
@@ -69,12 +69,12 @@ def after_compress(result: Any, *_: Any) -> Ending:
 
 
 def after_plan_compress(_: Any, *arguments: Any) -> Ending:
-    """Behind `plan-compress`: the same settings, carried out."""
-    return Ending((("a plan", "above; nothing was written"),), (("to do it", _same("compress", *arguments)),))
+    """After `plan-compress`: the same settings, carried out."""
+    return Ending((("a plan", "above; nothing was written"),), (("carry it out", _same("compress", *arguments)),))
 
 
 def after_plan(plan: Any, arguments: Any) -> Ending:
-    """Behind `plan`: what it plans, in its order."""
+    """After `plan`: what it plans, in its order."""
     folder = "planned"
     pretrain = command(
         "pretrain",
@@ -99,21 +99,26 @@ def after_plan(plan: Any, arguments: Any) -> Ending:
     train = command(
         "pretrain-child", model=best, max_steps=plan.child_steps, batch_size=size, output_dir=f"{best}-trained"
     )
-    following = ("the super-net", pretrain), ("its best child", search), ("as a model", extract), ("and better", train)
+    following = (
+        ("train the super-net", pretrain),
+        ("search it for the best child", search),
+        ("save that child as a model", extract),
+        ("train it on alone", train),
+    )
     return Ending((("a plan", "above; nothing was written"),), following)
 
 
 def after_pretrain(output: Any, supernet: Any, data: Any, training: Any) -> Ending:
-    """Behind `pretrain`: a search, or the same command if it was asked to stop."""
+    """After `pretrain`: a search, or the same command if it was asked to stop."""
     folder = training.output_dir
     if not output.is_finished:
         again = _same("pretrain", supernet, data, training, resume_from_checkpoint="latest")
-        return Ending((("the last checkpoint", folder),), (("to go on", again),))
-    return Ending((("the super-net", folder),), (("its best child under a budget", _to_search(folder)),))
+        return Ending((("the last checkpoint", folder),), (("go on", again),))
+    return Ending((("the super-net", folder),), (("search for its best child under a budget", _to_search(folder)),))
 
 
 def after_search(scored: Any, arguments: Any, _: Any) -> Ending:
-    """Behind `search` and `score`: the best child as a model."""
+    """After `search` and `score`: the best child as a model."""
     made = [("the scored children", arguments.output)]
     report = getattr(arguments, "report", None)
     made += [("the page", report)] if report else []
@@ -123,21 +128,21 @@ def after_search(scored: Any, arguments: Any, _: Any) -> Ending:
 
 
 def after_report(page: Any, arguments: Any) -> Ending:
-    """Behind `report`: the best child as a model."""
+    """After `report`: the best child as a model."""
     is_search = arguments.supernet is not None  # of a compression, the page says itself where the models lie
     following = (_to_extract(arguments.supernet, arguments.records),) if is_search else ()
     return Ending((("the page, for a browser", page),), following)
 
 
 def after_shrink_space(_: Any, arguments: Any) -> Ending:
-    """Behind `shrink-space`: a super-net of the smaller space."""
+    """After `shrink-space`: a super-net of the smaller space."""
     source = _source_of_model(arguments.supernet) or {"train_files": [TEXT]}
     pretrain = command("pretrain", config=arguments.output, output_dir=_beside(arguments.output, "supernet"), **source)
-    return Ending((("the smaller space", arguments.output),), (("a super-net of it", pretrain),))
+    return Ending((("the smaller space", arguments.output),), (("train a super-net of it", pretrain),))
 
 
 def after_latency(_: Any, arguments: Any) -> Ending:
-    """Behind `latency`: a search under a cap on latency."""
+    """After `latency`: a search under a cap on latency."""
     search = command(
         "search",
         supernet=arguments.supernet,
@@ -145,35 +150,37 @@ def after_latency(_: Any, arguments: Any) -> Ending:
         latency_table=arguments.output,
         max_latency="0.7x",
     )
-    return Ending((("the table of latencies", arguments.output),), (("the best child under a cap", search),))
+    return Ending(
+        (("the table of latencies", arguments.output),), (("search for the best child under a cap", search),)
+    )
 
 
 def after_extract(extracted: Any, arguments: Any) -> Ending:
-    """Behind `extract`: further pre-training of a masked-LM child; of another, an ONNX file."""
+    """After `extract`: further pre-training of a masked-LM child; any other is published."""
     folder = arguments.output_dir
     if extracted.class_name.endswith("ForMaskedLM"):
         named = None if _source_of_model(folder) else [TEXT]
         train = command("pretrain-child", model=folder, output_dir=_beside(folder, "trained"), train_files=named)
-        return Ending((("the child", folder),), (("it gets better when it is trained on alone", train),))
+        return Ending((("the child", folder),), (("train it on alone, which makes it better", train),))
     return Ending((("the child", folder),), (_to_publish(folder),))
 
 
 def after_export(exported: Any, arguments: Any) -> Ending:
-    """Behind `export`: what it is for."""
+    """After `export`: what it is for."""
     return Ending((("the ONNX file", exported.file),))
 
 
 def after_pretrain_child(_: Any, arguments: Any, __: Any) -> Ending:
-    """Behind `pretrain-child`: fine-tuning."""
+    """After `pretrain-child`: fine-tuning."""
     folder = arguments.output_dir
     return Ending(
         (("the trained child", folder),),
-        (("a classifier of your texts, columns text and label", _to_finetune(folder)),),
+        (("fine-tune a classifier on your texts, columns text and label", _to_finetune(folder)),),
     )
 
 
 def after_finetune(result: Any, arguments: Any) -> Ending:
-    """Behind fine-tuning: a stock classifier in half of its time, and the model of the first seed on the Hub."""
+    """After fine-tuning: a stock classifier in half of its time, and the model of the first seed on the Hub."""
     if not arguments.save_models:
         return Ending((("the results", arguments.records_file),))
     folders = [arguments.model_folder(result.task, seed) for seed in arguments.seeds]
@@ -183,62 +190,63 @@ def after_finetune(result: Any, arguments: Any) -> Ending:
 
 
 def after_train_children(_: Any, farm: Any, __: Any, data: Any) -> Ending:
-    """Behind `train-children`: a super-net to rank against the table."""
+    """After `train-children`: a super-net to rank against the table."""
     source = {name: getattr(data, name) for name in DataArguments.alternatives}
     scores = _beside(farm.table, "scores.jsonl")
     rank = command("rank-children", table=farm.table, supernets=SUPERNET, scores=scores, **source)
-    return Ending((("the table", farm.table),), (("hold a super-net of this space against it", rank),))
+    return Ending((("the table", farm.table),), (("compare a super-net's ranking with it", rank),))
 
 
 def after_rank_children(_: Any, arguments: Any, *__: Any) -> Ending:
-    """Behind rankings: figures, if none were drawn."""
+    """After rankings: figures, if none were drawn."""
     made = [("the records", arguments.scores)]
     made += [(what, place) for what in ("page", "figures") if (place := getattr(arguments, what)) is not None]
     if arguments.figures is not None:
         return Ending(tuple(made))
     figures = _beside(arguments.scores, "figures")
     draw = command("report-ranking", table=arguments.table, scores=arguments.scores, figures=figures)
-    return Ending(tuple(made), (("the same as figures", draw),))
+    return Ending(tuple(made), (("draw them as figures", draw),))
 
 
 def after_measure_interference(_: Any, arguments: Any, __: Any) -> Ending:
-    """Behind `measure-interference`: tables and figures."""
+    """After `measure-interference`: tables and figures."""
     figures = _beside(arguments.output, "figures")
     draw = command("report-interference", measured=arguments.output, figures=figures)
-    return Ending((("the records", arguments.output),), (("tables and figures", draw),))
+    return Ending((("the records", arguments.output),), (("make tables and figures", draw),))
 
 
 def after_report_interference(_: Any, arguments: Any) -> Ending:
-    """Behind `report-interference`: nothing follows, but figures if none were drawn."""
+    """After `report-interference`: nothing follows, but figures if none were drawn."""
     made = [(what, place) for what in ("page", "figures") if (place := getattr(arguments, what)) is not None]
     made = made or [("tables", "above; nothing was written")]
     if arguments.figures is not None:
         return Ending(tuple(made))
     figures = _beside(arguments.measured, "figures")
     return Ending(
-        tuple(made), (("as figures", command("report-interference", measured=arguments.measured, figures=figures)),)
+        tuple(made),
+        (("draw them as figures", command("report-interference", measured=arguments.measured, figures=figures)),),
     )
 
 
 def after_push(pushed: Any, arguments: Any) -> Ending:
-    """Behind `push`: the push itself after a dry run, else the way back."""
+    """After `push`: the push itself after a dry run, else the way back."""
     if pushed.is_dry_run:
         push = _same("push", arguments, dry_run=False)
-        return Ending((("a list", "above; nothing was sent"),), (("to publish it", push),))
+        return Ending((("a list", "above; nothing was sent"),), (("publish it", push),))
     kind = {} if pushed.contents.repo_type == "model" else {"repo_type": pushed.contents.repo_type}
     folder = arguments.repo_id.rpartition("/")[2]
     pull = command("pull", repo_id=arguments.repo_id, output_dir=folder, **kind)
-    return Ending((("the repository", arguments.repo_id),), (("to fetch it elsewhere", pull),))
+    return Ending((("the repository", arguments.repo_id),), (("fetch it elsewhere", pull),))
 
 
 def after_pull(pulled: Any, arguments: Any) -> Ending:
-    """Behind `pull`: what such a model, or table, is for."""
+    """After `pull`: what such a model, or table, is for."""
     folder = arguments.output_dir
     following: tuple[tuple[str, str], ...] = ()
     if pulled.kind == "child":
-        following = (("a classifier of your texts, columns text and label", _to_finetune(folder)),)
+        following = (("fine-tune a classifier on your texts, columns text and label", _to_finetune(folder)),)
     elif pulled.kind == "super-net":
-        following = (("its best child under a budget", _to_search(folder)),)
+        following = (("search for its best child under a budget", _to_search(folder)),)
     return Ending(((f"the {pulled.kind}", folder),), following)
 
 
@@ -305,7 +313,7 @@ def _source_of_model(folder: str | Path) -> dict[str, Any]:
 def _to_extract(supernet: str, records: str) -> tuple[str, str]:
     folder = _beside(records, "best")
     extract = command("extract", "--best", supernet=supernet, search=records, output_dir=folder)
-    return "its best child as a model of its own", extract
+    return "save its best child as a model of its own", extract
 
 
 def _to_finetune(folder: str | Path) -> str:
@@ -329,7 +337,7 @@ def _to_compress(folder: str | Path, arguments: Any) -> tuple[tuple[str, str], .
     examples = {name: one for name, one in given.items() if one != getattr(FinetuneArguments, name)}  # equal defaults
     output = f"{Path(arguments.output_dir)}-half"
     compress = command("compress", base_model=folder, **examples, max_latency="0.5x", output_dir=output)
-    return (("the same in half of its time", compress),)
+    return (("make it twice as fast", compress),)
 
 
 def _to_publish(folder: str | Path) -> tuple[str, str]:

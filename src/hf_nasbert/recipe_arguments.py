@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import re
 import shlex
 import sys
 import types
@@ -69,6 +70,13 @@ class Choice(NamedTuple):
         return found
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose messages name a flag in one spelling, though it takes two."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        super().error(re.sub(r"(--\w+)/--[\w-]+", r"\1", message))
+
+
 def parse_recipe_arguments(
     dataclass_types: Sequence[type],
     argv: Sequence[str] | None = None,
@@ -100,7 +108,7 @@ def parse_recipe_arguments(
     """
     argv = with_new_flags(sys.argv[1:] if argv is None else argv, dataclass_types)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         add_help=False,
         allow_abbrev=False,
         conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one

@@ -141,7 +141,8 @@ def _operators(model: PreTrainedModel) -> list[Any]:
     for index, operator in enumerate(operators):
         if not isinstance(operator, NasBertAttention | NasBertFeedForward):
             raise ValueError(
-                f"block {index} is a {type(operator).__name__}: expected the base model itself, of attention and ffn"
+                f"block {index} of the base model is a {type(operator).__name__}: only encoders of attention and ffn, "
+                "such as a BERT, can be made smaller"
             )
     return operators
 

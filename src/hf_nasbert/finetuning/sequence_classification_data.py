@@ -170,7 +170,8 @@ def make_task(
     for split, rows in used.items():
         if label_column not in rows.column_names:
             raise ValueError(
-                f"{name}: the {split} split has no label column {label_column!r}, only {', '.join(rows.column_names)}"
+                f"{name}: the {split} split has no label column {label_column!r}, only "
+                f"{', '.join(rows.column_names)}: say which one holds the labels by --label_column"
             )
     columns = _find_text_columns(name, used["train"], label_column) if text_columns is None else tuple(text_columns)
     for split, rows in used.items():

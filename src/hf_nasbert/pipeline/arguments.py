@@ -113,7 +113,7 @@ class SearchReportArguments(Settings):
         None, "Folder of the super-net that the children are of, for the commands to extract; compress needs none."
     )
     other: str | None = setting(
-        None, "Another file of that kind to hold beside it: scored on the same text, or made of the same base model."
+        None, "Another file of that kind to compare with: scored on the same text, or made of the same base model."
     )
     other_supernet: str | None = setting(None, "Its super-net, where that is another one.")
 

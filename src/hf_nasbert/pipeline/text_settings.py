@@ -59,12 +59,18 @@ def settings_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
         given: Settings, among them the folder as `supernet` or `model`.
 
     Raises:
+        FileNotFoundError: If there is no folder of that super-net, and no text is given.
         ValueError: See `trained_on`.
     """
     folder = given.get("supernet") or given.get("model")
-    if not isinstance(folder, str) or not Path(expanded(folder)).is_dir():
+    if not isinstance(folder, str):
         return {}
     folder = expanded(folder)
+    if not Path(folder).is_dir():
+        is_text_given = any(given.get(name) for name in DataArguments.alternatives)
+        if given.get("supernet") and not is_text_given:  # or else the message would ask for a text
+            raise FileNotFoundError(f"super-net {folder}: no such folder")
+        return {}
     known = trained_on(folder)
     sources = {name: given[name] for name in DataArguments.alternatives if given.get(name)}
     if sources:

@@ -35,7 +35,9 @@ def _two(content: Content) -> tuple[str, tuple[str, ...]]:
         lead = f"The winners of {names[0]} and {names[1]} are level in {measure.name}"
     values = [measure.values[content.series[number].winner] for number in (best, other)]
     lead += f": {values[0]:.4f} against {values[1]:.4f}."
-    if doubt is None:
+    if not ahead and doubt == 0:
+        sure = f"Their losses are equal on every one of the {_batches(measure)}."
+    elif doubt is None:
         sure = "How much of that is chance cannot be said: the records hold no losses of single dev batches."
     elif abs(ahead) > doubt:
         sure = f"That is more than the noise of the {_batches(measure)}: {_interval(abs(ahead), doubt)} (95 %)."
