@@ -348,7 +348,7 @@ class TestLabelledTasks:
             (
                 "text,stars\nx,a\ny,b\n",
                 "text,stars\nx,a\n",
-                "train split has no label column 'label', only text, stars: say which one holds the labels by --label_column",
+                "train split has no label column 'label', only text, stars: say which one",
             ),
             ("text,label\nx,a\ny,b\n", "text,stars\nx,a\n", "the validation split has no label column 'label'"),
             ("text,label\nx,a\ny,b\n", "body,label\nx,a\n", "validation split has no text column 'text'"),
