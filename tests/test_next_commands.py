@@ -125,3 +125,18 @@ def test_a_stock_classifier_is_made_smaller_by_the_same_examples(tmp_path):
     parse_recipe_arguments([CompressArguments, CompressDataArguments], compress[1:])
     for model_type, source in (("nasbert", files), ("gpt2", files), ("bert", {"dataset_name": "somebody/set"})):
         assert [one[0] for one in commands(model_type, **source)] == ["push"]
+
+
+def test_a_smaller_model_and_a_pipelines_child_are_followed_by_a_dry_push(tmp_path):
+    best = SimpleNamespace(folder=tmp_path / "small", row=SimpleNamespace(budget="0.5x"))
+    compressed = SimpleNamespace(front=[best], best=best, folder=tmp_path / "small")
+    piped = SimpleNamespace(output_dir=str(tmp_path / "runs"))
+    for name, result, arguments, source in (
+        ("compress", compressed, (), tmp_path / "small"),
+        ("run", None, (piped,), tmp_path / "runs" / "child"),
+    ):
+        told = next_commands.ending_of(name, result, *arguments)
+        assert str(source) in told.partition("next: ")[0]
+        assert next_of(told)[:1] == ["push"]
+        (asked,) = parse_recipe_arguments([PushArguments], next_of(told)[1:])
+        assert (asked.source, asked.dry_run) == (str(source), True)
