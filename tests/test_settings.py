@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from transformers import HfArgumentParser
 
-from hf_nasbert.settings import Settings, check_range, setting
+from hf_nasbert.settings import Settings, check_names, check_range, setting
 
 
 @dataclass
@@ -52,3 +52,16 @@ def test_a_number_without_bounds_is_finite():
 def test_the_parser_of_transformers_takes_them_too():
     (made,) = HfArgumentParser(Some).parse_args_into_dataclasses(["--number", "3"])
     assert made == Some(number=3)
+
+
+def test_a_keyword_that_is_no_setting_is_refused_with_the_closest_one():
+    from hf_nasbert import compress, search
+
+    with pytest.raises(
+        TypeError, match=r"compress\(\) got an unexpected keyword argument 'max_latncy'.* 'max_latency'"
+    ):
+        compress("nowhere", ["a text"], max_latncy="0.5x")
+    with pytest.raises(TypeError, match=r"search\(\) got an .*'num_evaluatons'; did you mean 'num_evaluations'\?"):
+        search("nowhere", ["a text"], num_evaluatons=5)
+    with pytest.raises(TypeError, match=r"some\(\) got .*'zzz': see the fields of Some"):
+        check_names("some", Some, ["zzz"])

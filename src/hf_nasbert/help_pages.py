@@ -1,5 +1,6 @@
 """What `--help` shows of a command: an example, what is required, the usual settings; the others on request."""
 
+import argparse
 import dataclasses
 import difflib
 import itertools
@@ -8,7 +9,7 @@ import shutil
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 _TITLES = {
     "SupernetArguments": "super-net", "DataArguments": "text", "SupernetTrainingArguments": "training",
@@ -48,6 +49,14 @@ class Entry(NamedTuple):
         """How it is given, in the one spelling that pages use."""
         off = f", --no_{self.name}" if self.is_switch_off else ""
         return f"--{self.name}{off} {self.value}".rstrip()
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose messages name a flag in one spelling, though it takes two."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program as argparse does."""
+        super().error(re.sub(r"(--\w+)/--[\w-]+", r"\1", message))
 
 
 def page_of(

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import difflib
 import math
-import re
 import shlex
 import sys
 import types
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
 from hf_nasbert.foreign import printable
-from hf_nasbert.help_pages import Guide, entries_of, help_among, hints_of_choices, page_of
+from hf_nasbert.help_pages import Guide, Parser, entries_of, help_among, hints_of_choices, page_of
 from hf_nasbert.old_names import CALLED_ELSEWHERE, with_new_flags, with_new_keys
 from hf_nasbert.paths import LOCALE_ADVICE, expanded
 from hf_nasbert.terminal import user_mistakes
@@ -70,13 +69,6 @@ class Choice(NamedTuple):
         return found
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose messages name a flag in one spelling, though it takes two."""
-
-    def error(self, message: str) -> typing.NoReturn:
-        super().error(re.sub(r"(--\w+)/--[\w-]+", r"\1", message))
-
-
 def parse_recipe_arguments(
     dataclass_types: Sequence[type],
     argv: Sequence[str] | None = None,
@@ -108,7 +100,7 @@ def parse_recipe_arguments(
     """
     argv = with_new_flags(sys.argv[1:] if argv is None else argv, dataclass_types)
     chosen, refused = _chosen_settings(_settings_of_config(argv), dataclass_types, argv)
-    parser = _Parser(
+    parser = Parser(
         add_help=False,
         allow_abbrev=False,
         conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one

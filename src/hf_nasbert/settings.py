@@ -1,7 +1,9 @@
 """Settings: how dataclasses declare them, with a help and a range, and what is refused of them by name."""
 
+import difflib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
@@ -45,6 +47,20 @@ class Settings:
         """Expand paths, and refuse what a field does not take."""
         expand_paths(self)
         check_fields(self)
+
+
+def check_names(caller: str, kind: type, given: Iterable[str]) -> None:
+    """Refuse keyword arguments that are no settings, as Python does, and name the closest setting.
+
+    Raises:
+        TypeError: If a dataclass has no field of such a name; begins with `caller`.
+    """
+    known = [one.name for one in fields(kind)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f": see the fields of {kind.__name__}"
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def parse_shape(name: str, text: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class TimeArguments(Settings):
     max_time: str | None = setting(
         None,
         "Stop after this time, such as 90s, 15m or 2h (a number alone: minutes), as soon as what is done can be kept; "
-        "the same command goes on from there, to the same bits.",
+        "the same command continues from there, with bit-identical results.",
     )
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from hf_nasbert.pipeline.text_settings import settings_of_model
 from hf_nasbert.processes import be_alone
 from hf_nasbert.scored import ScoredChild
 from hf_nasbert.searching import SETTINGS
+from hf_nasbert.settings import check_names
 from hf_nasbert.space import Architecture
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ def search(
         data = _text(str(folder), dataset, eval_dataset, _taken(settings, fields(DataArguments)))
         own = [one for kind in SETTINGS.values() for one in fields(kind)]  # those of another search are refused below
         own_settings = _taken(settings, own, but=fields(SearchChildrenArguments))
+        check_names("search", SearchChildrenArguments, settings)
         arguments = SearchChildrenArguments(
             supernet=str(folder), output=str(output or scratch / "history.jsonl"), search_settings=own_settings,
             **settings,

@@ -139,8 +139,8 @@ class SupernetTrainer:
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """Train to `max_steps`, until a callback or a signal (SIGTERM) asks to stop, and save what there is then.
 
-        A callback that sets `control.should_training_stop` stops behind that step, and where several processes train
-        behind the next one; the last checkpoint is of that step, and the next call goes on from it.
+        A callback that sets `control.should_training_stop` stops after that step, and where several processes train
+        after the next one; the last checkpoint is of that step, and the next call goes on from it.
 
         Args:
             resume_from_checkpoint: True: the newest whole checkpoint of the folder, if there is any; or a checkpoint.

@@ -1,4 +1,4 @@
-"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on to the same bits.
+"""Recovery: the chosen child alone, distilled from the base model's states; a killed run goes on, bit for bit.
 
 One file, for a child and a super-net are distilled by the same steps, checkpoints and resumption.
 """
@@ -72,12 +72,12 @@ class RecoverySettings:
     num_steps: int = setting(200, "Batches, one a step.", at_least=1)
     learning_rate: float = setting(5e-4, "The highest one.", above=0)
     warmup: float = setting(
-        0.1, "Share of the steps in which it rises; behind them it falls in a straight line.", at_least=0, at_most=1
+        0.1, "Share of the steps in which it rises; after them it falls in a straight line.", at_least=0, at_most=1
     )
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", above=0)
     bf16: bool = setting(False, "Whether to take products in bfloat16.")
     inner_weight: float = setting(
-        0.0, "Weight of the relative error behind inner blocks, mean over those that the targets hold."
+        0.0, "Weight of the relative error after inner blocks, mean over those that the targets hold."
     )
     train_embeddings: bool = setting(
         False, "Whether the embeddings are trained as well; a child shares the base model's by default."
@@ -116,7 +116,7 @@ class Recovery:
         num_tokens: Real tokens trained on.
         before: The child's distance on the held-out batches before, where some were given.
         after: Likewise with the weights that it is left with.
-        kept_step: The step behind which it had these weights: the last one, an earlier one, or 0, where nothing that
+        kept_step: The step after which it had these weights: the last one, an earlier one, or 0, where nothing that
             was looked at was better than its start.
         looks: What was looked at, by step: the distance, or where labels have a weight their loss.
     """
@@ -230,7 +230,7 @@ class SupernetRecovery:
         losses: The training loss of every step, each of another child.
         num_tokens: Real tokens trained on.
         before: Mean distance of some random children on the held-out batches before.
-        after: Likewise behind the last step.
+        after: Likewise after the last step.
     """
 
     losses: list[float]

@@ -95,6 +95,7 @@ from hf_nasbert.measuring import Device, measure_latencies
 from hf_nasbert.modeling.elastic import elastic_supernet
 from hf_nasbert.processes import be_alone, leave_world, on_main_process, share_out
 from hf_nasbert.records import Content
+from hf_nasbert.settings import check_names
 from hf_nasbert.space import Architecture
 from hf_nasbert.stopping import is_time_up, leave
 from hf_nasbert.terminal import say
@@ -160,6 +161,7 @@ def compress(
         OSError: If there is no such model or text, or the folder cannot be written.
         TypeError: If there is no such setting, or the base model is none that is named.
     """
+    check_names("compress", CompressArguments, settings)
     name, scratch = name_of(base_model), None
     if output_dir is None:
         be_alone("making an encoder smaller in a folder of temporary files")

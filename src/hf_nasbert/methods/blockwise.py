@@ -1,4 +1,4 @@
-"""Block-wise distillation: each stage learns alone, from the teacher's state in front of it to the one behind it."""
+"""Block-wise distillation: each stage learns alone, from the teacher's state before it to the one after it."""
 
 import itertools
 import random
@@ -47,7 +47,7 @@ class BlockwiseSettings(AveragedSettings, UniformSettings):
 class Blockwise(Averaged, Uniform):
     """Every stage of every child learns by itself what the teacher makes of the teacher's own states (DNA).
 
-    A stage's input is the teacher's state in front of it, its target the teacher's state behind it, its loss their
+    A stage's input is the teacher's state before it, its target the teacher's state after it, its loss their
     relative, centred error; no gradient passes from stage to stage. A step trains the largest child and some random
     ones, whose gradients add up. The base model of a super-net is its teacher, whatever the training's `teacher` and
     `distillation` say; the largest child then learns as all do, and embeddings and head stay the base model's. From

@@ -1,4 +1,4 @@
-"""The layer that some SentenceTransformers have behind their pooling: kept as it is, byte by byte."""
+"""The layer that some SentenceTransformers have after their pooling: kept as it is, byte by byte."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

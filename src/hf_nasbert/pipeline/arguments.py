@@ -13,7 +13,7 @@ _MOST_CHILDREN = 100_000  # of a latency table's check: each is run many times
 
 @dataclass
 class PipelineArguments(Settings):
-    """What happens behind the super-net's training: scoring, budget, the winner's further training.
+    """What happens after the super-net's training: scoring, budget, the winner's further training.
 
     Raises:
         ValueError: If a number lies outside its range, or a cap is no quantity.

@@ -33,7 +33,7 @@ class ScoringArguments(AdaptationArguments):
     native_only: bool = setting(False, "Only children that are a stock BERT, which need no code of ours.")
     stage_errors: int | None = setting(
         None,
-        "Score a child by the errors of so many stages, each alone behind the largest child's states, and not by its "
+        "Score a child by the errors of so many stages, each alone on the largest child's states, and not by its "
         "loss: for super-nets of method blockwise.",
         at_least=1,
     )

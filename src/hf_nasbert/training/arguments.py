@@ -94,7 +94,7 @@ class SupernetArguments(Settings):
     num_conv_layers: int | None = setting(None, "Convolutions stacked in one conv operator.")
     max_position_embeddings: int | None = setting(None, "Longest sequence.")
     hidden_act: str | None = setting(None, "Activation, by transformers' name.")
-    hidden_dropout_prob: float | None = setting(None, "Dropout behind every operator.")
+    hidden_dropout_prob: float | None = setting(None, "Dropout after every operator.")
     attention_probs_dropout_prob: float | None = setting(None, "Dropout of attention probabilities.")
     initializer_range: float | None = setting(None, "Deviation of the initial weights.")
 

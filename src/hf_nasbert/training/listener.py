@@ -7,7 +7,7 @@ from typing import Literal
 class Listener:
     """Is told what a run does, on every process alike, by `SupernetLoop`. This one does nothing; others override it.
 
-    Steps are counted from 1: `step` is the number of steps that are behind the super-net.
+    Steps are counted from 1: `step` is the number of steps that the super-net has taken.
     """
 
     def begins(self, step: int) -> None:

@@ -73,7 +73,7 @@ class TrainingOutput:
     """What a training run ends with.
 
     Args:
-        global_step: Optimizer steps behind the super-net.
+        global_step: Optimizer steps that the super-net has taken.
         method: What the method says of its state at the end.
         evaluation: The evaluated children and their losses, if the run came to its end.
         is_finished: False if the run was asked to stop (`stopping.STOP_SIGNALS`) and wants to be resumed.
