@@ -733,3 +733,13 @@ def test_the_command_takes_summaries_and_two_files(tmp_path, capsys):
     both[3] = str(tmp_path / "t.jsonl")
     assert cli.main(["report", *both, "--output", str(tmp_path / "r.html")]) == 0
     assert "A: s.jsonl" in (tmp_path / "r.html").read_text()
+
+
+def test_two_searches_with_one_winner_are_not_said_to_differ_by_chance():
+    found = history()
+    for record in found[1:]:
+        record["batch_losses"] = [record["score"] + noise for noise in (0.3, -0.3, 0.1, -0.1)]
+    other = Searched(read_findings(found, "b"), "net", "b")
+    page = render_search_report(found, supernet="net", other=other)
+    assert "Their losses are equal on every one of the 4 dev batches." in page
+    assert "That may be chance" not in page
