@@ -1,7 +1,7 @@
-"""README's table and picture of `make quickstart`, made from the record of one run.
+"""README's table, picture and output of `make quickstart`, made from the record of one run.
 
     python benchmarks/quickstart.py record runs/quickstart    keeps a finished run as the record
-    python benchmarks/quickstart.py page                      fills README's table and draws its picture
+    python benchmarks/quickstart.py page                      fills README's table and output, and draws its picture
 
 The record (benchmarks/records/quickstart-compress.jsonl.gz) holds the stages of the run, without the importances of
 heads and neurons, which no page tells.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hf_nasbert import records
 from hf_nasbert.cards import fill_page
-from hf_nasbert.compression.proof import SEARCHED, Row
+from hf_nasbert.compression.proof import SEARCHED, Row, verdicts
 from hf_nasbert.compression.results import markdown_table
 from hf_nasbert.plots.style import INK, QUIET_COLOUR, WINNER_COLOUR, figure_style, new_figure, save_figure
 from hf_nasbert.writing import write_bytes
@@ -44,6 +44,11 @@ def rows_of_record() -> list[Row]:
     """The rows of the table."""
     (proof,) = (record for record in records.read(RECORD) if record["stage"] == "proof")
     return [Row.from_dict(row) for row in proof["content"]["rows"]]
+
+
+def output(rows: list[Row]) -> str:
+    """What the command says below its table, as code."""
+    return "\n".join(["```", *verdicts(rows), "```"])
 
 
 def draw(rows: list[Row]) -> "Figure":
@@ -89,7 +94,7 @@ def main() -> None:
         keep(arguments.folder)
     else:
         rows = rows_of_record()
-        fill_page(ROOT / "README.md", {"quickstart": markdown_table(rows, SHAPE)})
+        fill_page(ROOT / "README.md", {"quickstart": markdown_table(rows, SHAPE), "quickstart output": output(rows)})
         for file in save_figure(draw(rows), PICTURE):
             if file.suffix == ".svg":
                 file.unlink()
