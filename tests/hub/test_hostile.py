@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import mostly_slow
 from hub_helpers import MODEL, files_of
 from hub_server import TOKEN
 
@@ -307,7 +308,7 @@ class TestFilesOfOthers:
             changed = json.dumps({**json.loads(files["config.json"]), **changed}).encode()
         return files | {"config.json": changed}
 
-    @pytest.mark.parametrize("changed", CONFIGS.values(), ids=CONFIGS)
+    @pytest.mark.parametrize("changed", mostly_slow(CONFIGS.values(), 4), ids=CONFIGS)
     def test_a_config_on_the_hub(self, hub, landed, api, tmp_path, changed):
         hub.repos[MODEL].commit("main", self.configure(files_of(hub), changed))
         with pytest.raises(ValueError, match=r"config\.json|holds a model of type") as raised:
