@@ -7,6 +7,7 @@ import traceback
 import hf_xet
 import huggingface_hub.constants
 import pytest
+from helpers import mostly_slow
 from hub_helpers import ARCHITECTURE, MODEL, OTHER, contents_of, files_of
 from hub_server import TOKEN
 from huggingface_hub import HfApi, ModelCard
@@ -58,7 +59,7 @@ class TestOneCommitOrNone:
         "no Hub at all": ({"pattern": "validate-yaml", "times": 1, "status": 502}, ConnectionError, "502|no way"),
     }
 
-    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    @pytest.mark.parametrize("fault", mostly_slow([(fault,) for fault in FAULTS.values()], 4), ids=FAULTS.keys())
     def test_a_failed_push_changes_nothing_and_is_repeated(self, hub, landed, send, made, fault, caplog):
         before, commits = files_of(hub), len(hub.repos[MODEL].commits)
         plan, error, reason = fault
