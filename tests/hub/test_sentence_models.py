@@ -62,7 +62,7 @@ def vectors(folder):
     return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu").encode(TEXTS, convert_to_tensor=True)
 
 
-@pytest.mark.parametrize("operators", [TRAVELLING, STOCK], ids=["code", "stock"])
+@pytest.mark.parametrize("operators", [TRAVELLING, pytest.param(STOCK, marks=pytest.mark.slow)], ids=["code", "stock"])
 def test_a_sentence_transformer_goes_and_comes_back_whole(hub, back, tmp_path, operators):
     make(tmp_path / "small", operators=operators, modules=MODULES)
     folder, pushed, pulled = back(tmp_path / "small")
@@ -233,6 +233,7 @@ def test_half_a_sentence_transformer_is_refused(hub, send, tmp_path, spoil, said
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_the_proof_compares_the_vectors(tmp_path, monkeypatch):
     """In forks; a process that has to import the libraries proves the smaller MiniLM below."""
     monkeypatch.setattr("hf_nasbert.hub.proof.subprocess.run", run_without_our_package)
