@@ -66,6 +66,7 @@ def sealed_again(folder, change):
     checkpoints.write_checkpoint(folder, 4, write)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_promises_of_methods():
     check_method("mean_teacher")
 
