@@ -468,6 +468,7 @@ def test_a_searched_child_that_is_above_the_budget_when_it_is_measured_again_say
     assert "timed again" not in "\n".join(verdicts(rows))
 
 
+@pytest.mark.slow
 def test_the_table_holds_the_searched_child_to_its_latency_too(base, tmp_path, monkeypatch):
     calls = []
 
@@ -566,6 +567,7 @@ def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, set
     refused(message, one.run)
 
 
+@pytest.mark.slow
 def test_what_was_refused_before_any_work_keeps_no_folder_to_itself(base, tmp_path):
     folder = tmp_path / "small"
     refused("the smallest there is", lambda: compress(base, folder, max_parameters="1"))
