@@ -143,6 +143,7 @@ def test_refitted_weights_are_taken_up_again(tmp_path, monkeypatch):
 # Block-wise distillation
 
 
+@pytest.mark.slow
 def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path, monkeypatch):
     own = batches(lengths=[(20, 19, 18, 20)] * 8)
     supernet = elastic(kernels=(3,))
@@ -164,6 +165,7 @@ def test_variants_distilled_alone_come_nearer_and_leave_what_is_shared(tmp_path,
     assert all(map(torch.equal, start.state_dict().values(), supernet.state_dict().values()))
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     own = batches(lengths=[(9, 7, 7, 3), (12, 12, 5)] * 2)
     more = [{name: nn.functional.pad(tensor, (0, 4)) for name, tensor in batch.items()} for batch in own]
