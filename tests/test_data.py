@@ -547,6 +547,7 @@ class TestPacking:
         monkeypatch.setattr("hf_nasbert.data.corpus._FLUSH_TOKENS", 100)
         assert packed("one") == (1, (8465, 32), "e8d8a158fd9e74ec")
 
+    @pytest.mark.slow
     def test_an_interrupted_packing_goes_on_behind_its_last_whole_shard(
         self, documents, tokenizer, tmp_path, monkeypatch
     ):
