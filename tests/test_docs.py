@@ -35,6 +35,7 @@ def blocks(language: str, page: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_trainer", "own_cache")
 def test_the_library_in_one_screen_runs(tmp_path, monkeypatch):
     """As it stands, but for its size, and for what it would send."""
