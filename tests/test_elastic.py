@@ -293,6 +293,7 @@ class TestFolders:
             SupernetModel.from_base_model(tmp_path)
 
 
+@pytest.mark.slow
 def test_minilm_and_its_narrow_children():
     """A real encoder."""
     folder = packaged_model("all-MiniLM-L6-v2")
