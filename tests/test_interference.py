@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.models import BATCHES, tiny_supernet
 from tiny.records import measurement
 
@@ -192,7 +193,7 @@ class TestDrawnPairs:
 
 
 class TestMeasuredPairs:
-    @every_space
+    @pytest.mark.parametrize("name", mostly_slow(SPACES, 3))
     def test_every_row_is_a_direct_autograd_computation(self, name):
         supernet = make_supernet(name, sparse_prediction=True)
         rows = measure_pairs(supernet, BATCHES[:2], num_children=2, seed=1)
@@ -300,7 +301,7 @@ def twins():
 
 
 class TestBlocks:
-    @every_space
+    @pytest.mark.parametrize("name", mostly_slow(SPACES, 3))
     def test_every_row_is_a_direct_autograd_computation(self, name):
         supernet = make_supernet(name)
         rows = measure_blocks(supernet, BATCHES[:2], num_settings=2, seed=2)
