@@ -284,6 +284,7 @@ class TwoCopies(WeightLayout):
         return [self]
 
 
+@pytest.mark.slow
 def test_a_layout_of_ones_own_needs_no_other_change(monkeypatch, tmp_path):
     """Made under a name of its own, scored, extracted, trained, held against its gradients, saved and loaded."""
     monkeypatch.setitem(LAYOUTS, "copies", TwoCopies)
