@@ -163,6 +163,7 @@ class TestPipeline:
         with pytest.raises(ValueError, match=f"{name}=0"):
             interference_arguments("records.jsonl", "somewhere", **{name: 0})
 
+    @pytest.mark.slow
     def test_report_fills_the_page(self, tmp_path):
         from hf_nasbert.pipeline import InterferenceReportArguments, report_interference
 
