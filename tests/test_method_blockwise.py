@@ -100,6 +100,7 @@ class TestFromScratch:
         assert len(set(drawn)) > 1
         assert method.passes_per_step == 3 * 4 + 1
 
+    @pytest.mark.slow
     def test_paths_come_nearer_to_the_teacher(self, tmp_path):
         trainer = make_trainer(
             tmp_path, method="blockwise", max_steps=30, save_steps=100, logging_steps=5, num_eval_children=0
