@@ -36,7 +36,10 @@ def weights(supernet):
     return {name: parameter.detach().clone() for name, parameter in supernet.named_parameters()}
 
 
-@pytest.mark.parametrize("settings", [{"split": "block:1"}, {"split": "gradients", "split_settings": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"split": "block:1"}, pytest.param({"split": "gradients", "split_settings": 2}, marks=pytest.mark.slow)],
+)
 def test_copies_are_exact_and_then_each_trains_its_own_children(tmp_path, settings):
     trainer = make_trainer(tmp_path, method="few_shot", max_steps=10, split_at=0.4, save_steps=100, **settings)
     seen, backward, before_step = {}, trainer.step.backward, trainer.method.before_step
