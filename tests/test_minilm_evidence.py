@@ -121,6 +121,7 @@ def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
     assert "bar of 0.96 and 0.88" in made["evidence lines"]
 
 
+@pytest.mark.slow
 def test_replays_of_policies_spend_what_they_say_and_find_what_they_can(bench, folder):
     import regret
 
