@@ -209,7 +209,7 @@ def test_off_path_operators_get_no_gradient(make_config):
             assert name.endswith("key.bias") or gradient.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 @every_shape
 def test_parameters_of_names_each_once(make_config, tied):
     supernet, batch = make_supernet(make_config, tie_word_embeddings=tied), tiny_batch()
@@ -561,7 +561,9 @@ class OneChildABatch:
 
 
 @pytest.mark.usefixtures("quiet_trainer")
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient-checkpointing"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "gradient-checkpointing"]
+)
 @pytest.mark.parametrize("children", [None, (("attention", "conv3", "skip"), ("conv3", "attention", "ffn"))])
 def test_trainer_trains_a_supernet(children, checkpointing, tmp_path):
     """The child named in the batch, or the largest; nothing else moves; evaluated, saved, resumed."""
