@@ -62,7 +62,7 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     own = {**files, "max_seq_length": 16, "max_steps": 2, "cache_dir": str(tmp_path / "cache")}
     task = tmp_path.name
     monkeypatch.setitem(bench.TASKS, task, bench.TASKS["rotten_tomatoes"].__class__("accuracy", own))
-    for name, value in {"TUNED": (task,), "BUDGETS": (0.6,), "FACTORS": (1, 4)}.items():
+    for name, value in {"TUNED": (task,), "BUDGETS": (0.6,), "FACTORS": (1, 4), "NUM_CHOICES": 12}.items():
         monkeypatch.setattr(bench, name, value)
     study = bench.Study(
         prepare_tiny(tmp_path, num_documents=700), str(tmp_path / "pairs.csv"), tmp_path / "records",
