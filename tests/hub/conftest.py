@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +40,13 @@ def child(made, tmp_path) -> Path:
 
 @contextmanager
 def open_hub(monkeypatch, cache: Path) -> Iterator[HubServer]:
-    """A Hub, an empty cache, no waiting, and no proof in another process: slow tests prove."""
+    """A Hub, an empty cache, next to no waiting, and no proof in another process: slow tests prove."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("time.sleep", lambda _: None)
+    # Who waits for a process without sleeping at all takes a core from it.
+    sleep = time.sleep
+    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.setattr("hf_nasbert.hub.pushing.check_leaves_home", lambda files, **_: 0.0)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with HubServer() as server:
