@@ -113,6 +113,7 @@ def test_half_of_minilm_takes_what_was_foretold_and_beats_what_people_choose_by_
     torch.set_num_threads(1)
     for name, number in (("_NUM_CHOOSING", 32), ("_NUM_JUDGING", 64), ("_CALIBRATION_TOKENS", 4000)):
         monkeypatch.setattr(f"hf_nasbert.compression.materials.{name}", number)
+    monkeypatch.setattr("hf_nasbert.compression.proof._MOST_ROUNDS", 1)
     given = packaged_model("all-MiniLM-L6-v2"), packaged_text("boolq-wikipedia").select(range(1500))
     settings = {
         "num_sentences": 256, "recovery_steps": 6, "batch_size": 16, "learning_rate": 1e-4, "num_rescored": 3,
