@@ -1,5 +1,6 @@
 """Cards: valid metadata, every number from the record, nothing invented, and no text that becomes markup."""
 
+import functools
 import json
 import re
 from itertools import pairwise
@@ -350,6 +351,12 @@ def structure(card: str) -> list:
     return list(walk(parser.parse(body)))
 
 
+@functools.cache
+def harmless_structure(render, record_of) -> list:
+    """What nasty texts are compared with: the structure of the same card with a text that does nothing."""
+    return structure(render(record_of("harmless")))
+
+
 class TestInjection:
     @settings(max_examples=40, deadline=None)
     @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30))
@@ -357,14 +364,14 @@ class TestInjection:
         if not text.strip() or not any(sign.isprintable() and not sign.isspace() for sign in text):
             text += "x"
         card = render_child_card(record_with(text))
-        assert structure(card) == structure(render_child_card(record_with("harmless")))
+        assert structure(card) == harmless_structure(render_child_card, record_with)
 
     @pytest.mark.parametrize("text", NASTY)
     def test_known_attacks_stay_text(self, text):
         card = render_child_card(record_with(text))
-        assert structure(card) == structure(render_child_card(record_with("harmless")))
+        assert structure(card) == harmless_structure(render_child_card, record_with)
         card = render_supernet_card(supernet_with(text))
-        assert structure(card) == structure(render_supernet_card(supernet_with("harmless")))
+        assert structure(card) == harmless_structure(render_supernet_card, supernet_with)
 
     def test_addresses_do_not_become_links(self):
         """GitHub's dialect, which the Hub reads, links bare addresses; CommonMark, checked above, does not."""
