@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from helpers import mostly_slow
 from tiny.families import at_tokens, batch_for, stock
 from tiny.models import assert_close, chain_config, padded_batch, random_model, randomise_, staged_config
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,7 +60,7 @@ def supernet_of(model, **sizes):
     return supernet_class.from_base_model(model, **sizes)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, 3))
 @pytest.mark.parametrize("architecture", [
     pytest.param(FULL, marks=pytest.mark.slow), ("attention2", "ffn20", "attention1", "ffn10"),
     pytest.param(("attention", "norm", "norm", "ffn10"), marks=pytest.mark.slow),
