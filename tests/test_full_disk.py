@@ -40,7 +40,9 @@ def no_file_longer_than(limit: int):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("extract", "search by nsga2") else [])
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("extract", "search by nsga2", "latency", "figures") else []
+        )
         for name in COMMANDS
     ],
 )
