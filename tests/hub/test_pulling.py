@@ -1,6 +1,7 @@
 """Pulling over real HTTP: a folder that appears whole or not at all, and nothing dangerous in it."""
 
 import pytest
+from helpers import mostly_slow
 from hub_helpers import MODEL, contents_of, files_of
 
 from hf_nasbert import cli
@@ -97,7 +98,7 @@ class TestPull:
         "dropped": ({"pattern": "resolve", "times": 99}, ConnectionError, "no connection|cannot be reached"),
     }
 
-    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    @pytest.mark.parametrize("fault", mostly_slow([(fault,) for fault in FAULTS.values()], 3), ids=FAULTS.keys())
     def test_a_failed_pull_leaves_nothing(self, hub, landed, api, tmp_path, fault):
         plan, error, reason = fault
         hub.fail(**plan)
