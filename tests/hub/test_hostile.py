@@ -339,7 +339,7 @@ class TestFilesOfOthers:
         assert not (child.parent / "out").exists()
         assert hub.writes == []
 
-    @pytest.mark.parametrize("content", TOKENIZERS.values(), ids=TOKENIZERS)
+    @pytest.mark.parametrize("content", mostly_slow(TOKENIZERS.values(), 4), ids=TOKENIZERS)
     def test_a_tokenizer(self, hub, landed, api, send, child, tmp_path, content):
         hub.repos[MODEL].commit("main", files_of(hub) | {"tokenizer.json": content})
         with pytest.raises(ValueError, match=r"tokenizer\.json of user/child") as raised:
@@ -472,7 +472,7 @@ class TestCards:
         "license: mit\nlicense: mit": "metadata: no YAML .*twice",
     }  # fmt: skip
 
-    @pytest.mark.parametrize(("head", "problem"), HEAD.items(), ids=[head[:30] for head in HEAD])
+    @pytest.mark.parametrize(("head", "problem"), mostly_slow(HEAD.items(), 3), ids=[head[:30] for head in HEAD])
     def test_it_is_told(self, hub, send, child, head, problem):
         (child / "README.md").write_text(f"---\n{head}\n---\n# A card\n")
         for dry_run in (True, False):
