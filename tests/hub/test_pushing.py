@@ -75,7 +75,9 @@ class TestOneCommitOrNone:
         assert files_of(hub)["model.safetensors"] == (made["retrained"] / "model.safetensors").read_bytes()
         assert len(hub.repos[MODEL].commits) == commits + 1
 
-    @pytest.mark.parametrize("pattern", ["preupload", "objects/batch", "PUT /upload", r"POST .*/commit/"])
+    @pytest.mark.parametrize(
+        "pattern", mostly_slow(["preupload", "objects/batch", "PUT /upload", r"POST .*/commit/"], 4)
+    )
     @pytest.mark.parametrize("status", [500, None], ids=["500", "dropped"])
     def test_what_passes_is_waited_for(self, hub, send, made, pattern, status):
         hub.fail(pattern, times=2, status=status)
