@@ -207,7 +207,7 @@ class TestWhoseCard:
             "a seed that was trained is not forgotten"
         )
 
-    @pytest.mark.parametrize("change", ["mine", "{}\nA word of mine.\n"], ids=["written", "edited"])
+    @pytest.mark.parametrize("change", mostly_slow(["mine", "{}\nA word of mine.\n"], 2), ids=["written", "edited"])
     def test_somebody_elses_stays(self, arguments, change):
         task = finetune_with_cards(arguments(seeds=[0])).task
         asked = arguments(seeds=[0, 1])
