@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from helpers import mostly_slow
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
@@ -78,7 +79,7 @@ FIGURES = {
 
 
 class TestEveryFigure:
-    @pytest.mark.parametrize("name", ["architecture-6", "front", "training", "frequency"])
+    @pytest.mark.parametrize("name", mostly_slow(["architecture-6", "front", "training", "frequency"], 4))
     def test_is_written_the_same_each_time_whatever_the_users_settings(self, name, tmp_path):
         before = dict(matplotlib.rcParams)
         png, svg = save_figure(FIGURES[name](), tmp_path / "made" / "figure.v1")
