@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import PartialState
+from helpers import mostly_slow
 from tiny.models import BATCHES, tiny_supernet
 from tiny.processes import launch
 from tiny.searches import CHAIN, STAGED
@@ -33,7 +34,7 @@ def alone(supernet, architecture, batches):
     return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", mostly_slow(SPACES, 2))
 def test_every_loss_is_that_of_the_child_alone(name):
     supernet = tiny_supernet(SPACES[name])
     children = list(SPACES[name].enumerate())
