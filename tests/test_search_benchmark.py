@@ -38,6 +38,7 @@ def test_the_page_is_what_its_records_say(benchmark, space, landscape, searched)
         assert f"<!-- table: {name} -->\n{table}\n<!-- end -->" in page, name
 
 
+@pytest.mark.slow
 def test_the_figure_is_that_of_its_records(benchmark, space, searched, tmp_path):
     save_figure(plot_regret(searched), tmp_path / benchmark["figure_name"](space))
     assert_published(tmp_path, number=1)
