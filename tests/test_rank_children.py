@@ -101,6 +101,7 @@ def test_supernets_of_unknown_origin_rank_under_their_own_names(arguments, data)
     assert [(row.name, row.num_rankings) for row in report.methods] == [("supernet-0", 1), ("supernet-1", 1)]
 
 
+@pytest.mark.slow
 def test_variants_rank_under_the_name_they_are_given(arguments, data, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- table: sweep -->\n<!-- end -->\n<!-- table: sweep, conv3 -->\n<!-- end -->\n")
