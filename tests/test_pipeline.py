@@ -207,6 +207,7 @@ def test_under_a_cap_on_latency_operators_are_timed_and_the_winner_is(make, tmp_
     assert all(result.is_reused for result in make(max_latency=1000.0, latency_shape="2x16", num_evaluations=6).run())
 
 
+@pytest.mark.slow
 def test_a_latency_that_no_child_keeps_is_refused_before_any_training(make, tmp_path):
     pipeline = make(max_latency=1e-4, latency_shape="1x8")
     with pytest.raises(ValueError, match=r"latency_ms may be at most 0.0001, but that of the smallest child"):
