@@ -291,6 +291,7 @@ class TestCommands:
         with pytest.raises(ValueError, match="is not the history of a search"):
             search_children(replace(arguments, output=str(tmp_path / "p.jsonl")), data)
 
+    @pytest.mark.slow
     def test_scoring_takes_it_too(self, folder, data, tmp_path, in_process):
         arguments = ScoreChildrenArguments(
             supernet=str(folder), output=str(tmp_path / "s.jsonl"), all_children=True, adapt_steps=3, num_adapted=4,
