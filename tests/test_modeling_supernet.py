@@ -438,6 +438,7 @@ def test_children_accumulate_into_one_step():
         assert_close(gradient, sum(found[name] for found in alone if name in found), 1e-6)
 
 
+@pytest.mark.slow
 def test_a_supernet_learns():
     torch.manual_seed(0)
     supernet, batch = SupernetForMaskedLM(chain_supernet_config()), tiny_batch()
