@@ -990,6 +990,7 @@ class TestPretrainChild:
         a, b = (load_file(folder / "model.safetensors") for folder in folders)
         assert all(torch.equal(a[name], b[name]) for name in a)
 
+    @pytest.mark.slow
     def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(self, make):
         straight = pretrain_child(*make("straight"))
         with pytest.raises(SystemExit):
@@ -1013,6 +1014,7 @@ class TestPretrainChild:
         for name in ("dev_loss_before", "dev_loss_after", "num_steps"):
             assert resumed[name] == straight[name], name
 
+    @pytest.mark.slow
     def test_from_scratch_needs_no_weights(self, home, make, tmp_path):
         config = BertConfig.from_pretrained(home / "bert")
         config.save_pretrained(tmp_path / "config")
