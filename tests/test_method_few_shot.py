@@ -226,6 +226,7 @@ def test_copies_are_not_sharded(tmp_path, monkeypatch, method):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_of_a_base_model_it_splits_by_blocks_and_not_by_gradients(tmp_path):
     with pytest.raises(ValueError, match="gradients of the loss by masked words, and here a teacher teaches"):
         make_taught_trainer(tmp_path, head=BertForMaskedLM, method="few_shot", split="gradients")
