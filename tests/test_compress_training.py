@@ -174,6 +174,7 @@ def test_padding_changes_nothing():
         assert found == pytest.approx(expected, rel=2e-3, abs=2e-5)  # sums of another order
 
 
+@pytest.mark.slow
 def test_a_variant_that_learns_harm_stays_as_it_was():
     supernet, own = elastic(), batches(lengths=[(20, 19, 18, 20)] * 4)
     refit(supernet, own)
