@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from huggingface_hub import ModelCard
 from tiny.models import (
     HEADS,
@@ -45,7 +45,7 @@ from hf_nasbert.scored import is_beside, scored_children
 ALTERNATING = ("attention", "ffn", "attention", "ffn", "skip")
 
 
-@pytest.fixture(scope="module", params=list(SPACES))
+@pytest.fixture(scope="module", params=mostly_slow(SPACES, 2))
 def supernet(request):
     return tiny_supernet(request.param)
 
