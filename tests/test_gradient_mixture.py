@@ -52,6 +52,7 @@ def found_by(supernet, seed, **settings):
     return GradientMixtureSearch(task, mixture_steps=mixture_steps, logits=logits).ask()
 
 
+@pytest.mark.slow
 def test_a_planted_operator_is_found_by_gradient_and_not_without(planted):
     before = {name: tensor.clone() for name, tensor in planted.state_dict().items()}
     planted.zero_grad(set_to_none=True)
