@@ -978,6 +978,7 @@ class TestPretrainChild:
         assert [entry[:3] for entry in second] == [entry[:3] for entry in first]
         assert all(torch.equal(a[3], b[3]) for a, b in zip(first, second, strict=True))
 
+    @pytest.mark.slow
     def test_a_killed_run_continues_as_if_it_had_not_been_killed(self, make):
         straight = pretrain_child(*make("straight"))
         with pytest.raises(KeyboardInterrupt):
