@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+from helpers import mostly_slow
 from tiny.models import (
     CHECKPOINTING,
     KINDS,
@@ -49,6 +50,9 @@ from hf_nasbert.modeling import (
 from hf_nasbert.space import SKIP, Architecture, SearchSpace, Stage
 
 every_shape = pytest.mark.parametrize("make_config", SUPERNET_CONFIGS.values(), ids=SUPERNET_CONFIGS.keys())
+mostly_chains = pytest.mark.parametrize(
+    "make_config", mostly_slow(SUPERNET_CONFIGS.values(), len(SUPERNET_CONFIGS)), ids=SUPERNET_CONFIGS.keys()
+)
 
 
 def children_of(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
@@ -158,7 +162,7 @@ def test_the_default_is_documented():
     assert re.search(r"without one the largest child runs", inspect.getdoc(SupernetForMaskedLM))
 
 
-@every_shape
+@mostly_chains
 def test_the_default_is_the_largest_child(make_config):
     supernet = make_supernet(make_config)
 
@@ -296,7 +300,7 @@ def test_the_last_blocks_compute_only_what_is_read(make_config):
         assert_close(sparse.loss, torch.nn.functional.cross_entropy(dense.logits[mask], labels[mask]), 1e-6)
 
 
-@every_shape
+@mostly_chains
 def test_sparse_prediction_has_the_same_gradients(make_config):
     batch = tiny_batch()
     for architecture in children_of(make_config().space, 6):
