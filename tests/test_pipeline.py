@@ -2,9 +2,12 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tiny.processes import run_without_our_package
 from tiny.texts import TEXT, save_tokenizer_with_padding_at_one
 from transformers import AutoModelForMaskedLM, BertTokenizer
 
@@ -88,8 +91,19 @@ def make(tmp_path, monkeypatch):
     return make_pipeline
 
 
+@pytest.fixture
+def fork(monkeypatch):
+    """The child is asked in a fork, not in a process that has to import the libraries."""
+
+    def in_forks():
+        in_fork = vars(subprocess) | {"run": run_without_our_package}
+        monkeypatch.setattr("hf_nasbert.hub.proof.subprocess", SimpleNamespace(**in_fork))
+
+    return in_forks
+
+
 @pytest.mark.slow
-def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
+def test_from_text_to_a_child_that_loads_elsewhere(make, fork, tmp_path, capsys):
     pipeline = make()
     results = pipeline.run()
     folder = tmp_path / "run"
@@ -157,6 +171,7 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
     assert all(result.is_reused for result in make().run())
     assert (child / "model.safetensors").stat().st_mtime_ns == before
     (folder / "fill-mask.json").unlink()
+    fork()
     again = {result.name: result.is_reused for result in make().run()}
     assert again.pop("fresh process") is False
     assert all(again.values())
@@ -168,7 +183,8 @@ def test_from_text_to_a_child_that_loads_elsewhere(make, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_with_labels_of_ones_own_and_the_control(make, tmp_path):
+def test_with_labels_of_ones_own_and_the_control(make, fork, tmp_path):
+    fork()
     rows = [{"sentence": f"{text} {number}", "label": label} for number in range(6) for text, label in SENTENCES]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     results = make(train_file=str(tmp_path / "mine.jsonl"), control=True).run()
@@ -193,7 +209,8 @@ def test_with_labels_of_ones_own_and_the_control(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_under_a_cap_on_latency_operators_are_timed_and_the_winner_is(make, tmp_path):
+def test_under_a_cap_on_latency_operators_are_timed_and_the_winner_is(make, fork, tmp_path):
+    fork()
     pipeline = make(max_latency=1000.0, latency_shape="2x16", num_evaluations=6)
     content = {result.name: result.content for result in pipeline.run()}
     assert list(content)[:3] == ["text", "latency", "super-net"]
@@ -348,7 +365,8 @@ def foreign_tokenizer(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(make, tmp_path, foreign_tokenizer):
+def test_another_mask_another_language_and_stages_arrive_in_cards_and_figures(make, fork, tmp_path, foreign_tokenizer):
+    fork()
     staged = {"num_choice_blocks": 4, "num_stages": 2, "widths": [16, 32], "attention_head_size": 16}
     pipeline = make(
         of_space={**staged, "operators": ["attention", "ffn"]},
