@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers import run_recipe
+from helpers import mostly_slow, run_recipe
 from tiny.models import gradients, randomise_
 from tiny.processes import forked
 from tiny.trainings import (
@@ -540,7 +540,7 @@ class TestTraining:
         with pytest.raises(ValueError, match=words):
             trainer.train()
 
-    @pytest.mark.parametrize("method", FIRST)
+    @pytest.mark.parametrize("method", mostly_slow(FIRST, len(FIRST)))
     def test_learns(self, tmp_path, method):
         trainer = make_trainer(
             tmp_path, method=method, max_steps=30, per_device_train_batch_size=8, save_steps=100, logging_steps=10
@@ -594,6 +594,7 @@ class TestTraining:
             ends[weight] = sum(record["alignment"] for record in train_log(tmp_path / str(weight))[-10:])
         assert ends[20.0] < 0.5 * ends[0.0]
 
+    @pytest.mark.slow
     def test_alignment_may_start_late(self, tmp_path):
         """Up to there the run is that without alignment, to the bit; the anchor is judged all the same."""
         logs = {}
@@ -759,7 +760,8 @@ class TestResuming:
         ("method", "precision"),
         [
             # The states of all others, of which these are made, are resumed by check_method.
-            *((method, "no") for method in ("fair", "magic_at", "sandwich")),
+            ("magic_at", "no"),
+            *(pytest.param(method, "no", marks=pytest.mark.slow) for method in ("fair", "sandwich")),
             pytest.param("magic_at", "bf16", marks=pytest.mark.slow),  # emulated on most CPUs
         ],
     )
