@@ -39,7 +39,7 @@ def test_our_samplers(make, space):
     check_sampler(make, space)
 
 
-@pytest.mark.parametrize("name", mostly_slow(METHODS, 4))
+@pytest.mark.parametrize("name", mostly_slow(METHODS, 8))
 def test_our_methods(name):
     check_method(name)
 
