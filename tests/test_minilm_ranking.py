@@ -131,6 +131,7 @@ def test_a_command_called_again_goes_on_and_doubles_nothing(bench, prepared, des
         bench.work(prepared, {"children": design["children"][:2]}, jobs, path)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_in_the_same_records(bench, prepared, design, tmp_path):
     """SIGKILL behind every record, some moments later each time."""
     jobs = [*bench.jobs_of("untrained")[:1], *bench.jobs_of("run")[:2]]
