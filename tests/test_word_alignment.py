@@ -251,6 +251,7 @@ class TestTheLoss:
             terms += ((mine - taught) ** 2).mean(-1).tolist()
         assert record["distillation_losses"][0][1] == pytest.approx(sum(terms) / len(terms), rel=1e-4)
 
+    @pytest.mark.slow
     def test_relations(self, passes, teacher, make):
         record = pretrain_child(*make(distillation="relations", num_relation_heads=4))
         reading, batch, child = passes
