@@ -24,7 +24,6 @@ from hf_nasbert.compression import (
     Compressed,
     materials,
     plan,
-    recover,
     run,
 )
 from hf_nasbert.compression.base_models import hub_name
@@ -278,7 +277,7 @@ def test_a_run_whose_time_is_up_between_and_within_stages_goes_on_to_the_same_bi
         def is_up(number=number, seen=seen):  # at the so many-th look at the clock
             return stopping._deadline is not None and next(seen) >= number
 
-        for module in (run, recover):
+        for module in (run, stopping):
             monkeypatch.setattr(module, "is_time_up", is_up)
         with pytest.raises(SystemExit) as left:
             cli.main([*command, "cut", "--max_time", "1h"])

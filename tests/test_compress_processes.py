@@ -17,7 +17,14 @@ import hf_nasbert
 from hf_nasbert import processes, records
 from hf_nasbert.compression import materials, run
 from hf_nasbert.compression.local import distil_blocks
-from hf_nasbert.compression.recover import RecoverySettings, _loss_of, _own_share, _Share, distil_supernet
+from hf_nasbert.compression.recover import (
+    RecoverySettings,
+    _loss_of,
+    _own_share,
+    _Run,
+    _Share,
+    distil_supernet,
+)
 from hf_nasbert.elastic import refit
 from hf_nasbert.elastic.distance import Distance, Target
 from hf_nasbert.elastic.importance import importance
@@ -117,6 +124,37 @@ def test_processes_distil_one_super_net_and_share_out_importances_and_the_warm_u
     for number in range(3):
         assert two[0][number] == pytest.approx(one[number], rel=1e-5)
     assert torch.allclose(torch.tensor(one[3]), torch.tensor(two[0][3]), atol=1e-4)
+
+
+def distil_until_one_hears(folder):
+    """One of several processes; the second is asked to stop in its third step."""
+    state, supernet, own = PartialState(cpu=True), elastic(), batches()
+    wanted = targets(full_child(), own)
+    step, steps = _Run.step, []
+
+    def asked(self, loss, **options):
+        steps.append(None)
+        if state.process_index == 1 and len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        step(self, loss, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Run, "step", asked)
+        try:
+            distil_supernet(
+                supernet, supernet.space, own, wanted, distance_from(wanted),
+                RecoverySettings(num_steps=6, learning_rate=1e-3, save_steps=100), held_out=(own, wanted),
+                output_dir=folder, processes=state,
+            )  # fmt: skip
+        except SystemExit as left:
+            return left.code, len(steps)
+
+
+@pytest.mark.slow
+def test_any_process_that_is_asked_to_stop_stops_all_behind_the_same_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert launch(distil_until_one_hears, 2, tmp_path / "run", timeout=200) == [(0, 3)] * 2
+    assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-3"]
 
 
 def compress_as_one_of_many(base, folder, dies):

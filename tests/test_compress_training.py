@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from hf_nasbert.compression.recover import (
     batch_of_step,
     distil_supernet,
     recover,
+    time_steps,
 )
 from hf_nasbert.compression.replace_one import as_items, replace_one
 from hf_nasbert.compression.sentences import load_sentences
@@ -35,6 +38,7 @@ from hf_nasbert.modeling import NasBertModel
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet, load_full_child
 from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import hamming
+from hf_nasbert.stopping import STOP_SIGNALS
 
 # Refitting
 
@@ -337,6 +341,46 @@ def test_a_killed_recovery_goes_on_to_the_same_bits(chosen, tmp_path, monkeypatc
         recover(other, own, wanted, distance, SETTINGS, output_dir=tmp_path)
     with pytest.raises(ValueError, match=r"is of another recovery \(settings.seed was 0, and is 1 here\)"):
         recover(again, own, wanted, distance, dataclasses.replace(SETTINGS, seed=1), output_dir=tmp_path)
+
+
+def asked_at(number, step):
+    """A callback that sends this process a signal in front of a step."""
+    return lambda seen: os.kill(os.getpid(), number) if seen == step else None
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_a_recovery_asked_to_stop_saves_its_step_and_goes_on_to_the_same_bits(chosen, tmp_path, capsys, number):
+    supernet, architecture, own, wanted, distance = chosen
+    whole, asked = extract_child(supernet, architecture), extract_child(supernet, architecture)
+    expected = recover(whole, own, wanted, distance, SETTINGS)
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left:
+        recover(asked, own, wanted, distance, SETTINGS, output_dir=tmp_path, on_step=asked_at(number, 5))
+    assert left.value.code == 0
+    assert "stopped after step 6 of a distillation: the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(number) == handler
+    steps, asked = [], extract_child(supernet, architecture)
+    done = recover(asked, own, wanted, distance, SETTINGS, output_dir=tmp_path, on_step=steps.append)
+    assert (steps[0], done) == (6, expected)
+    assert all(map(torch.equal, whole.state_dict().values(), asked.state_dict().values()))
+
+
+def test_a_recovery_that_could_not_go_on_leaves_signals_to_others(chosen, tmp_path, monkeypatch):
+    """Without a folder nothing is kept, nobody keeps what is only timed, and other processes would wait: it ends."""
+    supernet, architecture, own, wanted, distance = chosen
+    seen = []
+    kept = signal.signal(signal.SIGTERM, lambda *_: seen.append("heard"))
+    try:
+        asked = functools.partial(recover, on_step=asked_at(signal.SIGTERM, 2))
+        asked(extract_child(supernet, architecture), own, wanted, distance, SETTINGS)
+        settings, ask = dataclasses.replace(SETTINGS, num_steps=2, save_steps=2), asked_at(signal.SIGTERM, 0)
+        child = extract_child(supernet, architecture)
+        time_steps(child, own, wanted, distance, settings, lambda step: ask(step) or {}, tmp_path / "timed")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        asked(extract_child(supernet, architecture), own, wanted, distance, SETTINGS, output_dir=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    assert seen == ["heard"] * 3
 
 
 def test_a_child_of_no_block_is_refused(chosen):

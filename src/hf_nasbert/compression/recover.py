@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,7 @@ from hf_nasbert.processes import StepGroup, on_main_process
 from hf_nasbert.samplers import GradualSampler
 from hf_nasbert.settings import check_fields, setting
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
-from hf_nasbert.stopping import is_time_up, leave
+from hf_nasbert.stopping import StopRequest, leave
 from hf_nasbert.training.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -328,10 +329,12 @@ def _fit(
     *,
     progress: bool,
     look: Callable[[], float] | None = None,
+    can_leave: bool = True,
 ) -> None:
     """All steps that are still to be done; `loss_of` a step's number and share is minimised.
 
-    With `look` the model is left with the best weights that were looked at.
+    With `look` the model is left with the best weights that were looked at. Asked to stop, the program ends behind a
+    step, unless it cannot leave: then nobody goes on with these steps.
     """
     settings, model = run.settings, run.model
     run.resume()
@@ -345,6 +348,7 @@ def _fit(
             tqdm(
                 total=settings.num_steps, initial=len(run.losses), unit=" steps", disable=not progress, leave=False
             ) as bar,
+            StopRequest() if can_leave and run.can_leave else nullcontext() as stop,
         ):
             while not run.is_over:
                 step = len(run.losses)
@@ -357,7 +361,8 @@ def _fit(
                     run.keep_best(step + 1, look())
                 run.save_where_due()
                 bar.update()
-                run.leave_in_time()
+                if stop is not None:
+                    run.leave_where_asked(stop)
         if look is not None:
             run.restore_best()
     finally:
@@ -385,7 +390,7 @@ def time_steps(
         times.append(time.process_time())
         return _loss_of(model, share, distance, settings, settings.label_weight, options(step))
 
-    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False)
+    _fit(_Run(model, settings, {}, output_dir), batches, targets, distance, loss_of, progress=False, can_leave=False)
     times.append(time.process_time())
     return [end - start for start, end in pairwise(times)]
 
@@ -622,24 +627,24 @@ class _Run:
                 self._folder, step, self._write, limit=2, advice="call it again: it goes on from there"
             )
 
-    def leave_in_time(self) -> None:
-        """End the program where its time is up, what is done being saved; several processes agree where they save.
+    @property
+    def can_leave(self) -> bool:
+        """Whether the program may end behind a step: what is done is kept, and no other process waits for this one."""
+        is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        return self._folder is not None and (is_alone or self.processes is not None)
+
+    def leave_where_asked(self, stop: StopRequest) -> None:
+        """End the program where any of the processes was asked to, or its time is up, what is done being saved.
 
         Raises:
             SystemExit: With status 0.
         """
-        step = len(self.losses)
-        if self._folder is None or self.is_over:
-            return
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            is_up = is_time_up()
-        elif self.processes is None:  # this process alone is at it: the others would wait for it
-            return
-        else:
-            is_up = step % self.settings.save_steps == 0 and on_main_process(self.processes, is_time_up)
-        if is_up:
+        is_asked = torch.tensor(float(stop.is_set))
+        if self.group is not None:
+            is_asked = self.group.sums(is_asked)
+        if is_asked and not self.is_over:
             self.save_where_due(is_leaving=True)
-            leave(f"stopped after step {step} of a distillation: the same command goes on from there")
+            leave(f"stopped after step {len(self.losses)} of a distillation: the same command goes on from there")
 
     def _write(self, folder: Path) -> None:
         save_model(self.model, folder)
