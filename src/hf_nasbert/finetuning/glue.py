@@ -39,8 +39,18 @@ GLUE_TASKS: dict[str, GlueTask] = {
     "wnli": GlueTask(_SENTENCES),
 }
 
-_NEEDS = {"cola": ("sklearn",), "mrpc": ("sklearn",), "qqp": ("sklearn",), "stsb": ("scipy",)}
+_NEED_SKLEARN = ("cola", "mrpc", "qqp")
 _METRIC_NAMES = (*GLUE_TASKS, "mnli_matched", "mnli_mismatched", "hans")
+
+
+def check_metric(task: str) -> None:
+    """Refuse a GLUE task whose metric cannot be computed here.
+
+    Raises:
+        ImportError: If it needs scikit-learn, and that is not installed.
+    """
+    if task in _NEED_SKLEARN:
+        check_extra(f"the metric of {task!r}", "glue", "sklearn")
 
 
 class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
@@ -55,7 +65,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
 
     Raises:
         ValueError: If the task is unknown.
-        ImportError: If the task's metric needs scikit-learn or scipy and they are not installed.
+        ImportError: If the task's metric needs scikit-learn and it is not installed.
 
     Example:
         >>> GlueMetric("mrpc").compute(predictions=[1, 1, 0, 0], references=[1, 0, 0, 0])["accuracy"]
@@ -66,7 +76,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
         if task not in _METRIC_NAMES:
             raise ValueError(f"no GLUE metric for {task!r}; choose one of {', '.join(_METRIC_NAMES)}")
         # Asked for here rather than in `_compute`, which runs for the first time after an epoch of training.
-        check_extra(f"the metric of {task!r}", "glue", *_NEEDS.get(task, ()))
+        check_metric(task)
         super().__init__(config_name=task, **options)
 
     def _info(self) -> Any:

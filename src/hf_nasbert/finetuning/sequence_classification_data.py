@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_nasbert.data import load_labelled, load_splits, read_rows
 from hf_nasbert.data.files import a_type
-from hf_nasbert.finetuning.glue import GLUE_TASKS
+from hf_nasbert.finetuning.glue import GLUE_TASKS, check_metric
 from hf_nasbert.finetuning.labels import as_indices, label_key, label_name, names_of_labels
 from hf_nasbert.finetuning.splits import digest_splits, name_of, split_files, take_splits
 
@@ -77,10 +77,12 @@ def load_glue(task: str, *, source: str = "nyu-mll/glue", cache_dir: str | None 
 
     Raises:
         FileNotFoundError, ConnectionError: If the data set is not there, or the Hub cannot be reached.
+        ImportError: If the task's metric needs scikit-learn, and that is not installed.
         ValueError: If GLUE has no such task, or the data set is broken or lacks a split or column of it.
     """
     if task not in GLUE_TASKS:
         raise ValueError(f"GLUE has no task {task!r}; choose one of {', '.join(GLUE_TASKS)}")
+    check_metric(task)  # before the data set is downloaded
     splits = load_splits(source, task, cache_dir=cache_dir)
     glue = GLUE_TASKS[task]
     # GLUE publishes no test labels (they are all -1), so its test splits are of no use here.
