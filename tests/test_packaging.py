@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 
 from hf_nasbert.cli import COMMANDS, find, main
 from hf_nasbert.data import packaged
+from hf_nasbert.finetuning import FinetuneArguments
+from hf_nasbert.finetuning.runs import trainer_arguments
 from hf_nasbert.native import CODE_FILES
 from hf_nasbert.recipe_arguments import find_config, parse_recipe_arguments, read_config
 
@@ -147,6 +149,28 @@ def test_a_search_asks_for_its_package_before_super_net_and_text(search, package
     asked = ["search", "--supernet", "no such", "--packaged", "imdb", "--search", search]
     with pytest.raises(SystemExit, match=f"needs {package}, which is not installed: pip install"):
         main([*asked, "--output", str(tmp_path / "found.jsonl")])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "measure-interference --supernets none --packaged imdb --output found.jsonl --figures drawn",
+        "report-interference --measured none --figures drawn",
+        "report-ranking --table none --scores none --figures drawn",
+    ],
+)
+def test_a_command_that_draws_asks_for_its_package_before_it_reads(asked, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match=r'a figure needs matplotlib, .* pip install "hf_nasbert\[plots\]"$'):
+        main(asked.split())
+
+
+def test_fine_tuning_asks_for_the_package_of_its_tracker(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    arguments = FinetuneArguments(model="any", task="rte", output_dir=str(tmp_path), report_to="tensorboard")
+    with pytest.raises(ImportError, match=r'needs tensorboard, .* pip install "hf_nasbert\[tracking\]"$'):
+        trainer_arguments(arguments, tmp_path, 0)
 
 
 def test_no_other_package_than_those_declared_is_imported():
