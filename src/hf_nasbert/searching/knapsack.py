@@ -219,8 +219,7 @@ class _Solver:
         places = [(row, column) for row, (numbers, _, _) in enumerate(self._rows) for column in numbers]
         numbers = [number for row, _, _ in self._rows for number in row.values()]
         shape = (len(self._rows), len(self._losses))
-        # scipy before 1.15 hands HiGHS indices as they are, and it takes no others than 32-bit ones.
-        indices = np.array(places, dtype=np.int32)
+        indices = np.array(places)
         matrix = csr_array((numbers, (indices[:, 0], indices[:, 1])), shape=shape)
         lowest, highest = ([row[side] for row in self._rows] for side in (1, 2))
         result = milp(

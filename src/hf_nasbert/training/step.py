@@ -332,7 +332,9 @@ def narrowed(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) 
 def compile_operators(supernet: SupernetPreTrainedModel, backend: str) -> None:
     """Compile every operator by itself: a graph of the whole path would be compiled anew for every new child."""
     # One graph per kind, width, mode and shape, and few classes that all these graphs count against.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    limits = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"  # before torch 2.7
+    setattr(limits, limit, max(64, getattr(limits, limit)))
     encoder = cast(SupernetEncoder, supernet.base_model.encoder)
     for block in encoder.all_blocks:
         for operator in block.operators.units():
