@@ -23,6 +23,7 @@ from hf_nasbert.costs import (
     counts,
     flops,
     num_parameters,
+    parse_cap,
     parse_quantity,
     peak_activation_bytes,
 )
@@ -497,7 +498,7 @@ def test_nonsense_budgets_are_refused_by_name(name, cap):
 
 
 def test_budgets_as_people_write_them():
-    budget = Budget.parse(max_parameters="15M", max_flops="2.3G", max_latency_ms="8", max_memory="64M")
+    budget = Budget.parse(max_parameters="15M", max_flops="2.3G", max_latency="8", max_memory="64M")
     assert budget == Budget(15_000_000, 2_300_000_000, 8, 64_000_000)
     assert budget.caps["peak_activation_bytes"] == 64_000_000
     assert Budget.parse(max_parameters=None) == Budget()
@@ -522,9 +523,39 @@ def test_shares_are_of_a_base_models_own_costs():
 
 @pytest.mark.parametrize("text", ["0x", "1x", "1.5x", "x", "-0.5x", "0.5xx", "50%x", "0.5 x x"])
 def test_what_is_no_share_is_refused(text):
-    with pytest.raises(ValueError, match=r"^max_latency_ms: ") as caught:
-        Budget.parse(max_latency_ms=text)
+    with pytest.raises(ValueError, match=r"^max_latency='.*': expected ") as caught:
+        Budget.parse(max_latency=text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["12.5", "12.5ms", " 12.5 MS ", 12.5])
+def test_a_latency_is_in_milliseconds(text):
+    assert Budget.parse(max_latency=text) == Budget.parse(max_latency_ms=text) == Budget(max_latency_ms=12.5)
+    assert parse_cap("budgets", text, is_latency=True) == 12.5
+
+
+@pytest.mark.parametrize("text", ["12.5s", "12M", "ms", "12 m s", "0ms", "-1ms"])
+def test_a_latency_has_no_other_unit(text):
+    with pytest.raises(
+        ValueError, match=r"expected milliseconds above 0 \(--max_latency 12\.5ms\) or a share of the base"
+    ):
+        Budget.parse(max_latency=text)
+
+
+@pytest.mark.parametrize("given", ["12.5ms", "1e6", True, math.nan, -1, "9" * 5000])
+def test_what_is_no_cap_is_told_with_what_is(given):
+    with pytest.raises(ValueError, match=r"^max_flops='.*': expected a number above 0 \(--max_flops 15M\)$") as caught:
+        Budget.parse(share_of=None, max_flops=given)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("share", ["0.5x", "1x", Share(0.00001)])
+def test_a_share_of_nothing_is_refused_with_what_is_accepted(share):
+    said = r"^max_parameters='.*x' is a share, and there is no model yet .*: expected a number above 0 \(--max_param"
+    with pytest.raises(ValueError, match=said):
+        Budget.parse(share_of=None, max_parameters=share)
+    if share != "1x":
+        assert Budget.parse(max_parameters=share).max_parameters in (Share(0.5), share)
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2.0, -1, math.nan, math.inf, "0.5", True, None])

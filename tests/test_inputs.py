@@ -12,7 +12,7 @@ from tiny.processes import exit_code_of
 
 from hf_nasbert import cli, records
 from hf_nasbert.cards import render_child_card
-from hf_nasbert.costs import Budget, LatencyTable
+from hf_nasbert.costs import Budget, LatencyTable, parse_quantity
 from hf_nasbert.data import DataArguments, load_text, read_rows
 from hf_nasbert.modeling import NasBertConfig
 from hf_nasbert.pipeline.extraction import read_facts
@@ -204,6 +204,8 @@ class TestConfigs:
     def test_a_quantity_is_short(self):
         for text in ("9" * 5000, "1" + "0" * 310):
             with pytest.raises(ValueError, match="too long"):
+                parse_quantity(text)
+            with pytest.raises(ValueError, match="expected a number"):
                 Budget.parse(max_parameters=text)
         with pytest.raises(ValueError, match="positive number"):
             Budget(max_parameters=10**400)

@@ -13,10 +13,10 @@ from transformers import AutoModelForMaskedLM, BertTokenizer
 
 from hf_nasbert import records
 from hf_nasbert.cards import FOR_PUBLISHING, check_card, render_child_card, render_supernet_card
-from hf_nasbert.costs import LatencyTable
+from hf_nasbert.costs import LatencyTable, num_parameters
 from hf_nasbert.data import DataArguments, train_tokenizer
-from hf_nasbert.modeling import SupernetConfig
-from hf_nasbert.pipeline import Pipeline, PipelineArguments, ask_in_fresh_process
+from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
+from hf_nasbert.pipeline import Pipeline, PipelineArguments, SearchChildrenArguments, ask_in_fresh_process, whole
 from hf_nasbert.pipeline.stages import as_table
 from hf_nasbert.pipeline.whole import bert_of
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
@@ -301,6 +301,31 @@ def test_a_cap_is_the_same_however_it_is_written(make):
     make(max_parameters=1_500_000)
     with pytest.raises(ValueError, match="max_parameters="):
         make(max_parameters=1_500_001)
+
+
+def test_a_latency_is_the_same_however_it_is_written(make):
+    make(max_latency=12.5, latency_shape="1x16")  # as earlier versions wrote it down
+    make(max_latency="12.5ms", latency_shape="1x16")
+    make(max_latency="12.5", latency_shape="1x16")
+    with pytest.raises(ValueError, match=r"max_latency=12\.5, now it is '0.5x'"):
+        make(max_latency="0.5x", latency_shape="1x16")
+
+
+def test_shares_are_of_the_largest_child_as_a_search_takes_them(make, monkeypatch):
+    pipeline = make(max_parameters="0.9x", max_flops="0.8x", max_latency="0.7x", latency_shape="2x16")
+    monkeypatch.setattr(whole.LatencyTable, "read", lambda file: None)
+    monkeypatch.setattr(whole, "cost_function", lambda config, **_: lambda child: costs_of(config, child))
+
+    def costs_of(config, child):
+        count = num_parameters(config, child)
+        return {"num_parameters": count, "flops": 2 * count, "latency_ms": count / 1000}
+
+    config = pipeline.supernet_arguments.build_config(vocab_size=60)
+    largest = SupernetForMaskedLM(config).largest_architecture
+    arguments = SearchChildrenArguments(
+        supernet="x", output="y", max_parameters="0.9x", max_flops="0.8x", max_latency="0.7x", latency_table="z"
+    )
+    assert pipeline._budget(config) == arguments.budget().of(costs_of(config, largest))
 
 
 def test_a_folder_of_an_earlier_version_goes_on_where_it_did_what_the_default_does(make, tmp_path):

@@ -41,8 +41,8 @@ def test_steps_take_the_minutes_and_no_more():
     ("settings", "message"),
     [
         ({"max_parameters": "50K"}, "max_parameters=50K: with a vocabulary of 8,192 even the smallest"),
-        ({"max_parameters": "many"}, "max_parameters: "),
-        ({"max_parameters": "0.5x"}, "max_parameters: "),
+        ({"max_parameters": "many"}, r"max_parameters='many': expected a number .*--max_parameters 15M"),
+        ({"max_parameters": "0.5x"}, r"max_parameters='0\.5x' is a share, and there is no model yet"),
         ({"minutes": 0.0}, "minutes=0.0: expected above 0"),
         ({"minutes": 0.001}, "give more minutes"),
     ],

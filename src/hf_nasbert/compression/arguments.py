@@ -4,16 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hf_nasbert.costs import Budget, Share, parse_cap
+from hf_nasbert.costs import Budget, parse_cap
+from hf_nasbert.costs.budget import BASE_MODEL
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.settings import Settings, parse_shape, setting
 
-_CAPS = {
-    "max_latency": "max_latency_ms",
-    "max_parameters": "max_parameters",
-    "max_flops": "max_flops",
-    "max_memory": "max_memory",
-}
+_CAPS = ("max_latency", "max_parameters", "max_flops", "max_memory")
 _CAP_OF = {"latency_ms": "max_latency_ms", "num_parameters": "max_parameters", "flops": "max_flops"}
 
 
@@ -115,8 +111,12 @@ class CompressArguments(Settings):
     max_parameters: int | str | None = setting(
         None, "Budget: parameters of the encoder without its embeddings, such as 5M, or a share such as 0.5x."
     )
-    max_flops: int | str | None = setting(None, "Budget: FLOPs of one sequence, such as 2.5G, or 0.5x.")
-    max_memory: int | str | None = setting(None, "Budget: peak bytes of activations, such as 64M, or 0.5x.")
+    max_flops: int | str | None = setting(
+        None, "Budget: FLOPs of one sequence, such as 2.5G, or a share such as 0.5x."
+    )
+    max_memory: int | str | None = setting(
+        None, "Budget: peak bytes of activations of one sequence, such as 64M, or a share such as 0.5x."
+    )
     budgets: list[str] | None = setting(
         None, "Several budgets at once, such as 0.75x 0.5x 0.25x: one smaller model for each."
     )
@@ -237,13 +237,15 @@ class CompressArguments(Settings):
         if bool(given) == bool(self.budgets):
             raise ValueError(
                 f"one kind of budget is needed, got {', '.join([*given, 'budgets']) if given else 'none'}: give caps "
-                f"({', '.join(_CAPS)}), or budgets of one cost"
+                f"({', '.join(f'--{name}' for name in _CAPS)}), or several budgets of one cost "
+                "(--budgets 0.75x 0.5x --cost num_parameters)"
             )
         if given:
-            caps = {_CAPS[name]: _cap(name, cap) for name, cap in given.items()}
-            return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget(**caps)}
+            return {" ".join(f"{name}={cap}" for name, cap in given.items()): Budget.parse(**given)}
         budgets = [budget.strip() for budget in self.budgets or ()]
-        parsed = [Budget(**{_CAP_OF[self.cost]: _cap("budgets", budget)}) for budget in budgets]
+        is_latency = self.cost == "latency_ms"
+        caps = [parse_cap("budgets", one, is_latency=is_latency, share_of=BASE_MODEL) for one in budgets]
+        parsed = [Budget(**{_CAP_OF[self.cost]: cap}) for cap in caps]
         twice = [name for number, name in enumerate(budgets) if parsed[number] in parsed[:number]]
         if twice:
             raise ValueError(f"budgets has {twice[0]} twice: name each once")
@@ -253,23 +255,3 @@ class CompressArguments(Settings):
     def shape(self) -> tuple[int, int]:
         """Sequences and tokens of the batch that latency is measured on."""
         return parse_shape("latency_shape", self.latency_shape)
-
-
-def _cap(setting: str, cap: float | str) -> float | Share:
-    """What a user wrote as a cap.
-
-    Raises:
-        ValueError: If it is none; names the setting.
-    """
-    text = str(cap)
-    try:
-        value = parse_cap(text.strip().removesuffix("ms") if setting == "max_latency" else text)
-    except ValueError as error:
-        if setting == "max_latency" and not text.rstrip().endswith("x"):
-            raise ValueError(
-                f"max_latency={cap!r}: expected milliseconds such as 12.5, or a share of the base model's such as 0.5x"
-            ) from None
-        raise ValueError(f"{setting}: {error}") from None
-    if value == 0:
-        raise ValueError(f"{setting}={cap} must be above 0")
-    return value

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property
@@ -15,7 +16,14 @@ _COST_OF = {
     "max_latency_ms": "latency_ms",
     "max_memory": "peak_activation_bytes",
 }
+BASE_MODEL, LARGEST_CHILD = "the base model", "the largest child"
+"""What the shares of a budget are of: of an encoder that is made smaller, and of a space that is searched."""
+
+_FIELD_OF = {"max_latency": "max_latency_ms"}  # a setting's name, where a budget calls it otherwise
+_SHARE = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})\s*x\s*", re.IGNORECASE)
+_UNIT_OF_LATENCY = re.compile(r"\s*ms\s*$", re.IGNORECASE)
 _LARGE = 1e5  # from here on whole numbers say enough
+_LONGEST_SHOWN = 30  # characters of a text in a message
 _LONGEST_QUANTITY = 300  # characters; more digits than that are no wish
 
 
@@ -35,7 +43,7 @@ class Share:
     def __post_init__(self) -> None:
         if not records.is_finite_number(self.factor) or not 0 < self.factor < 1:
             raise ValueError(
-                f"{self.factor}x is not a share: expected more than 0x and less than 1x, which is the base model"
+                f"{self.factor}x is not a share: expected more than 0x and less than 1x, which is all of it"
             )
 
     def __str__(self) -> str:
@@ -71,19 +79,23 @@ class Budget:
                 raise ValueError(f"{name} must be a positive number, not {cap!r}")
 
     @classmethod
-    def parse(cls, **caps: str | float | Share | None) -> Self:
-        """A budget of caps as people write them: `Budget.parse(max_parameters="15M", max_latency_ms="0.5x")`.
+    def parse(cls, *, share_of: str | None = BASE_MODEL, **caps: str | float | Share | None) -> Self:
+        """A budget of caps as people write them: `Budget.parse(max_parameters="15M", max_latency="0.5x")`.
+
+        Args:
+            share_of: What shares are of, in words; None where there is nothing, and shares are refused.
+            **caps: Caps by the names of this class or of settings (`max_latency`); see `parse_cap`.
 
         Raises:
-            ValueError: If a text is not a number, or a cap is not positive.
+            ValueError: If a text is no cap, or a cap is not positive.
             TypeError: If there is no cap of that name.
         """
         numbers: dict[str, float | Share | None] = {}
         for name, cap in caps.items():
-            try:
-                numbers[name] = parse_cap(cap) if isinstance(cap, str) else cap
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+            field = _FIELD_OF.get(name, name)
+            is_latency = field == "max_latency_ms"
+            parsed = None if cap is None else parse_cap(name, cap, is_latency=is_latency, share_of=share_of)
+            numbers[field] = parsed
         return cls(**numbers)
 
     @property
@@ -146,14 +158,41 @@ def in_digits(cost: float) -> str:
     return f"{cost:,.0f}" if abs(cost) >= _LARGE else f"{cost:,.6g}"
 
 
-def parse_cap(text: str) -> int | float | Share:
-    """The cap that a text means: a share such as `"0.5x"`, or a quantity.
+def parse_cap(
+    name: str, given: str | float | Share, *, is_latency: bool = False, share_of: str | None = None
+) -> int | float | Share:
+    """The cap that a setting means: a share such as `"0.5x"`, a quantity such as `"15M"`, milliseconds as `"12.5ms"`.
+
+    Args:
+        name: Of the setting, for messages.
+        given: What a user gave.
+        is_latency: Whether it caps milliseconds, which take the unit `ms` and no suffix.
+        share_of: What shares are of, in words, such as "the base model"; None refuses them.
 
     Raises:
-        ValueError: If it means none.
+        ValueError: If it means none; says what is expected, as it is written on a command line.
     """
-    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})\s*x\s*", text, flags=re.IGNORECASE)
-    return parse_quantity(text) if match is None else Share(float(match[1]))
+    text = str(given)
+    shown = f"{name}={text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '...'!r}"
+    number = f"milliseconds above 0 (--{name} 12.5ms)" if is_latency else f"a number above 0 (--{name} 15M)"
+    share = _SHARE.fullmatch(text)
+    if share is not None or isinstance(given, Share):
+        if share_of is None:
+            raise ValueError(f"{shown} is a share, and there is no model yet that it could be of: expected {number}")
+        factor = given.factor if share is None else float(share[1])
+        if not 0 < factor < 1:
+            raise ValueError(f"{shown}: expected a share above 0x and below 1x, which is all of {share_of}'s")
+        return Share(factor)
+    expected = number if share_of is None else f"{number} or a share of {share_of}'s (--{name} 0.5x)"
+    value = given
+    if isinstance(given, str):
+        text = _UNIT_OF_LATENCY.sub("", given) if is_latency else given
+        if not (is_latency and text.strip()[-1:].isalpha()):  # 12M milliseconds would cap nothing
+            with suppress(ValueError):
+                value = parse_quantity(text)
+    if isinstance(value, str | Share) or not records.is_finite_number(value) or value <= 0:
+        raise ValueError(f"{shown}: expected {expected}")
+    return value
 
 
 def parse_quantity(text: str) -> int | float:

@@ -1,9 +1,11 @@
 """What a user may say to the commands of this package, but for scoring and search: dataclasses, without torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from hf_nasbert.costs import Budget
+from hf_nasbert.costs import Budget, Share, parse_cap
+from hf_nasbert.costs.budget import LARGEST_CHILD
 from hf_nasbert.settings import Settings, parse_shape, setting
 from hf_nasbert.tolerances import EXTRACTION
 from hf_nasbert.training.arguments import AdaptationArguments
@@ -26,14 +28,17 @@ class PipelineArguments(Settings):
     num_dev_batches: int = setting(2, "Fixed dev batches that children are scored on.", at_least=1)
     dev_batch_size: int = setting(16, "Sequences in each of them.", at_least=1)
     max_parameters: int | str | None = setting(
-        None, "Budget, such as 1.5M; by default a BERT of the space's depth and width."
-    )
-    max_flops: int | str | None = setting(None, "Budget of FLOPs for one sequence.")
-    max_latency: float | None = setting(
         None,
-        "Budget: milliseconds of a batch of latency_shape on this machine. The operators are timed first, and the "
-        "winner is timed before it is chosen.",
-        above=0,
+        "Budget: parameters, embeddings included, such as 1.5M, or 0.5x of the largest child's. By default those of a "
+        "BERT of the space's depth and width.",
+    )
+    max_flops: int | str | None = setting(
+        None, "Budget: FLOPs of one sequence, such as 2.5G, or a share such as 0.5x."
+    )
+    max_latency: float | str | None = setting(
+        None,
+        "Budget: milliseconds here for a batch of latency_shape, such as 12.5ms, or 0.5x of the largest child's. "
+        "The operators are timed first, and the winner is timed before it is chosen.",
     )
     latency_shape: str = setting("1x128", "Batch for max_latency: sequences x tokens.")
     native_only: bool = setting(False, "Look only at children that are a stock BERT, which need no code of ours.")
@@ -72,8 +77,18 @@ class PipelineArguments(Settings):
             raise ValueError(f"finetune_seeds={self.finetune_seeds} must be one or more different numbers")
         if not self.train_file and (self.validation_file or self.test_file):
             raise ValueError("validation_file and test_file go with train_file, the labelled texts to train on")
-        _ = Budget.parse(max_parameters=self.max_parameters, max_flops=self.max_flops).caps  # refuses shares
+        _ = self.budget
         _ = self.latency_batch
+
+    @property
+    def budget(self) -> Budget:
+        """The caps that are given; shares among them are of the largest child's costs."""
+        return Budget.parse(
+            share_of=LARGEST_CHILD,
+            max_parameters=self.max_parameters,
+            max_flops=self.max_flops,
+            max_latency=self.max_latency,
+        )
 
     @property
     def latency_batch(self) -> tuple[int, int]:
@@ -90,15 +105,28 @@ class PlanArguments(Settings):
     """For which budget and how much time to plan a super-net from text, its search and its best child's training.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or max_parameters is no number: no share has a meaning here.
     """
 
-    max_parameters: int | str = field(metadata={"help": "Budget of the child, embeddings included, such as 1.5M."})
+    max_parameters: int | str = field(
+        metadata={"help": "Budget of the child: parameters, embeddings included, such as 1.5M."}
+    )
     minutes: float = setting(15.0, "Minutes for all of it on this machine.", above=0, at_most=1e6)
     train_files: list[str] | None = setting(None, "Your text, for the commands that are printed; it is not read.")
     vocab_size: int = setting(8192, "Tokens of the vocabulary.", at_least=10, at_most=10**6)
     max_seq_length: int = setting(128, "Tokens of a sequence.", at_least=4, at_most=10**5)
     per_device_train_batch_size: int = setting(32, "Sequences of a step.", at_least=1, at_most=10**5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.cap
+
+    @property
+    def cap(self) -> int:
+        """Most parameters of the child."""
+        found = parse_cap("max_parameters", self.max_parameters)
+        assert not isinstance(found, Share)
+        return math.floor(found)
 
 
 @dataclass(kw_only=True)

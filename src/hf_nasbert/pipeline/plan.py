@@ -10,7 +10,6 @@ from statistics import median
 import torch
 
 from hf_nasbert.costs import num_parameters
-from hf_nasbert.costs.budget import parse_quantity
 from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.arguments import PlanArguments
@@ -91,7 +90,7 @@ def plan_search(arguments: PlanArguments, time_step: Timer | None = None) -> Sea
         ValueError: If no space meets the budget, or the minutes do not pay for a step.
     """
     be_alone("planning")
-    cap = _cap(arguments)
+    cap = arguments.cap
     config = _config(arguments, cap)
     size, length = arguments.per_device_train_batch_size, arguments.max_seq_length
     seconds = (time_step or measure_step)(config, size, length)
@@ -101,7 +100,7 @@ def plan_search(arguments: PlanArguments, time_step: Timer | None = None) -> Sea
     if child_steps < 1:
         raise ValueError(
             f"minutes={arguments.minutes:g}: a step takes {seconds:.2f} seconds here; give more minutes, or smaller "
-            "batches (per_device_train_batch_size)"
+            "batches (--per_device_train_batch_size)"
         )
     return SearchPlan(
         config=config,
@@ -113,13 +112,6 @@ def plan_search(arguments: PlanArguments, time_step: Timer | None = None) -> Sea
         num_tokens=size * length,
         minutes=arguments.minutes,
     )
-
-
-def _cap(arguments: PlanArguments) -> int:
-    try:
-        return math.floor(parse_quantity(str(arguments.max_parameters)))
-    except ValueError as error:
-        raise ValueError(f"max_parameters: {error}") from None
 
 
 def _config(arguments: PlanArguments, cap: int) -> SupernetConfig:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_nasbert.costs import parse_quantity
+from hf_nasbert.costs import parse_cap
+from hf_nasbert.costs.budget import LARGEST_CHILD
 from hf_nasbert.locking import locked
 from hf_nasbert.old_names import old_names_of
 from hf_nasbert.training import SupernetTrainingArguments
@@ -20,7 +21,7 @@ _INCIDENTAL: dict[str, frozenset[str]] = {
     "training": SupernetTrainingArguments.incidental,
     "pipeline": frozenset({"control", "output_dir"}),  # a control is a stage of its own, and changes no other
 }
-_QUANTITIES = ("max_parameters", "max_flops")
+_CAPS = ("max_parameters", "max_flops", "max_latency")
 
 
 def claim(folder: Path, given: Mapping[str, Any]) -> None:
@@ -57,7 +58,7 @@ def claim(folder: Path, given: Mapping[str, Any]) -> None:
             if name in _INCIDENTAL[group] or name not in before_of:
                 continue
             before = before_of[name]
-            if _as_quantity(name, before) != _as_quantity(name, value):
+            if _as_cap(name, before) != _as_cap(name, value):
                 raise ValueError(
                     f"{folder} was made with {group} setting {name}={before!r}, now it is {value!r}: "
                     "choose another output_dir, or delete that folder to begin anew"
@@ -80,6 +81,8 @@ def _defaults(given: Any) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found)))
 
 
-def _as_quantity(name: str, value: Any) -> Any:
+def _as_cap(name: str, value: Any) -> Any:
     """A cap as its number, so that 2M and 2000000 are one; any other setting as it is."""
-    return parse_quantity(value) if name in _QUANTITIES and isinstance(value, str) else value
+    if name not in _CAPS or value is None:
+        return value
+    return parse_cap(name, value, is_latency=name == "max_latency", share_of=LARGEST_CHILD)

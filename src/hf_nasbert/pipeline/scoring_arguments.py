@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hf_nasbert.costs import Budget
-from hf_nasbert.costs.budget import parse_quantity
+from hf_nasbert.costs.budget import LARGEST_CHILD, parse_quantity
 from hf_nasbert.paths import expanded
 from hf_nasbert.recipe_arguments import Choice
 from hf_nasbert.scored import COSTS
@@ -114,11 +114,11 @@ class SearchChildrenArguments(ScoringArguments):
     report: str | None = setting(None, "HTML file to draw the result to, as `hf-nasbert report` does.")
     worker: int = setting(0, "This machine's number among those that share the storage.")
     max_parameters: int | str | None = setting(
-        None, "Cap on parameters, such as 15M; embeddings count. 0.5x, of any cap: of the largest child's."
+        None, "Cap on parameters, embeddings included, such as 15M, or a share of the largest child's, such as 0.5x."
     )
-    max_flops: int | str | None = setting(None, "Cap on FLOPs of one sequence, such as 2.5G.")
+    max_flops: int | str | None = setting(None, "Cap on FLOPs of one sequence, such as 2.5G, or a share such as 0.5x.")
     max_latency: float | str | None = setting(
-        None, "Cap on the latency of the table's batch, in milliseconds (latency_table), or a share such as 0.5x."
+        None, "Cap on milliseconds of the batch of latency_table, such as 12.5ms, or a share such as 0.5x."
     )
     measure_winner: bool = setting(
         True,
@@ -126,7 +126,7 @@ class SearchChildrenArguments(ScoringArguments):
         "slower than the table says it is. Only on the table's own device.",
     )
     max_memory: int | str | None = setting(
-        None, "Cap on the peak of activations of one sequence in float32, in bytes, such as 64M."
+        None, "Cap on peak bytes of activations of one sequence in float32, such as 64M, or a share such as 0.5x."
     )
     compute_budget: str | None = setting(
         None,
@@ -171,7 +171,10 @@ class SearchChildrenArguments(ScoringArguments):
         if self.search != "nsga2" and (self.storage is not None or self.worker):
             raise ValueError(f"storage and worker are of the search nsga2, not of {self.search}")
         if self.max_latency is not None and self.latency_table is None:
-            raise ValueError("max_latency caps what a latency_table says: make one by `hf-nasbert latency`")
+            raise ValueError(
+                "max_latency caps what a table of latencies says: make one by `hf-nasbert latency`, and give it "
+                "(--latency_table)"
+            )
         if not self.objectives:
             raise ValueError("a front is of loss against costs: name one or two (objectives)")
         sizes = {"size": self.search_settings.size} if self.search == "size_matched" else {}
@@ -237,12 +240,10 @@ class SearchChildrenArguments(ScoringArguments):
 
     def budget(self) -> Budget:
         """The caps; shares among them are of the largest child's costs."""
-        try:
-            return Budget.parse(
-                max_parameters=self.max_parameters,
-                max_flops=self.max_flops,
-                max_latency_ms=self.max_latency,
-                max_memory=self.max_memory,
-            )
-        except ValueError as error:  # it names the cap as a budget does
-            raise ValueError(str(error).replace("max_latency_ms", "max_latency")) from None
+        return Budget.parse(
+            share_of=LARGEST_CHILD,
+            max_parameters=self.max_parameters,
+            max_flops=self.max_flops,
+            max_latency=self.max_latency,
+            max_memory=self.max_memory,
+        )

@@ -19,6 +19,7 @@ from hf_nasbert import records
 from hf_nasbert.cards import ChildRecord, render_child_card
 from hf_nasbert.child_folders import move_into_place, save_child
 from hf_nasbert.costs import Budget, LatencyTable, bert_beside, cost_function, num_parameters
+from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.data import Corpus, DataArguments, load_corpus, load_tokenizer
 from hf_nasbert.data.trained_on import TRAINED_ON
 from hf_nasbert.data.vocabulary import padding_id, vocabulary_size
@@ -274,21 +275,17 @@ class Pipeline:
             num_tokens=output.global_step * training.train_batch_size(1) * self.data.max_seq_length,
         )
 
-    def _caps(self, config: SupernetConfig) -> dict[str, Any]:
-        """The budget as it was given; by default the parameters of a BERT of the space's depth and width."""
-        names = ("max_parameters", "max_flops", "max_latency")
-        given = {name: getattr(self.arguments, name) for name in names}
-        caps = {name: cap for name, cap in given.items() if cap is not None}
-        bert = bert_of(config)
-        if not caps and bert is not None:
-            caps = {"max_parameters": num_parameters(config, bert)}
-        return caps
-
     def _budget(self, config: SupernetConfig) -> Budget:
-        """The budget, refused if no child meets it: before anything is trained or scored."""
-        caps = self._caps(config)
-        budget = Budget.parse(max_latency_ms=caps.pop("max_latency", None), **caps)
-        SearchTask(self._children(config), seed=0, cost=self._cost(config), budget=budget)
+        """The budget in numbers; by default the parameters of a BERT of the space's depth and width.
+
+        Refused if no child meets it: before anything is trained or scored.
+        """
+        cost, bert = self._cost(config), bert_of(config)
+        largest = cheapest(config.space, lambda child: -num_parameters(config, child))
+        budget = self.arguments.budget.of(cost(largest))
+        if not budget.caps and bert is not None:
+            budget = Budget(max_parameters=num_parameters(config, bert))
+        SearchTask(self._children(config), seed=0, cost=cost, budget=budget)
         return budget
 
     def _children(self, config: SupernetConfig) -> Candidates:
@@ -318,7 +315,12 @@ class Pipeline:
             scored = score_children(ScoreChildrenArguments(all_children=True, **scoring), self._packed)
         else:
             how = "evolution"
-            scoring |= {"num_evaluations": arguments.num_evaluations, **self._caps(config)}
+            scoring |= {
+                "num_evaluations": arguments.num_evaluations,
+                "max_parameters": budget.max_parameters,
+                "max_flops": budget.max_flops,
+                "max_latency": budget.max_latency_ms,
+            }
             scored = search_children(SearchChildrenArguments(**scoring), self._packed)
         admitted = [child for child in scored if child.proxy_loss is not None and budget.admits(child.cost)]
         if not admitted:
