@@ -13,11 +13,14 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny.bases import MODULES, classifier_base, documents, save_base
 from tiny.compressing import pairs, stop_the_clock
+from tiny.models import chain_config, random_model
+from tiny.texts import tiny_tokenizer
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2LMHeadModel
 
 import hf_nasbert
 from hf_nasbert import cli, stopping
 from hf_nasbert.cards import check_card
+from hf_nasbert.child_folders import save_child
 from hf_nasbert.compression import (
     CompressArguments,
     CompressDataArguments,
@@ -40,6 +43,7 @@ from hf_nasbert.elastic.base_models import open_base_model
 from hf_nasbert.elastic.scores import Score
 from hf_nasbert.hub import PushArguments
 from hf_nasbert.hub.contents import gather
+from hf_nasbert.modeling import NasBertForMaskedLM
 from hf_nasbert.modeling.elastic import elastic_space, elastic_supernet
 from hf_nasbert.modeling.sentence_transformer import read_sentence_modules
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
@@ -570,6 +574,19 @@ def test_budgets_and_sizes_that_do_not_fit_are_refused_before_any_work(base, set
     arguments = CompressArguments(base_model=str(base), output_dir=str(tmp_path / "small"), **SETTINGS | settings)
     one = Compression(arguments, source)
     refused(message, one.run)
+
+
+def test_a_child_with_convolutions_is_refused_before_any_work(tmp_path):
+    """As by `plan-compress`: nothing is read, and no output of the base model is computed."""
+    child = random_model(NasBertForMaskedLM, chain_config(("attention", "ffn", "conv3", "ffn")))
+    save_child(child, tiny_tokenizer(), tmp_path / "child")
+    source = TextSource(lambda: pytest.fail("read"), {"source": "x"})
+    settings = SETTINGS | HALF | {"max_seq_length": 8, "latency_shape": "1x8"}
+    arguments = CompressArguments(base_model=str(tmp_path / "child"), output_dir=str(tmp_path / "small"), **settings)
+    message = r"^block 2 of the base model is a NasBertConv.*: only encoders of attention and ffn.*\(--base_model\)"
+    refused(message, Compression(arguments, source).run)
+    refused(message, lambda: plan._plan(arguments, source))
+    assert not (tmp_path / "small" / "stages.jsonl").exists()
 
 
 @pytest.mark.slow

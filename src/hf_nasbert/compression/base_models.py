@@ -14,6 +14,7 @@ from hf_nasbert.configs import loading_errors
 from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX
 from hf_nasbert.elastic.base_models import BaseModel, open_base_model
 from hf_nasbert.elastic.encoders import encoder_of, inputs_of, logits_of, mask_of, running
+from hf_nasbert.elastic.importance import operators_of
 from hf_nasbert.foreign import printable
 from hf_nasbert.modeling import NasBertForSequenceClassification
 from hf_nasbert.modeling.sentence_transformer import encoder_place
@@ -28,8 +29,12 @@ _OF_MODEL = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges
 def load_base_model(
     arguments: CompressArguments, tokenizer_name: str | None, tokenizer_revision: str | None
 ) -> BaseModel:
-    """Load the encoder that is to be compressed; see `elastic.base_models.open_base_model`."""
-    return open_base_model(
+    """Load the encoder that is to be compressed; see `elastic.base_models.open_base_model`.
+
+    Raises:
+        ValueError: As there, and if it has blocks whose heads or neurons cannot be weighed, such as convolutions.
+    """
+    found = open_base_model(
         arguments.base_model,
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
@@ -37,6 +42,8 @@ def load_base_model(
         tokenizer_revision=tokenizer_revision,
         lengths={"max_seq_length": arguments.max_seq_length, "latency_shape": arguments.shape[1]},
     )
+    operators_of(found.full_child)  # refused before anything is computed by it
+    return found
 
 
 def name_of(base_model: str | Path) -> str:

@@ -37,7 +37,7 @@ def importance(
     """
     if not batches:
         raise ValueError("importance is measured on text, and there is no batch")
-    operators = _operators(full_child)
+    operators = operators_of(full_child)
     moments = [_Spread(operator) for operator in operators]
     hooks = [
         operator.output.dense.register_forward_pre_hook(moment)
@@ -78,7 +78,7 @@ def sort_by_importance(full_child: PreTrainedModel, scores: Sequence[Sequence[fl
     Raises:
         ValueError: If the scores are those of another model.
     """
-    operators = _operators(full_child)
+    operators = operators_of(full_child)
     found, expected = [len(block) for block in scores], [_num_parts(operator) for operator in operators]
     if found != expected:
         raise ValueError(f"importances of {found} heads and neurons, but the model has {expected}")
@@ -136,13 +136,18 @@ class _Spread:
         return row[:1], row[1 : 1 + parts * size].view(parts, size), row[1 + parts * size :].view(parts, size, size)
 
 
-def _operators(model: PreTrainedModel) -> list[Any]:
+def operators_of(model: PreTrainedModel) -> list[Any]:
+    """The operators of a model whose heads and neurons can be weighed, block by block.
+
+    Raises:
+        ValueError: If one is neither attention nor ffn.
+    """
     operators = [block.operator for block in encoder_of(model).encoder.blocks]
     for index, operator in enumerate(operators):
         if not isinstance(operator, NasBertAttention | NasBertFeedForward):
             raise ValueError(
                 f"block {index} of the base model is a {type(operator).__name__}: only encoders of attention and ffn, "
-                "such as a BERT, can be made smaller"
+                "such as a BERT, can be made smaller; name another one (--base_model)"
             )
     return operators
 
