@@ -419,6 +419,21 @@ def test_another_super_net_is_refused(tmp_path):
         cli.main(["report", "--records", str(tmp_path / "no"), "--output", str(output), "--supernet", "x"])
 
 
+@pytest.mark.parametrize("text", ["the boats came home\nand went\n", "the boats", ""])
+def test_a_file_without_records_is_told_before_anything_is_asked_for(tmp_path, text):
+    """What holds records is named, and not the super-net that would be needed for some."""
+    (tmp_path / "my.txt").write_text(text)
+    records.extend(tmp_path / "s.jsonl", history())
+    said = r"^hf-nasbert report: .*my\.txt holds no records: name a file that .*search.*\(--{} .*summary\.json"
+    output = ["--output", str(tmp_path / "report.html")]
+    with pytest.raises(SystemExit, match=said.format("records")):
+        cli.main(["report", "--records", str(tmp_path / "my.txt"), *output])
+    with pytest.raises(SystemExit, match=said.format("other")):
+        cli.main(["report", "--records", str(tmp_path / "s.jsonl"), "--other", str(tmp_path / "my.txt"), *output])
+    with pytest.raises(SystemExit, match=r"need the folder of its super-net: give it \(--supernet\)"):
+        cli.main(["report", "--records", str(tmp_path / "s.jsonl"), *output])
+
+
 # How sure it is, what children are held against, two searches
 
 NOISE = [0.25, -0.25, 0.125, -0.125]

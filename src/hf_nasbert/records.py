@@ -35,6 +35,10 @@ _ALLOCATIONS = "allocation.all.allocated"  # torch's name for how many there eve
 _CHUNK = 1 << 16  # bytes read at a time while looking for the last line
 
 
+class NoRecordsError(ValueError):
+    """A file does not begin with a record: it is another kind of file."""
+
+
 def append(path: str | Path, record: Record) -> None:
     """Add one record to the end of a file and wait until it lies on the disk; see `extend`."""
     extend(path, [record])
@@ -141,7 +145,8 @@ def read(path: str | Path) -> list[Record]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line before the last, or a complete last line, is not a record.
+        ValueError: If a line before the last, or a complete last line, is not a record; a `NoRecordsError` if that is
+            the first.
     """
     path = Path(path)
     if not path.is_file():
@@ -163,7 +168,8 @@ def read(path: str | Path) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         record = _parse(line)
         if record is None:
-            raise ValueError(f"{path}, line {number} is not a record: {line[:80]!r}; repair or remove that line")
+            kind = ValueError if found else NoRecordsError
+            raise kind(f"{path}, line {number} is not a record: {line[:80]!r}; repair or remove that line")
         found.append(record)
     if tail:
         record = _parse(tail)
@@ -172,7 +178,8 @@ def read(path: str | Path) -> list[Record]:
         elif tail.startswith(b"{"):
             logger.warning("%s ends in a half-written record (line %d): left out", path, len(lines) + 1)
         else:
-            raise ValueError(f"{path}, line {len(lines) + 1} is not a record: {tail[:80]!r}")
+            kind = ValueError if found else NoRecordsError
+            raise kind(f"{path}, line {len(lines) + 1} is not a record: {tail[:80]!r}")
     return found
 
 

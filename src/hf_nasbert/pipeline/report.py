@@ -54,6 +54,19 @@ def _compressed(summary: Path, name: str) -> Compressed:
     return Compressed(found, str(summary.parent), name)
 
 
+def _records_of(place: Path, setting: str) -> list[records.Record]:
+    try:
+        found = records.read(place)
+    except records.NoRecordsError:
+        found = []
+    if not found:
+        raise ValueError(
+            f"{place} holds no records: name a file that `hf-nasbert search` or `score` wrote (--{setting} "
+            "found.jsonl), or the summary.json of `compress`"
+        )
+    return found
+
+
 def _names(places: list[Path]) -> list[str]:
     """What tells two files apart: their folders' names, or the whole paths."""
     folders = [place.parent.name for place in places]
@@ -61,13 +74,13 @@ def _names(places: list[Path]) -> list[str]:
 
 
 def _search_page(arguments: SearchReportArguments, places: list[Path]) -> str:
+    files = [_records_of(place, name) for place, name in zip(places, ("records", "other"), strict=False)]
     supernets = [arguments.supernet, arguments.other_supernet or arguments.supernet]
     if supernets[0] is None:
         raise ValueError(
             f"supernet: the commands of {places[0].name} need the folder of its super-net: give it (--supernet)"
         )
     notes, searched = [], []
-    files = [records.read(place) for place in places]
     names = [place.name for place in places]
     if len(set(names)) < len(names):
         names = [str(place) for place in places]
