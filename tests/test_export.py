@@ -1,6 +1,7 @@
 """ONNX: equal to the model for every operator, head, batch, length and padding; written whole or not at all."""
 
 import json
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -72,10 +73,17 @@ def test_the_command_loads_a_child_in_a_process_that_made_none(tmp_path):
     """Where nothing has registered the children's classes yet, transformers would ask for `trust_remote_code`."""
     child = random_model(NasBertForMaskedLM, chain_config(("conv3",)))
     save_child(child, tiny_tokenizer(), tmp_path / "child")
-    argv = ["export", "--model", str(tmp_path / "child"), "--output_dir", str(tmp_path / "onnx")]
+    folder = tmp_path / "the child's onnx"
+    argv = ["export", "--model", str(tmp_path / "child"), "--output_dir", str(folder)]
     ran = subprocess.run([sys.executable, "-m", "hf_nasbert", *argv], capture_output=True, text=True, timeout=250)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert (tmp_path / "onnx" / "model.onnx").is_file()
+    assert (folder / "model.onnx").is_file()
+    # The command that it ends with runs the file, as it was printed.
+    python, *code = shlex.split(ran.stdout.rstrip().splitlines()[-1])
+    assert python == "python"
+    told = subprocess.run([sys.executable, *code], capture_output=True, text=True, timeout=250)
+    num_tokens = len(tiny_tokenizer()("a text")["input_ids"])
+    assert told.stdout == f"[(1, {num_tokens}, {child.config.vocab_size})]\n", told.stderr[-2000:]
 
 
 @pytest.mark.slow

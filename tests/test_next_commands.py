@@ -1,5 +1,6 @@
 """Every command ends with what it made and the next command, and that command runs as it was printed."""
 
+import ast
 import csv
 import json
 import shlex
@@ -83,6 +84,22 @@ def test_a_folder_of_any_name_gets_a_name_that_the_hub_takes(name, tmp_path):
     )
     argv = next_of(next_commands.ending_of("finetune", result, arguments))
     parse_recipe_arguments([PushArguments], argv[1:])
+
+
+@pytest.mark.parametrize(("head", "fed"), [("ForMaskedLM", "array([ids])"), ("ForMultipleChoice", "array([[ids]])")])
+def test_an_onnx_file_is_followed_by_python_that_runs_it(head, fed, tmp_path):
+    """How it is run for a model of choices too, which takes one more axis; test_export.py runs a printed one."""
+    folder = tmp_path / "a 'quoted' \"folder\""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "nasbert", "architectures": [f"NasBert{head}"]}))
+    (folder / "tokenizer.json").touch()
+    told = next_commands.ending_of("export", SimpleNamespace(file=folder / "model.onnx"), None).splitlines()
+    assert told[-2].startswith("next: ")
+    python, flag, code = shlex.split(told[-1])
+    assert (python, flag) == ("python", "-c")
+    assert fed in code
+    texts = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert {str(folder / "tokenizer.json"), str(folder / "model.onnx")} <= set(texts)
 
 
 def test_a_push_that_was_only_listed_is_followed_by_the_push():

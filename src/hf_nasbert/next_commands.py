@@ -1,5 +1,6 @@
 """What a command ends with: what it made and where, and the next command to copy."""
 
+import json
 import math
 import re
 import shlex
@@ -166,8 +167,8 @@ def after_extract(extracted: Any, arguments: Any) -> Ending:
 
 
 def after_export(exported: Any, arguments: Any) -> Ending:
-    """After `export`: what it is for."""
-    return Ending((("the ONNX file", exported.file),))
+    """After `export`: the file run on a text."""
+    return Ending((("the ONNX file", exported.file),), _to_run(exported.file))
 
 
 def after_pretrain_child(_: Any, arguments: Any, __: Any) -> Ending:
@@ -314,6 +315,25 @@ def _to_extract(supernet: str, records: str) -> tuple[str, str]:
     folder = _beside(records, "best")
     extract = command("extract", "--best", supernet=supernet, search=records, output_dir=folder)
     return "save its best child as a model of its own", extract
+
+
+def _to_run(file: Path) -> tuple[tuple[str, str], ...]:
+    """Python that runs an ONNX file on a text and prints the shapes it gives; none without a tokenizer.json."""
+    from hf_nasbert.configs import read_model_config
+
+    tokenizer = file.with_name("tokenizer.json")
+    if not tokenizer.is_file():
+        return ()
+    names = read_model_config(file.with_name("config.json"), str(file.parent)).get("architectures") or [""]
+    shape = "[[ids]]" if names[0].endswith("MultipleChoice") else "[ids]"
+    words, place = (json.dumps(str(path), ensure_ascii=False) for path in (tokenizer, file))
+    code = (
+        f'import numpy, onnxruntime, tokenizers; text = tokenizers.Tokenizer.from_file({words}).encode("a text"); '
+        'inputs = {"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}; '
+        f"print([found.shape for found in onnxruntime.InferenceSession({place}).run(None, "
+        f"{{name: numpy.array({shape}) for name, ids in inputs.items()}})])"
+    )
+    return (("run it on a text, without this package", shlex.join(["python", "-c", code])),)
 
 
 def _to_finetune(folder: str | Path) -> str:
