@@ -6,11 +6,12 @@ import pytest
 
 from hf_nasbert import cli
 from hf_nasbert.costs import num_parameters
+from hf_nasbert.costs.feasibility import cheapest
+from hf_nasbert.native import native_children
 from hf_nasbert.next_commands import ending_of
 from hf_nasbert.pipeline import PlanArguments, plan_search
 from hf_nasbert.pipeline.plan import OPERATORS, measure_step
 from hf_nasbert.recipe_arguments import parse_recipe_arguments
-from hf_nasbert.space import Architecture
 
 
 def planned(seconds=0.1, **settings):
@@ -21,10 +22,42 @@ def planned(seconds=0.1, **settings):
 def test_a_bert_of_the_space_fills_the_budget(cap):
     plan = planned(max_parameters=cap)
     config = plan.config
-    bert = Architecture(("attention", "ffn")[block % 2] for block in range(config.space.num_choice_blocks))
-    assert 0.5 * plan.cap < num_parameters(config, bert) <= plan.cap
+    berts = native_children(config.space, hidden_size=config.hidden_size, embedding_size=config.hidden_size)
+    costs = [num_parameters(config, child) for child in berts.enumerate()]
+    bert = max(count for count in costs if count <= plan.cap)
+    assert 0.75 * plan.cap < bert <= plan.cap
+    assert f"the largest BERT within it {bert:,}" in str(plan)
     assert config.hidden_size % config.attention_head_size == 0
     assert {name for names in config.space.blocks for name in names} == set(OPERATORS)
+
+
+@pytest.mark.parametrize(
+    ("cap", "said"),
+    [
+        ("1M", None),
+        ("1.5M", None),
+        ("5M", None),
+        ("20M", None),
+        ("100M", None),
+        ("400K", "it rules few children out: embeddings and head take 275,680 of it; a smaller --vocab_size"),
+        ("500M", "it rules no child out: no larger space is offered here"),
+    ],
+)
+def test_the_space_reaches_over_the_budget_or_the_plan_says_why_not(cap, said):
+    """A cap that no child exceeds decides nothing."""
+    plan = planned(max_parameters=cap, minutes=120)
+    config = plan.config
+    largest = num_parameters(config, cheapest(config.space, lambda child: -num_parameters(config, child)))
+    smallest = num_parameters(config, cheapest(config.space, lambda child: num_parameters(config, child)))
+    assert smallest < plan.cap
+    assert f"the largest child has {largest / plan.cap:.2f} times as many" in str(plan)
+    assert f" of {smallest:,} to {largest:,} parameters" in str(plan)
+    if said is None:
+        assert 1.3 <= largest / plan.cap <= 2
+        assert "rules" not in str(plan)
+    else:
+        assert largest / plan.cap < 1.3
+        assert said in str(plan)
 
 
 def test_steps_take_the_minutes_and_no_more():
@@ -40,7 +73,10 @@ def test_steps_take_the_minutes_and_no_more():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_parameters": "50K"}, "max_parameters=50K: with a vocabulary of 8,192 even the smallest"),
+        (
+            {"max_parameters": "50K"},
+            "max_parameters=50K: with a vocabulary of 8,192.*smallest .*lower --vocab_size",
+        ),
         ({"max_parameters": "many"}, r"max_parameters='many': expected a number .*--max_parameters 15M"),
         ({"max_parameters": "0.5x"}, r"max_parameters='0\.5x' is a share, and there is no model yet"),
         ({"minutes": 0.0}, "minutes=0.0: expected above 0"),

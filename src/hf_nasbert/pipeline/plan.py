@@ -14,12 +14,13 @@ from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.modeling import SupernetConfig, SupernetForMaskedLM
 from hf_nasbert.pipeline.arguments import PlanArguments
 from hf_nasbert.processes import be_alone
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
-OPERATORS = ("attention", "ffn", "conv3", "conv5")
-_WIDTHS = (32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768)
+OPERATORS = ("attention", "ffn", "conv3", "conv5", SKIP)
+_WIDTHS = (32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 _DEPTHS = (6, 8, 12, 16, 20, 24)
 _WIDTH_OF_BLOCK = 32  # widths of published BERTs from tiny to base, over their blocks of attention or ffn
+_REACH = (1.3, 2.0)  # the largest child's parameters over the budget: less rules few children out, more rules out most
 _FULL = 0.75  # a BERT that takes less of the budget leaves too much of it unused
 _HEAD = 32
 _SHARES = {"pretrain": 0.6, "search": 0.1, "pretrain-child": 0.3}
@@ -61,17 +62,25 @@ class SearchPlan:
         def cost(child: Architecture) -> int:
             return num_parameters(config, child)
 
-        smallest, bert = cost(cheapest(space, cost)), cost(_bert(space))
-        largest = cost(cheapest(space, lambda child: -cost(child)))
+        smallest, largest = cost(cheapest(space, cost)), _largest(config)
+        bert = _bert_within(config, self.cap)
+        assert bert is not None
         lines = [
             f"space: {space.num_choice_blocks} blocks of {', '.join(OPERATORS)}, width {config.hidden_size}: "
             f"{space.num_children:,} children of {smallest:,} to {largest:,} parameters",
-            f"budget: {self.cap:,} parameters; a BERT of this depth and width has {bert:,}",
+            f"budget: {self.cap:,} parameters; the largest child has {largest / self.cap:.2f} times as many, "
+            f"the largest BERT within it {cost(bert):,}",
             f"measured here: {self.seconds_per_step:.3f} seconds for a step of {self.num_tokens:,} tokens",
             f"of {self.minutes:g} minutes: {self.max_steps:,} steps of the super-net "
             f"({self.max_steps * self.num_tokens / 1e6:,.1f} M tokens), {self.num_evaluations:,} children scored, "
             f"{self.child_steps:,} steps of the best child",
         ]
+        if largest < _REACH[0] * self.cap:
+            rest = cost(Architecture([SKIP] * space.num_choice_blocks))
+            why = "no larger space is offered here"
+            if rest > self.cap / 2:
+                why = f"embeddings and head take {rest:,} of it; a smaller --vocab_size leaves more to choose"
+            lines.append(f"it rules {'few children' if largest > self.cap else 'no child'} out: {why}")
         if self.max_steps < _FEW_STEPS:
             lines.append(
                 f"{self.max_steps:,} steps are few for a super-net from random weights: more minutes help most"
@@ -80,7 +89,7 @@ class SearchPlan:
 
 
 def plan_search(arguments: PlanArguments, time_step: Timer | None = None) -> SearchPlan:
-    """Choose a space whose BERT is about as large as the budget, time its training step, and share out the minutes.
+    """Choose a space that reaches over the budget, time its training step, and share out the minutes.
 
     Args:
         arguments: Budget, minutes and sizes of the text.
@@ -115,7 +124,10 @@ def plan_search(arguments: PlanArguments, time_step: Timer | None = None) -> Sea
 
 
 def _config(arguments: PlanArguments, cap: int) -> SupernetConfig:
-    """The space of which the BERT is within the cap and most like published ones in its shape, if it fills the cap."""
+    """Of the spaces that reach over the cap, the one whose BERT fills it and is most like published ones in its shape.
+
+    Where none does both, the one that reaches over it nearest to as far as it should.
+    """
     offers = []
     for depth in _DEPTHS:
         for width in _WIDTHS:
@@ -126,20 +138,33 @@ def _config(arguments: PlanArguments, cap: int) -> SupernetConfig:
                 attention_head_size=_HEAD,
                 max_position_embeddings=arguments.max_seq_length,
             )
-            size = num_parameters(config, _bert(config.space))
-            if size <= cap:
-                slender = abs(math.log(width / (_WIDTH_OF_BLOCK * depth)))
-                offers.append((size < _FULL * cap, slender if size >= _FULL * cap else -size, -size, config))
+            bert = _bert_within(config, cap)
+            if bert is not None:
+                reach, full = _largest(config) / cap, num_parameters(config, bert) / cap
+                missed = max(_REACH[0] - reach, reach - _REACH[1], 0)
+                slender = abs(math.log(width / (_WIDTH_OF_BLOCK * 2 * bert.count("ffn"))))
+                offers.append((missed, full < _FULL, slender, -full, config))
     if not offers:
         raise ValueError(
             f"max_parameters={arguments.max_parameters}: with a vocabulary of {arguments.vocab_size:,} even the "
-            "smallest BERT that is offered here has more; raise it, or lower vocab_size"
+            "smallest BERT that is offered here has more; raise it, or lower --vocab_size"
         )
-    return min(offers, key=lambda offer: offer[:3])[3]
+    return min(offers, key=lambda offer: offer[:-1])[-1]
 
 
-def _bert(space: SearchSpace) -> Architecture:
-    return Architecture(("attention", "ffn")[block % 2] for block in range(space.num_choice_blocks))
+def _largest(config: SupernetConfig) -> int:
+    """Parameters of the largest child: of these operators an ffn is the largest."""
+    return num_parameters(config, ["ffn"] * config.space.num_choice_blocks)
+
+
+def _bert_within(config: SupernetConfig, cap: int) -> Architecture | None:
+    """The largest BERT among the children that are within the cap: the blocks behind its layers are left out."""
+    num_blocks = config.space.num_choice_blocks
+    for num_layers in range(num_blocks // 2, 0, -1):
+        child = Architecture(("attention", "ffn") * num_layers + (SKIP,) * (num_blocks - 2 * num_layers))
+        if num_parameters(config, child) <= cap:
+            return child
+    return None
 
 
 def measure_step(config: SupernetConfig, batch_size: int, sequence_length: int) -> float:
