@@ -176,10 +176,10 @@ def parse_cap(
     shown = f"{name}={text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '...'!r}"
     number = f"milliseconds above 0 (--{name} 12.5ms)" if is_latency else f"a number above 0 (--{name} 15M)"
     share = _SHARE.fullmatch(text)
-    if share is not None or isinstance(given, Share):
+    factor = given.factor if isinstance(given, Share) else None if share is None else float(share[1])
+    if factor is not None:
         if share_of is None:
             raise ValueError(f"{shown} is a share, and there is no model yet that it could be of: expected {number}")
-        factor = given.factor if share is None else float(share[1])
         if not 0 < factor < 1:
             raise ValueError(f"{shown}: expected a share above 0x and below 1x, which is all of {share_of}'s")
         return Share(factor)
