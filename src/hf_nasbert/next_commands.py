@@ -1,7 +1,6 @@
 """What a command ends with: what it made and where, and the next command to copy."""
 
 import math
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.finetuning.arguments import FinetuneArguments
-from hf_nasbert.paths import telling_name
+from hf_nasbert.paths import repository_name, telling_name
 from hf_nasbert.pipeline.text_settings import text_files_of, trained_on
 from hf_nasbert.recipe_arguments import command_of
 from hf_nasbert.space import Architecture
@@ -347,8 +346,7 @@ def _to_compress(folder: str | Path, arguments: Any) -> tuple[tuple[str, str], .
 
 def _to_publish(folder: str | Path, name: str | None = None) -> tuple[str, str]:
     name = name or telling_name(folder)
-    name = re.sub(r"[^A-Za-z0-9_.-]*([.-]?)[^A-Za-z0-9_]*", r"\1", re.sub(r"\s+", "-", name)).strip(".-")[:60]
-    repo_id = f"{NAME}/{name or 'model'}"
+    repo_id = f"{NAME}/{repository_name(name)}"
     push = command("push", "--private", "--dry_run", source=folder, repo_id=repo_id)
     return "list what a push to the Hub would send", push
 

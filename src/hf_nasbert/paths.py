@@ -96,3 +96,9 @@ def telling_name(folder: str | Path) -> str:
     folder = folder if folder.name else folder.resolve()
     above = folder.parent.name
     return f"{above}-{folder.name}" if above and _SAYS_NOTHING.fullmatch(folder.name) else folder.name
+
+
+def repository_name(name: str) -> str:
+    """A name as the Hub takes it for a repository: other signs than letters, digits and `_.-` are left out."""
+    name = re.sub(r"[^A-Za-z0-9_.-]*([.-]?)[^A-Za-z0-9_]*", r"\1", re.sub(r"\s+", "-", name))
+    return name[:60].strip(".-") or "model"
