@@ -36,8 +36,8 @@ def finetune_with_cards(
 ) -> FinetuneResult:
     """Fine-tune once per seed, as the arguments' own function does, and write a card beside every model that is kept.
 
-    The card tells of all seeds of this run in the file of records. One that was made here before is made again, so
-    that it tells of seeds that came later; one that somebody wrote or changed stays as it is.
+    The card covers all seeds of this run in the file of records. One that was made here before is made again, so
+    that it covers seeds that came later; one that somebody wrote or changed stays as it is.
 
     Raises:
         FileNotFoundError: If the model or a file is missing.

@@ -87,7 +87,7 @@ def _sure(content: Content, number: int) -> list[str]:
 
 
 def _beside(content: Content) -> str:
-    """How the winner stands beside what it is held against: the BERT of the budget, or the largest child."""
+    """How the winner stands beside what it is compared with: the BERT of the budget, or the largest child."""
     measure, winner = content.measures[0], content.series[0].winner
     held = next((mark for kind in ("bert", "base") for mark in content.marks if mark.kind == kind), None)
     if held is None:
