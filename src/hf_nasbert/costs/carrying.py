@@ -30,7 +30,7 @@ def carry_table(
 ) -> CarriedTable:
     """Fit one factor per kind of operator, held to a common one by a ridge, to the latencies of a few children.
 
-    So few measurements cannot give the time of every operator, but a kind's operators slow down by one factor. Errors are
+    So few measurements cannot time every operator, but a kind's operators slow down by one factor. Errors are
     relative, the penalty is that of the least leave-one-out error. (The purpose of HELP: Lee et al., 2021,
     https://arxiv.org/abs/2106.08630, which learns to adapt a regressor by ten measurements [public code]; the map is
     ours.)
