@@ -2,7 +2,8 @@
 
     python benchmarks/compress.py run half            each run to its end, or on from where it was killed
     python benchmarks/compress.py collect              writes down the stages that are done so far
-    python benchmarks/compress.py show                 prints the tables of docs/compress.md, of what is recorded
+    python benchmarks/compress.py show                 prints the tables of docs/appendix/compress.md and
+                                                   docs/compress.md, of what is recorded
     python benchmarks/compress.py peers                what another package makes of the same, in its own environment
     python benchmarks/compress.py files                ONNX and int8 files, and a trimmed vocabulary
 
@@ -164,6 +165,27 @@ def as_table(made: list[dict[str, Any]]) -> str:
                 f"{making:.0f} · {seconds:.0f}" if how == "searched" else f"{seconds:.0f}",
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+SHORT = {
+    "half": "half of the parameters", "half-latency": "half of the latency", "quarter": "a quarter of the parameters",
+}  # fmt: skip
+
+
+def short_table(made: list[dict[str, Any]]) -> str:
+    """The mean rank correlation of every way to choose, as a share of the base model's."""
+    lines = [
+        "| run, mean of three seeds | searched | best layers | every other layer | one width throughout |",
+        "|---|---|---|---|---|",
+    ]
+    for name, told in SHORT.items():
+        (proof,) = (one for one in made if one["run"] == name and one["stage"] == "proof")
+        base, *rows = proof["content"]["rows"]
+        means = {row["how"]: statistics.fmean(one["spearman"] for one in row["judged"]) for row in rows}
+        kept = {how.partition(" ")[0]: mean / base["judged"][0]["spearman"] for how, mean in means.items()}
+        shares = [f"{kept[how]:.1%}" for how in ("searched", "layers", "every", "uniform")]
+        lines.append(f"| {' | '.join([told, *shares])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -434,7 +456,7 @@ def recorded(output: Path) -> Path:
 
 def show(output: Path, of_peers: Path, of_files: Path) -> None:
     """Print every run: its children, their worth, and the CPU-seconds that they took; then peers, and files."""
-    print(as_table(records.read(output)), end="")
+    print("\n".join([as_table(records.read(output)), short_table(records.read(output))]), end="")
     if of_peers.exists():
         print("\n" + peers_table(records.read(committed(RECORDS)), records.read(of_peers)), end="")
     if of_files.exists():

@@ -2,7 +2,7 @@
 
     python benchmarks/compress_base_size.py run      all stages once; a later call goes on where one stopped
     python benchmarks/compress_base_size.py plan     the forecast, by a short measurement
-    python benchmarks/compress_base_size.py show     prints the forecast beside the run, the table of docs/compress.md
+    python benchmarks/compress_base_size.py show     prints the forecast beside the run, as docs/appendix/compress.md
 
 The encoder has 12 layers of 768, 12 heads, and 30,522 pieces: random weights serve, with MiniLM's tokenizer. Text is
 Wikipedia's, out of a pinned package. One thread; figures are CPU-seconds of the process and the most memory taken

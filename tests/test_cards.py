@@ -22,13 +22,15 @@ from hf_nasbert.cards import (
     fill_page,
     marked_tables,
     metadata_problems,
+    quoted_texts,
     render_child_card,
     render_compressed_card,
     render_finetuned_card,
     render_supernet_card,
-    sentence_of,
     title_of,
+    without_quotes,
 )
+from hf_nasbert.data.examples import example_of, sentence_of
 from hf_nasbert.native import CODE_NEEDS
 from hf_nasbert.space import SearchSpace
 
@@ -557,7 +559,7 @@ class TestOrigins:
         assert sentence_of(["", "  ", "one", "A plain  sentence\nof six words.", "Another one here."]) == (
             "A plain sentence of six words."
         )
-        assert sentence_of(["word " * 100]) == " ".join(["word"] * 16)
+        assert sentence_of(["word " * 100]) == " ".join(["word"] * 20)
         assert sentence_of(["...", ""]) is None
         texts = ["too long for the model", "this one fits"]
         assert sentence_of(texts, lambda text: len(text) < 15) == "this one fits"
@@ -592,10 +594,34 @@ def test_a_smaller_encoders_card_is_what_the_hub_reads():
     assert (data.language, data.license, data.datasets) == ("de", "mit", ["org/texts"])
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("spearman_cosine", 0.815, "stsb")
-    assert 'model.encode(["Ein \\"Satz\\"."])' in card
+    assert 'text = "Ein \\"Satz\\"."\nprint(model.encode([text]).shape)' in card
     bare = compressed()
     assert "license" not in check_card(bare).to_dict()
-    assert "Paris is the capital of France." in bare
+    assert 'text = "Paris is the capital of France."\n' in bare
+
+
+class TestTextsOfTheUsersOwn:
+    HOSTILE = 'say "no"\n```\n# quoted \\ <b>—\u202e'
+
+    def test_they_are_marked_found_and_taken_out(self):
+        card = compressed(example=self.HOSTILE, is_example_private=True)
+        assert quoted_texts(card) == [self.HOSTILE]
+        assert without_quotes(card) == compressed()
+        assert len(re.findall("^```", card, flags=re.MULTILINE)) == 2, "no text ends the block"
+        compile(re.findall(r"```python\n(.*?)^```", card, flags=re.DOTALL | re.MULTILINE)[0], "snippet", "exec")
+
+    def test_public_ones_are_not(self):
+        card = compressed(example=self.HOSTILE)
+        assert json.dumps(self.HOSTILE) in card
+        assert quoted_texts(card) == []
+        assert without_quotes(card) == card
+
+    def test_a_pair_is_taken_whole(self):
+        pairs = [("one two three", "four"), ("some more words here", "and the other one")]
+        assert example_of(pairs, lambda texts: True) == pairs[1]
+        assert example_of(pairs[:1], lambda texts: True) == pairs[0]
+        assert example_of(pairs, lambda texts: len(" ".join(texts)) <= 12) == ("one two", "four")
+        assert example_of([("...", "a word")], lambda texts: True) == ()
 
 
 @pytest.mark.parametrize(

@@ -837,7 +837,7 @@ def test_a_family_says_where_every_model_lies_and_a_classifier_its_class(tmp_pat
     assert snippet.startswith("from transformers import AutoModelForSequenceClassification\n")
     assert '"a family/0.5x"' in snippet
     assert "made: the page, for a browser: a family/report.html\n" in told
-    assert "  hf-nasbert push --source 'a family/0.5x' --repo_id YOUR_NAME/0.5x --private --dry_run\n" in told
+    assert "  hf-nasbert push --source 'a family/0.5x' --repo_id YOUR_NAME/a-family-0.5x --private --dry_run\n" in told
 
 
 DEAD = ["vocab_size", "do_lower_case", "strip_accents", "mlm_probability", "whole_word_mask", "language"]

@@ -12,7 +12,7 @@ from tiny.compressing import pairs, quiet_clock
 from transformers import BertForSequenceClassification, BertModel
 
 import hf_nasbert
-from hf_nasbert.cards import check_card, metadata_problems
+from hf_nasbert.cards import check_card, metadata_problems, quoted_texts
 from hf_nasbert.metrics import spearman
 from hf_nasbert.modeling.sentence_dense import Dense
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
@@ -87,6 +87,8 @@ def test_the_card_names_base_model_and_results_and_its_lines_run(base, tmp_path,
         else:
             assert (found, data.library_name) == ({}, "transformers")
         (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        (quoted,) = quoted_texts(card)
+        assert quoted in " ".join(" ".join(documents()).split()), "a text of the user's own"
         names = {}
         exec(snippet.replace("path/to/this/folder", str(folder)), names)
         kind = {"vectors": SentenceTransformer, "classes": "ForSequenceClassification", "states": "Model"}[name]

@@ -14,7 +14,7 @@ from helpers import mostly_slow, run_recipe
 from safetensors.torch import load_file
 from tiny.finetuning import save_models
 
-from hf_nasbert.cards import FinetunedRecord, check_card, render_finetuned_card
+from hf_nasbert.cards import FinetunedRecord, check_card, quoted_texts, render_finetuned_card
 from hf_nasbert.data import PACKAGED_MODELS
 from hf_nasbert.finetuning import FinetuneArguments, FinetuneSquadArguments, FinetuneTokensArguments
 from hf_nasbert.pipeline import describe_finetuned, finetune_with_cards
@@ -161,6 +161,12 @@ def test_every_seed_has_a_card_whose_numbers_are_its_records(task, arguments, ca
         (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
         capsys.readouterr()
         assert '"path/to/this/folder", trust_remote_code=True' in snippet
+        if task != "questions":
+            words = texts(1, seed=list(SPLITS).index("validation"))[0]
+            words = ["ada", *words] if task in ("entities", "other tags") else words
+            quoted = [" ".join(words), " ".join(words[:2])] if task == "a regression on pairs" else [" ".join(words)]
+            # No pair's second text is a short sentence of three words: the first words of the first pair stand there.
+            assert quoted_texts(card) == quoted, "the first held-out input, and no word of it is Paris"
         exec(snippet.replace("path/to/this/folder", str(folder)), {})
         assert capsys.readouterr().out
     assert ("text_pair" in snippet) == (task == "a regression on pairs")

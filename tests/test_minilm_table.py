@@ -15,7 +15,7 @@ from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.space import Architecture
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-PAGE = Path(__file__).parents[1] / "docs" / "compress.md"
+PAGE = Path(__file__).parents[1] / "docs" / "appendix" / "compress.md"
 
 
 @pytest.fixture(scope="module")

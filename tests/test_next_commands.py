@@ -80,7 +80,7 @@ def test_the_printed_lines_lead_from_a_text_to_a_model_that_can_be_pushed(tmp_pa
 def test_a_folder_of_any_name_gets_a_name_that_the_hub_takes(name, tmp_path):
     result = SimpleNamespace(task="t")
     arguments = SimpleNamespace(
-        save_models=True, seeds=[0], records_file="r", model_folder=lambda task, seed: tmp_path / name
+        model=name, save_models=True, seeds=[0], records_file="r", model_folder=lambda task, seed: tmp_path / name
     )
     argv = next_of(next_commands.ending_of("finetune", result, arguments))
     parse_recipe_arguments([PushArguments], argv[1:])
@@ -100,6 +100,20 @@ def test_an_onnx_file_is_followed_by_python_that_runs_it(head, fed, tmp_path):
     assert fed in code
     texts = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
     assert {str(folder / "tokenizer.json"), str(folder / "model.onnx")} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("model", "repo_id"),
+    [
+        ("packaged:MiniLM-L6", "MiniLM-L6-my-reviews"), ("owner/bert.base", "bert.base-my-reviews"),
+        ("runs/mine/child", "mine-child-my-reviews"), ("child", "child-my-reviews"),
+    ],
+)  # fmt: skip
+def test_the_repository_of_a_fine_tuned_model_is_named_by_base_model_and_task(model, repo_id, tmp_path):
+    arguments = FinetuneArguments(model=model, dataset_name="x", output_dir=str(tmp_path))
+    arguments.dataset_name = "a set without a compress command"
+    ending = next_commands.after_finetune(SimpleNamespace(task="my reviews"), arguments)
+    assert f"--repo_id YOUR_NAME/{repo_id} " in ending.following[-1][1]
 
 
 def test_a_push_that_was_only_listed_is_followed_by_the_push():
@@ -134,6 +148,7 @@ def test_a_stock_classifier_is_made_smaller_by_the_same_examples(tmp_path):
     compress, push = commands("bert", **files)
     assert (compress[0], push[0]) == ("compress", "push")
     settings, data = parse_recipe_arguments([CompressArguments, CompressDataArguments], compress[1:])
+    assert parse_recipe_arguments([PushArguments], push[1:])[0].repo_id == "YOUR_NAME/base-mine"
     assert (settings.base_model, settings.max_latency) == (str(tmp_path / "a b" / "mine" / "seed-0"), "0.5x")
     assert settings.output_dir == str(tmp_path / "a b-half")
     assert {name: getattr(data, name) for name in files} == files

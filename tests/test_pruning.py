@@ -122,7 +122,7 @@ def test_skips_anywhere_are_said_and_a_base_model_keeps_its_sizes(tmp_path):
 def test_what_cannot_be_made_smaller_is_refused(tmp_path):
     argv = write(tmp_path, SPACE, *children_and_losses(count=3))
     (arguments,) = parse_recipe_arguments([ShrinkSpaceArguments], argv)
-    with pytest.raises(ValueError, match="too few, or too alike"):
+    with pytest.raises(ValueError, match="too few, or too similar"):
         shrink_space(arguments)
     SupernetConfig(search_space=SearchSpace.chain(4, ("ffn",)), hidden_size=32).save_pretrained(tmp_path / "net")
     with pytest.raises(ValueError, match=r"s.jsonl is not of .*no child of it"):

@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -473,8 +474,8 @@ def test_intervals_are_students():
 def test_the_sentence_on_top_says_what_was_won_and_how_sure_it_is():
     drawn = page(noisy(settings={"budget": {"num_parameters": 1_450_000}}))
     assert (
-        "The winner has a proxy loss of 5.1250 (perplexity 168) within 1,450,000 parameters, 0.1250 below the BERT of "
-        "the budget, with 6.7 % fewer parameters." in drawn.text
+        "The winner has a proxy loss of 5.1250 (perplexity 168) within 1,450,000 parameters, 0.1250 ± 0.0000 (95 %) "
+        "below the BERT of the budget, with 6.7 % fewer parameters; 1 other child may be as good." in drawn.text
     )
     assert "Its lead over the BERT of the budget is 0.1250 ± 0.0000 (95 %), more than the noise" in drawn.text
     assert (
@@ -489,6 +490,7 @@ def test_the_sentence_on_top_says_what_was_won_and_how_sure_it_is():
     assert "0.2500 below the median of the scored children" not in unknown
     assert "0.2500" not in page(history()).text.split("search")[0]
     assert "records hold no losses of single dev batches" in unknown
+    assert "how much of that is noise, the records do not say." in content(history()).lead
     assert "How far" not in page(history(CHILDREN[:1])).text, "one child is told apart from nobody"
 
 
@@ -520,7 +522,7 @@ def test_what_children_are_held_against_is_marked_and_no_candidate():
 def test_error_bars_and_the_children_that_cannot_be_told_apart_are_drawn():
     scatter = draw_scatter(content(noisy()), 0, 0)
     assert points(scatter.tied) == [points(scatter.series[0].dots)[3]]
-    bars = re.findall(r"M(\S+) (\S+)h6m-3 0V(\S+)m-3 0h6", scatter.errors)
+    bars = re.findall(r"M(\S+) (\S+?)(?:h6m-3 0|l3-5 3 5m-3-5)V([\d.]+)m-3", scatter.errors)
     front = {place: scatter.series[0].points[at] for at, place in enumerate(scatter.series[0].front)}
     by_x = {round(float(x) + 3, 1): (float(top), float(bottom)) for x, top, bottom in bars}
     assert len(by_x) == 4, "of the front without the winner, and of both controls"
@@ -532,6 +534,37 @@ def test_error_bars_and_the_children_that_cannot_be_told_apart_are_drawn():
         pytest.approx(min(front[3][1] + tall, BOTTOM), abs=0.1),
     )
     assert draw_scatter(content(history()), 0, 0).errors == ""
+
+
+def test_an_interval_that_goes_on_beyond_the_figure_ends_in_an_arrow():
+    found = noisy()
+    found[-1]["batch_losses"] = [found[-1]["score"] + noise for noise in (4.0, -4.0, 4.0, -4.0)]
+    scatter = draw_scatter(content(found), 0, 0)
+    assert scatter.has_arrows
+    (arrows,) = re.findall(r"M\S+ (\S+)l3-5 3 5m-3-5V(\S+)m-3-5l3 5 3-5", scatter.errors)
+    assert [float(one) for one in arrows] == [TOP + 5, BOTTOM], "its point lies on the edge"
+    assert "an arrow: it goes on" in page(found).text
+    for record in found[1:]:
+        record["batch_losses"] = [record.get("score", 5) + noise / 1e3 for noise in NOISE]
+    scatter = draw_scatter(content(found), 0, 0)
+    assert "h6m-3 0V" in scatter.errors
+    assert not scatter.has_arrows
+    assert "an arrow" not in page(found).text
+
+
+def test_the_front_of_a_lone_search_has_one_colour():
+    drawn = page(noisy())
+    assert {one["class"] for one in drawn.all("circle") if "member" in one["class"]} == {"member s0"}
+
+
+def test_no_two_signs_share_a_colour():
+    style = (resources.files("hf_nasbert.report") / "page.css").read_text(encoding="utf-8")
+    for scheme in re.findall(r"--paper: [^}]*", style):
+        colours = dict(re.findall(r"--(\w+): (#\w+);", scheme))
+        signs = [colours[name] for name in ("dot", "front", "winner", "other", "tied", "bert", "ink")]
+        signs.append(re.search(r"\.marker\.hand { fill: (#\w+)", style)[1])
+        assert len(set(signs)) == len(signs)
+    assert ".marker.bert { fill: var(--bert)" in style
 
 
 def test_further_dev_sets_are_measures():
@@ -550,10 +583,14 @@ def test_two_searches_are_held_side_by_side():
     shown = content(noisy(), other)
     assert [one.name for one in shown.series] == ["A: first.jsonl", "B: second.jsonl"]
     assert shown.lead == (
-        "The winner of B: second.jsonl is ahead of that of A: first.jsonl by 0.2500 in proxy loss: 4.8750 against "
-        "5.1250."
+        "The winner of B: second.jsonl is ahead of that of A: first.jsonl by 0.2500 ± 0.0000 (95 %) in proxy loss: "
+        "4.8750 against 5.1250."
     )
     assert "more than the noise" in shown.doubts[0]
+    level = noisy(settings={"seed": 4})
+    for record in level[1:]:
+        record["batch_losses"] = [record.get("score", 5) + noise for noise in (0.5, -0.5, 0.0, 0.0)]
+    assert re.search(r" are level in proxy loss, 0\.0000 ± 0\.\d*[1-9]\d* \(95 %\): ", content(noisy(), level).lead)
     assert [mark.name for mark in shown.marks] == ["largest child", "BERT of the budget"], "equal ones count once"
     text = render_search_report(
         noisy(), supernet="net", source="a", other=Searched(read_findings(other), "other net", "b")
@@ -615,7 +652,7 @@ def test_the_sentence_on_top_is_about_every_budget():
     models = [*summary()["models"], {"budget": "max_parameters=0.25x", "folder": "0.25x"}]
     shown = content_of_compression([Compressed(summary(rows=[*rows, quarter], models=models), "both", "both")])
     half, fourth = shown.lead.removesuffix(".").split(". ")
-    assert half.startswith("max_parameters=0.5x: the searched model keeps 95.0 %")
+    assert half.startswith("max_parameters=0.5x: the searched model keeps 95.0 ± 0.6 %")
     assert fourth.startswith("max_parameters=0.25x: the model chosen by hand (layers 0) keeps 50.0 %")
     assert "pairs the model of max_parameters=0.5x is level with layers 0 4 5" in shown.doubts[0]
 
@@ -633,8 +670,8 @@ def test_names_at_the_bottom_stay_above_the_axis():
 def test_a_compressions_table_is_a_page():
     shown = content_of_compression([Compressed(summary(), "small model", "small")])
     assert shown.lead == (
-        "The searched model keeps 95.0 % of the base model's Spearman correlation on the pairs (0.7600 of 0.8000), is "
-        "2.00 times as fast and has 50.0 % of its encoder's parameters."
+        "The searched model keeps 95.0 ± 0.6 % of the base model's Spearman correlation on the pairs (0.7600 of "
+        "0.8000; 95 % interval over 3 seeds), is 2.00 times as fast and has 50.0 % of its encoder's parameters."
     )
     assert shown.doubts == (
         "By Spearman correlation on the pairs it is level with layers 0 4 5.",
@@ -654,7 +691,7 @@ def test_a_compressions_table_is_a_page():
     assert "it is <b>good</b>" in found.text
     assert not found.all("b")
     assert {html.unescape(one) for one in commands(text)} == {
-        "hf-nasbert push --source 'small model' --repo_id YOUR_NAME/YOUR_MODEL"
+        "hf-nasbert push --source 'small model' --repo_id YOUR_NAME/small-model"
     }
     assert "time it took 1.5 minutes" in found.text
     assert not found.all("h2", id="the-trajectory")

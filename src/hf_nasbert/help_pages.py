@@ -35,7 +35,7 @@ class Guide(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A setting as a page tells it."""
+    """A setting as a page shows it."""
 
     name: str
     value: str
@@ -74,7 +74,7 @@ def page_of(
         description: What it does.
         groups: Its settings, by the titles that they stand under.
         guide: What the short page shows; without it, all.
-        topic: `all` for every setting with all that is told of it, or the name of one.
+        topic: `all` for every setting with all that is said of it, or the name of one.
         hints: What to do about a topic that is no setting of this page, such as the name of a method.
 
     Raises:
@@ -94,7 +94,7 @@ def page_of(
     is_short = guide is not None and topic is None
     told = _line if is_short else _told
     lines += ["", "required:", *(line for entry in required for line in told(entry))] if required else []
-    if guide is not None and is_short:  # first what is told of: a group of bare names says little
+    if guide is not None and is_short:  # first what is explained: a group of bare names says little
         groups = dict(sorted(groups.items(), key=lambda group: not _is_shown(group[1], guide)))
     for title, group in groups.items():
         shown: list[Entry] = []
@@ -223,7 +223,7 @@ def _line(entry: Entry) -> Iterator[str]:
 
 
 def _told(entry: Entry) -> list[str]:
-    """A setting and all that is told of it."""
+    """A setting and all that is said of it."""
     return [f"  {entry.flags}", *_wrapped(f"      {entry.text}{' Required.' * entry.is_required}", "      ")]
 
 

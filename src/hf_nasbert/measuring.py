@@ -6,7 +6,7 @@ this thread's own time: on a quiet machine that is the wall clock's, and on a bu
 on a GPU are timed by events in its stream; that path has run on an H200, in `tests/test_gpu.py`.
 
 One file, for all of it is one measurement: a `Device`, the clock that fits it, what runs under that clock, and what
-the times are held against. No part is used elsewhere.
+the times are compared with. No part is used elsewhere.
 """
 
 import copy
@@ -144,7 +144,7 @@ class Device:
 
 
 class _Stopwatch:
-    """Marks points of a forward, and tells the milliseconds between each and the next."""
+    """Marks points of a forward, and reports the milliseconds between each and the next."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -183,7 +183,7 @@ def measure_latencies(
     Uniformly drawn children are run on the super-net's modules, each a few times, and the time is taken at the
     borders of the blocks. So an operator is measured among the neighbours and in the state of the cache in which it
     will run. Each entry of the table is a median. Other random children are built, each as its own `NasBertModel`, and
-    timed as a whole, without any hook. All goes by turns, visit by visit, after each has been run once without being
+    timed as a whole, without any hook. All goes in turn, visit by visit, after each has been run once without being
     counted: a machine that slows down or speeds up favours no operator and neither side. Weights are random: time does
     not depend on them.
 
@@ -229,7 +229,7 @@ def measure_children(
     *,
     num_rounds: int | Callable[[float], int] = 10,
 ) -> list[float]:
-    """Build children and time each as a whole, by turns, as `measure_latencies` does: their medians.
+    """Build children and time each as a whole, in turn, as `measure_latencies` does: their medians.
 
     Args:
         config: The super-net they are of; their weights are random.
@@ -369,7 +369,7 @@ class _Children:
         self._times[child] += _timed(partial(self._run, self._models[child]))
 
     def visit_all(self, device: Device, num_rounds: int | Callable[[float], int]) -> None:
-        """Run all so often, by turns, after each has been visited once without being counted."""
+        """Run all so often, in turn, after each has been visited once without being counted."""
         with device.running():
             for child in range(len(self)):
                 self.visit(child)
@@ -412,7 +412,7 @@ def _timed(run: Callable[[], list[_Time]]) -> list[_Time]:
 
 
 class _Chain:
-    """A super-net that tells how long each part of a child took.
+    """A super-net that reports how long each part of a child took.
 
     Every mark costs a little itself, some microseconds. So there is one per block, and one more only where a block has
     adapters, to tell them from its operator.
@@ -451,7 +451,7 @@ class _Chain:
 
 
 class _LoneBlock:
-    """A child of a single block, which tells how long everything but the block takes."""
+    """A child of a single block, which reports how long everything but the block takes."""
 
     def __init__(self, config: SupernetConfig, device: Device) -> None:
         self._inputs, self._stopwatch = device.inputs(config), _Stopwatch(device)

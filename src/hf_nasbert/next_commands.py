@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from hf_nasbert.costs import num_parameters
 from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.data.arguments import DataArguments
 from hf_nasbert.finetuning.arguments import FinetuneArguments
+from hf_nasbert.paths import repository_name, telling_name
 from hf_nasbert.pipeline.text_settings import text_files_of, trained_on
 from hf_nasbert.recipe_arguments import command_of
 from hf_nasbert.space import Architecture
@@ -182,11 +182,15 @@ def after_pretrain_child(_: Any, arguments: Any, __: Any) -> Ending:
 
 def after_finetune(result: Any, arguments: Any) -> Ending:
     """After fine-tuning: a stock classifier in half of its time, and the model of the first seed on the Hub."""
+    from hf_nasbert.data.packaged import PREFIX
+
     if not arguments.save_models:
         return Ending((("the results", arguments.records_file),))
     folders = [arguments.model_folder(result.task, seed) for seed in arguments.seeds]
     made = tuple((f"the model of seed {seed}", one) for seed, one in zip(arguments.seeds, folders, strict=True))
-    following = (*_to_compress(folders[0], arguments), _to_publish(folders[0]))
+    base = arguments.model if Path(arguments.model).is_dir() else arguments.model.removeprefix(PREFIX)
+    name = f"{telling_name(base)}-{result.task}"
+    following = (*_to_compress(folders[0], arguments), _to_publish(folders[0], name))
     return Ending((*made, ("the results", arguments.records_file)), following)
 
 
@@ -360,9 +364,9 @@ def _to_compress(folder: str | Path, arguments: Any) -> tuple[tuple[str, str], .
     return (("make it twice as fast", compress),)
 
 
-def _to_publish(folder: str | Path) -> tuple[str, str]:
-    name = re.sub(r"[^A-Za-z0-9_.-]*([.-]?)[^A-Za-z0-9_]*", r"\1", Path(folder).resolve().name).strip(".-")
-    repo_id = f"{NAME}/{name or 'model'}"
+def _to_publish(folder: str | Path, name: str | None = None) -> tuple[str, str]:
+    name = name or telling_name(folder)
+    repo_id = f"{NAME}/{repository_name(name)}"
     push = command("push", "--private", "--dry_run", source=folder, repo_id=repo_id)
     return "list what a push to the Hub would send", push
 

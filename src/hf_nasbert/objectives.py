@@ -26,7 +26,7 @@ def alignment_loss(
 
     The mean squared difference per real token and hidden unit of each block's output, averaged over blocks. One
     block's output is the next one's input, so this pulls the inputs and the outputs of shared operators to what they
-    are under the anchor, which makes their gradients under different children alike (Xu et al., 2022,
+    are under the anchor, which makes their gradients under different children similar (Xu et al., 2022,
     https://arxiv.org/abs/2108.12821). The paper's norm, its layers and whether it averages or sums could not be
     verified: these are ours.
 
@@ -42,7 +42,7 @@ def alignment_loss(
         positions: Flat indices into (B * T) of the rows of all (N, D) states.
         normalize: Compare directions: every token's state is first brought to mean 0 and variance 1.
         scales: What the squared difference of each block is divided by, such as the variance of the anchor's states
-            there: a relative error, which a network whose states all become alike cannot make small.
+            there: a relative error, which a network whose states all become equal cannot make small.
         num_tokens: Real tokens to divide by: those of the whole step where this batch is only a part of it, so that
             the parts add up to the whole. By default those of this batch.
         num_positions: Likewise for the states that exist at `positions` only.

@@ -21,6 +21,7 @@ A new setting is entered here, or in `tests/test_paths.py` among those that are 
 LOCALE_ADVICE = "rename it, or set a locale of UTF-8 (LC_ALL=C.UTF-8) or PYTHONUTF8=1 where it is not one"
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+_SAYS_NOTHING = re.compile(r"child|model|best|seed-\d+|[\d.]+x?")
 _URL = re.compile(r"[A-Za-z][\w+]+:")
 
 
@@ -87,3 +88,17 @@ def _check_locale(path: str) -> None:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ValueError(f"{path!a}: its letters cannot be used as {encoding}: {LOCALE_ADVICE}") from None
+
+
+def telling_name(folder: str | Path) -> str:
+    """A model's name by its folder; where that says nothing (`child`, `seed-0`), with the folder above before it."""
+    folder = Path(folder)
+    folder = folder if folder.name else folder.resolve()
+    above = folder.parent.name
+    return f"{above}-{folder.name}" if above and _SAYS_NOTHING.fullmatch(folder.name) else folder.name
+
+
+def repository_name(name: str) -> str:
+    """A name as the Hub takes it for a repository: other signs than letters, digits and `_.-` are left out."""
+    name = re.sub(r"[^A-Za-z0-9_.-]*([.-]?)[^A-Za-z0-9_]*", r"\1", re.sub(r"\s+", "-", name))
+    return name[:60].strip(".-") or "model"

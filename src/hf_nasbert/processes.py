@@ -140,8 +140,8 @@ def share_out(processes: PartialState, jobs: Sequence[Callable[[], object]]) -> 
 class StepGroup:
     """The processes as they meet within training steps, where nobody is long in coming.
 
-    Whoever is not there after `patience` seconds has stalled or died, which ends the run: a launcher tells of a
-    process that has died, but nobody tells of one that hangs.
+    Whoever is not there after `patience` seconds has stalled or died, which ends the run: a launcher reports a
+    process that has died, but nothing reports one that hangs.
 
     Args:
         processes: All processes.

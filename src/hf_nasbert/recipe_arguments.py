@@ -103,7 +103,7 @@ def parse_recipe_arguments(
     parser = Parser(
         add_help=False,
         allow_abbrev=False,
-        conflict_handler="resolve",  # a setting that two dataclasses share is told by the last one
+        conflict_handler="resolve",  # a setting that two dataclasses share is defined by the last one
         usage="%(prog)s [--config NAME|FILE.yaml] [--setting VALUE ...]",
     )
     for kind in (*dataclass_types, *chosen.values()):
@@ -144,7 +144,7 @@ def parse_recipe_arguments(
 def command_of(program: str, *arguments: Any) -> str:
     """The command line that fills these dataclasses, as a shell reads it; what has its default is left out.
 
-    A setting that two of them share is told by the last one. Settings that belong to a choice (see `Choice`) follow.
+    A setting that two of them share is the last one's. Settings that belong to a choice (see `Choice`) follow.
     """
     chosen = [getattr(one, name) for one in arguments for name in getattr(one, "choices", {})]
     given = {

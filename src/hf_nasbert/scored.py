@@ -15,8 +15,8 @@ from hf_nasbert.space import Architecture
 COSTS = ("num_parameters", "flops", "latency_ms", "peak_activation_bytes")
 """The costs that version 0.1.0 wrote beside other entries, without a name for them all."""
 CONTROL = "control"
-"""The record of a child that was not searched for, but that those found are held against; it has a name."""
-LARGEST, BERT = "largest child", "BERT of the budget"  # what children of a search are held against
+"""The record of a child that was not searched for, but that those found are compared with; it has a name."""
+LARGEST, BERT = "largest child", "BERT of the budget"  # what children of a search are compared with
 _FILE = "scores"  # the record that a file of scored children begins with
 _FILTERED = "filtered"  # the record of a child whose loss is an estimate
 
@@ -156,7 +156,7 @@ def read_filtered(found: Sequence[Record], about: str, source: str) -> dict[Arch
 
 
 def is_beside(record: Mapping[str, Any]) -> bool:
-    """Whether a record says something beside the children: a measured latency, or what they are held against."""
+    """Whether a record says something beside the children: a measured latency, or what they are compared with."""
     return record.get("record") in ("measured", CONTROL)
 
 

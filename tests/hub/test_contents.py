@@ -15,7 +15,7 @@ from tiny.models import logits_of, padded_batch
 from tiny.texts import WORDS, tiny_tokenizer
 
 from hf_nasbert import cli
-from hf_nasbert.cards import check_card
+from hf_nasbert.cards import check_card, render_finetuned_card
 from hf_nasbert.child_folders import save_child
 from hf_nasbert.hub import PullArguments, PushArguments, gather, pull, push
 from hf_nasbert.modeling import NasBertConfig, NasBertForMaskedLM
@@ -181,18 +181,36 @@ class TestWhatGoes:
         assert cli.main(["finetune-tokens", *asked.split(), "--disable_tqdm", "--cache_dir", str(tmp_path)]) == 0
         (folder,) = (tmp_path / "out").glob("*/seed-0")
         capsys.readouterr()
+        quoted = 'text = "the film"'
+        mark = "  # quoted from the held-out texts"
+        assert f"\n{quoted}{mark}\n" in (folder / "README.md").read_text()
         push_it = ["push", "--source", str(folder), "--repo_id", "user/child"]
         assert cli.main([*push_it, "--dry_run"]) == 0
         listed = capsys.readouterr().out
         assert re.search(r"^  new +README\.md +[\d.]+ kB$", listed, flags=re.MULTILINE)
         assert "left out run/" in listed
+        assert (
+            "the card's code example quotes your data; a plain sentence is published instead: add --quote_text"
+            in listed
+        )
+        assert cli.main([*push_it, "--dry_run", "--quote_text"]) == 0
+        assert '\nthe card quotes your data: "the film"; leave out --quote_text' in capsys.readouterr().out
         assert hub.writes == []
         assert cli.main(push_it) == 0
         there = files_of(hub)
         here = contents_of(folder)
         assert there.keys() - {".gitattributes"} == {name for name in here if not name.startswith("run/")}
         card = there["README.md"].decode()
-        assert card == here["README.md"].decode().replace("path/to/this/folder", "user/child")
+        plain = 'text = "Paris is the capital of France."'
+        mine = here["README.md"].decode().replace("path/to/this/folder", "user/child")
+        assert card == mine.replace(quoted + mark, plain)
+        assert "the film" not in card + there["card.json"].decode()
+        assert '"the film"' in here["card.json"].decode(), "what lies on this machine stays as it was"
+        assert render_finetuned_card(json.loads(there["card.json"])).count(plain) == 1
+        assert cli.main([*push_it, "--quote_text"]) == 0
+        there = files_of(hub)
+        assert there["README.md"].decode() == mine
+        assert there["card.json"] == here["card.json"]
         assert 'pipeline("token-classification", model="user/child", trust_remote_code=True' in card
         assert check_card(card).pipeline_tag == "token-classification"
 

@@ -133,7 +133,7 @@ class SupernetTrainer:
         return self._listener.state
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
-        """Call one more callback, behind the others."""
+        """Call one more callback, after the others."""
         self._listener.callbacks.append(callback() if isinstance(callback, type) else callback)
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:

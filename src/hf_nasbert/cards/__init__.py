@@ -6,7 +6,6 @@ All text that comes from a record is escaped for YAML, Markdown and HTML, and th
 
 from hf_nasbert.cards.child import ChildRecord as ChildRecord
 from hf_nasbert.cards.child import render_child_card as render_child_card
-from hf_nasbert.cards.compressed import PLAIN_SENTENCE as PLAIN_SENTENCE
 from hf_nasbert.cards.compressed import CompressedRecord as CompressedRecord
 from hf_nasbert.cards.compressed import render_compressed_card as render_compressed_card
 from hf_nasbert.cards.evaluations import Evaluation as Evaluation
@@ -20,10 +19,11 @@ from hf_nasbert.cards.metadata import read_card as read_card
 from hf_nasbert.cards.metadata import unsaid_of as unsaid_of
 from hf_nasbert.cards.metadata import with_metadata as with_metadata
 from hf_nasbert.cards.origins import datasets_of as datasets_of
-from hf_nasbert.cards.origins import sentence_of as sentence_of
 from hf_nasbert.cards.origins import title_of as title_of
 from hf_nasbert.cards.pages import fill_page as fill_page
 from hf_nasbert.cards.pages import marked_tables as marked_tables
+from hf_nasbert.cards.quotes import quoted_texts as quoted_texts
+from hf_nasbert.cards.quotes import without_quotes as without_quotes
 from hf_nasbert.cards.supernet import SupernetRecord as SupernetRecord
 from hf_nasbert.cards.supernet import render_supernet_card as render_supernet_card
 from hf_nasbert.cards.tables import TableFacts as TableFacts

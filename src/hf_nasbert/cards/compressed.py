@@ -9,12 +9,10 @@ from hf_nasbert.cards.child import operators_in_words
 from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, python_string, render, table, text_cell
 from hf_nasbert.cards.metadata import TAGS, model_metadata
+from hf_nasbert.cards.quotes import example_lines
 from hf_nasbert.cards.references import PUZZLE, references
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 from hf_nasbert.space import Architecture
-
-PLAIN_SENTENCE = "Paris is the capital of France."
-"""What a model is tried on where there is no sentence like those that it knows."""
 
 _AUTO_CLASS = re.compile(r"AutoModel(For[A-Za-z]+)?")
 
@@ -26,7 +24,7 @@ class CompressedRecord(CardRecord):
     `base_model` is its name on the Hub, if it has one. `evaluations` go to the Hub's `model-index` only: the table of
     the proof says them. `proof` is the table's head and its lines, as texts; `verdicts` are sentences that say what
     stands there; `runtimes` is the table of its ONNX files, likewise, or empty. `example` is a sentence like those
-    that it was distilled on. `training` maps a name to a value.
+    that it was distilled on, `is_example_private` where it is the user's own. `training` maps a name to a value.
 
     Raises:
         ValueError: If the Auto class is none, or the table's lines are not as long as its head.
@@ -44,6 +42,7 @@ class CompressedRecord(CardRecord):
     is_sentence_transformer: bool = False
     runtimes: tuple[tuple[str, ...], ...] = ()
     example: str | None = None
+    is_example_private: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ def render_compressed_card(record: CompressedRecord) -> str:
         trust=Markdown("" if record.native else ", trust_remote_code=True"),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
-        example=Markdown(python_string(record.example or PLAIN_SENTENCE)),
+        example=example_lines([record.example] if record.example else [], is_private=record.is_example_private),
         operators=operators_in_words(Architecture.parse(record.architecture)),
         proof=_table(record.proof),
         runtimes=_table(record.runtimes) if record.runtimes else Markdown(""),

@@ -66,14 +66,12 @@ class CardRecord:
             ValueError: If a key is unknown or missing; names it.
         """
         record = known_fields(cls, record)
-        for key in ("datasets", "tags", "limits"):
-            if key in record:
-                record[key] = tuple(record[key])
         evaluations = [known_fields(Evaluation, evaluation) for evaluation in record.pop("evaluations", ())]
         for evaluation in evaluations:
             for key in ("values", "seeds", "baseline_values"):
                 if key in evaluation:
                     evaluation[key] = tuple(evaluation[key])
+        record = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
         return cls(**record, evaluations=tuple(Evaluation(**evaluation) for evaluation in evaluations))
 
 

@@ -9,6 +9,7 @@ from hf_nasbert.cards.evaluations import Evaluation, evaluation_note, evaluation
 from hf_nasbert.cards.fields import CardRecord
 from hf_nasbert.cards.markdown import Markdown, python_string, render
 from hf_nasbert.cards.metadata import TAGS, model_metadata
+from hf_nasbert.cards.quotes import example_lines
 from hf_nasbert.cards.references import references
 from hf_nasbert.native import CODE_FILES, CODE_NEEDS
 
@@ -21,7 +22,8 @@ class FinetunedRecord(CardRecord):
 
     `evaluations` hold the values of all seeds, and `seed` says which of them are this model's: these are the card's
     `model-index`. `start` names the model it began as; `num_texts` make one input (2: a pair); the labels
-    `has_entities` where they are begun and continued (B-PER, I-PER). `training` maps a name to a value.
+    `has_entities` where they are begun and continued (B-PER, I-PER). `example` are texts that make one input,
+    `is_example_private` where they are the user's own; questions have a fixed one. `training` maps a name to a value.
 
     Raises:
         ValueError: If the card has no snippet for such a task, or an evaluation does not name the seed of each value.
@@ -35,6 +37,8 @@ class FinetunedRecord(CardRecord):
     model_type: str = "nasbert"
     num_texts: int = 1
     has_entities: bool = False
+    example: tuple[str, ...] = ()
+    is_example_private: bool = False
     selected_on: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,6 +71,7 @@ def render_finetuned_card(record: FinetunedRecord | Mapping[str, Any]) -> str:
         location=Markdown(python_string(record.hub_id or "path/to/this/folder")),
         is_ours=is_ours,
         trust=Markdown(", trust_remote_code=True" if is_ours else ""),
+        example=example_lines(record.example, record.num_texts, is_private=record.is_example_private),
         code_files=Markdown(", ".join(f"`{name}`" for name in CODE_FILES)),
         code_needs=Markdown(CODE_NEEDS),
         own_table=evaluation_table(own),

@@ -90,7 +90,7 @@ def check_card(card: str, required: tuple[str, ...] = REQUIRED) -> "CardData":
 
     content = ModelCard(card, ignore_metadata_errors=False)
     if not content.text.strip():
-        raise ValueError("the card says nothing behind its metadata")
+        raise ValueError("the card says nothing after its metadata")
     data = content.data
     missing = [name for name in required if not data.get(name)]
     if missing:
@@ -145,7 +145,7 @@ def read_card(content: Path | bytes, name: str) -> str:
 def metadata_problems(card: str) -> list[str]:
     """For what the Hub would refuse a card: types, licenses, languages, names, results.
 
-    The Hub's own check needs the network and is made when a card is sent; this one tells before. A card without
+    The Hub's own check needs the network and is made when a card is sent; this one says so before. A card without
     metadata is fine.
 
     Args:

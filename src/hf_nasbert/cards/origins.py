@@ -1,13 +1,10 @@
-"""What a card says of where a model comes from: its title, the data sets on the Hub, a sentence to try it on."""
+"""What a card says of where a model comes from: its title, the data sets on the Hub."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_nasbert.cards.fields import is_hub_id
-
-_MOST_WORDS = 16
 
 
 def datasets_of(text: Mapping[str, Any]) -> tuple[str, ...]:
@@ -26,22 +23,3 @@ def title_of(num_parameters: int, text: Mapping[str, Any]) -> str:
     size = f"{num_parameters / 1e6:.1f} M" if num_parameters >= 1e5 else f"{num_parameters:,}"
     known = next(iter(datasets_of(text)), None) or text.get("packaged")
     return f"A small encoder of {size} parameters" + (f" for text like {known}" if known else "")
-
-
-def sentence_of(sentences: Sequence[str], fits: Callable[[str], bool] = lambda _: True) -> str | None:
-    """A sentence to try a model on: the first short one, or the first words of the first; None of no words that fit.
-
-    What it is taken from goes to whoever reads the card: only text that everybody may read is given here.
-
-    Args:
-        sentences: What it is taken from.
-        fits: Whether a text is short enough for the model.
-    """
-    texts = [" ".join(sentence.split()) for sentence in sentences]
-    texts = [text for text in texts if re.search(r"\w", text)]
-    if not texts:
-        return None
-    short = next((text for text in texts if 3 <= len(text.split()) <= _MOST_WORDS and fits(text)), None)
-    words = texts[0].split()[:_MOST_WORDS]
-    starts = (" ".join(words[:count]) for count in range(len(words), 0, -1))
-    return short or next((start for start in starts if fits(start)), None)

@@ -1,4 +1,4 @@
-"""The encoder that is to be compressed: loaded, held against itself as a child, named, and known again."""
+"""The encoder that is to be compressed: loaded, compared with itself as a child, named, and known again."""
 
 import hashlib
 from collections.abc import Sequence

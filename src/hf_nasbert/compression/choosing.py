@@ -98,7 +98,7 @@ def corrected_by_clock(
         budget: The budget, whose latency may be a share of the base model's.
         caps: Its caps in numbers, by the table.
         full: The base model.
-        measure: Milliseconds of children, measured by turns.
+        measure: Milliseconds of children, measured in turn.
     """
     tried = best_sums(caps)[:MEASURED_AT_ONCE]
     base_ms, *found = measure([full, *(one.architecture for one in tried)])
@@ -123,7 +123,7 @@ def within_measured(
         budget: As of `corrected_by_clock`.
         caps: What that made of the caps.
         full: The base model.
-        measure: Milliseconds of children, measured by turns.
+        measure: Milliseconds of children, measured in turn.
 
     Returns:
         The ranked children, the one that is taken, and its and the base model's milliseconds.

@@ -179,7 +179,7 @@ def places_of_labels(task: LabelledTask, config: PreTrainedConfig) -> tuple[int,
             f"nobody has named the model's: write their numbers (0 to {len(names) - 1}), or name them in its "
             "config.json (id2label)"
             if unnamed
-            else "name them alike, or fine-tune the model on these labels first (hf-nasbert finetune)"
+            else "give them the same names, or fine-tune the model on these labels first (hf-nasbert finetune)"
         )
         raise ValueError(
             f"{task.name}: the labels {_some_of(unknown)} are none of the base model's, which are {_some_of(names)}: "

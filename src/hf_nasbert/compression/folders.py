@@ -10,12 +10,10 @@ from torch import nn
 
 from hf_nasbert import checkpoint_folders, records
 from hf_nasbert.cards import (
-    PLAIN_SENTENCE,
     CompressedRecord,
     Evaluation,
     datasets_of,
     render_compressed_card,
-    sentence_of,
 )
 from hf_nasbert.child_folders import fill_child_folder
 from hf_nasbert.compression.arguments import CompressArguments
@@ -26,6 +24,7 @@ from hf_nasbert.compression.onnx_files import Runtime, runtime_cells
 from hf_nasbert.compression.proof import SEARCHED, Row, table_cells, verdicts
 from hf_nasbert.compression.stages import Recovered, Written
 from hf_nasbert.compression.vocabulary import trim_model
+from hf_nasbert.data.examples import sentence_of
 from hf_nasbert.modeling.families import native_form
 from hf_nasbert.space import Architecture
 
@@ -97,7 +96,8 @@ def card_of(
     own = [one for one in rows if one.budget in (None, row.budget)]
     arguments = materials.arguments
     told = materials.source.told
-    is_public = bool(told.get("packaged") or datasets_of(told))  # sentences of others are nobody's business
+    is_labelled_file, is_labelled = "train_file" in told, "label_column" in told
+    is_public = bool(told.get("packaged") or datasets_of(told) or (is_labelled and not is_labelled_file))
     tokenizer = materials.base.tokenizer if row.trimmed is None else materials.vocabulary.tokenizer
     prompt = materials.modules.default_prompt
 
@@ -109,7 +109,8 @@ def card_of(
         base_model=hub_name(arguments),
         language=told.get("language"),
         datasets=datasets_of(told),
-        example=sentence_of(materials.judging if is_public else [PLAIN_SENTENCE], fits),
+        example=sentence_of(materials.judging, fits),
+        is_example_private=not is_public,
         architecture=row.architecture,
         how=row.how,
         is_searched=row.how == SEARCHED,

@@ -44,7 +44,7 @@ def distil_blocks(
         num_steps: Steps of every block's variants, a batch each.
         learning_rate: The first one; it falls in a straight line.
         seed: Of the batches' order.
-        kept_in: Folder of the blocks that are done, one file each: a killed call goes on behind them.
+        kept_in: Folder of the blocks that are done, one file each: a killed call goes on after them.
         processes: Those that share out the blocks, in a folder `kept_in` that all of them see; each has to call with
             the same arguments, and each gets all variants, which do not depend on their number.
 
@@ -80,7 +80,7 @@ def distil_blocks(
 
 
 class _Places:
-    """One block of the base model: what every batch looks like in front of it and behind it."""
+    """One block of the base model: what every batch looks like in front of it and after it."""
 
     def __init__(
         self,

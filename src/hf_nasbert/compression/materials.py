@@ -79,7 +79,7 @@ class Materials:
         source: The text.
         work: Folder of what is kept between calls; all processes see it.
 
-    All processes have to ask for the same in the same order, but for `recover` and `judge` behind `prepare`.
+    All processes have to ask for the same in the same order, but for `recover` and `judge` after `prepare`.
 
     Attributes:
         processes: Those that share the work.
@@ -224,7 +224,7 @@ class Materials:
 
     @cached_property
     def states(self) -> dict[str, TeacherStates]:
-        """What the base model makes of every part; of an encoder without a classifier also behind inner layers."""
+        """What the base model makes of every part; of an encoder without a classifier also after inner layers."""
         num_layers = self.space.num_choice_blocks // 2
         behind = {num_layers * number // (_INNER_LAYERS + 1) for number in range(1, _INNER_LAYERS + 1)} - {0}
         inner = [] if hasattr(self.base.full_child, "classifier") else [2 * layers - 1 for layers in sorted(behind)]

@@ -276,7 +276,7 @@ class OnnxFiles:
     def measure(
         self, budget: str, files: Mapping[str, str] | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> list[Runtime]:
-        """All that can run the model: what each keeps of its answers, and its time, by turns.
+        """All that can run the model: what each keeps of its answers, and its time, in turn.
 
         Args:
             budget: The budget that the model is for.

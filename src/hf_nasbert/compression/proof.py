@@ -37,7 +37,7 @@ SEARCHED = "searched"
 _PAIRS = ("sentence1", "sentence2", "score")
 _PAIR_BATCH = 64
 _SECONDS_OF_A_TIMING_RUN = 30.0
-SECONDS_TO_CORRECT = 10.0  # of a timing run behind which children are measured again
+SECONDS_TO_CORRECT = 10.0  # of a timing run after which children are measured again
 _MOST_ROUNDS = 10
 _LEAST_TIMED = 3  # forwards of a visit
 _SURE = 2.0  # standard errors
@@ -222,7 +222,7 @@ class Judge:
         Args:
             model: The model.
             tokenizer: Its tokenizer.
-            base_model: The model that it is held against, which reads by the base model's tokenizer.
+            base_model: The model that it is compared with, which reads by the base model's tokenizer.
             sentences: Text that chose nothing.
             max_length: Tokens of a sentence at most.
             examples: Labelled ones that chose nothing, as its tokenizer cuts them, for the task's metric.
@@ -376,7 +376,7 @@ def measure_side_by_side(
     sequence_length: int,
     seconds: float | None = None,
 ) -> list[float]:
-    """Milliseconds of children by this machine's clock, by turns, so that what slows the machine slows all.
+    """Milliseconds of children by this machine's clock, in turn, so that what slows the machine slows all.
 
     Args:
         config: Of the super-net that they are children of.

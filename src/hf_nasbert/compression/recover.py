@@ -266,7 +266,7 @@ def distil_supernet(
         targets: What the base model makes of each.
         distance: What is minimised.
         settings: How.
-        held_out: Batches and targets that some random children are scored on before and behind.
+        held_out: Batches and targets that some random children are scored on before and after.
         method: `uniform`, each step another random child; or `magic_t`, each step's child differs from the one before
             in one operator, so that children that share the others interfere less (`GradualSampler`).
         output_dir: Folder of the checkpoints.
@@ -380,7 +380,7 @@ def time_steps(
     options: Callable[[int], dict[str, Any]],
     output_dir: str | Path,
 ) -> list[float]:
-    """CPU-seconds of each step of a training that nobody keeps, behind the last one with its checkpoint.
+    """CPU-seconds of each step of a training that nobody keeps, after the last one with its checkpoint.
 
     Args are those of `recover`; `options` of a step are given to the encoder: a super-net's `architecture`.
     """
@@ -560,7 +560,7 @@ class _Run:
 
     @property
     def best_step(self) -> int:
-        """The step behind which the weights were best, of those that were looked at."""
+        """The step after which the weights were best, of those that were looked at."""
         return min(self.looks, key=lambda step: (self.looks[step], step))
 
     @property
@@ -573,7 +573,7 @@ class _Run:
 
     @property
     def is_looked_at(self) -> bool:
-        """Whether the weights behind the step that was made last are to be looked at."""
+        """Whether the weights after the step that was made last are to be looked at."""
         step, settings = len(self.losses), self.settings
         is_due = settings.patience > 0 and step % settings.check_steps == 0
         return math.isfinite(self.losses[-1]) and (is_due or step == settings.num_steps)
@@ -616,7 +616,7 @@ class _Run:
         self.losses.append(value)
 
     def save_where_due(self, *, is_leaving: bool = False) -> None:
-        """Write a checkpoint behind the last step, every so many before it, and to leave; one process does."""
+        """Write a checkpoint after the last step, every so many before it, and to leave; one process does."""
         step = len(self.losses)
         is_main = self.processes is None or self.processes.is_main_process
         if not is_main or self._folder is None or not math.isfinite(self.losses[-1]):
@@ -656,7 +656,7 @@ class _Run:
 
     @property
     def _has_best_of_its_own(self) -> bool:
-        """Whether the best weights are neither the start, which is given anew, nor those behind the last step."""
+        """Whether the best weights are neither the start, which is given anew, nor those after the last step."""
         return bool(self.looks) and self.best_step not in (0, len(self.losses))
 
     def resume(self) -> None:

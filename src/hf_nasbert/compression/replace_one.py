@@ -29,7 +29,7 @@ class Replacement:
 
     Args:
         first_block: The first block that is replaced.
-        operators: What stands there and in the blocks behind it.
+        operators: What stands there and in the blocks after it.
         loss: The distance of the model so made from the base model; 0 for what is its own.
     """
 

@@ -207,7 +207,7 @@ class Compression:
         if self.arguments.onnx:
             check_onnx()
         name = self.arguments.base_model_id
-        if name is not None and not is_hub_id(name):  # told now, not behind the proof, when the card is written
+        if name is not None and not is_hub_id(name):  # reported now, not after the proof, when the card is written
             raise ValueError(
                 f"base_model_id={printable(name, 100)!r} is not a name on the Hub, such as user/my-encoder"
             )
@@ -420,7 +420,7 @@ class Compression:
         supernet = elastic_supernet(shared.base.full_child, shared.space)
         wanted, table = arguments.wanted, None
         if any(budget.max_latency_ms is not None for budget in wanted.values()):
-            _ = shared.text  # measuring takes a while: what is wrong with the text is told before
+            _ = shared.text  # measuring takes a while: what is wrong with the text is reported before
             batch_size, length = arguments.shape
             device = Device(batch_size=batch_size, sequence_length=length, num_threads=torch.get_num_threads())
             table = self._once(
@@ -491,7 +491,7 @@ class Compression:
     def _make_trained(self, caps: Mapping[str, Mapping[str, float]]) -> TrainedSupernet:
         shared = self.materials
         full = shared.supernet.largest_architecture
-        for budget, own in caps.items():  # told before the training, not behind it
+        for budget, own in caps.items():  # reported before the training, not after it
             try:
                 ranked_choices(shared.to_choose_from, full, shared.cost, own, None, 1)
             except ValueError as error:

@@ -111,7 +111,7 @@ class Recovered:
     """Of the stage `recovery`: the child's distance on text that chooses, before and after, and what it is worth.
 
     `start` says whose weights it began with: the base model's (`inherited`), or those of the trained super-net.
-    `kept_step` is the step behind which it had the weights that it keeps: 0 where its start was best. `metric` is the
+    `kept_step` is the step after which it had the weights that it keeps: 0 where its start was best. `metric` is the
     task's on the examples that choose, where that ranks.
     """
 
@@ -141,7 +141,7 @@ class Written:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """Of the stages `onnx` and `int8`: a file that was written and held against the model, within the output."""
+    """Of the stages `onnx` and `int8`: a file that was written and compared with the model, within the output."""
 
     file: str
     bytes: int

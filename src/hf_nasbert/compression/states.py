@@ -81,7 +81,7 @@ def teacher_states(
     progress: bool = False,
     processes: PartialState | None = None,
 ) -> TeacherStates:
-    """Run the base model over all batches, once: a killed call goes on behind the last whole shard of 32 batches.
+    """Run the base model over all batches, once: a killed call goes on after the last whole shard of 32 batches.
 
     Args:
         teacher: The full child, alone or with its head.
@@ -175,7 +175,7 @@ def target_of(teacher: PreTrainedModel, batch: Batch, inner_blocks: Sequence[int
     Args:
         teacher: The full child, alone or with its head.
         batch: The batch.
-        inner_blocks: Blocks behind which its states are wanted as well.
+        inner_blocks: Blocks after which its states are wanted as well.
     """
     encoder = encoder_of(teacher)
     blocks = [encoder.encoder.blocks[block] for block in inner_blocks]

@@ -81,7 +81,7 @@ class TaskMetric:
     ) -> Difference:
         """How much better one model is than another, by `score`, means over the seeds of each.
 
-        The standard error is a bootstrap's: the examples are redrawn with replacement, for both models alike.
+        The standard error is a bootstrap's: the examples are redrawn with replacement, the same way for both models.
 
         Args:
             ours: Predictions of one model, for every seed.
@@ -119,7 +119,7 @@ def means_of(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def ranking_names(metrics: Iterable[str]) -> list[str]:
-    """The names of the metrics that rank: all but the one that is told beside them."""
+    """The names of the metrics that rank: all but the one that is reported beside them."""
     return [name for name in metrics if name != MACRO_F1]
 
 

@@ -143,7 +143,7 @@ def choose_pieces(
     needed |= {ids[token] for token in [*kept, model.get("unk_token")] if token in ids}
     unknown = model.get("unk_id")
     needed |= set() if unknown is None else {unknown}
-    # Tokens outside the tokenizer's own model get the ids behind it, whatever their file says.
+    # Tokens outside the tokenizer's own model get the ids after it, whatever their file says.
     return sorted(needed & tokens.keys()) + sorted(needed & set(added) - tokens.keys())
 
 

@@ -22,7 +22,7 @@ class CarriedTable(NamedTuple):
     factors: dict[str, float]
     """By how much slower each kind of operator is there."""
     left_out_ms: list[float]
-    """The latency of every measured child as the map says that the others make: what its error is told by."""
+    """The latency of every measured child as the map says that the others make: what its error is stated by."""
 
 
 def carry_table(
@@ -30,7 +30,7 @@ def carry_table(
 ) -> CarriedTable:
     """Fit one factor per kind of operator, held to a common one by a ridge, to the latencies of a few children.
 
-    So few measurements cannot say what every operator takes, but a kind's operators slow down alike. Errors are
+    So few measurements cannot time every operator, but a kind's operators slow down by one factor. Errors are
     relative, the penalty is that of the least leave-one-out error. (The purpose of HELP: Lee et al., 2021,
     https://arxiv.org/abs/2106.08630, which learns to adapt a regressor by ten measurements [public code]; the map is
     ours.)

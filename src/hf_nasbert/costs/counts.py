@@ -214,11 +214,11 @@ def _operator_peak(config: Any, block: Block) -> int:
         case "attention":
             return max(4 * inner, inner + 2 * width)  # query, key, value and what they make; or that and both sums
         case "ffn":
-            return max(2 * inner, inner + 2 * width)  # before and behind the activation; or sum and normalised sum
+            return max(2 * inner, inner + 2 * width)  # before and after the activation; or sum and normalised sum
         case "norm":
             return 2 * width  # sum and normalised sum
         case _ if _kernel_size(block.kind):
-            # Depth-wise, point-wise and activated states; behind the first sub-layer its output too.
+            # Depth-wise, point-wise and activated states; after the first sub-layer its output too.
             return (3 if int(config.num_conv_layers) == 1 else 4) * width
         case _:
             return built_peak(config, block.name)

@@ -109,7 +109,7 @@ def _joined(firsts: Iterable[_Part], seconds: Sequence[_Part]) -> Iterator[_Part
 def _undominated(parts: Iterable[_Part]) -> list[_Part]:
     """The parts that no other one undercuts or equals in every cost; of equal ones one. Of at most three costs."""
     found = []
-    # The costs but for the first, by which they come, of the parts that others are yet to be held against.
+    # The costs but for the first, by which they come, of the parts that others are yet to be compared with.
     seconds: list[float] = []  # ascending
     thirds: list[float] = []  # descending
     for part in sorted(parts, key=lambda part: part.costs):

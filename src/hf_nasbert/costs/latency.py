@@ -31,7 +31,7 @@ LATENCY_SIZES = (
 class LatencyTable:
     """Measured latencies of operators on one device, of which a child's is the sum.
 
-    A chain's latency is nearly additive, so a table serves; how nearly, the record beside it tells. It holds for the
+    A chain's latency is nearly additive, so a table serves; how nearly, the record beside it says. It holds for the
     sizes, batch, precision and threads it was measured with, and is refused for others: between them nothing is
     interpolated. (A look-up table as in ProxylessNAS, Cai et al., 2019, https://arxiv.org/abs/1812.00332, unverified.)
 

@@ -214,7 +214,7 @@ def _set_aside(path: Path, descriptor: int, damage: str) -> None:
     """Rename a damaged file, which a process that has it mapped goes on reading; nothing of it is lost."""
     aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
     try:
-        # Of two processes that find the same damage one renames. The other looks again behind the lock, else it could
+        # Of two processes that find the same damage one renames. The other looks again under the lock, else it could
         # rename what the first has written in the meantime.
         lock(descriptor)
         if not os.path.samestat(path.stat(), os.fstat(descriptor)):

@@ -198,11 +198,11 @@ def pack_texts(
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
 ) -> Dataset:
-    """Tokenise documents, put them one after the other with [SEP] behind each, and cut them into full sequences.
+    """Tokenise documents, put them one after the other with [SEP] after each, and cut them into full sequences.
 
     Every sequence begins with [CLS]; none is padded. The end of every thousand documents that does not fill a sequence
     is dropped. The result lies in Arrow files, memory-mapped: shards of some ten megabytes of text, each found again
-    by the content of its text and of the tokenizer. So a run that is killed here goes on behind the last whole shard.
+    by the content of its text and of the tokenizer. So a run that is killed here goes on after the last whole shard.
 
     Args:
         dataset: Documents in a column "text".

@@ -34,7 +34,7 @@ _BYTES, _BYTES_PER_BYTE = 4 << 30, 64
 _PATIENCE_SECONDS = 600
 _PROBES = (
     "The quick brown fox, aged 12.5 years, doesn't jump: naïve!", "ภาษาไทย 漢字かな हिन्दी עברית", "🙂 \t\n  .", "",
-    # Runs of letters, digits, spaces and signs, and behind them what an expression without end looks for in vain.
+    # Runs of letters, digits, spaces and signs, and after them what an expression without end looks for in vain.
     "a" * 2000 + "! 0A", "0" * 2000 + "! aA", " " * 2000 + "!a0A", "ab " * 1000 + "!0A", "." * 2000 + "a0A",
 )  # fmt: skip
 _well: set[bytes] = set()  # digests of the files that were tried and did well: the same bytes do again

@@ -1,4 +1,4 @@
-"""What is fed to encoders here: tokenised text, and what tells some of it from other text."""
+"""What is fed to encoders here: tokenised text, and what distinguishes some of it from other text."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ class Target(NamedTuple):
     Args:
         states: Its last states at the real tokens, (N, D).
         logits: Its logits, as `encoders.logits_of` gives them; None where it has no classifier.
-        inner: Its states behind some inner blocks, (N, D) each.
+        inner: Its states after some inner blocks, (N, D) each.
     """
 
     states: torch.Tensor

@@ -105,7 +105,7 @@ def refit(
         supernet: As `elastic_supernet` made it: what it has learned since is overwritten.
         batches: Some 20,000 real tokens.
         ridge: See `Moments.fit`.
-        kept: Folder of the blocks that are done, one file each: a killed call goes on behind them.
+        kept: Folder of the blocks that are done, one file each: a killed call goes on after them.
         processes: Those that share out the blocks, in a folder `kept` that all of them see; each has to call with the
             same arguments, and each gets all variants, which do not depend on their number.
 
@@ -286,7 +286,7 @@ def fit_block(
         weight, bias, errors[str(variant)] = own.fit(size, ridge)
         if variant.is_convolution:
             # An activation follows. Far enough above zero it passes on what it is given; what is added to all channels
-            # alike is taken off again by the LayerNorm behind it.
+            # alike is taken off again by the LayerNorm after it.
             bias = bias + _LINEAR_FROM + 4 * (own.squares / own.num_tokens / len(bias)) ** 0.5
             windows = _windows(variant.end.depthwise.weight)
             fitted |= {f"{variant}/depthwise.weight": windows.cpu().contiguous()}

@@ -83,7 +83,7 @@ def judge_children(
         distance: What is measured.
         predict: Makes predictions of a classifier's logits; None asks for none.
         bf16: Whether to take products in bfloat16.
-        kept: File of what is scored so far: a killed call goes on behind the last whole batch.
+        kept: File of what is scored so far: a killed call goes on after the last whole batch.
         progress: Whether to show a bar, on the main process.
         processes: Those that share out the batches; each has to call with the same arguments and gets all scores,
             which do not depend on their number. With more than one nothing is kept.

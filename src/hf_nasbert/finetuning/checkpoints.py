@@ -207,7 +207,7 @@ class SealingTrainer(Trainer):
 
     def _load_callback_state(self) -> None:
         with naming_damage(self.run_folder / f"checkpoint-{self.state.global_step}"):  # callbacks of the caller's
-            super()._load_callback_state()  # which is called right behind the state of the run
+            super()._load_callback_state()  # which is called right after the state of the run
         self.find_best()
 
     def _load_best_model(self) -> None:

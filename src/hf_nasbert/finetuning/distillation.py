@@ -58,7 +58,7 @@ class Guide:
         options: dict[str, Any] = {"revision": commit, "trust_remote_code": arguments.trust_remote_code}
         self.teacher = EncoderTeacher(self.name, **options)
         self.model, has_head = self.teacher.model, self.teacher.has_head
-        # A word given by itself is to be read as one behind a space.
+        # A word given by itself is to be read as one after a space.
         self.tokenizer = open_tokenizer(self.name, add_prefix_space=True, **options)
         is_foreign = self.tokenizer.get_vocab() != tokenizer.get_vocab()
         self.kind = kind if kind != "auto" else "logits" if has_head and not is_foreign else "hidden"
@@ -149,7 +149,7 @@ class Guide:
     ) -> torch.Tensor:
         """The distillation term: the student's own against the teacher's, at real tokens or words."""
         if self.kind == "logits":
-            num_tokens = vocabulary_size(self.tokenizer)  # behind them stand embeddings that only fill the matrix up
+            num_tokens = vocabulary_size(self.tokenizer)  # after them stand embeddings that only fill the matrix up
             own, other = (logits[:, :num_tokens] for logits in learned + taught)
             return distillation_loss(own, other, temperature=self.temperature)
         if self.kind == "hidden":

@@ -56,7 +56,7 @@ class LengthGroupingTrainer(SealingTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         inputs = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        # Trainer's own state tells the epoch: not every wrapper of a sampler passes on `set_epoch`.
+        # Trainer's own state has the epoch: not every wrapper of a sampler passes on `set_epoch`.
         return BatchesOfLikeLength(lengths_of(inputs), size, self.args.seed, lambda: int(self.state.epoch or 0))
 
 

@@ -154,7 +154,7 @@ def check_length(max_seq_length: int, model: PreTrainedConfig | PreTrainedModel,
 def num_positions(model: PreTrainedConfig | PreTrainedModel) -> int:
     """Tokens that a model has positions for, by its configuration or, more exactly, by its modules.
 
-    RoBERTa and its kin begin to count behind the padding's number, which only the table of positions says.
+    RoBERTa and its kin begin to count after the padding's number, which only the table of positions says.
     """
     config = model if isinstance(model, PreTrainedConfig) else model.config
     positions = int(config.to_dict().get("max_position_embeddings") or sys.maxsize)
@@ -319,14 +319,14 @@ def _check_schedule(arguments: RunArguments) -> None:
 
 
 class _LeaveBetweenSteps(TrainerCallback):
-    """Ends the program behind the step in which any of the processes was asked to, when a checkpoint is written."""
+    """Ends the program after the step in which any of the processes was asked to, when a checkpoint is written."""
 
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
         self._is_leaving = False  # agreed by all
 
     def on_step_end(self, args: TrainerArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint, but where one follows anyway: behind the evaluation of an epoch."""
+        """Ask for a checkpoint, but where one follows anyway: after the evaluation of an epoch."""
         asked = torch.tensor(float(self.stop.is_set))
         self._is_leaving = bool(reduce(asked.to(args.device)) if args.world_size > 1 else asked)
         is_last = state.global_step >= state.max_steps or float(state.epoch or 0).is_integer()

@@ -108,6 +108,11 @@ class SentenceTask(Task):
 
         return self.splits[split].map(encode, batched=True, remove_columns=columns, desc=f"Tokenizing {split}")
 
+    def texts(self, split: str, most: int) -> list[tuple[str, ...]]:
+        """The texts of the first rows."""
+        rows = self.splits[split][:most]
+        return list(zip(*(rows[column] for column in self.text_columns), strict=True))
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """Pads each batch to its own longest text."""
         return DataCollatorWithPadding(tokenizer)

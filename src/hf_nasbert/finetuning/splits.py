@@ -95,7 +95,7 @@ def hold_out(
 def with_validation(
     name: str, splits: Mapping[str, Dataset], columns: Sequence[str], share: float, seed: int
 ) -> dict[str, Dataset]:
-    """The splits, and a part of `train` held out for validation where there is none, told in a line.
+    """The splits, and a part of `train` held out for validation where there is none, reported in one line.
 
     Args:
         name: Names the data.
@@ -119,7 +119,7 @@ def with_validation(
 
 
 def digest_splits(splits: Mapping[str, Dataset], *about: Any) -> str:
-    """A hash of all rows and of what is told about them, to tell whether a finished run saw this very data."""
+    """A hash of all rows and of what is stated about them, to tell whether a finished run saw this very data."""
     hashed = hashlib.sha256("".join(map(json.dumps, about)).encode())
     for name, rows in splits.items():
         hashed.update(name.encode())

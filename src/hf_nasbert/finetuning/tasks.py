@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PredictionOutput
 
+from hf_nasbert.data.examples import example_of
 from hf_nasbert.data.foreign_tokenizers import open_tokenizer
 from hf_nasbert.data.packaged import model_folder
 from hf_nasbert.data.tokenization import tokenizer_digest
@@ -37,6 +38,8 @@ from hf_nasbert.records import append as append_record
 from hf_nasbert.records import read as read_records
 
 logger = logging.getLogger(__name__)
+
+_NUM_TRIED = 200  # held-out inputs among which a short one is looked for
 
 
 class Task(ABC):
@@ -83,6 +86,10 @@ class Task(ABC):
     def compute_metrics(self, split: str) -> Callable[[EvalPrediction], dict[str, float]]:
         """`Trainer`'s metric function for a split; its `score`, the larger the better, selects."""
 
+    def texts(self, split: str, most: int) -> list[tuple[str, ...]]:
+        """The texts of a split's first inputs, one or two of each; none of inputs that are no short texts."""
+        return []
+
     def doubts(self, found: PredictionOutput) -> str | None:
         """What is wrong with predictions though their metrics may look well, and which setting to change, or None."""
         return None
@@ -102,11 +109,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """The records of all seeds of one task, and their summary."""
+    """The records of all seeds of one task, their summary, and a short input of the split that selects, for cards."""
 
     task: str
     model: str
     records: list[Record]
+    example: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, dict[str, Spread]]:
         """Split → metric → spread over the seeds. A seed whose metric is undefined (None) does not count."""
@@ -208,7 +216,14 @@ def run_seeds(arguments: TaskArguments, task: Task, callbacks: Sequence[TrainerC
         run.encode()
     for seed in pending:
         done[seed] = run.train_seed(seed)
-    return FinetuneResult(task.name, arguments.model, [done[seed] for seed in arguments.seeds])
+    example = _example(task, tokenizer, arguments.max_seq_length)
+    return FinetuneResult(task.name, arguments.model, [done[seed] for seed in arguments.seeds], example)
+
+
+def _example(task: Task, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> tuple[str, ...]:
+    """The first held-out input of short texts that fits, or the first words of the first; empty where none does."""
+    texts = task.texts(task.evaluated[0], _NUM_TRIED) if task.evaluated else []
+    return example_of(texts, lambda given: len(tokenizer(*given, verbose=False)["input_ids"]) <= max_seq_length)
 
 
 class _Run:

@@ -87,6 +87,10 @@ class TokenTask(Task):
         self._sentence_of[split] = inputs["sentence"][:]
         return inputs.remove_columns("sentence")
 
+    def texts(self, split: str, most: int) -> list[tuple[str, ...]]:
+        """The words of the first rows, with spaces between them."""
+        return [(" ".join(words),) for words in self.splits[split][:most]["tokens"]]
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """Pads each batch to its own longest part, labels too."""
         return DataCollatorForTokenClassification(tokenizer)

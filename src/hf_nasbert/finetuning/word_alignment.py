@@ -40,7 +40,7 @@ class WordReader:
     A word of which the student sees any token hidden or exchanged, and one unknown to its vocabulary, is one mask
     token to the teacher. So both read the same masked text, as they do where they share a vocabulary and as DistilBERT
     and its teacher do (Sanh et al., 2019, https://arxiv.org/abs/1910.01108, by its code): no student is asked for what
-    only the unmasked text can tell. Separators are read as the teacher's. Special tokens, words behind the teacher's
+    only the unmasked text can tell. Separators are read as the teacher's. Special tokens, words after the teacher's
     greatest length, and fragments that are no text (bytes of a letter, at a row's edge) are not compared.
 
     Args:

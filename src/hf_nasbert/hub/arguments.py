@@ -33,6 +33,10 @@ class PushArguments(Settings):
         None, "License for the card, as the Hub writes it, such as apache-2.0. By default the card's own."
     )
     language: str | None = setting(None, "Language code for the card, such as en. By default the card's own.")
+    quote_text: bool = setting(
+        False,
+        "Publish the text of yours that the card's code example quotes; by default a plain sentence takes its place.",
+    )
     attachments: list[str] = setting(list, "Figures and records (jsonl, jsonl.gz) to put beside it.")
     overwrite: bool = setting(False, "Replace another model that the repository holds.")
     dry_run: bool = setting(False, "Only list what would be pushed.")

@@ -4,17 +4,15 @@ import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import get_token
-
 from hf_nasbert import records
 from hf_nasbert.cards import (
     metadata_problems,
+    quoted_texts,
     read_card,
     read_table_facts,
     render_child_card,
@@ -25,6 +23,7 @@ from hf_nasbert.cards import (
 )
 from hf_nasbert.configs import read_model_config
 from hf_nasbert.foreign import ForeignFileError, printable, read_json, read_object
+from hf_nasbert.hub.private import Content, bytes_of, refuse_tokens, without_texts
 from hf_nasbert.modeling import modeling_nasbert
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 from hf_nasbert.modeling.modeling_supernet import SUPERNETS, SupernetForMaskedLM
@@ -40,7 +39,6 @@ from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import SearchSpace
 
 Kind = Literal["child", "super-net", "table"]
-Content = Path | bytes
 KINDS: dict[str, Kind] = {"nasbert": "child", "bert": "child", "nasbert_supernet": "super-net"}
 
 MODEL_FILE = re.compile(
@@ -63,7 +61,6 @@ TABLE_FILE = re.compile(r"table-[\w.-]+\.jsonl\.gz", re.ASCII)
 
 _PICKLE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|h5|msgpack)")
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|custom_checkpoint).*")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _CARD_PLACE = '"path/to/this/folder"'  # what a card that knows no repository loads from
 
 # The fields of a config.json that say which network it is. Dropout, dtype and versions change while it stays the same.
@@ -80,6 +77,7 @@ class Contents:
 
     `files` maps the path in the repository to a local file or to bytes; `identity` says which model or table it is;
     `left_out` names what lies in the folder and does not go. `has_bare_card`: there was no card, and one was made.
+    `num_unquoted` texts of the user's own stood in the card and do not go.
     """
 
     kind: Kind
@@ -88,6 +86,13 @@ class Contents:
     identity: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
     has_bare_card: bool = False
+    num_unquoted: int = 0
+
+    @property
+    def quoted(self) -> list[str]:
+        """The texts of the user's own that the card quotes."""
+        card = self.files.get("README.md")
+        return [] if card is None else quoted_texts(read_card(card, "README.md"))
 
     @property
     def unsaid(self) -> list[str]:
@@ -109,6 +114,7 @@ def gather(
     license: str | None = None,
     language: str | None = None,
     trust_remote_code: bool = False,
+    quote_text: bool = False,
 ) -> Contents:
     """Collect what belongs to a child, a super-net or a table; nothing else of its folder goes.
 
@@ -129,6 +135,8 @@ def gather(
         license: What the card's metadata are to say, in place of what they say themselves.
         language: Likewise.
         trust_remote_code: Whether code files that are not this package's, and fields that name other classes, may go.
+        quote_text: Whether a text of the user's own that the card quotes, and its record card.json, may go; plain
+            sentences take its place otherwise.
 
     Raises:
         FileNotFoundError: If there is no such folder, table or attachment.
@@ -142,7 +150,10 @@ def gather(
     )
     files = {**contents.files, **_attached(attachments, contents.files)}
     contents = replace(contents, files=dict(sorted(files.items())))
-    _refuse_tokens(contents.files)
+    if not quote_text:
+        num_unquoted = len(contents.quoted)
+        contents = replace(contents, files=without_texts(contents.files, str(source)), num_unquoted=num_unquoted)
+    refuse_tokens(contents.files)
     given = {"license": license, "language": language}
     if any(given.values()):
         if "README.md" not in contents.files:
@@ -300,11 +311,6 @@ def is_ours(name: str) -> bool:
     return bool(MODEL_FILE.fullmatch(name) or BESIDE.fullmatch(name))
 
 
-def bytes_of(content: Content) -> bytes:
-    """Its bytes."""
-    return content if isinstance(content, bytes) else content.read_bytes()
-
-
 def size_of(content: Content) -> int:
     """Its number of bytes."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -422,19 +428,3 @@ def _attached(attachments: Iterable[str | Path], files: Mapping[str, Content]) -
             raise ValueError(f"cannot attach {path}: another file there has that name")
         found[path.name] = path
     return found
-
-
-def _refuse_tokens(files: Mapping[str, Content]) -> None:
-    """What is published is read by strangers: no file may hold a token, neither the present one nor any other."""
-    token = get_token()
-    for name, content in files.items():
-        if name.endswith((".safetensors", ".png", ".jpg")):
-            continue
-        data = bytes_of(content)
-        if name.endswith(".gz"):
-            try:
-                data = gzip.decompress(data)
-            except (OSError, EOFError, zlib.error) as error:
-                raise ForeignFileError(f"{name} is no whole gzip file ({error})") from None
-        if _TOKEN.search(data) or (token and token.encode() in data):
-            raise ValueError(f"{name} holds a token of the Hub: remove it there, and revoke that token")

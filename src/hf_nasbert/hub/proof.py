@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 import hf_nasbert.modeling as family
 from hf_nasbert.configs import loading_errors, read_model_config
 from hf_nasbert.foreign import ForeignFileError, printable
-from hf_nasbert.hub.contents import Content, foreign_code
+from hf_nasbert.hub.contents import foreign_code
+from hf_nasbert.hub.private import Content
 from hf_nasbert.modeling.sentence_transformer import SentenceModules, read_sentence_modules
 from hf_nasbert.tolerances import RELOADING
 

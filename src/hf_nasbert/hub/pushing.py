@@ -61,6 +61,15 @@ class Pushed:
             f"the card names no {name}: add --{name} {'apache-2.0' if name == 'license' else 'en'}, or what is true"
             for name in self.contents.unsaid
         ]
+        texts = ", ".join(f'"{printable(text, 200)}"' for text in self.contents.quoted)
+        asked += [f"the card quotes your data: {texts}; leave out --quote_text to publish a plain sentence"] * bool(
+            texts
+        )
+        if self.contents.num_unquoted:
+            asked.append(
+                "the card's code example quotes your data; a plain sentence is published instead: add --quote_text to "
+                "publish your text"
+            )
         begin = f"{'would push' if self.is_dry_run else 'push of'} {what} to {where}"
         return "\n".join([begin, *lines, *asked, end])
 
@@ -91,7 +100,7 @@ def push(arguments: PushArguments, *, api: HfApi | None = None) -> Pushed:
     api = api or default_api()
     contents = gather(
         arguments.source, arguments.repo_id, arguments.attachments, license=arguments.license,
-        language=arguments.language, trust_remote_code=arguments.trust_remote_code,
+        language=arguments.language, trust_remote_code=arguments.trust_remote_code, quote_text=arguments.quote_text,
     )  # fmt: skip
     state, note = _look_first(api, arguments, contents)
     is_new = state is None and not note

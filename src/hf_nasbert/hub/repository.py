@@ -18,7 +18,6 @@ from hf_nasbert import records
 from hf_nasbert.configs import read_model_config
 from hf_nasbert.hub.contents import (
     TABLE_FILE,
-    Content,
     Kind,
     identity_of_model,
     identity_of_table,
@@ -27,6 +26,7 @@ from hf_nasbert.hub.contents import (
     read_tokenizer,
     size_of,
 )
+from hf_nasbert.hub.private import Content
 from hf_nasbert.modeling.configuration_nasbert import AUTO_MAP
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

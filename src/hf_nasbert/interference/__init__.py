@@ -1,4 +1,4 @@
-"""Interference: how alike a shared operator's gradients are under different children, measured and summarised.
+"""Interference: how similar a shared operator's gradients are under different children, measured and summarised.
 
 MAGIC (Xu et al., 2022, https://arxiv.org/abs/2108.12821, section on the analysis of interference) compares the
 gradients of operators that two children share; GM-NAS splits a super-net where the gradients of the candidates differ

@@ -1,4 +1,4 @@
-"""Gradients of a super-net's operators under several children on one batch, and how alike they are.
+"""Gradients of a super-net's operators under several children on one batch, and how similar they are.
 
 Axes in comments: B batch, T tokens, W width of the states, N labelled positions, L choice blocks.
 """
@@ -24,14 +24,14 @@ _IGNORED = -100  # the label of positions where nothing is to be predicted
 
 
 class OperatorGradients(NamedTuple):
-    """What one child's forward and backward pass on one batch tells about its operators.
+    """What one child's forward and backward pass on one batch says about its operators.
 
     Args:
         loss: The masked-LM loss, in nats per labelled token.
         gradients: Per choice block the gradient of that loss by the parameters of the block's operator alone (not of
             the projections at a stage's border), flat; without elements for `skip`.
         states: The L + 1 states between the choice blocks, (B, T, W): `states[i]` goes into block i, `states[i + 1]`
-            comes out. At all tokens, also behind the last block that mixes tokens.
+            comes out. At all tokens, also after the last block that mixes tokens.
     """
 
     loss: float
@@ -121,7 +121,7 @@ def gradient_similarity(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def state_similarity(a: torch.Tensor, b: torch.Tensor, attention_mask: torch.Tensor | None = None) -> float:
-    """How alike two children's states are: the cosine at every real token, averaged over tokens, in float64.
+    """How similar two children's states are: the cosine at every real token, averaged over tokens, in float64.
 
     Args:
         a: States (B, T, W) of one child.

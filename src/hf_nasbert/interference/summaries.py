@@ -2,7 +2,7 @@
 
 A *measurement* is one super-net's record: what it is (`method`, `seed`, `step`, `max_steps`), its settings, and the
 rows of `measure_pairs` and `measure_blocks` as columns. Rows of several batches are averaged first. Intervals are 90 %
-bootstrap intervals over **base children**, each redrawn with all its rows and in all super-nets alike: rows of one
+bootstrap intervals over **base children**, each redrawn with all its rows, the same in all super-nets: rows of one
 child are not independent, nor are super-nets that were compared on the same pairs. They say nothing of other training
 seeds; the range over seeds stands beside them.
 """
@@ -121,7 +121,7 @@ def _when(stage: float | None) -> str:
 
 
 def _place(record: Mapping[str, Any]) -> tuple[float | None, str]:
-    """The stage and the method that a measurement is told of under."""
+    """The stage and the method that a measurement is reported under."""
     step, whole = record["step"], record.get("max_steps")
     stage = 0.0 if step == 0 else round(step / whole, 2) if step is not None and whole else None
     return stage, UNTRAINED if step == 0 else record["method"] or UNKNOWN
@@ -227,7 +227,7 @@ def similarity_bins(rows: Rows, column: str, num_bins: int = NUM_BINS) -> list[B
 
 
 def gain_over(rows: Rows, baseline: Rows, where: Callable[[Rows], NDArray[np.bool_]] | None = None) -> Interval | None:
-    """How much more alike gradients are than in the baseline: the mean difference over the same pairs and blocks.
+    """How much more similar gradients are than in the baseline: the mean difference over the same pairs and blocks.
 
     Args:
         rows: Measurements of one method.
@@ -276,7 +276,7 @@ def best_split(candidates: Sequence[str], similarity: Mapping[tuple[str, str], f
 def block_splits(records: Sequence[Record]) -> dict[int, tuple[dict[tuple[str, str], Interval], Split | None]]:
     """Per choice block the mean gradient similarity of every pair of candidates, and the best split of them.
 
-    Over all settings of all measurements; intervals are over settings, each redrawn in all measurements alike.
+    Over all settings of all measurements; intervals are over settings, each redrawn in all measurements the same way.
     """
     found: dict[int, dict[tuple[str, str], tuple[list[int], list[float]]]] = {}
     for record in records:

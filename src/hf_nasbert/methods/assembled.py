@@ -77,7 +77,7 @@ class Assembled(Remembering):
             self.meta, self.meta_steps = self.largest, 0
 
     def before_step(self, step: int, find_split: FindSplit) -> bool:
-        """See whether the meta model is done: behind the first module it stays, in a run that is made longer too."""
+        """See whether the meta model is done: after the first module it stays, in a run that is made longer too."""
         self.is_meta = step < self.meta_steps and not self._num_rngs
         return False
 

@@ -125,7 +125,7 @@ class AttentiveSettings(SandwichSettings):
     attentive_to: Literal["best", "worst"] = setting(
         "best",
         "Which candidate is trained: best (BestUp) serves the children that will be taken, worst (WorstUp) those "
-        "that are behind.",
+        "that lag behind.",
     )
     num_candidates: int = setting(3, "Candidates for each random child, each a forward pass more.", at_least=2)
     num_size_bins: int = setting(20, "Sizes of children that are told apart.", at_least=1)

@@ -224,7 +224,7 @@ class TrainingMethod:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make the method's own state, in the constructor, behind the sampler.
+        """Make the method's own state, in the constructor, after the sampler.
 
         Raises:
             ValueError: If the settings do not fit the space.
@@ -248,7 +248,7 @@ class TrainingMethod:
         """Which copies of the choice blocks serve which children from here on; `None`: the super-net stays as it is.
 
         Asked before the first step, before every step, whose children these copies then train (`is_training`), and
-        behind it, for whoever scores, saves or extracts children.
+        after it, for whoever scores, saves or extracts children.
         """
         return None
 
@@ -275,7 +275,7 @@ class TrainingMethod:
         return tuple(self.space.validate(child) for child in drawn)
 
     def chosen_on(self, children: tuple[Architecture, ...], losses_of: BatchLosses) -> tuple[Architecture, ...]:
-        """Choose the step's children by the batch, behind `children`, which gave these.
+        """Choose the step's children by the batch, after `children`, which gave these.
 
         All processes must call `losses_of` alike.
         """
@@ -333,7 +333,7 @@ class TrainingMethod:
         return None
 
     def decay_exponent(self, children: Sequence[Architecture]) -> float:
-        """To which power a step takes the decay of the learning rate behind the warm-up: 0 holds the highest rate."""
+        """To which power a step takes the decay of the learning rate after the warm-up: 0 holds the highest rate."""
         return 1.0
 
     def read_gradients(
@@ -378,7 +378,7 @@ class TrainingMethod:
         return run.loss, ()
 
     def begin(self, supernet: Whole, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Get ready for the first step that this process makes, behind `load_state_dict` where a run goes on.
+        """Get ready for the first step that this process makes, after `load_state_dict` where a run goes on.
 
         Args:
             supernet: The super-net.

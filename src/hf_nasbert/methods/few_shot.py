@@ -78,7 +78,7 @@ class FewShot(Uniform):
         self.split_step = round(settings.split_at * max_steps)
         if self.split_step >= max_steps:
             raise ValueError(
-                f"split_at={settings.split_at} leaves no step of {max_steps} behind the split: expected less, or "
+                f"split_at={settings.split_at} leaves no step of {max_steps} after the split: expected less, or "
                 "method=uniform"
             )
         if self.split_step == 0 and settings.split == _GRADIENTS:
@@ -150,7 +150,7 @@ class FewShot(Uniform):
     def after_step(
         self, step: int, children: Sequence[Architecture], losses: Sequence[float], score: Score, supernet: Whole
     ) -> dict[str, Any] | None:
-        """The first step behind the split says what it was."""
+        """The first step after the split says what it was."""
         super().after_step(step, children, losses, score, supernet)
         if self._is_told:
             return None

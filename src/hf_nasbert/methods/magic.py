@@ -121,7 +121,7 @@ class Aligned(TrainingMethod):
 
     The anchor may be the base model of the super-net instead: it does well from the first step on, which is what the
     paper presumes. It is never replaced. States are then compared relatively to their variance under it, block by
-    block, so that a super-net whose states all become alike pays for it; that is ours.
+    block, so that a super-net whose states all become equal pays for it; that is ours.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("alignment",)
@@ -222,7 +222,7 @@ class Aligned(TrainingMethod):
     def _aligned_to_base_model(
         self, run: ChildRun, hidden_states: "Sequence[torch.Tensor]", context: StepContext
     ) -> "tuple[torch.Tensor, tuple[torch.Tensor, ...]]":
-        """The loss, and the relative error of the block outputs against the base model's behind the same blocks."""
+        """The loss, and the relative error of the block outputs against the base model's after the same blocks."""
         from hf_nasbert.objectives import alignment_loss
 
         lesson, num_rows = context.base_model, context.num_chosen

@@ -1,4 +1,4 @@
-"""MAGIC-AT that cannot win by making all tokens alike: relative errors, an averaged anchor, a floor under variance."""
+"""MAGIC-AT that cannot win by making all tokens equal: relative errors, an averaged anchor, a floor under variance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

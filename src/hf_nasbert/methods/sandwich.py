@@ -37,7 +37,7 @@ class Sandwich(Uniform):
     The largest child learns from the labels. The others learn from its predictions of the same batch at the masked
     positions, which are constants to them, and from nothing else: by the Kullback-Leibler divergence, or by that of
     AlphaNet (Wang et al., 2021, https://arxiv.org/abs/2102.07954). Which child is the largest and which the smallest
-    is told by their numbers of parameters. Dropout is on in all of them. BigNAS' floor under the learning rate is
+    is given by their numbers of parameters. Dropout is on in all of them. BigNAS' floor under the learning rate is
     `min_lr_ratio` of any training, 0.05 there; its residual branches that begin at zero are left out.
     """
 

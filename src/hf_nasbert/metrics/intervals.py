@@ -103,7 +103,7 @@ def percentile_interval(estimate: float, resampled: ArrayLike, *, confidence: fl
     if not len(values):
         return Interval(estimate, float("nan"), float("nan"))
     tail = round((1 - confidence) / 2, 12)  # (1 - 0.9) / 2 is a hair less than 0.05
-    # Processors differ in the last bits of a sum: a bound of 25.05 is to be the same number, printed alike, on all.
+    # Processors differ in the last bits of a sum: a bound of 25.05 is to be the same number, printed the same, on all.
     low, high = (float(f"{bound:.12g}") for bound in np.quantile(values, [tail, 1 - tail]))
     return Interval(estimate, low, high)
 

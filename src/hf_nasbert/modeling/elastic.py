@@ -137,7 +137,7 @@ def _check_supported(config: PreTrainedConfig, what: str) -> None:
     if model_type not in (*FAMILIES, NasBertConfig.model_type):
         raise ValueError(
             f"{what} is a {model_type!r}, whose layers are not known to be BERT's, attention and feed-forward with "
-            f"normalisation behind each; {SUPPORTED}"
+            f"normalisation after each; {SUPPORTED}"
         )
 
 

@@ -30,7 +30,7 @@ Those files join the vectors of several in this order, those of version 6 in the
 _FIRST_POOLINGS = tuple(POOLINGS)[:4]  # which version 2 knew; it refuses fields that it does not know
 
 MODULE_FOLDER = r"[0-9]_(Pooling|Normalize|Dense|LayerNorm|Dropout)"
-"""The folder of a module that sentence-transformers writes behind the encoder, as a regular expression."""
+"""The folder of a module that sentence-transformers writes after the encoder, as a regular expression."""
 SUPERNET_FOLDER = "sentence_transformer"
 """In a folder of a super-net: what makes a SentenceTransformer of its children."""
 MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -81,8 +81,8 @@ class SentenceModules:
         prompts: Texts that are put before the user's, by name.
         default_prompt_name: The one that is used where none is named.
         similarity: How two vectors are compared; `None` says nothing.
-        include_prompt: Whether the tokens of a prompt are pooled too, by that library; `pool` is told by its mask.
-        truncate_dim: Numbers of a vector that are kept, behind all else; `None` keeps all.
+        include_prompt: Whether the tokens of a prompt are pooled too, by that library; `pool` learns it from its mask.
+        truncate_dim: Numbers of a vector that are kept, after all else; `None` keeps all.
         dense: A layer between pooling and normalisation; `None` is none.
     """
 
@@ -111,7 +111,7 @@ class SentenceModules:
         return len(tokens) - (tokens[-1] in tokenizer.all_special_ids)
 
     def similarities(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """How alike vectors (B, D) and (B, D) are, (B,), in the way that is theirs; by cosine where none is said."""
+        """How similar vectors (B, D) and (B, D) are, (B,), in the way that is theirs; by cosine where none is said."""
         if self.similarity == "dot":
             return (first * second).sum(-1)
         if self.similarity in ("euclidean", "manhattan"):
@@ -121,7 +121,7 @@ class SentenceModules:
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The sentence vectors of states (B, T, W) and their mask (B, T).
 
-        (B, W) times the number of poolings; of a layer behind them as many numbers as it gives.
+        (B, W) times the number of poolings; of a layer after them as many numbers as it gives.
         """
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         count = real.sum(1).clamp(min=1e-9)
@@ -145,7 +145,7 @@ class SentenceModules:
         return vectors[:, : self.truncate_dim]
 
     def check_width(self, hidden_size: int) -> None:
-        """Refuse a layer behind the pooling that takes other vectors than an encoder's states of this width make.
+        """Refuse a layer after the pooling that takes other vectors than an encoder's states of this width make.
 
         Raises:
             ForeignFileError: If it does.

@@ -58,7 +58,7 @@ class PipelineArguments(Settings):
     control: bool = setting(
         False,
         "Also train the control: a plain BERT as large as the child, from random weights, on as many tokens as "
-        "super-net and child together, fine-tuned alike. It says whether the search was worth it.",
+        "super-net and child together, fine-tuned the same way. It says whether the search was worth it.",
     )
     finetune_epochs: float = setting(3.0, "Passes over the labelled training split.", above=0)
     finetune_learning_rate: float = setting(3e-4, "Highest learning rate of fine-tuning.", above=0)
@@ -255,7 +255,7 @@ class LatencyArguments(Settings):
 
 @dataclass(kw_only=True)
 class RankingReportArguments(Settings):
-    """Which records to hold against which table, and where the outcome goes."""
+    """Which records to compare with which table, and where the outcome goes."""
 
     table: str = field(
         metadata={"help": "Children trained alone: the name of a table, or the file of hf-nasbert train-children."}

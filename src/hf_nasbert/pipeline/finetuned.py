@@ -20,6 +20,7 @@ from hf_nasbert.finetuning import (
     finetune_squad,
     finetune_tokens,
 )
+from hf_nasbert.paths import telling_name
 from hf_nasbert.processes import join
 from hf_nasbert.records import Record
 from hf_nasbert.writing import write_text
@@ -35,8 +36,8 @@ def finetune_with_cards(
 ) -> FinetuneResult:
     """Fine-tune once per seed, as the arguments' own function does, and write a card beside every model that is kept.
 
-    The card tells of all seeds of this run in the file of records. One that was made here before is made again, so
-    that it tells of seeds that came later; one that somebody wrote or changed stays as it is.
+    The card covers all seeds of this run in the file of records. One that was made here before is made again, so
+    that it covers seeds that came later; one that somebody wrote or changed stays as it is.
 
     Raises:
         FileNotFoundError: If the model or a file is missing.
@@ -61,6 +62,7 @@ def finetune_with_cards(
                 list(latest.values()),
                 _data_of(arguments),
                 split_by(arguments),
+                result.example,
             )
             _write_card(folder, about)
     return result
@@ -78,6 +80,7 @@ def describe_finetuned(
     of_all_seeds: Sequence[Record],
     data: tuple[str, str | None] | None = None,
     split_by: str | None = None,
+    example: tuple[str, ...] = (),
 ) -> FinetunedRecord:
     """The record of a fine-tuned model's card.
 
@@ -87,13 +90,14 @@ def describe_finetuned(
         of_all_seeds: The same of every seed of the run, this one among them.
         data: Name and configuration of the data set on the Hub, if it came from there.
         split_by: Who split it, where the splits are not the published ones.
+        example: The texts of a held-out input.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings, model = record["settings"], record["model"]
     on_hub = model if record["revision"] is not None else None
     if model.startswith(PREFIX):
         on_hub = PACKAGED_MODELS[model.removeprefix(PREFIX)].hub_id
-    start = on_hub or Path(model).resolve().name
+    start = on_hub or telling_name(model)
     training = {
         "num_steps": record["num_steps"],
         "best step": record["best_step"] if record["selected_on"] else None,
@@ -105,7 +109,7 @@ def describe_finetuned(
         "commit of the model it began as": record["revision"],
     }
     return FinetunedRecord(
-        name=f"{start.rpartition('/')[2]} on {record['task']}, seed {record['seed']}",
+        name=f"{start.rpartition('/')[2]} fine-tuned on {record['task']}, seed {record['seed']}",
         task=record["task"],
         hub_task=record["hub_task"],
         seed=record["seed"],
@@ -115,6 +119,8 @@ def describe_finetuned(
         datasets=(data[0],) if data else (),
         model_type=config["model_type"],
         num_texts=len(record["text_columns"]),
+        example=example,
+        is_example_private=bool(example) and data is None and not settings.get("packaged"),
         has_entities=all("precision" in metrics for metrics in record["metrics"].values()),  # other tags have none
         selected_on=record["selected_on"],
         model={"num_parameters": record["num_parameters"]},

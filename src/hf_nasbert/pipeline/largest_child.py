@@ -20,7 +20,7 @@ Batch = Mapping[str, torch.Tensor]
 
 
 class LargestChild:
-    """The largest child of a super-net, with its weights there, as what the others are held against.
+    """The largest child of a super-net, with its weights there, as what the others are compared with.
 
     Args:
         supernet: With a classifier, or with no head; on its device.

@@ -116,7 +116,7 @@ class Mixture:
         return cast(torch.Tensor, functional_call(part.operator, cast(dict[str, torch.Tensor], mixed), given))
 
     def learn(self, batches: Sequence[Batch], num_steps: int, rate: float) -> list[dict[str, float]]:
-        """Let the parameters, at first all alike, fall in so many steps of Adam; what they are then, by operator."""
+        """Let the parameters, at first all equal, fall in so many steps of Adam; what they are then, by operator."""
         alphas = [torch.zeros(len(names), device=self.supernet.device) for names in self.space.blocks]
         optimizer = torch.optim.Adam([alpha.requires_grad_() for alpha in alphas], lr=rate, betas=(0.5, 0.999))
         usable = [batch for batch in batches if bool((batch["labels"] != -100).any())]
@@ -126,7 +126,7 @@ class Mixture:
                 for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas), strict=True):
                     alpha.grad = gradient
                 optimizer.step()
-        numbers = [[round(value, 3) for value in alpha.tolist()] for alpha in alphas]  # on any machine alike
+        numbers = [[round(value, 3) for value in alpha.tolist()] for alpha in alphas]  # the same on any machine
         return [dict(zip(names, of, strict=True)) for names, of in zip(self.space.blocks, numbers, strict=True)]
 
 

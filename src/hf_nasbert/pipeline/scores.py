@@ -168,7 +168,7 @@ class ProxyScorer:
             self.settings["loss"] = "distance from the largest child"
             self.against_largest = LargestChild(self.supernet, self._batches)
         self.predict: Predict | None = None
-        """What tells the losses of children in place of their inherited weights."""
+        """What gives the losses of children in place of their inherited weights."""
         if arguments.stage_errors is not None:
             self._judge_stages(arguments.stage_errors)
         self.trainings = ChildTrainings(
@@ -240,7 +240,7 @@ class ProxyScorer:
         return arguments.budget().of(self.cost(self.supernet.largest_architecture))
 
     def controls(self, budget: Budget) -> dict[str, Architecture]:
-        """What the children of a search are held against: the largest one, and the largest BERT within the budget."""
+        """What the children of a search are compared with: the largest one, and the largest BERT within the budget."""
         named = {LARGEST: self.supernet.largest_architecture}
         width = self.config.hidden_size
         try:  # of BERT's blocks, whatever the width of the embeddings before them
@@ -562,7 +562,7 @@ def _write_report(arguments: SearchChildrenArguments) -> None:
 
 
 def _add_controls(scorer: ProxyScorer, arguments: SearchChildrenArguments) -> None:
-    """Score what the children are held against, where the history does not hold it yet."""
+    """Score what the children are compared with, where the history does not hold it yet."""
     found = records.read(arguments.output)
     known = {record["name"] for record in found if record.get("record") == CONTROL}
     missing = {name: child for name, child in scorer.controls(scorer.budget(arguments)).items() if name not in known}

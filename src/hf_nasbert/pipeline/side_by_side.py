@@ -29,7 +29,7 @@ class _Told(NamedTuple):
 def side_by_side(work: Callable[[_Asked], _Result], asked: Sequence[_Asked]) -> list[_Result]:
     """Call a function for each of some arguments, in a process each where there are threads enough.
 
-    Two threads of one run wait for each other behind every operation of a small model: on two cores two processes of
+    Two threads of one run wait for each other after every operation of a small model: on two cores two processes of
     one thread do 1.4 times the work (docs/processes.md). Where there is an accelerator, or fewer threads than calls,
     they are made here, one after the other. Asked to stop, this process asks the others to, and waits for them; they
     end when it is gone.

@@ -51,7 +51,7 @@ def trained_on(folder: str | Path) -> dict[str, Any]:
 
 
 def settings_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The text settings that were not given and that the folder of the super-net or child says, told in one line.
+    """The text settings that were not given and that the folder of the super-net or child says, reported in one line.
 
     Of another text than the model's own only the length of sequences and the masking are taken.
 

@@ -36,7 +36,7 @@ _MOST_KEPT = 128  # training batches whose targets are kept for the next child: 
 
 @dataclass(frozen=True)
 class ChildTrainer:
-    """Trains children of one super-net alone, all on the same batches, and tells their dev loss.
+    """Trains children of one super-net alone, all on the same batches, and reports their dev loss.
 
     Where the super-net predicts masked words its children learn from the words; in that of a base model they learn, as
     in `compress`, from the states of the largest child, which is the base model (`recipe.is_taught`), with the

@@ -92,7 +92,7 @@ class Pipeline:
         supernet: The space and its sizes.
         data: The text.
         training: The super-net's training; its `output_dir` is replaced by a folder of the pipeline's.
-        arguments: Everything behind it.
+        arguments: What it is made by.
 
     Raises:
         FileNotFoundError: If there is no file of the name `card`, or no folder of the tokenizer's name.

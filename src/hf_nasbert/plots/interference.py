@@ -30,14 +30,14 @@ _PANELS_PER_ROW = 3
 def plot_gradient_similarity(
     records: Sequence[Record], *, against: Against = "distance", title: str | None = None
 ) -> "Figure":
-    """Draw how alike a shared operator's gradients are under two children: a panel per stage, a line per method.
+    """Draw how similar a shared operator's gradients are under two children: a panel per stage, a line per method.
 
     Lines are means over all pairs and seeds, bands 90 % bootstrap intervals over base children. Against similarities
     the points are fifths of the rows (with different inputs only), at their mean.
 
     Args:
         records: Measurements, as `measure_interference` writes them.
-        against: What to draw along: the children's distance, or how alike the operator's inputs or outputs are.
+        against: What to draw along: the children's distance, or how similar the operator's inputs or outputs are.
         title: Above the figure; what is shown if absent.
 
     Raises:

@@ -3,7 +3,7 @@
 The protocol is that of Yu et al. (2020, https://arxiv.org/abs/2003.04276) and Ning et al. (2021,
 https://arxiv.org/abs/2008.03064): never one correlation alone, agreement among children of similar size, the noise of
 the truth itself beside every figure, and the dull baselines in the same table. The figures of MAGIC (Xu et al., 2022,
-https://arxiv.org/abs/2108.12821) that such a table is held against are 0.36, 0.49 and 0.57 for uniform sampling,
+https://arxiv.org/abs/2108.12821) that such a table is compared with are 0.36, 0.49 and 0.57 for uniform sampling,
 MAGIC-T and (read as) MAGIC-AT on 60 children [secondary source; the metric is not named there].
 """
 

@@ -134,7 +134,7 @@ def rank(
     if not len(scores):
         raise ValueError(f"{name}: there is no ranking")
     if chosen is not None and not is_random:
-        raise ValueError(f"{name}: children are redrawn alike for all rankings, so each is judged on all (chosen)")
+        raise ValueError(f"{name}: all rankings share the redrawn children, so each is judged on all (chosen)")
     judges = [truth.loss] * len(scores) if losses is None else [np.asarray(loss, dtype=np.float64) for loss in losses]
     functions = measures(truth)
     if is_proxy_loss:

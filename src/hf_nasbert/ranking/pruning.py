@@ -65,7 +65,7 @@ def judge_operators(
     ]
     if not any(one.worth.low == one.worth.low for one in found):
         raise ValueError(
-            f"{len(children)} children are too few, or too alike, to tell the operators apart: score more"
+            f"{len(children)} children are too few, or too similar, to tell the operators apart: score more"
         )
     left = Counter(block for block, names in enumerate(space.blocks) for _ in names)
     num_real = Counter(block for block, names in enumerate(space.blocks) for name in names if name != SKIP)

@@ -81,7 +81,7 @@ def last_steps(scored: Sequence[Record]) -> dict[str, list[Record]]:
         key = (record["method"], _run(record))
         if key not in last or share_of(record) > share_of(last[key]):
             last[key] = record
-    # A seed that is unknown has a name instead, behind the numbers.
+    # A seed that is unknown has a name instead, after the numbers.
     runs = sorted(last.items(), key=lambda item: (isinstance(item[0][1], str), item[0][1]))
     groups: dict[tuple[str, int], list[Record]] = {}
     for (method, _), record in runs:

@@ -222,8 +222,8 @@ class GroundTruth:
         It is no bound: a predictor of what a child reaches on average over seeds, without any noise of its own, would
         do better.
 
-        Each training of the children that have one seed more than the truth is held against the mean of their others.
-        Where there are none, each training that the truth is made of is held against the rest of it, which is noisier.
+        Each training of the children that have one seed more than the truth is compared with the mean of their others.
+        Where there are none, each training that the truth is made of is compared with its rest, which is noisier.
 
         Returns:
             The mean over all choices of the one training, with an interval over children: `kendall_tau`,

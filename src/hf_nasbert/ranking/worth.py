@@ -45,7 +45,7 @@ def operator_worth(
     with each other, but not with the truth, are wrong in the same way, and a mean over more of them is too. Losses
     that are all equal have no tau with others, and do not count for it.
 
-    Where the children are too few, or too alike, to tell the operators apart, nothing is said of effects (NaN), and of
+    Where the children are too few, or too similar, to separate the operators, nothing is said of effects (NaN), and of
     redraws that are so nothing is taken.
     """
     rankings = [np.asarray(each, dtype=np.float64) for each in losses]

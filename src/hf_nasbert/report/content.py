@@ -10,7 +10,7 @@ from hf_nasbert.searching import pareto_front
 
 
 class Format(NamedTuple):
-    """How a number is read: divided, rounded, and with its unit behind it; the page's script does the same."""
+    """How a number is read: divided, rounded, and with its unit after it; the page's script does the same."""
 
     name: str
     divisor: float
@@ -102,7 +102,7 @@ class Series:
 
     Args:
         name: What tells it from the other; empty where there is one.
-        ranking: Its candidates, best first, by what chooses: others are there to hold them against.
+        ranking: Its candidates, best first, by what chooses: others are there to compare them with.
         winner: The best within its budget.
         caps: The budget, by cost.
     """
@@ -190,7 +190,7 @@ class Content:
 
 
 class Commands(NamedTuple):
-    """What to type for a point: a text for some, or for each its architecture between two parts and its rank behind.
+    """What to type for a point: a text for some, or for each its architecture between two parts and its rank after.
 
     Args:
         label: What the command does.

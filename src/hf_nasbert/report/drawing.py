@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 760, 400  # of a figure, in units of its own
 LEFT, RIGHT, TOP, BOTTOM = 92, 742, 18, 344  # of the field that the points lie in
 _LETTER, _LINE, _WIDE = 10, 16, 260  # of names: half a height, from line to line, and what two may take across
 _LETTER_WIDTH = 6.8
+_ARROW = 5  # the height of the end of an interval that goes on; the page's script draws the same
 _FAR = 0.25  # a budget further away, in widths of the children's range, would squeeze them together
 
 
@@ -77,8 +78,8 @@ class Scatter(NamedTuple):
     """A measure over a cost: every point, and of each series the front, the winner and the budget.
 
     `tied` are the points that cannot be told apart from the winner of the first series, `errors` the 95 % intervals of
-    the differences from it, of its front and of the marked points. `caps` are the budgets, and whether each is near
-    enough to be drawn.
+    the differences from it, of its front and of the marked points: `has_arrows` where some go on beyond the field.
+    `caps` are the budgets, and whether each is near enough to be drawn.
     """
 
     measure: int
@@ -89,6 +90,7 @@ class Scatter(NamedTuple):
     series: tuple[Drawn, ...]
     tied: str
     errors: str
+    has_arrows: bool
     markers: tuple[Marker, ...]
     labels: tuple[Label, ...]
     caps: tuple[tuple[float, bool], ...]
@@ -181,6 +183,11 @@ def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
     markers = tuple(
         Marker(*places[mark.place], mark.kind, mark.name) for mark in content.marks if mark.place in places
     )
+    errors = "".join(
+        _error(places[place], doubt, y)
+        for place in barred
+        if place in places and place != winner and (doubt := by.doubt(place, winner)) is not None
+    )
     return Scatter(
         measure=measure,
         cost=cost,
@@ -189,11 +196,8 @@ def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
         y=y,
         series=tuple(series),
         tied=_dots([places[place] for place in sorted(tied) if place in places]),
-        errors="".join(
-            _error(places[place], doubt, y)
-            for place in barred
-            if place in places and place != winner and (doubt := by.doubt(place, winner)) is not None
-        ),
+        errors=errors,
+        has_arrows="l3" in errors,
         markers=markers,
         labels=_labels(markers),
         caps=tuple(dict.fromkeys((asked, asked in shown) for asked in asked_for if asked is not None)),
@@ -201,10 +205,13 @@ def draw_scatter(content: Content, measure: int, cost: int) -> Scatter:
 
 
 def _error(place: tuple[float, float], doubt: float, y: Axis) -> str:
-    """A line up and down from a point, with its ends across, within the field."""
+    """A line up and down from a point, with its ends across; an arrow where it goes on beyond the field."""
     half = doubt / (y.high - y.low) * abs(y.stop - y.start)
-    top, bottom = (min(max(place[1] + way * half, TOP), BOTTOM) for way in (-1, 1))
-    return f"M{place[0] - 3:.1f} {top:.1f}h6m-3 0V{bottom:.1f}m-3 0h6"
+    above, below = place[1] - half, place[1] + half
+    top, bottom = max(above, TOP), min(below, BOTTOM)
+    begin = f"{top:.1f}h6m-3 0" if above >= TOP else f"{top + _ARROW:.1f}l3-{_ARROW} 3 {_ARROW}m-3-{_ARROW}"
+    end = "m-3 0h6" if below <= BOTTOM else f"m-3-{_ARROW}l3 {_ARROW} 3-{_ARROW}"
+    return f"M{place[0] - 3:.1f} {begin}V{bottom:.1f}{end}"
 
 
 def _labels(markers: Sequence[Marker]) -> tuple[Label, ...]:

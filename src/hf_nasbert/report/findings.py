@@ -34,7 +34,7 @@ class Findings:
     measured_ms: dict[Architecture, float]
     """Milliseconds of those children that were run after the search, to see what the latency table is worth."""
     controls: dict[str, ScoredChild]
-    """Children that were not searched for, but that those found are held against, by name."""
+    """Children that were not searched for, but that those found are compared with, by name."""
     passed_over: tuple[Architecture, ...]
     """Those that were then above the cap, although the table puts them below it: they are not among `children`."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from hf_nasbert.paths import repository_name, telling_name
 from hf_nasbert.report.content import (
     FORMATS,
     Commands,
@@ -241,11 +242,15 @@ def _lead(rows: Sequence[Mapping[str, Any]], winner: int, name: str, measure: Me
     value, whole = measure.values[winner], measure.values[0]
     said = []
     if value is not None and whole is not None:
+        half, source = _chance(measure, winner)
         if measure.is_low_better or whole <= 0:
-            said.append(f"has a {measure.name} of {value:.4f}")
+            sure = "" if half is None else f" ± {half:.2g}"
+            said.append(f"has a {measure.name} of {value:.4f}{sure}{f' ({source})' if source else ''}")
         else:
+            sure = "" if half is None else f" ± {100 * half / whole:.1f}"
             said.append(
-                f"keeps {100 * value / whole:.1f} % of the base model's {measure.name} ({value:.4f} of {whole:.4f})"
+                f"keeps {100 * value / whole:.1f}{sure} % of the base model's {measure.name} ({value:.4f} of "
+                f"{whole:.4f}{'; ' if source else ''}{source})"
             )
     share = {one.key: _share(one, winner) for one in costs}
     if speed := share.get("latency_batch_ms"):
@@ -255,6 +260,14 @@ def _lead(rows: Sequence[Mapping[str, Any]], winner: int, name: str, measure: Me
     about = ", ".join(filter(None, (name, str(rows[winner]["budget"]) if several else "")))
     begin = f"{about}: {how[0].lower()}{how[1:]}" if about else how
     return f"{begin} {', '.join(said[:-1])}{' and ' if len(said) > 1 else ''}{said[-1]}."
+
+
+def _chance(measure: Measure, winner: int) -> tuple[float | None, str]:
+    """Half the 95 % interval of a model's difference from the base model, and in words what it is over."""
+    half, samples = measure.doubt(winner, 0), measure.samples[winner] if measure.samples else ()
+    if half is not None:
+        return half, f"95 % interval over {f'{len(samples)} seeds' if samples else 'the examples'}"
+    return None, "one seed: chance is unknown" if len(samples) == 1 else ""
 
 
 def _share(cost: Cost, place: int) -> float | None:
@@ -330,7 +343,8 @@ def _commands(
         for place in places:
             if rows[place]["is_given"] and rows[place]["budget"] in folders:
                 folder = str(PurePath(one.folder) / folders[rows[place]["budget"]])
-                found[place] = f"hf-nasbert push --source {shlex.quote(folder)} --repo_id YOUR_NAME/YOUR_MODEL"
+                repo_id = f"YOUR_NAME/{repository_name(telling_name(folder))}"
+                found[place] = f"hf-nasbert push --source {shlex.quote(folder)} --repo_id {repo_id}"
     return found
 
 

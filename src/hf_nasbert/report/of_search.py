@@ -1,4 +1,4 @@
-"""The content of a page about scored children: one search, or two that are held against each other."""
+"""The content of a page about scored children: one search, or two that are compared with each other."""
 
 import dataclasses
 import shlex

@@ -241,7 +241,9 @@
         .map((place) => {
           const [x, y] = points[place];
           const tall = half(place) / (highY - lowY) * (bottom - top);
-          return `M${(x - 3).toFixed(1)} ${clamp(y - tall)}h6m-3 0V${clamp(y + tall)}m-3 0h6`;
+          const begin = y - tall < top ? `M${(x - 3).toFixed(1)} ${(top + 5).toFixed(1)}l3-5 3 5m-3-5`
+            : `M${(x - 3).toFixed(1)} ${clamp(y - tall)}h6m-3 0`; // an arrow where it goes on beyond the field
+          return `${begin}V${clamp(y + tall)}${y + tall > bottom ? "m-3-5l3 5 3-5" : "m-3 0h6"}`;
         }).join(""));
       return tied.length;
     };

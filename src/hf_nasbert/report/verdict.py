@@ -17,7 +17,8 @@ def search_verdict(content: Content) -> tuple[str, tuple[str, ...]]:
         return _two(content)
     series, measure = content.series[0], content.measures[0]
     winner = series.winner
-    lead = f"The winner has a {measure.name} of {_loss(measure, winner)}{_within(series)}{_beside(content)}."
+    worth = f"{_loss(measure, winner)}{_within(series)}{_beside(content)}{_rivals(content)}"
+    lead = f"The winner has a {measure.name} of {worth}."
     return lead, (*_sure(content, 0), _TRAIN_SOME)
 
 
@@ -29,10 +30,11 @@ def _two(content: Content) -> tuple[str, tuple[str, ...]]:
     assert ahead is not None
     best, other = (0, 1) if ahead >= 0 else (1, 0)
     names = [series.name for series in content.series]
+    by = f"{abs(ahead):.4f}" if doubt is None else f"{_interval(abs(ahead), doubt)} (95 %)"
     if ahead:
-        lead = f"The winner of {names[best]} is ahead of that of {names[other]} by {abs(ahead):.4f} in {measure.name}"
+        lead = f"The winner of {names[best]} is ahead of that of {names[other]} by {by} in {measure.name}"
     else:
-        lead = f"The winners of {names[0]} and {names[1]} are level in {measure.name}"
+        lead = f"The winners of {names[0]} and {names[1]} are level in {measure.name}{f', {by}' if doubt else ''}"
     values = [measure.values[content.series[number].winner] for number in (best, other)]
     lead += f": {values[0]:.4f} against {values[1]:.4f}."
     if not ahead and doubt == 0:
@@ -71,7 +73,7 @@ def _sure(content: Content, number: int) -> list[str]:
             "batches, as those of earlier versions do not. Score the children again to learn it."
         )
         return told
-    tied = sum(measure.is_tied(place, winner) for place in series.ranking[1:])
+    tied = sum(measure.is_tied(place, winner) for place in series.ranking if place != winner)
     if tied:
         told.append(
             f"{tied:,} of the {others:,} other {content.noun[1]} cannot be told apart from it on the "
@@ -85,7 +87,7 @@ def _sure(content: Content, number: int) -> list[str]:
 
 
 def _beside(content: Content) -> str:
-    """How the winner stands beside what it is held against: the BERT of the budget, or the largest child."""
+    """How the winner stands beside what it is compared with: the BERT of the budget, or the largest child."""
     measure, winner = content.measures[0], content.series[0].winner
     held = next((mark for kind in ("bert", "base") for mark in content.marks if mark.kind == kind), None)
     if held is None:
@@ -99,8 +101,21 @@ def _beside(content: Content) -> str:
     ahead = measure.ahead(winner, held.place)
     assert ahead is not None
     word = "below" if ahead > 0 else "above"
-    level = f"{abs(ahead):.4f} {word} the {held.name}" if ahead else f"level with the {held.name}"
+    doubt = measure.doubt(winner, held.place)
+    lead = f"{abs(ahead):.4f}" if doubt is None else f"{_interval(abs(ahead), doubt)} (95 %)"
+    level = f"{lead} {word} the {held.name}" if ahead else f"level with the {held.name}"
     return f", {level}{_costs(content, winner, held)}"
+
+
+def _rivals(content: Content) -> str:
+    """How many others are as good as the winner, as far as the dev batches say."""
+    series, measure = content.series[0], content.measures[0]
+    if len(series.ranking) < 2:
+        return ""
+    if not measure.samples:
+        return "; how much of that is noise, the records do not say"
+    tied = sum(measure.is_tied(place, series.winner) for place in series.ranking if place != series.winner)
+    return f"; {tied:,} other {content.noun[tied > 1]} may be as good" if tied else ""
 
 
 def _costs(content: Content, winner: int, held: Mark) -> str:

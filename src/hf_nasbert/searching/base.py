@@ -38,7 +38,7 @@ class Search:
     - `tell` takes scores, lower is better, of any children within the budget, also such as were never asked. Scores
       that are not finite rank last.
     - `best` is the best child ever told, of those that were scored on all dev batches.
-    - The same settings, asked and told alike, ask the same; `state_dict` is plain JSON and resumes exactly.
+    - The same settings, asked and told the same things, ask the same; `state_dict` is plain JSON and resumes exactly.
 
     A search is a dataclass: its fields with a help are its hyper-parameters, settings of a command where it is chosen.
 

@@ -18,12 +18,12 @@ class GradientMixtureSearch(Search):
     DARTS (Liu et al., 2019, https://arxiv.org/abs/1806.09055), and TangleNAS's form of it for operators that share
     weights (Sukthanker et al., https://arxiv.org/abs/2312.10440): `pipeline.mixture` says what is mixed. Weights stay
     as they are, where both papers train them in turns with the architecture's [ours]. The child of the largest weights
-    comes first, as the papers discretise; behind it children are drawn by the weights, a tenth of them uniformly
+    comes first, as the papers discretise; after it children are drawn by the weights, a tenth of them uniformly
     [ours].
 
     Args:
         task: As every search.
-        logits: What they have become, by block and operator; by default all are alike, and this is random search.
+        logits: What they have become, by block and operator; by default all are equal, and this is random search.
 
     Raises:
         ValueError: If the logits are not those of the space.

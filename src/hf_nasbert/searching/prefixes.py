@@ -61,7 +61,7 @@ class PrefixBeamSearch(Search):
             self._beam = [self.task.start[: block + 1]]
             return
         prefixes = list(grown)
-        self._rng.shuffle(prefixes)  # of those that are predicted alike any may come first
+        self._rng.shuffle(prefixes)  # of those that are predicted the same any may come first
         predicted = self._predicted([grown[prefix] for prefix in prefixes])
         ranked = sorted(zip(predicted, range(len(prefixes)), strict=True))[: self.beam_size]
         self._beam = [prefixes[place] for _, place in ranked]

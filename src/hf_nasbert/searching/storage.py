@@ -1,4 +1,4 @@
-"""Where a study of Optuna's is kept: a database or a journal, whose troubles are told in one line each."""
+"""Where a study of Optuna's is kept: a database or a journal, whose problems are reported in one line each."""
 
 import re
 from collections.abc import Iterator, Sequence

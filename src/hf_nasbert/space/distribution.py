@@ -10,7 +10,7 @@ from hf_nasbert.space.search_space import SearchSpace
 
 
 class Distribution:
-    """Draws block after block, each from a softmax over what it may hold behind the blocks before it.
+    """Draws block after block, each from a softmax over what it may hold after the blocks before it.
 
     So every draw is a child. In PARSEC (Casale et al., 2019) nothing restricts what may follow.
 
@@ -25,7 +25,7 @@ class Distribution:
         self._known: dict[tuple[int, tuple[str, ...]], dict[str, float]] = {}  # until the next step
 
     def probabilities(self, before: Sequence[str]) -> dict[str, float]:
-        """Of the operators of the block behind these."""
+        """Of the operators of the block after these."""
         block, space = len(before), self.space
         if isinstance(space, SearchSpace):
             number = space.stage_of(block)

@@ -193,7 +193,7 @@ class Stage:
         return found + [[] for _ in range(self.num_blocks - len(found))]
 
     def continuations(self, before: Sequence[str]) -> tuple[str, ...]:
-        """What the next block of a child may hold behind the stage's blocks before it."""
+        """What the next block of a child may hold after the stage's blocks before it."""
         block = len(before)
         if SKIP in before:
             return (SKIP,)

@@ -21,7 +21,7 @@ _VECTORS = ("query", "key", "value")
 
 
 class Spread(NamedTuple):
-    """How a base model's states lie, in front of the first block and behind every block.
+    """How a base model's states lie, in front of the first block and after every block.
 
     Attributes:
         means: Their means over tokens, (L + 1, D).
@@ -171,7 +171,7 @@ class Lesson:
         return self.teacher.teach(self.batch, hidden_states=True, vectors=self._vectors)
 
     def states(self, num_rows: int | None = None) -> Sequence[torch.Tensor]:
-        """The states in front of the first block and behind every block, of the first rows, (B, T, D)."""
+        """The states in front of the first block and after every block, of the first rows, (B, T, D)."""
         if num_rows is None or "taught" in self.__dict__:
             states = self.taught.hidden_states
         else:

@@ -166,7 +166,7 @@ def aligned_states(
     encoder: Any = supernet.base_model
     num_shared = encoder.encoder.num_shared(child, teacher)
     # From its last mixing block on the child's states may exist at the labelled tokens only. Where the teacher needs
-    # all tokens behind that, what the two have in common there is run again, but not compared: it is the same.
+    # all tokens after that, what the two have in common there is run again, but not compared: it is the same.
     start = min(num_shared, child_last)
     restricted = hidden_states[child_last + 1].dim() == 2 and supernet.config._attn_implementation in ("eager", "sdpa")
     teacher_states = []

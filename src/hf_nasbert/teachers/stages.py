@@ -1,4 +1,4 @@
-"""Stages of a super-net by themselves: each runs on a teacher's state in front of it, and is held against the next."""
+"""Stages of a super-net by themselves: each runs on a teacher's state before it, and is compared with the next."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ class StageErrors:
         supernet: The super-net, with one set of weights for all children.
         batches: Dev batches.
         stages: The stages' choice blocks.
-        teacher: Whose states the stages read and are held against; None: the largest child, which in a base model's
+        teacher: Whose states the stages read and are compared with; None: the largest child, which in a base model's
             super-net is the base model.
     """
 

@@ -488,7 +488,7 @@ class ChildRecipe:
         learning_rate: The highest one.
         is_taught: Whether children learn from the largest child, not from masked words.
         is_inherited: Whether they begin with the super-net's weights.
-        falls: Whether the learning rate falls to zero behind its rise, as in a training to the end.
+        falls: Whether the learning rate falls to zero after its rise, as in a training to the end.
     """
 
     num_steps: int

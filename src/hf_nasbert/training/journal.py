@@ -26,7 +26,7 @@ class Journal:
         accelerator: Knows the main process and the tracker.
         output_dir: Where the log lies.
         max_steps: Steps of the whole run.
-        initial_step: Steps that are behind it.
+        initial_step: Steps that were made before.
         description: Words before the progress bar.
         show_progress: Whether there is a progress bar.
     """
@@ -131,7 +131,7 @@ class Window:
 
 
 def read_log(output_dir: str | Path) -> list[dict[str, Any]]:
-    """The log of a run without what was undone: steps behind the checkpoint that a killed run went on from.
+    """The log of a run without what was undone: steps after the checkpoint that a killed run went on from.
 
     The log itself is append-only, so those steps stand in it twice.
 

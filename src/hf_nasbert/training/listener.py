@@ -5,19 +5,19 @@ from typing import Literal
 
 
 class Listener:
-    """Is told what a run does, on every process alike, by `SupernetLoop`. This one does nothing; others override it.
+    """Is told what a run does, on every process, by `SupernetLoop`. This one does nothing; others override it.
 
     Steps are counted from 1: `step` is the number of steps that the super-net has taken.
     """
 
     def begins(self, step: int) -> None:
-        """Training begins, or goes on, behind so many steps."""
+        """Training begins, or goes on, after so many steps."""
 
     def step_begins(self, step: int) -> None:
-        """The next step begins, behind so many."""
+        """The next step begins, after so many."""
 
     def step_ends(self, step: int) -> None:
-        """A step has been made; what is wanted is asked for behind this."""
+        """A step has been made; what is wanted is asked for after this."""
 
     def logs(self, step: int, values: Mapping[str, float]) -> None:
         """Means since the last line of the log: loss, the method's terms, grad_norm and others, as logged."""
@@ -32,5 +32,5 @@ class Listener:
         """Training has ended, early or not, without an error."""
 
     def wants(self, what: Literal["log", "evaluate", "save", "stop"]) -> bool:
-        """Whether this is wanted now, out of turn; on all processes alike."""
+        """Whether this is wanted now, out of turn; the same on all processes."""
         return False

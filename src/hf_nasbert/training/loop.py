@@ -228,7 +228,7 @@ class SupernetLoop:
             versions=records.versions(),
         )
         evaluation: list[tuple[Architecture, float]] = []
-        # The main process alone starts the tracker and the log: the others' patience with a step begins behind that.
+        # The main process alone starts the tracker and the log: the others' patience with a step begins after that.
         self.accelerator.wait_for_everyone()
         try:
             self.listener.begins(self.global_step)
@@ -396,7 +396,7 @@ class SupernetLoop:
                 self.method.read_gradients(children, losses.terms, self.supernet)
                 most = (
                     arguments.max_grad_norm or math.inf
-                )  # the norm is wanted without clipping too: it tells divergence
+                )  # the norm is wanted without clipping too: it shows divergence
                 norm = float(accelerator.clip_grad_norm_(losses.trained, most))
                 # fp16 expects infinite gradients: it skips the step and scales down.
                 if accelerator.scaler is not None or self._is_finite("gradient's norm", norm, children):
@@ -476,7 +476,7 @@ class SupernetLoop:
         return False
 
     def _refuse(self, what: str, value: float) -> None:
-        """End the run if a number behind its last step is none."""
+        """End the run if a number is not finite after its last step."""
         if not math.isfinite(value):
             raise DivergenceError(f"the {what} after step {self.global_step} is {value}. {self._advice()}")
 

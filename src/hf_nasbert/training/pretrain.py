@@ -152,7 +152,7 @@ def prepare_pretraining(
         corpus.tokenizer,
         num_batches=arguments.num_eval_batches,
         batch_size=arguments.per_device_train_batch_size,
-        seed=data_arguments.data_seed,  # runs of several seeds are scored alike
+        seed=data_arguments.data_seed,  # runs of several seeds are scored the same way
         is_at_most=True,
         **masking,
     )
