@@ -4,6 +4,10 @@ A truth is the loss of a child trained alone on the text that judges, at so many
 the better. Children are compared over all bands (tau), within bands, and within the best third of each band; of a band
 the ten predicted best say how many of them are among the ten best (P@10), the rank of the best among them, and the
 regret of taking the first: by how many percent its loss is above that of the band's best child.
+
+A band that has less than a tenth of the children of the largest one, or less than five, counts over all bands only.
+That was settled when the table had been trained: three of its screened children have a quarter of the parameters, and
+three say nothing.
 """
 
 import math
@@ -16,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from minilm_children import DESIGN, by_counts, rows_of, table_of
 from minilm_ranking import FILE, STUDIES, UNTRAINED
+from numpy.typing import NDArray
 
 from hf_nasbert.foreign import read_object
 from hf_nasbert.metrics import Array, Redraws, draw, means_of_known, paired_difference, percentile_interval, spearman
@@ -24,6 +29,7 @@ from hf_nasbert.searching import OperatorRidge
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 _TOP = 10
+_FEWEST, _LEAST_SHARE = 5, 0.1  # children in a band that is looked into, and their share of the largest one's
 _THIRD = 3
 _FITTED, _DRAWS = 30, 50  # children that a fitted way learns from, and how often they are drawn
 _RESAMPLES = 300
@@ -129,7 +135,8 @@ def measured(scores: Scores, truth: Truth) -> dict[str, float]:
     each = np.array([scores[name] for name in part.names])
     best = np.zeros(len(each), dtype=bool)
     precisions, ranks, regrets = [], [], []
-    for band in np.unique(part.bands):
+    is_counted = in_large_bands(part.bands)
+    for band in np.unique(part.bands[is_counted]):
         inside = np.flatnonzero(part.bands == band)
         losses, own = part.losses[inside], each[inside]
         best[inside[np.argsort(losses, kind="stable")[: max(2, len(inside) // _THIRD)]]] = True
@@ -139,18 +146,27 @@ def measured(scores: Scores, truth: Truth) -> dict[str, float]:
         first = losses[own == own.min()].mean()  # of equal scores any may be taken
         regrets.append(100 * (first / losses.min() - 1))
     whole = Redraws(each, part.losses)
-    good = whole.among(best)
+    counted, good = whole.among(is_counted), whole.among(best)
+    if not precisions or counted is None:
+        return dict.fromkeys(MEASURES, math.nan) | {"tau": float(whole.kendall_tau()[0])}
     return dict(
         zip(
             MEASURES,
             (
-                float(whole.kendall_tau()[0]), float(whole.mean_bucketed_tau(part.bands)[0]),
+                float(whole.kendall_tau()[0]), float(counted.mean_bucketed_tau(part.bands[is_counted])[0]),
                 math.nan if good is None else float(good.mean_bucketed_tau(part.bands[best])[0]),
                 float(np.mean(precisions)), float(np.mean(ranks)), float(np.mean(regrets)),
             ),
             strict=True,
         )
     )  # fmt: skip
+
+
+def in_large_bands(bands: Array) -> NDArray[np.bool_]:
+    """Which children are in a band that has enough of them to be looked into; the largest one has, if it has two."""
+    names, numbers = np.unique(bands, return_counts=True)
+    most = int(numbers.max())
+    return np.isin(bands, names[numbers >= max(2, min(_FEWEST, most), _LEAST_SHARE * most)])
 
 
 def intervals(rankings: Sequence[Scores], truth: Truth) -> list[str]:
@@ -160,12 +176,13 @@ def intervals(rankings: Sequence[Scores], truth: Truth) -> list[str]:
         return ["", ""]
     counts = draw(len(part.names), _RESAMPLES, 0)
     redraws = [Redraws([scores[name] for name in part.names], part.losses, counts) for scores in rankings]
-    told = []
-    for measure in (Redraws.kendall_tau, lambda one: one.mean_bucketed_tau(part.bands)):
-        values = means_of_known(np.array([measure(one) for one in redraws]))
+    is_counted, told = in_large_bands(part.bands), []
+    counted = [own for one in redraws if (own := one.among(is_counted)) is not None]
+    taus = [one.kendall_tau() for one in redraws], [one.mean_bucketed_tau(part.bands[is_counted]) for one in counted]
+    for values in (means_of_known(np.array(own)) for own in taus if own):
         _, low, high = percentile_interval(float(values[0]), values[1:])
         told.append(f" [{low:.2f}, {high:.2f}]")
-    return told
+    return [*told, "", ""][:2]
 
 
 class Way(NamedTuple):

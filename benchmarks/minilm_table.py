@@ -267,11 +267,12 @@ def score(prepared: Prepared, design: Record, folder: Path, *, num_drawn: int = 
 
 def report_lines(design: Record, factor: int, folder: Path) -> Iterator[str]:
     """How well each way ranks a table's children, from the records alone."""
-    rows = [row for row in rows_of(table_of(factor, folder)) if row["seed"] == 0]
+    ranked = read_object(ranks_of(factor, folder))
+    made, scored = ranked["made"], set(ranked["asked"]["children"])  # the table may have grown since
+    trained = [row for row in rows_of(table_of(factor, folder)) if row["architecture"] in scored]
+    rows = [row for row in trained if row["seed"] == 0]
     truth = {row["architecture"]: row["dev_loss"] for row in rows}
     seconds = {row["architecture"]: row["timing"]["cpu_seconds"] for row in rows}
-    ranked = read_object(ranks_of(factor, folder))
-    made = ranked["made"]
     ways: dict[str, tuple[float, dict[str, float]]] = {
         "parameters": (0.0, {row["architecture"]: -row["num_encoder_parameters"] for row in rows})
     }
@@ -284,7 +285,7 @@ def report_lines(design: Record, factor: int, folder: Path) -> Iterator[str]:
     additive = OperatorRidge(space.blocks).fit(fitted, losses).predict(others)
     ways[f"additive, fitted on {len(fitted)}"] = taken, dict(zip(map(str, others), additive, strict=True))
     ways[f"operator counts, fitted on {len(fitted)}"] = taken, by_counts(fitted, losses, others)
-    again = {row["architecture"]: row for row in rows_of(table_of(factor, folder)) if row["seed"] == 1}
+    again = {row["architecture"]: row for row in trained if row["seed"] == 1}
     if len(again) > 2:
         taken = sum(row["timing"]["cpu_seconds"] for row in again.values())
         ways["another training (second seed)"] = taken, {name: row["dev_loss"] for name, row in again.items()}

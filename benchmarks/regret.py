@@ -438,11 +438,24 @@ def regret_lines(
 
 
 def winners(replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float]) -> Iterator[tuple[str, At]]:
-    """The policy of least mean regret at every amount of compute."""
+    """The policy of least mean regret at every amount of compute; of equal ones that which gets there for less."""
     for one in compute:
         found = {name: at for name, own in replays.items() if (at := at_compute(own, one)) is not None}
-        name = min(found, key=lambda name: (round(found[name].mean, 9), name))
+        least = min(round(at.mean, 9) for at in found.values())
+        equal = [name for name, at in found.items() if round(at.mean, 9) == least]
+        name = min(equal, key=lambda name: (_spent_on_best(replays[name], one), name))
         yield name, found[name]
+
+
+def _spent_on_best(replays: Sequence[Sequence[Replay]], compute: float) -> float:
+    """When a policy had the child that it ends with after so much compute: mean over cases and replays."""
+    spent = []
+    for part in (part for parts in replays for part in parts):
+        last = part.at(compute)
+        assert last is not None
+        steps = zip(part.spent, part.regrets, strict=True)
+        spent.append(min(cost for cost, regret in steps if cost <= compute * (1 + 1e-9) and regret == last[0]))
+    return float(np.mean(spent))
 
 
 def draw_regret(replays: Mapping[str, Sequence[Sequence[Replay]]], path: Path, title: str, num_shown: int = 7) -> None:

@@ -102,6 +102,24 @@ def test_every_measure_of_a_ranking(bench, folder):
     assert turned["regret, %"] == pytest.approx(100 * (np.mean(worst) - 1))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "counted"), [((3, 60, 60), (1, 2)), ((5, 60), (1,)), ((6, 60), (0, 1)), ((3, 3), (0, 1)), ((1, 1), ())]
+)
+def test_a_band_of_few_children_is_not_looked_into(bench, numbers, counted):
+    import minilm_orders as orders
+
+    bands = np.repeat(np.arange(len(numbers)), numbers)
+    assert set(bands[orders.in_large_bands(bands)]) == set(counted)
+    rng = np.random.default_rng(0)
+    losses = rng.random(len(bands))
+    names = list(map(str, range(len(bands))))
+    truth = orders.Truth(names, bands, losses, [{}] * len(bands))
+    scores = np.where(np.isin(bands, counted), losses, -losses)
+    found = orders.measured(dict(zip(names, scores, strict=True)), truth)
+    assert found["within bands"] == pytest.approx(1) or not counted
+    assert len(orders.intervals([dict(zip(names, scores, strict=True))], truth)) == 2
+
+
 def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
     evidence = bench.evidence_of(folder)
     made = bench.sections(evidence, {})
@@ -153,6 +171,16 @@ def test_replays_of_policies_spend_what_they_say_and_find_what_they_can(bench, f
     assert float(table["additive model, active"][3].split(" ")[0]) == 0
     few, many = (float(table["random children of the whole space"][place].split(" ")[0]) for place in (0, 2))
     assert few > many
+
+
+def test_of_equal_policies_the_one_wins_that_gets_there_for_less(bench):
+    import regret
+
+    def replays(*steps):
+        return [[regret.Replay([spent for spent, _ in steps], [left for _, left in steps], [0.0] * len(steps))]]
+
+    found = {"a": replays((1, 9), (30, 0)), "b": replays((5, 3), (10, 0), (20, 0)), "c": replays((2, 1), (90, 0))}
+    assert [name for name, _ in regret.winners(found, (1, 3, 10, 100))] == ["a", "c", "b", "b"]
 
 
 def test_halving_pays_for_what_it_trains(bench, folder):

@@ -211,7 +211,10 @@ def test_a_report_tells_all_children_from_those_of_the_screened_space(bench, tmp
         "super-net, uniform, seed 0": {"cpu_seconds": 8.0, "scores": dict.fromkeys(names[:4], 1.0), "supernet": {}},
     }
     made["super-net, uniform, seed 0"]["scores"] = {name: float(place) for place, name in enumerate(names[:4])}
-    bench.ranks_of(4, tmp_path).write_text(json.dumps({"asked": {"screened": screened}, "made": made}))
+    asked = {"screened": screened, "children": names}
+    bench.ranks_of(4, tmp_path).write_text(json.dumps({"asked": asked, "made": made}))
+    later = {"architecture": "skip-ffn", "seed": 0, "dev_loss": 0.0, "num_encoder_parameters": -9}  # was not scored
+    records.append(bench.table_of(4, tmp_path), later | told)
     lines = {line.split("|")[1].strip(): line for line in bench.report_lines(design, 4, tmp_path)}
     by_weights = [cell.strip().split(" ")[0] for cell in lines["inherited weights"].split("|")[2:-1]]
     assert by_weights == [
