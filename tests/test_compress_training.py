@@ -365,6 +365,23 @@ def test_a_recovery_asked_to_stop_saves_its_step_and_goes_on_to_the_same_bits(ch
     assert all(map(torch.equal, whole.state_dict().values(), asked.state_dict().values()))
 
 
+def test_a_recovery_asked_to_stop_in_its_last_step_ends_and_is_there_in_full(chosen, tmp_path):
+    supernet, architecture, own, wanted, distance = chosen
+    last = SETTINGS.num_steps - 1
+    with pytest.raises(SystemExit) as left:
+        recover(
+            extract_child(supernet, architecture), own, wanted, distance, SETTINGS, output_dir=tmp_path,
+            on_step=asked_at(signal.SIGTERM, last),
+        )  # fmt: skip
+    assert left.value.code == 0
+    steps = []
+    recover(
+        extract_child(supernet, architecture), own, wanted, distance, SETTINGS, output_dir=tmp_path,
+        on_step=steps.append,
+    )  # fmt: skip
+    assert steps == []
+
+
 def test_a_recovery_that_could_not_go_on_leaves_signals_to_others(chosen, tmp_path, monkeypatch):
     """Without a folder nothing is kept, nobody keeps what is only timed, and other processes would wait: it ends."""
     supernet, architecture, own, wanted, distance = chosen
@@ -378,9 +395,14 @@ def test_a_recovery_that_could_not_go_on_leaves_signals_to_others(chosen, tmp_pa
         time_steps(child, own, wanted, distance, settings, lambda step: ask(step) or {}, tmp_path / "timed")
         monkeypatch.setenv("WORLD_SIZE", "2")
         asked(extract_child(supernet, architecture), own, wanted, distance, SETTINGS, output_dir=tmp_path)
+        monkeypatch.delenv("WORLD_SIZE")
+        place = tmp_path / "scratch"
+        asked(
+            extract_child(supernet, architecture), own, wanted, distance, SETTINGS, output_dir=place, can_leave=False
+        )
     finally:
         signal.signal(signal.SIGTERM, kept)
-    assert seen == ["heard"] * 3
+    assert seen == ["heard"] * 4
 
 
 def test_a_child_of_no_block_is_refused(chosen):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from helpers import mostly_slow
 from hypothesis import given, settings
@@ -526,6 +527,15 @@ def test_what_is_no_share_is_refused(text):
     with pytest.raises(ValueError, match=r"^max_latency='.*': expected ") as caught:
         Budget.parse(max_latency=text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_count_below_one_is_taken_for_a_share_that_lacks_its_x():
+    with pytest.raises(ValueError, match=r"'0.5' is less than one; for a share of the base model's write .* 0.5x$"):
+        Budget.parse(max_parameters="0.5")
+    with pytest.raises(ValueError, match=r"max_flops=0.5 is less than one$|max_flops='0.5' is less than one$"):
+        Budget.parse(max_flops=0.5, share_of=None)
+    assert Budget.parse(max_latency=0.5).max_latency_ms == 0.5
+    assert Budget.parse(max_parameters=np.int64(5)).max_parameters == 5
 
 
 @pytest.mark.parametrize("text", ["12.5", "12.5ms", " 12.5 MS ", 12.5])

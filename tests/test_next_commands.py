@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,25 @@ def test_an_onnx_file_is_followed_by_python_that_runs_it(head, fed, tmp_path):
     assert fed in code
     texts = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
     assert {str(folder / "tokenizer.json"), str(folder / "model.onnx")} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "following"),
+    [
+        ({}, ""),
+        ({"data_seed": 3}, "--data_seed 3 "),
+        ({"validation_fraction": 0.3}, ""),
+        ({"validation_fraction": 0.06}, "--validation_fraction 0.03 "),
+        ({"validation_fraction": 0.04, "test_file": "test.csv"}, "--validation_fraction 0.04 "),
+        ({"validation_fraction": 0.04, "data_seed": 2, "validation_file": "validation.csv"}, ""),
+    ],
+)
+def test_compress_holds_out_of_the_rows_that_finetune_held_out(asked, following, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    arguments = FinetuneArguments(model="m", train_file="rows.csv", output_dir="out", **asked)
+    ((_, compress),) = next_commands._to_compress(tmp_path, arguments)
+    told = re.sub(r"--(base_model|\w+_file|max_latency|output_dir) \S+ ?", "", compress)
+    assert told == f"hf-nasbert compress {following}"
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,7 @@ class TestRank:
             rank("x", [np.full(81, np.nan)], truth)
         with pytest.raises(ValueError, match="x: there is no ranking"):
             rank("x", [], truth)
-        with pytest.raises(ValueError, match="share the redrawn children"):
+        with pytest.raises(ValueError, match="chosen goes with rankings whose children are redrawn"):
             rank("x", [truth.loss], truth, chosen=[truth.loss > 5])
 
 

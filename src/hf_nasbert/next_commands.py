@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hf_nasbert.compression.arguments import CompressDataArguments
 from hf_nasbert.costs import num_parameters
 from hf_nasbert.costs.feasibility import cheapest
 from hf_nasbert.data.arguments import DataArguments
@@ -359,6 +360,10 @@ def _to_compress(folder: str | Path, arguments: Any) -> tuple[tuple[str, str], .
     )  # fmt: skip
     given = {name: getattr(arguments, name) for name in names}
     examples = {name: one for name, one in given.items() if one != getattr(FinetuneArguments, name)}  # equal defaults
+    if arguments.is_held_out:  # compress has to hold out of these rows, which the model was not trained on
+        share = arguments.validation_fraction / (1 if arguments.test_file else 2)
+        examples["validation_fraction"] = share if share < CompressDataArguments.validation_fraction else None
+        examples["data_seed"] = arguments.data_seed or None
     output = f"{Path(arguments.output_dir)}-half"
     compress = command("compress", base_model=folder, **examples, max_latency="0.5x", output_dir=output)
     return (("make it twice as fast", compress),)

@@ -193,6 +193,13 @@ class TestWhatGoes:
             "the card's code example quotes your data; a plain sentence is published instead: add --quote_text"
             in listed
         )
+        written = (folder / "README.md").read_bytes()
+        (folder / "README.md").write_bytes(written.replace(b"\n", b"\r\n"))
+        assert b"the film" not in gather(folder, "user/child").files["README.md"]
+        (folder / "README.md").write_bytes(written.replace(quoted.encode(), b"text = 'the film'"))
+        with pytest.raises(SystemExit, match="quotes your own text in a line that was changed by hand"):
+            cli.main([*push_it, "--dry_run"])
+        (folder / "README.md").write_bytes(written)
         assert cli.main([*push_it, "--dry_run", "--quote_text"]) == 0
         assert '\nthe card quotes your data: "the film"; leave out --quote_text' in capsys.readouterr().out
         assert hub.writes == []

@@ -9,9 +9,10 @@ from hf_nasbert.cards.markdown import Markdown, python_string
 PLAIN_TEXTS = ("Paris is the capital of France.", "France has a capital.")
 """What a model is tried on where no text like its own may be shown; two of them make a pair."""
 _NAMES = ("text", "text_pair")
-_MARK = "  # quoted from the held-out texts"
+MARK = "# quoted from the held-out texts"
+"""What stands behind a user's own text in a card."""
 _LITERAL = r'"(?:[^"\\\n]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"'
-_QUOTE = re.compile(rf"^({'|'.join(_NAMES)}) = ({_LITERAL}){re.escape(_MARK)}$", re.MULTILINE)
+_QUOTE = re.compile(rf"^({'|'.join(_NAMES)}) = ({_LITERAL})[ \t]*{re.escape(MARK)}[ \t]*\r?$", re.MULTILINE)
 
 
 def example_lines(texts: Sequence[str], num_texts: int = 1, *, is_private: bool = False) -> Markdown:
@@ -23,7 +24,7 @@ def example_lines(texts: Sequence[str], num_texts: int = 1, *, is_private: bool 
         is_private: Whether they are a user's own, which the lines then say.
     """
     known = len(texts) >= num_texts
-    mark = _MARK if known and is_private else ""
+    mark = f"  {MARK}" if known and is_private else ""
     shown = zip(_NAMES[:num_texts], texts if known else PLAIN_TEXTS, strict=False)
     return Markdown("\n".join(f"{name} = {python_string(text)}{mark}" for name, text in shown))
 

@@ -97,7 +97,8 @@ def card_of(
     arguments = materials.arguments
     told = materials.source.told
     is_labelled_file, is_labelled = "train_file" in told, "label_column" in told
-    is_public = bool(told.get("packaged") or datasets_of(told) or (is_labelled and not is_labelled_file))
+    # A data set on the Hub may be private: of the sources only what is packaged, and GLUE, are known to be public.
+    is_public = bool(told.get("packaged") or (is_labelled and not is_labelled_file))
     tokenizer = materials.base.tokenizer if row.trimmed is None else materials.vocabulary.tokenizer
     prompt = materials.modules.default_prompt
 

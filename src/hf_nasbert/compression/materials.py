@@ -78,6 +78,7 @@ class Materials:
         arguments: What is asked.
         source: The text.
         work: Folder of what is kept between calls; all processes see it.
+        is_kept: Whether a later call finds that folder: else nothing could go on there, and a signal just ends all.
 
     All processes have to ask for the same in the same order, but for `recover` and `judge` after `prepare`.
 
@@ -94,8 +95,8 @@ class Materials:
     bf16: bool
     latency_table: LatencyTable | None = None
 
-    def __init__(self, arguments: CompressArguments, source: TextSource, work: Path) -> None:
-        self.arguments, self.source, self.work = arguments, source, work
+    def __init__(self, arguments: CompressArguments, source: TextSource, work: Path, *, is_kept: bool = True) -> None:
+        self.arguments, self.source, self.work, self.is_kept = arguments, source, work, is_kept
         self.processes = join(use_cpu=not torch.cuda.is_available())
         self._starts: dict[Architecture, str] = {}
 
@@ -373,7 +374,7 @@ class Materials:
         done = distil_supernet(
             supernet, space, self.text.train, self.states["train"], self.distance, settings,
             held_out=(self.text.choosing, self.states["choosing"]), method=method, output_dir=folder,
-            progress=self.processes.is_main_process, processes=self.processes,
+            progress=self.processes.is_main_process, processes=self.processes, can_leave=self.is_kept,
         )  # fmt: skip
         return supernet, TrainedSupernet(space.num_children, done.num_tokens, done.before, done.after)
 
@@ -421,7 +422,7 @@ class Materials:
         done = recover(
             model, self.text.train, self.states["train"], self.distance, settings,
             held_out=(self.text.choosing, self.states["choosing"]), output_dir=self.work / "recovery" / name,
-            progress=self.processes.is_main_process,
+            progress=self.processes.is_main_process, can_leave=self.is_kept,
         )  # fmt: skip
         return model, done
 

@@ -163,6 +163,7 @@ def recover(
     output_dir: str | Path | None = None,
     progress: bool = False,
     on_step: Callable[[int], None] = lambda step: None,
+    can_leave: bool = True,
 ) -> Recovery:
     """Distil a child in place: AdamW on its distance from the base model, and on labels where they have a weight.
 
@@ -181,6 +182,7 @@ def recover(
         output_dir: Folder of the checkpoints, from the newest of which a killed run goes on.
         progress: Whether to show a bar.
         on_step: Called with the number of every step, from 0, before it; an exception out of it ends the recovery.
+        can_leave: Whether a signal or the end of its time ends the program after a step, what is done being saved.
 
     Raises:
         ValueError: If there is no batch, or one without labels where they have a weight; if a loss is not finite and
@@ -213,7 +215,10 @@ def recover(
     if held_out is not None:
         before = scored()
         run.keep_best(0, look() if settings.label_weight else before.loss)
-    _fit(run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None)
+    _fit(
+        run, batches, targets, distance, loss_of, progress=progress, look=look if held_out else None,
+        can_leave=can_leave,
+    )  # fmt: skip
     after = None
     if held_out is not None:
         after = before if run.best_step == 0 else scored()
@@ -253,6 +258,7 @@ def distil_supernet(
     output_dir: str | Path | None = None,
     progress: bool = False,
     processes: PartialState | None = None,
+    can_leave: bool = True,
 ) -> SupernetRecovery:
     """Distil the children of a super-net in place, one of a space in every step; arguments as of `recover`.
 
@@ -274,6 +280,7 @@ def distil_supernet(
         processes: Those that share out the sequences of every batch, and see one folder of checkpoints; each has to
             call with the same arguments and gets the same bits. Of another number of processes they differ by the
             rounding of sums that are cut elsewhere.
+        can_leave: As of `recover`.
 
     Raises:
         ConnectionError: If another process died.
@@ -300,7 +307,7 @@ def distil_supernet(
         return loss
 
     before = mean_loss()
-    _fit(run, batches, targets, distance, loss_of, progress=progress)
+    _fit(run, batches, targets, distance, loss_of, progress=progress, can_leave=can_leave)
     after = mean_loss()
     if not after < before:
         raise ValueError(
@@ -333,7 +340,7 @@ def _fit(
 ) -> None:
     """All steps that are still to be done; `loss_of` a step's number and share is minimised.
 
-    With `look` the model is left with the best weights that were looked at. Asked to stop, the program ends behind a
+    With `look` the model is left with the best weights that were looked at. Asked to stop, the program ends after a
     step, unless it cannot leave: then nobody goes on with these steps.
     """
     settings, model = run.settings, run.model
@@ -629,7 +636,7 @@ class _Run:
 
     @property
     def can_leave(self) -> bool:
-        """Whether the program may end behind a step: what is done is kept, and no other process waits for this one."""
+        """Whether the program may end after a step: what is done is kept, and no other process waits for this one."""
         is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
         return self._folder is not None and (is_alone or self.processes is not None)
 
@@ -642,8 +649,9 @@ class _Run:
         is_asked = torch.tensor(float(stop.is_set))
         if self.group is not None:
             is_asked = self.group.sums(is_asked)
-        if is_asked and not self.is_over:
-            self.save_where_due(is_leaving=True)
+        if is_asked:
+            if not self.is_over:  # else all of it is saved
+                self.save_where_due(is_leaving=True)
             leave(f"stopped after step {len(self.losses)} of a distillation: the same command goes on from there")
 
     def _write(self, folder: Path) -> None:

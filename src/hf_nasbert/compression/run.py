@@ -154,7 +154,7 @@ def compress(
         **settings: Fields of `CompressArguments`: a budget such as `max_latency="0.5x"`, and how to search.
 
     Returns:
-        The smaller models and the table that holds them against the base model and against what people choose by hand.
+        The smaller models and the table that compares them with the base model and with what people choose by hand.
 
     Raises:
         ValueError: If the model, the text or a setting cannot be used, or a stage's own check fails.
@@ -168,7 +168,7 @@ def compress(
         scratch = tempfile.TemporaryDirectory(prefix="compressed-")
         output_dir = Path(scratch.name) / "model"
     arguments = CompressArguments(base_model=name, output_dir=str(output_dir), **settings)
-    result = Compression(arguments, TextSource.of(texts)).run()
+    result = Compression(arguments, TextSource.of(texts), is_kept=scratch is None).run()
     return dataclasses.replace(result, _scratch=scratch)
 
 
@@ -184,16 +184,17 @@ class Compression:
     Args:
         arguments: What is asked.
         source: The text.
+        is_kept: Whether the output folder is there for a later call.
 
     Raises:
         ValueError: If the output folder holds something else, was made with other settings, or lies in the base
             model's.
     """
 
-    def __init__(self, arguments: CompressArguments, source: TextSource) -> None:
+    def __init__(self, arguments: CompressArguments, source: TextSource, *, is_kept: bool = True) -> None:
         self.arguments, self.source = arguments, source
         self.folder = Path(arguments.output_dir)
-        self.materials = Materials(arguments, source, self.folder / "work")
+        self.materials = Materials(arguments, source, self.folder / "work", is_kept=is_kept)
         self._records: list[records.Record] = []
         self._is_changed = False
 

@@ -190,8 +190,13 @@ def parse_cap(
         if not (is_latency and text.strip()[-1:].isalpha()):  # 12M milliseconds would cap nothing
             with suppress(ValueError):
                 value = parse_quantity(text)
+    if hasattr(value, "item"):  # a number of numpy's
+        value = value.item()
     if isinstance(value, str | Share) or not records.is_finite_number(value) or value <= 0:
         raise ValueError(f"{shown}: expected {expected}")
+    if not is_latency and value < 1:
+        meant = "" if share_of is None else f"; for a share of {share_of}'s write --{name} {value:g}x"
+        raise ValueError(f"{shown} is less than one{meant}")
     return value
 
 

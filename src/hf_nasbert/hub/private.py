@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 
 from hf_nasbert.cards import quoted_texts, read_card, without_quotes
+from hf_nasbert.cards.quotes import MARK
 from hf_nasbert.foreign import ForeignFileError, read_object
 
 Content = Path | bytes
@@ -31,10 +32,19 @@ def without_texts(files: Mapping[str, Content], source: str) -> dict[str, Conten
 
     Raises:
         ForeignFileError: If card.json is damaged.
+        ValueError: If the card quotes a text in a line that somebody changed.
     """
     files = dict(files)
-    if "README.md" in files and quoted_texts(card := read_card(files["README.md"], f"{source}: README.md")):
-        files["README.md"] = without_quotes(card).encode()
+    if "README.md" in files:
+        card = read_card(files["README.md"], f"{source}: README.md")
+        if quoted_texts(card):
+            card = without_quotes(card)
+            files["README.md"] = card.encode()
+        if MARK in card:
+            raise ValueError(
+                f"{source}/README.md quotes your own text in a line that was changed by hand, so it cannot be "
+                f"replaced: delete the line that ends with {MARK!r}, or publish it (--quote_text)"
+            )
     if "card.json" in files:
         record = read_object(files["card.json"], f"{source}/card.json")
         if record.get("is_example_private"):

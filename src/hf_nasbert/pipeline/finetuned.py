@@ -63,6 +63,7 @@ def finetune_with_cards(
                 _data_of(arguments),
                 split_by(arguments),
                 result.example,
+                is_public=_are_public(arguments),
             )
             _write_card(folder, about)
     return result
@@ -81,6 +82,8 @@ def describe_finetuned(
     data: tuple[str, str | None] | None = None,
     split_by: str | None = None,
     example: tuple[str, ...] = (),
+    *,
+    is_public: bool = False,
 ) -> FinetunedRecord:
     """The record of a fine-tuned model's card.
 
@@ -91,6 +94,7 @@ def describe_finetuned(
         data: Name and configuration of the data set on the Hub, if it came from there.
         split_by: Who split it, where the splits are not the published ones.
         example: The texts of a held-out input.
+        is_public: Whether anybody may read these texts.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings, model = record["settings"], record["model"]
@@ -120,7 +124,7 @@ def describe_finetuned(
         model_type=config["model_type"],
         num_texts=len(record["text_columns"]),
         example=example,
-        is_example_private=bool(example) and data is None and not settings.get("packaged"),
+        is_example_private=bool(example) and not is_public,
         has_entities=all("precision" in metrics for metrics in record["metrics"].values()),  # other tags have none
         selected_on=record["selected_on"],
         model={"num_parameters": record["num_parameters"]},
@@ -163,6 +167,15 @@ def _data_of(arguments: AnyFinetuneArguments) -> tuple[str, str | None] | None:
     if isinstance(arguments, FinetuneArguments) and arguments.task:
         name, config = arguments.glue_source, arguments.task
     return None if name is None or Path(name).exists() else (name, config)
+
+
+def _are_public(arguments: AnyFinetuneArguments) -> bool:
+    """Whether the data are known to be public: GLUE and packaged sets; another data set on the Hub may be private."""
+    if not isinstance(arguments, FinetuneArguments):
+        return False
+    return bool(arguments.packaged) or (
+        arguments.task is not None and arguments.glue_source == FinetuneArguments.glue_source
+    )
 
 
 def _write_card(folder: Path, record: FinetunedRecord) -> None:

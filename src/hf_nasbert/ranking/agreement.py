@@ -134,7 +134,9 @@ def rank(
     if not len(scores):
         raise ValueError(f"{name}: there is no ranking")
     if chosen is not None and not is_random:
-        raise ValueError(f"{name}: all rankings share the redrawn children, so each is judged on all (chosen)")
+        raise ValueError(
+            f"{name}: chosen goes with rankings whose children are redrawn (is_random), and these are of all children"
+        )
     judges = [truth.loss] * len(scores) if losses is None else [np.asarray(loss, dtype=np.float64) for loss in losses]
     functions = measures(truth)
     if is_proxy_loss:
