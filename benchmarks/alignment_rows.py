@@ -219,10 +219,11 @@ class Ranks(NamedTuple):
 def ranks_of(record: Mapping[str, Any], design: Mapping[str, Any], truth: Mapping[Architecture, float]) -> Ranks:
     """Taus of the runs that the record has."""
     band_of = {one["architecture"]: one["band"] for one in design["children"]}
-    names = list(map(str, truth))
-    losses, bands = list(truth.values()), [band_of[name] for name in names]
-    if names != record["asked"]["children"]:
-        raise ValueError(f"the record {RECORD} is of other children than the table now has: move it away and run anew")
+    names = record["asked"]["children"]  # the table may have grown since
+    loss_of = {str(child): loss for child, loss in truth.items()}
+    if not set(names) <= set(loss_of):
+        raise ValueError(f"the record {RECORD} is of children that the table has not: move it away and run anew")
+    losses, bands = [loss_of[name] for name in names], [band_of[name] for name in names]
 
     def taus(name: str) -> tuple[float, float]:
         own = [record["made"][name]["scores"][child] for child in names]
