@@ -163,7 +163,7 @@ def read(path: str | Path) -> list[Record]:
             content = lzma.decompress(content)
         except lzma.LZMAError as error:
             raise ValueError(f"{path} is not a whole xz file ({error}): fetch it again") from error
-    found = []
+    found: list[Record] = []
     *lines, tail = content.split(b"\n")  # a file that ends as it should leaves an empty tail
     for number, line in enumerate(lines, start=1):
         record = _parse(line)
