@@ -315,7 +315,7 @@ def prepare(
         batch_size=settings.batch_size, max_seq_length=settings.max_length, num_sentences=settings.num_sentences,
         latency_shape=f"1x{settings.max_length}", varied_sentences=False,  # as drawn: its design is older than that
     )  # fmt: skip
-    with locked(work):
+    with locked(work, wait=True):  # of two commands begun at once the second reads what the first makes
         made = Materials(arguments, TextSource.of(texts), work / "materials")
         made.bf16 = False
         states, asked = made.states, {"text": digest_of(made.text.train), "base_model": settings.base_model}

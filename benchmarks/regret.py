@@ -151,21 +151,20 @@ def modelled(pool: str, calibrates: str | None = None) -> Policy:
         scores, price = None, 0.0
         if calibrates is not None:
             scores, price = rng.choice(case.rankings[calibrates].scores), case.rankings[calibrates].price
+        known = list(case.seen if scores is None else scores)
         for number in _DESIGNS:
+            if number >= len(known):  # the screened children of a small band
+                yield price + case.price(len(known)), case.best(known)
+                return
             drawn = [child for child in case.pools[pool] if scores is None or child in scores]
             drawn = rng.sample(drawn, min(number, len(drawn)))
             trained = {child: case.seen[child] for child in drawn}
-            others = [child for child in (case.seen if scores is None else scores) if child not in trained]
-            if not others:
-                return
+            others = [child for child in known if child not in trained]
             if scores is None:
                 told = OperatorRidge(case.space.blocks).fit(drawn, list(trained.values())).predict(others)
             else:
-                known = scores
                 told = list(
-                    calibrated(case.space.blocks, trained, lambda c, k=known: [k[one] for one in c], list(known))(
-                        others
-                    )
+                    calibrated(case.space.blocks, trained, lambda c, s=scores: [s[one] for one in c], known)(others)
                 )
             order = [others[place] for place in np.argsort(told, kind="stable")[:_TOP_OF_MODEL]]
             yield price + case.price(len(drawn) + len(order)), case.best([*drawn, *order])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,9 +31,12 @@ GAINS = {
 CLASSIFIER_GAINS = GAINS | {"scorer": "additive", "heads": [2], "ffn": [64]}
 
 
+SMALL = {"recovery_steps": 20, "learning_rate": 2e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16}
+SMALL |= {"latency_shape": "2x16", "scorer": "additive", "handmade": False}
+
+
 def compress(base, folder, **settings):
-    quick = {"recovery_steps": 20, "learning_rate": 2e-4, "batch_size": 16, "num_sentences": 320, "max_seq_length": 16}
-    quick |= {"latency_shape": "2x16", "scorer": "additive", "handmade": False, "max_parameters": "0.3x"}
+    quick = SMALL | {"max_parameters": "0.3x"}
     return hf_nasbert.compress(base, documents(), output_dir=folder, **quick | settings)
 
 
@@ -54,6 +58,27 @@ def test_the_table_says_how_large_the_files_are(base, tmp_path):
     for text in texts:
         assert "MB on disk" in text
         assert f"{result.rows[0].file_bytes / 1e6:.1f}" in text
+
+
+@pytest.mark.slow
+def test_the_five_lines_of_the_readme_run_as_they_stand(base, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^## Five lines of Python\n+```python\n(.*?)```$", page, re.DOTALL | re.MULTILINE)
+    assert len(lines.split("\n\n", 1)[1].splitlines()) + 1 == 5
+    monkeypatch.chdir(tmp_path)
+    Path("my.txt").write_text("\n".join(documents()))
+    really = hf_nasbert.compress
+
+    def small(base_model, texts, max_latency):
+        assert max_latency == "0.5x"  # parameters here: the clock is no part of a test
+        return really(base, texts, output_dir="small", max_parameters=max_latency, **SMALL)
+
+    monkeypatch.setattr(hf_nasbert, "compress", small)
+    names = {}
+    exec(compile(lines, "README.md", "exec"), names)
+    assert "max_parameters=0.5x" in str(names["result"])
+    assert "<html" in Path("small.html").read_text()
+    assert names["model"].num_parameters() == names["result"].best.row.num_parameters
 
 
 @pytest.mark.slow

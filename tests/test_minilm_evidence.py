@@ -1,5 +1,6 @@
 """Tables of the evidence are made from records alone, say what is missing, and the page holds them."""
 
+import dataclasses
 import json
 import random
 
@@ -191,6 +192,17 @@ def test_halving_pays_for_what_it_trains(bench, folder):
     drawn = random.Random(0).sample(list(case.pools["whole"]), 4)
     assert child == case.best(drawn), "curves keep the order here"
     assert spent == pytest.approx(60 / 256 + (4 + 2 + 1 + 1) / 4 * 196 / 256)
+
+
+def test_calibration_trains_all_screened_children_of_a_small_band(bench, folder):
+    import regret
+
+    case = regret.minilm_cases(bench.evidence_of(folder))["25 %"]
+    whole = case.rankings["super-net, uniform"]
+    few = dict(list(whole.scores[0].items())[:3])
+    small = dataclasses.replace(case, rankings={"super-net": regret.Ranking([few], whole.price)})
+    steps = list(regret.modelled("screened", "super-net")(small, random.Random(0)))
+    assert steps == [(pytest.approx(whole.price + case.price(3)), case.best(list(few)))]
 
 
 def test_a_policy_is_judged_by_what_its_compute_pays_for(bench):

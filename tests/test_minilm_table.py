@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny.minilm import benchmark, prepare_tiny
 
 from hf_nasbert import records
 from hf_nasbert.cards import render_table_card
+from hf_nasbert.locking import locked
 from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.space import Architecture
 
@@ -53,6 +55,15 @@ def test_the_design_is_written_once_and_holds_what_was_asked_for(bench, prepared
     assert len(jobs) == len(set(jobs)) == 12 + 6
     assert Counter(job.seed for job in jobs) == {0: 12, 1: 6}
     assert set(pilot) <= set(jobs[:6])
+
+
+def test_a_command_begun_beside_another_waits_for_what_both_stand_on(bench, prepared, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "work"):
+            second = pool.submit(prepare_tiny, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(2)
+        assert second.result(60).trainer.space == prepared.trainer.space
 
 
 def test_a_design_of_other_settings_is_refused(bench, prepared, tmp_path):

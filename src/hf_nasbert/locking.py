@@ -27,19 +27,23 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def locked(output_dir: str | Path) -> Iterator[None]:
+def locked(output_dir: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a second run out of a folder, which is made if missing. The lock ends with the process, however it ends.
 
     What is locked is a file: on NFS a folder cannot be.
 
+    Args:
+        output_dir: The folder.
+        wait: For another run that holds it, however long, instead of refusing.
+
     Raises:
-        ValueError: If another run holds it, which is named.
+        ValueError: If another run holds it, which is named, unless this one waits.
         OSError: If nothing can be written there.
     """
     file = Path(output_dir) / _LOCK
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(file)
+        descriptor = _take(file, wait)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -55,11 +59,11 @@ def locked(output_dir: str | Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(file: Path) -> int:
+def _take(file: Path, wait: bool) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = os.read(descriptor, 1000).decode(errors="replace")
             os.close(descriptor)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 from interruption_helpers import assert_same_run, tiny_trainer
@@ -24,6 +25,22 @@ class TestLock:
         with locked(tmp_path / "run"):
             pass
         assert list((tmp_path / "run").iterdir()) == []
+
+    def test_one_that_waits_comes_in_when_the_first_has_ended(self, tmp_path):
+        order = []
+
+        def second():
+            with locked(tmp_path, wait=True):
+                order.append("second")
+
+        with locked(tmp_path):
+            waiting = threading.Thread(target=second)
+            waiting.start()
+            waiting.join(0.3)
+            order.append("first")
+        waiting.join(20)
+        assert order == ["first", "second"]
+        assert list(tmp_path.iterdir()) == []
 
     def test_what_a_dead_process_left_is_no_obstacle(self, tmp_path):
         (tmp_path / ".lock").write_text("process 1 on elsewhere")
