@@ -7,12 +7,13 @@ import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from minilm_children import RECORDS, ROOT, rows_of, table_of
 from minilm_orders import (
     ALL,
-    BOTH,
+    DRAWN,
     SCREENED,
     Evidence,
     interference_lines,
@@ -22,12 +23,13 @@ from minilm_orders import (
     table_lines,
     ways,
 )
-from minilm_ranking import CONFIRM, STUDY, UNTRAINED, jobs_of, known
+from minilm_ranking import STUDY, UNTRAINED, jobs_of, known
+from minilm_recovery import BUDGETS, WAYS, recovery_lines
+from minilm_recovery import FACTORS as RECOVERY_FACTORS
 from minilm_recovery import FILE as RECOVERY
-from minilm_recovery import recovery_lines
 from minilm_table import FACTORS, pilot_lines, read_object
-from ranking_study import CALIBRATED
-from regret import Replay, draw_regret, imdb_cases, minilm_cases, regret_lines, replays_of, winners
+from ranking_study import CALIBRATED, FRESH_SEEDS
+from regret import Replay, draw_regret, imdb_cases, is_untrained, minilm_cases, regret_lines, replays_of, winners
 
 from hf_nasbert.cards import fill_page
 from hf_nasbert.ranking import GroundTruth, load_table, read_scores, report
@@ -35,10 +37,12 @@ from hf_nasbert.ranking import GroundTruth, load_table, read_scores, report
 PAGE, FIGURES = ROOT / "docs" / "evidence.md", ROOT / "docs" / "figures"
 ASKED = (1, 3, 10, 100)
 """Child-trainings of compute for which the page says what to do."""
+_BAR, _BAR_FRESH = (0.96, 0.88), 0.45  # tau overall and within bands; on `imdb`
 _LEAST = 30  # children of a band, from which on replays say something
 REPLAYS = 60
 _RESAMPLES = 20  # of intervals that are not shown
 FRESH = "ranking_study.py fresh"
+WITHOUT_NEAR = "minilm, drawn children"
 Replays = Mapping[str, Sequence[Sequence[Replay]]]
 
 
@@ -54,11 +58,12 @@ def not_run(what: str, command: str) -> str:
 
 
 def replays(evidence: Evidence, number: int = REPLAYS) -> dict[str, Replays]:
-    """Those of both tables; none of one that has too few children."""
+    """Those of both tables, and of one without children near the best sums; none of one that has too few children."""
     found: dict[str, Replays] = {}
     bands = evidence.truth.bands
     if len(bands) and min((bands == band).sum() for band in set(bands)) >= _LEAST:
         found["minilm"] = replays_of(minilm_cases(evidence), number)
+        found[WITHOUT_NEAR] = replays_of(minilm_cases(evidence, with_near=False), number, is_untrained)
     found["imdb"] = replays_of(imdb_cases(evidence.folder), number)
     return found
 
@@ -66,70 +71,91 @@ def replays(evidence: Evidence, number: int = REPLAYS) -> dict[str, Replays]:
 def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, str]:
     """The blocks of the page, by name."""
     folder = evidence.folder
-    made = {"evidence lines": "\n".join(f"- {line}" for line in lines(evidence, replayed))}
+    fresh = fresh_rows(folder)
+    made = {"evidence lines": "\n".join(f"- {line}" for line in lines(evidence, replayed, fresh))}
     try:
         made["evidence pilot"] = "\n".join(pilot_lines(read_object(folder / "minilm-design.json"), folder))
     except ValueError:
         made["evidence pilot"] = not_run("The pilot at 1, 4 and 16 times the tokens", "minilm_table.py train --pilot")
-    has = {study: any(job in known(evidence.supernets) for job in jobs_of(study)) for study in ("run", "sweep")}
-    has["confirm"] = any(job in known(evidence.supernets) for job in jobs_of("confirm"))
+    has = {study: any(row["study"] == study for row in evidence.supernets) for study in ("run", "sweep", "confirm")}
     missing = not_run("The study of super-nets", "minilm_ranking.py run")
-    for name, children in (("ranking", SCREENED), ("ranking, all children", ALL)):
+    for name, children in (("ranking", SCREENED), ("ranking, drawn children", DRAWN), ("ranking, all children", ALL)):
         made[f"evidence {name}"] = "\n".join(table_lines(evidence, children)) if has["run"] else missing
     made["evidence tests"] = "\n".join(paired_lines(evidence, SCREENED)) if has["run"] else missing
     made["evidence interference"] = "\n".join(interference_lines(evidence)) if has["run"] else missing
     for study, what in (("sweep", "The sweep"), ("confirm", "What the sweep proposes")):
         text = not_run(what, f"minilm_ranking.py {study}")
         made[f"evidence {study}"] = "\n".join(table_lines(evidence, SCREENED, study)) if has[study] else text
-    for table in ("minilm", "imdb"):
+    if has["confirm"]:
+        made["evidence confirm"] += "\n\n" + "\n".join(paired_lines(evidence, SCREENED, "confirm"))
+    for table in ("minilm", WITHOUT_NEAR, "imdb"):
         if table in replayed:
             made[f"evidence regret {table}"] = "\n".join(regret_lines(replayed[table]))
         else:
-            made[f"evidence regret {table}"] = not_run(f"The table `{table}`", "minilm_table.py train --factor F")
-    made["evidence fresh"] = fresh_text(folder)
+            made[f"evidence regret {table}"] = not_run("The table `minilm`", "minilm_table.py train --factor F")
+    made["evidence fresh"] = fresh_text(fresh)
     recovered = rows_of(folder / RECOVERY)
     text = not_run("The comparison at more tokens", "minilm_recovery.py run")
     made["evidence recovery"] = "\n".join(recovery_lines(folder)) if recovered else text
     return made
 
 
-def fresh_text(folder: Path) -> str:
-    """How the methods of the fresh seeds rank the children of `imdb` that hold a convolution, calibrated too."""
+class Fresh(NamedTuple):
+    """How one method of the fresh seeds ranks: tau and tau within size buckets, with their cells in a table."""
+
+    name: str
+    when: str
+    num_rankings: int
+    is_calibrated: bool
+    tau: float
+    cells: tuple[str, str]
+
+
+def fresh_rows(folder: Path) -> list[Fresh]:
+    """Every method at half time and at the end, by its scores alone and calibrated; none without records."""
     file = folder / "ranking-fresh.jsonl.xz"
     if not file.exists():
-        return not_run("What addresses position-blind super-nets, with adapted ranking, on fresh seeds", FRESH)
+        return []
     truth = GroundTruth(load_table("imdb"), containing="conv3")
     scored = read_scores(file, truth)
-    told = ["| ranked by | seeds, or draws | tau | within size buckets |", "| --- | ---: | ---: | ---: |"]
-    for share in (0.5, 1.0):
+    found = []
+    for when, share in (("half time", 0.5), ("the end", 1.0)):
         own = [row for row in scored if row["step"] == share * row["max_steps"]]
-        rows = list(report(truth, own, num_resamples=_RESAMPLES).methods)
-        for number in CALIBRATED:
-            rows += report(truth, own, num_resamples=_RESAMPLES, calibrate=number).calibrated
-        for one in rows:
-            cells = [
-                f"{measured.mean:.3f} ± {measured.seed_deviation or 0:.3f}"
-                for measured in (one.measured["kendall_tau"], one.measured["bucketed_tau"])
-            ]
-            told.append(f"| {one.name} | {one.num_rankings} | {' | '.join(cells)} |")
+        rows = [(one, False) for one in report(truth, own, num_resamples=_RESAMPLES).methods] if own else []
+        for number in CALIBRATED if own else ():
+            made = report(truth, own, num_resamples=_RESAMPLES, calibrate=number)
+            rows += [(one, True) for one in made.calibrated]
+        for one, is_calibrated in rows:
+            taus = [one.measured[name] for name in ("kendall_tau", "bucketed_tau")]
+            cells = [f"{tau.mean:.3f} ± {tau.seed_deviation or 0:.3f}" for tau in taus]
+            found.append(Fresh(one.name, when, one.num_rankings, is_calibrated, taus[0].mean, (cells[0], cells[1])))
+    return found
+
+
+def fresh_text(fresh: Sequence[Fresh]) -> str:
+    """The table of the fresh seeds."""
+    if not fresh:
+        return not_run("What addresses position-blind super-nets, with adapted ranking, on fresh seeds", FRESH)
+    told = ["| ranked by | at | seeds, or draws | tau | within size buckets |", "| --- | --- | ---: | ---: | ---: |"]
+    told += [f"| {one.name} | {one.when} | {one.num_rankings} | {' | '.join(one.cells)} |" for one in fresh]
     return "\n".join(told)
 
 
-def lines(evidence: Evidence, replayed: Mapping[str, Replays]) -> Iterator[str]:
+def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[Fresh]) -> Iterator[str]:
     """What a person reads first: what to do, and what it stands on."""
     for table in ("minilm", "imdb"):
-        if table not in replayed:
+        if table in replayed:
+            yield f"**What to do on `{table}`:** {what_to_do(replayed[table])}."
+        else:
             yield (
                 f"On the table `{table}` nothing can be said yet of what to do with compute: it has "
                 f"{len(evidence.truth.names)} children."
             )
-            continue
-        best = [
-            f"with {compute} {'child-training' if compute == 1 else 'child-trainings'}, {name} "
-            f"(regret {at.mean:.1f} %)"
-            for compute, (name, at) in zip(ASKED, winners(replayed[table], ASKED), strict=True)
-        ]
-        yield f"**What to do on `{table}`:** {'; '.join(best)}."
+    if WITHOUT_NEAR in replayed:
+        yield (
+            "A third of `minilm` was chosen near the best sums, which favours them. Of its other children, drawn at "
+            f"random, what ranks without a training finds: {what_to_do(replayed[WITHOUT_NEAR])}."
+        )
     truth = evidence.truth
     twice = len(evidence.again)
     yield (
@@ -142,10 +168,28 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays]) -> Iterator[str]:
         yield not_run("Whether a trained super-net ranks better than untrained inheritance", "minilm_ranking.py run")
     else:
         yield from _of_ranking(evidence, found, trained)
-    if not rows_of(evidence.folder / RECOVERY):
-        yield not_run("Whether the searched child's advantage lasts with more tokens", "minilm_recovery.py run")
-    if not (evidence.folder / "ranking-fresh.jsonl.xz").exists():
+    yield advantage_line(evidence.folder) or not_run(
+        "Whether the searched child's advantage lasts with more tokens", "minilm_recovery.py run"
+    )
+    if not fresh:
         yield not_run("Of `imdb`, what addresses position-blind super-nets, with adapted ranking,", FRESH)
+        return
+    alone, calibrated = (max((one for one in fresh if one.is_calibrated == asked), key=lambda one: one.tau)
+                         for asked in (False, True))  # fmt: skip
+    bar = _said(alone.tau >= _BAR_FRESH)
+    yield (
+        f"Of `imdb`, on {len(FRESH_SEEDS)} fresh seeds, {alone.name} at {alone.when} ranks best without children that "
+        f"are trained to the end, with a tau of {alone.cells[0]}; {calibrated.name} at {calibrated.when} reaches "
+        f"{calibrated.cells[0]}. The bar of {_BAR_FRESH:g} at five child-trainings is {bar}."
+    )
+
+
+def what_to_do(replayed: Replays) -> str:
+    """The policy of least regret at every compute that is asked for."""
+    return "; ".join(
+        f"with {compute} {'child-training' if compute == 1 else 'child-trainings'}, {name} (regret {at.mean:.1f} %)"
+        for compute, (name, at) in zip(ASKED, winners(replayed, ASKED), strict=True)
+    )
 
 
 def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[str]) -> Iterator[str]:
@@ -164,17 +208,17 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
         )
     best = max(trained, key=lambda name: mean_of(evidence, name, "within bands"))
     seeds = len(found[best].rankings)
-    reached = [mean_of(evidence, best, measure) for measure in ("tau", "within bands")]
-    bar = "reached" if reached[0] >= 0.96 and reached[1] >= 0.88 else "not reached"
-    dull = rivals(found, evidence.truth.of(evidence.screened))["best dull baseline"]
+    drawn = ", ".join(f"{name} {mean_of(evidence, name, 'tau', DRAWN):.3f} "
+                      f"({mean_of(evidence, name, 'within bands', DRAWN):.3f})"
+                      for name in dict.fromkeys((best, f"uniform ({SCREENED})", *UNTRAINED[:2])))  # fmt: skip
+    dull = rivals(found, evidence.truth_of(SCREENED))["best dull baseline"]
     yield (
         f"Among screened children the best super-net, {best.removesuffix(f' ({SCREENED})')}, ranks with a tau of "
         f"{tau(best)} over {seeds} seeds; uniform with {tau(f'uniform ({SCREENED})')}, {UNTRAINED[0]} with "
-        f"{tau(UNTRAINED[0])}, {UNTRAINED[1]} with {tau(UNTRAINED[1])}, {dull} with {tau(dull)}. The bar of 0.96 and "
-        f"0.88 is {bar}."
+        f"{tau(UNTRAINED[0])}, {UNTRAINED[1]} with {tau(UNTRAINED[1])}, {dull} with {tau(dull)}. "
+        + bar_of(evidence, best, "run")
+        + f" Of those drawn at random: {drawn}."
     )
-    if BOTH in found:
-        yield f"The mean of uniform's scores and of those of inherited weights ranks with {tau(BOTH)}."
     order = ["uniform", "magic_t", "magic_a", "magic_at", *(name for name in STUDY if "anchored" in name)]
     told = [f"{name} {mean_of(evidence, f'{name} ({SCREENED})', 'within bands'):.3f}" for name in order
             if f"{name} ({SCREENED})" in found]  # fmt: skip
@@ -182,8 +226,50 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     whole = mean_of(evidence, f"uniform ({ALL})", "within bands")
     if not math.isnan(whole):
         yield (f"Screening first: uniform of the whole space ranks the same children with {tau(f'uniform ({ALL})')}.")
-    if not CONFIRM.keys() - {"uniform"}:
+    confirmed = [name for name in ways(evidence, SCREENED, "confirm") if name.endswith(f"({SCREENED})")]
+    if not confirmed:
         yield not_run("The sweep's two best on fresh seeds", "minilm_ranking.py confirm")
+        return
+    best = max(confirmed, key=lambda name: mean_of(evidence, name, "within bands", study="confirm"))
+    told = ", ".join(f"{name.removesuffix(f' ({SCREENED})')} {mean_of(evidence, name, 'tau', study='confirm'):.3f} "
+                     f"({mean_of(evidence, name, 'within bands', study='confirm'):.3f} within bands)"
+                     for name in confirmed)  # fmt: skip
+    yield f"What won the sweep, on seeds of its own: {told}. {bar_of(evidence, best, 'confirm')}"
+
+
+def bar_of(evidence: Evidence, name: str, study: str) -> str:
+    """Whether a way reaches the bar that was set before any super-net was trained."""
+    overall, within = (mean_of(evidence, name, measure, study=study) for measure in ("tau", "within bands"))
+    return f"The bar of {_BAR[0]:g} and {_BAR[1]:g} is {_said(overall >= _BAR[0] and within >= _BAR[1])}."
+
+
+def _said(is_reached: bool) -> str:
+    return "reached" if is_reached else "not reached"
+
+
+def advantage_line(folder: Path) -> str | None:
+    """By how much the searched child is ahead of the better one by hand, at the fewest and the most tokens."""
+    found = [one for one in rows_of(folder / RECOVERY) if one["kind"] == "recovery"]
+    told = []
+    for budget in BUDGETS:
+        means: dict[int, dict[str, float]] = {}
+        for factor in RECOVERY_FACTORS:
+            for way in WAYS:
+                own = [
+                    one["judged"]["spearman"] / one["base_model"]["spearman"]
+                    for one in found if (one["budget"], one["factor"], one["way"]) == (budget, factor, way)
+                ]  # fmt: skip
+                if own:
+                    means.setdefault(factor, {})[way] = fmean(own)
+        whole = {factor: own for factor, own in means.items() if len(own) == len(WAYS)}
+        ahead = [
+            f"{100 * (own[WAYS[0]] - max(own[way] for way in WAYS[1:])):+.1f} points at {factor} times the tokens"
+            for factor, own in whole.items()
+        ]
+        told += [f"with {budget:.0%} of the parameters {', '.join(ahead)}"] if ahead else []
+    if not told:
+        return None
+    return f"The searched child is ahead of the better one by hand, of STS-B's test split: {'; '.join(told)}."
 
 
 def main() -> None:
@@ -194,8 +280,8 @@ def main() -> None:
     evidence = evidence_of(arguments.records)
     replayed = replays(evidence)
     fill_page(PAGE, sections(evidence, replayed))
-    for table, own in replayed.items():
-        draw_regret(own, FIGURES / f"regret-{table}", f"Regret of the chosen child, table {table}")
+    for table in replayed.keys() - {WITHOUT_NEAR}:
+        draw_regret(replayed[table], FIGURES / f"regret-{table}", f"Regret of the chosen child, table {table}")
 
 
 if __name__ == "__main__":

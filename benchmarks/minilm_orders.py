@@ -8,6 +8,10 @@ regret of taking the first: by how many percent its loss is above that of the ba
 A band that has less than a tenth of the children of the largest one, or less than five, counts over all bands only.
 That was settled when the table had been trained: three of its screened children have a quarter of the parameters, and
 three say nothing.
+
+A third of the table's children are near the best sums of lone replacements. What follows the sums is at its best
+there, so that all is also told of the screened children that were drawn at random. That was settled later still, when
+a part of the super-nets had been trained.
 """
 
 import math
@@ -35,8 +39,8 @@ _FITTED, _DRAWS = 30, 50  # children that a fitted way learns from, and how ofte
 _RESAMPLES = 300
 MEASURES = ("tau", "within bands", "best third", "P@10", "best of 10", "regret, %")
 _COMPARED = MEASURES[:2]
-SCREENED, ALL = "screened", "whole"
-"""Of which children: those of the screened space, or all of the table."""
+SCREENED, ALL, DRAWN = "screened", "whole", "drawn"
+"""Of which children: those of the screened space, all of the table, or of the screened ones those drawn at random."""
 BOTH = "uniform + inherited weights"
 _DULL = ("parameters", "FLOPs", "kept layers")
 
@@ -108,6 +112,22 @@ class Evidence:
         blocks = [",".join(names) for names in self.design["screened"]]
         space = SearchSpace.of_blocks(blocks, skip="anywhere")
         return {name for name in self.truth.names if space.why_not(name) is None}
+
+    @cached_property
+    def ways(self) -> dict[tuple[str, str], dict[str, "Way"]]:
+        """What `ways` has found so far, by children and study."""
+        return {}
+
+    @cached_property
+    def near(self) -> set[str]:
+        """Children that were chosen as solutions by the sums of lone replacements, or as neighbours of these."""
+        return {one["architecture"] for one in self.design["children"] if one["kind"] == "near"}
+
+    def truth_of(self, children: str) -> Truth:
+        """The children that are asked for: `SCREENED`, `ALL` or `DRAWN`."""
+        if children == ALL:
+            return self.truth
+        return self.truth.of(self.screened - self.near if children == DRAWN else self.screened)
 
     def scores_of(self, row: Record) -> Scores:
         """What a record says of children, by name."""
@@ -195,8 +215,14 @@ class Way(NamedTuple):
 
 
 def ways(evidence: Evidence, children: str, study: str = "run") -> dict[str, Way]:
-    """Every way on record to rank the screened children, or all: dull ones first, super-nets last."""
-    truth = evidence.truth if children == ALL else evidence.truth.of(evidence.screened)
+    """Every way on record to rank some children: dull ones first, super-nets last."""
+    if (children, study) not in evidence.ways:
+        evidence.ways[children, study] = _ways(evidence, children, study)
+    return evidence.ways[children, study]
+
+
+def _ways(evidence: Evidence, children: str, study: str) -> dict[str, Way]:
+    truth = evidence.truth_of(children)
     if not truth.names:
         return {}
     trees = [Architecture.parse(name) for name in truth.names]
@@ -212,15 +238,12 @@ def ways(evidence: Evidence, children: str, study: str = "run") -> dict[str, Way
         row = evidence.untrained(name)
         if row is not None:
             found[name] = Way({0: evidence.scores_of(row)}, row.get("passes", 0.0) + _scoring(row, len(trees)))
-    for space in (SCREENED, ALL) if children == SCREENED else (ALL,):
+    for space in (ALL,) if children == ALL else (SCREENED, ALL):
         for name, by_seed in evidence.supernets_of(study, space).items():
             row = next(iter(by_seed.values()))
             passes = row["passes"] + row["teacher_passes"] + _scoring(row, len(trees))
             found[_title(name, space)] = Way({s: evidence.scores_of(one) for s, one in by_seed.items()}, passes)
-    inherited, trained = (
-        found.get(UNTRAINED[0]),
-        found.get(_title("uniform", SCREENED if children == SCREENED else ALL)),
-    )
+    inherited, trained = found.get(UNTRAINED[0]), found.get(_title("uniform", ALL if children == ALL else SCREENED))
     if inherited and trained:
         both = {seed: _mean(inherited.rankings[0], scores) for seed, scores in trained.rankings.items()}
         found[BOTH] = Way(both, trained.passes + inherited.passes)
@@ -273,7 +296,7 @@ def passes_of(row: Record) -> float:
 
 def table_lines(evidence: Evidence, children: str, study: str = "run") -> Iterator[str]:
     """Every way with every measure: mean ± standard deviation over seeds or draws, intervals over children."""
-    truth = evidence.truth if children == ALL else evidence.truth.of(evidence.screened)
+    truth = evidence.truth_of(children)
     found = ways(evidence, children, study)
     one = float(np.mean([passes_of(row) for row in truth.rows])) if truth.rows else math.nan
     yield f"| {len(truth.names)} children ranked by | seeds | takes, in child-trainings | {' | '.join(MEASURES)} |"
@@ -301,7 +324,7 @@ def rivals(found: Mapping[str, Way], truth: Truth) -> dict[str, str]:
 
 def paired_lines(evidence: Evidence, children: str = SCREENED, study: str = "run") -> Iterator[str]:
     """Paired tests over seeds: every super-net against uniform of its space, inherited weights, the best dull way."""
-    truth = evidence.truth if children == ALL else evidence.truth.of(evidence.screened)
+    truth = evidence.truth_of(children)
     found = ways(evidence, children, study)
     against = rivals(found, truth)
     yield "| ranked by | against | seeds | difference of tau | p | difference within bands | p |"
@@ -335,7 +358,7 @@ def paired_lines(evidence: Evidence, children: str = SCREENED, study: str = "run
 
 def interference_lines(evidence: Evidence, study: str = "run") -> Iterator[str]:
     """The mean cosine of gradients of shared operators, and whether it goes with ranking well."""
-    truth = evidence.truth.of(evidence.screened)
+    truth = evidence.truth_of(SCREENED)
     yield "| super-net | seeds | cosine of gradients | of pairs that differ in one block | in half of them and more |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     row = evidence.untrained(UNTRAINED[0])
@@ -371,7 +394,7 @@ def cosine_of(row: Record, part: Callable[[int], bool] = lambda distance: True) 
 
 def mean_of(evidence: Evidence, name: str, measure: str, children: str = SCREENED, study: str = "run") -> float:
     """A measure's mean over the rankings of a way; NaN where it is not on record."""
-    truth = evidence.truth if children == ALL else evidence.truth.of(evidence.screened)
+    truth = evidence.truth_of(children)
     way = ways(evidence, children, study).get(name)
     values: list[Any] = [] if way is None else [measured(scores, truth)[measure] for scores in way.rankings.values()]
     return float(np.mean(values)) if values else math.nan

@@ -240,9 +240,11 @@ def policies_of(case: Case) -> dict[str, Policy]:
 # Cases
 
 
-def minilm_cases(evidence: Evidence) -> dict[str, Case]:
-    """A case for every band of the table `minilm`, at the tokens of the truth."""
+def minilm_cases(evidence: Evidence, *, with_near: bool = True) -> dict[str, Case]:
+    """A case for every band of the table `minilm`, at the tokens of the truth; children near the best sums or none."""
     truth, found = evidence.truth, {}
+    if not with_near:
+        truth = truth.of({*truth.names} - evidence.near)
     kinds = {one["architecture"]: one["kind"] for one in evidence.design["children"]}
     again = evidence.again
     rankings = {
@@ -270,7 +272,7 @@ def minilm_cases(evidence: Evidence) -> dict[str, Case]:
                 scored = (
                     0.0 if name == "replace-one sums" else len(scores[0]) * _batches(evidence) * (1 + (name == BOTH))
                 )
-                total = evidence_price(evidence, way.passes, len(truth.of(evidence.screened).names), name)
+                total = evidence_price(evidence, way.passes, len(evidence.truth_of(SCREENED).names), name)
                 kept[title] = Ranking(scores, (total + scored) / whole)
         if UNTRAINED[0] in kept and UNTRAINED[1] in kept:
             kept[f"sums, {RESCORED} of them by inherited weights"] = _rescored(evidence, kept, whole)
@@ -384,11 +386,13 @@ class Replay(NamedTuple):
         return self.regrets[last], self.qualities[last]
 
 
-def replays_of(cases: Mapping[str, Case], number: int = REPLAYS) -> dict[str, list[list[Replay]]]:
-    """Every policy in every case: by policy, replay by replay, one of each case."""
+def replays_of(
+    cases: Mapping[str, Case], number: int = REPLAYS, asked: Callable[[str], bool] = lambda name: True
+) -> dict[str, list[list[Replay]]]:
+    """Every policy that is asked for in every case: by policy, replay by replay, one of each case."""
     found: dict[str, list[list[Replay]]] = {}
     common = [policies_of(case) for case in cases.values()]
-    names = [name for name in common[0] if all(name in own for own in common)]
+    names = [name for name in common[0] if asked(name) and all(name in own for own in common)]
     for name in names:
         for seed in range(number):
             parts = []
@@ -434,6 +438,11 @@ def regret_lines(
     for name in order:
         cells = ["" if one is None else f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in table[name]]
         yield f"| {name} | {' | '.join(cells)} |"
+
+
+def is_untrained(policy: str) -> bool:
+    """Whether a policy trains no child before it has chosen; or draws at random, which the others are held against."""
+    return policy.startswith("random") or policy.endswith("then the first")
 
 
 def winners(replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float]) -> Iterator[tuple[str, At]]:

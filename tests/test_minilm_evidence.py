@@ -140,6 +140,71 @@ def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
     assert "bar of 0.96 and 0.88" in made["evidence lines"]
 
 
+def test_what_follows_the_sums_is_told_without_the_children_near_them_too(bench, folder):
+    evidence = bench.evidence_of(folder)
+    drawn = evidence.truth_of(bench.DRAWN)
+    assert 10 < len(drawn.names) < len(evidence.screened)
+    assert not {*drawn.names} & evidence.near
+    found = bench.sections(evidence, {})
+    numbers = {name: found[f"evidence ranking{name}"].split(" ")[1] for name in ("", ", drawn children")}
+    assert numbers == {"": str(len(evidence.screened)), ", drawn children": str(len(drawn.names))}
+    uniform = bench.mean_of(evidence, "uniform (screened)", "tau", bench.DRAWN)
+    assert f"Of those drawn at random: uniform (screened) {uniform:.3f} (" in found["evidence lines"]
+
+    import regret
+
+    whole, part = (regret.minilm_cases(evidence, with_near=asked)["25 %"] for asked in (True, False))
+    assert {*part.seen} == {child for child in whole.seen if str(child) not in evidence.near}
+    assert part.rankings["super-net, uniform"].price < whole.rankings["super-net, uniform"].price, "fewer are scored"
+    replays = regret.replays_of({"25 %": part}, 2, regret.is_untrained)
+    assert "super-net, uniform, then the first" in replays
+    assert not [name for name in replays if "additive" in name or "calibrated" in name]
+
+
+def test_what_won_the_sweep_is_told_on_its_own_seeds(bench, folder):
+    rows = records.read(folder / "minilm-supernets.jsonl")
+    truth = {child: worth(child.split("-")) for child in rows[0]["children"]}
+    for row in rows:
+        if row["study"] == "run":
+            known = [
+                truth[c] if s is not None else None for c, s in zip(rows[0]["children"], row["scores"], strict=True)
+            ]
+            scores = known if row["variant"] == "fair" else row["scores"]
+            records.append(folder / "minilm-supernets.jsonl", row | {"study": "confirm", "scores": scores})
+    evidence = bench.evidence_of(folder)
+    made = bench.sections(evidence, {})
+    assert "fair 1.000 (1.000 within bands). The bar of 0.96 and 0.88 is reached." in made["evidence lines"]
+    assert "| fair (screened) | uniform | 3 | +" in made["evidence confirm"]
+
+
+def test_the_advantage_of_the_searched_child_is_told_at_every_number_of_tokens(bench, tmp_path):
+    assert bench.advantage_line(tmp_path) is None
+    by_way = {"searched": (0.80, 0.82), "best layers": (0.76, 0.81), "uniform width": (0.70, 0.70)}
+    for way, values in by_way.items():
+        for factor, value in zip((1, 4), values, strict=True):
+            row = {"kind": "recovery", "way": way, "budget": 0.5, "factor": factor, "judged": {"spearman": value}}
+            records.append(tmp_path / bench.RECOVERY, row | {"base_model": {"spearman": 0.8}})
+    told = bench.advantage_line(tmp_path)
+    assert told.endswith(
+        "with 50% of the parameters +5.0 points at 1 times the tokens, +1.2 points at 4 times the tokens."
+    )
+
+
+def test_fresh_seeds_of_imdb_are_told_with_their_bar(bench, folder):
+    rows = [
+        bench.Fresh("uniform", "the end", 5, False, 0.1, ("0.100 ± 0.010", "0.0")),
+        bench.Fresh("adapted", "half time", 5, False, 0.5, ("0.500 ± 0.020", "0.1")),
+        bench.Fresh("uniform + 30", "the end", 5, True, 0.7, ("0.700 ± 0.030", "0.2")),
+    ]
+    *_, told = bench.lines(bench.evidence_of(folder), {}, rows)
+    assert "adapted at half time ranks best" in told
+    assert "a tau of 0.500 ± 0.020; uniform + 30 at the end reaches 0.700" in told
+    assert told.endswith("The bar of 0.45 at five child-trainings is reached.")
+    *_, told = bench.lines(bench.evidence_of(folder), {}, [rows[0], rows[2]])
+    assert told.endswith("is not reached.")
+    assert "| adapted | half time | 5 | 0.500 ± 0.020 | 0.1 |" in bench.fresh_text(rows)
+
+
 @pytest.mark.slow
 def test_replays_of_policies_spend_what_they_say_and_find_what_they_can(bench, folder):
     import regret
