@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from hf_nasbert.foreign import read_object
 from hf_nasbert.metrics import Array, Redraws, draw, means_of_known, paired_difference, percentile_interval, spearman
 from hf_nasbert.records import Record
-from hf_nasbert.searching import OperatorRidge
+from hf_nasbert.searching import shared_ridge
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 _TOP = 10
@@ -278,7 +278,7 @@ def _fitted(truth: Truth, children: Sequence[Architecture]) -> dict[str, Way]:
         order = np.random.default_rng(number).permutation(len(children))
         known, others = ([children[place] for place in part] for part in (order[:_FITTED], order[_FITTED:]))
         losses = truth.losses[order[:_FITTED]].tolist()
-        predicted = OperatorRidge(space.blocks).fit(known, losses).predict(others)
+        predicted = shared_ridge(space.blocks).fit(known, losses).predict(others)
         additive[number] = dict(zip(map(str, others), predicted, strict=True))
         counts[number] = by_counts(known, losses, others)
     alone = float(np.mean([row["passes"] for row in truth.rows]))

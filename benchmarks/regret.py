@@ -29,7 +29,7 @@ from minilm_ranking import ADAPT_STEPS, UNTRAINED
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import load_table
-from hf_nasbert.searching import GradientBoostedSearch, OperatorRidge, SearchTask, calibrated
+from hf_nasbert.searching import GradientBoostedSearch, OperatorRidge, SearchTask, calibrated, shared_ridge
 from hf_nasbert.space import Architecture, SearchSpace
 
 REPLAYS = 60
@@ -144,8 +144,12 @@ def ranked(name: str) -> Policy:
     return policy
 
 
-def modelled(pool: str, calibrates: str | None = None) -> Policy:
-    """Train a random design, fit an additive model, with a ranking beside if named, and train its first three."""
+def modelled(pool: str, calibrates: str | None = None, *, has_shared: bool = False) -> Policy:
+    """Train a random design, fit an additive model, with a ranking beside if named, and train its first three.
+
+    The model has a shared part where that is asked for, and always beside a ranking.
+    """
+    make = shared_ridge if has_shared else OperatorRidge
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
         scores, price = None, 0.0
@@ -161,7 +165,7 @@ def modelled(pool: str, calibrates: str | None = None) -> Policy:
             trained = {child: case.seen[child] for child in drawn}
             others = [child for child in known if child not in trained]
             if scores is None:
-                told = OperatorRidge(case.space.blocks).fit(drawn, list(trained.values())).predict(others)
+                told = make(case.space.blocks).fit(drawn, list(trained.values())).predict(others)
             else:
                 told = list(
                     calibrated(case.space.blocks, trained, lambda c, s=scores: [s[one] for one in c], known)(others)
@@ -222,6 +226,7 @@ def policies_of(case: Case) -> dict[str, Policy]:
         found[f"random children of the {pool} space"] = at_random(pool)
         found[f"halving, {pool} space"] = halving(pool)
         found[f"additive model, {pool} space"] = modelled(pool)
+        found[f"additive model with a shared part, {pool} space"] = modelled(pool, has_shared=True)
     found |= {"additive model, active": active, "boosted trees": trees}
     found |= {f"{name}, then the first": ranked(name) for name in case.rankings}
     found |= {

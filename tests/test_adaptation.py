@@ -32,7 +32,7 @@ from hf_nasbert.pipeline.largest_child import LargestChild
 from hf_nasbert.pipeline.ranking import RankChildrenArguments, rank_children
 from hf_nasbert.pipeline.trainings import ChildTrainer
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.searching import OperatorRidge, SearchTask, random_children
+from hf_nasbert.searching import OperatorRidge, SearchTask, random_children, shared_ridge
 from hf_nasbert.space import SearchSpace
 from hf_nasbert.teachers import StageErrors
 from hf_nasbert.training.arguments import ChildRecipe, StandaloneArguments
@@ -458,7 +458,7 @@ def test_rank_children_adapts_and_calibrates(study, data, tmp_path, in_process, 
     adapted = {record["architecture"]: record["dev_loss"] for record in records.read(file)}
     assert len(adapted) == len(in_process) == 4
     sample = [child for child in CHILDREN if str(child) in adapted]
-    model = OperatorRidge(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
+    model = shared_ridge(SPACE.blocks).fit(sample, [adapted[str(child)] for child in sample])
     written = records.read(arguments.scores)[1]["proxy_losses"]
     # Each is ranked by children that it is none of: also those that were adapted.
     assert [written[str(child)] for child in CHILDREN] == pytest.approx(model.predict_left_out(CHILDREN), abs=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from hf_nasbert import records
 from hf_nasbert.metrics import kendall_tau
 from hf_nasbert.ranking import GroundTruth, calibrations, load_table, proxy_losses, report
-from hf_nasbert.searching import OperatorRidge, calibrated
+from hf_nasbert.searching import OperatorRidge, calibrated, shared_ridge
 from hf_nasbert.space import Architecture, SearchSpace
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
@@ -63,6 +63,22 @@ class TestOperatorRidge:
         with pytest.raises(ValueError, match="none of 1 children has a finite loss"):
             OperatorRidge(SPACE.blocks).fit(few[:1], [float("inf")])
 
+    def test_a_shared_part_says_of_a_block_what_was_seen_at_others(self):
+        """Of eight children no one has a convolution at the first block; what it is worth elsewhere is known."""
+        few = [child for child in CHILDREN if child[0] != "conv3"][::21]
+        losses = [float(child.count("conv3") + 2 * child.count("ffn")) for child in few]
+        model = shared_ridge(SPACE.blocks).fit(few, losses)
+        assert len(few) == 8
+        assert model.effects[0, ("attention",)] + 0.2 < model.effects[0, ("conv3",)] < model.effects[0, ("ffn",)] - 0.2
+        apart = OperatorRidge(SPACE.blocks).fit(few, losses)
+        assert apart.effects[0, ("conv3",)] == pytest.approx(0, abs=1e-9)
+
+        def count(child):
+            return child.count("conv3") + 2 * child.count("ffn")
+
+        assert tau(model.predict(CHILDREN), truth=count) > tau(apart.predict(CHILDREN), truth=count) + 0.2
+        assert model.predict(few) == pytest.approx(losses, abs=2), "effects that are shared are part of a prediction"
+
     def test_the_ridge_by_hand(self):
         """Two children of one block, losses 0 and 1: weights solve (X'X + I) w = X'y, X the centred one-hot rows."""
         model = OperatorRidge([("ffn", "conv3")]).fit([("ffn",), ("conv3",)], [0.0, 1.0])
@@ -71,6 +87,26 @@ class TestOperatorRidge:
 
 
 class TestCalibrated:
+    @pytest.mark.parametrize("number", [2, 5, 8])
+    def test_a_few_children_do_not_spoil_a_score_that_is_right(self, number):
+        trained = {child: planted(child) for child in random.Random(4).sample(CHILDREN, number)}
+
+        def score(children):
+            return [3 * planted(child) - 40 for child in children]
+
+        assert tau(calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN)) > 0.99
+
+    def test_a_score_that_turns_the_order_round_is_left_out(self):
+        trained = {child: planted(child) for child in random.Random(4).sample(CHILDREN, 12)}
+
+        def score(children):
+            return [-planted(child) for child in children]
+
+        model = calibrated(SPACE.blocks, trained, score, CHILDREN)
+        alone = shared_ridge(SPACE.blocks).fit(list(trained), list(trained.values()))
+        assert model(CHILDREN) == pytest.approx(alone.predict(CHILDREN))
+        assert tau(model(CHILDREN)) > 0.4
+
     def test_the_score_tells_what_is_not_additive_and_the_trained_children_what_is(self):
         def score(children):
             return [random.Random(str(child)).gauss(0, 0.6) for child in children]
@@ -80,7 +116,7 @@ class TestCalibrated:
 
         trained = {child: truth(child) for child in random.Random(3).sample(CHILDREN, 20)}
         together = tau(calibrated(SPACE.blocks, trained, score, CHILDREN)(CHILDREN), truth=truth)
-        alone = OperatorRidge(SPACE.blocks).fit(list(trained), list(trained.values())).predict(CHILDREN)
+        alone = shared_ridge(SPACE.blocks).fit(list(trained), list(trained.values())).predict(CHILDREN)
         assert together > tau(alone, truth=truth) + 0.1
         assert together > tau(score(CHILDREN), truth=truth) + 0.1
 
@@ -136,15 +172,26 @@ def uniform():
 
 @pytest.mark.slow
 def test_calibration_beats_the_supernets_score_on_our_records(truth, uniform):
-    """The pilot had 0.446 with 15 children and super-nets at half time."""
+    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
     proxies = {"half": [proxy_losses(record, truth) for record in uniform[0.5]]}
-    alone, half = calibrations(truth, 15, proxies)
-    assert (alone.name, half.name) == ("15 trained, additive", "half, calibrated by 15")
-    assert half.num_children == len(truth.loss) - 15
     own = np.mean([kendall_tau(losses, truth.loss) for losses in proxies["half"]])
-    assert alone.measured["kendall_tau"].mean == pytest.approx(0.447, abs=0.002)
-    assert half.measured["kendall_tau"].mean == pytest.approx(0.470, abs=0.02)
-    assert half.measured["kendall_tau"].mean > alone.measured["kendall_tau"].mean > own + 0.05
+    for number, name in ((5, "calibrated: with the super-net at half time"), (15, "calibrated")):
+        alone, half = calibrations(truth, number, proxies)
+        assert (alone.name, half.name) == (f"{number} trained, additive", f"half, calibrated by {number}")
+        assert half.num_children == len(truth.loss) - number
+        taus = [one.measured["kendall_tau"].mean for one in (alone, half)]
+        assert taus[1] > max(taus[0], own) + 0.003
+        assert f"| additive on {number} children really trained | {taus[0]:.2f} | {number} |" in page
+        assert f"| the same, {name} | {taus[1]:.2f} | {number} |" in page
+
+
+def test_a_shared_part_ranks_better_on_our_records(truth, monkeypatch):
+    shared = calibrations(truth, 15, {})[0].measured["kendall_tau"].mean
+    monkeypatch.setattr("hf_nasbert.ranking.calibration.shared_ridge", OperatorRidge)
+    apart = calibrations(truth, 15, {})[0].measured["kendall_tau"].mean
+    assert shared > apart + 0.02
+    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
+    assert f"| additive on 15, without a shared part | {apart:.2f} | 15 |" in page
 
 
 def test_every_draw_takes_another_super_net_of_a_method(truth, monkeypatch):
@@ -169,10 +216,12 @@ def test_the_report_has_calibrated_rows_where_they_are_asked_for(truth, uniform,
 
 @pytest.mark.slow
 def test_adaptation_mends_the_ranking_of_the_recorded_supernets(truth):
-    """With no steps the model ranks as badly as inherited losses do; the pilot's 25 steps nearly double it."""
+    """With no steps the model ranks little better than inherited losses do; 25 steps are worth a third more."""
+    page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
     loss_of = dict(zip(truth.architectures, truth.loss, strict=True))
     ends = [r for r in records.read(RECORDS / "ranking-adapted.jsonl.gz") if r["step"] == r["max_steps"]]
     assert [(record["seed"], len(record["dev_losses"])) for record in ends] == [(500, 60), (501, 40), (502, 40)]
+    spans = {steps: [] for steps in (0, 25, 100)}
     for record in ends:
         losses = {Architecture.parse(child): values for child, values in record["dev_losses"].items()}
         children = sorted(losses)
@@ -181,9 +230,12 @@ def test_adaptation_mends_the_ranking_of_the_recorded_supernets(truth):
             place, found = record["steps"].index(steps), []
             for draw in range(40):
                 few = random.Random(draw).sample(children, 30)
-                model = OperatorRidge(truth.space.blocks).fit(few, [losses[child][place] for child in few])
+                model = shared_ridge(truth.space.blocks).fit(few, [losses[child][place] for child in few])
                 others = [child for child in loss_of if child not in few]
                 found.append(kendall_tau(model.predict(others), [loss_of[child] for child in others]))
             taus[steps] = np.mean(found)
+            spans[steps].append(taus[steps])
         assert taus[25] > taus[0] + 0.05
         assert taus[100] > taus[0] + 0.05
+    for name, steps in (("that inherit, no step |", 0), ("adapted for 25 steps |", 25), ("for 100 steps |", 100)):
+        assert f"{name} {min(spans[steps]):.2f} to {max(spans[steps]):.2f} |" in page

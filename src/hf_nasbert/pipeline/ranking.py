@@ -40,7 +40,7 @@ from hf_nasbert.ranking import (
 )
 from hf_nasbert.records import Record
 from hf_nasbert.scoring import score_architectures
-from hf_nasbert.searching import SearchTask, random_children
+from hf_nasbert.searching import SearchTask, random_children, shared_ridge
 from hf_nasbert.space import Architecture, SearchSpace, operator_kind
 from hf_nasbert.writing import check_apart, check_folder, check_unless_there, check_writable
 
@@ -184,7 +184,7 @@ def score_supernets(arguments: RankChildrenArguments, truth: GroundTruth, data: 
                 arguments, supernet, folder, digest, _of_table(data, truth), batches[:num_batches],
                 f"{arguments.scores.removesuffix('.jsonl')}.{digest}",
             )  # fmt: skip
-            losses = trainings.fit(sample, truth.space).predict_left_out(children)
+            losses = trainings.fit(shared_ridge(truth.space.blocks), sample).predict_left_out(children)
         record = {
             **about[digest],
             "recipe_hash": truth.recipe_hash,

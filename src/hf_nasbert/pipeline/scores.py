@@ -55,6 +55,7 @@ from hf_nasbert.searching import (
     SEARCHES,
     ComputePlan,
     GradientBoostedSearch,
+    OperatorRidge,
     Predict,
     Score,
     Scored,
@@ -345,7 +346,7 @@ def _adapt(scorer: ProxyScorer, arguments: ScoringArguments, task: SearchTask) -
     children = random_children(task, arguments.num_adapted)
     recipe = asdict(scorer.trainings.recipe(arguments.adapt_steps))
     scorer.settings["adapted"] = {"children": len(children), "recipe": recipe, "drawn_by": task.described}
-    fitted = cache(lambda: scorer.trainings.fit(children, scorer.space).predict)
+    fitted = cache(lambda: scorer.trainings.fit(OperatorRidge(scorer.space.blocks), children).predict)
     scorer.predict = lambda asked: fitted()(asked)
 
 

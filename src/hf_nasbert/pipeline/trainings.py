@@ -25,7 +25,7 @@ from hf_nasbert.pipeline.largest_child import IGNORED, Batch, LargestChild, whol
 from hf_nasbert.pipeline.text_settings import find_tokenizer
 from hf_nasbert.records import Record, versions
 from hf_nasbert.searching import OperatorRidge, Prices
-from hf_nasbert.space import Architecture, Candidates, SearchSpace
+from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.teachers import mask_of, read_child
 from hf_nasbert.training.arguments import AdaptationArguments, ChildRecipe
 from hf_nasbert.training.farm import run_farm
@@ -239,9 +239,9 @@ class ChildTrainings:
         recipe = replace(recipe, learning_rate=rate, falls=True, is_inherited=recipe.is_taught, warmup_steps=warmup)
         return self._losses(children, recipe, f"alone-{self.child_steps}")
 
-    def fit(self, children: Sequence[Architecture], space: Candidates) -> OperatorRidge:
-        """Adapt some children; the model that predicts by them how all others would do."""
-        return OperatorRidge(space.blocks).fit(children, self.adapt(children, self.arguments.adapt_steps))
+    def fit(self, model: OperatorRidge, children: Sequence[Architecture]) -> OperatorRidge:
+        """Adapt some children, and have a model predict by them how all others would do."""
+        return model.fit(children, self.adapt(children, self.arguments.adapt_steps))
 
     def _losses(self, children: Sequence[Architecture], recipe: ChildRecipe, name: str) -> list[float]:
         tokenizer = str(self.data.tokenizer_name or find_tokenizer(self.folder))

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hf_nasbert.ranking.agreement import Ranked, rank
 from hf_nasbert.ranking.table import GroundTruth
-from hf_nasbert.searching import OperatorRidge, Predict, calibrated
+from hf_nasbert.searching import Predict, calibrated, shared_ridge
 from hf_nasbert.space import Architecture
 
 _NUM_DRAWS = 100  # of the children that are trained
@@ -48,7 +48,7 @@ def calibrations(
     masks = [np.isin(np.arange(number), drawn, invert=True) for drawn in draws]
     blocks = truth.space.blocks
     trained = [{children[place]: float(truth.loss[place]) for place in drawn} for drawn in draws]
-    alone = [OperatorRidge(blocks).fit(list(few), list(few.values())).predict(children) for few in trained]
+    alone = [shared_ridge(blocks).fit(list(few), list(few.values())).predict(children) for few in trained]
     found = [rank(f"{num_trained} trained, additive", alone, truth, chosen=masks, is_random=True)]
     for method, losses in proxies.items():
         tables = [dict(zip(children, np.asarray(given, dtype=np.float64).tolist(), strict=True)) for given in losses]

@@ -31,6 +31,7 @@ from hf_nasbert.searching.pareto import pareto_front as pareto_front
 from hf_nasbert.searching.predictors import OperatorRidge as OperatorRidge
 from hf_nasbert.searching.predictors import Predict as Predict
 from hf_nasbert.searching.predictors import calibrated as calibrated
+from hf_nasbert.searching.predictors import shared_ridge as shared_ridge
 from hf_nasbert.searching.prefixes import PrefixBeamSearch as PrefixBeamSearch
 from hf_nasbert.searching.programming import KnapsackSearch as KnapsackSearch
 from hf_nasbert.searching.runs import Score as Score
