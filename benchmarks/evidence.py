@@ -16,9 +16,11 @@ from minilm_orders import (
     DRAWN,
     SCREENED,
     Evidence,
+    cosine_of,
     interference_lines,
     mean_of,
     paired_lines,
+    rank_correlation,
     rivals,
     table_lines,
     ways,
@@ -211,18 +213,28 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     drawn = ", ".join(f"{name} {mean_of(evidence, name, 'tau', DRAWN):.3f} "
                       f"({mean_of(evidence, name, 'within bands', DRAWN):.3f})"
                       for name in dict.fromkeys((best, f"uniform ({SCREENED})", *UNTRAINED[:2])))  # fmt: skip
+    uniform = f"uniform ({SCREENED})"
+    beside = "" if best == uniform else f"uniform with {tau(uniform)}, "
     dull = rivals(found, evidence.truth_of(SCREENED))["best dull baseline"]
+    others = ", ".join(f"{name} with {tau(name)}" for name in (*UNTRAINED[:2], dull))
     yield (
         f"Among screened children the best super-net, {best.removesuffix(f' ({SCREENED})')}, ranks with a tau of "
-        f"{tau(best)} over {seeds} seeds; uniform with {tau(f'uniform ({SCREENED})')}, {UNTRAINED[0]} with "
-        f"{tau(UNTRAINED[0])}, {UNTRAINED[1]} with {tau(UNTRAINED[1])}, {dull} with {tau(dull)}. "
+        f"{tau(best)} over {seeds} seeds; {beside}{others}. "
         + bar_of(evidence, best, "run")
         + f" Of those drawn at random: {drawn}."
     )
     order = ["uniform", "magic_t", "magic_a", "magic_at", *(name for name in STUDY if "anchored" in name)]
     told = [f"{name} {mean_of(evidence, f'{name} ({SCREENED})', 'within bands'):.3f}" for name in order
             if f"{name} ({SCREENED})" in found]  # fmt: skip
-    yield f"MAGIC's order, by tau within bands: {', '.join(told)}."
+    is_seen = all(
+        mean_of(evidence, f"{worse} ({SCREENED})", "within bands")
+        < mean_of(evidence, f"{better} ({SCREENED})", "within bands")
+        for worse, better in (("uniform", "magic_t"), ("magic_t", "magic_at"))
+    )
+    yield (
+        f"MAGIC's order, uniform below magic_t below magic_at, is {'seen' if is_seen else 'not seen'}; by tau within "
+        f"bands: {', '.join(told)}.{''.join(_of_interference(evidence))}"
+    )
     whole = mean_of(evidence, f"uniform ({ALL})", "within bands")
     if not math.isnan(whole):
         yield (f"Screening first: uniform of the whole space ranks the same children with {tau(f'uniform ({ALL})')}.")
@@ -235,6 +247,19 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
                      f"({mean_of(evidence, name, 'within bands', study='confirm'):.3f} within bands)"
                      for name in confirmed)  # fmt: skip
     yield f"What won the sweep, on seeds of its own: {told}. {bar_of(evidence, best, 'confirm')}"
+
+
+def _of_interference(evidence: Evidence) -> Iterator[str]:
+    """Whether gradients of shared operators agree more after MAGIC, and whether that goes with ranking well."""
+    found = evidence.supernets_of("run", SCREENED)
+    shown = [name for name in ("uniform", "magic_t", "magic_at") if name in found]
+    cosines = [f"{fmean(map(cosine_of, found[name].values())):.3f} after {name}" for name in shown]
+    number, correlation = rank_correlation(evidence, SCREENED, "run")
+    if correlation is not None:
+        yield (
+            f" The gradients of shared operators have a cosine of {', '.join(cosines)}; over {number} super-nets it "
+            f"has a rank correlation of {correlation:+.2f} with tau within bands."
+        )
 
 
 def bar_of(evidence: Evidence, name: str, study: str) -> str:

@@ -358,7 +358,6 @@ def paired_lines(evidence: Evidence, children: str = SCREENED, study: str = "run
 
 def interference_lines(evidence: Evidence, study: str = "run") -> Iterator[str]:
     """The mean cosine of gradients of shared operators, and whether it goes with ranking well."""
-    truth = evidence.truth_of(SCREENED)
     yield "| super-net | seeds | cosine of gradients | of pairs that differ in one block | in half of them and more |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     row = evidence.untrained(UNTRAINED[0])
@@ -375,15 +374,23 @@ def interference_lines(evidence: Evidence, study: str = "run") -> Iterator[str]:
             cells.append(f"{np.mean(values):.3f}{deviation}")
         yield f"| {name} | {len(rows)} | {' | '.join(cells)} |"
     for space in (SCREENED, ALL):
-        rows = [row for one in evidence.supernets_of(study, space).values() for row in one.values()]
-        taus = [measured(evidence.scores_of(row), truth)["within bands"] for row in rows]
-        if len(rows) > 2 and not any(map(math.isnan, taus)):
-            found = spearman([cosine_of(row) for row in rows], taus)
+        number, found = rank_correlation(evidence, space, study)
+        if found is not None:
             yield ""
             yield (
-                f"Of {len(rows)} super-nets of the {space} space, cosine and tau within bands have a rank correlation "
-                f"of {found:+.2f}."
+                f"Of {number} super-nets of the {space} space, cosine and tau within bands have a rank correlation of "
+                f"{found:+.2f}."
             )
+
+
+def rank_correlation(evidence: Evidence, space: str, study: str) -> tuple[int, float | None]:
+    """How many super-nets of a space there are, and the rank correlation of their cosines and taus within bands."""
+    truth = evidence.truth_of(SCREENED)
+    rows = [row for one in evidence.supernets_of(study, space).values() for row in one.values()]
+    taus = [measured(evidence.scores_of(row), truth)["within bands"] for row in rows]
+    if len(rows) < 3 or any(map(math.isnan, taus)):
+        return len(rows), None
+    return len(rows), float(spearman([cosine_of(row) for row in rows], taus))
 
 
 def cosine_of(row: Record, part: Callable[[int], bool] = lambda distance: True) -> float:

@@ -138,6 +138,20 @@ def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
     assert "`python benchmarks/minilm_ranking.py sweep`" in made["evidence sweep"]
     assert "has not been run yet" in made["evidence pilot"]
     assert "bar of 0.96 and 0.88" in made["evidence lines"]
+    assert "MAGIC's order, uniform below magic_t below magic_at, is not seen" in made["evidence lines"]
+    assert "a cosine of 0.500 after uniform; over 6 super-nets" in made["evidence lines"]
+
+
+def test_magics_order_is_told_where_it_is_seen(bench, folder):
+    rows = records.read(folder / "minilm-supernets.jsonl")
+    for variant, noise in (("magic_t", 0.01), ("magic_at", 0.0)):
+        for row in [one for one in rows if one["study"] == "run" and one["variant"] == "uniform"]:
+            pairs = enumerate(zip(rows[0]["children"], row["scores"], strict=True))
+            scores = [None if score is None else worth(child.split("-")) + noise * (place % 7)
+                      for place, (child, score) in pairs]  # fmt: skip
+            records.append(folder / "minilm-supernets.jsonl", row | {"variant": variant, "scores": scores})
+    told = list(bench.lines(bench.evidence_of(folder), {}, []))
+    assert any("is seen; by tau within bands: uniform 0.9" in line for line in told)
 
 
 def test_what_follows_the_sums_is_told_without_the_children_near_them_too(bench, folder):
