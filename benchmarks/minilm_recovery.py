@@ -10,7 +10,7 @@ Killed at any moment, the same command goes on: a recovery from its last checkpo
 `design` of minilm_table.py makes.
 
 Settled before it was run: half and a quarter of the encoder's parameters; searched is the best by inherited weights of
-the 200 best sums of lone replacements, `compress`'s default; by hand are the best subset of whole layers and the best
+the 24 best sums of lone replacements, `compress`'s default; by hand are the best subset of whole layers and the best
 uniform width, both by inherited weights too, as `compress` has them. Recovery is that of `compress` for 200 steps of
 32 sentences, and 4 and 16 times as many, over the same 16,000 sentences again and again; seeds 0 to 2 are of the
 batches' order. Judged on text that chose nothing, and on the test split of STS-B. Then every child is fine-tuned on
@@ -53,7 +53,7 @@ from hf_nasbert.training.farm import compress_table
 FILE = "minilm-recovery.jsonl"
 BUDGETS, FACTORS, SEEDS = (0.5, 0.25), (1, 4, 16), (0, 1, 2)
 WAYS = ("searched", "best layers", "uniform width")
-NUM_STEPS, NUM_CHOICES = 200, 200
+NUM_STEPS, NUM_CHOICES = 200, 24
 TUNED = ("rotten_tomatoes", "brown")
 FINETUNING: dict[str, Any] = {"learning_rate": 1e-4}
 SHAPES = ((1, 128), (32, 128))
