@@ -120,8 +120,10 @@ SWEEP: dict[str, Variant] = {
     "uniform, twice the compute": Variant("uniform", factor=2),
     "uniform, four times the compute": Variant("uniform", factor=4),
 }
-CONFIRM: dict[str, Variant] = {"uniform": Variant("uniform")}
-"""Filled in when the sweep is done, by the rule above, and committed before it is run."""
+CONFIRM: dict[str, Variant] = {
+    name: SWEEP[name] for name in ("uniform", "uniform, learning rate 1e-3", "uniform, four times the compute")
+}
+"""Filled in when the sweep was done, by the rule above, and committed before it is run."""
 ADAPTED: dict[str, Variant] = {name: STUDY[name] for name in ("uniform", "magic_t")}
 ADAPT_STEPS, NUM_ADAPTED, _ADAPT_SEED = 15, 45, 0
 STUDIES = {"run": STUDY, "sweep": SWEEP, "confirm": CONFIRM, "adapt": ADAPTED}
