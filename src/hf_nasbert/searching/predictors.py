@@ -113,8 +113,8 @@ class OperatorRidge:
         Args:
             children: The children.
             scores: One each.
-            feature: What else is known of each, (children,), the better the lower as a score is. A line through it is
-                fitted first, which is not penalised, and left out where it falls.
+            feature: Another score of each, (children,), lower is better. A line through it is fitted without a penalty;
+                where that line falls, the feature is left out.
 
         Raises:
             ValueError: If no score is finite.
