@@ -113,8 +113,8 @@ class OperatorRidge:
         Args:
             children: The children.
             scores: One each.
-            feature: Another score of each, (children,), lower is better. A line through it is fitted without a penalty;
-                where that line falls, the feature is left out.
+            feature: Another score of each, (children,), lower is better. A line through it is fitted without a
+                penalty; where that line falls, the feature is left out.
 
         Raises:
             ValueError: If no score is finite.
