@@ -402,6 +402,14 @@ def begin(
     return arguments, prepare(settings, arguments.work, texts(), pairs_of(settings), SOURCE, 1)
 
 
+def parse_share(text: str) -> tuple[int, int]:
+    """`0/2` as (0, 2)."""
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number below another, such as 0/2")
+    return int(number), int(of)
+
+
 def by_counts(
     fitted: Sequence[Architecture], losses: Sequence[float], others: Sequence[Architecture]
 ) -> dict[str, float]:

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from minilm_children import DESIGN, Prepared, begin, begun, rows_of
+from minilm_children import DESIGN, Prepared, begin, begun, parse_share, rows_of
 
 from hf_nasbert import records
 from hf_nasbert.compression.recover import batch_of_step, recover
@@ -415,14 +415,6 @@ def plan_lines(folder: Path, num_children: int = 300) -> Iterator[str]:
                 foretold += num_children * CPU_SECONDS_SCORED + CPU_SECONDS_OF_GRADIENTS
             total += sum(of_study) / len(of_study) if of_study else foretold
         yield f"{study}: {num_left} of {len(jobs)} to make, {total / 3600:.1f} CPU-hours"
-
-
-def parse_share(text: str) -> tuple[int, int]:
-    """`0/2` as (0, 2)."""
-    number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number below another, such as 0/2")
-    return int(number), int(of)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """A searched child of MiniLM-L6 beside what people choose by hand, at more and more tokens (part D).
 
     python benchmarks/minilm_recovery.py plan                 CPU-hours of what is left; runs nothing
-    python benchmarks/minilm_recovery.py run [--limit N]      recovers, judges and fine-tunes what the records lack
+    python benchmarks/minilm_recovery.py run [--limit N]      recovers, judges and fine-tunes what the records lack;
+                                                              `--share 0/2` and `--share 1/2` may run side by side
     python benchmarks/minilm_recovery.py latency              milliseconds of the six children in single precision and
                                                               in int8, on a quiet machine
     python benchmarks/evidence.py                             makes the tables of it anew, from the records
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 
 import torch
 from downstream import TASKS
-from minilm_children import Prepared, begin, begun, rows_of
+from minilm_children import Prepared, begin, begun, parse_share, rows_of
 
 from hf_nasbert import records
 from hf_nasbert.child_folders import save_child
@@ -142,11 +143,17 @@ class Study:
         """All of it, the fewest tokens first."""
         return all_jobs(self.factors, self.budgets, self.seeds, self.tuned)
 
-    def work(self, limit: int | None = None) -> int:
-        """Do what the records lack, at most so many jobs; returns how many were done."""
+    def work(self, limit: int | None = None, share: tuple[int, int] = (0, 1)) -> int:
+        """Do what the records lack of a share, at most so many jobs; returns how many were done.
+
+        A recovered child and what is fine-tuned of it are of one share.
+        """
         begun(self.file)
-        num_done = 0
+        (number, of), num_done = share, 0
+        own = list(dict.fromkeys(job.model for job in self.jobs()))[number::of]
         for job in self.jobs():
+            if job.model not in own:
+                continue
             if num_done == limit:
                 break
             if job in done(rows_of(self.file)):
@@ -335,12 +342,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["plan", "run", "latency"])
     parser.add_argument("--limit", type=int, help="Stop after so many jobs.")
+    parser.add_argument("--share", type=parse_share, default=(0, 1), help="Which part of the work, as 0/2 and 1/2.")
     arguments, prepared = begin(parser, plan_lines)
     study = Study(prepared, "packaged:stsb", arguments.records)
     if arguments.command == "latency":
         study.time_children()
     else:
-        print(f"{study.work(arguments.limit)} jobs done")
+        print(f"{study.work(arguments.limit, arguments.share)} jobs done")
 
 
 if __name__ == "__main__":

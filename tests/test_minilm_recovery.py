@@ -37,6 +37,19 @@ def test_the_command_plan_prints_the_cost_and_prepares_nothing(bench, tmp_path, 
     assert not work.exists()
 
 
+def test_shares_have_every_job_once_and_keep_a_model_together(bench, tmp_path, monkeypatch):
+    seen = []
+    for name in ("recover", "fine_tune"):
+        monkeypatch.setattr(bench.Study, name, lambda self, job: seen.append(job))
+    monkeypatch.setattr(bench, "compress_table", lambda path: None)
+    shares = []
+    for share in ((0, 2), (1, 2)):
+        bench.Study(None, None, tmp_path).work(share=share)
+        shares.append({job.model for job in seen} - {model for other in shares for model in other})
+    assert sorted(seen) == sorted(bench.all_jobs())
+    assert [len(models) for models in shares] == [27, 27]
+
+
 def told(file):
     """What every run of the same job tells, in order."""
     return [
