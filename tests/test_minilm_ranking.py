@@ -108,6 +108,27 @@ def test_adapted_children_come_nearer_to_the_base_model(bench, prepared, design,
     assert again["passes_of_each"] == 3 * bench.ADAPT_STEPS + len(prepared.trainer.batches["choosing"])
 
 
+def test_children_are_scored_on_more_text_where_a_variant_asks_for_it(bench, prepared, design, monkeypatch):
+    name, asked = next(iter(bench.BAR.items()))
+    assert asked.more_batches == 18
+    children = [child for child in children_of(design) if "conv3" not in child][:3]
+    scored = {}
+    for number in (0, 2):
+        monkeypatch.setitem(bench.BAR, name, bench.Variant("uniform", more_batches=number))
+        record = bench.make(prepared, bench.Job("bar", name, "screened", 400), children)
+        made, trained = prepared.materials, bench.train(prepared, prepared.materials.screened_space, asked._replace(
+            factor=1.0), 400)[0]  # fmt: skip
+        parts = [("choosing", place) for place in range(len(made.text.choosing))]
+        parts += [("train", place) for place in range(number)]
+        batches = [getattr(made.text, part)[place] for part, place in parts]
+        targets = [made.states[part][place] for part, place in parts]
+        wanted = score_children(trained, children, batches, targets, made.distance)
+        assert record["scores"] == pytest.approx([one.loss for one in wanted], rel=1e-5)
+        assert record["scored_batches"] == len(parts)
+        scored[number] = record["scores"]
+    assert scored[0] != scored[2]
+
+
 def test_a_command_called_again_goes_on_and_doubles_nothing(bench, prepared, design, tmp_path, monkeypatch):
     path = tmp_path / bench.FILE
     jobs = [*bench.jobs_of("untrained"), *bench.jobs_of("run")[:1]]
