@@ -18,11 +18,15 @@ from minilm_orders import (
     Evidence,
     cosine_of,
     interference_lines,
+    lines_of,
     mean_of,
+    measured,
     paired_lines,
     rank_correlation,
     rivals,
     table_lines,
+    trainings_of,
+    tried,
     ways,
 )
 from minilm_ranking import STUDY, UNTRAINED, jobs_of, known
@@ -90,6 +94,9 @@ def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, s
         made[f"evidence {study}"] = "\n".join(table_lines(evidence, SCREENED, study)) if has[study] else text
     if has["confirm"]:
         made["evidence confirm"] += "\n\n" + "\n".join(paired_lines(evidence, SCREENED, "confirm"))
+    tries = tried(evidence)
+    text = not_run("What was tried at the bar", "minilm_ranking.py bar")
+    made["evidence tried"] = "\n".join(lines_of(tries, evidence.truth_of(SCREENED))) if tries else text
     for table in ("minilm", WITHOUT_NEAR, "imdb"):
         if table in replayed:
             made[f"evidence regret {table}"] = "\n".join(regret_lines(replayed[table]))
@@ -246,7 +253,23 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     told = ", ".join(f"{name.removesuffix(f' ({SCREENED})')} {mean_of(evidence, name, 'tau', study='confirm'):.3f} "
                      f"({mean_of(evidence, name, 'within bands', study='confirm'):.3f} within bands)"
                      for name in confirmed)  # fmt: skip
-    yield f"What won the sweep, on seeds of its own: {told}. {bar_of(evidence, best, 'confirm')}"
+    yield f"What won the sweep, on seeds of its own: {told}. {bar_of(evidence, best, 'confirm')}{_of_tries(evidence)}"
+
+
+def _of_tries(evidence: Evidence) -> str:
+    """What of all that was tried at the bar since comes nearest to it."""
+    truth = evidence.truth_of(SCREENED)
+    found = {
+        name: {measure: fmean(measured(scores, truth)[measure] for scores in way.rankings.values())
+               for measure in ("tau", "within bands")}
+        for name, way in tried(evidence).items()
+    }  # fmt: skip
+    best = max(found, key=lambda name: found[name]["tau"])
+    overall, within = found[best].values()
+    return (
+        f" Nearest of what was tried since: {best}, {overall:.3f} ({within:.3f} within bands) for "
+        f"{trainings_of(tried(evidence)[best], truth):.0f} child-trainings."
+    )
 
 
 def _of_interference(evidence: Evidence) -> Iterator[str]:

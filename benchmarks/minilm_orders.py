@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from minilm_children import DESIGN, by_counts, rows_of, table_of
-from minilm_ranking import FILE, STUDIES, UNTRAINED
+from minilm_ranking import BAR, FILE, STUDIES, UNTRAINED
 from numpy.typing import NDArray
 
 from hf_nasbert.foreign import read_object
 from hf_nasbert.metrics import Array, Redraws, draw, means_of_known, paired_difference, percentile_interval, spearman
 from hf_nasbert.records import Record
-from hf_nasbert.searching import shared_ridge
+from hf_nasbert.searching import calibrated, shared_ridge
 from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 _TOP = 10
@@ -42,6 +42,9 @@ _COMPARED = MEASURES[:2]
 SCREENED, ALL, DRAWN = "screened", "whole", "drawn"
 """Of which children: those of the screened space, all of the table, or of the screened ones those drawn at random."""
 BOTH = "uniform + inherited weights"
+TRIED = [("confirm", "uniform"), ("confirm", "uniform, four times the compute"), *(("bar", name) for name in BAR)]
+"""Super-nets that what else was tried at the bar stands on; all that follows of them needs no other training."""
+_CALIBRATED = (8, 15, 30)
 _DULL = ("parameters", "FLOPs", "kept layers")
 
 Scores = Mapping[str, float]
@@ -289,16 +292,60 @@ def _fitted(truth: Truth, children: Sequence[Architecture]) -> dict[str, Way]:
     }
 
 
+def tried(evidence: Evidence) -> dict[str, Way]:
+    """What was tried at the bar: super-nets, means over their seeds, both calibrated by children trained alone too."""
+    truth, found = evidence.truth_of(SCREENED), dict[str, Way]()
+    if not truth.names:
+        return found
+    alone = float(np.mean([row["passes"] for row in truth.rows]))
+    for study, variant in TRIED:
+        rows = list(evidence.supernets_of(study, SCREENED).get(variant, {}).values())
+        if not rows:
+            continue
+        known = {*truth.names}
+        each = [{name: s for name, s in evidence.scores_of(row).items() if name in known} for row in rows]
+        mean = {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
+        price = rows[0]["passes"] + _scoring(rows[0], len(truth.names))
+        groups = {variant: each, f"{variant}, mean of {len(rows)}": [mean]}
+        for title, own in groups.items():
+            passes = price * (1 if own is each else len(rows)) + rows[0]["teacher_passes"]  # all see the same batches
+            found[title] = Way(dict(enumerate(own)), passes)
+            for number in _CALIBRATED:
+                if len(truth.names) > 2 * number:
+                    draws = {draw: _by_few(truth, own[draw % len(own)], number, draw) for draw in range(_DRAWS)}
+                    found[f"{title}, calibrated by {number}"] = Way(draws, passes + number * alone, True)
+    return found
+
+
+def _by_few(truth: Truth, scores: Scores, number: int, draw: int) -> Scores:
+    """How a ranking that some children trained alone calibrate ranks all others."""
+    children = {name: Architecture.parse(name) for name in truth.names}
+    by_child = {child: scores[name] for name, child in children.items()}
+    places = np.random.default_rng(draw).permutation(len(children))[:number]
+    few = {children[truth.names[place]]: float(truth.losses[place]) for place in places}
+    blocks = SearchSpace.from_dict(truth.rows[0]["recipe"]["space"]).blocks
+    predict = calibrated(blocks, few, lambda asked: [by_child[child] for child in asked], list(by_child))
+    others = [name for name, child in children.items() if child not in few]
+    return dict(zip(others, predict([children[name] for name in others]), strict=True))
+
+
 def passes_of(row: Record) -> float:
     """What a training alone took, the base model's forwards included."""
     return float(row["passes"] + row["teacher_passes"])
 
 
+def trainings_of(way: Way, truth: Truth) -> float:
+    """What a way takes, in trainings of a child alone."""
+    return way.passes / float(np.mean([passes_of(row) for row in truth.rows]))
+
+
 def table_lines(evidence: Evidence, children: str, study: str = "run") -> Iterator[str]:
     """Every way with every measure: mean ± standard deviation over seeds or draws, intervals over children."""
-    truth = evidence.truth_of(children)
-    found = ways(evidence, children, study)
-    one = float(np.mean([passes_of(row) for row in truth.rows])) if truth.rows else math.nan
+    yield from lines_of(ways(evidence, children, study), evidence.truth_of(children))
+
+
+def lines_of(found: Mapping[str, Way], truth: Truth) -> Iterator[str]:
+    """The table of some ways."""
     yield f"| {len(truth.names)} children ranked by | seeds | takes, in child-trainings | {' | '.join(MEASURES)} |"
     yield "| --- |" + " ---: |" * (2 + len(MEASURES))
     for name, way in found.items():
@@ -311,7 +358,7 @@ def table_lines(evidence: Evidence, children: str, study: str = "run") -> Iterat
             cell += f" ± {np.std(values, ddof=1):.2f}" if cell and len(values) > 1 else ""
             cells.append(cell + (told[place] if cell and place < len(told) else ""))
         seeds = f"{len(each)} draws" if way.is_random else str(len(each))
-        takes = "" if math.isnan(way.passes) else f"{way.passes / one:.1f}"
+        takes = "" if math.isnan(way.passes) else f"{trainings_of(way, truth):.1f}"
         yield f"| {name} | {seeds} | {takes} | {' | '.join(cells)} |"
 
 

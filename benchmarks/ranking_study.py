@@ -112,20 +112,23 @@ def fresh_hours() -> float:
     return (supernets * (CPU_SECONDS_TRAINED + quarters * CPU_SECONDS_SCORED) + adapted * CPU_SECONDS_ADAPTED) / 3600
 
 
-def adapt(scores: Path, table: str) -> None:
-    """Rank by adapted children of the fresh super-nets, at half time and at the end."""
-    for name in ADAPTED:
-        steps = steps_of(*FRESH[name])
-        folders = [
-            RUNS / f"{name}-{seed}" / f"checkpoint-{steps * quarter // QUARTERS}"
-            for seed in FRESH_SEEDS for quarter in (QUARTERS // 2, QUARTERS)
-        ]  # fmt: skip
+def adapt(scores: Path, table: str, workers: int) -> None:
+    """Rank by adapted children of the fresh super-nets, at half time and at the end; a worker has super-nets alone."""
+
+    def of_super_nets(name: str, quarter: int) -> None:
+        step = steps_of(*FRESH[name]) * quarter // QUARTERS
+        folders = [RUNS / f"{name}-{seed}" / f"checkpoint-{step}" for seed in FRESH_SEEDS]
         for adapt_steps in ADAPT_STEPS:
             recipe(
                 "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders, *TEXT,
                 "--num_resamples", 20, "--adapt_steps", adapt_steps, "--num_adapted", NUM_ADAPTED,
             )  # fmt: skip
-            pack(scores)
+
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(of_super_nets, name, part) for name in ADAPTED for part in (QUARTERS // 2, QUARTERS)]
+    for job in jobs:
+        job.result()
+    pack(scores)
 
 
 def settings_of(method: str, changes: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -269,7 +272,7 @@ def main() -> None:
         print(f"{fresh_hours():.1f} CPU-hours, foretold, if none of it is done", flush=True)
         where = (begun("ranking-fresh"), arguments.table, arguments.workers)
         train_and_score(FRESH, FRESH_SEEDS, [QUARTERS // 2, QUARTERS], *where)
-        adapt(where[0], arguments.table)
+        adapt(*where)
     elif arguments.command == "card":
         facts = read_table_facts(find_table(arguments.table))
         truth = GroundTruth(load_table(arguments.table))

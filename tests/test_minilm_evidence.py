@@ -191,6 +191,36 @@ def test_what_won_the_sweep_is_told_on_its_own_seeds(bench, folder):
     assert "| fair (screened) | uniform | 3 | +" in made["evidence confirm"]
 
 
+def test_what_was_tried_at_the_bar_is_told_with_its_price(bench, folder):
+    import minilm_orders as orders
+
+    found_rows, rng = records.read(folder / "minilm-supernets.jsonl"), random.Random(1)
+    wrong = [worth(child.split("-")) + 0.15 * child.split("-").count("ffn8") for child in found_rows[0]["children"]]
+    for row in [one for one in found_rows if one["study"] == "run" and one["variant"] == "uniform"]:
+        scores = [None if known is None else loss + rng.gauss(0, 0.1)
+                  for loss, known in zip(wrong, row["scores"], strict=True)]  # fmt: skip
+        records.append(folder / "minilm-supernets.jsonl", row | {"study": "confirm", "scores": scores})
+    evidence = bench.evidence_of(folder)
+    truth, found = evidence.truth_of(bench.SCREENED), orders.tried(evidence)
+    assert list(found) == [f"uniform{way}{few}" for way in ("", ", mean of 3") for few in ("", ", calibrated by 8")], (
+        "so few children calibrate no more"
+    )
+    tau = {name: np.mean([orders.measured(scores, truth)["tau"] for scores in way.rankings.values()])
+           for name, way in found.items()}  # fmt: skip
+    assert tau["uniform, mean of 3"] > tau["uniform"] + 0.02, "noise is taken out"
+    assert tau["uniform, calibrated by 8"] > tau["uniform"] + 0.02, "what is wrong of an operator is mended"
+    assert all(len(scores) == len(truth.names) - 8 for scores in found["uniform, calibrated by 8"].rankings.values())
+    passes = 600 + 6 * len(truth.names)
+    assert found["uniform"].passes == passes + 200
+    assert found["uniform, mean of 3"].passes == 3 * passes + 200
+    assert found["uniform, calibrated by 8"].passes == passes + 200 + 8 * 196
+    made = bench.sections(evidence, {})
+    best = max(tau, key=tau.get)
+    assert f"Nearest of what was tried since: {best}, {tau[best]:.3f} (" in made["evidence lines"]
+    assert f"for {found[best].passes / 256:.0f} child-trainings." in made["evidence lines"]
+    assert {*rows(made["evidence tried"])} >= {*found}
+
+
 def test_the_advantage_of_the_searched_child_is_told_at_every_number_of_tokens(bench, tmp_path):
     assert bench.advantage_line(tmp_path) is None
     by_way = {"searched": (0.80, 0.82), "best layers": (0.76, 0.81), "uniform width": (0.70, 0.70)}

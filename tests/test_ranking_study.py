@@ -65,6 +65,25 @@ def test_variants_made_the_steps_of_theirs(study, variants, seeds, shares):
     assert list(study[f"{variants}_SEEDS"]) == seeds
 
 
+def test_workers_adapt_children_of_super_nets_that_no_other_worker_has(study, tmp_path, monkeypatch):
+    """`rank_children` keeps what it trains beside the records, under a super-net's digest."""
+    inside, commands = study["adapt"].__globals__, []
+    monkeypatch.setitem(inside, "recipe", lambda name, *arguments: commands.append([*map(str, arguments)]))
+    monkeypatch.setitem(inside, "pack", lambda path: commands.append(path))
+    study["adapt"](tmp_path / "scores.jsonl", "imdb", 2)
+    assert commands.pop() == tmp_path / "scores.jsonl"
+    groups = {}
+    for command in commands:
+        folders = tuple(word for word in command if "checkpoint-" in word)
+        groups.setdefault(folders, []).append(command[command.index("--adapt_steps") + 1])
+    assert all(steps == ["25", "100"] for steps in groups.values()), "one after the other"
+    adapted = [folder for folders in groups for folder in folders]
+    assert len(adapted) == len(set(adapted)) == 3 * 5 * 2
+    assert {Path(folder).parent.name for folder in adapted} == {
+        f"{name}-{seed}" for name in study["ADAPTED"] for seed in study["FRESH_SEEDS"]
+    }
+
+
 def test_the_records_of_retired_variants_stay(study):
     assert set(study["RETIRED"]) <= {record["method"] for record in read("ranking-sweep")}
 
