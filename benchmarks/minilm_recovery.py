@@ -15,7 +15,9 @@ the 24 best sums of lone replacements, `compress`'s default; by hand are the bes
 uniform width, both by inherited weights too, as `compress` has them. Recovery is that of `compress` for 200 steps of
 32 sentences, and 4 and 16 times as many, over the same 16,000 sentences again and again; seeds 0 to 2 are of the
 batches' order. Judged on text that chose nothing, and on the test split of STS-B. Then every child is fine-tuned on
-rotten_tomatoes and brown at a rate of 1e-4, two epochs, under the seed of its recovery. Latency needs no trained
+rotten_tomatoes and brown at a rate of 1e-4, two epochs, under the seed of its recovery. Products are taken in bfloat16
+where `compress` does so by default, on processors with such units; this was settled when one child had been recovered
+and fine-tuned in single precision, and that one was run anew. Latency needs no trained
 weights: torch runs all children by turns, then onnxruntime those in single precision and in int8, by turns as well.
 """
 
@@ -43,6 +45,7 @@ from hf_nasbert.compression.handmade import best_layers, best_uniform, most_laye
 from hf_nasbert.compression.onnx_files import INT8, ONNX, TORCH, by_turns, full_batch, onnx_run
 from hf_nasbert.compression.proof import Judge, measure_side_by_side, read_pairs
 from hf_nasbert.compression.recover import RecoverySettings, recover
+from hf_nasbert.elastic.encoders import does_bf16_pay
 from hf_nasbert.export.int8 import quantise
 from hf_nasbert.export.onnx import write_graph
 from hf_nasbert.extraction import extract_child
@@ -140,7 +143,7 @@ class Study:
         )  # fmt: skip
 
     def jobs(self) -> list[Job]:
-        """All of it, the fewest tokens first."""
+        """All of it, seed by seed."""
         return all_jobs(self.factors, self.budgets, self.seeds, self.tuned)
 
     def work(self, limit: int | None = None, share: tuple[int, int] = (0, 1)) -> int:
@@ -173,7 +176,7 @@ class Study:
         architecture = self.children[job.way, job.budget]
         settings = RecoverySettings(
             num_steps=job.factor * self.num_steps, learning_rate=made.arguments.learning_rate, seed=job.seed,
-            inner_weight=trainer.settings.inner_weight if trainer.inner_blocks else 0.0,
+            inner_weight=trainer.settings.inner_weight if trainer.inner_blocks else 0.0, bf16=does_bf16_pay(),
         )  # fmt: skip
         child, checkpoints = extract_child(made.supernet, architecture), self.folder / f"{job.model}-checkpoints"
         train, states = made.text.train, made.states["train"]
@@ -185,7 +188,7 @@ class Study:
             record = {
                 "kind": "recovery", **job._asdict(), "architecture": str(architecture),
                 "share": round(made.cost(architecture)["num_parameters"] / whole, 4), "num_steps": settings.num_steps,
-                "num_tokens": done.num_tokens, "judged": dataclasses.asdict(self.judge(child)),
+                "num_tokens": done.num_tokens, "bf16": settings.bf16, "judged": dataclasses.asdict(self.judge(child)),
                 "base_model": dataclasses.asdict(self._of_base_model), "cpu_seconds": round(seconds, 1),
                 "versions": versions(),
             }  # fmt: skip
@@ -204,7 +207,7 @@ class Study:
         task.run(
             task.arguments_of(
                 model=str(self.folder / job.model), output_dir=str(self.folder / "finetuned" / job.model),
-                records=str(self.file), seeds=[job.seed], save_models=False, disable_tqdm=True,
+                records=str(self.file), seeds=[job.seed], save_models=False, disable_tqdm=True, bf16=does_bf16_pay(),
                 **{**task.arguments, **task.files(self.folder), **self.finetuning},
             )
         )  # fmt: skip
@@ -262,10 +265,10 @@ def all_jobs(
     seeds: Sequence[int] = SEEDS,
     tuned: Sequence[str] = TUNED,
 ) -> list[Job]:
-    """All jobs in their order: seed by seed at every factor, so that one that is cut short compares all ways."""
+    """All jobs in their order: seed by seed, the fewest tokens first; one that is cut short compares all ways."""
     return [
         Job(way, budget, factor, seed, task)
-        for factor in factors for seed in seeds for budget in budgets for way in WAYS for task in ("", *tuned)
+        for seed in seeds for factor in factors for budget in budgets for way in WAYS for task in ("", *tuned)
     ]  # fmt: skip
 
 

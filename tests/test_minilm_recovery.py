@@ -9,6 +9,7 @@ from tiny.minilm import benchmark, prepare_tiny
 from tiny.processes import kill_behind
 
 from hf_nasbert import records
+from hf_nasbert.elastic.encoders import does_bf16_pay
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,7 @@ def test_jobs_of_one_model_follow_each_other_and_the_plan_counts_them(bench, tmp
     jobs = bench.all_jobs()
     assert len(jobs) == len(set(jobs)) == 3 * 3 * 2 * 3 * 3
     assert [job.task for job in jobs[:3]] == ["", "rotten_tomatoes", "brown"]
+    assert [(job.seed, job.factor) for job in jobs] == sorted((job.seed, job.factor) for job in jobs)
     assert len({job.model for job in jobs}) == len(jobs) / 3
     assert next(iter(bench.plan_lines(tmp_path))).startswith(
         "1 times the tokens: 18 recoveries 0.2 CPU-hours, 36 fine-"
@@ -91,6 +93,8 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     assert not any(str(tmp_path) in str(one["model"]) for one in found if one["kind"] == "finetune")
     recovered = [one for one in found if one["kind"] == "recovery"]
     assert len(recovered) == 6
+    bf16 = [one.get("bf16", one.get("settings", {}).get("bf16")) for one in found]
+    assert bf16 == [does_bf16_pay()] * len(found)
     assert all(one["share"] <= 0.61 for one in recovered)
     loss = {(one["way"], one["factor"]): one["judged"]["loss"] for one in recovered}
     assert all(loss[way, 4] < loss[way, 1] for way in bench.WAYS)
