@@ -35,7 +35,20 @@ from minilm_recovery import FACTORS as RECOVERY_FACTORS
 from minilm_recovery import FILE as RECOVERY
 from minilm_table import FACTORS, pilot_lines, read_object
 from ranking_study import CALIBRATED, FRESH_SEEDS
-from regret import Replay, draw_regret, imdb_cases, is_untrained, minilm_cases, regret_lines, replays_of, winners
+from regret import (
+    SCORED_BATCHES,
+    Replay,
+    at_compute,
+    draw_regret,
+    imdb_cases,
+    is_untrained,
+    minilm_cases,
+    noise_of,
+    regret_lines,
+    replays_of,
+    ties,
+    winners,
+)
 
 from hf_nasbert.cards import fill_page
 from hf_nasbert.ranking import GroundTruth, load_table, read_scores, report
@@ -44,6 +57,8 @@ PAGE, FIGURES = ROOT / "docs" / "evidence.md", ROOT / "docs" / "figures"
 ASKED = (1, 3, 10, 100)
 """Child-trainings of compute for which the page says what to do."""
 _BAR, _BAR_FRESH = (0.96, 0.88), 0.45  # tau overall and within bands; on `imdb`
+_COMPUTE_FRESH = 5  # child-trainings, at which that of `imdb` holds
+_NAMED = 2  # policies that do as well as the best one
 _LEAST = 30  # children of a band, from which on replays say something
 REPLAYS = 60
 _RESAMPLES = 20  # of intervals that are not shown
@@ -99,7 +114,9 @@ def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, s
     made["evidence tried"] = "\n".join(lines_of(tries, evidence.truth_of(SCREENED))) if tries else text
     for table in ("minilm", WITHOUT_NEAR, "imdb"):
         if table in replayed:
-            made[f"evidence regret {table}"] = "\n".join(regret_lines(replayed[table]))
+            made[f"evidence regret {table}"] = "\n".join(
+                [*regret_lines(replayed[table]), *floor_lines(evidence, table)]
+            )
         else:
             made[f"evidence regret {table}"] = not_run("The table `minilm`", "minilm_table.py train --factor F")
     made["evidence fresh"] = fresh_text(fresh)
@@ -110,7 +127,10 @@ def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, s
 
 
 class Fresh(NamedTuple):
-    """How one method of the fresh seeds ranks: tau and tau within size buckets, with their cells in a table."""
+    """How one method of the fresh seeds ranks: tau and tau within size buckets, with their cells in a table.
+
+    `price` is what it takes, in child-trainings.
+    """
 
     name: str
     when: str
@@ -118,6 +138,7 @@ class Fresh(NamedTuple):
     is_calibrated: bool
     tau: float
     cells: tuple[str, str]
+    price: float
 
 
 def fresh_rows(folder: Path) -> list[Fresh]:
@@ -130,23 +151,45 @@ def fresh_rows(folder: Path) -> list[Fresh]:
     found = []
     for when, share in (("half time", 0.5), ("the end", 1.0)):
         own = [row for row in scored if row["step"] == share * row["max_steps"]]
-        rows = [(one, False) for one in report(truth, own, num_resamples=_RESAMPLES).methods] if own else []
+        steps = {row["method"]: row.get("adapted") for row in own}
+        prices = {name: fresh_price(truth, share, adapted) for name, adapted in steps.items()}
+        rows = [(one, 0) for one in report(truth, own, num_resamples=_RESAMPLES).methods] if own else []
         for number in CALIBRATED if own else ():
             made = report(truth, own, num_resamples=_RESAMPLES, calibrate=number)
-            rows += [(one, True) for one in made.calibrated]
-        for one, is_calibrated in rows:
+            rows += [(one, number) for one in made.calibrated]
+        for one, number in rows:
             taus = [one.measured[name] for name in ("kendall_tau", "bucketed_tau")]
             cells = [f"{tau.mean:.3f} ± {tau.seed_deviation or 0:.3f}" for tau in taus]
-            found.append(Fresh(one.name, when, one.num_rankings, is_calibrated, taus[0].mean, (cells[0], cells[1])))
+            price = prices.get(one.name.removesuffix(f", calibrated by {number}"), 0.0) + number
+            found.append(
+                Fresh(one.name, when, one.num_rankings, number > 0, taus[0].mean, (cells[0], cells[1]), price)
+            )
     return found
+
+
+def fresh_price(truth: GroundTruth, share: float, adapted: Mapping[str, Any] | None) -> float:
+    """What a super-net trained for some share of the time takes with its ranking, in trainings of a child."""
+    recipe = truth.recipe
+    per_batch = recipe["dev_batch_size"] / recipe["train_batch_size"]
+    training, scoring = 3 * recipe["max_steps"] + recipe["num_dev_batches"] * per_batch, SCORED_BATCHES * per_batch
+    supernet = share * 3 * 2 * recipe["max_steps"]
+    if adapted is None:
+        return float((supernet + len(truth.architectures) * scoring) / training)
+    return float((supernet + adapted["children"] * (3 * adapted["steps"] + scoring)) / training)
 
 
 def fresh_text(fresh: Sequence[Fresh]) -> str:
     """The table of the fresh seeds."""
     if not fresh:
         return not_run("What addresses position-blind super-nets, with adapted ranking, on fresh seeds", FRESH)
-    told = ["| ranked by | at | seeds, or draws | tau | within size buckets |", "| --- | --- | ---: | ---: | ---: |"]
-    told += [f"| {one.name} | {one.when} | {one.num_rankings} | {' | '.join(one.cells)} |" for one in fresh]
+    told = [
+        "| ranked by | super-net at | seeds, or draws | takes, in child-trainings | tau | within size buckets |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    told += [
+        f"| {one.name} | {one.when} | {one.num_rankings} | {one.price:.1f} | {' | '.join(one.cells)} |"
+        for one in fresh
+    ]
     return "\n".join(told)
 
 
@@ -154,7 +197,16 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[F
     """What a person reads first: what to do, and what it stands on."""
     for table in ("minilm", "imdb"):
         if table in replayed:
-            yield f"**What to do on `{table}`:** {what_to_do(replayed[table])}."
+            noise = noise_of(
+                rows_of(table_of(evidence.factor, evidence.folder)) if table == "minilm" else load_table(table)
+            )
+            yield (
+                f"**What to do on `{table}`,** where a second seed moves a child's loss by {noise:.1f} %: "
+                f"{what_to_do(replayed[table], noise)}."
+            )
+            if table == "minilm":
+                told = _by_quality(replayed[table], noise)
+                yield f"By STS-B's validation split, which chose nothing, others are the best: {told}."
         else:
             yield (
                 f"On the table `{table}` nothing can be said yet of what to do with compute: it has "
@@ -163,7 +215,8 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[F
     if WITHOUT_NEAR in replayed:
         yield (
             "A third of `minilm` was chosen near the best sums, which favours them. Of its other children, drawn at "
-            f"random, what ranks without a training finds: {what_to_do(replayed[WITHOUT_NEAR])}."
+            "random, the best of what ranks children without training any: "
+            f"{what_to_do(replayed[WITHOUT_NEAR], noise_of(rows_of(table_of(evidence.factor, evidence.folder))))}."
         )
     truth = evidence.truth
     twice = len(evidence.again)
@@ -183,22 +236,40 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[F
     if not fresh:
         yield not_run("Of `imdb`, what addresses position-blind super-nets, with adapted ranking,", FRESH)
         return
-    alone, calibrated = (max((one for one in fresh if one.is_calibrated == asked), key=lambda one: one.tau)
-                         for asked in (False, True))  # fmt: skip
-    bar = _said(alone.tau >= _BAR_FRESH)
-    yield (
-        f"Of `imdb`, on {len(FRESH_SEEDS)} fresh seeds, {alone.name} at {alone.when} ranks best without children that "
-        f"are trained to the end, with a tau of {alone.cells[0]}; {calibrated.name} at {calibrated.when} reaches "
-        f"{calibrated.cells[0]}. The bar of {_BAR_FRESH:g} at five child-trainings is {bar}."
-    )
+    within = [one for one in fresh if one.price <= _COMPUTE_FRESH]
+    if within:
+        best = max(within, key=lambda one: one.tau)
+        yield (
+            f"Of `imdb`, on {len(FRESH_SEEDS)} fresh seeds, the best of {len(within)} rankings at no more than "
+            f"{_COMPUTE_FRESH} child-trainings is {best.name}, of super-nets at {best.when}: tau {best.cells[0]} for "
+            f"{best.price:.1f}. The bar of {_BAR_FRESH:g} is {_said(best.tau >= _BAR_FRESH)}. With any compute it is "
+            + "{0.name}, of super-nets at {0.when}: {0.cells[0]} for {0.price:.1f}.".format(
+                max(fresh, key=lambda o: o.tau)
+            )
+        )
 
 
-def what_to_do(replayed: Replays) -> str:
-    """The policy of least regret at every compute that is asked for."""
-    return "; ".join(
-        f"with {compute} {'child-training' if compute == 1 else 'child-trainings'}, {name} (regret {at.mean:.1f} %)"
-        for compute, (name, at) in zip(ASKED, winners(replayed, ASKED), strict=True)
-    )
+def what_to_do(replayed: Replays, noise: float) -> str:
+    """At every compute that is asked for, of the policies within the noise of a training of the best the cheapest."""
+    told = []
+    for compute, (name, at) in zip(ASKED, winners(replayed, ASKED, noise), strict=True):
+        equal = [other for other in ties(replayed, compute, noise) if other != name]
+        more = [f"{len(equal) - _NAMED} others"] if len(equal) > _NAMED else []
+        others = f"; within noise of it: {' or '.join([*equal[:_NAMED], *more])}" if equal else ""
+        trainings = "child-training" if compute == 1 else "child-trainings"
+        told.append(f"with {compute} {trainings}, {name} (regret {at.mean:.1f} %{others})")
+    return "; ".join(told)
+
+
+def _by_quality(replayed: Replays, noise: float) -> str:
+    """Which policy is the best one by the other measure, beside the one that is named by regret."""
+    told = []
+    for compute, (name, at) in zip(ASKED, winners(replayed, ASKED, noise), strict=True):
+        found = {other: one.quality for other, own in replayed.items() if (one := at_compute(own, compute))}
+        best = max(found, key=lambda other: (found[other], other))
+        beside = "" if best == name else f"; {name} {at.quality:.3f}"
+        told.append(f"with {compute}, {best} ({found[best]:.3f}{beside})")
+    return "; ".join(told)
 
 
 def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[str]) -> Iterator[str]:
@@ -253,7 +324,8 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     told = ", ".join(f"{name.removesuffix(f' ({SCREENED})')} {mean_of(evidence, name, 'tau', study='confirm'):.3f} "
                      f"({mean_of(evidence, name, 'within bands', study='confirm'):.3f} within bands)"
                      for name in confirmed)  # fmt: skip
-    yield f"What won the sweep, on seeds of its own: {told}. {bar_of(evidence, best, 'confirm')}{_of_tries(evidence)}"
+    yield f"The sweep's two best beside uniform, on fresh seeds: {told}. {bar_of(evidence, best, 'confirm')}"
+    yield _of_tries(evidence)
 
 
 def _of_tries(evidence: Evidence) -> str:
@@ -267,9 +339,26 @@ def _of_tries(evidence: Evidence) -> str:
     best = max(found, key=lambda name: found[name]["tau"])
     overall, within = found[best].values()
     return (
-        f" Nearest of what was tried since: {best}, {overall:.3f} ({within:.3f} within bands) for "
+        f"Nearest to the bar of what was tried since: {best}, {overall:.3f} ({within:.3f} within bands) for "
         f"{trainings_of(tried(evidence)[best], truth):.0f} child-trainings."
     )
+
+
+def floor_lines(evidence: Evidence, table: str) -> Iterator[str]:
+    """What of the regret of super-nets is due to bands of which the screened space has few children."""
+    if table == "imdb":
+        return
+    cases = minilm_cases(evidence, with_near=table != WITHOUT_NEAR)
+    for name, case in cases.items():
+        known = [child for child in case.reached if str(child) in evidence.screened]
+        least = min((case.regret(child) for child in known), default=0.0)
+        if least:
+            yield ""
+            yield (
+                f"Super-nets of the screened space rank {len(known)} of the {len(case.reached)} children with {name}, "
+                f"the best of which is {least:.1f} % above the best of all: {least / len(cases):.1f} of their regret, "
+                "which is a mean over bands, is due to that."
+            )
 
 
 def _of_interference(evidence: Evidence) -> Iterator[str]:

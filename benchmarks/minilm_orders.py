@@ -9,6 +9,10 @@ A band that has less than a tenth of the children of the largest one, or less th
 That was settled when the table had been trained: three of its screened children have a quarter of the parameters, and
 three say nothing.
 
+What learns from children trained alone learns from their losses on the text that chooses, at the end of their learning
+curves, never from those that judge. Whatever is about the screened space pays for the lone replacements by which it is
+screened; the base model's states and the variants, which all ways need, are not counted.
+
 A third of the table's children are near the best sums of lone replacements. What follows the sums is at its best
 there, so that all is also told of the screened children that were drawn at random. That was settled later still, when
 a part of the super-nets had been trained.
@@ -45,7 +49,7 @@ BOTH = "uniform + inherited weights"
 TRIED = [("confirm", "uniform"), ("confirm", "uniform, four times the compute"), *(("bar", name) for name in BAR)]
 """Super-nets that what else was tried at the bar stands on; all that follows of them needs no other training."""
 _CALIBRATED = (8, 15, 30)
-_DULL = ("parameters", "FLOPs", "kept layers")
+DULL = ("parameters", "FLOPs", "kept layers")
 
 Scores = Mapping[str, float]
 
@@ -57,6 +61,11 @@ class Truth(NamedTuple):
     bands: Array
     losses: Array
     rows: list[Record]
+
+    @property
+    def seen(self) -> Array:
+        """What who trains a child sees of it: its loss at the end on a part of the text that chooses."""
+        return np.array([row["curve"][-1][1] for row in self.rows])
 
     def of(self, names: set[str]) -> "Truth":
         """Those of some names alone."""
@@ -233,10 +242,10 @@ def _ways(evidence: Evidence, children: str, study: str) -> dict[str, Way]:
     dull = ([-row["num_encoder_parameters"] for row in truth.rows], [-row["flops"] for row in truth.rows], kept)
     found = {
         name: Way({0: dict(zip(truth.names, scores, strict=True))}, 0.0)
-        for name, scores in zip(_DULL, dull, strict=True)
+        for name, scores in zip(DULL, dull, strict=True)
     }
     if len(trees) > 2 * _FITTED:
-        found |= _fitted(truth, trees)
+        found |= _fitted(truth, trees, 0.0 if children == ALL else screening(evidence))
     for name in UNTRAINED:
         row = evidence.untrained(name)
         if row is not None:
@@ -245,6 +254,7 @@ def _ways(evidence: Evidence, children: str, study: str) -> dict[str, Way]:
         for name, by_seed in evidence.supernets_of(study, space).items():
             row = next(iter(by_seed.values()))
             passes = row["passes"] + row["teacher_passes"] + _scoring(row, len(trees))
+            passes += screening(evidence) if space == SCREENED else 0.0
             found[_title(name, space)] = Way({s: evidence.scores_of(one) for s, one in by_seed.items()}, passes)
     inherited, trained = found.get(UNTRAINED[0]), found.get(_title("uniform", ALL if children == ALL else SCREENED))
     if inherited and trained:
@@ -253,6 +263,12 @@ def _ways(evidence: Evidence, children: str, study: str) -> dict[str, Way]:
     if len(evidence.again) > 2:
         found["another training (second seed)"] = Way({0: evidence.again}, math.nan)
     return found
+
+
+def screening(evidence: Evidence) -> float:
+    """Passes of the lone replacements, by which a space is screened."""
+    row = evidence.untrained("replace-one sums")
+    return 0.0 if row is None else float(row["passes"])
 
 
 def _title(variant: str, space: str) -> str:
@@ -272,20 +288,20 @@ def _mean(one: Scores, other: Scores) -> Scores:
     return dict(zip(names, np.asarray(total).tolist(), strict=True))
 
 
-def _fitted(truth: Truth, children: Sequence[Architecture]) -> dict[str, Way]:
-    """Models on thirty children trained alone, each draw ranking all others."""
+def _fitted(truth: Truth, children: Sequence[Architecture], screened: float) -> dict[str, Way]:
+    """Models on thirty children trained alone, each draw ranking all others; `screened` are passes of screening."""
     space = SearchSpace.from_dict(truth.rows[0]["recipe"]["space"])
     additive: dict[int, Scores] = {}
     counts: dict[int, Scores] = {}
     for number in range(_DRAWS):
         order = np.random.default_rng(number).permutation(len(children))
         known, others = ([children[place] for place in part] for part in (order[:_FITTED], order[_FITTED:]))
-        losses = truth.losses[order[:_FITTED]].tolist()
+        losses = truth.seen[order[:_FITTED]].tolist()
         predicted = shared_ridge(space.blocks).fit(known, losses).predict(others)
         additive[number] = dict(zip(map(str, others), predicted, strict=True))
         counts[number] = by_counts(known, losses, others)
     alone = float(np.mean([row["passes"] for row in truth.rows]))
-    passes = _FITTED * alone + truth.rows[0]["teacher_passes"]  # all see the same batches
+    passes = screened + _FITTED * alone + truth.rows[0]["teacher_passes"]  # all see the same batches
     return {
         f"operator counts, fitted on {_FITTED}": Way(counts, passes, True),
         f"additive, fitted on {_FITTED}": Way(additive, passes, True),
@@ -308,7 +324,8 @@ def tried(evidence: Evidence) -> dict[str, Way]:
         price = rows[0]["passes"] + _scoring(rows[0], len(truth.names))
         groups = {variant: each, f"{variant}, mean of {len(rows)}": [mean]}
         for title, own in groups.items():
-            passes = price * (1 if own is each else len(rows)) + rows[0]["teacher_passes"]  # all see the same batches
+            passes = price * (1 if own is each else len(rows))
+            passes += rows[0]["teacher_passes"] + screening(evidence)  # all see the same batches
             found[title] = Way(dict(enumerate(own)), passes)
             for number in _CALIBRATED:
                 if len(truth.names) > 2 * number:
@@ -322,7 +339,7 @@ def _by_few(truth: Truth, scores: Scores, number: int, draw: int) -> Scores:
     children = {name: Architecture.parse(name) for name in truth.names}
     by_child = {child: scores[name] for name, child in children.items()}
     places = np.random.default_rng(draw).permutation(len(children))[:number]
-    few = {children[truth.names[place]]: float(truth.losses[place]) for place in places}
+    few = {children[truth.names[place]]: float(truth.seen[place]) for place in places}
     blocks = SearchSpace.from_dict(truth.rows[0]["recipe"]["space"]).blocks
     predict = calibrated(blocks, few, lambda asked: [by_child[child] for child in asked], list(by_child))
     others = [name for name, child in children.items() if child not in few]
@@ -364,7 +381,7 @@ def lines_of(found: Mapping[str, Way], truth: Truth) -> Iterator[str]:
 
 def rivals(found: Mapping[str, Way], truth: Truth) -> dict[str, str]:
     """What trained super-nets are held against, and under which name: `best dull baseline` is chosen by its tau."""
-    dull = [name for name in found if name in _DULL or name.startswith(("operator counts", "additive"))]
+    dull = [name for name in found if name in DULL or name.startswith(("operator counts", "additive"))]
     best = max(dull, key=lambda name: np.mean([measured(s, truth)["tau"] for s in found[name].rankings.values()]))
     return {"inherited weights": UNTRAINED[0], "best dull baseline": best}
 

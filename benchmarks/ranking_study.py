@@ -120,7 +120,7 @@ def adapt(scores: Path, table: str, workers: int) -> None:
         folders = [RUNS / f"{name}-{seed}" / f"checkpoint-{step}" for seed in FRESH_SEEDS]
         for adapt_steps in ADAPT_STEPS:
             recipe(
-                "rank_children", "--table", table, "--scores", scores, "--label", name, "--supernets", *folders, *TEXT,
+                "rank_children", "--table", table, "--scores", scores, "--supernets", *folders, *TEXT,
                 "--num_resamples", 20, "--adapt_steps", adapt_steps, "--num_adapted", NUM_ADAPTED,
             )  # fmt: skip
 

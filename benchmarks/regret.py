@@ -7,30 +7,38 @@ A policy spends compute and ends with one child, trained alone, of a band. Compu
 forwards of a child over a batch, a backward counting two, with scores, and the base model's forwards, once for every
 batch that is seen. A child's own training counts too: a choice without any costs one. What common prefixes of children
 save is left out. A policy's regret is by how many percent the loss of its child is above that of the best of the
-table's children in the band; it sees the losses of one training, and is judged by the mean over all there are.
+table's children in the band. On `minilm` it sees losses on the text that chooses, at the end of the learning curves,
+and is judged by those on the text that judges, mean over the seeds there are; on `imdb` one seed's losses, and is
+judged by the mean over all seeds on the same text.
 
 Settled before the replays: 60 of each policy, bands averaged, intervals of 90 % over the replays. Random children are
 those of the whole space, or of the screened one, none near a knapsack solution; what predicts chooses among all.
 A child that is drawn for a model counts as trained. Halving stops children at quarters of one and the same training,
-as the learning curves say, which makes it exact.
+or at the looks behind them where the learning curves have no other, which makes it exact.
+
+Settled when the first replays had been seen: what is of the screened space pays for the lone replacements that screen
+it; what a policy sees is not what judges it; no child near a knapsack solution is drawn for any model; parameters,
+FLOPs and kept layers rank as well, ties by chance.
 """
 
 import argparse
+import itertools
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from minilm_children import RECORDS, rows_of
-from minilm_orders import BOTH, SCREENED, Evidence, passes_of, ways
+from minilm_orders import ALL, BOTH, DULL, SCREENED, Evidence, passes_of, screening, ways
 from minilm_ranking import ADAPT_STEPS, UNTRAINED
 
 from hf_nasbert.native import ListedChildren
 from hf_nasbert.ranking import load_table
 from hf_nasbert.searching import GradientBoostedSearch, OperatorRidge, SearchTask, calibrated, shared_ridge
-from hf_nasbert.space import Architecture, SearchSpace
+from hf_nasbert.space import SKIP, Architecture, SearchSpace
 
 REPLAYS = 60
 COMPUTE = (1, 3, 10, 30, 100)
@@ -43,7 +51,9 @@ _BRACKETS = (4, 8, 16, 32)  # children that halving begins with
 _ADAPTED = (15, 30)
 _FIRST, _BATCH = 10, 5  # of trees: random children, and those predicted best between two fits
 RESCORED = 20
-_SHOWN_FROM = 2.0  # child-trainings, by which the figure is as high as it is
+SCORED_BATCHES = 16  # of the table `imdb`, on which super-nets score children
+_COLORS = [f"C{number}" for number in range(6)]
+_STYLES = ["-"] * len(_COLORS) + ["--"] * len(_COLORS)
 
 Scores = Mapping[Architecture, float]
 Step = tuple[float, Architecture]
@@ -71,12 +81,15 @@ class Case:
         space: Of the children.
         reached: What each reaches, by which a choice is judged.
         seen: What a policy sees of a training.
-        curves: Losses at a quarter, a half, three quarters and all of a training.
+        curves: Losses at some shares of a training.
         pools: Where random children are drawn from, by name.
         rankings: What ranks them without training them, by name.
         quality: Another measure of each, the higher the better; empty where there is none.
         one_more: What a further training takes beside the first, the base model's forwards being there.
         adapted: Losses behind a few steps from inherited weights, by seed.
+        shares: Of a training, at which the curves look.
+        screening: What finding the screened space takes.
+        near: Children near a knapsack solution, which are never drawn at random.
     """
 
     space: SearchSpace
@@ -88,6 +101,17 @@ class Case:
     quality: Scores = field(default_factory=dict)
     one_more: float = 1.0
     adapted: Mapping[str, Ranking] = field(default_factory=dict)
+    shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
+    screening: float = 0.0
+    near: frozenset[Architecture] = frozenset()
+
+    def price_of_pool(self, pool: str) -> float:
+        """What is to be paid before children are drawn from a pool."""
+        return self.screening if pool == SCREENED else 0.0
+
+    def drawable(self, children: Iterable[Architecture]) -> list[Architecture]:
+        """Those that may be drawn at random."""
+        return [child for child in children if child not in self.near]
 
     def price(self, number: int) -> float:
         """What training so many children takes."""
@@ -111,22 +135,22 @@ def at_random(pool: str) -> Policy:
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
         drawn = rng.sample(list(case.pools[pool]), min(_MOST, len(case.pools[pool])))
         for number in range(1, len(drawn) + 1):
-            yield case.price(number), case.best(drawn[:number])
+            yield case.price_of_pool(pool) + case.price(number), case.best(drawn[:number])
 
     return policy
 
 
 def halving(pool: str) -> Policy:
-    """Train children to a quarter, the better half of them to a half, and so on; a run for each number at first."""
+    """Train children to the first look, the better half of them to the next, and so on; a run for each number."""
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
         for first in _BRACKETS:
             if first > len(case.pools[pool]):
                 return
-            alive, spent = rng.sample(list(case.pools[pool]), first), 1 - case.one_more
-            for quarter in range(4):
-                spent += len(alive) * case.one_more / 4
-                alive = sorted(alive, key=lambda child: case.curves[child][quarter])[: max(1, len(alive) // 2)]
+            alive, spent = rng.sample(list(case.pools[pool]), first), case.price_of_pool(pool) + 1 - case.one_more
+            for look, (before, share) in enumerate(itertools.pairwise((0.0, *case.shares))):
+                spent += len(alive) * case.one_more * (share - before)
+                alive = sorted(alive, key=lambda child: case.curves[child][look])[: max(1, len(alive) // 2)]
             yield spent, alive[0]
 
     return policy
@@ -137,7 +161,7 @@ def ranked(name: str) -> Policy:
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
         scores, price = rng.choice(case.rankings[name].scores), case.rankings[name].price
-        order = sorted(scores, key=scores.__getitem__)
+        order = sorted(rng.sample(list(scores), len(scores)), key=scores.__getitem__)
         for number in _TOPS:
             yield price + case.price(min(number, len(order))), case.best(order[:number])
 
@@ -152,7 +176,7 @@ def modelled(pool: str, calibrates: str | None = None, *, has_shared: bool = Fal
     make = shared_ridge if has_shared else OperatorRidge
 
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
-        scores, price = None, 0.0
+        scores, price = None, case.price_of_pool(pool)
         if calibrates is not None:
             scores, price = rng.choice(case.rankings[calibrates].scores), case.rankings[calibrates].price
         known = list(case.seen if scores is None else scores)
@@ -179,7 +203,7 @@ def modelled(pool: str, calibrates: str | None = None, *, has_shared: bool = Fal
 def active(case: Case, rng: random.Random) -> Iterator[Step]:
     """Train five random children, then always the one that an additive model of all trained ones predicts best."""
     children = list(case.seen)
-    trained = rng.sample(children, 5)
+    trained = rng.sample(case.drawable(children), 5)
     yield case.price(len(trained)), case.best(trained)
     while len(trained) < min(_DESIGNS[-1], len(children)):
         model = OperatorRidge(case.space.blocks).fit(trained, [case.seen[child] for child in trained])
@@ -195,7 +219,7 @@ def trees(case: Case, rng: random.Random) -> Iterator[Step]:
     search = GradientBoostedSearch(task, num_initial=_FIRST)
     trained: list[Architecture] = []
     while len(trained) < min(_DESIGNS[-1], len(case.seen)):
-        asked = search.ask()
+        asked = search.ask() if trained else rng.sample(case.drawable(case.seen), min(_FIRST, len(case.seen)))
         if not asked:
             return
         search.tell(asked, [case.seen[child] for child in asked])
@@ -209,7 +233,8 @@ def adapting(name: str, number: int) -> Policy:
     def policy(case: Case, rng: random.Random) -> Iterator[Step]:
         ranking = case.adapted[name]
         scores, children = rng.choice(ranking.scores), list(ranking.among or case.seen)
-        drawn = rng.sample(list(scores), min(number, len(scores)))
+        known = case.drawable(scores)
+        drawn = rng.sample(known, min(number, len(known)))
         model = OperatorRidge(case.space.blocks).fit(drawn, [scores[child] for child in drawn])
         order = [children[place] for place in np.argsort(model.predict(children), kind="stable")]
         spent = ranking.price + len(drawn) * ranking.of_each
@@ -223,12 +248,12 @@ def policies_of(case: Case) -> dict[str, Policy]:
     """Every policy that the records of a case allow."""
     found: dict[str, Policy] = {}
     for pool in case.pools:
-        found[f"random children of the {pool} space"] = at_random(pool)
+        found[f"random choice from the {pool} space"] = at_random(pool)
         found[f"halving, {pool} space"] = halving(pool)
         found[f"additive model, {pool} space"] = modelled(pool)
         found[f"additive model with a shared part, {pool} space"] = modelled(pool, has_shared=True)
     found |= {"additive model, active": active, "boosted trees": trees}
-    found |= {f"{name}, then the first": ranked(name) for name in case.rankings}
+    found |= {f"first few by {name}": ranked(name) for name in case.rankings}
     found |= {
         f"{name}, calibrated": modelled(next(iter(case.pools)), name)
         for name, ranking in case.rankings.items()
@@ -257,15 +282,19 @@ def minilm_cases(evidence: Evidence, *, with_near: bool = True) -> dict[str, Cas
         for name, way in ways(evidence, SCREENED).items()
         if name in UNTRAINED or name == BOTH or name.endswith(f"({SCREENED})")
     }
+    dull = {name: way.rankings[0] for name, way in ways(evidence, ALL).items() if name in DULL}
+    near = frozenset(map(Architecture.parse, evidence.near))
     for band in np.unique(truth.bands):
         own = truth.of({name for name, one in zip(truth.names, truth.bands, strict=True) if one == band})
         children = [Architecture.parse(name) for name in own.names]
-        seen = dict(zip(children, own.losses.tolist(), strict=True))
+        seen, judged = (dict(zip(children, losses.tolist(), strict=True)) for losses in (own.seen, own.losses))
         rows = dict(zip(children, own.rows, strict=True))
         whole = float(np.mean([passes_of(row) for row in own.rows]))
         alone = float(np.mean([row["passes"] for row in own.rows]))
         steps = own.rows[0]["recipe"]["max_steps"]
-        kept: dict[str, Ranking] = {}
+        kept = {
+            name: Ranking([{child: scores[str(child)] for child in children}], 0.0) for name, scores in dull.items()
+        }
         for name, way in rankings.items():
             scores = [
                 {child: scores[str(child)] for child in children if str(child) in scores}
@@ -289,11 +318,12 @@ def minilm_cases(evidence: Evidence, *, with_near: bool = True) -> dict[str, Cas
         }
         found[f"{100 * band:g} %"] = Case(
             SearchSpace.from_dict(own.rows[0]["recipe"]["space"]),
-            {child: (loss + again.get(str(child), loss)) / 2 for child, loss in seen.items()},
+            {child: (loss + again.get(str(child), loss)) / 2 for child, loss in judged.items()},
             seen, {child: [loss for _, loss in row["curve"][1:]] for child, row in rows.items()},
             {name: pool for name, pool in pools.items() if len(pool) > 1}, kept,
             {child: row["stsb_validation"] for child, row in rows.items()}, alone / whole,
             {"a quarter of a training": Ranking([first], 0.0, share), **_adapted(evidence, children, whole)},
+            screening=screening(evidence) / whole, near=near,
         )  # fmt: skip
     return found
 
@@ -305,7 +335,7 @@ def _adapted(evidence: Evidence, children: Sequence[Architecture], whole: float)
     for name, own in evidence.supernets_of("adapt", SCREENED).items():
         rows = list(own.values())
         scores = [{Architecture.parse(child): loss for child, loss in evidence.scores_of(row).items()} for row in rows]
-        price, each = rows[0]["passes"] + rows[0]["teacher_passes"], rows[0]["passes_of_each"]
+        price, each = rows[0]["passes"] + rows[0]["teacher_passes"] + screening(evidence), rows[0]["passes_of_each"]
         title = f"{ADAPT_STEPS} steps from a super-net, {name}"
         found[title] = Ranking(scores, price / whole, each / whole, among)
     return found
@@ -334,18 +364,23 @@ def imdb_cases(folder: Path = RECORDS) -> dict[str, Case]:
     sums: dict[Architecture, list[float]] = {}
     curves: dict[Architecture, list[float]] = {}
     rows = load_table("imdb")
+    recipe = rows[0]["recipe"]
+    shares = [step / recipe["max_steps"] for step, _ in rows[0]["curve"]]
+    looks = [min(place for place, share in enumerate(shares) if share >= quarter / 4) for quarter in (1, 2, 3, 4)]
+    dull: dict[str, dict[Architecture, float]] = {name: {} for name in DULL}
     for row in rows:
         child = Architecture.parse(row["architecture"])
         sums.setdefault(child, []).append(row["dev_loss"])
         if row["seed"] == 0:
             seen[child] = row["dev_loss"]
-            losses = [loss for _, loss in row["curve"]]
-            curves[child] = [losses[len(losses) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
-    recipe = rows[0]["recipe"]
+            curves[child] = [row["curve"][look][1] for look in looks]
+            kept = sum(name != SKIP for name in child)
+            for name, size in zip(DULL, (row["num_parameters"], row["flops"], kept), strict=True):
+                dull[name][child] = -float(size)
     per_batch = recipe["dev_batch_size"] / recipe["train_batch_size"]
     training = 3 * recipe["max_steps"] + recipe["num_dev_batches"] * per_batch
-    scoring = 16 * per_batch
-    found: dict[str, Ranking] = {}
+    scoring = SCORED_BATCHES * per_batch
+    found = {name: Ranking([scores], 0.0) for name, scores in dull.items()}
     supernets = rows_of(folder / "ranking.jsonl")
     for method, (part, title) in {
         "uniform": (2, "at half time"), "magic_t": (2, "at half time"), "magic_at": (2, "at half time"),
@@ -368,7 +403,10 @@ def imdb_cases(folder: Path = RECORDS) -> dict[str, Case]:
             adapted[f"{steps} steps from a super-net"] = Ranking(scores, supernet, each)
     space = SearchSpace.from_dict(recipe["space"])
     reached = {child: float(np.mean(losses)) for child, losses in sums.items() if child in seen}
-    case = Case(space, reached, seen, curves, {"whole": list(seen)}, found, {}, 1.0, adapted)
+    case = Case(
+        space, reached, seen, curves, {"whole": list(seen)}, found, {}, 1.0, adapted,
+        [shares[look] for look in looks],
+    )  # fmt: skip
     return {"all": case}
 
 
@@ -410,12 +448,19 @@ def replays_of(
 
 
 class At(NamedTuple):
-    """A policy at a compute: its mean over cases, over replays, the 90 % band of it, and the mean quality."""
+    """A policy at a compute: the mean over cases and replays with the 90 % band of replays, of regret and quality."""
 
     mean: float
     low: float
     high: float
     quality: float
+    quality_low: float
+    quality_high: float
+
+    def told(self) -> str:
+        """A cell of a table."""
+        cell = f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return cell if math.isnan(self.quality) else f"{cell}; {self.quality:.4f}"
 
 
 def at_compute(replays: Sequence[Sequence[Replay]], compute: float) -> At | None:
@@ -424,38 +469,61 @@ def at_compute(replays: Sequence[Sequence[Replay]], compute: float) -> At | None
     known = [[one for one in parts if one is not None] for parts in found]
     if any(len(some) < len(parts) for some, parts in zip(known, found, strict=True)):
         return None
-    regrets = [float(np.mean([regret for regret, _ in parts])) for parts in known]
-    low, high = np.quantile(regrets, [0.05, 0.95])
-    return At(float(np.mean(regrets)), float(low), float(high), float(np.mean([q for p in known for _, q in p])))
+    told: list[float] = []
+    for place in (0, 1):
+        values = [float(np.mean([one[place] for one in parts])) for parts in known]
+        told += [float(np.mean(values)), *map(float, np.quantile(values, [0.05, 0.95]))]
+    return At(*told)
 
 
 def regret_lines(
     replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float] = COMPUTE
 ) -> Iterator[str]:
-    """Mean regret [90 % band] of every policy at some amounts of compute, best first by the middle one."""
+    """Mean regret [90 % band] and quality of every policy at some amounts of compute, best first by the middle one.
+
+    The last column is what a policy spends at most: behind it, it keeps what it has.
+    """
     table = {name: [at_compute(own, one) for one in compute] for name, own in replays.items()}
     order = sorted(
         table,
         key=lambda name: [1e9 if one is None else round(one.mean, 9) for one in (*table[name][2:], *table[name])],
     )
-    yield f"| policy | {' | '.join(f'{one:g}' for one in compute)} |"
-    yield "| --- |" + " ---: |" * len(compute)
+    yield f"| policy | {' | '.join(f'{one:g}' for one in compute)} | spends at most |"
+    yield "| --- |" + " ---: |" * (1 + len(compute))
     for name in order:
-        cells = ["" if one is None else f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in table[name]]
-        yield f"| {name} | {' | '.join(cells)} |"
+        cells = ["" if one is None else one.told() for one in table[name]]
+        most = max(max(part.spent) for parts in replays[name] for part in parts)
+        yield f"| {name} | {' | '.join(cells)} | {most:.0f} |"
 
 
 def is_untrained(policy: str) -> bool:
     """Whether a policy trains no child before it has chosen; or draws at random, which the others are held against."""
-    return policy.startswith("random") or policy.endswith("then the first")
+    return policy.startswith(("random", "first few by"))
 
 
-def winners(replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float]) -> Iterator[tuple[str, At]]:
-    """The policy of least mean regret at every amount of compute; of equal ones that which gets there for less."""
+def noise_of(rows: Iterable[Mapping[str, Any]]) -> float:
+    """By how many percent a second seed moves a child's loss, mean over the children of a table that have one."""
+    losses: dict[str, dict[int, float]] = {}
+    for row in rows:
+        losses.setdefault(row["architecture"], {})[row["seed"]] = row["dev_loss"]
+    moved = [abs(own[1] / own[0] - 1) for own in losses.values() if {0, 1} <= own.keys()]
+    return 100 * float(np.mean(moved)) if moved else 0.0
+
+
+def ties(replays: Mapping[str, Sequence[Sequence[Replay]]], compute: float, noise: float) -> list[str]:
+    """Policies whose mean regret is no more than some percent above the least one, the best of them first."""
+    found = {name: at.mean for name, own in replays.items() if (at := at_compute(own, compute)) is not None}
+    return sorted((name for name in found if found[name] <= min(found.values()) + noise), key=lambda n: (found[n], n))
+
+
+def winners(
+    replays: Mapping[str, Sequence[Sequence[Replay]]], compute: Sequence[float], noise: float = 0.0
+) -> Iterator[tuple[str, At]]:
+    """The policy of least mean regret at every amount of compute; of those within some percent the cheapest one."""
     for one in compute:
         found = {name: at for name, own in replays.items() if (at := at_compute(own, one)) is not None}
         least = min(round(at.mean, 9) for at in found.values())
-        equal = [name for name, at in found.items() if round(at.mean, 9) == least]
+        equal = [name for name, at in found.items() if round(at.mean, 9) <= least + noise]
         name = min(equal, key=lambda name: (_spent_on_best(replays[name], one), name))
         yield name, found[name]
 
@@ -478,23 +546,33 @@ def draw_regret(replays: Mapping[str, Sequence[Sequence[Replay]]], path: Path, t
     grid = np.geomspace(1, _MOST, 41)
     lines = {name: [at_compute(own, one) for one in grid] for name, own in replays.items()}
     best = [name for name, _ in winners(replays, grid.tolist())]
-    shown = list(dict.fromkeys([*(n for n in lines if n.startswith("random")), *best]))[:num_shown]
+    supernets = {
+        name: own[-1]
+        for name, own in lines.items()
+        if "super-net" in name and is_untrained(name) and own[-1] is not None
+    }
+    always = [name for name in lines if name.startswith("random")]
+    always += [min(supernets, key=lambda name: supernets[name].mean)] if supernets else []
+    shown = list(dict.fromkeys([*always, *best]))[:num_shown]
     has_quality = any(at is not None and at.quality == at.quality for own in lines.values() for at in own)
     with figure_style():
         figure = new_figure(9.0 if has_quality else 7.2, 4.4)
         panels = figure.subplots(1, 2 if has_quality else 1, squeeze=False)[0]
-        highest = 0.0
-        for name in shown:
+        for name, color, style in zip(shown, itertools.cycle(_COLORS), itertools.cycle(_STYLES), strict=False):
             known = [(x, at) for x, at in zip(grid, lines[name], strict=True) if at is not None]
             xs = [x for x, _ in known]
-            (line,) = panels[0].plot(xs, [at.mean for _, at in known], label=name)
+            panels[0].plot(xs, [at.mean for _, at in known], color=color, linestyle=style, label=name)
             band = ([at.low for _, at in known], [at.high for _, at in known])
-            panels[0].fill_between(xs, *band, color=line.get_color(), alpha=0.12, linewidth=0)
-            highest = max([highest, *(at.high for x, at in known if x >= _SHOWN_FROM)])
+            panels[0].fill_between(xs, *band, color=color, alpha=0.12, linewidth=0)
             if has_quality:
-                panels[1].plot(xs, [at.quality for _, at in known], color=line.get_color())
+                panels[1].plot(xs, [at.quality for _, at in known], color=color, linestyle=style)
+                band = ([at.quality_low for _, at in known], [at.quality_high for _, at in known])
+                panels[1].fill_between(xs, *band, color=color, alpha=0.12, linewidth=0)
         panels[0].set(ylabel="regret, %", title=title)
-        panels[0].set_ylim(0, 1.1 * highest)  # a single random child may be far above
+        panels[0].set_yscale("symlog", linthresh=1.0)  # linear below 1 %, where the winners are
+        ticks = (0, 0.5, 1, 3, 10, 30, 100)
+        panels[0].set_yticks(ticks, [f"{one:g}" for one in ticks])
+        panels[0].set_ylim(bottom=0)
         if has_quality:
             panels[1].set(ylabel="Spearman correlation on STS-B, validation")
         for axes in panels:

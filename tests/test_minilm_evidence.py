@@ -216,7 +216,7 @@ def test_what_was_tried_at_the_bar_is_told_with_its_price(bench, folder):
     assert found["uniform, calibrated by 8"].passes == passes + 200 + 8 * 196
     made = bench.sections(evidence, {})
     best = max(tau, key=tau.get)
-    assert f"Nearest of what was tried since: {best}, {tau[best]:.3f} (" in made["evidence lines"]
+    assert f"Nearest to the bar of what was tried since: {best}, {tau[best]:.3f} (" in made["evidence lines"]
     assert f"for {found[best].passes / 256:.0f} child-trainings." in made["evidence lines"]
     assert {*rows(made["evidence tried"])} >= {*found}
 

@@ -72,6 +72,7 @@ def test_workers_adapt_children_of_super_nets_that_no_other_worker_has(study, tm
     monkeypatch.setitem(inside, "pack", lambda path: commands.append(path))
     study["adapt"](tmp_path / "scores.jsonl", "imdb", 2)
     assert commands.pop() == tmp_path / "scores.jsonl"
+    assert not any("--label" in command for command in commands), "the name that says how many steps is given to them"
     groups = {}
     for command in commands:
         folders = tuple(word for word in command if "checkpoint-" in word)
