@@ -7,7 +7,8 @@
     python benchmarks/minilm_table.py train --factor F              all children with F times the tokens
     python benchmarks/minilm_table.py rank --factor F               scores them by what `compress` ranks children by
     python benchmarks/minilm_table.py report --factor F             how well that ranks them, from the records alone
-    python benchmarks/minilm_table.py card --factor F               the table's card, from the records alone
+    python benchmarks/minilm_table.py card --factor F               puts those children into the package, and makes the
+                                                                    table's card from them
 
 Killed at any moment, the same command goes on: a child in hand is lost, none is doubled. The design, and in it which
 children have a second seed or are the pilot's, is a file of the records, written before any child is trained. Text and
@@ -53,7 +54,7 @@ from minilm_children import (
     texts,
 )
 
-from hf_nasbert.cards import render_table_card
+from hf_nasbert.cards import read_table_facts, render_table_card
 from hf_nasbert.compression.replace_one import as_items, replace_one, screened, sum_of
 from hf_nasbert.compression.results import additivity_lines
 from hf_nasbert.compression.stages import Additive
@@ -62,13 +63,13 @@ from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import Kept, write_json
 from hf_nasbert.metrics import Interval
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.records import Record, versions
 from hf_nasbert.searching import OperatorRidge
 from hf_nasbert.searching.knapsack import best_choices
 from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.farm import Job, compress_table, read_table, restore_table, run_farm
-from hf_nasbert.writing import write_text
+from hf_nasbert.writing import write_bytes, write_text
 
 FACTORS = (1, 4, 16)
 KINDS = ("near", "screened", "whole")
@@ -360,8 +361,13 @@ def main() -> None:
         print("\n".join(report_lines(read_object(design_file), arguments.factor, arguments.records)))
         return
     if arguments.command == "card":
-        truth = GroundTruth(load_table(str(table_of(arguments.factor, arguments.records)) + ".gz"))
-        write_text(ROOT / "model_cards" / "table-minilm.md", render_table_card("minilm", truth))
+        table = table_of(arguments.factor, arguments.records)
+        packed = table.with_name(f"{table.name}.gz")
+        write_bytes(find_table("imdb").with_name("table-minilm.jsonl.gz"), packed.read_bytes())
+        facts = read_table_facts(find_table("minilm"))
+        truth = GroundTruth(load_table("minilm"))
+        card = render_table_card("minilm", truth, facts=facts, is_packaged=True)
+        write_text(ROOT / "model_cards" / "table-minilm.md", card)
         return
     for line in plan_lines(settings, arguments.records):
         print(line, flush=True)

@@ -203,7 +203,8 @@ def modelled(pool: str, calibrates: str | None = None, *, has_shared: bool = Fal
 def active(case: Case, rng: random.Random) -> Iterator[Step]:
     """Train five random children, then always the one that an additive model of all trained ones predicts best."""
     children = list(case.seen)
-    trained = rng.sample(case.drawable(children), 5)
+    first = case.drawable(children)
+    trained = rng.sample(first, min(5, len(first)))
     yield case.price(len(trained)), case.best(trained)
     while len(trained) < min(_DESIGNS[-1], len(children)):
         model = OperatorRidge(case.space.blocks).fit(trained, [case.seen[child] for child in trained])
@@ -218,8 +219,9 @@ def trees(case: Case, rng: random.Random) -> Iterator[Step]:
     task = SearchTask(listed, seed=rng.randrange(2**31), batch_size=_BATCH)
     search = GradientBoostedSearch(task, num_initial=_FIRST)
     trained: list[Architecture] = []
+    first = case.drawable(case.seen)
     while len(trained) < min(_DESIGNS[-1], len(case.seen)):
-        asked = search.ask() if trained else rng.sample(case.drawable(case.seen), min(_FIRST, len(case.seen)))
+        asked = search.ask() if trained else rng.sample(first, min(_FIRST, len(first)))
         if not asked:
             return
         search.tell(asked, [case.seen[child] for child in asked])
@@ -492,7 +494,7 @@ def regret_lines(
     yield "| --- |" + " ---: |" * (1 + len(compute))
     for name in order:
         cells = ["" if one is None else one.told() for one in table[name]]
-        most = max(max(part.spent) for parts in replays[name] for part in parts)
+        most = max((spent for parts in replays[name] for part in parts for spent in part.spent), default=0.0)
         yield f"| {name} | {' | '.join(cells)} | {most:.0f} |"
 
 
@@ -524,19 +526,15 @@ def winners(
         found = {name: at for name, own in replays.items() if (at := at_compute(own, one)) is not None}
         least = min(round(at.mean, 9) for at in found.values())
         equal = [name for name, at in found.items() if round(at.mean, 9) <= least + noise]
-        name = min(equal, key=lambda name: (_spent_on_best(replays[name], one), name))
+        name = min(equal, key=lambda name: (_price_of(replays[name], one, least + noise), name))
         yield name, found[name]
 
 
-def _spent_on_best(replays: Sequence[Sequence[Replay]], compute: float) -> float:
-    """When a policy had the child that it ends with after so much compute: mean over cases and replays."""
-    spent = []
-    for part in (part for parts in replays for part in parts):
-        last = part.at(compute)
-        assert last is not None
-        steps = zip(part.spent, part.regrets, strict=True)
-        spent.append(min(cost for cost, regret in steps if cost <= compute * (1 + 1e-9) and regret == last[0]))
-    return float(np.mean(spent))
+def _price_of(replays: Sequence[Sequence[Replay]], compute: float, regret: float) -> float:
+    """The least compute, of no more than some, at which a policy's mean regret is no more than it may be."""
+    costs = sorted({spent for parts in replays for part in parts for spent in part.spent if spent < compute})
+    means = ((cost, at_compute(replays, cost)) for cost in costs)
+    return next((cost for cost, at in means if at is not None and round(at.mean, 9) <= regret), compute)
 
 
 def draw_regret(replays: Mapping[str, Sequence[Sequence[Replay]]], path: Path, title: str, num_shown: int = 7) -> None:

@@ -119,13 +119,13 @@ def test_a_second_seed_keeps_the_order_and_a_super_net_finds_some_of_it(distille
 
 def test_more_compute_buys_less_regret_and_the_page_is_made_of_it(distilled):
     _, regret, replays, sections = distilled
-    at_random = replays["minilm"]["random children of the screened space"]
+    at_random = replays["minilm"]["random choice from the whole space"]
     few, more = (regret.at_compute(at_random, compute).mean for compute in (1, 2))
     assert few > more >= 0
     ((_, best),) = regret.winners(replays["minilm"], [30])
     assert best.mean == 0
     assert "| uniform (whole) | 2 |" in sections["evidence ranking, all children"]
-    assert "**What to do on `minilm`:**" in sections["evidence lines"]
+    assert "**What to do on `minilm`,**" in sections["evidence lines"]
     assert "magic_at, anchored to the base model" in sections["evidence interference"]
 
 

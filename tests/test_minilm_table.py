@@ -12,8 +12,9 @@ from tiny.minilm import benchmark, prepare_tiny
 
 from hf_nasbert import records
 from hf_nasbert.cards import render_table_card
+from hf_nasbert.hub.contents import gather
 from hf_nasbert.locking import locked
-from hf_nasbert.ranking import GroundTruth, load_table
+from hf_nasbert.ranking import GroundTruth, find_table, load_table
 from hf_nasbert.space import Architecture
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -255,3 +256,17 @@ def test_the_card_says_that_children_were_distilled(bench, prepared):
 def draw(bench, prepared):
     """Jobs of three children."""
     return [bench.Job(Architecture.parse(one["architecture"]), 0) for one in bench.draw_children(prepared)[:3]]
+
+
+def test_the_packaged_table_holds_the_committed_records(bench):
+    """Those of the factor that the rule takes: the package loads them by name, and pushes them with their card."""
+    packed = bench.RECORDS / "table-minilm-x1.jsonl.gz"
+    assert find_table("minilm").read_bytes() == packed.read_bytes()
+    pilot = "\n".join(bench.pilot_lines(json.loads((bench.RECORDS / bench.DESIGN).read_text()), bench.RECORDS))
+    assert "By the rule: 1 times the tokens." in pilot
+    table = load_table("minilm")
+    assert len(table) == 360
+    assert GroundTruth(table).seeds == (0,)
+    contents = gather("minilm", "me/minilm")
+    assert {"README.md", "table-minilm.jsonl.gz"} <= set(contents.files)
+    assert b"distilled from" in contents.files["README.md"]

@@ -30,11 +30,12 @@ def load_table(name: str) -> "Dataset":
     """A ground-truth table: children trained alone, one row each.
 
     Args:
-        name: The name of a table that comes with the package, such as `imdb`; or a file that
-            `hf-nasbert train-children` wrote, `.jsonl` or `.jsonl.gz`.
+        name: The name of a table that comes with the package, `imdb` (trained from scratch) or `minilm` (distilled
+            from a pretrained encoder); or a file that `hf-nasbert train-children` wrote, `.jsonl` or `.jsonl.gz`.
 
     Returns:
-        Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token), `curve` (pairs of step and dev
+        Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token; of distilled children the distance
+        from the base model), `curve` (pairs of step and dev
         loss), `num_parameters`, `flops` (of one sequence), `recipe_hash`, `recipe`, `versions`, `timing`.
 
     Raises:
