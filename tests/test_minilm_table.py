@@ -266,7 +266,7 @@ def test_the_packaged_table_holds_the_committed_records(bench):
     assert "By the rule: 1 times the tokens." in pilot
     table = load_table("minilm")
     assert len(table) == 360
-    assert GroundTruth(table).seeds == (0,)
+    assert list(GroundTruth(table).seeds) == [0]
     contents = gather("minilm", "me/minilm")
     assert {"README.md", "table-minilm.jsonl.gz"} <= set(contents.files)
     assert b"distilled from" in contents.files["README.md"]
