@@ -263,10 +263,10 @@ def facts_of(design: Record, folder: Path) -> TableFacts:
             "the table holds numbers and names of operators, no text of theirs",
         ),
         num_dev_sequences=round(judged * settings["batch_size"]),
-        drawn=f"The children have around {', '.join(bands)} of the parameters of the base model's choice blocks, within "
-        f"{100 * settings['tolerance']:g} points, {settings['num_children']} each. Of all, {kinds['near']} are near the "
-        "best sums of lone replacements (the base model with one block replaced) that a knapsack finds for the size; "
-        f"{kinds['screened']} are random ones without the replacements that cost most alone; {kinds['whole']} are "
+        drawn=f"The children have around {', '.join(bands)} of the parameters of the base model's choice blocks, "
+        f"within {100 * settings['tolerance']:g} points, {settings['num_children']} each. Of all, {kinds['near']} are "
+        "near the best sums of lone replacements (the base model with one block replaced) that a knapsack finds for "
+        f"the size; {kinds['screened']} are random ones without the replacements that cost most alone; {kinds['whole']} are "
         "random ones of the whole space. They were drawn before any was trained. Each begins with weights of the base "
         "model, cut to size and refitted in closed form.",
         limits=(
@@ -274,8 +274,8 @@ def facts_of(design: Record, folder: Path) -> TableFacts:
             f"agrees with their order after {FACTORS[-1] // factor} times the steps to a Kendall's tau of "
             f"{overall:.2f} over all, and of {within:.2f} within the {len(bands)} sizes.",
             f"{kinds['near']} of {len(design['children'])} children are near the best sums of lone replacements. That "
-            "favours such sums, and what follows them, where the best child is looked for; a better one far from these "
-            f"may be missing. Other sizes than the {len(bands)} are not covered.",
+            "favours such sums, and what follows them, where the best child is looked for; a better one far from "
+            f"these may be missing. Other sizes than the {len(bands)} are not covered.",
         ),
     )
 
