@@ -267,8 +267,8 @@ def facts_of(design: Record, folder: Path) -> TableFacts:
         f"within {100 * settings['tolerance']:g} points, {settings['num_children']} each. Of all, {kinds['near']} are "
         "near the best sums of lone replacements (the base model with one block replaced) that a knapsack finds for "
         f"the size; {kinds['screened']} are random ones without the replacements that cost most alone; "
-        f"{kinds['whole']} are random ones of the whole space. They were drawn before any was trained. Each begins with "
-        "weights of the base model, cut to size and refitted in closed form.",
+        f"{kinds['whole']} are random ones of the whole space. They were drawn before any was trained. Each begins "
+        "with weights of the base model, cut to size and refitted in closed form.",
         limits=(
             f"A training is short: {seconds:.0f} CPU-seconds on average. The order of {num_pilot} children, a pilot, "
             f"agrees with their order after {FACTORS[-1] // factor} times the steps to a Kendall's tau of "
