@@ -7,8 +7,7 @@
     python benchmarks/minilm_table.py train --factor F              all children with F times the tokens
     python benchmarks/minilm_table.py rank --factor F               scores them by what `compress` ranks children by
     python benchmarks/minilm_table.py report --factor F             how well that ranks them, from the records alone
-    python benchmarks/minilm_table.py card --factor F               puts those children into the package, and makes the
-                                                                    table's card from them
+    python benchmarks/minilm_table.py card --factor F               makes it the package's `minilm`, with its card
 
 Killed at any moment, the same command goes on: a child in hand is lost, none is doubled. The design, and in it which
 children have a second seed or are the pilot's, is a file of the records, written before any child is trained. Text and
@@ -54,16 +53,17 @@ from minilm_children import (
     texts,
 )
 
-from hf_nasbert.cards import read_table_facts, render_table_card
+from hf_nasbert.cards import TableFacts, render_table_card
 from hf_nasbert.compression.replace_one import as_items, replace_one, screened, sum_of
 from hf_nasbert.compression.results import additivity_lines
 from hf_nasbert.compression.stages import Additive
+from hf_nasbert.data.packaged import PACKAGED_MODELS, PACKAGED_SOURCES
 from hf_nasbert.elastic.batches import num_tokens
 from hf_nasbert.foreign import read_object
 from hf_nasbert.kept import Kept, write_json
 from hf_nasbert.metrics import Interval
 from hf_nasbert.modeling.modeling_supernet import SupernetPreTrainedModel
-from hf_nasbert.ranking import GroundTruth, find_table, load_table
+from hf_nasbert.ranking import GroundTruth, load_table
 from hf_nasbert.records import Record, versions
 from hf_nasbert.searching import OperatorRidge
 from hf_nasbert.searching.knapsack import best_choices
@@ -71,7 +71,11 @@ from hf_nasbert.space import Architecture, SearchSpace
 from hf_nasbert.training.farm import Job, compress_table, read_table, restore_table, run_farm
 from hf_nasbert.writing import write_bytes, write_text
 
+NAME = "minilm"  # in the package
+TABLES, CARDS = ROOT / "src" / "hf_nasbert" / "tables", ROOT / "model_cards"
 FACTORS = (1, 4, 16)
+SOURCES = (*(PACKAGED_SOURCES[name] for name in ("boolq-wikipedia", "imdb", "stsb")), *PACKAGED_MODELS.values())
+"""What the table is made of."""
 KINDS = ("near", "screened", "whole")
 """Where children come from: near knapsack solutions, the screened space, the whole space."""
 _AGREES, _AGREES_WITHIN = 0.9, 0.8  # with the order at most tokens
@@ -186,25 +190,116 @@ def train(prepared: Prepared, design: Record, folder: Path, *, is_pilot: bool, n
 # Orders
 
 
-def pilot_lines(design: Record, folder: Path) -> Iterator[str]:
-    """How the order of the pilot's children changes with the tokens, and what follows by the rule."""
+def pilot_taus(design: Record, folder: Path) -> dict[int, tuple[float, float]]:
+    """How the order of the pilot's children agrees with that at most tokens, over all and within bands, by factor.
+
+    Raises:
+        ValueError: If the pilot's children are not all trained.
+    """
     names = {one["architecture"] for one in design["children"] if one["is_pilot"]}
     found = {factor: losses_of(table_of(factor, folder)) for factor in FACTORS}
     missing = [factor for factor, own in found.items() if not names <= own.keys()]
     if missing:
         raise ValueError(f"the pilot's children are not all trained with {missing} times the tokens: train them first")
-    most, chosen = FACTORS[-1], FACTORS[-1]
-    last = {name: found[most][name] for name in names}
-    yield f"| tokens | tau with {most} times | within bands | second seed, tau |"
+    last = {name: found[FACTORS[-1]][name] for name in names}
+
+    def agreement(factor: int) -> tuple[float, float]:
+        overall, within = taus(design, found[factor], last)
+        return overall.estimate, within.estimate
+
+    return {factor: agreement(factor) for factor in FACTORS}
+
+
+def chosen_factor(design: Record, folder: Path) -> int:
+    """How many times the tokens, by the rule.
+
+    Raises:
+        ValueError: See `pilot_taus`.
+    """
+    agree = pilot_taus(design, folder).items()
+    kept = [factor for factor, (overall, within) in agree if overall >= _AGREES and within >= _AGREES_WITHIN]
+    return min(kept, default=FACTORS[-1])
+
+
+def pilot_lines(design: Record, folder: Path) -> Iterator[str]:
+    """How the order of the pilot's children changes with the tokens, and what follows by the rule."""
+    agree = pilot_taus(design, folder)
+    yield f"| tokens | tau with {FACTORS[-1]} times | within bands | second seed, tau |"
     yield "|---|---|---|---|"
-    for factor in reversed(FACTORS):
-        overall, within = (one.estimate for one in taus(design, found[factor], last))
-        if overall >= _AGREES and within >= _AGREES_WITHIN:
-            chosen = factor
-        again = losses_of(table_of(factor, folder), seed=1)
-        twice = f"{taus(design, again, found[factor])[0].estimate:.3f}" if len(again) > 2 else ""
+    for factor, (overall, within) in reversed(agree.items()):
+        own, again = (losses_of(table_of(factor, folder), seed=seed) for seed in range(2))
+        twice = f"{taus(design, again, own)[0].estimate:.3f}" if len(again) > 2 else ""
         yield f"| {factor} | {overall:.3f} | {within:.3f} | {twice} |"
-    yield f"By the rule: {chosen} times the tokens."
+    yield f"By the rule: {chosen_factor(design, folder)} times the tokens."
+
+
+# The package's table
+
+
+def facts_of(design: Record, folder: Path) -> TableFacts:
+    """What the card of the packaged table says that its rows do not: from the design, the pilot and the sources.
+
+    Raises:
+        ValueError: If the pilot's children, or none of the chosen table, are trained.
+    """
+    settings, factor = design["settings"], chosen_factor(design, folder)
+    rows = rows_of(table_of(factor, folder))
+    if not rows:
+        raise ValueError(f"there are no records at {table_of(factor, folder)}: train the children first")
+    kinds, bands = (
+        Counter(one["kind"] for one in design["children"]),
+        [f"{100 * share:g} %" for share in settings["bands"]],
+    )
+    num_pilot = sum(one["is_pilot"] for one in design["children"])
+    overall, within = pilot_taus(design, folder)[factor]
+    first = rows[0]
+    judged = first["passes"] - 3 * first["recipe"]["max_steps"]  # in training batches
+    seconds = statistics.fmean(row["timing"]["cpu_seconds"] for row in rows)
+    return TableFacts(
+        license="apache-2.0",  # of the numbers: no text is among them
+        language="en",
+        text=(
+            *(f"{source.licence.partition('; ')[2]};" for source in SOURCES),  # of the contents, not of their package
+            "the table holds numbers and names of operators, no text of theirs",
+        ),
+        num_dev_sequences=round(judged * settings["batch_size"]),
+        drawn=f"The children have around {', '.join(bands)} of the parameters of the base model's choice blocks, "
+        f"within {100 * settings['tolerance']:g} points, {settings['num_children']} each. Of all, {kinds['near']} are "
+        "near the best sums of lone replacements (the base model with one block replaced) that a knapsack finds for "
+        f"the size; {kinds['screened']} are random ones without the replacements that cost most alone; "
+        f"{kinds['whole']} are random ones of the whole space. They were drawn before any was trained. Each begins "
+        "with weights of the base model, cut to size and refitted in closed form.",
+        limits=(
+            f"A training is short: {seconds:.0f} CPU-seconds on average. The order of {num_pilot} children, a pilot, "
+            f"agrees with their order after {FACTORS[-1] // factor} times the steps to a Kendall's tau of "
+            f"{overall:.2f} over all, and of {within:.2f} within the {len(bands)} sizes.",
+            f"{kinds['near']} of {len(design['children'])} children are near the best sums of lone replacements. That "
+            "favours such sums, and what follows them, where the best child is looked for; a better one far from "
+            f"these may be missing. Other sizes than the {len(bands)} are not covered.",
+        ),
+    )
+
+
+def package(design: Record, factor: int, folder: Path, *, tables: Path = TABLES, cards: Path = CARDS) -> None:
+    """Make the children of the records the package's table `minilm`: its rows, what is known beside them, its card.
+
+    Raises:
+        ValueError: If the pilot's rule chose another factor, or see `facts_of`.
+    """
+    chosen = chosen_factor(design, folder)
+    if factor != chosen:
+        raise ValueError(f"by the pilot's rule the table has {chosen} times the tokens: give --factor {chosen}")
+    facts = facts_of(design, folder)
+    rows = table_of(factor, folder)
+    table = tables / f"table-{NAME}.jsonl.gz"
+    write_bytes(table, rows.with_name(f"{rows.name}.gz").read_bytes())
+    said = {name: value for name, value in dataclasses.asdict(facts).items() if value}
+    write_json(table.with_name(f"table-{NAME}.json"), said)
+    card = render_table_card(NAME, GroundTruth(load_table(str(table))), facts=facts, is_packaged=True)
+    write_text(cards / f"table-{NAME}.md", card)
+
+
+# Scores
 
 
 def ranks_of(factor: int, folder: Path) -> Path:
@@ -361,13 +456,7 @@ def main() -> None:
         print("\n".join(report_lines(read_object(design_file), arguments.factor, arguments.records)))
         return
     if arguments.command == "card":
-        table = table_of(arguments.factor, arguments.records)
-        packed = table.with_name(f"{table.name}.gz")
-        write_bytes(find_table("imdb").with_name("table-minilm.jsonl.gz"), packed.read_bytes())
-        facts = read_table_facts(find_table("minilm"))
-        truth = GroundTruth(load_table("minilm"))
-        card = render_table_card("minilm", truth, facts=facts, is_packaged=True)
-        write_text(ROOT / "model_cards" / "table-minilm.md", card)
+        package(read_object(design_file), arguments.factor, arguments.records)
         return
     for line in plan_lines(settings, arguments.records):
         print(line, flush=True)

@@ -5,6 +5,7 @@ python recipes/push_child.py --source runs/quickstart-scratch/child --repo_id us
     --attachments runs/quickstart-scratch/scores.jsonl
 python recipes/push_child.py --source runs/quickstart-scratch/supernet --repo_id user/my-supernet
 python recipes/push_child.py --source imdb --repo_id user/nasbert-table-imdb
+python recipes/push_child.py --source minilm --repo_id user/nasbert-table-minilm
 """
 
 import sys

@@ -190,6 +190,13 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"choice block 3 offers ffn, the table's nothing$"):
             rank_children(arguments(str(supernet)), data)
 
+    def test_a_table_of_distilled_children(self, arguments, data):
+        words = (
+            "--table minilm were distilled from packaged:all-MiniLM-L6-v2, not by train-children: the recipe lacks h"
+        )
+        with pytest.raises(ValueError, match=words):
+            rank_children(arguments("supernet-0", table="minilm"), data)
+
     def test_a_supernet_of_another_size(self, arguments, data, trainer, tmp_path):
         other = StandaloneArguments(**{**vars(trainer.arguments), "ffn_ratio": 2})
         save_supernet(tmp_path / "thin", StandaloneTrainer(other, trainer.corpus).config, trainer.corpus.tokenizer)

@@ -118,7 +118,7 @@ class TestTable:
             assert SearchSpace.from_dict(table[0]["recipe"]["space"]) == SPACE
 
     def test_unknown_names_and_foreign_files_are_refused_by_name(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no table 'no-such'"):
+        with pytest.raises(FileNotFoundError, match=r"no table 'no-such'.*, or one of imdb, minilm$"):
             load_table("no-such")
         with pytest.raises(FileNotFoundError, match=r"gone\.jsonl"):
             load_table(str(tmp_path / "gone.jsonl"))
@@ -217,6 +217,21 @@ class TestTable:
             GroundTruth(Dataset.from_list(rows))
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_scores_of_distilled_children_are_reported_as_those_of_others_are(tmp_path):
+    truth = GroundTruth(load_table("minilm").select(range(40)))
+    scored = [
+        score_record(truth, truth.loss, method="exact"),
+        score_record(truth, -truth.num_parameters, method="size"),
+    ]
+    records.extend(tmp_path / "scores.jsonl", scored)
+    outcome = report(truth, read_scores(tmp_path / "scores.jsonl", truth), baseline="size", num_resamples=10)
+    taus = {row.name: row.measured["kendall_tau"].mean for row in outcome.methods}
+    by_size = rank("number of parameters", [-truth.num_parameters], truth, num_resamples=10)
+    assert taus == pytest.approx({"exact": 1.0, "size": by_size.measured["kendall_tau"].mean})
+    assert "exact" in outcome.as_markdown()
+
+
 class TestCard:
     def test_says_what_the_table_says(self, truth):
         card = render_table_card("film-reviews", truth)
@@ -231,6 +246,31 @@ class TestCard:
             assert words in card, words
         tau = truth.ceiling(num_resamples=500)["kendall_tau"]
         assert f"over all of them {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]" in card
+
+    def test_says_which_base_model_by_its_name_on_the_hub(self, truth):
+        base = {
+            "space": truth.recipe["space"],
+            "base_model": "packaged:all-MiniLM-L6-v2",
+            "distance": {"state_weight": 2},
+        }
+        card = self.card_of(base)
+        assert "# mine: children of `sentence-transformers/all-MiniLM-L6-v2`, each distilled alone" in card
+        assert "The distance is 2 times the squared error of the last states over their variance." in card
+        assert "None" not in card
+        assert "children of `packaged:gone`" in self.card_of(
+            {**base, "base_model": "packaged:gone", "distance": "far"}
+        )
+
+    def test_says_how_many_rows_and_seeds(self, truth):
+        twice = GroundTruth(Dataset.from_list(make_records(num_repeated=81, num_seeds=2)))
+        for table, num_rows, seeds, noise in (
+            (truth, 123, "seed 0 (the training that is a child's truth)", "noise of the ground truth |"),
+            (twice, 162, "seeds 0, 1 (a child's truth is the mean over these)", "truth, a mean over its seeds |"),
+        ):
+            card = render_table_card("mine", table)
+            assert f"\n{num_rows} rows: each is one training" in card
+            assert f"under {seeds}, " in card
+            assert noise in card
 
     def test_says_nothing_that_nobody_said(self, truth):
         card = render_table_card("mine", truth)
@@ -253,12 +293,15 @@ class TestCard:
         table = tmp_path / "table-mine.jsonl.gz"
         assert read_table_facts(table) == TableFacts()
         (tmp_path / "table-mine.json").write_text(
-            '{"license": "mit", "language": "sw", "text": ["tales", "1. *of* it"]}'
+            '{"license": "mit", "language": "sw", "text": ["tales", "1. *of* it"], "drawn": "All *there* are.",'
+            ' "limits": ["Short.", "Small."], "num_dev_sequences": 7}'
         )
         card = render_table_card("mine", truth, facts=read_table_facts(table))
         metadata = yaml.safe_load(card.split("---")[1])
         assert (metadata["license"], metadata["language"]) == ("mit", "sw")
         assert "; tales\n  1\\. \\*of\\* it." in card
+        assert "under one seed.\nAll \\*there\\* are.\n" in card
+        assert card.endswith("\n\nShort.\n\nSmall.\n")
         for wrong, message in (
             ('{"licence": "mit"}', r"unknown keys \['licence'\]"),
             ('{"license": "my own"}', "'my own' is not a license"),

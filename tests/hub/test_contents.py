@@ -269,14 +269,15 @@ class TestSupernetsAndTables:
             "hf_nasbert.hub.contents.render_table_card", lambda name, truth, hub_id, **others: f"{name} {hub_id}"
         )
 
-    def test_a_table_is_a_dataset(self, hub, send, api, tmp_path):
-        pushed = send("imdb", "user/table")
+    @pytest.mark.parametrize("name", ["imdb", "minilm"])
+    def test_a_table_is_a_dataset(self, name, hub, send, api, tmp_path):
+        pushed = send(name, "user/table")
         repo = hub.repos["datasets/user/table"]
-        assert repo.files.keys() == {".gitattributes", "README.md", "table-imdb.jsonl.gz"}
-        assert repo.files["README.md"] == b"imdb user/table"
+        assert repo.files.keys() == {".gitattributes", "README.md", f"table-{name}.jsonl.gz"}
+        assert repo.files["README.md"] == f"{name} user/table".encode()
         assert f'load_dataset("user/table", revision="{pushed.commit}")' in str(pushed)
         pulled = pull(PullArguments("user/table", str(tmp_path / "back"), repo_type="dataset"), api=api)
-        assert str(pulled).startswith(f"{tmp_path / 'back'}: table imdb, commit {pushed.commit}")
+        assert str(pulled).startswith(f"{tmp_path / 'back'}: table {name}, commit {pushed.commit}")
         here = {name: data for name, data in repo.files.items() if name != ".gitattributes"}
         assert contents_of(tmp_path / "back") == here
 

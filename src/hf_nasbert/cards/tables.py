@@ -31,6 +31,24 @@ _TRAINING: _Phrases = (
     ("mlm_probability", ", {} % of the tokens masked"),
     ("hidden_dropout_prob", ", {}"),
 )
+_DISTILLING: _Phrases = (
+    ("max_steps", "{} steps"),
+    ("train_batch_size", " of {} sequences"),
+    ("sequence_length", " of at most {}\n  tokens"),
+    ("learning_rate", ", AdamW at {}"),
+    ("warmup", ", warm-up over {} % of the steps, then linearly down"),
+    ("max_grad_norm", ", gradients clipped\n  to a norm of {}"),
+    (
+        "inner_weight",
+        "; the loss is the distance, and {} times the mean squared error of inner states over their variance",
+    ),
+    ("inner_blocks", "\n  (after the choice blocks {}, counted from 0)"),
+)
+_DISTANCE: _Phrases = (
+    ("state_weight", "{} times the squared error of the last states over their variance"),
+    ("vector_weight", "{} times (1 - cosine of the sentence vectors)"),
+    ("logit_weight", "{} times the divergence of the predictions"),
+)
 _TEXT: _Phrases = (("source", "Text: {}"), ("text", " (digest {})"))
 
 
@@ -39,7 +57,8 @@ class TableFacts:
     """What the card of a table says that no record of it knows; all may be absent.
 
     `text` are the lines that say what the text is, `children` ends "The children are ...", and `curve` says on how
-    many of the dev set's sequences the curve is.
+    many of the dev set's sequences the curve is. `drawn` says how the children were chosen, `num_dev_sequences` how
+    long the dev set is, and `limits` are further paragraphs.
 
     Raises:
         ValueError: If the license or the language is none.
@@ -50,6 +69,9 @@ class TableFacts:
     text: tuple[str, ...] = ()
     children: str | None = None
     curve: str | None = None
+    drawn: str | None = None
+    num_dev_sequences: int | None = None
+    limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_codes(self.license, self.language)
@@ -70,7 +92,9 @@ def read_table_facts(table: str | Path) -> TableFacts:
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}")
         facts = known_fields(TableFacts, facts)
-        return TableFacts(**{**facts, "text": tuple(facts.get("text", ()))})
+        return TableFacts(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+        )
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
         raise ValueError(f"{file} does not say what the card of {table.name} may: {error}") from None
 
@@ -98,6 +122,8 @@ def render_table_card(
     recipe = truth.recipe
     num_seeds, num_repeated = truth.best_repeats.shape
     num_rows = sum(map(len, truth.losses))
+    base_model = recipe.get("base_model")
+    is_mean = len(truth.seeds) > 1
     file = f"table-{name}.jsonl.gz"
     loads_from = name if is_packaged else file
     dev_set = [recipe.get(size) for size in ("num_dev_batches", "dev_batch_size")]
@@ -105,7 +131,7 @@ def render_table_card(
     metadata = DatasetCardData(
         language=facts.language,
         license=facts.license,
-        pretty_name=f"{name}: BERT children trained alone",
+        pretty_name=f"{name}: BERT children {'distilled' if base_model else 'trained'} alone",
         size_categories=_size_category(num_rows),
         tags=[*TAGS, "tabular-benchmark"],
         configs=[{"config_name": "default", "data_files": file}],
@@ -126,16 +152,19 @@ def render_table_card(
         truth=truth,
         facts=facts,
         is_small=num_rows < 1000,
-        base_model=Markdown(code(str(recipe["base_model"]))) if recipe.get("base_model") else None,
+        num_pairs=recipe.get("num_pairs"),
+        base_model=Markdown(code(_name_of_base(str(base_model)))) if base_model else None,
         sequence_length=recipe.get("sequence_length"),
         metadata=Markdown(str(metadata)),
+        num_rows=num_rows,
         num_seeds=num_seeds,
-        truth_seeds=Markdown(", ".join(map(str, truth.seeds))),
+        truth_seeds=_seeds(truth.seeds),
         num_repeated=num_repeated,
-        num_dev_sequences=None if None in dev_set else math.prod(dev_set),
-        blocks=Markdown(" | ".join(f"`{','.join(names)}`" for names in truth.space.blocks)),
+        num_dev_sequences=facts.num_dev_sequences if None in dev_set else math.prod(dev_set),
+        blocks=_blocks(truth.space.blocks),
         sizes=_phrases(_SIZES, recipe),
-        training=_phrases(_TRAINING, recipe),
+        distance=_distance(recipe.get("distance")),
+        training=_phrases(_DISTILLING if base_model else _TRAINING, recipe),
         text=_text(recipe, facts),
         rows=[
             ("lowest dev loss", _four_digits(truth.loss.min())),
@@ -143,7 +172,7 @@ def render_table_card(
             ("standard deviation between children", _four_digits(truth.spread)),
             ("the same within buckets of similar size", _four_digits(truth.spread_within_buckets)),
             ("seed noise: standard deviation of one training around its child's mean", _four_digits(truth.seed_noise)),
-            ("noise of the ground truth, a mean over its seeds", _four_digits(truth.noise)),
+            ("noise of the ground truth" + (", a mean over its seeds" if is_mean else ""), _four_digits(truth.noise)),
         ],
         ceiling=Markdown(
             f"Kendall's tau-b between one more training of the children and the ground truth: {ceiling} (90 % "
@@ -176,13 +205,51 @@ def _phrases(phrases: _Phrases, recipe: Mapping[str, Any]) -> Markdown:
 def _in_words(name: str, value: Any) -> str:
     if name in ("source", "text"):
         return code(str(value))
+    if name == "inner_blocks" and isinstance(value, list):
+        return escape(", ".join(map(str, value)))
     if not is_finite_number(value):
         return escape(str(value))
-    if name in ("warmup_ratio", "mlm_probability"):
+    if name in ("warmup", "warmup_ratio", "mlm_probability"):
         return f"{100 * value:.0f}"
     if name == "hidden_dropout_prob":
         return f"dropout {value:g}" if value else "no dropout"
     return number(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _name_of_base(base_model: str) -> str:
+    """The base model as the Hub calls it, where it came out of a package."""
+    from hf_nasbert.data.packaged import PACKAGED_MODELS, PREFIX
+
+    packaged = PACKAGED_MODELS.get(base_model.removeprefix(PREFIX)) if base_model.startswith(PREFIX) else None
+    return (packaged and packaged.hub_id) or base_model
+
+
+def _seeds(seeds: Sequence[int]) -> Markdown:
+    """Which seeds all children were trained under, and what that makes of their truth."""
+    if len(seeds) == 1:
+        return Markdown(f"seed {seeds[0]} (the training that is a child's truth)")
+    return Markdown(f"seeds {', '.join(map(str, seeds))} (a child's truth is the mean over these)")
+
+
+def _blocks(blocks: Sequence[Sequence[str]]) -> Markdown:
+    """The operators of every choice block; what repeats is said once."""
+    period = next(
+        length
+        for length in range(1, len(blocks) + 1)
+        if len(blocks) % length == 0 and list(blocks) == list(blocks[:length]) * (len(blocks) // length)
+    )
+    times = f"{len(blocks) // period} times " if period < len(blocks) else ""
+    return Markdown(times + " | ".join(f"`{','.join(names)}`" for names in blocks[:period]))
+
+
+def _distance(weights: Any) -> Markdown:
+    """What a distance from the base model is a sum of; empty where the recipe has none."""
+    if not isinstance(weights, Mapping):
+        return Markdown("")
+    parts = [_phrases([(name, words)], weights) for name, words in _DISTANCE if weights.get(name)]
+    pooling = weights.get("pooling")
+    pooled = f" (pooled by `{pooling}`)" if weights.get("vector_weight") and pooling in ("mean", "cls") else ""
+    return Markdown(" + ".join(parts) + pooled)
 
 
 def _text(recipe: Mapping[str, Any], facts: TableFacts) -> Markdown:

@@ -21,7 +21,7 @@ class PushArguments(Settings):
     source: str = field(
         metadata={
             "help": "Folder of a child or super-net; file or name of a table. The card of NAME.jsonl also says what "
-            "NAME.json beside it does: license, language, text, children, curve."
+            "NAME.json beside it does: license, language, text, children, curve, drawn, num_dev_sequences, limits."
         }
     )
     repo_id: str = field(metadata={"help": "Repository on the Hub, such as user/my-child; made if it is missing."})

@@ -46,7 +46,12 @@ from hf_nasbert.writing import check_apart, check_folder, check_unless_there, ch
 
 _DIGITS = 6  # of a loss in fp32 no more can be trusted from one machine to the next
 _MAX_ENUMERATED = 5000  # children of a space that are all scored: a table may still grow
-_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")  # that a recipe names
+# What of a recipe says how a super-net is built and its children are scored; `train-children` writes all of it.
+_SIZES = ("hidden_size", "ffn_ratio", "attention_head_size", "num_conv_layers", "vocab_size")
+_SCORING = (
+    "source", "tokenizer", "sequence_length", "mlm_probability", "whole_word_mask", "dev", "num_dev_batches",
+    "dev_batch_size",
+)  # fmt: skip
 
 
 def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> RankingReport:
@@ -58,10 +63,10 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
 
     Raises:
         FileNotFoundError: If the table, a super-net or a file of the text is missing.
-        ValueError: If a super-net has another space, other sizes or another tokenizer than the table's children, the
-            text is another one than theirs, two super-nets would pass for one (`ranking.refuse_duplicates`), no
-            super-net ranks as `baseline`, `calibrate` leaves too few children, or a record is none. Nothing is
-            scored then.
+        ValueError: If the table's children were not trained by masked-LM loss, as those of `minilm` were not, a
+            super-net has another space, other sizes or another tokenizer than they, the text is another one than
+            theirs, two super-nets would pass for one (`ranking.refuse_duplicates`), no super-net ranks as
+            `baseline`, `calibrate` leaves too few children, or a record is none. Nothing is scored then.
         WriteError: If an output cannot be written.
     """
     be_alone("ranking children")
@@ -70,6 +75,7 @@ def rank_children(arguments: RankChildrenArguments, data: DataArguments) -> Rank
     _check_outputs(arguments)
     table = load_table(arguments.table)
     # Refused now, not when all is scored.
+    _check_recipe(arguments.table, GroundTruth(table))
     check_calibration(GroundTruth(table, containing=arguments.containing), arguments.calibrate)
     if arguments.page is not None:
         name = arguments.table_name
@@ -226,6 +232,19 @@ def _adaptation(arguments: RankChildrenArguments, num_children: int) -> dict[str
         "learning_rate": arguments.adapt_learning_rate, "batch_size": arguments.adapt_batch_size,
         "containing": arguments.containing, "seed": arguments.resampling_seed,
     }  # fmt: skip
+
+
+def _check_recipe(table: str, truth: GroundTruth) -> None:
+    """Refuse a table whose recipe does not say how its children's masked-LM losses are measured."""
+    missing = [name for name in (*_SIZES, *_SCORING) if name not in truth.recipe]
+    if missing:
+        base_model = truth.recipe.get("base_model")
+        how = f"distilled from {base_model}" if base_model else "trained by another recipe"
+        raise ValueError(
+            f"the children of --table {table} were {how}, not by train-children: the recipe lacks "
+            f"{', '.join(missing)}, so super-nets cannot be scored on what they were; give a table of train-children, "
+            "or scores made elsewhere to report-ranking"
+        )
 
 
 def _check_fit(folder: str, supernet: SupernetForMaskedLM, truth: GroundTruth) -> None:

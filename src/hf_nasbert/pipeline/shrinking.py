@@ -29,7 +29,7 @@ class ShrunkSpace(NamedTuple):
 
     def __str__(self) -> str:
         lines = [
-            "block  operator      worth [90 % interval]            SHAP   (thousandths of a nat, negative is good)"
+            "block  operator      worth [90 % interval]            SHAP   (thousandths of a loss, negative is good)"
         ]
         for one in self.verdicts:
             estimate, low, high = (1000 * value for value in one.worth)

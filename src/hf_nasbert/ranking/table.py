@@ -30,13 +30,16 @@ def load_table(name: str) -> "Dataset":
     """A ground-truth table: children trained alone, one row each.
 
     Args:
-        name: The name of a table that comes with the package, `imdb` (trained from scratch) or `minilm` (distilled
-            from a pretrained encoder); or a file that `hf-nasbert train-children` wrote, `.jsonl` or `.jsonl.gz`.
+        name: The name of a table that comes with the package: `imdb`, of children trained from scratch by masked-LM
+            loss, or `minilm`, of children of all-MiniLM-L6-v2 distilled from inherited weights; or a file that
+            `hf-nasbert train-children` wrote, `.jsonl` or `.jsonl.gz`.
 
     Returns:
-        Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token; of distilled children the distance
-        from the base model), `curve` (pairs of step and dev
-        loss), `num_parameters`, `flops` (of one sequence), `recipe_hash`, `recipe`, `versions`, `timing`.
+        Columns `architecture` (text), `seed`, `dev_loss` (nats per masked token; of `minilm` the distance from the
+        base model), `curve` (pairs of step and dev loss), `num_parameters`, `flops` (of one sequence), `recipe_hash`,
+        `recipe`, `versions`, `timing`; of `minilm` also `cosine` (of sentence vectors with the base model's),
+        `stsb_validation` (Spearman's correlation), `num_encoder_parameters` (without embeddings), `num_tokens`
+        (trained on), `passes` and `teacher_passes` (over a batch; a backward counts as two).
 
     Raises:
         FileNotFoundError: If there is no table of that name; names those there are.
@@ -99,7 +102,8 @@ class GroundTruth:
     """What training alone says of the children of one space.
 
     The truth of a child is its mean loss over the seeds that *all* children of the table were trained under: a mean
-    over seeds that only some children have would be less noisy for them than for the others.
+    over seeds that only some children have would be less noisy for them than for the others. Losses are the table's
+    `dev_loss`, in its unit: nats per masked token, or the distance from a base model.
 
     Args:
         table: A table as `load_table` gives it.
@@ -174,7 +178,7 @@ class GroundTruth:
 
     @cached_property
     def seed_noise(self) -> float:
-        """Standard deviation of one training around its child's mean, in nats; NaN without repeated children.
+        """Standard deviation of one training around its child's mean, in the losses' unit; NaN without repeated ones.
 
         A shift that all children of a seed share ranks nobody, and does not count.
         """
@@ -187,17 +191,17 @@ class GroundTruth:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the truth around what infinitely many seeds would say, in nats."""
+        """Standard deviation of the truth around what infinitely many seeds would say, in the losses' unit."""
         return self.seed_noise / math.sqrt(len(self.seeds))
 
     @cached_property
     def spread(self) -> float:
-        """Standard deviation between the children, in nats; the seed noise is part of it."""
+        """Standard deviation between the children, in the losses' unit; the seed noise is part of it."""
         return float(self.loss.std(ddof=1))
 
     @cached_property
     def spread_within_buckets(self) -> float:
-        """Standard deviation of the children around the mean of their size bucket, in nats."""
+        """Standard deviation of the children around the mean of their size bucket, in the losses' unit."""
         parts = [self.loss[self.bucket_of == bucket] for bucket in np.unique(self.bucket_of)]
         squares = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
         return float(np.sqrt(squares / max(len(self.loss) - len(parts), 1)))
