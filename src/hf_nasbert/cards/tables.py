@@ -92,9 +92,8 @@ def read_table_facts(table: str | Path) -> TableFacts:
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}")
         facts = known_fields(TableFacts, facts)
-        return TableFacts(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-        )
+        facts |= {name: tuple(facts.get(name, ())) for name in ("text", "limits")}
+        return TableFacts(**facts)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or ten thousand brackets
         raise ValueError(f"{file} does not say what the card of {table.name} may: {error}") from None
 
