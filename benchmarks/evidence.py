@@ -160,7 +160,8 @@ def fresh_rows(folder: Path) -> list[Fresh]:
         for one, number in rows:
             taus = [one.measured[name] for name in ("kendall_tau", "bucketed_tau")]
             cells = [f"{tau.mean:.3f} ± {tau.seed_deviation or 0:.3f}" for tau in taus]
-            price = prices.get(one.name.removesuffix(f", calibrated by {number}"), 0.0) + number
+            of_supernet = one.name.removesuffix(f", calibrated by {number}").removesuffix(f", at {100 * share:.0f} %")
+            price = prices.get(of_supernet, 0.0) + number
             found.append(
                 Fresh(one.name, when, one.num_rankings, number > 0, taus[0].mean, (cells[0], cells[1]), price)
             )

@@ -122,6 +122,7 @@ def adapt(scores: Path, table: str, workers: int) -> None:
             recipe(
                 "rank_children", "--table", table, "--scores", scores, "--supernets", *folders, *TEXT,
                 "--num_resamples", 20, "--adapt_steps", adapt_steps, "--num_adapted", NUM_ADAPTED,
+                "--containing", "conv3",  # children without a convolution are never ranked here
             )  # fmt: skip
 
     with ThreadPoolExecutor(workers) as pool:
