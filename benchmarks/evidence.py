@@ -161,7 +161,7 @@ def fresh_rows(folder: Path) -> list[Fresh]:
             taus = [one.measured[name] for name in ("kendall_tau", "bucketed_tau")]
             cells = [f"{tau.mean:.3f} ± {tau.seed_deviation or 0:.3f}" for tau in taus]
             of_supernet = one.name.removesuffix(f", calibrated by {number}").removesuffix(f", at {100 * share:.0f} %")
-            price = prices.get(of_supernet, 0.0) + number
+            price = number + (0.0 if of_supernet == f"{number} trained, additive" else prices[of_supernet])
             found.append(
                 Fresh(one.name, when, one.num_rankings, number > 0, taus[0].mean, (cells[0], cells[1]), price)
             )
