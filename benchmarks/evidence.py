@@ -4,6 +4,7 @@ python benchmarks/evidence.py
 """
 
 import argparse
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,12 +59,16 @@ ASKED = (1, 3, 10, 100)
 """Child-trainings of compute for which the page says what to do."""
 _BAR, _BAR_FRESH = (0.96, 0.88), 0.45  # tau overall and within bands; on `imdb`
 _COMPUTE_FRESH = 5  # child-trainings, at which that of `imdb` holds
-_NAMED = 2  # policies that do as well as the best one
 _LEAST = 30  # children of a band, from which on replays say something
 REPLAYS = 60
 _RESAMPLES = 20  # of intervals that are not shown
 FRESH = "ranking_study.py fresh"
 WITHOUT_NEAR = "minilm, drawn children"
+DEFAULTS = (
+    ("minilm", "compress", "first few by sums, 20 of them by inherited weights"),
+    ("imdb", "search", "first few by super-net, uniform at half time"),
+)
+"""What the two commands do if nothing else is asked for, as a policy of a table."""
 Replays = Mapping[str, Sequence[Sequence[Replay]]]
 
 
@@ -91,9 +96,12 @@ def replays(evidence: Evidence, number: int = REPLAYS) -> dict[str, Replays]:
 
 def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, str]:
     """The blocks of the page, by name."""
-    folder = evidence.folder
-    fresh = fresh_rows(folder)
-    made = {"evidence lines": "\n".join(f"- {line}" for line in lines(evidence, replayed, fresh))}
+    return sections_of_records(evidence) | sections_of_replays(evidence, replayed)
+
+
+def sections_of_records(evidence: Evidence) -> dict[str, str]:
+    """Those that no replay is needed for."""
+    folder, made = evidence.folder, {}
     try:
         made["evidence pilot"] = "\n".join(pilot_lines(read_object(folder / "minilm-design.json"), folder))
     except ValueError:
@@ -112,17 +120,26 @@ def sections(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, s
     tries = tried(evidence)
     text = not_run("What was tried at the bar", "minilm_ranking.py bar")
     made["evidence tried"] = "\n".join(lines_of(tries, evidence.truth_of(SCREENED))) if tries else text
-    for table in ("minilm", WITHOUT_NEAR, "imdb"):
-        if table in replayed:
-            made[f"evidence regret {table}"] = "\n".join(
-                [*regret_lines(replayed[table]), *floor_lines(evidence, table)]
-            )
-        else:
-            made[f"evidence regret {table}"] = not_run("The table `minilm`", "minilm_table.py train --factor F")
-    made["evidence fresh"] = fresh_text(fresh)
+    made["evidence fresh"] = fresh_text(fresh_rows(folder))
     recovered = rows_of(folder / RECOVERY)
     text = not_run("The comparison at more tokens", "minilm_recovery.py run")
     made["evidence recovery"] = "\n".join(recovery_lines(folder)) if recovered else text
+    return made
+
+
+def sections_of_replays(evidence: Evidence, replayed: Mapping[str, Replays]) -> dict[str, str]:
+    """Those that tell of regret, and what a person reads first."""
+    made = {
+        "evidence lines": "\n".join(f"- {line}" for line in lines(evidence, replayed, fresh_rows(evidence.folder)))
+    }
+    made["evidence answer"] = "\n".join(answer_lines(evidence, replayed))
+    made["evidence defaults"] = "\n".join(default_lines(evidence, replayed))
+    for table in ("minilm", WITHOUT_NEAR, "imdb"):
+        if table in replayed:
+            told = [*regret_lines(replayed[table]), *floor_lines(evidence, table)]
+            made[f"evidence regret {table}"] = "\n".join(told)
+        else:
+            made[f"evidence regret {table}"] = not_run("The table `minilm`", "minilm_table.py train --factor F")
     return made
 
 
@@ -196,34 +213,16 @@ def fresh_text(fresh: Sequence[Fresh]) -> str:
 
 def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[Fresh]) -> Iterator[str]:
     """What a person reads first: what to do, and what it stands on."""
-    for table in ("minilm", "imdb"):
-        if table in replayed:
-            noise = noise_of(
-                rows_of(table_of(evidence.factor, evidence.folder)) if table == "minilm" else load_table(table)
-            )
-            yield (
-                f"**What to do on `{table}`,** where a second seed moves a child's loss by {noise:.1f} %: "
-                f"{what_to_do(replayed[table], noise)}."
-            )
-            if table == "minilm":
-                told = _by_quality(replayed[table], noise)
-                yield f"By STS-B's validation split, which chose nothing, others are the best: {told}."
-        else:
-            yield (
-                f"On the table `{table}` nothing can be said yet of what to do with compute: it has "
-                f"{len(evidence.truth.names)} children."
-            )
-    if WITHOUT_NEAR in replayed:
-        yield (
-            "A third of `minilm` was chosen near the best sums, which favours them. Of its other children, drawn at "
-            "random, the best of what ranks children without training any: "
-            f"{what_to_do(replayed[WITHOUT_NEAR], noise_of(rows_of(table_of(evidence.factor, evidence.folder))))}."
-        )
-    truth = evidence.truth
-    twice = len(evidence.again)
+    truth, noises = evidence.truth, noises_of(evidence)
+    told = [f"on `{table}` {_what_to_do(replayed[table], noises[table])}" for table in noises if table in replayed]
+    if told:
+        yield f"**What to do with compute, in child-trainings:** {'; '.join(told)}."
+    if "minilm" not in replayed:
+        yield f"On `minilm` nothing can be said yet of what to do with compute: it has {len(truth.names)} children."
     yield (
         f"`minilm` has {len(truth.names)} children, each distilled alone with {evidence.factor} times the pilot's "
-        f"tokens, {twice} of them twice; `imdb` has 243, trained from scratch."
+        f"tokens, {len(evidence.again)} of them twice, which moves a loss by {noises['minilm']:.1f} %; `imdb` has "
+        f"243, trained from scratch, where a second seed moves a loss by {noises['imdb']:.1f} %."
     )
     found = ways(evidence, SCREENED)
     trained = [name for name in found if name.endswith(f"({SCREENED})")]
@@ -250,27 +249,61 @@ def lines(evidence: Evidence, replayed: Mapping[str, Replays], fresh: Sequence[F
         )
 
 
-def what_to_do(replayed: Replays, noise: float) -> str:
+def noises_of(evidence: Evidence) -> dict[str, float]:
+    """By how many percent a second seed moves a child's loss, of both tables."""
+    return {
+        "minilm": noise_of(rows_of(table_of(evidence.factor, evidence.folder))),
+        "imdb": noise_of(load_table("imdb")),
+    }
+
+
+def _what_to_do(replayed: Replays, noise: float) -> str:
     """At every compute that is asked for, of the policies within the noise of a training of the best the cheapest."""
+    best = dict(zip(ASKED, (name for name, _ in winners(replayed, ASKED, noise)), strict=True))
     told = []
-    for compute, (name, at) in zip(ASKED, winners(replayed, ASKED, noise), strict=True):
-        equal = [other for other in ties(replayed, compute, noise) if other != name]
-        more = [f"{len(equal) - _NAMED} others"] if len(equal) > _NAMED else []
-        others = f"; within noise of it: {' or '.join([*equal[:_NAMED], *more])}" if equal else ""
-        trainings = "child-training" if compute == 1 else "child-trainings"
-        told.append(f"with {compute} {trainings}, {name} (regret {at.mean:.1f} %{others})")
-    return "; ".join(told)
+    for name, computes in itertools.groupby(ASKED, key=best.get):
+        *most, last = map(str, computes)
+        told.append(f"with {' and '.join([', '.join(most), last] if most else [last])} *{name}*")
+    return ", ".join(told)
 
 
-def _by_quality(replayed: Replays, noise: float) -> str:
-    """Which policy is the best one by the other measure, beside the one that is named by regret."""
-    told = []
-    for compute, (name, at) in zip(ASKED, winners(replayed, ASKED, noise), strict=True):
-        found = {other: one.quality for other, own in replayed.items() if (one := at_compute(own, compute))}
-        best = max(found, key=lambda other: (found[other], other))
-        beside = "" if best == name else f"; {name} {at.quality:.3f}"
-        told.append(f"with {compute}, {best} ({found[best]:.3f}{beside})")
-    return "; ".join(told)
+def answer_lines(evidence: Evidence, replayed: Mapping[str, Replays]) -> Iterator[str]:
+    """What the first sentence says, with what it leaves, what does as well, and the other measure."""
+    yield f"| table | {' | '.join(f'with {compute}' for compute in ASKED)} |"
+    yield "| --- |" + " --- |" * len(ASKED)
+    noises = noises_of(evidence)
+    for table, own in replayed.items():
+        noise = noises["imdb" if table == "imdb" else "minilm"]
+        cells, by_quality = [], []
+        for compute, (name, at) in zip(ASKED, winners(own, ASKED, noise), strict=True):
+            equal = len(ties(own, compute, noise)) - 1
+            cells.append(f"{name}, {at.mean:.1f} %" + (f" ({equal} more)" if equal else ""))
+            if table == "minilm":
+                found = {other: one.quality for other, parts in own.items() if (one := at_compute(parts, compute))}
+                best = max(found, key=lambda other: (found[other], other))
+                by_quality.append(
+                    f"{best}, {found[best]:.3f}" + ("" if best == name else f" (above: {at.quality:.3f})")
+                )
+        title = "`minilm`, of drawn children, without training" if table == WITHOUT_NEAR else f"`{table}`"
+        yield f"| {title}: regret | {' | '.join(cells)} |"
+        if by_quality:
+            yield f"| `{table}`: best by STS-B | {' | '.join(by_quality)} |"
+
+
+def default_lines(evidence: Evidence, replayed: Mapping[str, Replays]) -> Iterator[str]:
+    """How far what `compress` and `search` do is behind the best policy."""
+    noises = noises_of(evidence)
+    for table, command, policy in DEFAULTS:
+        told = []
+        for compute in ASKED if table in replayed else ():
+            at = at_compute(replayed[table].get(policy, ()), compute)
+            (_, best), *_ = winners(replayed[table], (compute,))
+            if at is not None:
+                behind = at.mean - best.mean
+                noise = "" if behind > noises[table] else ", within the noise"
+                told.append(f"with {compute} {at.mean:.1f} % ({behind:.1f} above the best{noise})")
+        if told:
+            yield f"- `{command}`, on `{table}` *{policy}*: regret {', '.join(told)}."
 
 
 def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[str]) -> Iterator[str]:
@@ -289,18 +322,13 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
         )
     best = max(trained, key=lambda name: mean_of(evidence, name, "within bands"))
     seeds = len(found[best].rankings)
-    drawn = ", ".join(f"{name} {mean_of(evidence, name, 'tau', DRAWN):.3f} "
-                      f"({mean_of(evidence, name, 'within bands', DRAWN):.3f})"
-                      for name in dict.fromkeys((best, f"uniform ({SCREENED})", *UNTRAINED[:2])))  # fmt: skip
     uniform = f"uniform ({SCREENED})"
     beside = "" if best == uniform else f"uniform with {tau(uniform)}, "
     dull = rivals(found, evidence.truth_of(SCREENED))["best dull baseline"]
     others = ", ".join(f"{name} with {tau(name)}" for name in (*UNTRAINED[:2], dull))
     yield (
         f"Among screened children the best super-net, {best.removesuffix(f' ({SCREENED})')}, ranks with a tau of "
-        f"{tau(best)} over {seeds} seeds; {beside}{others}. "
-        + bar_of(evidence, best, "run")
-        + f" Of those drawn at random: {drawn}."
+        f"{tau(best)} over {seeds} seeds; {beside}{others}. " + bar_of(evidence, best, "run")
     )
     order = ["uniform", "magic_t", "magic_a", "magic_at", *(name for name in STUDY if "anchored" in name)]
     told = [f"{name} {mean_of(evidence, f'{name} ({SCREENED})', 'within bands'):.3f}" for name in order
@@ -312,8 +340,9 @@ def _of_ranking(evidence: Evidence, found: Mapping[str, Any], trained: Sequence[
     )
     yield (
         f"MAGIC's order, uniform below magic_t below magic_at, is {'seen' if is_seen else 'not seen'}; by tau within "
-        f"bands: {', '.join(told)}.{''.join(_of_interference(evidence))}"
+        f"bands: {', '.join(told)}."
     )
+    yield from _of_interference(evidence)
     whole = mean_of(evidence, f"uniform ({ALL})", "within bands")
     if not math.isnan(whole):
         yield (f"Screening first: uniform of the whole space ranks the same children with {tau(f'uniform ({ALL})')}.")
@@ -370,7 +399,7 @@ def _of_interference(evidence: Evidence) -> Iterator[str]:
     number, correlation = rank_correlation(evidence, SCREENED, "run")
     if correlation is not None:
         yield (
-            f" The gradients of shared operators have a cosine of {', '.join(cosines)}; over {number} super-nets it "
+            f"The gradients of shared operators have a cosine of {', '.join(cosines)}; over {number} super-nets it "
             f"has a rank correlation of {correlation:+.2f} with tau within bands. The higher, the less interference: "
             f"it is least after {max(shown, key=lambda name: fmean(map(cosine_of, found[name].values())))}."
         )

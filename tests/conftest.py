@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -36,6 +35,7 @@ def _fsync_of_others(descriptor):
 os.fsync = _fsync_of_others
 
 import pytest
+from helpers import same_on_all_machines
 from hypothesis import settings
 from tqdm import tqdm
 
@@ -51,22 +51,13 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.enable()
-    _same_on_all_machines()
+    same_on_all_machines()
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """One torch thread where torch is used: tests are small, and one thread is bit-deterministic."""
-    _same_on_all_machines()
-
-
-def _same_on_all_machines():
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)
-        # The CPU does not decide the precision: units for bf16 are seen only where a test says so.
-        torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
+    same_on_all_machines()
 
 
 @pytest.fixture

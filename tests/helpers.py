@@ -15,6 +15,16 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
+def same_on_all_machines() -> None:
+    """One torch thread, and no precision that the CPU decides; nothing where torch is not used."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+        # The CPU does not decide the precision: units for bf16 are seen only where a test says so.
+        torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
+
+
 def skip_unless_drawn_alike() -> None:
     """Skip a comparison of pixels under another matplotlib than the tested one, which drew what is published."""
     tested = re.search(r"^matplotlib==(\S+)$", (RECIPES.parent / "constraints.txt").read_text(), re.MULTILINE)

@@ -125,7 +125,7 @@ def test_more_compute_buys_less_regret_and_the_page_is_made_of_it(distilled):
     ((_, best),) = regret.winners(replays["minilm"], [30])
     assert best.mean == 0
     assert "| uniform (whole) | 2 |" in sections["evidence ranking, all children"]
-    assert "**What to do on `minilm`,**" in sections["evidence lines"]
+    assert "**What to do with compute, in child-trainings:** on `minilm` with" in sections["evidence lines"]
     assert "magic_at, anchored to the base model" in sections["evidence interference"]
 
 

@@ -141,6 +141,9 @@ def test_the_tables_tell_who_ranks_and_the_tests_say_so(bench, folder):
     assert "bar of 0.96 and 0.88" in made["evidence lines"]
     assert "MAGIC's order, uniform below magic_t below magic_at, is not seen" in made["evidence lines"]
     assert "a cosine of 0.500 after uniform; over 6 super-nets" in made["evidence lines"]
+    assert (
+        "On `minilm` nothing can be said yet of what to do with compute: it has 80 children." in made["evidence lines"]
+    )
 
 
 def test_magics_order_is_told_where_it_is_seen(bench, folder):
@@ -164,7 +167,9 @@ def test_what_follows_the_sums_is_told_without_the_children_near_them_too(bench,
     numbers = {name: found[f"evidence ranking{name}"].split(" ")[1] for name in ("", ", drawn children")}
     assert numbers == {"": str(len(evidence.screened)), ", drawn children": str(len(drawn.names))}
     uniform = bench.mean_of(evidence, "uniform (screened)", "tau", bench.DRAWN)
-    assert f"Of those drawn at random: uniform (screened) {uniform:.3f} (" in found["evidence lines"]
+    assert f"| {uniform:.2f} " in next(
+        line for line in found["evidence ranking, drawn children"].splitlines() if "uniform (screened)" in line
+    )
 
     import regret
 
@@ -307,6 +312,51 @@ def test_of_equal_policies_the_one_wins_that_gets_there_for_less(bench):
     assert [name for name, _ in regret.winners(found, (1, 3, 10, 100))] == ["a", "c", "b", "b"]
 
 
+def test_the_first_sentence_names_the_cheapest_policy_and_the_table_its_regret_and_ties(bench, folder):
+    import regret
+
+    def replays(*steps):
+        return [[regret.Replay([s for s, *_ in steps], [left for _, left, _ in steps], [q for *_, q in steps])]]
+
+    sums, default, search = "sums", bench.DEFAULTS[0][2], bench.DEFAULTS[1][2]
+    replayed = {
+        "minilm": {
+            "layers": replays((1, 9.0, 0.7)),
+            sums: replays((2, 3.0, 0.6), (8, 0.0, 0.8)),
+            default: replays((9, 0.0, 0.9)),
+        },
+        "imdb": {"random": replays((1, 5.0, 0.0)), search: replays((9, 3.0, 0.0))},
+    }
+    evidence = bench.evidence_of(folder)
+    first, second, *_ = bench.lines(evidence, replayed, [])
+    assert first == (
+        "**What to do with compute, in child-trainings:** on `minilm` with 1 *layers*, with 3, 10 and 100 *sums*; on "
+        f"`imdb` with 1 and 3 *random*, with 10 and 100 *{search}*."
+    )
+    assert "`minilm` has 80 children, each distilled alone with 1 times the pilot's tokens, 0 of them twice" in second
+    table = rows("\n".join(bench.answer_lines(evidence, replayed)))
+    assert table["`minilm`: regret"] == [
+        "layers, 9.0 %",
+        "sums, 3.0 %",
+        "sums, 0.0 % (1 more)",
+        "sums, 0.0 % (1 more)",
+    ]
+    assert table["`minilm`: best by STS-B"] == [
+        "layers, 0.700",
+        "layers, 0.700 (above: 0.600)",
+        *[f"{default}, 0.900 (above: 0.800)"] * 2,
+    ]
+    assert table["`imdb`: regret"][2] == f"{search}, 3.0 %"
+    compress, of_search = bench.default_lines(evidence, replayed)
+    assert compress == (
+        f"- `compress`, on `minilm` *{default}*: regret with 10 0.0 % (0.0 above the best, within the noise), with "
+        "100 0.0 % (0.0 above the best, within the noise)."
+    )
+    replayed["imdb"]["better"] = replays((9, 1.0, 0.0))
+    *_, of_search = bench.default_lines(evidence, replayed)
+    assert "regret with 10 3.0 % (2.0 above the best), with 100 3.0 % (2.0 above the best)." in of_search
+
+
 def test_ways_pay_for_what_they_train_score_and_screen(bench):
     """On the committed records."""
     evidence = bench.evidence_of(bench.RECORDS)
@@ -384,18 +434,23 @@ def test_a_policy_is_judged_by_what_its_compute_pays_for(bench):
     assert regret.at_compute([[replay, replay]], 2).mean == 1.0
 
 
-def test_the_page_holds_what_the_records_say(bench):
-    """All but the replays, which take a minute."""
-    evidence = bench.evidence_of(bench.RECORDS)
+def assert_page_holds(sections):
     page = PAGE.read_text(encoding="utf-8")
-    for name, text in bench.sections(evidence, {}).items():
-        if "regret" not in name and not name.endswith("lines"):
-            assert f"<!-- table: {name} -->\n{text}\n<!-- end -->" in page, "run: python benchmarks/evidence.py"
+    for name, text in sections.items():
+        assert f"<!-- table: {name} -->\n{text}\n<!-- end -->" in page, "run: python benchmarks/evidence.py"
+
+
+@pytest.mark.slow
+def test_the_page_holds_what_the_records_say(bench):
+    assert_page_holds(bench.sections_of_records(bench.evidence_of(bench.RECORDS)))
 
 
 @pytest.mark.slow
 def test_the_page_holds_what_replays_of_the_records_say(bench):
     evidence = bench.evidence_of(bench.RECORDS)
-    page = PAGE.read_text(encoding="utf-8")
-    for name, text in bench.sections(evidence, bench.replays(evidence)).items():
-        assert f"<!-- table: {name} -->\n{text}\n<!-- end -->" in page, "run: python benchmarks/evidence.py"
+    assert_page_holds(bench.sections_of_replays(evidence, bench.replays(evidence)))
+
+
+def test_the_page_opens_with_ten_lines_at_most():
+    told = PAGE.read_text(encoding="utf-8").split("<!-- table: evidence lines -->")[1].split("<!-- end -->")[0]
+    assert 3 <= len(told.split("\n- ")) - 1 <= 10

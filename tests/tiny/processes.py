@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from helpers import run_recipe
+from helpers import run_recipe, same_on_all_machines
 from torch.distributed.tensor import DTensor
 from transformers import BertForMaskedLM, BertModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -32,6 +32,9 @@ from tiny.models import randomise_
 from tiny.trainings import TinyBatches, make_arguments, make_supernet
 
 GLOBAL_BATCH_SIZE = 8
+PRELOADED = ["accelerate", "datasets", "pytest", "transformers.models.bert.modeling_bert"]
+PRELOADED += ["hf_nasbert.compression.run", "hf_nasbert.scoring", "hf_nasbert.training.loop", "torch.distributed.fsdp"]
+"""What a fork server imports once for all its processes: none of the tests' own, which are not on its path."""
 TRAININGS = {
     "uniform": {"method": "uniform"},
     "fair": {"method": "fair"},
@@ -256,19 +259,25 @@ def main():
 
 
 def launch(function, num_processes, *arguments, timeout=60, grace=None):
-    """Run a function in so many forked processes that find each other; what each returned, or its exit code.
+    """Run a function in so many processes that find each other; what each returned, or its exit code.
 
+    A fork server makes them, as clean as a launcher's: a fork of this process inherits what hundreds of tests left of
+    torch's threads, and one such died of a damaged heap.
     Whatever is not done after `timeout` seconds is killed, and its result is "hung"; so is, `grace` seconds after the
     first one is done, whatever is not done by then.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    first = context.Process(target=int)  # what the server imports at its start is not of anybody's `timeout`
+    first.start()
+    first.join()
     pipes, children = [], []
     for rank in range(num_processes):
         receiver, sender = context.Pipe(duplex=False)
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes}
+        environment = dict(os.environ) | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes}
         environment |= {"LOCAL_WORLD_SIZE": num_processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         children.append(context.Process(target=_in_child, args=(sender, environment, function, arguments)))
         children[-1].start()
@@ -293,7 +302,9 @@ def launch(function, num_processes, *arguments, timeout=60, grace=None):
 
 
 def _in_child(sender, environment, function, arguments):
+    os.environ.clear()
     os.environ.update({name: str(value) for name, value in environment.items()})
+    same_on_all_machines()
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         sender.send(function(*arguments))
