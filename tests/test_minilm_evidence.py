@@ -7,14 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny.minilm import BENCHMARKS, benchmark
+from tiny.minilm import BENCHMARKS, SPACE, benchmark
 
 from hf_nasbert import records
-from hf_nasbert.space import SearchSpace
 
 PAGE = BENCHMARKS.parent / "docs" / "evidence.md"
-BLOCKS = ["attention,attention6,skip", "ffn,ffn8,norm"] * 3
-SPACE = SearchSpace.of_blocks(BLOCKS, skip="anywhere")
 BANDS = (0.25, 0.5)
 
 

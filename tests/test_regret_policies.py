@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny.minilm import benchmark
+from tiny.minilm import SPACE, benchmark
 
 from hf_nasbert.ranking import load_table
-from hf_nasbert.space import SearchSpace
 
-SPACE = SearchSpace.of_blocks(["attention,attention6,skip", "ffn,ffn8,norm"] * 3, skip="anywhere")
 SEEDS = range(6)
 _MOST_DRAWN = 43  # children that a policy with a model trains
 

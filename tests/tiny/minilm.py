@@ -7,9 +7,13 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from hf_nasbert.space import SearchSpace
+
 from .bases import documents, save_base
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SPACE = SearchSpace.of_blocks(["attention,attention6,skip", "ffn,ffn8,norm"] * 3, skip="anywhere")
+"""Of made-up tables."""
 
 
 @contextmanager
