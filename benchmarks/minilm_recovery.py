@@ -61,6 +61,7 @@ NUM_STEPS, NUM_CHOICES = 200, 24
 TUNED = ("rotten_tomatoes", "brown")
 FINETUNING: dict[str, Any] = {"learning_rate": 1e-4}
 SHAPES = ((1, 128), (32, 128))
+STSB = "STS-B"
 
 
 class Job(NamedTuple):
@@ -307,6 +308,7 @@ def recovery_lines(folder: Path) -> Iterator[str]:
                     cells.append(_told(values, 100) if values else "")
                 tokens = statistics.fmean(one["num_tokens"] for one in own)
                 yield f"| {budget:.0%} | {way} | {tokens:,.0f} | {len(own)} | {' | '.join(cells)} |"
+    yield from _gain_lines(found)
     for one in [one for one in found if one["kind"] == "latency"][-1:]:
         yield ""
         yield "| child | budget | " + " | ".join(f"ms {how}" for how in one["children"][0]["milliseconds"]) + " |"
@@ -314,6 +316,59 @@ def recovery_lines(folder: Path) -> Iterator[str]:
         for row in one["children"]:
             cells = [f"{ms:.1f}" for ms in row["milliseconds"].values()]
             yield f"| {row['way']} | {row['budget']:.0%} | {' | '.join(cells)} |"
+
+
+class Gain(NamedTuple):
+    """What the searched child is ahead of the better one by hand, in points of 100; by seeds that have both."""
+
+    budget: float
+    factor: int
+    measure: str
+    rival: str
+    points: list[float]
+
+    def told(self) -> str:
+        """Mean ± standard deviation."""
+        spread = f" ± {statistics.stdev(self.points):.1f}" if len(self.points) > 1 else ""
+        return f"{statistics.fmean(self.points):+.1f}{spread}"
+
+
+def gains(found: Sequence[Record]) -> Iterator[Gain]:
+    """Of every budget, number of tokens and measure that all ways have a seed of."""
+    values: dict[str, dict[Job, float]] = {measure: {} for measure in (STSB, *TUNED)}
+    jobs = {}
+    for one in found:
+        if one["kind"] == "recovery":
+            job = Job(*(one[name] for name in Job._fields))
+            jobs[job.model] = job
+            values[STSB][job] = 100 * one["judged"]["spearman"] / one["base_model"]["spearman"]
+        elif one["kind"] == "finetune" and Path(one["model"]).name in jobs and one["task"] in values:
+            metric = one["metrics"]["test"][TASKS[one["task"]].metric]
+            values[one["task"]][jobs[Path(one["model"]).name]] = 100 * metric
+    for budget in BUDGETS:
+        for factor in FACTORS:
+            for measure, own in values.items():
+                by_way = {
+                    way: {j.seed: value for j, value in own.items() if j[:3] == (way, budget, factor)} for way in WAYS
+                }
+                seeds = sorted(set.intersection(*map(set, by_way.values())))
+                if seeds:
+                    mine, *others = WAYS
+                    rival = max(others, key=lambda way: statistics.fmean(by_way[way][seed] for seed in seeds))
+                    points = [by_way[mine][seed] - by_way[rival][seed] for seed in seeds]
+                    yield Gain(budget, factor, measure, rival, points)
+
+
+def _gain_lines(found: Sequence[Record]) -> Iterator[str]:
+    measures = (STSB, *TUNED)
+    yield ""
+    yield f"| searched against the better one by hand, points | times the tokens | seeds | {' | '.join(measures)} |"
+    yield "| --- | ---: | ---: |" + " ---: |" * len(measures)
+    made = list(gains(found))
+    for budget, factor in dict.fromkeys((one.budget, one.factor) for one in made):
+        own = {one.measure: one for one in made if (one.budget, one.factor) == (budget, factor)}
+        cells = [f"{own[name].told()} ({own[name].rival})" if name in own else "" for name in measures]
+        yield f"| {budget:.0%} | {factor} | {len(own[STSB].points)} | {' | '.join(cells)} |"
 
 
 def _told(values: Sequence[float], scale: float = 1.0) -> str:

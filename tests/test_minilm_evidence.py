@@ -226,16 +226,38 @@ def test_what_was_tried_at_the_bar_is_told_with_its_price(bench, folder):
 
 
 def test_the_advantage_of_the_searched_child_is_told_at_every_number_of_tokens(bench, tmp_path):
+    import minilm_recovery
+
     assert bench.advantage_line(tmp_path) is None
+
+    def recovered(way, factor, seed, value):
+        job = minilm_recovery.Job(way, 0.5, factor, seed)
+        row = {"kind": "recovery", **job._asdict(), "judged": {"spearman": value}, "base_model": {"spearman": 0.8}}
+        records.append(tmp_path / bench.RECOVERY, row)
+        return job.model
+
     by_way = {"searched": (0.80, 0.82), "best layers": (0.76, 0.81), "uniform width": (0.70, 0.70)}
     for way, values in by_way.items():
         for factor, value in zip((1, 4), values, strict=True):
-            row = {"kind": "recovery", "way": way, "budget": 0.5, "factor": factor, "judged": {"spearman": value}}
-            records.append(tmp_path / bench.RECOVERY, row | {"base_model": {"spearman": 0.8}})
+            model = recovered(way, factor, 0, value)
+        tuned = {
+            "kind": "finetune",
+            "task": "brown",
+            "model": f"runs/{model}",
+            "metrics": {"test": {"accuracy": value}},
+        }
+        records.append(tmp_path / bench.RECOVERY, tuned)
     told = bench.advantage_line(tmp_path)
-    assert told.endswith(
-        "with 50% of the parameters +5.0 points at 1 times the tokens, +1.2 points at 4 times the tokens."
+    assert (
+        "with 50% of the parameters +5.0 points at 1 times the tokens, +1.2 points at 4 times the tokens "
+        "(fine-tuned at 4: +1.0 on brown)." in told
     )
+    assert "*9 of 162 jobs are done: `python benchmarks/minilm_recovery.py run` goes on.*" in told
+    recovered("searched", 1, 1, 0.78)  # of this seed there is no other: it is not counted
+    assert "+5.0 points at 1 times" in bench.advantage_line(tmp_path)
+    recovered("best layers", 1, 1, 0.78)
+    recovered("uniform width", 1, 1, 0.79)
+    assert "+2.5 ± 3.5 points at 1 times" in bench.advantage_line(tmp_path)
 
 
 def test_fresh_seeds_of_imdb_are_told_with_their_bar(bench, folder):
@@ -248,9 +270,11 @@ def test_fresh_seeds_of_imdb_are_told_with_their_bar(bench, folder):
     *_, told = bench.lines(bench.evidence_of(folder), {}, rows)
     assert "the best of 2 rankings at no more than 5 child-trainings is adapted, of super-nets at half time" in told
     assert "tau 0.500 ± 0.020 for 3.2. The bar of 0.45 is reached." in told
-    assert told.endswith("With any compute it is uniform + 30, of super-nets at the end: 0.700 ± 0.030 for 35.6.")
-    *_, told = bench.lines(bench.evidence_of(folder), {}, [rows[0], *rows[2:]])
+    assert told.endswith("With any compute it is uniform + 30, of super-nets at the end: tau 0.700 ± 0.030 for 35.6.")
+    few, many = (bench.Fresh(f"{n} trained, additive", "the end", 9, False, 0.1, (f"0.{n}", ""), n) for n in (8, 30))
+    *_, told = bench.lines(bench.evidence_of(folder), {}, [many, few, rows[0], *rows[2:]])
     assert "The bar of 0.45 is not reached." in told
+    assert told.endswith("for 35.6; 8 trained, additive: tau 0.8 for 8.0.")
     assert "| adapted | half time | 5 | 3.2 | 0.500 ± 0.020 | 0.1 |" in bench.fresh_text(rows)
 
 

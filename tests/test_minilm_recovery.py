@@ -108,6 +108,8 @@ def test_a_small_study_goes_on_and_tells_what_came_out(bench, tmp_path, monkeypa
     study.time_children()
     text = "\n".join(bench.recovery_lines(tmp_path / "records"))
     assert "| 60% | searched | " in text
+    gained = next(line for line in text.splitlines() if line.startswith("| 60% | 4 | 1 | "))
+    assert gained.count("(best layers)") + gained.count("(uniform width)") == 2
     assert "| child | budget | ms torch, 1x8 | ms onnxruntime, 1x8 | ms onnxruntime, int8, 1x8 |" in text
     timed = [one for one in records.read(study.file) if one["kind"] == "latency"][-1]["children"]
     assert len(timed) == 1 + len(bench.WAYS)

@@ -91,6 +91,18 @@ def test_workers_adapt_children_of_super_nets_that_no_other_worker_has(study, tm
     }
 
 
+def test_children_of_every_fresh_super_net_that_is_asked_for_were_adapted(study):
+    found = [record for record in read("ranking-fresh") if record.get("adapted") is not None]
+    made = sorted((r["method"], r["adapted"]["steps"], r["seed"], r["step"] / r["max_steps"]) for r in found)
+    number = study["NUM_ADAPTED"]
+    assert made == sorted(
+        (f"{name}, {number} children adapted for {steps} steps", steps, seed, share)
+        for name in study["ADAPTED"] for steps in study["ADAPT_STEPS"] for seed in study["FRESH_SEEDS"]
+        for share in (0.5, 1.0)
+    )  # fmt: skip
+    assert {(r["adapted"]["children"], r["adapted"]["containing"]) for r in found} == {(number, "conv3")}
+
+
 def test_the_records_of_retired_variants_stay(study):
     assert set(study["RETIRED"]) <= {record["method"] for record in read("ranking-sweep")}
 
